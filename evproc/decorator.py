@@ -1,0 +1,199 @@
+"""`@want`, `@requires`, `@required_by`: what a handler says about itself.
+
+The declarations are kept on the function as tuples, which are replaced and
+never changed, so that a subclass or a copy that inherits them cannot alter the
+original's.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeVar, cast
+
+from evproc.event import Event
+
+#: A handler: called with the Processor and the Event, it returns follow-ups or None.
+HandlerFunc = Callable[[Any, Any], "Iterable[Event] | None"]
+
+#: A filter: called with the event, true if the handler may want it.
+Filter = Callable[[Any], object]
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+_WANT = "_ev_filters"
+_REQUIRES = "_ev_requires"
+_REQUIRED_BY = "_ev_required_by"
+
+# inspect.CO_COROUTINE and CO_ASYNC_GENERATOR; `inspect` takes as long to import as all of evproc
+_ASYNC_FLAGS = 0x80 | 0x200
+
+
+class Clause(NamedTuple):
+    """One `@want`: any of the names (if there are any), and every filter."""
+
+    names: frozenset[str]
+    filters: tuple[Filter, ...]
+
+
+class Declarations(NamedTuple):
+    """What a handler declares, each in the order in which it reads from the top."""
+
+    clauses: tuple[Clause, ...]
+    requires: tuple[str, ...]
+    required_by: tuple[str, ...]
+
+
+class Declare:
+    """A decorator that puts one declaration in front of those a function has.
+
+    It is a class so that `Processor.register` recognises what a forgotten pair
+    of parentheses leaves in the place of a handler.
+    """
+
+    __slots__ = ("attribute", "decorator", "items")
+
+    def __init__(self, decorator: str, attribute: str, items: tuple[Any, ...]) -> None:
+        self.decorator = decorator
+        self.attribute = attribute
+        self.items = items
+
+    def __call__(self, func: H) -> H:
+        """Declare it on `func`, or on a `partial` around it where it takes no attributes."""
+        if not callable(func):
+            raise TypeError(f"@{self.decorator}(...) decorates a callable, not {func!r}")
+        declared = (*self.items, *_declared(func, self.attribute))
+        try:
+            setattr(func, self.attribute, declared)
+        except AttributeError:
+            # bound methods, C functions and slotted objects take no attributes
+            func = cast("H", functools.partial(func))
+            setattr(func, self.attribute, declared)
+        return func
+
+
+def want(*filters: str | Filter) -> Declare:
+    """Declare which events a handler wants.
+
+    The handler wants an event whose name is one of the strings (if there are
+    any) and for which every callable returns a true value. Used several times,
+    any one of them is enough. A handler without `@want` wants every event.
+
+    Args:
+        filters: Event names, and callables that take the event.
+
+    Raises:
+        TypeError: No arguments, or one that is neither a string nor a plain callable.
+    """
+    if not filters:
+        raise TypeError("@want() takes at least 1 argument (0 given)")
+    names = []
+    functions = []
+    for item in filters:
+        if isinstance(item, str):
+            names.append(item)
+        elif callable(item):
+            if is_async(item):
+                raise TypeError(
+                    f"@want() got the async function {describe_callable(item)} as a filter:"
+                    " its result is a coroutine, which is always true"
+                )
+            functions.append(item)
+        else:
+            raise TypeError(f"@want() must be called with strings or callables, not {item!r}")
+    return Declare("want", _WANT, (Clause(frozenset(names), tuple(functions)),))
+
+
+def requires(*procs: str) -> Declare:
+    """Declare that a handler runs after the named handlers, and only with them.
+
+    Args:
+        procs: Names of handlers.
+
+    Raises:
+        TypeError: No names, or one that is not a string.
+    """
+    return Declare("requires", _REQUIRES, _names("requires", procs))
+
+
+def required_by(*procs: str) -> Declare:
+    """Declare that a handler runs before the named handlers, which then need it.
+
+    A name that nobody has registered is no error: nobody waits.
+
+    Args:
+        procs: Names of handlers.
+
+    Raises:
+        TypeError: No names, or one that is not a string.
+    """
+    return Declare("required_by", _REQUIRED_BY, _names("required_by", procs))
+
+
+def _names(decorator: str, procs: tuple[str, ...]) -> tuple[str, ...]:
+    if not procs:
+        raise TypeError(f"@{decorator}() takes at least 1 argument (0 given)")
+    for name in procs:
+        if not isinstance(name, str):
+            raise TypeError(f"@{decorator}() takes names of handlers, not {name!r}")
+    return procs
+
+
+def _declared(func: object, attribute: str) -> tuple[Any, ...]:
+    """Look a declaration up on the callable, and on what it calls."""
+    for place in _layers(func):
+        declared = getattr(place, attribute, None)
+        if isinstance(declared, tuple):
+            return declared
+    return ()
+
+
+def _layers(func: object) -> list[object]:
+    """The callable, what a `partial` wraps, and the `__call__` of an object's class."""
+    layers = [func]
+    while isinstance(func, functools.partial):
+        func = func.func
+        layers.append(func)
+    if not hasattr(func, "__name__"):
+        layers.append(type(func).__call__)
+    return layers
+
+
+def declarations_of(func: object) -> Declarations:
+    """Read what the decorators left on a handler; duplicates of a name count once."""
+    return Declarations(
+        _declared(func, _WANT),
+        tuple(dict.fromkeys(_declared(func, _REQUIRES))),
+        tuple(dict.fromkeys(_declared(func, _REQUIRED_BY))),
+    )
+
+
+def is_async(func: object) -> bool:
+    """Whether calling it makes a coroutine or an async generator."""
+    for layer in _layers(func):
+        code = getattr(layer, "__code__", None)
+        if code is not None and code.co_flags & _ASYNC_FLAGS:
+            return True
+    return False
+
+
+def default_name(func: object) -> str | None:
+    """The name under which a callable is registered if none is given, or None."""
+    while isinstance(func, functools.partial):
+        func = func.func
+    name = getattr(func, "__name__", None)
+    return name if isinstance(name, str) else None
+
+
+def describe_callable(func: object) -> str:
+    """Module and qualified name, with the line for what has no name of its own."""
+    for layer in _layers(func):
+        qualname = getattr(layer, "__qualname__", None)
+        if qualname is None:
+            continue
+        text = f"{getattr(layer, '__module__', None) or 'builtins'}.{qualname}"
+        code = getattr(layer, "__code__", None)
+        if code is not None and "<" in qualname:
+            text += f" at {code.co_filename}:{code.co_firstlineno}"
+        return text
+    return repr(func)

@@ -1,0 +1,132 @@
+"""Handlers from entry points, through ``importlib-metadata``.
+
+Everything is imported and checked before anything is registered, and the order
+is by entry-point name (then distribution), not by the order in which the file
+system lists the distributions: it is the same in every process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from evproc.decorator import HandlerFunc
+from evproc.exc import (
+    EntryPointConflictException,
+    EntryPointException,
+    EntryPointGroupException,
+    EntryPointLoadException,
+    EntryPointTypeException,
+)
+from evproc.registry import Origin, validated_name
+
+if TYPE_CHECKING:
+    from importlib_metadata import EntryPoint
+
+#: What to do about an entry point that cannot become a handler.
+OnError = Literal["raise", "skip"] | Callable[[EntryPointException], object]
+
+
+class LoadedHandler(NamedTuple):
+    """A handler that an entry point named."""
+
+    func: HandlerFunc
+    name: str
+    origin: Origin
+
+
+def load_group(group: str, on_error: OnError = "raise") -> list[LoadedHandler]:
+    """Import every entry point of a group; see `Processor.load_from`."""
+    if not isinstance(group, str):
+        raise TypeError(f"an entry-point group is a string, not {group!r}")
+    if not callable(on_error) and on_error not in ("raise", "skip"):
+        raise TypeError(f"on_error is 'raise', 'skip' or a callable, not {on_error!r}")
+    # imported here: it takes longer than all of evproc, and not every
+    # application loads entry points
+    import importlib_metadata
+
+    found = sorted(
+        importlib_metadata.entry_points(group=group),
+        key=lambda entry: (entry.name, _origin(entry).distribution, entry.value),
+    )
+    if not found:
+        _report(_no_group(group, importlib_metadata.entry_points().groups), on_error)
+    loaded: dict[str, LoadedHandler] = {}
+    for entry in found:
+        try:
+            handler = _load(entry)
+            first = loaded.get(entry.name)
+            if first is not None:
+                raise EntryPointConflictException(
+                    f"entry point {entry.name!r} of group {group!r} is claimed twice, by"
+                    f" {_place(first.origin)} and by {_place(handler.origin)}: uninstall one of"
+                    " them, or load with on_error='skip' to keep the first",
+                    group,
+                    entry.name,
+                )
+        except EntryPointException as error:
+            _report(error, on_error)
+        else:
+            loaded[entry.name] = handler
+    return list(loaded.values())
+
+
+def _load(entry: EntryPoint) -> LoadedHandler:
+    origin = _origin(entry)
+    what = f"entry point {entry.name!r} ({entry.value}) of group {entry.group!r}, from"
+    what = f"{what} {_place(origin)},"
+    try:
+        func = entry.load()
+    except (Exception, SystemExit) as error:
+        # SystemExit too: a module that exits when it is imported is broken, and
+        # must not take the application with it
+        raise EntryPointLoadException(
+            f"{what} cannot be imported: {type(error).__name__}: {error}; repair or uninstall"
+            " the distribution, or load with on_error='skip'",
+            entry.group,
+            entry.name,
+        ) from error
+    try:
+        validated_name(func, entry.name)
+    except TypeError as error:
+        raise EntryPointTypeException(
+            f"{what} cannot be a handler: {error}", entry.group, entry.name
+        ) from error
+    return LoadedHandler(func, entry.name, origin)
+
+
+def _origin(entry: EntryPoint) -> Origin:
+    dist = entry.dist
+    if dist is None:
+        return Origin(entry.group, "", "")
+    return Origin(entry.group, dist.name or "", dist.version or "")
+
+
+def _place(origin: Origin) -> str:
+    if not origin.distribution:
+        return "an unnamed distribution"
+    return f"distribution {origin.distribution!r} {origin.version}"
+
+
+def _no_group(group: str, groups: set[str]) -> EntryPointGroupException:
+    import difflib  # here, because it is only needed on the way to an error
+
+    near = difflib.get_close_matches(group, sorted(groups), n=3)
+    hint = f"; there is {', '.join(map(repr, near))}" if near else ""
+    return EntryPointGroupException(
+        f"no installed distribution has an entry point in group {group!r}{hint}: install the"
+        " distribution into this environment, or correct the name",
+        group,
+    )
+
+
+def _report(error: EntryPointException, on_error: OnError) -> None:
+    """Raise, log or hand over, as the caller of `load_from` chose."""
+    if on_error == "raise":
+        raise error
+    if on_error == "skip":
+        import logging
+
+        logging.getLogger("evproc").warning("skipped: %s", error)
+    else:
+        on_error(error)

@@ -1,0 +1,149 @@
+"""The exceptions of ``evproc``, and how context is added to other people's.
+
+Names that end in ``Exception`` follow evproc 0.2.0, whose public names these
+are; the newer ones keep the pattern.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+from typing import Any, Final
+
+
+class _Unset(enum.Enum):
+    """One value that stays itself through pickle and copy, unlike `object()`."""
+
+    UNSET = enum.auto()
+
+    def __repr__(self) -> str:
+        return "<unset>"
+
+
+_unset: Final = _Unset.UNSET
+
+
+class EventException(Exception):
+    """Base class of every error that ``evproc`` itself reports."""
+
+
+class ProcessorReregisterException(EventException):
+    """A name was registered a second time. The registry is unchanged."""
+
+
+class IncompatibleRequirementsException(EventException):
+    """The handlers cannot be ordered: a cycle, or a requirement that is not met.
+
+    Raised before the first handler of the event runs.
+    """
+
+
+class HandlerReturnException(EventException, TypeError):
+    """A handler returned something else than None or an iterable of events.
+
+    It is a `TypeError` as well, which is what 0.2.0 raised for most of these.
+    """
+
+
+class EntryPointException(EventException):
+    """Entry points could not become handlers. The registry is unchanged.
+
+    Attributes:
+        group: The group that was being loaded.
+        entry_point: The entry point's name, or None if the group as a whole is at fault.
+    """
+
+    def __init__(self, message: str, group: str = "", entry_point: str | None = None) -> None:
+        super().__init__(message, group, entry_point)
+        self.group = group
+        self.entry_point = entry_point
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class EntryPointGroupException(EntryPointException):
+    """No installed distribution has an entry point in this group."""
+
+
+class EntryPointLoadException(EntryPointException):
+    """An entry point could not be imported; the cause is chained."""
+
+
+class EntryPointTypeException(EntryPointException, TypeError):
+    """An entry point names something that cannot be a handler."""
+
+
+class EntryPointConflictException(EntryPointException, ProcessorReregisterException):
+    """Two distributions claim one entry-point name in the same group."""
+
+
+class StopProcessing(Exception):
+    """Raised by a handler to stop the processing.
+
+    `StopProcessing()` ends the current event: its remaining handlers do not
+    run, queued events go on. `StopProcessing(retval)` ends the whole cascade:
+    `Processor.process` returns `retval`, and queued events are dropped.
+    `StopProcessing(None)` is of the second kind.
+
+    Args:
+        retval: What `Processor.process` returns.
+    """
+
+    def __init__(self, retval: Any = _unset) -> None:
+        super().__init__("Stop processing")
+        self.retval = retval
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # not through __init__: `args` is the message, which __init__ would take
+        # for the return value, and a subclass's __init__ may want anything
+        return _rebuild_stop, (type(self), self.args), self.__dict__
+
+
+def _rebuild_stop(cls: type[StopProcessing], args: tuple[Any, ...]) -> StopProcessing:
+    return cls.__new__(cls, *args)
+
+
+class _Note(Exception):
+    """Carries a note on Python 3.10, whose tracebacks do not print `__notes__`."""
+
+
+def add_note(error: BaseException, text: str) -> None:
+    """Add a line of context to an exception that is on its way to the user.
+
+    The same text is added once only, so that an exception object that is raised
+    again and again does not grow. Never raises: an exception that takes no note
+    goes on without.
+
+    Args:
+        error: The exception; its type and arguments stay as they are.
+        text: One line.
+    """
+    notes = getattr(error, "__notes__", ())
+    try:
+        if text in notes:
+            return
+        if sys.version_info >= (3, 11):
+            error.add_note(text)
+        else:  # pragma: no cover - covered on 3.10
+            error.__notes__ = [*notes, text]  # type: ignore[attr-defined]  # 3.11's name
+            _show_note_in_chain(error, text)
+    except Exception:
+        # the user's own error matters more than our remark on it
+        return
+
+
+def _show_note_in_chain(error: BaseException, text: str) -> None:
+    """Put the note where a traceback of Python 3.10 prints it: as the first cause."""
+    seen = {id(error)}
+    last = error
+    while True:
+        earlier = last.__cause__ or (None if last.__suppress_context__ else last.__context__)
+        if earlier is None or id(earlier) in seen:
+            break
+        seen.add(id(earlier))
+        last = earlier
+    if isinstance(last, _Note):
+        last.args = (f"{last.args[0]}\n{text}",)
+    else:
+        last.__cause__ = _Note(text)

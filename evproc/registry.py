@@ -1,0 +1,520 @@
+"""The registry: named handlers, which of them want an event, and in which order.
+
+A registry is plain data and pure functions over it: no I/O, no clock, no
+process. A `Processor` holds one; so do the coordinator and every worker of
+``evproc_pool``, where handlers are known by their index in it.
+
+Matching is indexed by the event's name. For each name that a `@want` mentions,
+and once for all other names, a `Selection` keeps the handlers that can match at
+all; where none of these has a filter to ask, the plan is the same for every
+event of the name and is computed once. Otherwise the filters are asked, in
+registration order, and the plan is remembered by which of them agreed. So an
+event costs O(filters that its name leaves open), not O(handlers).
+
+The index is made on first use and replaced when a handler is added. It has one
+selection per name that a handler mentions, so an application with endlessly
+many event names does not grow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, NoReturn
+
+from evproc.decorator import (
+    Clause,
+    Declare,
+    Filter,
+    HandlerFunc,
+    declarations_of,
+    default_name,
+    describe_callable,
+    is_async,
+)
+from evproc.event import describe_event
+from evproc.exc import (
+    IncompatibleRequirementsException,
+    ProcessorReregisterException,
+    StopProcessing,
+    add_note,
+)
+from evproc.ordering import CycleFound, topological_order
+from evproc.report import Absence, CheckReport, Conflict, Explanation, HandlerExplanation
+
+# Plans remembered per event name. With k filters there may be 2**k of them;
+# past this many the memory is worth more than the time to order them again.
+_MOST_PLANS: Final = 1024
+
+
+class Origin(NamedTuple):
+    """The entry point that a handler came from."""
+
+    group: str
+    distribution: str
+    version: str
+
+
+class Handler:
+    """A named handler with what it declares. Do not change it.
+
+    Attributes:
+        index: Its place in registration order, from 0.
+        name: The name it is registered under.
+        func: What is called with the Processor and the Event.
+        clauses: Its `@want` clauses, top first; empty: wants every event.
+        requires: Names of handlers that run before it.
+        required_by: Names of handlers that it runs before.
+        origin: The entry point it was loaded from, or None.
+    """
+
+    __slots__ = ("clauses", "func", "index", "name", "origin", "required_by", "requires")
+
+    def __init__(self, index: int, name: str, func: HandlerFunc, origin: Origin | None) -> None:
+        self.index = index
+        self.name = name
+        self.func = func
+        self.clauses, self.requires, self.required_by = declarations_of(func)
+        self.origin = origin
+
+    def __repr__(self) -> str:
+        return f"<handler {self.name!r} ({describe_callable(self.func)})>"
+
+
+class Plan:
+    """The ordered handlers for one event. Equal events of one registry share it.
+
+    Attributes:
+        handlers: In the order in which they run.
+        indices: The same as places in the registry; what crosses to a worker.
+    """
+
+    __slots__ = ("handlers", "indices")
+
+    def __init__(self, handlers: tuple[Handler, ...]) -> None:
+        self.handlers = handlers
+        self.indices = tuple(handler.index for handler in handlers)
+
+
+class _Candidate(NamedTuple):
+    """A handler that can match; `clauses` is empty if it does so in any case."""
+
+    handler: Handler
+    clauses: tuple[Clause, ...]
+
+    def wants(self, ev: Any) -> bool:
+        for clause in self.clauses:
+            for function in clause.filters:
+                if not self._ask(function, clause, ev):
+                    break
+            else:
+                return True
+        return not self.clauses
+
+    def _ask(self, function: Filter, clause: Clause, ev: Any) -> bool:
+        try:
+            return bool(function(ev))
+        except Exception as error:
+            place = self.handler.clauses.index(clause) + 1
+            add_note(
+                error,
+                f"evproc: raised by filter {describe_callable(function)} (@want {place}) of"
+                f" handler {self.handler.name!r} on event {describe_event(ev)}",
+            )
+            if isinstance(error, StopProcessing):
+                add_note(error, "evproc: StopProcessing stops nothing when a filter raises it")
+            raise
+
+
+class Selection:
+    """The handlers that can match the events of one name.
+
+    Attributes:
+        plan: The plan for all of these events, or None if filters must be asked
+            (or the handlers cannot be ordered, which `select` says each time).
+    """
+
+    __slots__ = ("_candidates", "_make_plan", "_plans", "plan")
+
+    def __init__(
+        self,
+        candidates: Sequence[_Candidate],
+        make_plan: Callable[[Sequence[Handler], Any], Plan],
+    ) -> None:
+        self._candidates = candidates
+        self._make_plan = make_plan
+        self._plans: dict[tuple[int, ...], Plan] = {}
+        self.plan: Plan | None = None
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether no filter needs to be asked."""
+        return not any(candidate.clauses for candidate in self._candidates)
+
+    def select(self, ev: Any) -> Plan:
+        """Ask the filters and return the plan; see `Registry.match`."""
+        matched = [candidate.handler for candidate in self._candidates if candidate.wants(ev)]
+        key = tuple([handler.index for handler in matched])
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._make_plan(matched, ev)
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
+            self._plans[key] = plan
+            if self.is_fixed:
+                self.plan = plan
+        return plan
+
+
+class Registry:
+    """The named handlers, in registration order.
+
+    Adding is atomic, and replaces the index as a whole: a thread that is reading
+    while another adds sees the handlers from before or from after.
+    """
+
+    __slots__ = ("_by_name", "_index")
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, Handler] = {}
+        self._index = _Index(())
+
+    @property
+    def handlers(self) -> tuple[Handler, ...]:
+        """All handlers, in registration order."""
+        return self._index.handlers
+
+    @property
+    def by_name(self) -> Mapping[str, Handler]:
+        """All handlers by name, in registration order; a live, read-only view."""
+        return MappingProxyType(self._by_name)
+
+    def add(self, func: HandlerFunc, name: str | None = None) -> None:
+        """Add one handler; see `Processor.register`."""
+        self.add_all([(func, name, None)])
+
+    def add_all(
+        self, items: Iterable[tuple[HandlerFunc, str | None, Origin | None]]
+    ) -> tuple[str, ...]:
+        """Add several handlers or, where one of them cannot be added, none."""
+        added: dict[str, Handler] = {}
+        present = self._index.handlers
+        for func, name, origin in items:
+            key = validated_name(func, name)
+            taken = self._by_name.get(key) or added.get(key)
+            if taken is not None:
+                raise ProcessorReregisterException(
+                    f"handler {key!r} has already been registered, as"
+                    f" {describe_callable(taken.func)}; {describe_callable(func)} needs"
+                    " another name (name=...)"
+                )
+            added[key] = Handler(len(present) + len(added), key, func, origin)
+        self._by_name.update(added)
+        self._index = _Index((*present, *added.values()))
+        return tuple(added)
+
+    def match(self, ev: Any) -> Plan:
+        """Find the handlers that want an event, in the order in which they run.
+
+        Raises:
+            IncompatibleRequirementsException: They cannot be ordered.
+            TypeError: The event's name cannot be looked up.
+            Exception: What a filter raised, with a note that names the filter,
+                the handler and the event.
+        """
+        index = self._index
+        try:
+            selection = index.selections.get(ev.name, index.others)
+        except TypeError:
+            selection = _unhashable(ev)
+        if selection is None:
+            selection = index.build(ev.name)
+        plan = selection.plan
+        if plan is None:
+            plan = selection.select(ev)
+        return plan
+
+    def plan(self, indices: Iterable[int]) -> Plan:
+        """Rebuild a plan from its indices.
+
+        Raises:
+            IndexError: An index that is not in this registry.
+        """
+        handlers = self.handlers
+        return Plan(tuple([handlers[index] for index in indices]))
+
+    def check(self) -> CheckReport:
+        """See `Processor.check`."""
+        return self._index.check()
+
+    def explain(self, ev: Any) -> Explanation:
+        """See `Processor.explain`."""
+        return self._index.explain(ev)
+
+
+class _Index:
+    """What follows from one set of handlers; computed on first use.
+
+    Attributes:
+        handlers: In registration order.
+        selections: The selection of each name that a `@want` mentions.
+        others: The selection of all other names; None until `build`.
+    """
+
+    __slots__ = ("_by_name", "_requirements", "handlers", "others", "selections")
+
+    def __init__(self, handlers: tuple[Handler, ...]) -> None:
+        self.handlers = handlers
+        self.selections: dict[Any, Selection] = {}
+        self.others: Selection | None = None
+        self._by_name: dict[str, Handler] = {}
+        # handler name -> what it requires (names, which may be unregistered) ->
+        # the declaration that says so
+        self._requirements: dict[str, dict[str, str]] = {}
+
+    # --- matching and ordering ---
+
+    def build(self, name: Any) -> Selection:
+        """Make every selection, and return the one for a name."""
+        self._resolve_names()
+        others = self._selection(None)
+        self.selections = {each: self._selection(each) for each in self._mentioned()}
+        self.others = others
+        return self.selections.get(name, others)
+
+    def _resolve_names(self) -> None:
+        if self._by_name or not self.handlers:
+            return
+        requirements: dict[str, dict[str, str]] = {
+            handler.name: dict.fromkeys(handler.requires, "@requires") for handler in self.handlers
+        }
+        for handler in self.handlers:
+            for dependent in handler.required_by:
+                # nobody waits where `dependent` is not registered
+                if dependent in requirements:
+                    requirements[dependent].setdefault(
+                        handler.name, f"@required_by of {handler.name!r}"
+                    )
+        self._requirements = requirements
+        self._by_name = {handler.name: handler for handler in self.handlers}
+
+    def _mentioned(self) -> list[str]:
+        """Every name in a `@want`, in the order of the handlers."""
+        return list(
+            dict.fromkeys(
+                name
+                for handler in self.handlers
+                for clause in handler.clauses
+                for name in sorted(clause.names)
+            )
+        )
+
+    def _selection(self, name: str | None) -> Selection:
+        candidates = []
+        for handler in self.handlers:
+            clauses = _relevant(handler.clauses, name)
+            if clauses is not None:
+                candidates.append(_Candidate(handler, clauses))
+        return Selection(candidates, self.make_plan)
+
+    def make_plan(self, matched: Sequence[Handler], ev: Any) -> Plan:
+        """Order the handlers that want an event; see `Registry.match`."""
+        problems, requirements = self._requirements_of(matched)
+        if not problems:
+            try:
+                order = topological_order(requirements)
+            except CycleFound as error:
+                problems = [self._cycle_text(error.cycle)]
+            else:
+                return Plan(tuple([self.handlers[index] for index in order]))
+        raise IncompatibleRequirementsException(
+            f"event {describe_event(ev)}: {'; '.join(problems)}"
+        )
+
+    def _requirements_of(
+        self, matched: Sequence[Handler]
+    ) -> tuple[list[str], dict[int, list[int]]]:
+        """Turn the names that matched handlers require into indices, or into problems."""
+        present = {handler.name: handler.index for handler in matched}
+        problems = []
+        requirements: dict[int, list[int]] = {}
+        for handler in matched:
+            indices = requirements[handler.index] = []
+            for required, by in self._requirements[handler.name].items():
+                if required in present:
+                    indices.append(present[required])
+                elif required in self._by_name:
+                    problems.append(
+                        f"handler {handler.name!r} requires {required!r} ({by}),"
+                        " which does not want this event"
+                    )
+                else:
+                    problems.append(
+                        f"handler {handler.name!r} requires {required!r}, which is not"
+                        f" registered: register {required!r}, or load the entry points that hold it"
+                    )
+        return problems, requirements
+
+    def _cycle_text(self, cycle: Iterable[int]) -> str:
+        path = " -> ".join(self.handlers[index].name for index in cycle)
+        return f"requirement cycle: {path} (each requires the next)"
+
+    # --- answering questions ---
+
+    def check(self) -> CheckReport:
+        """See `Processor.check`."""
+        self._resolve_names()
+        # with all handlers at hand, what is missing is not registered at all
+        problems, requirements = self._requirements_of(self.handlers)
+        problems += self._cycles(requirements)
+        if problems:
+            raise IncompatibleRequirementsException("; ".join(problems))
+        absences = tuple(
+            Absence(handler.name, dependent)
+            for handler in self.handlers
+            for dependent in handler.required_by
+            if dependent not in self._by_name
+        )
+        return CheckReport(len(self.handlers), absences, tuple(self._conflicts()))
+
+    def _cycles(self, requirements: dict[int, list[int]]) -> Iterator[str]:
+        """One cycle of each knot of handlers that require each other."""
+        while True:
+            try:
+                topological_order(requirements)
+            except CycleFound as error:
+                yield self._cycle_text(error.cycle)
+                # without its members that cycle is gone, and the search goes on
+                # for those that share none of them
+                gone = set(error.cycle)
+                requirements = {
+                    index: [other for other in others if other not in gone]
+                    for index, others in requirements.items()
+                    if index not in gone
+                }
+            else:
+                return
+
+    def _conflicts(self) -> Iterator[Conflict]:
+        for name in [*self._mentioned(), None]:
+            candidates = {
+                handler.name: clauses
+                for handler in self.handlers
+                if (clauses := _relevant(handler.clauses, name)) is not None
+            }
+            for each, clauses in candidates.items():
+                for required, by in self._requirements[each].items():
+                    if not clauses and required not in candidates:
+                        yield Conflict(
+                            name,
+                            f"handler {each!r} requires {required!r} ({by}), which never wants it",
+                        )
+
+    def explain(self, ev: Any) -> Explanation:
+        """See `Processor.explain`."""
+        self._resolve_names()
+        error: Exception | None = None
+        order: tuple[Handler, ...] = ()
+        verdicts: dict[str, tuple[bool, str]] = {}
+        for handler in self.handlers:
+            try:
+                verdicts[handler.name] = _why(handler, ev)
+            except Exception as raised:
+                error = error or raised
+                reason = f"its filter raised {type(raised).__name__}: {raised}"
+                verdicts[handler.name] = False, reason
+        if error is None:
+            matched = [handler for handler in self.handlers if verdicts[handler.name][0]]
+            try:
+                order = self.make_plan(matched, ev).handlers
+            except IncompatibleRequirementsException as raised:
+                error = raised
+        running = {handler.name: place for place, handler in enumerate(order)}
+        names = [*running, *(name for name in verdicts if name not in running)]
+        return Explanation(
+            describe_event(ev),
+            tuple(HandlerExplanation(name, *verdicts[name], running.get(name)) for name in names),
+            error,
+        )
+
+
+def _unhashable(ev: Any) -> NoReturn:
+    """Say what is wrong with a name that cannot be looked up."""
+    name = ev.name
+    hash_of = type(name).__hash__
+    if hash_of is None:
+        raise TypeError(
+            f"event {describe_event(ev)}: an event's name is a string, not a {type(name).__name__}"
+        ) from None
+    raise  # noqa: PLE0704 - the name property or its __hash__ raised it, on its own account
+
+
+def validated_name(func: object, name: str | None) -> str:
+    """Check that something can be a handler, and say under which name.
+
+    Raises:
+        TypeError: It cannot be called, is asynchronous, is what a decorator without
+            its parentheses leaves behind, or has no name and was given none.
+    """
+    if isinstance(func, Declare):
+        raise TypeError(
+            f"@{func.decorator} was used without its arguments, so it took the handler for"
+            f" one: write @{func.decorator}(...)"
+        )
+    if not callable(func):
+        raise TypeError(f"a handler is a callable (proc, ev), not {func!r}")
+    if is_async(func):
+        raise TypeError(
+            f"handler {describe_callable(func)} is asynchronous; handlers are plain functions"
+        )
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"a handler's name is a string, not {name!r}")
+    key = name or default_name(func)
+    if not key:
+        raise TypeError(f"{func!r} has no __name__: register it with name=...")
+    return key
+
+
+def _relevant(clauses: tuple[Clause, ...], name: str | None) -> tuple[Clause, ...] | None:
+    """The clauses left to ask for events of a name.
+
+    Returns:
+        None if no clause can match. Empty if the handler matches whatever the
+        event holds. Clauses keep their order, and those behind one that needs
+        no filter are not asked, as in 0.2.0.
+    """
+    if not clauses:
+        return ()
+    left: list[Clause] = []
+    for clause in clauses:
+        if clause.names and name not in clause.names:
+            continue
+        if not clause.filters:
+            return _until_sure(left, clause)
+        left.append(clause)
+    return tuple(left) or None
+
+
+def _until_sure(asked_first: list[Clause], sure: Clause) -> tuple[Clause, ...]:
+    # a filter that is asked before the sure clause can still raise
+    return (*asked_first, sure) if asked_first else ()
+
+
+def _why(handler: Handler, ev: Any) -> tuple[bool, str]:
+    """Whether a handler wants an event, and which of its clauses says so."""
+    if not handler.clauses:
+        return True, "wants every event"
+    name = ev.name
+    named = False
+    for place, clause in enumerate(handler.clauses, 1):
+        if clause.names and name not in clause.names:
+            continue
+        named = True
+        if _Candidate(handler, (clause,)).wants(ev):
+            which = [f"name {name!r}"] if clause.names else []
+            which += [describe_callable(function) for function in clause.filters]
+            return True, f"@want {place} matches: {', '.join(which)}"
+    if named:
+        return False, "a filter declines"
+    wanted = sorted({name for clause in handler.clauses for name in clause.names})
+    return False, f"wants {', '.join(map(repr, wanted))}"

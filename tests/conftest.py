@@ -1,0 +1,90 @@
+"""Fixtures for every test: nothing is left behind, and nothing hangs for ever.
+
+The hard limit on a test's time is pytest's own `faulthandler_timeout`, which
+dumps the stacks of all threads and then ends the run.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+# How long a process may take to be gone that has been told to go. No test waits
+# for it to pass: it bounds the wait on a condition.
+GRACE_SECONDS = 20.0
+
+
+def _own_helpers() -> set[int]:
+    """Pids of what the standard library keeps for the life of the interpreter."""
+    pids: set[int | None] = set()
+    if sys.platform != "win32":
+        from multiprocessing import forkserver, resource_tracker
+
+        pids.add(forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]  # no public way
+        pids.add(resource_tracker._resource_tracker._pid)  # type: ignore[attr-defined]  # likewise
+    return {pid for pid in pids if pid is not None}
+
+
+def _children() -> set[psutil.Process]:
+    return {
+        child
+        for child in psutil.Process().children(recursive=True)
+        if child.pid not in _own_helpers()
+    }
+
+
+def _open_files() -> set[str]:
+    """File descriptors with what they are open on; those of the helpers excepted."""
+    found = set()
+    for entry in Path("/proc/self/fd").glob("*"):
+        try:
+            found.add(f"{entry.name} -> {entry.readlink()}")
+        except OSError:  # the descriptor of this very listing
+            continue
+    return found
+
+
+def _shared_memory() -> set[str]:
+    folder = Path("/dev/shm")
+    return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _standard_helpers() -> None:
+    """Start the standard forkserver now, so that no test is blamed for its pipes."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        process = multiprocessing.get_context("forkserver").Process(target=os.getpid)
+        process.start()
+        process.join()
+        process.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a process, a file descriptor or a shared segment."""
+    processes, files, segments = _children(), _open_files(), _shared_memory()
+    yield
+    gc.collect()
+    _, alive = psutil.wait_procs(_children() - processes, timeout=GRACE_SECONDS)
+    report = [f"process {each.pid}: {_command(each)}" for each in alive]
+    for each in alive:
+        each.kill()
+    psutil.wait_procs(alive)
+    report += [f"file descriptor {each}" for each in sorted(_open_files() - files)]
+    report += [f"shared memory {each}" for each in sorted(_shared_memory() - segments)]
+    if report:
+        pytest.fail("left behind:\n  " + "\n  ".join(report))
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error as error:
+        return str(error)
