@@ -1,0 +1,29 @@
+"""A multiprocess worker pool for ``evproc``: the same handlers, on all cores."""
+
+from evproc_pool.errors import (
+    PoolBrokenError,
+    PoolBusyError,
+    PoolClosedError,
+    PoolError,
+    PoolForkedError,
+    RegistryMismatchError,
+    RemoteError,
+    RemoteTraceback,
+    SerializationError,
+    WorkerLostError,
+)
+from evproc_pool.pool import PoolProcessor
+
+__all__ = [
+    "PoolBrokenError",
+    "PoolBusyError",
+    "PoolClosedError",
+    "PoolError",
+    "PoolForkedError",
+    "PoolProcessor",
+    "RegistryMismatchError",
+    "RemoteError",
+    "RemoteTraceback",
+    "SerializationError",
+    "WorkerLostError",
+]

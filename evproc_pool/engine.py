@@ -1,0 +1,587 @@
+"""The engine: drives the scheduler with real workers.
+
+Who does the work
+-----------------
+
+There is no coordinator thread. A thread that waits for events *drives*: it reads
+what workers sent, lets the scheduler decide, pickles and sends, one turn at a
+time. If another thread drives already, it waits until that turn is over. So a
+single-threaded application has no hop between threads and no fight for the GIL;
+several threads take turns. For futures, for which nobody need wait, a background
+thread drives while there are any.
+
+Only the driver touches the scheduler, the workers and the codec, so none of them
+needs a lock, and no lock is held while code of the user runs (filters, pickling,
+callbacks of futures). Other threads put their inputs into an inbox and wake the
+driver.
+
+::
+
+    process_many --accept--> inbox --> Scheduler.step --> Send ----> LocalBackend
+         ^                                  ^                            |
+         |                                  +--- Progress, WorkerGone <--+
+         +-- sink <--- Settled, Ended, Dropped, Finished
+
+Rejected: a coordinator thread (two hops per call, and the convoy on the GIL); a
+lock around the scheduler (held while users' filters run).
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
+from typing import Any, Final, Protocol
+
+from evproc.event import describe_event
+from evproc.exc import add_note
+from evproc.registry import Plan, Registry
+from evproc_pool import progress, wire
+from evproc_pool.errors import (
+    PoolBrokenError,
+    PoolClosedError,
+    PoolError,
+    RegistryMismatchError,
+    WorkerLostError,
+)
+from evproc_pool.local import Arrived, Gone, LocalBackend
+from evproc_pool.recipe import Fingerprint, describe_difference
+from evproc_pool.scheduler import (
+    Accepted,
+    Batch,
+    Closed,
+    Dropped,
+    Ended,
+    Ending,
+    Finished,
+    Input,
+    InternalError,
+    Opened,
+    PlanLike,
+    Planned,
+    Progress,
+    Result,
+    Scheduler,
+    Send,
+    Settled,
+    WorkerGone,
+    WorkerReady,
+)
+
+# Workers that die before they are ready, one after the other, until starting more
+# is no use.
+_MOST_FAILED_STARTS: Final = 3
+
+
+class Sink(Protocol):
+    """Where a run's endings go. Called by the driver, one call at a time."""
+
+    def begins(self, root: int) -> bool:
+        """The root goes to a worker; False (it was cancelled) keeps it from running."""
+
+    def ended(self, root: int, ending: Ending) -> None:
+        """A root's cascade ended."""
+
+    def settled(self, first: int, roots: int) -> None:
+        """These roots ended without follow-ups, value or error."""
+
+    def dropped(self, first: int, roots: int) -> None:
+        """These roots were given up."""
+
+    def broken(self, error: PoolError) -> None:
+        """No more endings come, because the pool has ended."""
+
+
+class Run:
+    """A run as the engine and its caller share it.
+
+    Attributes:
+        id: For the scheduler.
+        sink: Where its endings go.
+        can_cancel: Whether to ask `sink.begins` for each root.
+        is_finished: Whether there will be no more endings.
+        error: Why the engine ended it, if it did.
+    """
+
+    __slots__ = ("can_cancel", "error", "id", "is_finished", "sink")
+
+    def __init__(self, run: int, sink: Sink, *, can_cancel: bool) -> None:
+        self.id = run
+        self.sink = sink
+        self.can_cancel = can_cancel
+        self.is_finished = False
+        self.error: PoolError | None = None
+
+
+class _Sent:
+    """A batch on its way.
+
+    Attributes:
+        batch: The scheduler's.
+        number: Which batch it is of those the worker was sent, from 1.
+        failures: By position, what keeps an event from being sent.
+    """
+
+    __slots__ = ("batch", "failures", "number")
+
+    def __init__(self, batch: Batch, number: int) -> None:
+        self.batch = batch
+        self.number = number
+        self.failures: dict[int, BaseException] = {}
+
+
+class _WorkerState:
+    """What the engine knows of a worker besides its process."""
+
+    __slots__ = ("batches", "is_ready", "plans", "sent")
+
+    def __init__(self) -> None:
+        self.is_ready = False
+        self.batches = 0
+        self.sent: deque[_Sent] = deque()  # not over, in order
+        self.plans: set[int] = set()  # numbers of the plans that it knows
+
+
+class Engine:
+    """Runs on a fixed registry with a fixed number of workers; see the module's text.
+
+    Args:
+        workers: How many to keep.
+        backend: Starts them.
+        registry: The coordinator's.
+        config: The pickled recipe that makes the workers' registries.
+        expected: The fingerprint that these must have.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        backend: LocalBackend,
+        registry: Registry,
+        config: bytes,
+        expected: Fingerprint,
+    ) -> None:
+        self._size = workers
+        self._backend = backend
+        self._registry = registry
+        self._config = config
+        self._expected = expected
+        self._scheduler = Scheduler()
+        self._workers: dict[int, _WorkerState] = {}
+        self._next_worker = 0
+        self._failed_starts = 0
+        self._isolate = False  # whether to pickle event by event, see `_gone`
+        self._plan_numbers: dict[tuple[int, ...], int] = {}
+        self._plan_indices: list[tuple[int, ...]] = []
+        self._runs: dict[int, Run] = {}
+        self._next_run = 0
+        self._inbox: deque[Input] = deque()
+        # Guards the attributes below; those who do not drive wait on it. Reentrant,
+        # since a garbage collection that ends the pool may strike anywhere.
+        self._turn_over = threading.Condition(threading.RLock())
+        self._driver: int | None = None
+        self._turns = 0
+        self._closed: PoolError | None = None
+        self._kill = False
+        self._is_ended = False
+
+    # --- for callers, from any thread ---
+
+    @property
+    def closed(self) -> PoolError | None:
+        """Why the engine takes nothing more, or None."""
+        return self._closed
+
+    @property
+    def open_runs(self) -> int:
+        """How many runs are not finished."""
+        return len(self._runs)
+
+    @property
+    def turns(self) -> int:
+        """Grows with every turn; for `wait_turn`."""
+        return self._turns
+
+    def open(self, sink: Sink, *, until_error: bool, can_cancel: bool = False) -> Run:
+        """Begin a run.
+
+        Raises:
+            PoolError: The engine is closed.
+        """
+        with self._turn_over:
+            if self._closed is not None:
+                raise self._closed
+            run = Run(self._next_run, sink, can_cancel=can_cancel)
+            self._next_run += 1
+            self._runs[run.id] = run
+        self._post(Opened(run.id, until_error))
+        return run
+
+    def accept(self, run: Run, first: int, events: Sequence[Any], plans: Sequence[Plan]) -> None:
+        """Hand in roots: neighbours by index, each with a plan that has handlers."""
+        self._post(Accepted(run.id, first, events, plans))
+
+    def close_run(self, run: Run, *, drop: bool = False) -> None:
+        """Say that no more roots come; see `scheduler.Closed`."""
+        self._post(Closed(run.id, drop))
+
+    def demand(self, run: Run) -> int:
+        """How many roots the run would take now."""
+        return self._scheduler.demand(run.id)
+
+    def _post(self, item: Input) -> None:
+        # First the item, then the look at who drives: a driver that is not seen here
+        # has not looked into the inbox yet, and will.
+        self._inbox.append(item)
+        if self._driver not in (None, threading.get_ident()):
+            self._backend.wake()
+
+    def wait_turn(self, since: int, *, may_block: bool = True) -> None:
+        """Do one turn, or wait for the end of the turn that another thread does.
+
+        Args:
+            since: What `turns` was when the caller last looked at its own affairs;
+                returns at once if there was a turn since.
+            may_block: Whether the turn may wait for something to happen. False for a
+                caller that has more to do in any case.
+
+        Raises:
+            RuntimeError: Called from within a turn: by a filter, a pickling method
+                or a callback of a future. They may hand in events, but not wait.
+            BaseException: What broke the turn, `KeyboardInterrupt` for one. The
+                engine is closed then.
+        """
+        me = threading.get_ident()
+        with self._turn_over:
+            if self._driver == me:
+                raise RuntimeError(
+                    "this thread is handling events for the pool already: a filter, a pickling"
+                    " method or a future's callback must not wait for the same pool"
+                )
+            if self._turns != since:
+                return
+            if self._driver is not None:
+                if may_block:
+                    self._turn_over.wait()
+                return
+            if self._closed is not None:
+                return
+            self._driver = me
+        try:
+            self._turn(may_block=may_block)
+        except PoolError as error:
+            self._closed, self._kill = error, True  # the runs get it, and tell
+        except BaseException as error:
+            # in the middle of a turn: nobody knows what state things are in
+            self._kill = True
+            self._closed = PoolClosedError(
+                f"the pool was ended by {type(error).__name__}: make a new PoolProcessor"
+            )
+            raise
+        finally:
+            self._leave()
+
+    def stop(self, *, kill: bool) -> None:
+        """End the workers; open runs end with `PoolClosedError`. Idempotent.
+
+        Args:
+            kill: At once; otherwise they are told to end, and waited for.
+        """
+        me = threading.get_ident()
+        with self._turn_over:
+            if self._closed is None:
+                self._closed = PoolClosedError("the pool is closed: make a new PoolProcessor")
+            self._kill |= kill
+            if self._driver == me:
+                return  # from a callback: the end of the turn sees to it
+            while self._driver is not None:
+                self._backend.wake()
+                self._turn_over.wait()
+            self._driver = me
+        self._leave()
+
+    def _leave(self) -> None:
+        """End the driver's part; if the engine was closed meanwhile, end everything."""
+        try:
+            if self._closed is not None and not self._is_ended:
+                self._is_ended = True
+                self._end(self._closed)
+        finally:
+            with self._turn_over:
+                self._driver = None
+                self._turns += 1
+                self._turn_over.notify_all()
+
+    def _end(self, reason: PoolError) -> None:
+        self._workers.clear()
+        if self._kill:
+            self._backend.kill()
+        else:
+            self._backend.quit()
+        runs, self._runs = self._runs, {}
+        for run in runs.values():
+            run.error = reason
+            run.is_finished = True
+            run.sink.broken(reason)
+
+    # --- the driver's part ---
+
+    def _turn(self, *, may_block: bool) -> None:
+        """Take in what was handed in, wait for something to happen, act on it."""
+        while len(self._workers) < self._size:
+            self._start_worker()
+        # whoever waits for this news is to have it before we wait for more
+        has_news = self._drain_inbox()
+        for item in self._backend.poll(None if may_block and not has_news else 0):
+            match item:
+                case Arrived():
+                    self._arrived(item)
+                case Gone():
+                    self._gone(item)
+        self._drain_inbox()
+
+    def _drain_inbox(self) -> bool:
+        """Take in every input; say whether that is news to a caller."""
+        has_news = False
+        while self._inbox:
+            item = self._inbox.popleft()
+            # a run has demand from the moment it is open
+            has_news |= self._step(item) or isinstance(item, Opened)
+        return has_news
+
+    def _step(self, item: Input) -> bool:
+        """Let the scheduler decide, and do it; say whether that ended anything."""
+        has_news = False
+        for effect in self._scheduler.step(item):
+            if isinstance(effect, Send):
+                self._send(effect.worker, effect.batch)
+                continue
+            has_news = True
+            run = self._runs[effect.run]
+            match effect:
+                case Settled():
+                    run.sink.settled(effect.first, effect.roots)
+                case Ended():
+                    run.sink.ended(effect.root, effect.ending)
+                case Dropped():
+                    run.sink.dropped(effect.first, effect.roots)
+                case Finished():
+                    run.is_finished = True
+                    del self._runs[effect.run]
+        return has_news
+
+    # --- workers ---
+
+    def _start_worker(self) -> None:
+        self._next_worker += 1
+        self._workers[self._next_worker] = _WorkerState()
+        try:
+            self._backend.start(self._next_worker, self._config)
+        except OSError as error:
+            del self._workers[self._next_worker]
+            if self._workers:
+                # some are there: go on with these (and try again at the next turn)
+                self._size = len(self._workers)
+                return
+            raise PoolBrokenError(f"no worker process can be started: {error}") from error
+
+    def _arrived(self, item: Arrived) -> None:
+        match item.tag:
+            case wire.PROGRESS:
+                self._progress(item.worker, item.payload)
+            case wire.UNREADABLE:
+                state = self._workers[item.worker]
+                frame = self._encode(state, state.sent[0], isolated=True)
+                self._backend.send(item.worker, wire.RESENT, frame)
+            case wire.READY:
+                self._ready(item.worker, wire.loads(item.payload))
+            case wire.NOT_READY:
+                cause = wire.decode_error(wire.loads(item.payload))
+                raise PoolBrokenError(
+                    "a worker could not make its registry:"
+                    f" {type(cause).__name__}: {cause}; the initializer and the handlers' modules"
+                    " must work in a new process"
+                ) from cause
+            case tag:
+                raise InternalError(f"worker {item.worker} sent a frame of unknown kind {tag}")
+
+    def _ready(self, worker: int, actual: Fingerprint) -> None:
+        difference = describe_difference(self._expected, actual)
+        if difference:
+            cause = RegistryMismatchError(f"the registry of a worker differs: {difference}")
+            raise PoolBrokenError(
+                f"{cause}; a worker must find the same distributions in the same versions as this"
+                " process (sys.path, working directory, environment)"
+            ) from cause
+        self._workers[worker].is_ready = True
+        self._failed_starts = 0
+        self._step(WorkerReady(worker))
+
+    def _gone(self, item: Gone) -> None:
+        state = self._workers.pop(item.worker)
+        if not state.is_ready:
+            self._failed_starts += 1
+            if self._failed_starts >= _MOST_FAILED_STARTS:
+                raise PoolBrokenError(
+                    f"{self._failed_starts} workers in a row died before they were ready, the last"
+                    f" with {describe_exit(item.exitcode)}; look at what the initializer and the"
+                    " import of the handlers' modules do"
+                )
+            return
+        running: int | None = None
+        handler: str | None = None
+        sent = state.sent[0] if state.sent else None
+        if sent is not None and item.progress is None:
+            running = sent.batch.done
+        elif sent is not None and item.progress is not None:
+            at = item.progress
+            if at.batch == sent.number and at.position == progress.UNPICKLING:
+                # Nobody knows which event it was. Charge none, and find out: from now
+                # on the place is published for each event as it is unpickled.
+                self._isolate = True
+            elif at.batch == sent.number and at.position >= sent.batch.done:
+                running = at.position
+                if at.handler != progress.IDLE:
+                    handler = self._registry.handlers[at.handler].name
+        error = None
+        if sent is not None and running is not None:
+            error = _worker_lost(item, sent.batch.at(running), handler)
+        self._step(WorkerGone(item.worker, running, error, handler))
+
+    # --- batches ---
+
+    def _send(self, worker: int, batch: Batch) -> None:
+        state = self._workers[worker]
+        state.batches += 1
+        sent = _Sent(batch, state.batches)
+        state.sent.append(sent)
+        run = self._runs[batch.run_id]
+        if run.can_cancel:
+            for part in batch.parts:
+                for place in range(len(part.events)) if part.cascade is None else ():
+                    if not run.sink.begins(part.first + place):
+                        sent.failures[part.start + place] = CancelledError()
+        self._backend.send(worker, wire.BATCH, self._encode(state, sent, isolated=self._isolate))
+
+    def _encode(self, state: _WorkerState, sent: _Sent, *, isolated: bool) -> bytes:
+        """Pickle a batch; events that cannot be pickled are noted and left out."""
+        batch = sent.batch
+        numbers: list[int] = []
+        new_plans: list[tuple[int, tuple[int, ...]]] = []
+        events: list[Any] = []
+        for part in batch.parts:
+            events += part.events
+            for plan in part.plans:
+                number = self._number_of(plan)
+                numbers.append(number)
+                if number not in state.plans:
+                    state.plans.add(number)
+                    new_plans.append((number, plan.indices))
+        for position in sent.failures:
+            numbers[position] = wire.OMITTED
+            events[position] = None
+        chains = [(part.start, part.stop) for part in batch.parts if part.is_chain]
+        if not isolated:
+            frame = wire.BatchFrame(new_plans, numbers, chains, isolated, events)
+            try:
+                return wire.dumps(tuple(frame))
+            except Exception:  # noqa: S110 - found out one by one, below
+                pass
+        for position, event in enumerate(events):
+            if position in sent.failures:
+                continue
+            try:
+                events[position] = wire.dumps(event)
+            except Exception as error:
+                sent.failures[position] = wire.cannot_pickle(
+                    f"event {describe_event(event)}", event, error
+                )
+                numbers[position] = wire.OMITTED
+                events[position] = None
+        return wire.dumps(tuple(wire.BatchFrame(new_plans, numbers, chains, True, events)))
+
+    def _number_of(self, plan: PlanLike) -> int:
+        """The number under which workers know a plan."""
+        number = self._plan_numbers.get(plan.indices)
+        if number is None:
+            number = self._plan_numbers[plan.indices] = len(self._plan_indices)
+            self._plan_indices.append(plan.indices)
+        return number
+
+    def _progress(self, worker: int, payload: bytes | bytearray) -> None:
+        frame = wire.ProgressFrame(*wire.loads(payload))
+        state = self._workers[worker]
+        sent = state.sent[0]
+        begin = sent.batch.done
+        results = {position: self._result(pickled) for position, pickled in frame.returns}
+        for position, record in frame.errors:
+            error = wire.decode_error(record)
+            add_note(
+                error, f"evproc_pool: in worker {worker} (process {self._backend.pid(worker)})"
+            )
+            results[position] = Result(error=error, handler=record.handler)
+        for position, failure in sent.failures.items():
+            if begin <= position < frame.done:
+                results[position] = Result(error=failure)
+        if frame.done == sent.batch.size:
+            state.sent.popleft()
+        timings = [
+            (self._plan_indices[number], events, seconds)
+            for number, events, seconds in frame.timings
+        ]
+        self._step(Progress(worker, frame.done, results, timings))
+
+    def _result(self, pickled: bytes) -> Result:
+        try:
+            follow_ups, stopped, value = wire.loads(pickled)
+        except Exception as error:
+            return Result(error=wire.cannot_rebuild("what a handler returned", error))
+        return Result([self._planned(ev) for ev in follow_ups], stopped, value)
+
+    def _planned(self, ev: Any) -> Planned:
+        try:
+            return Planned(ev, self._registry.match(ev))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            # it is raised when it is this event's turn, as `Processor` would
+            return Planned(ev, None, error)
+
+
+def describe_exit(exitcode: int | None) -> str:
+    """An exit code in words; for a signal, its name."""
+    if exitcode is None:
+        return "an exit status that is not known"
+    if exitcode >= 0:
+        return f"exit code {exitcode}"
+    try:
+        return f"signal {signal.Signals(-exitcode).name}"
+    except ValueError:
+        return f"signal {-exitcode}"
+
+
+def _worker_lost(item: Gone, event: Any, handler: str | None) -> WorkerLostError:
+    where = f"in handler {handler!r}" if handler else "between handlers"
+    return WorkerLostError(
+        f"worker {item.worker} (process {item.pid}) died {where} of event"
+        f" {describe_event(event)}, by {describe_exit(item.exitcode)}; {_hint(item.exitcode)}."
+        " The event was not run again, since it may have had effects",
+        describe_event(event),
+        handler,
+        item.exitcode,
+    )
+
+
+def _hint(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode >= 0:
+        return "a handler, or a library it uses, ended the process"
+    if exitcode == -getattr(signal, "SIGKILL", 0):
+        return "probably the kernel's out-of-memory killer: look at how much memory it needs"
+    if exitcode in _CRASHES:
+        return "a crash in native code: run the event with workers=0 under python -X faulthandler"
+    return "something outside the pool sent it a signal"
+
+
+_CRASHES: Final = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGFPE, -signal.SIGILL}

@@ -1,0 +1,112 @@
+"""The errors of ``evproc_pool``. All of them can be pickled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class PoolError(Exception):
+    """Base class of every error that the pool itself reports."""
+
+
+class PoolClosedError(PoolError, RuntimeError):
+    """The pool was used after `close` or `terminate`. Make a new one."""
+
+
+class PoolBusyError(PoolError, RuntimeError):
+    """Something that needs an idle pool was asked for with events in flight.
+
+    The pool is unchanged.
+    """
+
+
+class PoolBrokenError(PoolError, RuntimeError):
+    """No worker can be started; the cause is chained. The pool is closed."""
+
+
+class PoolForkedError(PoolError, RuntimeError):
+    """The pool was used in a process that `os.fork` made. Its workers belong to the parent."""
+
+
+class RegistryMismatchError(PoolError):
+    """A worker's registry differs from the coordinator's; the message says where."""
+
+
+class SerializationError(PoolError, TypeError):
+    """An event, a value or a follow-up cannot be pickled, or not be rebuilt.
+
+    Only the cascade that it belongs to fails.
+    """
+
+
+class WorkerLostError(PoolError):
+    """A worker process died while it ran this event.
+
+    Attributes:
+        event: The event's name and class.
+        handler: The handler that was running, or None if it died between handlers.
+        exitcode: The exit code; negative for the number of the signal that killed it.
+            None where it cannot be known.
+        attempt: The attempt that was lost, from 1.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        event: str = "",
+        handler: str | None = None,
+        exitcode: int | None = None,
+        attempt: int = 1,
+    ) -> None:
+        super().__init__(message, event, handler, exitcode, attempt)
+        self.event = event
+        self.handler = handler
+        self.exitcode = exitcode
+        self.attempt = attempt
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class RemoteError(PoolError):
+    """Stands in for a handler's exception that cannot be pickled or rebuilt.
+
+    Attributes:
+        type_name: Module and qualified name of the original's type.
+        text: What `str` of the original was.
+        traceback: The worker's traceback, as text.
+    """
+
+    def __init__(self, type_name: str, text: str = "", traceback: str = "") -> None:
+        super().__init__(type_name, text, traceback)
+        self.type_name = type_name
+        self.text = text
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return (
+            f"{self.type_name}: {self.text} (the exception itself could not be brought here from"
+            " the worker: make its class picklable)"
+        )
+
+
+class RemoteTraceback(Exception):
+    """The traceback in the worker, as the cause of the exception that came from there."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+def chain_remote(error: BaseException, traceback: str) -> BaseException:
+    """Give an exception that was rebuilt here the worker's traceback as its cause."""
+    error.__cause__ = RemoteTraceback(traceback)
+    return error
+
+
+def rebuild_plain(cls: type[Exception], args: tuple[Any, ...]) -> Exception:
+    """Rebuild an exception without calling its constructor."""
+    return cls.__new__(cls, *args)

@@ -1,0 +1,309 @@
+"""The backend of local processes: starts workers, moves frames, notices deaths.
+
+One socket pair per worker and nothing shared between workers, so a worker that
+is killed in the middle of a write spoils its own channel only. `poll` waits on
+all channels, on the processes themselves (a dead worker does not write, and one
+of its own children may keep its socket open) and on a wake-up from other threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import selectors
+import socket
+import sys
+from collections.abc import Iterable
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Any, Final, NamedTuple
+
+from evproc_pool import wire, worker
+from evproc_pool.channel import Channel
+from evproc_pool.progress import IS_SUPPORTED, Progress, ProgressWords
+
+# How long a worker may take to end by itself once it was told to, in seconds.
+# Idle workers end at once; this is for one whose handlers left threads behind.
+_QUIT_SECONDS: Final = 5.0
+
+# How long to wait for the exit status of a process whose socket is closed.
+_REAP_SECONDS: Final = 5.0
+
+
+class Arrived(NamedTuple):
+    """A frame from a worker."""
+
+    worker: int
+    tag: int
+    payload: bytes | bytearray
+
+
+class Gone(NamedTuple):
+    """A worker process is dead, and everything that it wrote has been read.
+
+    Attributes:
+        worker: Its number.
+        pid: The process id that it had.
+        exitcode: As of `multiprocessing`: negative for a signal.
+        progress: Where it was, or None where that cannot be known.
+    """
+
+    worker: int
+    pid: int | None
+    exitcode: int | None
+    progress: Progress | None
+
+
+def default_context() -> BaseContext:
+    """The context for `mp_context=None`: never a `fork` of this process as it is."""
+    if sys.platform == "linux":
+        return multiprocessing.get_context("forkserver")
+    return multiprocessing.get_context("spawn")
+
+
+# Runs in the new process, before anything is imported there and before it knows
+# the caller's sys.path; so it is text, and needs nothing but the standard library.
+_LEAVE_MAIN_ALONE: Final = """[
+    setattr(__import__("multiprocessing.spawn", fromlist=["spawn"]), name, lambda *args: None)
+    for name in ("_fixup_main_from_name", "_fixup_main_from_path")
+] and {!r}"""
+
+
+class _ProcessName(str):
+    """The name of a worker process, which in passing keeps ``__main__`` from being rerun.
+
+    `multiprocessing` runs the caller's main script again in every child, under
+    another name; a script without a ``__main__`` guard would start pools within
+    pools. Workers do not need it: what lives in ``__main__`` reaches them by value.
+    The name is the first thing of ours that the child unpickles, ahead of that step.
+    """
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, (_LEAVE_MAIN_ALONE.format(str(self)),)
+
+
+class _Member:
+    """A worker process and the coordinator's ends of what it shares with it."""
+
+    __slots__ = ("channel", "number", "process", "words")
+
+    def __init__(
+        self, number: int, process: BaseProcess, channel: Channel, words: ProgressWords | None
+    ) -> None:
+        self.number = number
+        self.process = process
+        self.channel = channel
+        self.words = words
+
+
+class LocalBackend:
+    """Worker processes on this machine.
+
+    One thread at a time may use it, but for `wake`, which any may call.
+    """
+
+    def __init__(self, context: BaseContext) -> None:
+        self._context = context
+        self._members: dict[int, _Member] = {}
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, None)
+
+    @property
+    def numbers(self) -> list[int]:
+        """The workers that were started and are not known to be gone."""
+        return list(self._members)
+
+    def pid(self, number: int) -> int | None:
+        """The process id of a worker."""
+        return self._members[number].process.pid
+
+    def start(self, number: int, config: bytes) -> None:
+        """Start a worker process; its first frame says whether it is ready.
+
+        Raises:
+            OSError: The process cannot be started. Nothing is left of it.
+        """
+        ours, theirs = socket.socketpair()
+        words = ProgressWords.create() if IS_SUPPORTED else None
+        try:
+            to_close = self._inherited(ours) if self._is_fork else ()
+            process: BaseProcess = self._context.Process(  # type: ignore[attr-defined]  # each context has it
+                target=worker.main,
+                args=(theirs, words, to_close),
+                name=_ProcessName(f"evproc-worker-{number}"),
+            )
+            process.start()
+        except BaseException:
+            ours.close()
+            if words is not None:
+                words.close()
+            raise
+        finally:
+            theirs.close()
+        member = _Member(number, process, Channel(ours), words)
+        self._members[number] = member
+        self._selector.register(ours, selectors.EVENT_READ, member)
+        if sys.platform != "win32":
+            self._selector.register(process.sentinel, selectors.EVENT_READ, member)
+        self.send(number, wire.CONFIG, config)
+
+    @property
+    def _is_fork(self) -> bool:
+        return self._context.get_start_method() == "fork"
+
+    def _inherited(self, ours: socket.socket) -> tuple[int, ...]:
+        """What a forked child gets of us and must close."""
+        mine = [self._wake_read.fileno(), self._wake_write.fileno(), ours.fileno()]
+        return (*mine, *(member.channel.fileno() for member in self._members.values()))
+
+    def send(self, number: int, tag: int, payload: bytes) -> None:
+        """Queue a frame for a worker; what does not fit now is written by `poll`.
+
+        A frame for a worker whose death `poll` has found already is dropped: the
+        caller is about to come to the `Gone` of the same poll.
+        """
+        member = self._members.get(number)
+        if member is None:
+            return
+        member.channel.send(tag, payload)
+        if member.channel.has_outgoing:
+            self._watch(member)
+
+    def _watch(self, member: _Member) -> None:
+        events = selectors.EVENT_READ
+        if member.channel.has_outgoing:
+            events |= selectors.EVENT_WRITE
+        self._selector.modify(member.channel, events, member)
+
+    def wake(self) -> None:
+        """Let a `poll` in another thread, or the next one, return."""
+        # full: it will wake anyway; closed: nobody polls any more
+        with contextlib.suppress(OSError):
+            self._wake_write.send(b"\0")
+
+    def poll(self, timeout: float | None) -> list[Arrived | Gone]:
+        """Wait until something happens, and say what.
+
+        Args:
+            timeout: Seconds; None waits for ever, 0 only looks.
+        """
+        happened: list[Arrived | Gone] = []
+        dead: dict[int, _Member] = {}
+        for key, events in self._selector.select(timeout):
+            member: _Member | None = key.data
+            if member is None:
+                with contextlib.suppress(BlockingIOError):
+                    self._wake_read.recv(4096)
+                continue
+            if key.fileobj is not member.channel and not isinstance(key.fileobj, socket.socket):
+                dead[member.number] = member
+                continue
+            if events & selectors.EVENT_WRITE:
+                member.channel.flush()
+                self._watch(member)
+            if events & selectors.EVENT_READ:
+                happened += self._receive(member)
+                if member.channel.at_end:
+                    dead[member.number] = member
+        for member in dead.values():
+            happened += self._bury(member)
+        return happened
+
+    def _receive(self, member: _Member) -> list[Arrived | Gone]:
+        return [Arrived(member.number, *frame) for frame in member.channel.receive()]
+
+    def _bury(self, member: _Member) -> list[Arrived | Gone]:
+        """Read what is left of a dead worker, and let go of it."""
+        process = member.process
+        if member.channel.at_end:
+            # it closed its end: dead, or about to be, or a handler closed what it
+            # did not own; in each case it is of no more use
+            process.join(_REAP_SECONDS)
+            if process.exitcode is None:
+                process.kill()
+        process.join()
+        happened: list[Arrived | Gone] = []
+        while not member.channel.at_end:
+            frames = self._receive(member)
+            if not frames:
+                break  # a child of the worker holds the socket, and says nothing
+            happened += frames
+        progress = member.words.read() if member.words is not None else None
+        happened.append(Gone(member.number, process.pid, process.exitcode, progress))
+        self._forget(member)
+        return happened
+
+    def _forget(self, member: _Member) -> None:
+        del self._members[member.number]
+        self._selector.unregister(member.channel)
+        if sys.platform != "win32":
+            self._selector.unregister(member.process.sentinel)
+        member.channel.close()
+        if member.words is not None:
+            member.words.close()
+        member.process.close()
+
+    def quit(self) -> None:
+        """Tell idle workers to end, wait for them, and close everything."""
+        for member in self._members.values():
+            member.channel.send(wire.QUIT, b"")
+        self._end(_QUIT_SECONDS)
+
+    def kill(self) -> None:
+        """Kill all workers and close everything."""
+        self._end(0)
+
+    def _end(self, grace_seconds: float) -> None:
+        members = list(self._members.values())
+        for member in members:
+            member.process.join(grace_seconds)
+            if member.process.exitcode is None:
+                member.process.kill()
+        for member in members:
+            member.process.join()
+            self._forget(member)
+        self._selector.close()
+        self._wake_read.close()
+        self._wake_write.close()
+
+
+def usable_cpus() -> int:
+    """How many CPUs this process may use: its affinity, and its cgroup's quota."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    quota = _cgroup_cpus(_read_lines(_CPU_MAX), _read_lines(_CFS_QUOTA), _read_lines(_CFS_PERIOD))
+    return max(1, cpus if quota is None else min(cpus, quota))
+
+
+# https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files and, for
+# version 1, https://docs.kernel.org/scheduler/sched-bwc.html; both as a container
+# sees its own group
+_CPU_MAX: Final = "/sys/fs/cgroup/cpu.max"
+_CFS_QUOTA: Final = "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"
+_CFS_PERIOD: Final = "/sys/fs/cgroup/cpu/cpu.cfs_period_us"
+
+
+def _read_lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="ascii") as file:  # noqa: PTH123 - pathlib is slow to import
+            return file.read().split()
+    except (OSError, ValueError):
+        return []
+
+
+def _cgroup_cpus(
+    cpu_max: Iterable[str], cfs_quota: Iterable[str], cfs_period: Iterable[str]
+) -> int | None:
+    """The quota in whole CPUs, rounded up; None if there is none."""
+    words = list(cpu_max) or [*cfs_quota, *cfs_period]
+    try:
+        quota, period = (int(word) for word in words)
+    except ValueError:  # "max", or nothing at all
+        return None
+    return -(-quota // period) if quota > 0 and period > 0 else None

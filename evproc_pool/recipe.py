@@ -1,0 +1,117 @@
+"""How a registry is made again in a worker, and how two registries are compared."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from evproc import Processor
+from evproc.decorator import HandlerFunc, describe_callable
+from evproc.registry import Registry
+
+# how many differences an error lists
+_MOST_LINES: Final = 5
+
+
+class Register(NamedTuple):
+    """A call of `register`."""
+
+    func: HandlerFunc
+    name: str | None
+
+
+class LoadFrom(NamedTuple):
+    """A call of `load_from`.
+
+    Attributes:
+        group: The entry-point group.
+        skip: Whether entry points that cannot be loaded were left out.
+    """
+
+    group: str
+    skip: bool
+
+
+class Recipe(NamedTuple):
+    """What a worker does before it is ready, in order.
+
+    Attributes:
+        initializer: Called first, since handlers may need what it sets up.
+        initargs: Its arguments.
+        steps: How the registry was filled.
+    """
+
+    initializer: Callable[..., object] | None
+    initargs: tuple[Any, ...]
+    steps: tuple[Register | LoadFrom, ...]
+
+    def follow(self) -> Processor:
+        """Run the initializer and fill a new `Processor`.
+
+        Raises:
+            Exception: What the initializer or an import raised.
+        """
+        if self.initializer is not None:
+            self.initializer(*self.initargs)
+        processor = Processor()
+        # the coordinator has logged what it skipped; once is enough
+        logger = logging.getLogger("evproc")
+        logger.addFilter(_is_not_skip)
+        try:
+            for step in self.steps:
+                if isinstance(step, Register):
+                    processor.register(step.func, step.name)
+                else:
+                    processor.load_from(step.group, on_error="skip" if step.skip else "raise")
+        finally:
+            logger.removeFilter(_is_not_skip)
+        return processor
+
+
+def _is_not_skip(record: logging.LogRecord) -> bool:
+    return record.msg != "skipped: %s"
+
+
+class HandlerPrint(NamedTuple):
+    """What identifies a handler across processes."""
+
+    name: str
+    function: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        origin = f", {self.distribution} {self.version}" if self.distribution else ""
+        return f"{self.name!r} ({self.function}{origin})"
+
+
+Fingerprint = tuple[HandlerPrint, ...]
+
+
+def fingerprint(registry: Registry) -> Fingerprint:
+    """The handlers in order: name, function, distribution and its version."""
+    return tuple(
+        HandlerPrint(
+            handler.name,
+            describe_callable(handler.func),
+            handler.origin.distribution if handler.origin else "",
+            handler.origin.version if handler.origin else "",
+        )
+        for handler in registry.handlers
+    )
+
+
+def describe_difference(expected: Fingerprint, actual: Fingerprint) -> str:
+    """Say where two registries differ; empty if they do not."""
+    if expected == actual:
+        return ""
+    lines = []
+    for place in range(max(len(expected), len(actual))):
+        mine = str(expected[place]) if place < len(expected) else "nothing"
+        theirs = str(actual[place]) if place < len(actual) else "nothing"
+        if mine != theirs:
+            lines.append(f"handler {place}: {mine} here, {theirs} in the worker")
+    if len(lines) > _MOST_LINES:
+        lines[_MOST_LINES:] = [f"and {len(lines) - _MOST_LINES} more"]
+    return "; ".join(lines)
