@@ -18,6 +18,7 @@ many event names does not grow it.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, NoReturn
@@ -103,27 +104,29 @@ class _Candidate(NamedTuple):
     clauses: tuple[Clause, ...]
 
     def wants(self, ev: Any) -> bool:
+        """Ask the filters; see `Registry.match`."""
         for clause in self.clauses:
-            for function in clause.filters:
-                if not self._ask(function, clause, ev):
-                    break
-            else:
-                return True
+            function: Filter | None = None
+            try:
+                for function in clause.filters:
+                    if not function(ev):
+                        break
+                else:
+                    return True
+            except Exception as error:
+                self._annotate(error, function, clause, ev)
+                raise
         return not self.clauses
 
-    def _ask(self, function: Filter, clause: Clause, ev: Any) -> bool:
-        try:
-            return bool(function(ev))
-        except Exception as error:
-            place = self.handler.clauses.index(clause) + 1
-            add_note(
-                error,
-                f"evproc: raised by filter {describe_callable(function)} (@want {place}) of"
-                f" handler {self.handler.name!r} on event {describe_event(ev)}",
-            )
-            if isinstance(error, StopProcessing):
-                add_note(error, "evproc: StopProcessing stops nothing when a filter raises it")
-            raise
+    def _annotate(self, error: Exception, function: Filter | None, clause: Clause, ev: Any) -> None:
+        place = self.handler.clauses.index(clause) + 1
+        add_note(
+            error,
+            f"evproc: raised by filter {describe_callable(function)} (@want {place}) of"
+            f" handler {self.handler.name!r} on event {describe_event(ev)}",
+        )
+        if isinstance(error, StopProcessing):
+            add_note(error, "evproc: StopProcessing stops nothing when a filter raises it")
 
 
 class Selection:
@@ -143,7 +146,7 @@ class Selection:
     ) -> None:
         self._candidates = candidates
         self._make_plan = make_plan
-        self._plans: dict[tuple[int, ...], Plan] = {}
+        self._plans: dict[tuple[Handler, ...], Plan] = {}
         self.plan: Plan | None = None
 
     @property
@@ -153,14 +156,19 @@ class Selection:
 
     def select(self, ev: Any) -> Plan:
         """Ask the filters and return the plan; see `Registry.match`."""
-        matched = [candidate.handler for candidate in self._candidates if candidate.wants(ev)]
-        key = tuple([handler.index for handler in matched])
-        plan = self._plans.get(key)
+        matched = tuple(
+            [
+                candidate.handler
+                for candidate in self._candidates
+                if not candidate.clauses or candidate.wants(ev)
+            ]
+        )
+        plan = self._plans.get(matched)
         if plan is None:
             plan = self._make_plan(matched, ev)
             if len(self._plans) >= _MOST_PLANS:
                 self._plans.clear()
-            self._plans[key] = plan
+            self._plans[matched] = plan
             if self.is_fixed:
                 self.plan = plan
         return plan
@@ -277,8 +285,11 @@ class _Index:
     def build(self, name: Any) -> Selection:
         """Make every selection, and return the one for a name."""
         self._resolve_names()
-        others = self._selection(None)
-        self.selections = {each: self._selection(each) for each in self._mentioned()}
+        nameless, named = self._by_event_name()
+        others = self._selection(None, nameless)
+        self.selections = {
+            each: self._selection(each, handlers) for each, handlers in named.items()
+        }
         self.others = others
         return self.selections.get(name, others)
 
@@ -298,20 +309,36 @@ class _Index:
         self._requirements = requirements
         self._by_name = {handler.name: handler for handler in self.handlers}
 
-    def _mentioned(self) -> list[str]:
-        """Every name in a `@want`, in the order of the handlers."""
-        return list(
-            dict.fromkeys(
-                name
-                for handler in self.handlers
-                for clause in handler.clauses
-                for name in sorted(clause.names)
-            )
-        )
+    def _by_event_name(self) -> tuple[list[Handler], dict[str, list[Handler]]]:
+        """The handlers that events of unmentioned names may concern, and those of each name.
 
-    def _selection(self, name: str | None) -> Selection:
-        candidates = []
+        In registration order; one pass over the handlers, since there may be thousands
+        of both.
+        """
+        nameless: list[Handler] = []
+        named: dict[str, list[Handler]] = {}
         for handler in self.handlers:
+            if not handler.clauses or any(not clause.names for clause in handler.clauses):
+                nameless.append(handler)
+                continue
+            for name in dict.fromkeys(
+                name for clause in handler.clauses for name in sorted(clause.names)
+            ):
+                named.setdefault(name, []).append(handler)
+        for handler in nameless:  # may mention names besides; must not be in twice
+            for clause in handler.clauses:
+                for name in sorted(clause.names):
+                    named.setdefault(name, [])
+        merged = {
+            name: list(heapq.merge(nameless, handlers, key=_registration))
+            for name, handlers in named.items()
+        }
+        return nameless, merged
+
+    def _selection(self, name: str | None, handlers: Iterable[Handler]) -> Selection:
+        """The selection for a name, from the handlers that mention it or no name."""
+        candidates = []
+        for handler in handlers:
             clauses = _relevant(handler.clauses, name)
             if clauses is not None:
                 candidates.append(_Candidate(handler, clauses))
@@ -396,10 +423,11 @@ class _Index:
                 return
 
     def _conflicts(self) -> Iterator[Conflict]:
-        for name in [*self._mentioned(), None]:
+        nameless, named = self._by_event_name()
+        for name, handlers in [*named.items(), (None, nameless)]:
             candidates = {
                 handler.name: clauses
-                for handler in self.handlers
+                for handler in handlers
                 if (clauses := _relevant(handler.clauses, name)) is not None
             }
             for each, clauses in candidates.items():
@@ -436,6 +464,10 @@ class _Index:
             tuple(HandlerExplanation(name, *verdicts[name], running.get(name)) for name in names),
             error,
         )
+
+
+def _registration(handler: Handler) -> int:
+    return handler.index
 
 
 def _unhashable(ev: Any) -> NoReturn:

@@ -1,0 +1,173 @@
+"""The command: choose benchmarks, run them, print tables, write JSON, judge the bars."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.machine import describe_machine
+from benchmarks.model import Benchmark, BenchmarkError, Note, Result, Row, Settings
+from benchmarks.process import suite as process
+from benchmarks.report import as_json, count_verdicts, render
+
+#: Every benchmark by name, in the order in which they run.
+BENCHMARKS: Final[Mapping[str, Benchmark]] = {each.name: each for each in (process.BENCHMARK,)}
+
+# enough to see that everything works; the figures mean nothing
+_QUICK: Final = Settings(repeats=2, min_seconds=0.001, turns=2)
+
+_LIST: Final = "list"
+
+
+def main(
+    arguments: Sequence[str] | None = None, benchmarks: Mapping[str, Benchmark] = BENCHMARKS
+) -> int:
+    """Run the command.
+
+    Args:
+        arguments: Those of the command line, without the command; None: `sys.argv`.
+        benchmarks: What there is to run, by name.
+
+    Returns:
+        The exit status: 0; 1 if `--check` was given and a bar was missed; 2 if a
+        benchmark cannot be run as asked.
+
+    Raises:
+        SystemExit: The arguments make no sense (2), or help was asked for (0).
+    """
+    parser = _parser(benchmarks)
+    options = parser.parse_args(arguments)
+    if options.names == [_LIST]:
+        for each in benchmarks.values():
+            print(f"{each.name}: {each.title}")
+        return 0
+    unknown = [name for name in options.names if name not in benchmarks]
+    if unknown:
+        parser.error(f"there is no benchmark {unknown[0]!r}: there is {', '.join(benchmarks)}")
+    # a name given twice runs once
+    chosen = [benchmarks[name] for name in dict.fromkeys(options.names or benchmarks)]
+    try:
+        results = _run(chosen, _settings(options), options.json)
+    except BenchmarkError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+    missed = count_verdicts(results)["missed"]
+    return 1 if options.check and missed else 0
+
+
+def _parser(benchmarks: Mapping[str, Benchmark]) -> argparse.ArgumentParser:
+    defaults = Settings()
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure the speed of evproc, as ratios against peers and limits.",
+    )
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"what to run: {', '.join(benchmarks)} (default: all); '{_LIST}' describes them",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=_positive,
+        metavar="N",
+        help=f"samples per figure (default: {defaults.repeats})",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="short samples and few of them: shows that it works, measures nothing",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to FILE")
+    parser.add_argument(
+        "--check", action="store_true", help="exit with status 1 if a bar is missed"
+    )
+    parser.add_argument(
+        "--with-020",
+        action="store_true",
+        help="install evproc 0.2.0 into a virtual environment in a temporary folder, once, unless"
+        " EVPROC_020_PYTHON names an interpreter that has it",
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"at least 1, not {number}")
+    return number
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    base = _QUICK if options.quick else Settings()
+    return Settings(
+        repeats=options.repeats or base.repeats,
+        min_seconds=base.min_seconds,
+        turns=base.turns,
+        with_020=options.with_020,
+    )
+
+
+def _run(benchmarks: Sequence[Benchmark], settings: Settings, file: Path | None) -> list[Result]:
+    """Run, print as results come in, and write them."""
+    when = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    machine = describe_machine()
+    if file is not None:
+        _prepare(file)
+    print(_heading(machine, settings))
+    results = []
+    for benchmark in benchmarks:
+        result = _collect(benchmark, settings)
+        results.append(result)
+        print(f"\n{render(result)}")
+    verdicts = count_verdicts(results)
+    print(
+        f"\nbars: {verdicts['met']} met, {verdicts['missed']} missed,"
+        f" {verdicts['not judged']} not judged"
+    )
+    if file is not None:
+        data = as_json(results, settings, machine, when)
+        file.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return results
+
+
+def _prepare(file: Path) -> None:
+    """Find out now, rather than after a whole run, that it cannot be written."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.open("a").close()  # touch() is content with a folder
+    except OSError as error:
+        raise BenchmarkError(f"cannot write {file}: {error}") from error
+
+
+def _collect(benchmark: Benchmark, settings: Settings) -> Result:
+    rows: list[Row] = []
+    notes: list[Note] = []
+    with closing(benchmark.run(settings)) as items:
+        for item in items:
+            if isinstance(item, Note):
+                notes.append(item)
+                continue
+            rows.append(item)
+            if sys.stderr.isatty():
+                # the table cannot be aligned before its last row is known
+                print(f"{benchmark.name}: {item.case}: done", file=sys.stderr)
+    return Result(benchmark, tuple(rows), tuple(notes))
+
+
+def _heading(machine: dict[str, Any], settings: Settings) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    load = "" if machine["load_1min"] is None else f", load {machine['load_1min']:.2f}"
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['usable_cores']} usable{load};"
+        f" {machine['system']}\n"
+        f"{machine['python']}; {versions}\n"
+        f"{settings.repeats} repeats, samples of at least {settings.min_seconds * 1000:g} ms in"
+        f" {settings.turns} turns; bars are judged by the median"
+    )

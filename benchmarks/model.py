@@ -1,0 +1,134 @@
+"""What benchmarks are made of: settings in, rows of figures and notes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Literal
+
+from benchmarks.stats import Summary, pairwise_ratios, summarize
+
+Verdict = Literal["met", "missed", "not judged"]
+
+#: The unit of a figure that is a ratio of two others.
+RATIO = "ratio"
+
+
+class BenchmarkError(Exception):
+    """A benchmark cannot be run as asked; the text says what to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the command line asked for.
+
+    Attributes:
+        repeats: Samples per figure.
+        min_seconds: What one sample should take at least.
+        turns: In how many parts a sample is taken, the sides of a comparison in turn.
+        with_020: Whether evproc 0.2.0 may be installed to compare with.
+    """
+
+    repeats: int = 7
+    min_seconds: float = 0.05
+    turns: int = 10
+    with_020: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A limit that the project set itself, on the median of a figure."""
+
+    kind: Literal["at least", "at most"]
+    limit: float
+
+    def judge(self, value: float | None) -> Verdict:
+        """Say whether a median is within the limit; None could not be measured."""
+        if value is None:
+            return "not judged"
+        met = value >= self.limit if self.kind == "at least" else value <= self.limit
+        return "met" if met else "missed"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A quantity, measured once per repeat.
+
+    Attributes:
+        name: What was measured.
+        unit: What it is counted in, for instance `"us/event"`; `RATIO` for ratios.
+        values: One per repeat, in order; empty if it could not be measured.
+        bar: The limit on its median, or None.
+    """
+
+    name: str
+    unit: str
+    values: tuple[float, ...]
+    bar: Bar | None = None
+
+    @property
+    def summary(self) -> Summary | None:
+        """The statistics of the repeats, or None without any."""
+        return summarize(self.values) if self.values else None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the bar says, or None without a bar."""
+        if self.bar is None:
+            return None
+        summary = self.summary
+        return self.bar.judge(None if summary is None else summary.median)
+
+
+def ratio(name: str, over: Figure | None, under: Figure | None, bar: Bar | None = None) -> Figure:
+    """Make the figure `over / under`, repeat by repeat.
+
+    Args:
+        name: What the ratio says.
+        over: The numerator, or None if it could not be measured.
+        under: The denominator, likewise.
+        bar: The limit on the ratio's median.
+    """
+    if over is None or under is None:
+        return Figure(name, RATIO, (), bar)
+    return Figure(name, RATIO, pairwise_ratios(over.values, under.values), bar)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One case of a benchmark: what was measured in turn, and the ratios of it."""
+
+    case: str
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A remark that belongs below the table: versions of a peer, what is missing."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A named set of cases.
+
+    Attributes:
+        name: What the command line calls it.
+        title: One line that says what is measured.
+        run: Yields rows as they are ready. What it opens it closes, also when it is
+            closed early itself.
+    """
+
+    name: str
+    title: str
+    run: Callable[[Settings], Generator[Row | Note, None, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a benchmark yielded."""
+
+    benchmark: Benchmark
+    rows: tuple[Row, ...]
+    notes: tuple[Note, ...]

@@ -1,0 +1,131 @@
+"""Results as an aligned table for people, and as plain data for JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+from benchmarks.model import RATIO, Figure, Result, Settings, Verdict
+
+_HEADINGS: Final = ("case", "figure", "unit", "median", "min", "max", "IQR", "bar")
+_NUMERIC: Final = frozenset({"median", "min", "max", "IQR"})
+
+#: The version of the JSON's layout: raised when a key changes its meaning or goes.
+FORMAT: Final = 1
+
+
+def render(result: Result) -> str:
+    """Lay out one benchmark: title, table, notes."""
+    lines = [f"{result.benchmark.name}: {result.benchmark.title}", ""]
+    lines += _aligned(_HEADINGS, list(_cells(result)))
+    if result.notes:
+        lines += ["", *(f"note: {note.text}" for note in result.notes)]
+    return "\n".join(lines)
+
+
+def _cells(result: Result) -> Iterator[tuple[str, ...]]:
+    for row in result.rows:
+        for place, figure in enumerate(row.figures):
+            # the case stands once, in front of its figures
+            yield (row.case if place == 0 else "", *_figure_cells(figure))
+
+
+def _figure_cells(figure: Figure) -> tuple[str, ...]:
+    summary = figure.summary
+    if summary is None:
+        numbers = ["-"] * 4
+    else:
+        numbers = [
+            format_number(number)
+            for number in (summary.median, summary.minimum, summary.maximum, summary.iqr)
+        ]
+    unit = "" if figure.unit == RATIO else figure.unit
+    bar = "" if figure.bar is None else f"{figure.bar.kind} {figure.bar.limit:g}: {figure.verdict}"
+    return (figure.name, unit, *numbers, bar)
+
+
+def format_number(number: float) -> str:
+    """Write a number with three digits or a few more, never with an exponent."""
+    size = abs(number)
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
+    return f"{number:,.{digits}f}"
+
+
+def _aligned(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    for row in (headings, ["-" * width for width in widths], *rows):
+        cells = [
+            cell.rjust(width) if heading in _NUMERIC else cell.ljust(width)
+            for heading, cell, width in zip(headings, row, widths, strict=True)
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+def count_verdicts(results: Iterable[Result]) -> Counter[Verdict]:
+    """Count the bars that were met, missed and not judged."""
+    return Counter(
+        figure.verdict
+        for result in results
+        for row in result.rows
+        for figure in row.figures
+        if figure.verdict is not None
+    )
+
+
+def as_json(
+    results: Sequence[Result], settings: Settings, machine: dict[str, Any], when: str
+) -> dict[str, Any]:
+    """Put everything into plain data, every single repeat included.
+
+    Args:
+        results: What was run, in order.
+        settings: How it was run.
+        machine: See `benchmarks.machine.describe_machine`.
+        when: The start of the run, in ISO 8601.
+    """
+    verdicts = count_verdicts(results)
+    return {
+        "format": FORMAT,
+        "when": when,
+        "machine": machine,
+        "settings": {
+            "repeats": settings.repeats,
+            "min_seconds": settings.min_seconds,
+            "turns": settings.turns,
+        },
+        "benchmarks": [_result_data(result) for result in results],
+        "bars": {each: verdicts[each] for each in ("met", "missed", "not judged")},
+    }
+
+
+def _result_data(result: Result) -> dict[str, Any]:
+    return {
+        "name": result.benchmark.name,
+        "title": result.benchmark.title,
+        "rows": [
+            {"case": row.case, "figures": [_figure_data(figure) for figure in row.figures]}
+            for row in result.rows
+        ],
+        "notes": [note.text for note in result.notes],
+    }
+
+
+def _figure_data(figure: Figure) -> dict[str, Any]:
+    summary = figure.summary
+    data: dict[str, Any] = {"name": figure.name, "unit": figure.unit}
+    for key, attribute in (
+        ("median", "median"),
+        ("min", "minimum"),
+        ("max", "maximum"),
+        ("iqr", "iqr"),
+    ):
+        data[key] = None if summary is None else getattr(summary, attribute)
+    data["repeats"] = list(figure.values)
+    if figure.bar is not None:
+        data["bar"] = {
+            "kind": figure.bar.kind,
+            "limit": figure.bar.limit,
+            "verdict": figure.verdict,
+        }
+    return data

@@ -1,0 +1,132 @@
+import json
+from collections.abc import Generator
+
+import pytest
+
+from benchmarks.model import (
+    RATIO,
+    Bar,
+    Benchmark,
+    Figure,
+    Note,
+    Result,
+    Row,
+    Settings,
+    Verdict,
+    ratio,
+)
+from benchmarks.report import as_json, count_verdicts, format_number, render
+
+
+def nothing(settings: Settings) -> Generator[Row | Note, None, None]:
+    yield from ()
+
+
+LOOP = Figure("loop", "us/event", (1.0, 2.0, 4.0))
+OURS = Figure("ours", "us/event", (3.0, 4.0, 8.0))
+MISSING = ratio("gone", None, OURS, Bar("at least", 10))
+RESULT = Result(
+    Benchmark("sample", "a title", nothing),
+    (
+        Row("few", (LOOP, OURS, ratio("ours / loop", OURS, LOOP, Bar("at most", 3.5)))),
+        Row("a longer case", (OURS, MISSING, ratio("x", OURS, LOOP, Bar("at most", 1.5)))),
+    ),
+    (Note("something is missing"),),
+)
+
+
+@pytest.mark.parametrize(
+    ("bar", "value", "verdict"),
+    [
+        (Bar("at least", 10), 10.0, "met"),
+        (Bar("at least", 10), 9.99, "missed"),
+        (Bar("at most", 3.5), 3.5, "met"),
+        (Bar("at most", 3.5), 3.51, "missed"),
+        (Bar("at most", 3.5), None, "not judged"),
+    ],
+)
+def test_a_bar_judges(bar: Bar, value: float | None, verdict: Verdict) -> None:
+    assert bar.judge(value) == verdict
+
+
+def test_the_median_is_judged_not_the_worst_repeat() -> None:
+    assert Figure("x", RATIO, (1.0, 2.0, 99.0), Bar("at most", 2)).verdict == "met"
+
+
+def test_a_figure_without_a_bar_has_no_verdict() -> None:
+    assert LOOP.verdict is None
+
+
+def test_a_ratio_is_a_figure_with_a_spread_of_its_own() -> None:
+    assert ratio("r", OURS, LOOP).values == (3.0, 2.0, 2.0)
+
+
+@pytest.mark.parametrize(("over", "under"), [(None, OURS), (OURS, None), (None, None)])
+def test_a_ratio_of_what_is_missing_is_missing(over: Figure | None, under: Figure | None) -> None:
+    figure = ratio("r", over, under, Bar("at least", 1))
+    assert figure.summary is None
+    assert figure.verdict == "not judged"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0.16, "0.160"),
+        (0.0004, "0.000"),
+        (1.005e0, "1.00"),
+        (3.14159, "3.14"),
+        (42.42, "42.4"),
+        (384.4, "384"),
+        (1234567.8, "1,234,568"),
+    ],
+)
+def test_numbers_are_written_without_exponents(number: float, text: str) -> None:
+    assert format_number(number) == text
+
+
+def test_the_table() -> None:
+    assert render(RESULT).splitlines() == [
+        "sample: a title",
+        "",
+        "case           figure       unit      median   min   max    IQR  bar",
+        "-------------  -----------  --------  ------  ----  ----  -----  -----------------------",
+        "few            loop         us/event    2.00  1.00  4.00   1.50",
+        "               ours         us/event    4.00  3.00  8.00   2.50",
+        "               ours / loop              2.00  2.00  3.00  0.500  at most 3.5: met",
+        "a longer case  ours         us/event    4.00  3.00  8.00   2.50",
+        "               gone                        -     -     -      -  at least 10: not judged",
+        "               x                        2.00  2.00  3.00  0.500  at most 1.5: missed",
+        "",
+        "note: something is missing",
+    ]
+
+
+def test_bars_are_counted() -> None:
+    assert count_verdicts([RESULT, RESULT]) == {"met": 2, "missed": 2, "not judged": 2}
+
+
+def test_json_holds_every_repeat() -> None:
+    machine = {"cpu": "a cpu"}
+    data = as_json([RESULT], Settings(repeats=3), machine, "2024-01-02T03:04:05+00:00")
+    assert json.loads(json.dumps(data)) == data
+    assert data["when"] == "2024-01-02T03:04:05+00:00"
+    assert data["machine"] == machine
+    assert data["settings"]["repeats"] == 3
+    assert data["bars"] == {"met": 1, "missed": 1, "not judged": 1}
+    (benchmark,) = data["benchmarks"]
+    assert (benchmark["name"], benchmark["notes"]) == ("sample", ["something is missing"])
+    few, longer = benchmark["rows"]
+    assert few["case"] == "few"
+    assert few["figures"][2] == {
+        "name": "ours / loop",
+        "unit": "ratio",
+        "median": 2.0,
+        "min": 2.0,
+        "max": 3.0,
+        "iqr": 0.5,
+        "repeats": [3.0, 2.0, 2.0],
+        "bar": {"kind": "at most", "limit": 3.5, "verdict": "met"},
+    }
+    gone = longer["figures"][1]
+    assert (gone["median"], gone["repeats"]) == (None, [])
+    assert gone["bar"]["verdict"] == "not judged"
