@@ -303,6 +303,22 @@ def test_a_declaration_on_a_staticmethod_object_is_not_lost() -> None:
     assert declarations_of(Holder.handler).clauses == (clause("a"),)
 
 
+def test_declarations_above_and_below_staticmethod_add_up() -> None:
+    class Holder:
+        @want("a")
+        @requires("r")
+        @want("b")
+        @staticmethod
+        @want("c")
+        @requires("s")
+        def handler(proc: Any, ev: Any) -> None:
+            pass
+
+    declared = declarations_of(Holder.handler)
+    assert declared.clauses == (clause("a"), clause("b"), clause("c"))
+    assert declared.requires == ("r", "s")
+
+
 def test_a_partial_declares_what_it_wraps_declares() -> None:
     @want("a")
     @requires("b")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import gc
+import pickle
 import threading
 import traceback
 import weakref
@@ -252,6 +253,37 @@ def test_several_threads_may_process_with_one_processor() -> None:
         thread.join()
     flat = [value for number in range(threads) for value in values[number]]
     assert flat == list(range(count * threads))
+
+
+def module_level(proc: Any, ev: Any) -> list[Event] | None:
+    return [Named("follow-up")] if ev.name == "ev" else None
+
+
+@want("follow-up")
+def stops_at_the_follow_up(proc: Any, ev: Any) -> None:
+    raise StopProcessing("follow-up")
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, lambda proc: pickle.loads(pickle.dumps(proc))],
+    ids=["copy", "deepcopy", "pickle"],
+)
+def test_a_processor_can_be_copied_like_that_of_0_2_0(copied: Callable[[Any], Any]) -> None:
+    proc = processor_of(module_level, stops_at_the_follow_up)
+    assert proc.process(Named("ev")) == "follow-up"  # with what it has learned by then
+    twin = copied(proc)
+    assert list(twin.nodes) == ["module_level", "stops_at_the_follow_up"]
+    assert twin.process(Named("ev")) == "follow-up"
+
+
+def test_a_deep_copy_of_a_processor_has_handlers_of_its_own() -> None:
+    proc = processor_of(module_level)
+    twin = copy.deepcopy(proc)
+    twin.register(stops_at_the_follow_up)
+    assert list(proc.nodes) == ["module_level"]
+    assert proc.process(Named("ev")) is None
+    assert twin.process(Named("ev")) == "follow-up"
 
 
 # --- what is an event ---
