@@ -120,8 +120,9 @@ class LocalBackend:
         return list(self._members)
 
     def pid(self, number: int) -> int | None:
-        """The process id of a worker."""
-        return self._members[number].process.pid
+        """The process id of a worker; None if it is gone."""
+        member = self._members.get(number)
+        return None if member is None else member.process.pid
 
     def start(self, number: int, config: bytes) -> None:
         """Start a worker process; its first frame says whether it is ready.

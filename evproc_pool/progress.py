@@ -17,24 +17,35 @@ from multiprocessing import reduction
 from typing import Any, Final, NamedTuple
 
 # the words
-BATCH: Final = 0
-POSITION: Final = 1
-HANDLER: Final = 2
+BATCH: Final = 0  # which batch, from 1
+PLACE: Final = 1  # position << HANDLER_BITS | index of the handler + 1, or one of the below
+UNSENT: Final = 2  # the first position with a result that was not sent, or NONE
 _WORDS: Final = 3
 _BYTES: Final = 8 * _WORDS
 
-#: `POSITION` between events, `HANDLER` between handlers.
-IDLE: Final = -1
-#: `POSITION` while the events of a batch are being unpickled together.
+#: Bits of `PLACE` that hold the handler; 0 in them is "between handlers".
+HANDLER_BITS: Final = 20
+
+#: `PLACE` between batches; no position in `UNSENT`.
+NONE: Final = -1
+#: `PLACE` while the events of a batch are being unpickled together.
 UNPICKLING: Final = -2
 
 
 class Progress(NamedTuple):
-    """What was last written."""
+    """What was last written.
+
+    Attributes:
+        batch: Which batch, from 1.
+        position: The event in it, or NONE or UNPICKLING.
+        handler: The handler's index in the registry, or None.
+        unsent: The first position whose result has not been sent, or None.
+    """
 
     batch: int
     position: int
-    handler: int
+    handler: int | None
+    unsent: int | None
 
 
 class ProgressWords:
@@ -48,7 +59,7 @@ class ProgressWords:
 
     @classmethod
     def create(cls) -> ProgressWords:
-        """Make them: no batch yet, idle."""
+        """Make them: no batch yet."""
         if hasattr(os, "memfd_create"):
             fd = os.memfd_create("evproc_pool", os.MFD_CLOEXEC)
         else:
@@ -56,12 +67,21 @@ class ProgressWords:
                 fd = os.dup(file.fileno())
         os.truncate(fd, _BYTES)
         made = cls(fd)
-        made.words[POSITION] = made.words[HANDLER] = IDLE
+        made.words[PLACE] = made.words[UNSENT] = NONE
         return made
 
     def read(self) -> Progress:
         """What the worker wrote last; torn while it is alive."""
-        return Progress(*self.words)
+        batch, place, unsent = self.words
+        if place < 0:
+            return Progress(batch, place, None, None)
+        handler = place & ((1 << HANDLER_BITS) - 1)
+        return Progress(
+            batch,
+            place >> HANDLER_BITS,
+            handler - 1 if handler else None,
+            unsent if unsent >= 0 else None,
+        )
 
     def close(self) -> None:
         """Let go of the memory."""

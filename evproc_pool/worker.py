@@ -4,13 +4,16 @@
    decides what it means.
 2. Take the recipe from the first frame, follow it, answer with the fingerprint
    of the registry that came of it (or with why it failed).
-3. For each batch: unpickle the events, run the plan of each, and send what they
-   left behind. Before each event and handler the place is published in shared
-   memory, for the case that the process dies there.
+3. For each batch: unpack the events, run the plan of each, and send what they
+   left behind. Before each handler the place is published in shared memory, for
+   the case that the process dies there.
 4. End when told to, or when the coordinator is gone.
 
-A frame is sent when the batch is over, and before that whenever `FLUSH_SECONDS`
-of work have come together: what took long is not lost with the process.
+What an event left behind is sent when the batch is over, or at once if the event
+took `FLUSH_SECONDS`: what took long is not lost with the process. An event that
+left nothing behind needs no sending: that the published place is further says
+that it is over. A batch that turns out to be much longer than it was meant to be
+is given up after an event, and the rest of it goes back.
 """
 
 from __future__ import annotations
@@ -18,22 +21,30 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from time import perf_counter
 from typing import Any, Final
 
-from evproc import Event, Processor
+from evproc import Event, Processor, StopProcessing
 from evproc.event import describe_event
 from evproc.exc import _unset
-from evproc.processor import run_handlers
+from evproc.processor import annotate_error, collect_follow_ups
 from evproc.registry import Handler
 from evproc_pool import progress, wire
 from evproc_pool.channel import BlockingChannel, Frame
+from evproc_pool.estimates import TARGET_SECONDS
 from evproc_pool.recipe import Recipe, fingerprint
+from evproc_pool.scheduler import PREFETCH
 
-#: Work that may be lost with the process, in seconds.
+#: What an event that took so long left behind is sent before the next one begins.
 FLUSH_SECONDS: Final = 0.001
+
+#: A batch that takes so long is longer than it was meant to be: what is left of it
+#: goes back, since another worker may be idle.
+OVERDUE_SECONDS: Final = 2 * TARGET_SECONDS
 
 
 def main(
@@ -89,9 +100,12 @@ class Worker:
         self._channel = channel
         self._processor = processor
         self._words: Any = words
-        self._plans: dict[int, tuple[Handler, ...]] = {}
+        # what to call for each plan, with what to publish before
+        self._plans: dict[int, tuple[tuple[int, Handler], ...]] = {}
         self._batches = 0
         self._waiting: deque[Frame] = deque()
+        self._packer = wire.EventPacker()
+        self._outbox = _Outbox(channel, self._packer, self._words)
 
     def run(self) -> None:
         """Serve until told to end.
@@ -104,83 +118,101 @@ class Worker:
             frame = self._waiting.popleft() if self._waiting else self._channel.receive()
             if frame.tag == wire.QUIT:
                 return
+            if frame.tag == wire.REPACK:
+                self._outbox.repack(wire.loads(frame.payload))
+                continue
             self._words[progress.BATCH] = self._batches = self._batches + 1
-            self._words[progress.POSITION] = progress.UNPICKLING
-            batch = self._read(frame)
-            # the events are there now: do not hold them twice
-            del frame
+            self._words[progress.PLACE] = progress.UNPICKLING
+            batch = wire.BatchFrame(*wire.loads(frame.payload))
+            del frame  # the events are there in a moment: do not hold them twice
+            events, one_by_one = self._unpack(batch.events)
             for number, indices in batch.new_plans:
-                self._plans[number] = self._processor.registry.plan(indices).handlers
-            self._run_batch(batch)
-            self._words[progress.POSITION] = progress.IDLE
+                plan = self._processor.registry.plan(indices)
+                self._plans[number] = tuple([(each.index + 1, each) for each in plan.handlers])
+            self._outbox.begin()
+            self._run_batch(batch, events, one_by_one=one_by_one)
+            self._words[progress.PLACE] = progress.NONE
 
-    def _read(self, frame: Frame) -> wire.BatchFrame:
+    def _unpack(self, packed: wire.PackedEvents) -> tuple[Iterable[Any], bool]:
+        """The events, or a pickle of each; and which of these it is."""
+        if packed.one_by_one:
+            return packed.data, True
         try:
-            return wire.BatchFrame(*wire.loads(frame.payload))
+            return wire.unpack(packed), False
         except Exception:
             self._channel.send(wire.UNREADABLE, b"")
-        # It comes again with the events pickled one by one. Batches that were sent
-        # before the coordinator knew have to wait, since results come in order.
+        # They come again, packed one by one. Batches that were sent before the
+        # coordinator knew have to wait, since results come in order.
         while True:
             frame = self._channel.receive()
-            if frame.tag == wire.RESENT:
-                break
+            if frame.tag == wire.REPACKED:
+                return wire.loads(frame.payload), True
             self._waiting.append(frame)
-        return wire.BatchFrame(*wire.loads(frame.payload))
 
-    def _run_batch(self, batch: wire.BatchFrame) -> None:
-        outbox = _Outbox(self._channel)
-        skip_to = 0
+    def _run_batch(  # noqa: C901, PLR0912, PLR0915 - the hot loop, see below
+        self, batch: wire.BatchFrame, events: Iterable[Any], *, one_by_one: bool
+    ) -> None:
+        """Run the events of a batch.
+
+        The loop over handlers is that of `evproc.processor.run_handlers`, with the
+        place published; it is written out, since at a microsecond an event a call
+        more is felt.
+        """
+        words, proc, outbox, plans = self._words, self._processor, self._outbox, self._plans
+        numbers = repeat(batch.plans) if isinstance(batch.plans, int) else batch.plans
         chains = dict(batch.chains)
-        chain_end = 0
-        size = len(batch.plans)
+        returns = frozenset(batch.return_events)
+        chain_end = skip_to = 0
         then = perf_counter()
-        for position, number in enumerate(batch.plans):
-            chain_end = chains.get(position, chain_end)
-            if position >= skip_to and number != wire.OMITTED:
-                self._words[progress.POSITION] = position
-                if self._run_event(batch, position, outbox):
-                    skip_to = chain_end
-                now = perf_counter()
-                outbox.took(number, now - then)
-                then = now
-            elif number == wire.OMITTED:
-                # what cannot be encoded has failed: its cascade goes no further
+        overdue = then + OVERDUE_SECONDS
+        for position, (ev, number) in enumerate(zip(events, numbers)):  # noqa: B905 - `numbers` may be endless
+            if chains:
+                chain_end = chains.get(position, chain_end)
+            if position < skip_to or number == wire.OMITTED:
+                # what could not be packed has failed: its cascade goes no further
                 skip_to = max(skip_to, chain_end)
-            if position + 1 == size or outbox.seconds > FLUSH_SECONDS:
-                outbox.send(position + 1)
-
-    def _run_event(self, batch: wire.BatchFrame, position: int, outbox: _Outbox) -> bool:
-        """Run one event; say whether its cascade ended with it."""
-        follow_ups: list[Event] = []
-        ev = batch.events[position]
-        published = _Published(self._words, self._plans[batch.plans[position]])
-        try:
-            if batch.isolated:
-                ev = _load_event(ev)
-            retval = run_handlers(self._processor, ev, iter(published), follow_ups)
-        except BaseException as error:
-            outbox.errors.append((position, wire.encode_error(error, published.current)))
-            return True
-        finally:
-            self._words[progress.HANDLER] = progress.IDLE
-        stopped = retval is not _unset
-        if not stopped and not follow_ups:
-            return False
-        # what StopProcessing(value) drops need not travel
-        content = ([], True, retval) if stopped else (follow_ups, False, None)
-        try:
-            outbox.returns.append((position, wire.dumps(content)))
-        except Exception as error:
-            what = "the value given to StopProcessing" if stopped else "what a handler returned"
-            failure = wire.cannot_pickle(
-                f"{what} for event {describe_event(ev)}",
-                content[2] if stopped else content[0],
-                error,
-            )
-            outbox.errors.append((position, wire.encode_error(failure, None)))
-            return True
-        return stopped
+                outbox.times.append(0.0)
+                continue
+            place = position << progress.HANDLER_BITS
+            handler: Handler | None = None
+            follow_ups: list[Event] | None = None
+            ended: object = _unset
+            try:
+                if one_by_one:
+                    words[progress.PLACE] = place
+                    ev = _load_event(ev)  # noqa: PLW2901 - the event, for its pickle
+                for code, handler in plans[number]:
+                    words[progress.PLACE] = place | code
+                    returned = handler.func(proc, ev)
+                    if returned is not None:
+                        if follow_ups is None:
+                            follow_ups = []
+                        collect_follow_ups(returned, handler, ev, follow_ups)
+            except StopProcessing as stop:
+                ended = stop.retval
+                if ended is not _unset:
+                    outbox.stop(position, ev, ended)
+            except BaseException as error:
+                ended = error
+                if handler is not None and isinstance(error, Exception):
+                    annotate_error(error, handler, ev)
+                outbox.fail(position, error, handler.name if handler is not None else None)
+            if ended is not _unset:
+                skip_to = chain_end
+            elif follow_ups:
+                outbox.follow(position, follow_ups)
+            if position in returns:
+                outbox.give_back(position, ev)
+            now = perf_counter()
+            outbox.times.append(now - then)
+            if position + 1 < batch.size:
+                if now > overdue:
+                    outbox.send(position + 1, batch.plans, gave_back=True)
+                    return
+                if outbox.has_unsent and now - then >= FLUSH_SECONDS:
+                    outbox.send(position + 1, batch.plans)
+            then = now
+        outbox.send(batch.size, batch.plans)
 
 
 def _load_event(pickled: bytes) -> Event:
@@ -191,49 +223,132 @@ def _load_event(pickled: bytes) -> Event:
     return event
 
 
-class _Published:
-    """The handlers of a plan, each published as it begins.
-
-    A class, so that after an exception `current` tells which one raised it.
-    """
-
-    __slots__ = ("_handlers", "_words", "current")
-
-    def __init__(self, words: Any, handlers: tuple[Handler, ...]) -> None:
-        self._words = words
-        self._handlers = handlers
-        self.current: str | None = None
-
-    def __iter__(self) -> Iterator[Handler]:
-        words = self._words
-        for handler in self._handlers:
-            words[progress.HANDLER] = handler.index
-            self.current = handler.name
-            yield handler
-
-
 class _Outbox:
-    """What has been done and not been sent."""
+    """What has been done in a batch and not been sent."""
 
-    def __init__(self, channel: BlockingChannel) -> None:
+    def __init__(self, channel: BlockingChannel, packer: wire.EventPacker, words: Any) -> None:
         self._channel = channel
+        self._packer = packer
+        self._words = words
+        self._number = 0  # of the last frame with follow-ups
+        # The follow-ups of the last batches, for a coordinator that cannot unpack them.
+        # It sends a batch only when it has read all but PREFETCH - 1 of those before.
+        self._kept: deque[dict[int, tuple[list[int], list[Event]]]] = deque(maxlen=PREFETCH + 1)
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a batch."""
+        self._sent = 0
+        self._kept.append({})
         self._clear()
 
     def _clear(self) -> None:
-        self.returns: list[tuple[int, bytes]] = []
-        self.errors: list[tuple[int, wire.ErrorRecord]] = []
-        self.seconds = 0.0
-        self._timings: dict[int, tuple[int, float]] = {}
+        self.has_unsent = False
+        self.times = array("f")
+        self._givers: list[int] = []
+        self._counts: list[int] = []
+        self._follow_ups: list[Event] = []
+        self._values: list[tuple[int, wire.PackedValue]] = []
+        self._processed: list[tuple[int, wire.PackedValue]] = []
+        self._errors: list[tuple[int, wire.ErrorRecord]] = []
 
-    def took(self, plan: int, seconds: float) -> None:
-        """Count an event's time."""
-        self.seconds += seconds
-        events, total = self._timings.get(plan, (0, 0.0))
-        self._timings[plan] = events + 1, total + seconds
+    def _has(self, position: int) -> None:
+        if not self.has_unsent:
+            self.has_unsent = True
+            self._words[progress.UNSENT] = position
 
-    def send(self, done: int) -> None:
+    def follow(self, position: int, follow_ups: list[Event]) -> None:
+        """An event returned these."""
+        self._has(position)
+        self._givers.append(position)
+        self._counts.append(len(follow_ups))
+        self._follow_ups += follow_ups
+
+    def stop(self, position: int, ev: Event, value: object) -> None:
+        """An event ended its cascade with this value."""
+        try:
+            packed = wire.pack_value(value)
+        except Exception as error:
+            what = f"the value given to StopProcessing for event {describe_event(ev)}"
+            self.fail(position, wire.cannot_pickle(what, value, error), None)
+        else:
+            self._has(position)
+            self._values.append((position, packed))
+
+    def give_back(self, position: int, ev: Event) -> None:
+        """An event is to come back as it is now."""
+        self._has(position)
+        try:
+            self._processed.append((position, wire.pack_value(ev)))
+        except Exception as error:
+            failure = wire.cannot_pickle(f"event {describe_event(ev)}, processed,", ev, error)
+            self.fail(position, failure, None)
+
+    def fail(self, position: int, error: BaseException, handler: str | None) -> None:
+        """An event failed."""
+        self._has(position)
+        self._errors.append((position, wire.encode_error(error, handler)))
+
+    def send(self, done: int, plans: Sequence[int] | int, *, gave_back: bool = False) -> None:
         """Send it, and say how many events of the batch are over."""
-        timings = [(plan, events, total) for plan, (events, total) in self._timings.items()]
-        frame = wire.ProgressFrame(done, self.returns, self.errors, timings)
+        packed = wire.NO_EVENTS
+        if self._follow_ups:
+            self._number += 1
+            try:
+                packed = self._packer.pack(self._follow_ups)
+            except Exception:
+                packed = wire.PackedEvents(True, _one_by_one(self._counts, self._follow_ups))
+            self._kept[-1][self._number] = (self._counts, self._follow_ups)
+        frame = wire.ProgressFrame(
+            self._number,
+            done,
+            self.times.tobytes(),
+            _timings(plans, self._sent, self.times),
+            gave_back,
+            self._givers,
+            self._counts,
+            packed,
+            self._values,
+            self._processed,
+            self._errors,
+        )
+        self._sent = done
         self._channel.send(wire.PROGRESS, wire.dumps(tuple(frame)))
+        self._words[progress.UNSENT] = progress.NONE
         self._clear()
+
+    def repack(self, number: int) -> None:
+        """Answer a coordinator that could not unpack the follow-ups of a frame."""
+        for batch in self._kept:
+            if number in batch:
+                blobs = _one_by_one(*batch[number])
+                self._channel.send(wire.FOLLOW_UPS, wire.dumps((number, blobs)))
+
+
+def _one_by_one(counts: Sequence[int], follow_ups: Sequence[Event]) -> list[Any]:
+    """For each event that gave follow-ups their pickle, or why there is none."""
+    blobs: list[Any] = []
+    begin = 0
+    for count in counts:
+        events = follow_ups[begin : begin + count]
+        begin += count
+        try:
+            blobs.append(wire.dumps(events))
+        except Exception as error:
+            failure = wire.cannot_pickle("what a handler returned", events, error)
+            blobs.append(wire.encode_error(failure, None))
+    return blobs
+
+
+def _timings(
+    plans: Sequence[int] | int, begin: int, times: Sequence[float]
+) -> list[tuple[int, int, float]]:
+    """Plan number, events, and their seconds; for the events that took any."""
+    if isinstance(plans, int):
+        return [(plans, len(times), sum(times))] if times else []
+    totals: dict[int, tuple[int, float]] = {}
+    for number, seconds in zip(plans[begin : begin + len(times)], times, strict=True):
+        if seconds > 0 and number != wire.OMITTED:
+            events, total = totals.get(number, (0, 0.0))
+            totals[number] = events + 1, total + seconds
+    return [(number, events, total) for number, (events, total) in totals.items()]
