@@ -9,11 +9,15 @@ is plain attribute access, and pickle and copy need no help from here.
 from __future__ import annotations
 
 import abc
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 
 class Namespace:
     """Holds attributes. Names that begin with an underscore are refused."""
+
+    if TYPE_CHECKING:
+        # what handlers leave here is theirs to know the type of
+        def __getattr__(self, name: str) -> Any: ...
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_"):

@@ -52,8 +52,10 @@ def _open_files() -> set[str]:
 
 
 def _shared_memory() -> set[str]:
+    """Named segments; without semaphores, which other programs on the machine make too."""
     folder = Path("/dev/shm")
-    return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    return {name for name in names if not name.startswith("sem.")}
 
 
 @pytest.fixture(scope="session", autouse=True)
