@@ -68,6 +68,7 @@ from evproc_pool.schedule import (
     Result,
     Send,
     Settled,
+    Times,
     Weighed,
     WorkerGone,
     WorkerReady,
@@ -561,7 +562,7 @@ class Engine:
                 results[position] = Result(error=failure)
         if frame.done == sent.batch.size or frame.gave_back:
             state.sent.popleft()
-        times = memoryview(frame.times).cast("f")
+        times = Times(frame.begun, memoryview(frame.ends).cast("d"))
         self._step(
             Progress(
                 worker,

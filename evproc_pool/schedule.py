@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, overload
 
 
 class InternalError(RuntimeError):
@@ -76,6 +76,38 @@ class Ending(NamedTuple):
     events: int = 1
     seconds: float = 0.0
     processed: Any = None
+
+
+class Times(Sequence[float]):
+    """Seconds that each of some events took, from when each was over.
+
+    The differences are taken when somebody asks, which mostly nobody does.
+    """
+
+    __slots__ = ("_begun", "_ends")
+
+    def __init__(self, begun: float, ends: Sequence[float]) -> None:
+        self._begun = begun
+        self._ends = ends
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, place: int) -> float: ...
+    @overload
+    def __getitem__(self, place: slice) -> Times: ...
+    def __getitem__(self, place: int | slice) -> float | Times:
+        if isinstance(place, slice):
+            start, stop, step = place.indices(len(self._ends))
+            if step != 1:
+                raise ValueError("a slice of Times has no step")
+            begun = self._ends[start - 1] if start else self._begun
+            return Times(begun, self._ends[start:stop])
+        if place < 0:
+            raise IndexError("Times has no negative places")
+        end = self._ends[place]
+        return end - (self._ends[place - 1] if place else self._begun)
 
 
 # --- what can happen ---

@@ -453,7 +453,7 @@ class Scheduler:
         self._tell_over(run, quiet_cascades)
 
     def _settle(self, run: _Run, first: int, times: Sequence[float]) -> None:
-        if times:
+        if len(times):
             run.open -= len(times)
             self._effects.append(Settled(run.id, first, times))
 

@@ -103,7 +103,9 @@ class ProgressFrame(NamedTuple):
     Attributes:
         number: Which frame with follow-ups this is, for REPACK.
         done: Envelopes of the batch that are over.
-        times: Seconds of each of them, as C floats.
+        begun: When the first of those since the last frame began, in seconds of the
+            worker's clock.
+        ends: When each of them was over, as C doubles.
         timings: Plan number, events, and their seconds.
         gave_back: Whether the rest of the batch is left unrun.
         givers: Positions that returned follow-ups.
@@ -116,7 +118,8 @@ class ProgressFrame(NamedTuple):
 
     number: int
     done: int
-    times: bytes
+    begun: float
+    ends: bytes
     timings: Sequence[tuple[int, int, float]]
     gave_back: bool
     givers: Sequence[int]

@@ -24,7 +24,7 @@ import socket
 from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import repeat
+from itertools import count
 from time import perf_counter
 from typing import Any, Final
 
@@ -129,7 +129,6 @@ class Worker:
             for number, indices in batch.new_plans:
                 plan = self._processor.registry.plan(indices)
                 self._plans[number] = tuple([(each.index + 1, each) for each in plan.handlers])
-            self._outbox.begin()
             self._run_batch(batch, events, one_by_one=one_by_one)
             self._words[progress.PLACE] = progress.NONE
 
@@ -149,39 +148,56 @@ class Worker:
                 return wire.loads(frame.payload), True
             self._waiting.append(frame)
 
-    def _run_batch(  # noqa: C901, PLR0912, PLR0915 - the hot loop, see below
+    def _run_batch(
         self, batch: wire.BatchFrame, events: Iterable[Any], *, one_by_one: bool
     ) -> None:
-        """Run the events of a batch.
+        plans = self._plans
+        if isinstance(batch.plans, int):
+            calls = [plans[batch.plans]] * batch.size
+        else:
+            # what could not be packed has failed already: there is nothing to call
+            calls = [() if each == wire.OMITTED else plans[each] for each in batch.plans]
+        now = perf_counter()
+        job = _Job(batch, calls, now + OVERDUE_SECONDS)
+        self._outbox.begin(batch.plans, now)
+        if one_by_one:
+            self._run_one_by_one(job, events)
+        else:
+            self._run(job, 0, events, calls)
+
+    def _run_one_by_one(self, job: _Job, pickles: Iterable[bytes]) -> None:
+        calls = job.calls
+        for position, pickled in enumerate(pickles):
+            self._words[progress.PLACE] = position << progress.HANDLER_BITS
+            events: list[Any] = [None]
+            if calls[position]:
+                try:
+                    events = [_load_event(pickled)]
+                except Exception as error:
+                    self._outbox.fail(position, error, None)
+                    job.end_chain(position)
+                    calls[position] = ()
+            if not self._run(job, position, events, calls[position : position + 1]):
+                return
+
+    def _run(self, job: _Job, first: int, events: Iterable[Any], calls: list[_Calls]) -> bool:
+        """Run the events from a position of the batch on; say whether to go on behind them.
 
         The loop over handlers is that of `evproc.processor.run_handlers`, with the
         place published; it is written out, since at a microsecond an event a call
         more is felt.
         """
-        words, proc, outbox, plans = self._words, self._processor, self._outbox, self._plans
-        numbers = repeat(batch.plans) if isinstance(batch.plans, int) else batch.plans
-        chains = dict(batch.chains)
-        returns = frozenset(batch.return_events)
-        chain_end = skip_to = 0
+        words, proc, outbox = self._words, self._processor, self._outbox
+        places = count(first << progress.HANDLER_BITS, 1 << progress.HANDLER_BITS)
+        ended, unsent, returns = outbox.ends.append, outbox.unsent, job.returns
+        overdue = job.overdue
         then = perf_counter()
-        overdue = then + OVERDUE_SECONDS
-        for position, (ev, number) in enumerate(zip(events, numbers)):  # noqa: B905 - `numbers` may be endless
-            if chains:
-                chain_end = chains.get(position, chain_end)
-            if position < skip_to or number == wire.OMITTED:
-                # what could not be packed has failed: its cascade goes no further
-                skip_to = max(skip_to, chain_end)
-                outbox.times.append(0.0)
-                continue
-            place = position << progress.HANDLER_BITS
-            handler: Handler | None = None
+        place = 0
+        for place, ev, to_call in zip(places, events, calls):  # noqa: B905 - `places` is endless
             follow_ups: list[Event] | None = None
-            ended: object = _unset
+            handler: Handler | None = None
             try:
-                if one_by_one:
-                    words[progress.PLACE] = place
-                    ev = _load_event(ev)  # noqa: PLW2901 - the event, for its pickle
-                for code, handler in plans[number]:
+                for code, handler in to_call:
                     words[progress.PLACE] = place | code
                     returned = handler.func(proc, ev)
                     if returned is not None:
@@ -189,30 +205,69 @@ class Worker:
                             follow_ups = []
                         collect_follow_ups(returned, handler, ev, follow_ups)
             except StopProcessing as stop:
-                ended = stop.retval
-                if ended is not _unset:
-                    outbox.stop(position, ev, ended)
+                if stop.retval is not _unset:
+                    follow_ups = None
+                    position = place >> progress.HANDLER_BITS
+                    outbox.stop(position, ev, stop.retval)
+                    job.end_chain(position)
             except BaseException as error:
-                ended = error
+                follow_ups = None
+                position = place >> progress.HANDLER_BITS
                 if handler is not None and isinstance(error, Exception):
                     annotate_error(error, handler, ev)
                 outbox.fail(position, error, handler.name if handler is not None else None)
-            if ended is not _unset:
-                skip_to = chain_end
-            elif follow_ups:
-                outbox.follow(position, follow_ups)
-            if position in returns:
-                outbox.give_back(position, ev)
+                job.end_chain(position)
+            if follow_ups:
+                outbox.follow(place >> progress.HANDLER_BITS, follow_ups)
+            if returns and to_call:
+                outbox.give_back(place >> progress.HANDLER_BITS, ev, returns)
             now = perf_counter()
-            outbox.times.append(now - then)
-            if position + 1 < batch.size:
-                if now > overdue:
-                    outbox.send(position + 1, batch.plans, gave_back=True)
-                    return
-                if outbox.has_unsent and now - then >= FLUSH_SECONDS:
-                    outbox.send(position + 1, batch.plans)
+            ended(now)
+            if now > overdue or (unsent and now - then >= FLUSH_SECONDS):
+                done = (place >> progress.HANDLER_BITS) + 1
+                if done < job.size:
+                    outbox.send(done, gave_back=now > overdue)
+                    if now > overdue:
+                        return False
             then = now
-        outbox.send(batch.size, batch.plans)
+        if (place >> progress.HANDLER_BITS) + 1 == job.size:
+            outbox.send(job.size)
+        return True
+
+
+#: What to call for an event: what to publish, and the handler.
+_Calls = tuple[tuple[int, Handler], ...]
+
+
+class _Job:
+    """A batch that is being run.
+
+    Attributes:
+        size: How many events.
+        calls: What to call for each; emptied for those that are not to run any more.
+        returns: Positions of events that are to come back.
+        overdue: When it takes longer than it was meant to.
+    """
+
+    __slots__ = ("_chain_ends", "calls", "overdue", "returns", "size")
+
+    def __init__(self, batch: wire.BatchFrame, calls: list[_Calls], overdue: float) -> None:
+        self.size = batch.size
+        self.calls = calls
+        self.returns = frozenset(batch.return_events)
+        self.overdue = overdue
+        self._chain_ends = {
+            position: stop for start, stop in batch.chains for position in range(start, stop)
+        }
+        for position, to_call in enumerate(calls) if batch.chains else ():
+            if not to_call:
+                self.end_chain(position)
+
+    def end_chain(self, position: int) -> None:
+        """The cascade of an event has ended: what follows it in its chain does not run."""
+        stop = self._chain_ends.get(position)
+        if stop is not None:
+            self.calls[position + 1 : stop] = [()] * (stop - position - 1)
 
 
 def _load_event(pickled: bytes) -> Event:
@@ -234,17 +289,22 @@ class _Outbox:
         # The follow-ups of the last batches, for a coordinator that cannot unpack them.
         # It sends a batch only when it has read all but PREFETCH - 1 of those before.
         self._kept: deque[dict[int, tuple[list[int], list[Event]]]] = deque(maxlen=PREFETCH + 1)
-        self.begin()
+        # These two are emptied and never replaced, since the hot loop holds on to them.
+        self.ends = array("d")  # when each event was over
+        self.unsent: list[int] = []  # positions with something to tell
+        self.begin(0, 0.0)
 
-    def begin(self) -> None:
+    def begin(self, plans: Sequence[int] | int, now: float) -> None:
         """Begin a batch."""
+        self._plans = plans
         self._sent = 0
+        self._begun = now
         self._kept.append({})
         self._clear()
 
     def _clear(self) -> None:
-        self.has_unsent = False
-        self.times = array("f")
+        del self.ends[:]
+        del self.unsent[:]
         self._givers: list[int] = []
         self._counts: list[int] = []
         self._follow_ups: list[Event] = []
@@ -253,9 +313,9 @@ class _Outbox:
         self._errors: list[tuple[int, wire.ErrorRecord]] = []
 
     def _has(self, position: int) -> None:
-        if not self.has_unsent:
-            self.has_unsent = True
+        if not self.unsent:
             self._words[progress.UNSENT] = position
+        self.unsent.append(position)
 
     def follow(self, position: int, follow_ups: list[Event]) -> None:
         """An event returned these."""
@@ -275,8 +335,10 @@ class _Outbox:
             self._has(position)
             self._values.append((position, packed))
 
-    def give_back(self, position: int, ev: Event) -> None:
-        """An event is to come back as it is now."""
+    def give_back(self, position: int, ev: Event, wanted: frozenset[int]) -> None:
+        """If it is wanted, an event comes back as it is now; not one that failed."""
+        if position not in wanted or (self._errors and self._errors[-1][0] == position):
+            return
         self._has(position)
         try:
             self._processed.append((position, wire.pack_value(ev)))
@@ -289,7 +351,7 @@ class _Outbox:
         self._has(position)
         self._errors.append((position, wire.encode_error(error, handler)))
 
-    def send(self, done: int, plans: Sequence[int] | int, *, gave_back: bool = False) -> None:
+    def send(self, done: int, *, gave_back: bool = False) -> None:
         """Send it, and say how many events of the batch are over."""
         packed = wire.NO_EVENTS
         if self._follow_ups:
@@ -302,8 +364,9 @@ class _Outbox:
         frame = wire.ProgressFrame(
             self._number,
             done,
-            self.times.tobytes(),
-            _timings(plans, self._sent, self.times),
+            self._begun,
+            self.ends.tobytes(),
+            self._timings(),
             gave_back,
             self._givers,
             self._counts,
@@ -313,9 +376,25 @@ class _Outbox:
             self._errors,
         )
         self._sent = done
+        self._begun = self.ends[-1]
         self._channel.send(wire.PROGRESS, wire.dumps(tuple(frame)))
         self._words[progress.UNSENT] = progress.NONE
         self._clear()
+
+    def _timings(self) -> list[tuple[int, int, float]]:
+        """Plan number, events, and their seconds."""
+        plans = self._plans
+        if isinstance(plans, int):
+            return [(plans, len(self.ends), self.ends[-1] - self._begun)]
+        totals: dict[int, tuple[int, float]] = {}
+        then = self._begun
+        numbers = plans[self._sent : self._sent + len(self.ends)]
+        for number, now in zip(numbers, self.ends, strict=True):
+            if number != wire.OMITTED:
+                events, total = totals.get(number, (0, 0.0))
+                totals[number] = events + 1, total + now - then
+            then = now
+        return [(number, events, total) for number, (events, total) in totals.items()]
 
     def repack(self, number: int) -> None:
         """Answer a coordinator that could not unpack the follow-ups of a frame."""
@@ -329,26 +408,12 @@ def _one_by_one(counts: Sequence[int], follow_ups: Sequence[Event]) -> list[Any]
     """For each event that gave follow-ups their pickle, or why there is none."""
     blobs: list[Any] = []
     begin = 0
-    for count in counts:
-        events = follow_ups[begin : begin + count]
-        begin += count
+    for number in counts:
+        events = follow_ups[begin : begin + number]
+        begin += number
         try:
             blobs.append(wire.dumps(events))
         except Exception as error:
             failure = wire.cannot_pickle("what a handler returned", events, error)
             blobs.append(wire.encode_error(failure, None))
     return blobs
-
-
-def _timings(
-    plans: Sequence[int] | int, begin: int, times: Sequence[float]
-) -> list[tuple[int, int, float]]:
-    """Plan number, events, and their seconds; for the events that took any."""
-    if isinstance(plans, int):
-        return [(plans, len(times), sum(times))] if times else []
-    totals: dict[int, tuple[int, float]] = {}
-    for number, seconds in zip(plans[begin : begin + len(times)], times, strict=True):
-        if seconds > 0 and number != wire.OMITTED:
-            events, total = totals.get(number, (0, 0.0))
-            totals[number] = events + 1, total + seconds
-    return [(number, events, total) for number, (events, total) in totals.items()]
