@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
@@ -49,6 +50,7 @@ from evproc_pool.errors import (
     WorkerLostError,
 )
 from evproc_pool.local import Arrived, Gone, LocalBackend
+from evproc_pool.progress import Progress as Place
 from evproc_pool.recipe import Fingerprint, describe_difference
 from evproc_pool.schedule import (
     Accepted,
@@ -68,6 +70,7 @@ from evproc_pool.schedule import (
     Result,
     Send,
     Settled,
+    TakenBack,
     Times,
     Weighed,
     WorkerGone,
@@ -78,6 +81,10 @@ from evproc_pool.scheduler import Scheduler
 # Workers that die before they are ready, one after the other, until starting more
 # is no use.
 _MOST_FAILED_STARTS: Final = 3
+
+# A worker that has been at one event for so long is slow, in seconds; more than
+# twice `progress.SLOW_SECONDS`, which is what taking back rests on.
+_STUCK_SECONDS: Final = 0.005
 
 
 class Sink(Protocol):
@@ -176,6 +183,8 @@ class Engine:
         self._next_worker = 0
         self._failed_starts = 0
         self._codec = Codec(registry)
+        # where overloaded workers are, and since when
+        self._seen: dict[int, tuple[float, Place]] = {}
         self._runs: dict[int, Run] = {}
         self._next_run = 0
         self._inbox: deque[Input] = deque()
@@ -344,7 +353,8 @@ class Engine:
             self._start_worker()
         # whoever waits for this news is to have it before we wait for more
         has_news = self._drain_inbox()
-        for item in self._backend.poll(None if may_block and not has_news else 0):
+        timeout = self._take_back_from_slow() if may_block and not has_news else 0
+        for item in self._backend.poll(timeout):
             match item:
                 case Arrived():
                     self._arrived(item)
@@ -384,6 +394,39 @@ class Engine:
                     del self._runs[effect.run]
         return has_news
 
+    def _take_back_from_slow(self) -> float | None:
+        """Take back what waits behind a slow event while another worker is idle.
+
+        Returns:
+            When to look again, in seconds; None if there is nothing to look at.
+        """
+        overloaded = self._scheduler.overloaded
+        if not overloaded:
+            self._seen.clear()
+            return None
+        now = time.monotonic()
+        for worker in overloaded:
+            at = self._backend.look_at(worker)
+            sent = self._workers[worker].sent[0]
+            if at is None or at.batch != sent.number or at.position < sent.batch.done:
+                self._seen.pop(worker, None)
+                continue
+            since, before = self._seen.get(worker, (now, at))
+            if (before.batch, before.position) != (at.batch, at.position):
+                since = now
+            self._seen[worker] = since, at
+            if now - since >= _STUCK_SECONDS:
+                self._take_back(worker, at)
+        return _STUCK_SECONDS / 2
+
+    def _take_back(self, worker: int, at: Place) -> None:
+        del self._seen[worker]
+        state = self._workers[worker]
+        if self._backend.take_back(worker, at, state.batches):
+            while len(state.sent) > 1:
+                state.sent.pop()
+            self._step(TakenBack(worker, at.position + 1))
+
     # --- workers ---
 
     def _start_worker(self) -> None:
@@ -407,6 +450,12 @@ class Engine:
             case wire.UNREADABLE:
                 packed = self._codec.pack_one_by_one(self._workers[item.worker].sent[0])
                 self._backend.send(item.worker, wire.REPACKED, wire.dumps(packed.data))
+            case wire.SKIPPED:
+                sent = self._workers[item.worker].sent
+                # otherwise it is known already that it was taken back
+                if sent and sent[0].number == wire.loads(item.payload):
+                    sent.popleft()
+                    self._step(Progress(item.worker, 0, (), gave_back=True))
             case wire.FOLLOW_UPS:
                 self._repacked(item.worker, wire.loads(item.payload)[1])
             case wire.READY:

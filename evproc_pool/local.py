@@ -182,6 +182,18 @@ class LocalBackend:
             events |= selectors.EVENT_WRITE
         self._selector.modify(member.channel, events, member)
 
+    def look_at(self, number: int) -> Progress | None:
+        """Where a worker is; None where that cannot be known."""
+        member = self._members.get(number)
+        return None if member is None or member.words is None else member.words.read()
+
+    def take_back(self, number: int, seen: Progress, newest: int) -> bool:
+        """See `ProgressWords.take_back`."""
+        member = self._members.get(number)
+        return (
+            member is not None and member.words is not None and member.words.take_back(seen, newest)
+        )
+
     def wake(self) -> None:
         """Let a `poll` in another thread, or the next one, return."""
         # full: it will wake anyway; closed: nobody polls any more

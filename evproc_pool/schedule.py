@@ -199,6 +199,18 @@ class Progress(NamedTuple):
     gave_back: bool = False
 
 
+class TakenBack(NamedTuple):
+    """A slow worker will run nothing behind the event that it is at.
+
+    Attributes:
+        worker: A ready worker.
+        kept: How many envelopes of its first batch it has begun.
+    """
+
+    worker: int
+    kept: int
+
+
 class WorkerGone(NamedTuple):
     """A worker is dead. What it held is handed on, but for the one it was running.
 
@@ -215,7 +227,7 @@ class WorkerGone(NamedTuple):
     handler: str | None = None
 
 
-Input = Opened | Accepted | Closed | WorkerReady | Weighed | Progress | WorkerGone
+Input = Opened | Accepted | Closed | WorkerReady | Weighed | Progress | TakenBack | WorkerGone
 
 # --- what is to be done ---
 

@@ -37,7 +37,8 @@ it is done with one. Batches are sized by time: `TARGET_SECONDS` of work by what
 the plan's events took so far, few while that is not known, and less when little
 work is left, so that no worker idles beside one with a queue. Where events turn
 out to take much longer than those before them, the worker gives the rest of the
-batch back (`Progress.gave_back`).
+batch back (`Progress.gave_back`), or, where one takes long and others wait behind
+it while a worker is idle, these are taken back (`TakenBack`).
 
 Runs take turns, a batch each. Cascades go before new roots, which bounds how
 many are open.
@@ -51,8 +52,7 @@ Rules that hold after every step, and which the tests check:
 A step costs O(batches + results in it), not O(events).
 
 Rejected: one queue that workers pull from (a killed worker can hold its lock);
-an object per event (at a million events a second it is all one does); taking
-back what was sent from outside (it races with the worker, which may have begun).
+an object per event (at a million events a second it is all one does).
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ from evproc_pool.schedule import (
     Result,
     Send,
     Settled,
+    TakenBack,
     Unplannable,
     Weighed,
     WorkerGone,
@@ -164,6 +165,7 @@ class Scheduler:
         self._held: dict[int, deque[Batch]] = {}  # by ready worker
         # workers by how many batches they hold; dicts, because they keep their order
         self._by_load: tuple[dict[int, None], ...] = tuple({} for _ in range(PREFETCH + 1))
+        self._slow: set[int] = set()  # workers that events were taken back from
         self._estimates = Estimates()
         self._closing: list[_Run] = []  # closed, and not finished
         self._effects: list[Effect] = []
@@ -185,6 +187,20 @@ class Scheduler:
         """The batch that a worker is at, or None."""
         held = self._batches(worker)
         return held[0] if held else None
+
+    @property
+    def overloaded(self) -> list[int]:
+        """Workers that hold more than the event they are at, while another is idle.
+
+        If one of them is slow, what it holds could be taken back.
+        """
+        if not self._by_load[0] or any(run.has_ready for run in self._turns):
+            return []
+        return [
+            worker
+            for worker, held in self._held.items()
+            if len(held) > 1 or (held and held[0].size - held[0].done > 1)
+        ]
 
     def demand(self, run: int) -> int:
         """How many roots more it would take to keep every worker busy.
@@ -224,6 +240,8 @@ class Scheduler:
                 self._closed(item)
             case WorkerReady():
                 self._worker_ready(item)
+            case TakenBack():
+                self._taken_back(item)
             case WorkerGone():
                 self._worker_gone(item)
             case _:
@@ -313,7 +331,9 @@ class Scheduler:
         for waiting in run.keys.values():
             while waiting and waiting[-1].index > run.bound:
                 run.waiting -= 1
-                self._drop(run, waiting.pop())
+                cascade = waiting.pop()
+                cascade.key = None  # it only waited for it
+                self._drop(run, cascade)
         for cascade in [each for each in run.ready if each.index > run.bound]:
             if not cascade.is_over:  # an earlier one of the list may have released it
                 self._unready(run, cascade)
@@ -419,6 +439,7 @@ class Scheduler:
         if len(item.times) != item.done - batch.done:
             raise InternalError(f"{len(item.times)} times for {item.done - batch.done} events")
         begin, batch.done = batch.done, item.done
+        self._slow.discard(item.worker)
         for indices, count, seconds in item.timings:
             self._estimates.learn_seconds(indices, seconds / count)
         if batch.done == batch.size or item.gave_back:
@@ -494,6 +515,19 @@ class Scheduler:
             if cascade.is_ready:
                 run.loose += len(follow_ups)
 
+    def _taken_back(self, item: TakenBack) -> None:
+        held = self._batches(item.worker)
+        if not held or not held[0].done < item.kept <= held[0].size:
+            raise InternalError(f"worker {item.worker} cannot keep {item.kept} of its batch")
+        self._slow.add(item.worker)
+        while len(held) > 1:
+            self._set_load(item.worker, -1)
+            self._hand_back(held.pop(), None, Result())
+        batch = held[0]
+        done, batch.done = batch.done, item.kept
+        self._hand_back(batch, None, Result())
+        batch.done, batch.size = done, item.kept
+
     def _worker_gone(self, item: WorkerGone) -> None:
         held = self._batches(item.worker)
         if item.running is not None and not (
@@ -502,6 +536,7 @@ class Scheduler:
             raise InternalError(f"worker {item.worker} died at {item.running} of no such batch")
         del self._by_load[len(held)][item.worker]
         del self._held[item.worker]
+        self._slow.discard(item.worker)
         charged = Result(error=item.error, handler=item.handler)
         # last first, since each is put back in front of the others
         for batch in reversed(held):
@@ -586,7 +621,8 @@ class Scheduler:
             return None
         for workers in self._by_load[1:PREFETCH]:
             for worker in workers:
-                if self._held[worker][0].size_bytes < WINDOW_BYTES:
+                is_slow = worker in self._slow
+                if not is_slow and self._held[worker][0].size_bytes < WINDOW_BYTES:
                     return worker
         return None
 

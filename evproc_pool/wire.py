@@ -43,6 +43,7 @@ NOT_READY: Final = 17
 PROGRESS: Final = 18
 UNREADABLE: Final = 19
 FOLLOW_UPS: Final = 20  # the answer to REPACK
+SKIPPED: Final = 21  # a batch was taken back before it began
 
 #: Marks the position of an event that could not be packed; the worker passes over it.
 OMITTED: Final = -1

@@ -10,7 +10,7 @@
 4. End when told to, or when the coordinator is gone.
 
 What an event left behind is sent when the batch is over, or at once if the event
-took `FLUSH_SECONDS`: what took long is not lost with the process. An event that
+took `SLOW_SECONDS`: what took long is not lost with the process. An event that
 left nothing behind needs no sending: that the published place is further says
 that it is over. A batch that turns out to be much longer than it was meant to be
 is given up after an event, and the rest of it goes back.
@@ -38,9 +38,6 @@ from evproc_pool.channel import BlockingChannel, Frame
 from evproc_pool.estimates import TARGET_SECONDS
 from evproc_pool.recipe import Recipe, fingerprint
 from evproc_pool.scheduler import PREFETCH
-
-#: What an event that took so long left behind is sent before the next one begins.
-FLUSH_SECONDS: Final = 0.001
 
 #: A batch that takes so long is longer than it was meant to be: what is left of it
 #: goes back, since another worker may be idle.
@@ -82,7 +79,7 @@ def _start(channel: BlockingChannel, words: progress.ProgressWords | None) -> Wo
         channel.send(wire.NOT_READY, wire.dumps(wire.encode_error(error, None)))
         return None
     channel.send(wire.READY, answer)
-    return Worker(channel, processor, words.words if words is not None else [0, 0, 0])
+    return Worker(channel, processor, words.words if words is not None else [0] * 5)
 
 
 class Worker:
@@ -122,6 +119,9 @@ class Worker:
                 self._outbox.repack(wire.loads(frame.payload))
                 continue
             self._words[progress.BATCH] = self._batches = self._batches + 1
+            if self._batches <= self._words[progress.TAKEN_TO]:
+                self._channel.send(wire.SKIPPED, wire.dumps(self._batches))
+                continue
             self._words[progress.PLACE] = progress.UNPICKLING
             batch = wire.BatchFrame(*wire.loads(frame.payload))
             del frame  # the events are there in a moment: do not hold them twice
@@ -180,7 +180,9 @@ class Worker:
             if not self._run(job, position, events, calls[position : position + 1]):
                 return
 
-    def _run(self, job: _Job, first: int, events: Iterable[Any], calls: list[_Calls]) -> bool:
+    def _run(  # noqa: C901, PLR0912 - the hot loop, see below
+        self, job: _Job, first: int, events: Iterable[Any], calls: list[_Calls]
+    ) -> bool:
         """Run the events from a position of the batch on; say whether to go on behind them.
 
         The loop over handlers is that of `evproc.processor.run_handlers`, with the
@@ -223,12 +225,15 @@ class Worker:
                 outbox.give_back(place >> progress.HANDLER_BITS, ev, returns)
             now = perf_counter()
             ended(now)
-            if now > overdue or (unsent and now - then >= FLUSH_SECONDS):
+            if now - then >= progress.SLOW_SECONDS or now > overdue:
                 done = (place >> progress.HANDLER_BITS) + 1
                 if done < job.size:
-                    outbox.send(done, gave_back=now > overdue)
-                    if now > overdue:
+                    is_taken = words[progress.TAKEN] == progress.taken_from(self._batches, done)
+                    if is_taken or now > overdue:
+                        outbox.send(done, gave_back=True)
                         return False
+                    if unsent:
+                        outbox.send(done)
             then = now
         if (place >> progress.HANDLER_BITS) + 1 == job.size:
             outbox.send(job.size)
