@@ -72,7 +72,6 @@ from evproc_pool.schedule import (
     Settled,
     TakenBack,
     Times,
-    Weighed,
     WorkerGone,
     WorkerReady,
 )
@@ -543,7 +542,7 @@ class Engine:
                     sent.failures[position] = CancelledError()
         payload = self._codec.encode(sent, state.plans, return_events=run.return_events)
         self._backend.send(worker, wire.BATCH, payload)
-        self._inbox.append(Weighed(batch, len(payload)))
+        self._scheduler.weigh(batch, len(payload))
 
     # --- results ---
 

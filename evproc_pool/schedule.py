@@ -166,13 +166,6 @@ class WorkerReady(NamedTuple):
     worker: int
 
 
-class Weighed(NamedTuple):
-    """How many bytes a batch that was just sent has."""
-
-    batch: Batch
-    size_bytes: int
-
-
 class Progress(NamedTuple):
     """A worker is further in its first batch.
 
@@ -227,7 +220,7 @@ class WorkerGone(NamedTuple):
     handler: str | None = None
 
 
-Input = Opened | Accepted | Closed | WorkerReady | Weighed | Progress | TakenBack | WorkerGone
+Input = Opened | Accepted | Closed | WorkerReady | Progress | TakenBack | WorkerGone
 
 # --- what is to be done ---
 

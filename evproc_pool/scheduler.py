@@ -84,7 +84,6 @@ from evproc_pool.schedule import (
     Settled,
     TakenBack,
     Unplannable,
-    Weighed,
     WorkerGone,
     WorkerReady,
 )
@@ -215,6 +214,11 @@ class Scheduler:
         wanted = self._estimates.events_per_batch(state.newest_plan) * (room + max(1, self.workers))
         return max(0, wanted - state.backlog - state.waiting)
 
+    def weigh(self, batch: Batch, size_bytes: int) -> None:
+        """Learn how many bytes a batch has that is being sent. No step: nothing follows."""
+        batch.size_bytes = size_bytes
+        self._estimates.learn_bytes(batch.parts[0].plans[0], size_bytes / batch.size)
+
     # --- the step ---
 
     def step(self, item: Input) -> list[Effect]:
@@ -232,8 +236,6 @@ class Scheduler:
                 self._progress(item)
             case Accepted():
                 self._accepted(item)
-            case Weighed():
-                self._weighed(item)
             case Opened():
                 self._opened(item)
             case Closed():
@@ -425,11 +427,6 @@ class Scheduler:
             raise InternalError(f"worker {item.worker} is ready already")
         self._held[item.worker] = deque()
         self._by_load[0][item.worker] = None
-
-    def _weighed(self, item: Weighed) -> None:
-        batch = item.batch
-        batch.size_bytes = item.size_bytes
-        self._estimates.learn_bytes(batch.parts[0].plans[0], item.size_bytes / batch.size)
 
     def _progress(self, item: Progress) -> None:
         held = self._batches(item.worker)
