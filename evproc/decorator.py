@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, NamedTuple, TypeVar, cast
 
 from evproc.event import Event
@@ -58,13 +59,26 @@ class Declare:
         self.attribute = attribute
         self.items = items
 
+    @property
+    def forgotten(self) -> str:
+        """What to say to somebody who has this in the place of a handler."""
+        return (
+            f"@{self.decorator} was used without its arguments, so it took the handler for"
+            f" one: write @{self.decorator}(...)"
+        )
+
     def __call__(self, func: H) -> H:
         """Declare it on `func`, or on a `partial` around it where it takes no attributes."""
         if not callable(func):
             raise TypeError(f"@{self.decorator}(...) decorates a callable, not {func!r}")
+        if isinstance(func, Declare):
+            raise TypeError(func.forgotten)
         declared = (*self.items, *_declared(func, self.attribute))
         try:
-            setattr(func, self.attribute, declared)
+            # what a class hands out is the function, not the staticmethod around it
+            setattr(
+                func.__func__ if isinstance(func, staticmethod) else func, self.attribute, declared
+            )
         except AttributeError:
             # bound methods, C functions and slotted objects take no attributes
             func = cast("H", functools.partial(func))
@@ -148,14 +162,18 @@ def _declared(func: object, attribute: str) -> tuple[Any, ...]:
     return ()
 
 
+# What calls no `__call__` that could have declarations of its own; a class makes instances.
+_PLAIN_CALLABLES = (FunctionType, MethodType, BuiltinFunctionType, type)
+
+
 def _layers(func: object) -> list[object]:
     """The callable, what a `partial` wraps, and the `__call__` of an object's class."""
     layers = [func]
     while isinstance(func, functools.partial):
         func = func.func
         layers.append(func)
-    if not hasattr(func, "__name__"):
-        layers.append(type(func).__call__)
+    if not isinstance(func, _PLAIN_CALLABLES):
+        layers.append(getattr(type(func), "__call__", None))  # noqa: B004 - what it calls, not whether
     return layers
 
 

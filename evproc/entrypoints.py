@@ -96,10 +96,13 @@ def _load(entry: EntryPoint) -> LoadedHandler:
 
 
 def _origin(entry: EntryPoint) -> Origin:
-    dist = entry.dist
-    if dist is None:
-        return Origin(entry.group, "", "")
-    return Origin(entry.group, dist.name or "", dist.version or "")
+    try:
+        dist = entry.dist
+        name, version = (dist.name, dist.version) if dist is not None else ("", "")
+    except Exception:
+        # what an interrupted uninstallation leaves has entry points and no metadata
+        name = version = ""
+    return Origin(entry.group, name or "", version or "")
 
 
 def _place(origin: Origin) -> str:

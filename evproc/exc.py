@@ -90,6 +90,9 @@ class StopProcessing(Exception):
         retval: What `Processor.process` returns.
     """
 
+    # for a subclass whose constructor does not call this one
+    retval: Any = _unset
+
     def __init__(self, retval: Any = _unset) -> None:
         super().__init__("Stop processing")
         self.retval = retval
@@ -119,8 +122,8 @@ def add_note(error: BaseException, text: str) -> None:
         error: The exception; its type and arguments stay as they are.
         text: One line.
     """
-    notes = getattr(error, "__notes__", ())
     try:
+        notes = getattr(error, "__notes__", ())
         if text in notes:
             return
         if sys.version_info >= (3, 11):

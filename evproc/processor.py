@@ -8,6 +8,7 @@ loop, `run_handlers`, is a function over plain sequences; the workers of
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -34,6 +35,7 @@ class Processor:
     def __init__(self) -> None:
         self.registry = Registry()
         self._match = self.registry.match
+        self._adding = threading.Lock()
 
     @property
     def nodes(self) -> Mapping[str, Handler]:
@@ -52,7 +54,8 @@ class Processor:
             ProcessorReregisterException: The name is taken. Nothing has changed.
             TypeError: `proc` cannot be a handler, or has no name and was given none.
         """
-        self.registry.add(proc, name)
+        with self._adding:
+            self.registry.add(proc, name)
 
     def load_from(self, namespace: str, on_error: OnError = "raise") -> tuple[str, ...]:
         """Register every entry point of a group, in the order of their names.
@@ -75,9 +78,11 @@ class Processor:
 
             Nothing has been registered after any of these.
         """
-        return self.registry.add_all(load_group(namespace, on_error))
+        loaded = load_group(namespace, on_error)
+        with self._adding:
+            return self.registry.add_all(loaded)
 
-    def process(self, ev: Event) -> Any:
+    def process(self, ev: Event) -> Any:  # noqa: C901 - a loop is written out in it, see there
         """Process an event and its follow-ups, to the end of the cascade.
 
         Returns:
@@ -115,7 +120,10 @@ class Processor:
             if handler is not None:
                 annotate_error(error, handler, ev)
             raise
-        return None if queue is None else self._process_queue(queue)
+        if queue is None:
+            return None
+        returned = None  # or this frame would keep the follow-ups to the end of the cascade
+        return self._process_queue(queue)
 
     def _process_queue(self, queue: deque[Event]) -> Any:
         """Process the rest of a cascade; see `process`."""
@@ -144,7 +152,11 @@ class Processor:
 
         Asks the filters, runs no handler, and does not raise what `process` would:
         the explanation holds it.
+
+        Raises:
+            TypeError: `ev` is no event.
         """
+        check_event(ev)
         return self.registry.explain(ev)
 
 
@@ -214,11 +226,13 @@ def collect_follow_ups(returned: Any, handler: Handler, ev: Event, queue: Follow
         raise _wrong_return(handler, ev, f"returned {_describe_value(returned)}")
     try:
         items = iter(returned)
-    except TypeError:
+    except TypeError as error:
         close = getattr(returned, "close", None)
         if callable(close) and hasattr(returned, "cr_frame"):
             close()  # a coroutine that nobody awaits would warn besides
-        raise _wrong_return(handler, ev, f"returned {_describe_value(returned)}") from None
+        # that what has no __iter__ cannot be iterated is no news
+        cause = error if hasattr(kind, "__iter__") else None
+        raise _wrong_return(handler, ev, f"returned {_describe_value(returned)}") from cause
     events: list[Event] = []
     try:
         for item in items:
@@ -245,7 +259,7 @@ def _wrong_return(handler: Handler, ev: Event, what: str) -> HandlerReturnExcept
 def _describe_value(value: object) -> str:
     """Say what a value is; never raises, never longer than a line."""
     try:
-        text = repr(value)
+        text = " ".join(repr(value).splitlines())
     except Exception:
         text = "<unprintable>"
     if len(text) > _LONGEST_REPR:

@@ -179,7 +179,8 @@ class Registry:
     """The named handlers, in registration order.
 
     Adding is atomic, and replaces the index as a whole: a thread that is reading
-    while another adds sees the handlers from before or from after.
+    while another adds sees the handlers from before or from after. One thread at a
+    time may add; `Processor` sees to that.
     """
 
     __slots__ = ("_by_name", "_index")
@@ -358,11 +359,7 @@ class _Index:
 
     def _selection(self, name: str | None, handlers: Iterable[Handler]) -> Selection:
         """The selection for a name, from the handlers that mention it or no name."""
-        candidates = []
-        for handler in handlers:
-            clauses = _relevant(handler.clauses, name)
-            if clauses is not None:
-                candidates.append(_Candidate(handler, clauses))
+        candidates = [_Candidate(handler, _relevant(handler.clauses, name)) for handler in handlers]
         return Selection(candidates, self.make_plan)
 
     def make_plan(self, matched: Sequence[Handler], ev: Any) -> Plan:
@@ -446,11 +443,7 @@ class _Index:
     def _conflicts(self) -> Iterator[Conflict]:
         nameless, named = self._by_event_name()
         for name, handlers in [*named.items(), (None, nameless)]:
-            candidates = {
-                handler.name: clauses
-                for handler in handlers
-                if (clauses := _relevant(handler.clauses, name)) is not None
-            }
+            candidates = {handler.name: _relevant(handler.clauses, name) for handler in handlers}
             for each, clauses in candidates.items():
                 for required, by in self._requirements[each].items():
                     if not clauses and required not in candidates:
@@ -462,7 +455,7 @@ class _Index:
     def explain(self, ev: Any) -> Explanation:
         """See `Processor.explain`."""
         self._resolve_names()
-        error: Exception | None = None
+        error = _name_problem(ev)
         order: tuple[Handler, ...] = ()
         verdicts: dict[str, tuple[bool, str]] = {}
         for handler in self.handlers:
@@ -494,6 +487,20 @@ def _registration(handler: Handler) -> int:
     return handler.index
 
 
+def _name_problem(ev: Any) -> Exception | None:
+    """What looking an event's name up would raise."""
+    try:
+        hash(ev.name)
+    except TypeError:
+        try:
+            _unhashable(ev)
+        except TypeError as error:
+            return error
+    except Exception as error:
+        return error
+    return None
+
+
 def _unhashable(ev: Any) -> NoReturn:
     """Say what is wrong with a name that cannot be looked up."""
     name = ev.name
@@ -513,10 +520,7 @@ def validated_name(func: object, name: str | None) -> str:
             its parentheses leaves behind, or has no name and was given none.
     """
     if isinstance(func, Declare):
-        raise TypeError(
-            f"@{func.decorator} was used without its arguments, so it took the handler for"
-            f" one: write @{func.decorator}(...)"
-        )
+        raise TypeError(func.forgotten)
     if not callable(func):
         raise TypeError(f"a handler is a callable (proc, ev), not {func!r}")
     if is_async(func):
@@ -531,16 +535,13 @@ def validated_name(func: object, name: str | None) -> str:
     return key
 
 
-def _relevant(clauses: tuple[Clause, ...], name: str | None) -> tuple[Clause, ...] | None:
-    """The clauses left to ask for events of a name.
+def _relevant(clauses: tuple[Clause, ...], name: str | None) -> tuple[Clause, ...]:
+    """The clauses left to ask for events of a name that a handler may want.
 
     Returns:
-        None if no clause can match. Empty if the handler matches whatever the
-        event holds. Clauses keep their order, and those behind one that needs
-        no filter are not asked, as in 0.2.0.
+        Empty if the handler matches whatever the event holds. Clauses keep their
+        order, and those behind one that needs no filter are not asked, as in 0.2.0.
     """
-    if not clauses:
-        return ()
     left: list[Clause] = []
     for clause in clauses:
         if clause.names and name not in clause.names:
@@ -548,7 +549,7 @@ def _relevant(clauses: tuple[Clause, ...], name: str | None) -> tuple[Clause, ..
         if not clause.filters:
             return _until_sure(left, clause)
         left.append(clause)
-    return tuple(left) or None
+    return tuple(left)
 
 
 def _until_sure(asked_first: list[Clause], sure: Clause) -> tuple[Clause, ...]:

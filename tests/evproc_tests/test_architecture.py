@@ -1,0 +1,151 @@
+"""Which module may import which: read from the sources, and seen in a fresh process."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+#: What is pure and may be imported anywhere: data structures, types, functions.
+PURE = {
+    "abc",
+    "collections",
+    "collections.abc",
+    "enum",
+    "functools",
+    "graphlib",
+    "heapq",
+    "sys",
+    "types",
+    "typing",
+}
+
+#: For each module what it may import besides `PURE`; all imports count, also
+#: those inside functions. A module that is not here is not looked at.
+ALLOWED: dict[str, set[str]] = {
+    "evproc.event": set(),
+    "evproc.exc": set(),
+    "evproc.ordering": set(),
+    "evproc.report": set(),
+    "evproc.decorator": {"evproc.event"},
+    "evproc.registry": {
+        "evproc.decorator",
+        "evproc.event",
+        "evproc.exc",
+        "evproc.ordering",
+        "evproc.report",
+    },
+}
+
+#: What `import evproc` must not bring with it: each takes as long as all of evproc,
+#: or is of no use to those who have no pool.
+HEAVY = (
+    "cloudpickle",
+    "concurrent.futures",
+    "dataclasses",
+    "difflib",
+    "evproc_pool",
+    "importlib_metadata",
+    "inspect",
+    "logging",
+    "multiprocessing",
+    "psutil",
+    "subprocess",
+)
+
+
+def source_of(module: str) -> Path:
+    path = ROOT.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def modules_of(package: str) -> list[str]:
+    """All modules of a package, by their full names."""
+    names = []
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return names
+
+
+def imports_of(source: str, module: str) -> Iterator[str]:
+    """The names of the modules that a source imports; `a.b` for `from a import b` if it is one."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = module.split(".")[: -node.level]
+                base = ".".join([*package, *([node.module] if node.module else [])])
+            submodules = [f"{base}.{alias.name}" for alias in node.names]
+            found = [name for name in submodules if source_of(name).exists()]
+            yield from found
+            if len(found) < len(submodules):
+                yield base
+
+
+def _imports(module: str) -> set[str]:
+    return set(imports_of(source_of(module).read_text("utf-8"), module)) - {"__future__"}
+
+
+@pytest.mark.parametrize("module", ALLOWED)
+def test_a_pure_module_imports_nothing_but_what_it_may(module: str) -> None:
+    assert _imports(module) - PURE - ALLOWED[module] == set()
+
+
+@pytest.mark.parametrize("module", modules_of("evproc"))
+def test_evproc_never_imports_the_pool(module: str) -> None:
+    for name in _imports(module):
+        assert name.split(".")[0] != "evproc_pool"
+
+
+def test_every_module_of_evproc_is_pure_or_one_of_three() -> None:
+    impure = {"evproc", "evproc.entrypoints", "evproc.processor"}
+    pure = {module for module in ALLOWED if module.split(".")[0] == "evproc"}
+    assert set(modules_of("evproc")) == impure | pure
+
+
+def test_the_imports_are_found_wherever_and_however_they_are_written() -> None:
+    source = """
+import os.path, time as clock
+from evproc import registry, Processor
+if True:
+    from evproc.exc import StopProcessing
+def function():
+    import threading
+    from . import event
+    from .decorator import want
+"""
+    assert set(imports_of(source, "evproc.made_up")) == {
+        "os.path",
+        "time",
+        "evproc",
+        "evproc.registry",
+        "evproc.exc",
+        "threading",
+        "evproc.event",
+        "evproc.decorator",
+    }
+
+
+def test_importing_evproc_imports_nothing_heavy() -> None:
+    # -S: `site` may import anything
+    code = (
+        "import sys; before = set(sys.modules); import evproc;"
+        "print(*sorted(set(sys.modules) - before)); print(*sorted(before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True
+    )
+    new, before = (set(line.split()) for line in done.stdout.splitlines())
+    assert "evproc.processor" in new
+    for module in HEAVY:
+        assert module not in before, "the check would not see it"
+        assert module not in new
