@@ -210,7 +210,7 @@ def run_handlers(proc: Processor, ev: Event, handlers: Iterable[Handler], queue:
     return _unset
 
 
-def annotate_error(error: Exception, handler: Handler, ev: Event) -> None:
+def annotate_error(error: BaseException, handler: Handler, ev: Event) -> None:
     """Note on an exception which handler raised it, on which event."""
     add_note(
         error,

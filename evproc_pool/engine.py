@@ -301,6 +301,13 @@ class Engine:
         finally:
             self._leave()
 
+    def refresh(self) -> None:
+        """Take in what has happened so far, without waiting, so that `open_runs` is up to date."""
+        with self._turn_over:
+            if self._driver is not None or self._closed is not None or not self._workers:
+                return
+        self.wait_turn(self._turns, may_block=False)
+
     def stop(self, *, kill: bool) -> None:
         """End the workers; open runs end with `PoolClosedError`. Idempotent.
 
@@ -348,8 +355,8 @@ class Engine:
 
     def _turn(self, *, may_block: bool) -> None:
         """Take in what was handed in, wait for something to happen, act on it."""
-        while len(self._workers) < self._size:
-            self._start_worker()
+        while len(self._workers) < self._size and self._start_worker():
+            pass
         # whoever waits for this news is to have it before we wait for more
         has_news = self._drain_inbox()
         timeout = self._take_back_from_slow() if may_block and not has_news else 0
@@ -428,18 +435,17 @@ class Engine:
 
     # --- workers ---
 
-    def _start_worker(self) -> None:
+    def _start_worker(self) -> bool:
+        """Start a worker; say whether that went well. If not, the next turn tries again."""
         self._next_worker += 1
-        self._workers[self._next_worker] = _WorkerState()
         try:
             self._backend.start(self._next_worker, self._config)
         except OSError as error:
-            del self._workers[self._next_worker]
             if self._workers:
-                # some are there: go on with these (and try again at the next turn)
-                self._size = len(self._workers)
-                return
+                return False  # go on with those that are there
             raise PoolBrokenError(f"no worker process can be started: {error}") from error
+        self._workers[self._next_worker] = _WorkerState()
+        return True
 
     def _arrived(self, item: Arrived) -> None:
         match item.tag:

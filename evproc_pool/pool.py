@@ -206,12 +206,13 @@ class PoolProcessor:
         """
         unordered, key = self._choose(ordering, key)
         if self._size == 0:
-            return list(self._serially(events, return_exceptions=return_exceptions))
+            return self._process_here(events, return_exceptions=return_exceptions)
+        iterator = iter(events)
         gathered = Gathered()
         engine = self._running_engine()
         run = engine.open(gathered, until_error=not return_exceptions, unordered=unordered)
         registry = self._processor.registry
-        feeder = Feeder(engine, run, gathered, iter(events), registry=registry, key=key)
+        feeder = Feeder(engine, run, gathered, iterator, registry=registry, key=key)
         try:
             while True:
                 turns = engine.turns
@@ -343,18 +344,19 @@ class PoolProcessor:
                 self._futures = Futures(engine, registry, self._key, unordered=self._unordered)
             return self._futures.submit(ev)
 
-    def _serially(self, events: Iterable[Event], *, return_exceptions: bool) -> Iterator[Any]:
+    def _process_here(self, events: Iterable[Event], *, return_exceptions: bool) -> list[Any]:
         self._initialize_here()
+        values = []
         for ev in events:
             try:
-                value = self._processor.process(ev)
+                values.append(self._processor.process(ev))
             except KeyboardInterrupt:
-                raise
+                raise  # somebody at the keyboard, as far as can be told in one process
             except BaseException as error:
                 if not return_exceptions:
                     raise
-                value = error
-            yield value
+                values.append(error)
+        return values
 
     def _submit_here(self, ev: Event) -> Future[Any]:
         future: Future[Any] = Future()
@@ -433,6 +435,7 @@ class PoolProcessor:
         self._check_usable()
         if self._engine is None:
             return
+        self._engine.refresh()
         futures = self._futures.outstanding if self._futures is not None else 0
         runs = self._engine.open_runs - (self._futures is not None)
         if futures or runs:

@@ -363,6 +363,9 @@ class Futures(Sink):
                     target=self._drive, name="evproc_pool futures", daemon=True
                 )
                 self._thread.start()
+        if self._engine.closed is not None:
+            # it ended meanwhile, maybe before it knew of this future
+            self.broken(self._engine.closed)
         return future
 
     def _drive(self) -> None:
@@ -391,7 +394,7 @@ class Futures(Sink):
     def ended(self, root: int, ending: Ending) -> None:
         """See `engine.Sink`."""
         future = self._take(root)
-        if future.cancelled():
+        if future is None or future.cancelled():
             return
         if ending.error is not None:
             future.set_exception(ending.error)
@@ -401,25 +404,24 @@ class Futures(Sink):
     def settled(self, first: int, times: Sequence[float]) -> None:
         """See `engine.Sink`."""
         for root in range(first, first + len(times)):
-            self._take(root).set_result(None)
+            self.ended(root, Ending())
 
     def over(self, cascades: Sequence[Cascade]) -> None:
         """See `engine.Sink`."""
         for cascade in cascades:
-            self._take(cascade.index).set_result(None)
-
-    def dropped(self, first: int, roots: int) -> None:
-        """See `engine.Sink`."""
-        for root in range(first, first + roots):
-            self._take(root).cancel()
+            self.ended(cascade.index, Ending())
 
     def broken(self, error: PoolError) -> None:
         """See `engine.Sink`."""
-        for root in list(self._futures):
-            future = self._take(root)
-            if not future.done():
+        with self._changed:
+            futures = list(self._futures.values())
+            self._futures.clear()
+        for future in futures:
+            # False: it is done, or was cancelled; or it runs, and this raises
+            if future.running() or future.set_running_or_notify_cancel():
                 future.set_exception(error)
 
-    def _take(self, root: int) -> Future[Any]:
+    def _take(self, root: int) -> Future[Any] | None:
+        """Take a future that is about to be done; None if `broken` was quicker."""
         with self._changed:
-            return self._futures.pop(root)
+            return self._futures.pop(root, None)

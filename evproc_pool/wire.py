@@ -27,7 +27,8 @@ from weakref import WeakKeyDictionary
 
 import cloudpickle
 
-from evproc_pool.errors import RemoteError, SerializationError, chain_remote
+from evproc.exc import add_note
+from evproc_pool.errors import RemoteError, SerializationError, chain_remote, rebuild_plain
 
 PROTOCOL: Final = 5
 
@@ -173,6 +174,9 @@ class EventPacker:
         Raises:
             Exception: Whatever pickling raised; `pack_one_by_one` finds out where.
         """
+        if len(set(map(id, events))) < len(events):
+            # the same object twice would come out as one, for some batches
+            return PackedEvents(True, [dumps(event) for event in events])
         kinds = set(map(type, events))
         if len(kinds) == 1:
             (kind,) = kinds
@@ -297,8 +301,8 @@ def cannot_pickle(what: str, value: object, cause: BaseException) -> Serializati
     where = f" at {path}" if path else ""
     error = SerializationError(
         f"{what} cannot be pickled{where} ({type(part).__qualname__}):"
-        f" {type(cause).__name__}: {cause}; keep it out of what crosses to another process, or"
-        " give its class a __reduce__"
+        f" {type(cause).__name__}: {text_of(cause)}; keep it out of what crosses to another"
+        " process, or give its class a __reduce__"
     )
     error.__cause__ = cause
     return error
@@ -308,7 +312,7 @@ def cannot_rebuild(what: str, cause: BaseException) -> SerializationError:
     """Say that something was pickled but cannot be unpickled on the other side."""
     error = SerializationError(
         f"{what} was pickled, but cannot be rebuilt on the other side:"
-        f" {type(cause).__name__}: {cause}; can its class be imported there, and does its"
+        f" {type(cause).__name__}: {text_of(cause)}; can its class be imported there, and does its"
         " __reduce__ or __setstate__ take what it gives?"
     )
     error.__cause__ = cause
@@ -337,46 +341,77 @@ def _can_pickle(value: object) -> bool:
 
 
 def _parts(value: object) -> list[tuple[str, object]]:
-    if isinstance(value, dict):
-        return [(f"[{key!r}]", item) for key, item in value.items()]
-    if isinstance(value, (list, tuple)):
-        return [(f"[{place}]", item) for place, item in enumerate(value)]
-    attributes = getattr(value, "__dict__", None)
-    if isinstance(attributes, dict):
-        return [(f".{name}", item) for name, item in attributes.items()]
+    """The parts of a value, each with the step that leads to it; none if it resists."""
+    try:
+        if isinstance(value, dict):
+            return [(f"[{key!r}]", item) for key, item in value.items()]
+        if isinstance(value, (list, tuple)):
+            return [(f"[{place}]", item) for place, item in enumerate(value)]
+        attributes = getattr(value, "__dict__", None)
+        if isinstance(attributes, dict):
+            return [(f".{name}", item) for name, item in attributes.items()]
+    except Exception:  # noqa: S110 - then the whole of it is named
+        pass
     return []
+
+
+def text_of(error: BaseException) -> str:
+    """`str` of an exception, or what can be said where that fails."""
+    try:
+        return str(error)
+    except Exception:
+        return "<unprintable>"
 
 
 def encode_error(error: BaseException, handler: str | None) -> ErrorRecord:
     """Turn an exception into what can cross in any case. Never raises."""
-    pickled: bytes | None
-    try:
-        pickled = dumps(error)
-        # one that cannot be rebuilt is found here rather than there
-        if type(loads(pickled)) is not type(error):
-            pickled = None
-    except Exception:
-        pickled = None
     kind = type(error)
-    try:
-        text = str(error)
-    except Exception:
-        text = "<unprintable>"
+    text = text_of(error)
     try:
         lines = "".join(traceback.format_exception(kind, error, error.__traceback__))
     except Exception:
         lines = f"{kind.__qualname__}: {text}\n"
-    notes = getattr(error, "__notes__", ())
-    if not isinstance(notes, (list, tuple)):
+    try:
+        notes = tuple(note for note in getattr(error, "__notes__", ()) if isinstance(note, str))
+    except Exception:
         notes = ()
-    return ErrorRecord(
-        handler,
-        pickled,
-        f"{kind.__module__}.{kind.__qualname__}",
-        text,
-        lines,
-        tuple([note for note in notes if isinstance(note, str)]),
-    )
+    type_name = f"{kind.__module__}.{kind.__qualname__}"
+    return ErrorRecord(handler, _pickle_error(error), type_name, text, lines, notes)
+
+
+class _WithoutConstructor:
+    """Pickles as an exception that is rebuilt without its class's constructor.
+
+    Python rebuilds an exception by calling its class with its `args`, which fails or
+    differs for a constructor that wants something else than it gives to its base.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        error = self._error
+        return rebuild_plain, (type(error), error.args), error.__dict__
+
+
+def _pickle_error(error: BaseException) -> bytes | None:
+    """Pickle an exception such that it can be rebuilt as what it is; None: there is no way."""
+    nearly: bytes | None = None
+    ways: list[object] = [error]
+    if type(error).__reduce__ is BaseException.__reduce__:
+        ways.append(_WithoutConstructor(error))
+    for content in ways:
+        try:
+            pickled = dumps(content)
+            # one that cannot be rebuilt is found here rather than there
+            copy = loads(pickled)
+            if type(copy) is type(error):
+                if copy.args == error.args:
+                    return pickled
+                nearly = nearly or pickled
+        except Exception:  # noqa: S112 - there is another way, or none
+            continue
+    return nearly
 
 
 def decode_error(record: ErrorRecord) -> BaseException:
@@ -389,4 +424,6 @@ def decode_error(record: ErrorRecord) -> BaseException:
             error = None
     if not isinstance(error, BaseException):
         error = RemoteError(record.type_name, record.text, record.traceback)
+    for note in record.notes:
+        add_note(error, note)
     return chain_remote(error, record.traceback)

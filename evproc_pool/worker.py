@@ -215,12 +215,12 @@ class Worker:
             except BaseException as error:
                 follow_ups = None
                 position = place >> progress.HANDLER_BITS
-                if handler is not None and isinstance(error, Exception):
+                if handler is not None:
                     annotate_error(error, handler, ev)
                 outbox.fail(position, error, handler.name if handler is not None else None)
                 job.end_chain(position)
             if follow_ups:
-                outbox.follow(place >> progress.HANDLER_BITS, follow_ups)
+                outbox.follow(place >> progress.HANDLER_BITS, ev, follow_ups)
             if returns and to_call:
                 outbox.give_back(place >> progress.HANDLER_BITS, ev, returns)
             now = perf_counter()
@@ -293,7 +293,9 @@ class _Outbox:
         self._number = 0  # of the last frame with follow-ups
         # The follow-ups of the last batches, for a coordinator that cannot unpack them.
         # It sends a batch only when it has read all but PREFETCH - 1 of those before.
-        self._kept: deque[dict[int, tuple[list[int], list[Event]]]] = deque(maxlen=PREFETCH + 1)
+        self._kept: deque[dict[int, tuple[list[Event], list[int], list[Event]]]] = deque(
+            maxlen=PREFETCH + 1
+        )
         # These two are emptied and never replaced, since the hot loop holds on to them.
         self.ends = array("d")  # when each event was over
         self.unsent: list[int] = []  # positions with something to tell
@@ -311,6 +313,7 @@ class _Outbox:
         del self.ends[:]
         del self.unsent[:]
         self._givers: list[int] = []
+        self._events: list[Event] = []  # the givers themselves
         self._counts: list[int] = []
         self._follow_ups: list[Event] = []
         self._values: list[tuple[int, wire.PackedValue]] = []
@@ -322,10 +325,11 @@ class _Outbox:
             self._words[progress.UNSENT] = position
         self.unsent.append(position)
 
-    def follow(self, position: int, follow_ups: list[Event]) -> None:
+    def follow(self, position: int, ev: Event, follow_ups: list[Event]) -> None:
         """An event returned these."""
         self._has(position)
         self._givers.append(position)
+        self._events.append(ev)
         self._counts.append(len(follow_ups))
         self._follow_ups += follow_ups
 
@@ -364,8 +368,9 @@ class _Outbox:
             try:
                 packed = self._packer.pack(self._follow_ups)
             except Exception:
-                packed = wire.PackedEvents(True, _one_by_one(self._counts, self._follow_ups))
-            self._kept[-1][self._number] = (self._counts, self._follow_ups)
+                blobs = _one_by_one(self._events, self._counts, self._follow_ups)
+                packed = wire.PackedEvents(True, blobs)
+            self._kept[-1][self._number] = (self._events, self._counts, self._follow_ups)
         frame = wire.ProgressFrame(
             self._number,
             done,
@@ -409,16 +414,19 @@ class _Outbox:
                 self._channel.send(wire.FOLLOW_UPS, wire.dumps((number, blobs)))
 
 
-def _one_by_one(counts: Sequence[int], follow_ups: Sequence[Event]) -> list[Any]:
+def _one_by_one(
+    givers: Sequence[Event], counts: Sequence[int], follow_ups: Sequence[Event]
+) -> list[Any]:
     """For each event that gave follow-ups their pickle, or why there is none."""
     blobs: list[Any] = []
     begin = 0
-    for number in counts:
+    for giver, number in zip(givers, counts, strict=True):
         events = follow_ups[begin : begin + number]
         begin += number
         try:
             blobs.append(wire.dumps(events))
         except Exception as error:
-            failure = wire.cannot_pickle("what a handler returned", events, error)
+            what = f"what a handler returned for event {describe_event(giver)}"
+            failure = wire.cannot_pickle(what, events, error)
             blobs.append(wire.encode_error(failure, None))
     return blobs
