@@ -214,4 +214,5 @@ def describe_callable(func: object) -> str:
         if code is not None and "<" in qualname:
             text += f" at {code.co_filename}:{code.co_firstlineno}"
         return text
-    return repr(func)
+    # not its repr, which may have an address, and differ from process to process
+    return f"{type(func).__module__}.{type(func).__qualname__} object"

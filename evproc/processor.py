@@ -110,7 +110,7 @@ class Processor:
                 if returned is not None:
                     if queue is None:
                         queue = deque()
-                    _collect(returned, handler, ev, queue)
+                    collect_follow_ups(returned, handler, ev, queue)
         except StopProcessing as stop:
             if handler is None:
                 raise  # from a filter
@@ -118,7 +118,7 @@ class Processor:
                 return stop.retval
         except Exception as error:
             if handler is not None:
-                _annotate(error, handler, ev)
+                annotate_error(error, handler, ev)
             raise
         if queue is None:
             return None
@@ -200,17 +200,18 @@ def run_handlers(proc: Processor, ev: Event, handlers: Iterable[Handler], queue:
         for handler in handlers:
             returned = handler.func(proc, ev)
             if returned is not None:
-                _collect(returned, handler, ev, queue)
+                collect_follow_ups(returned, handler, ev, queue)
     except StopProcessing as stop:
         return stop.retval
     except Exception as error:
         if handler is not None:
-            _annotate(error, handler, ev)
+            annotate_error(error, handler, ev)
         raise
     return _unset
 
 
-def _annotate(error: Exception, handler: Handler, ev: Event) -> None:
+def annotate_error(error: BaseException, handler: Handler, ev: Event) -> None:
+    """Note on an exception which handler raised it, on which event."""
     add_note(
         error,
         f"evproc: raised by handler {handler.name!r} ({describe_callable(handler.func)})"
@@ -218,7 +219,7 @@ def _annotate(error: Exception, handler: Handler, ev: Event) -> None:
     )
 
 
-def _collect(returned: Any, handler: Handler, ev: Event, queue: FollowUps) -> None:
+def collect_follow_ups(returned: Any, handler: Handler, ev: Event, queue: FollowUps) -> None:
     """Check what a handler returned and queue it; all of it or, on error, what is good so far."""
     kind = type(returned)
     if kind is not list and isinstance(returned, (str, bytes, Event)):

@@ -12,9 +12,11 @@ from evproc_pool.errors import (
     SerializationError,
     WorkerLostError,
 )
+from evproc_pool.outcome import Outcome
 from evproc_pool.pool import PoolProcessor
 
 __all__ = [
+    "Outcome",
     "PoolBrokenError",
     "PoolBusyError",
     "PoolClosedError",

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
@@ -37,20 +38,24 @@ from typing import Any, Final, Protocol
 
 from evproc.event import describe_event
 from evproc.exc import add_note
-from evproc.registry import Plan, Registry
+from evproc.registry import Registry
 from evproc_pool import progress, wire
+from evproc_pool.codec import Codec, Sent
 from evproc_pool.errors import (
     PoolBrokenError,
     PoolClosedError,
     PoolError,
     RegistryMismatchError,
+    SerializationError,
     WorkerLostError,
 )
 from evproc_pool.local import Arrived, Gone, LocalBackend
+from evproc_pool.progress import Progress as Place
 from evproc_pool.recipe import Fingerprint, describe_difference
-from evproc_pool.scheduler import (
+from evproc_pool.schedule import (
     Accepted,
     Batch,
+    Cascade,
     Closed,
     Dropped,
     Ended,
@@ -59,20 +64,26 @@ from evproc_pool.scheduler import (
     Input,
     InternalError,
     Opened,
-    PlanLike,
+    Over,
     Planned,
     Progress,
     Result,
-    Scheduler,
     Send,
     Settled,
+    TakenBack,
+    Times,
     WorkerGone,
     WorkerReady,
 )
+from evproc_pool.scheduler import Scheduler
 
 # Workers that die before they are ready, one after the other, until starting more
 # is no use.
 _MOST_FAILED_STARTS: Final = 3
+
+# A worker that has been at one event for so long is slow, in seconds; more than
+# twice `progress.SLOW_SECONDS`, which is what taking back rests on.
+_STUCK_SECONDS: Final = 0.005
 
 
 class Sink(Protocol):
@@ -82,10 +93,13 @@ class Sink(Protocol):
         """The root goes to a worker; False (it was cancelled) keeps it from running."""
 
     def ended(self, root: int, ending: Ending) -> None:
-        """A root's cascade ended."""
+        """A root's cascade ended with something to tell."""
 
-    def settled(self, first: int, roots: int) -> None:
-        """These roots ended without follow-ups, value or error."""
+    def settled(self, first: int, times: Sequence[float]) -> None:
+        """Roots ended without follow-ups, value or error; so many as there are times."""
+
+    def over(self, cascades: Sequence[Cascade]) -> None:
+        """Cascades ended without value or error."""
 
     def dropped(self, first: int, roots: int) -> None:
         """These roots were given up."""
@@ -101,47 +115,42 @@ class Run:
         id: For the scheduler.
         sink: Where its endings go.
         can_cancel: Whether to ask `sink.begins` for each root.
+        return_events: Whether roots come back as the handlers left them.
         is_finished: Whether there will be no more endings.
         error: Why the engine ended it, if it did.
     """
 
-    __slots__ = ("can_cancel", "error", "id", "is_finished", "sink")
+    __slots__ = ("can_cancel", "error", "id", "is_finished", "return_events", "sink")
 
-    def __init__(self, run: int, sink: Sink, *, can_cancel: bool) -> None:
-        self.id = run
+    def __init__(self, opened: Opened, sink: Sink, *, can_cancel: bool) -> None:
+        self.id = opened.run
         self.sink = sink
         self.can_cancel = can_cancel
+        self.return_events = opened.return_events
         self.is_finished = False
         self.error: PoolError | None = None
 
 
-class _Sent:
-    """A batch on its way.
+class _WorkerState:
+    """What the engine knows of a worker besides its process.
 
     Attributes:
-        batch: The scheduler's.
-        number: Which batch it is of those the worker was sent, from 1.
-        failures: By position, what keeps an event from being sent.
+        is_ready: Whether it has made its registry.
+        batches: How many it was sent.
+        sent: Those that are not over, in order.
+        plans: The numbers of the plans that it knows.
+        stalled: Frames that wait until the follow-ups of the first of them have come
+            again, packed one by one.
     """
 
-    __slots__ = ("batch", "failures", "number")
-
-    def __init__(self, batch: Batch, number: int) -> None:
-        self.batch = batch
-        self.number = number
-        self.failures: dict[int, BaseException] = {}
-
-
-class _WorkerState:
-    """What the engine knows of a worker besides its process."""
-
-    __slots__ = ("batches", "is_ready", "plans", "sent")
+    __slots__ = ("batches", "is_ready", "plans", "sent", "stalled")
 
     def __init__(self) -> None:
         self.is_ready = False
         self.batches = 0
-        self.sent: deque[_Sent] = deque()  # not over, in order
-        self.plans: set[int] = set()  # numbers of the plans that it knows
+        self.sent: deque[Sent] = deque()
+        self.plans: set[int] = set()
+        self.stalled: deque[wire.ProgressFrame] = deque()
 
 
 class Engine:
@@ -172,9 +181,9 @@ class Engine:
         self._workers: dict[int, _WorkerState] = {}
         self._next_worker = 0
         self._failed_starts = 0
-        self._isolate = False  # whether to pickle event by event, see `_gone`
-        self._plan_numbers: dict[tuple[int, ...], int] = {}
-        self._plan_indices: list[tuple[int, ...]] = []
+        self._codec = Codec(registry)
+        # where overloaded workers are, and since when
+        self._seen: dict[int, tuple[float, Place]] = {}
         self._runs: dict[int, Run] = {}
         self._next_run = 0
         self._inbox: deque[Input] = deque()
@@ -204,8 +213,16 @@ class Engine:
         """Grows with every turn; for `wait_turn`."""
         return self._turns
 
-    def open(self, sink: Sink, *, until_error: bool, can_cancel: bool = False) -> Run:
-        """Begin a run.
+    def open(
+        self,
+        sink: Sink,
+        *,
+        until_error: bool = False,
+        unordered: bool = False,
+        return_events: bool = False,
+        can_cancel: bool = False,
+    ) -> Run:
+        """Begin a run; see `schedule.Opened` and `Run`.
 
         Raises:
             PoolError: The engine is closed.
@@ -213,15 +230,16 @@ class Engine:
         with self._turn_over:
             if self._closed is not None:
                 raise self._closed
-            run = Run(self._next_run, sink, can_cancel=can_cancel)
+            opened = Opened(self._next_run, until_error, unordered, return_events)
+            run = Run(opened, sink, can_cancel=can_cancel)
             self._next_run += 1
             self._runs[run.id] = run
-        self._post(Opened(run.id, until_error))
+        self._post(opened)
         return run
 
-    def accept(self, run: Run, first: int, events: Sequence[Any], plans: Sequence[Plan]) -> None:
-        """Hand in roots: neighbours by index, each with a plan that has handlers."""
-        self._post(Accepted(run.id, first, events, plans))
+    def accept(self, roots: Accepted) -> None:
+        """Hand in roots of a run."""
+        self._post(roots)
 
     def close_run(self, run: Run, *, drop: bool = False) -> None:
         """Say that no more roots come; see `scheduler.Closed`."""
@@ -283,6 +301,13 @@ class Engine:
         finally:
             self._leave()
 
+    def refresh(self) -> None:
+        """Take in what has happened so far, without waiting, so that `open_runs` is up to date."""
+        with self._turn_over:
+            if self._driver is not None or self._closed is not None or not self._workers:
+                return
+        self.wait_turn(self._turns, may_block=False)
+
     def stop(self, *, kill: bool) -> None:
         """End the workers; open runs end with `PoolClosedError`. Idempotent.
 
@@ -330,11 +355,12 @@ class Engine:
 
     def _turn(self, *, may_block: bool) -> None:
         """Take in what was handed in, wait for something to happen, act on it."""
-        while len(self._workers) < self._size:
-            self._start_worker()
+        while len(self._workers) < self._size and self._start_worker():
+            pass
         # whoever waits for this news is to have it before we wait for more
         has_news = self._drain_inbox()
-        for item in self._backend.poll(None if may_block and not has_news else 0):
+        timeout = self._take_back_from_slow() if may_block and not has_news else 0
+        for item in self._backend.poll(timeout):
             match item:
                 case Arrived():
                     self._arrived(item)
@@ -362,7 +388,9 @@ class Engine:
             run = self._runs[effect.run]
             match effect:
                 case Settled():
-                    run.sink.settled(effect.first, effect.roots)
+                    run.sink.settled(effect.first, effect.times)
+                case Over():
+                    run.sink.over(effect.cascades)
                 case Ended():
                     run.sink.ended(effect.root, effect.ending)
                 case Dropped():
@@ -372,29 +400,69 @@ class Engine:
                     del self._runs[effect.run]
         return has_news
 
+    def _take_back_from_slow(self) -> float | None:
+        """Take back what waits behind a slow event while another worker is idle.
+
+        Returns:
+            When to look again, in seconds; None if there is nothing to look at.
+        """
+        overloaded = self._scheduler.overloaded
+        if not overloaded:
+            self._seen.clear()
+            return None
+        now = time.monotonic()
+        for worker in overloaded:
+            at = self._backend.look_at(worker)
+            sent = self._workers[worker].sent[0]
+            if at is None or at.batch != sent.number or at.position < sent.batch.done:
+                self._seen.pop(worker, None)
+                continue
+            since, before = self._seen.get(worker, (now, at))
+            if (before.batch, before.position) != (at.batch, at.position):
+                since = now
+            self._seen[worker] = since, at
+            if now - since >= _STUCK_SECONDS:
+                self._take_back(worker, at)
+        return _STUCK_SECONDS / 2
+
+    def _take_back(self, worker: int, at: Place) -> None:
+        del self._seen[worker]
+        state = self._workers[worker]
+        if self._backend.take_back(worker, at, state.batches):
+            while len(state.sent) > 1:
+                state.sent.pop()
+            self._step(TakenBack(worker, at.position + 1))
+
     # --- workers ---
 
-    def _start_worker(self) -> None:
+    def _start_worker(self) -> bool:
+        """Start a worker; say whether that went well. If not, the next turn tries again."""
         self._next_worker += 1
-        self._workers[self._next_worker] = _WorkerState()
         try:
             self._backend.start(self._next_worker, self._config)
         except OSError as error:
-            del self._workers[self._next_worker]
             if self._workers:
-                # some are there: go on with these (and try again at the next turn)
-                self._size = len(self._workers)
-                return
+                return False  # go on with those that are there
             raise PoolBrokenError(f"no worker process can be started: {error}") from error
+        self._workers[self._next_worker] = _WorkerState()
+        return True
 
     def _arrived(self, item: Arrived) -> None:
         match item.tag:
             case wire.PROGRESS:
-                self._progress(item.worker, item.payload)
+                frame = wire.ProgressFrame(*wire.loads(item.payload))
+                self._take(item.worker, self._workers[item.worker], frame, is_last_chance=False)
             case wire.UNREADABLE:
-                state = self._workers[item.worker]
-                frame = self._encode(state, state.sent[0], isolated=True)
-                self._backend.send(item.worker, wire.RESENT, frame)
+                packed = self._codec.pack_one_by_one(self._workers[item.worker].sent[0])
+                self._backend.send(item.worker, wire.REPACKED, wire.dumps(packed.data))
+            case wire.SKIPPED:
+                sent = self._workers[item.worker].sent
+                # otherwise it is known already that it was taken back
+                if sent and sent[0].number == wire.loads(item.payload):
+                    sent.popleft()
+                    self._step(Progress(item.worker, 0, (), gave_back=True))
+            case wire.FOLLOW_UPS:
+                self._repacked(item.worker, wire.loads(item.payload)[1])
             case wire.READY:
                 self._ready(item.worker, wire.loads(item.payload))
             case wire.NOT_READY:
@@ -430,92 +498,113 @@ class Engine:
                     " import of the handlers' modules do"
                 )
             return
-        running: int | None = None
-        handler: str | None = None
-        sent = state.sent[0] if state.sent else None
-        if sent is not None and item.progress is None:
-            running = sent.batch.done
-        elif sent is not None and item.progress is not None:
-            at = item.progress
-            if at.batch == sent.number and at.position == progress.UNPICKLING:
-                # Nobody knows which event it was. Charge none, and find out: from now
-                # on the place is published for each event as it is unpickled.
-                self._isolate = True
-            elif at.batch == sent.number and at.position >= sent.batch.done:
-                running = at.position
-                if at.handler != progress.IDLE:
-                    handler = self._registry.handlers[at.handler].name
+        stalled, state.stalled = state.stalled, deque()
+        for frame in stalled:
+            self._take(item.worker, state, frame, is_last_chance=True)
+        running, handler = self._place_of_death(item, state)
         error = None
-        if sent is not None and running is not None:
-            error = _worker_lost(item, sent.batch.at(running), handler)
+        if running is not None:
+            error = _worker_lost(item, state.sent[0].batch.at(running), handler)
         self._step(WorkerGone(item.worker, running, error, handler))
+
+    def _place_of_death(self, item: Gone, state: _WorkerState) -> tuple[int | None, str | None]:
+        """The position and the handler that a dead worker was at, if it was at any.
+
+        Events before it that had nothing to tell are over, and taken so.
+        """
+        sent = state.sent[0] if state.sent else None
+        if sent is None:
+            return None, None
+        done = sent.batch.done
+        at = item.progress
+        if at is None:
+            return done, None
+        if at.batch != sent.number:
+            return None, None
+        if at.position == progress.UNPICKLING:
+            # Nobody knows which event it was. Charge none, and find out: from now on
+            # they are packed one by one, and the place is published for each.
+            self._codec.one_by_one = True
+            return None, None
+        if at.position < done:
+            return None, None
+        unsent = at.position if at.unsent is None or at.unsent < done else at.unsent
+        if unsent > done:
+            self._step(Progress(item.worker, unsent, [0.0] * (unsent - done)))
+        handler = None if at.handler is None else self._registry.handlers[at.handler].name
+        return at.position, handler
 
     # --- batches ---
 
     def _send(self, worker: int, batch: Batch) -> None:
         state = self._workers[worker]
         state.batches += 1
-        sent = _Sent(batch, state.batches)
+        sent = Sent(batch, state.batches)
         state.sent.append(sent)
         run = self._runs[batch.run_id]
         if run.can_cancel:
-            for part in batch.parts:
-                for place in range(len(part.events)) if part.cascade is None else ():
-                    if not run.sink.begins(part.first + place):
-                        sent.failures[part.start + place] = CancelledError()
-        self._backend.send(worker, wire.BATCH, self._encode(state, sent, isolated=self._isolate))
+            for position in batch.root_positions:
+                if not run.sink.begins(batch.root_at(position)):
+                    sent.failures[position] = CancelledError()
+        payload = self._codec.encode(sent, state.plans, return_events=run.return_events)
+        self._backend.send(worker, wire.BATCH, payload)
+        self._scheduler.weigh(batch, len(payload))
 
-    def _encode(self, state: _WorkerState, sent: _Sent, *, isolated: bool) -> bytes:
-        """Pickle a batch; events that cannot be pickled are noted and left out."""
-        batch = sent.batch
-        numbers: list[int] = []
-        new_plans: list[tuple[int, tuple[int, ...]]] = []
-        events: list[Any] = []
-        for part in batch.parts:
-            events += part.events
-            for plan in part.plans:
-                number = self._number_of(plan)
-                numbers.append(number)
-                if number not in state.plans:
-                    state.plans.add(number)
-                    new_plans.append((number, plan.indices))
-        for position in sent.failures:
-            numbers[position] = wire.OMITTED
-            events[position] = None
-        chains = [(part.start, part.stop) for part in batch.parts if part.is_chain]
-        if not isolated:
-            frame = wire.BatchFrame(new_plans, numbers, chains, isolated, events)
-            try:
-                return wire.dumps(tuple(frame))
-            except Exception:  # noqa: S110 - found out one by one, below
-                pass
-        for position, event in enumerate(events):
-            if position in sent.failures:
-                continue
-            try:
-                events[position] = wire.dumps(event)
-            except Exception as error:
-                sent.failures[position] = wire.cannot_pickle(
-                    f"event {describe_event(event)}", event, error
-                )
-                numbers[position] = wire.OMITTED
-                events[position] = None
-        return wire.dumps(tuple(wire.BatchFrame(new_plans, numbers, chains, True, events)))
+    # --- results ---
 
-    def _number_of(self, plan: PlanLike) -> int:
-        """The number under which workers know a plan."""
-        number = self._plan_numbers.get(plan.indices)
-        if number is None:
-            number = self._plan_numbers[plan.indices] = len(self._plan_indices)
-            self._plan_indices.append(plan.indices)
-        return number
+    def _take(
+        self, worker: int, state: _WorkerState, frame: wire.ProgressFrame, *, is_last_chance: bool
+    ) -> None:
+        """Unpack and plan the follow-ups of a frame, and tell the scheduler what it says.
 
-    def _progress(self, worker: int, payload: bytes | bytearray) -> None:
-        frame = wire.ProgressFrame(*wire.loads(payload))
+        Args:
+            worker: Who sent it.
+            state: That worker's.
+            frame: Its progress; waits behind frames that are stalled.
+            is_last_chance: The worker is dead, and cannot be asked to pack them again.
+        """
+        if state.stalled:
+            state.stalled.append(frame)
+            return
+        try:
+            follow_ups, failed = self._codec.unpack_follow_ups(frame)
+        except SerializationError as error:
+            if not is_last_chance:
+                state.stalled.append(frame)
+                self._backend.send(worker, wire.REPACK, wire.dumps(frame.number))
+                return
+            follow_ups, failed = {}, dict.fromkeys(frame.givers, Result(error=error))
+        self._apply(worker, state, frame, follow_ups, failed)
+
+    def _repacked(self, worker: int, blobs: Sequence[Any]) -> None:
+        """The follow-ups of the first stalled frame have come again, one by one."""
         state = self._workers[worker]
+        frames, state.stalled = state.stalled, deque()
+        again = wire.PackedEvents(True, blobs)
+        frames[0] = frames[0]._replace(follow_ups=again)
+        for frame in frames:
+            self._take(worker, state, frame, is_last_chance=False)
+
+    def _apply(
+        self,
+        worker: int,
+        state: _WorkerState,
+        frame: wire.ProgressFrame,
+        follow_ups: dict[int, list[Planned]],
+        failed: dict[int, Result],
+    ) -> None:
+        """Tell the scheduler what a frame says."""
         sent = state.sent[0]
         begin = sent.batch.done
-        results = {position: self._result(pickled) for position, pickled in frame.returns}
+        results = failed
+        for position, packed in frame.values:
+            results[position] = self._codec.value(packed)
+        processed: dict[int, Any] = {}
+        for position, packed in frame.processed:
+            result = self._codec.value(packed)
+            processed[position] = result.value
+            if result.error is not None:
+                results[position] = result
         for position, record in frame.errors:
             error = wire.decode_error(record)
             add_note(
@@ -525,29 +614,21 @@ class Engine:
         for position, failure in sent.failures.items():
             if begin <= position < frame.done:
                 results[position] = Result(error=failure)
-        if frame.done == sent.batch.size:
+        if frame.done == sent.batch.size or frame.gave_back:
             state.sent.popleft()
-        timings = [
-            (self._plan_indices[number], events, seconds)
-            for number, events, seconds in frame.timings
-        ]
-        self._step(Progress(worker, frame.done, results, timings))
-
-    def _result(self, pickled: bytes) -> Result:
-        try:
-            follow_ups, stopped, value = wire.loads(pickled)
-        except Exception as error:
-            return Result(error=wire.cannot_rebuild("what a handler returned", error))
-        return Result([self._planned(ev) for ev in follow_ups], stopped, value)
-
-    def _planned(self, ev: Any) -> Planned:
-        try:
-            return Planned(ev, self._registry.match(ev))
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            # it is raised when it is this event's turn, as `Processor` would
-            return Planned(ev, None, error)
+        times = Times(frame.begun, memoryview(frame.ends).cast("d"))
+        self._step(
+            Progress(
+                worker,
+                frame.done,
+                times,
+                follow_ups,
+                results,
+                processed,
+                self._codec.timings(frame),
+                gave_back=frame.gave_back,
+            )
+        )
 
 
 def describe_exit(exitcode: int | None) -> str:

@@ -107,6 +107,6 @@ def chain_remote(error: BaseException, traceback: str) -> BaseException:
     return error
 
 
-def rebuild_plain(cls: type[Exception], args: tuple[Any, ...]) -> Exception:
+def rebuild_plain(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
     """Rebuild an exception without calling its constructor."""
     return cls.__new__(cls, *args)

@@ -86,9 +86,17 @@ class _ProcessName(str):
 
 
 class _Member:
-    """A worker process and the coordinator's ends of what it shares with it."""
+    """A worker process and the coordinator's ends of what it shares with it.
 
-    __slots__ = ("channel", "number", "process", "words")
+    Attributes:
+        number: Which worker.
+        process: Its process.
+        channel: To it.
+        words: Where it is.
+        sentinels: Descriptors that can be read from when it is dead.
+    """
+
+    __slots__ = ("_pidfd", "channel", "number", "process", "sentinels", "words")
 
     def __init__(
         self, number: int, process: BaseProcess, channel: Channel, words: ProgressWords | None
@@ -97,6 +105,25 @@ class _Member:
         self.process = process
         self.channel = channel
         self.words = words
+        self._pidfd: int | None = None
+        self.sentinels: list[int] = []
+        if sys.platform != "win32":
+            self.sentinels.append(process.sentinel)
+        if hasattr(os, "pidfd_open") and process.pid is not None:
+            # But for forkserver, the sentinel of multiprocessing is a pipe that a
+            # child of the worker holds open as well; this is the process itself.
+            with contextlib.suppress(OSError):
+                self._pidfd = os.pidfd_open(process.pid)
+                self.sentinels.append(self._pidfd)
+
+    def close(self) -> None:
+        """Let go of everything; the process must be dead."""
+        self.channel.close()
+        if self.words is not None:
+            self.words.close()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+        self.process.close()
 
 
 class LocalBackend:
@@ -120,8 +147,9 @@ class LocalBackend:
         return list(self._members)
 
     def pid(self, number: int) -> int | None:
-        """The process id of a worker."""
-        return self._members[number].process.pid
+        """The process id of a worker; None if it is gone."""
+        member = self._members.get(number)
+        return None if member is None else member.process.pid
 
     def start(self, number: int, config: bytes) -> None:
         """Start a worker process; its first frame says whether it is ready.
@@ -149,8 +177,8 @@ class LocalBackend:
         member = _Member(number, process, Channel(ours), words)
         self._members[number] = member
         self._selector.register(ours, selectors.EVENT_READ, member)
-        if sys.platform != "win32":
-            self._selector.register(process.sentinel, selectors.EVENT_READ, member)
+        for sentinel in member.sentinels:
+            self._selector.register(sentinel, selectors.EVENT_READ, member)
         self.send(number, wire.CONFIG, config)
 
     @property
@@ -181,6 +209,18 @@ class LocalBackend:
             events |= selectors.EVENT_WRITE
         self._selector.modify(member.channel, events, member)
 
+    def look_at(self, number: int) -> Progress | None:
+        """Where a worker is; None where that cannot be known."""
+        member = self._members.get(number)
+        return None if member is None or member.words is None else member.words.read()
+
+    def take_back(self, number: int, seen: Progress, newest: int) -> bool:
+        """See `ProgressWords.take_back`."""
+        member = self._members.get(number)
+        return (
+            member is not None and member.words is not None and member.words.take_back(seen, newest)
+        )
+
     def wake(self) -> None:
         """Let a `poll` in another thread, or the next one, return."""
         # full: it will wake anyway; closed: nobody polls any more
@@ -201,7 +241,7 @@ class LocalBackend:
                 with contextlib.suppress(BlockingIOError):
                     self._wake_read.recv(4096)
                 continue
-            if key.fileobj is not member.channel and not isinstance(key.fileobj, socket.socket):
+            if isinstance(key.fileobj, int):  # a sentinel
                 dead[member.number] = member
                 continue
             if events & selectors.EVENT_WRITE:
@@ -242,12 +282,9 @@ class LocalBackend:
     def _forget(self, member: _Member) -> None:
         del self._members[member.number]
         self._selector.unregister(member.channel)
-        if sys.platform != "win32":
-            self._selector.unregister(member.process.sentinel)
-        member.channel.close()
-        if member.words is not None:
-            member.words.close()
-        member.process.close()
+        for sentinel in member.sentinels:
+            self._selector.unregister(sentinel)
+        member.close()
 
     def quit(self) -> None:
         """Tell idle workers to end, wait for them, and close everything."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from multiprocessing import get_context, util
 from multiprocessing.context import BaseContext
@@ -15,15 +14,24 @@ from typing import Any, Final, Literal
 from evproc import Event, Processor
 from evproc.decorator import HandlerFunc
 from evproc.entrypoints import OnError
-from evproc.processor import check_event
-from evproc.registry import Handler, Plan, Registry
+from evproc.registry import Handler
 from evproc.report import CheckReport, Explanation
 from evproc_pool import wire
-from evproc_pool.engine import Engine, Run
-from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolError, PoolForkedError
+from evproc_pool.engine import Engine
+from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolForkedError
+from evproc_pool.estimates import MOST_EVENTS
 from evproc_pool.local import LocalBackend, default_context, usable_cpus
+from evproc_pool.outcome import Outcome
 from evproc_pool.recipe import LoadFrom, Recipe, Register, fingerprint
-from evproc_pool.scheduler import Ending
+from evproc_pool.runs import Feeder, Futures, Gathered, Key, Streamed
+from evproc_pool.scheduler import PREFETCH
+from evproc_pool.serial import run_cascade
+
+#: What is independent within a cascade; see `PoolProcessor`.
+Ordering = Literal["cascade", "unordered"]
+
+#: The default of `stream`'s `buffersize` for each worker: what it can hold.
+BUFFER_PER_WORKER: Final = PREFETCH * MOST_EVENTS
 
 # Before the standard library joins processes that are still there at exit, for
 # which it would wait for ever (multiprocessing.util runs higher numbers first).
@@ -55,7 +63,13 @@ class PoolProcessor:
         initializer: Called in each worker before the handlers are loaded (with
             `workers=0`, once in this process, before the first event).
         initargs: Its arguments.
-        ordering: `"cascade"`: as described above.
+        ordering: `"cascade"`: as described above. `"unordered"`: a follow-up is
+            independent from the moment it is returned, for fan-out. A value given to
+            `StopProcessing`, and an error, still end the cascade: what has not been
+            sent is dropped.
+        key: Called with each root event: those with equal keys are processed one
+            after another, in the order in which they were handed in. A failed one
+            does not stop the next.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -69,21 +83,22 @@ class PoolProcessor:
         mp_context: BaseContext | str | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
-        ordering: Literal["cascade"] = "cascade",
+        ordering: Ordering = "cascade",
+        key: Key | None = None,
     ) -> None:
         self._size = _worker_count(workers)
         self._context = _context(mp_context)
-        if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer is a callable or None, not {initializer!r}")
-        if ordering != "cascade":
-            raise ValueError(f"ordering is 'cascade', not {ordering!r}")
+        _check_callable("initializer", initializer)
+        _check_callable("key", key)
+        self._unordered = _is_unordered(ordering)
+        self._key = key
         self._initializer = initializer
         self._initargs = tuple(initargs)
         self._processor = Processor()
         self._steps: list[Register | LoadFrom] = []
         self._lock = threading.RLock()  # guards what follows
         self._engine: Engine | None = None
-        self._futures: _Futures | None = None
+        self._futures: Futures | None = None
         self._finalizer: util.Finalize | None = None
         self._closed = False
         self._is_initialized = False
@@ -163,13 +178,20 @@ class PoolProcessor:
         return self.process_many([ev])[0]
 
     def process_many(
-        self, events: Iterable[Event], *, return_exceptions: bool = False
+        self,
+        events: Iterable[Event],
+        *,
+        return_exceptions: bool = False,
+        ordering: Ordering | None = None,
+        key: Key | None = None,
     ) -> list[Any]:
         """Process events, in parallel, each with its follow-ups.
 
         Args:
             events: Read as far ahead as the workers need, in the calling thread.
             return_exceptions: Put what failed into the list, in its place.
+            ordering: Instead of the pool's.
+            key: Instead of the pool's.
 
         Returns:
             The value of each event, in the order of the events.
@@ -182,14 +204,15 @@ class PoolProcessor:
                 flight. Also whatever reading `events` raised, once what was read
                 has been processed.
         """
-        with self._lock:
-            self._check_usable()
+        unordered, key = self._choose(ordering, key)
         if self._size == 0:
-            return list(self._serially(events, return_exceptions=return_exceptions))
-        gathered = _Gathered()
+            return self._process_here(events, return_exceptions=return_exceptions)
+        iterator = iter(events)
+        gathered = Gathered()
         engine = self._running_engine()
-        run = engine.open(gathered, until_error=not return_exceptions)
-        feeder = _Feeder(engine, run, iter(events), self._processor.registry, gathered)
+        run = engine.open(gathered, until_error=not return_exceptions, unordered=unordered)
+        registry = self._processor.registry
+        feeder = Feeder(engine, run, gathered, iterator, registry=registry, key=key)
         try:
             while True:
                 turns = engine.turns
@@ -203,6 +226,101 @@ class PoolProcessor:
         if run.error is not None:
             raise run.error
         return gathered.values(feeder, return_exceptions=return_exceptions)
+
+    def stream(
+        self,
+        events: Iterable[Event],
+        *,
+        ordered: bool = True,
+        buffersize: int | None = None,
+        return_events: bool = False,
+        ordering: Ordering | None = None,
+        key: Key | None = None,
+    ) -> Generator[Outcome, None, None]:
+        """Process events lazily, and yield an outcome for each.
+
+        A failed event is an outcome with an `error`, and does not end the stream.
+        Closing the generator drops what has not been sent to a worker; what is in
+        flight ends in the background of the next call, and the pool stays usable.
+
+        Args:
+            events: Any iterable, also an endless one; read in the thread that iterates.
+            ordered: Yield in input order; otherwise as they finish.
+            buffersize: How many events are read at the most that have not been yielded
+                as outcomes. By default `BUFFER_PER_WORKER` for each worker.
+            return_events: Bring each root event back as the handlers left it.
+            ordering: Instead of the pool's.
+            key: Instead of the pool's.
+
+        Yields:
+            An `Outcome` for each event.
+
+        Raises:
+            PoolError: The pool is closed, broken or forked.
+            TypeError: An argument of the wrong type.
+            ValueError: `buffersize` is not positive.
+            Exception: Whatever reading `events` raised, after the outcomes of all that
+                was read.
+        """
+        unordered, key = self._choose(ordering, key)
+        if buffersize is None:
+            buffersize = BUFFER_PER_WORKER * max(1, self._size)
+        if isinstance(buffersize, bool) or not isinstance(buffersize, int):
+            raise TypeError(f"buffersize is a number of events or None, not {buffersize!r}")
+        if buffersize < 1:
+            raise ValueError(f"buffersize must be positive, and is {buffersize}")
+        iterator = iter(events)
+        if self._size == 0:
+            return self._stream_here(iterator, return_events=return_events)
+        streamed = Streamed(ordered=ordered)
+
+        def open_run(engine: Engine) -> Feeder:
+            run = engine.open(streamed, unordered=unordered, return_events=return_events)
+            registry = self._processor.registry
+            return Feeder(engine, run, streamed, iterator, registry=registry, key=key)
+
+        return self._stream(streamed, buffersize, open_run)
+
+    def _stream(
+        self, streamed: Streamed, buffersize: int, open_run: Callable[[Engine], Feeder]
+    ) -> Generator[Outcome, None, None]:
+        engine = self._running_engine()
+        feeder = open_run(engine)
+        run = feeder.run
+        try:
+            while True:
+                outcome = streamed.take()
+                if outcome is not None:
+                    yield outcome
+                    continue
+                turns = engine.turns
+                may_block = feeder.feed(buffersize - streamed.outstanding)
+                if streamed.has_next:
+                    continue
+                if run.is_finished:
+                    break
+                engine.wait_turn(turns, may_block=may_block)
+        finally:
+            engine.close_run(run, drop=True)
+        if run.error is not None:
+            raise run.error
+        if feeder.error is not None:
+            raise feeder.error
+
+    def _stream_here(
+        self, events: Iterator[Event], *, return_events: bool
+    ) -> Generator[Outcome, None, None]:
+        self._initialize_here()
+        for index, ev in enumerate(events):
+            yield run_cascade(self._processor, ev, index, return_events=return_events)
+
+    def _choose(self, ordering: Ordering | None, key: Key | None) -> tuple[bool, Key | None]:
+        """What a call says about order, or else the pool."""
+        with self._lock:
+            self._check_usable()
+        _check_callable("key", key)
+        unordered = self._unordered if ordering is None else _is_unordered(ordering)
+        return unordered, self._key if key is None else key
 
     def submit(self, ev: Event) -> Future[Any]:
         """Process an event in the background.
@@ -222,19 +340,23 @@ class PoolProcessor:
         with self._lock:
             engine = self._running_engine()
             if self._futures is None:
-                self._futures = _Futures(engine)
-            return self._futures.submit(ev, self._processor.registry)
+                registry = self._processor.registry
+                self._futures = Futures(engine, registry, self._key, unordered=self._unordered)
+            return self._futures.submit(ev)
 
-    def _serially(self, events: Iterable[Event], *, return_exceptions: bool) -> Iterator[Any]:
+    def _process_here(self, events: Iterable[Event], *, return_exceptions: bool) -> list[Any]:
         self._initialize_here()
+        values = []
         for ev in events:
             try:
-                value = self._processor.process(ev)
-            except Exception as error:
+                values.append(self._processor.process(ev))
+            except KeyboardInterrupt:
+                raise  # somebody at the keyboard, as far as can be told in one process
+            except BaseException as error:
                 if not return_exceptions:
                     raise
-                value = error
-            yield value
+                values.append(error)
+        return values
 
     def _submit_here(self, ev: Event) -> Future[Any]:
         future: Future[Any] = Future()
@@ -242,7 +364,9 @@ class PoolProcessor:
         try:
             self._initialize_here()
             value = self._processor.process(ev)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             future.set_exception(error)
         else:
             future.set_result(value)
@@ -311,6 +435,7 @@ class PoolProcessor:
         self._check_usable()
         if self._engine is None:
             return
+        self._engine.refresh()
         futures = self._futures.outstanding if self._futures is not None else 0
         runs = self._engine.open_runs - (self._futures is not None)
         if futures or runs:
@@ -357,6 +482,17 @@ def _stop(engine: Engine | None, *, kill: bool) -> None:
         engine.stop(kill=kill)
 
 
+def _is_unordered(ordering: str) -> bool:
+    if ordering not in ("cascade", "unordered"):
+        raise ValueError(f"ordering is 'cascade' or 'unordered', not {ordering!r}")
+    return ordering == "unordered"
+
+
+def _check_callable(what: str, value: object) -> None:
+    if value is not None and not callable(value):
+        raise TypeError(f"{what} is a callable or None, not {value!r}")
+
+
 def _worker_count(workers: int | None) -> int:
     if workers is None:
         return usable_cpus()
@@ -378,231 +514,3 @@ def _context(mp_context: BaseContext | str | None) -> BaseContext:
             f" not {mp_context!r}"
         )
     return mp_context
-
-
-def plan_root(registry: Registry, ev: Any) -> Plan:
-    """Match a root event.
-
-    Raises:
-        Exception: What `Processor.process` would raise before the first handler.
-    """
-    check_event(ev)
-    return registry.match(ev)
-
-
-class _Feeder:
-    """Reads an application's events, as many as the run has demand for, and hands them in."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        run: Run,
-        events: Iterator[Event],
-        registry: Registry,
-        gathered: _Gathered,
-    ) -> None:
-        self._engine = engine
-        self._run = run
-        self._events = events
-        self._registry = registry
-        self._gathered = gathered
-        self._first = 0  # the index of the first event in the block
-        self._block: list[Event] = []
-        self._plans: list[Plan] = []
-        self.read = 0
-        self.is_exhausted = False
-        self.error: Exception | None = None  # what reading raised
-
-    def feed(self, *, until_error: bool) -> bool:
-        """Read what there is demand for; at the end of the events, close the run.
-
-        Returns:
-            Whether that is all until the workers are further. False if much of what
-            was read concerned no handler: there is demand left.
-        """
-        if self.is_exhausted:
-            return True
-        demand = self._engine.demand(self._run)
-        accepted = 0
-        # at most so many are read, or an endless input that nobody wants would keep
-        # the workers' results waiting
-        for _ in range(demand):
-            if until_error and self._gathered.has_failed:
-                break
-            ev = self._next()
-            if self.is_exhausted:
-                break
-            accepted += self._take(ev)
-        self._hand_in()
-        if until_error and self._gathered.has_failed:
-            self.is_exhausted = True
-        if self.is_exhausted:
-            self._engine.close_run(self._run)
-        return self.is_exhausted or accepted == demand
-
-    def _take(self, ev: Any) -> bool:
-        """Take in one event; say whether it needs a worker."""
-        index = self.read
-        self.read += 1
-        try:
-            plan = plan_root(self._registry, ev)
-        except Exception as error:
-            self._gathered.ended(index, Ending(error=error))
-            return False
-        if not plan.indices:
-            return False
-        if self._block and self._first + len(self._block) != index:
-            self._hand_in()
-        if not self._block:
-            self._first = index
-        self._block.append(ev)
-        self._plans.append(plan)
-        return True
-
-    def _hand_in(self) -> None:
-        if self._block:
-            self._engine.accept(self._run, self._first, self._block, self._plans)
-            self._block, self._plans = [], []
-
-    def _next(self) -> Any:
-        try:
-            return next(self._events)
-        except StopIteration:
-            self.is_exhausted = True
-        except Exception as error:
-            self.error = error
-            self.is_exhausted = True
-        return None
-
-
-class _Gathered:
-    """The endings of a `process_many`: those that are not simply None."""
-
-    def __init__(self) -> None:
-        self._endings: dict[int, Ending] = {}
-        self.has_failed = False
-
-    def begins(self, root: int) -> bool:  # noqa: ARG002 - the protocol's signature
-        return True
-
-    def ended(self, root: int, ending: Ending) -> None:
-        if ending.error is not None:
-            self.has_failed = True
-        if ending.error is not None or ending.stopped:
-            self._endings[root] = ending
-
-    def settled(self, first: int, roots: int) -> None:
-        pass
-
-    def dropped(self, first: int, roots: int) -> None:
-        pass
-
-    def broken(self, error: PoolError) -> None:
-        pass
-
-    def values(self, feeder: _Feeder, *, return_exceptions: bool) -> list[Any]:
-        """The list that `process_many` returns, or its error."""
-        if not return_exceptions:
-            failed = [root for root, ending in self._endings.items() if ending.error is not None]
-            if failed:
-                error = self._endings[min(failed)].error
-                if error is not None:
-                    raise error
-        if feeder.error is not None:
-            raise feeder.error
-        values: list[Any] = [None] * feeder.read
-        for root, ending in self._endings.items():
-            values[root] = ending.value if ending.error is None else ending.error
-        return values
-
-
-class _Futures:
-    """The run of all submitted events, and the thread that drives for them.
-
-    The thread is there while futures are outstanding; it holds on to the engine
-    and not to the pool, which can be collected in the meantime.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._run = engine.open(self, until_error=False, can_cancel=True)
-        self._futures: dict[int, Future[Any]] = {}
-        self._indices = itertools.count()
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
-
-    @property
-    def outstanding(self) -> int:
-        """How many futures are not done."""
-        return len(self._futures)
-
-    def submit(self, ev: Event, registry: Registry) -> Future[Any]:
-        """See `PoolProcessor.submit`."""
-        future: Future[Any] = Future()
-        try:
-            plan = plan_root(registry, ev)
-        except Exception as error:
-            future.set_running_or_notify_cancel()
-            future.set_exception(error)
-            return future
-        if not plan.indices:
-            future.set_running_or_notify_cancel()
-            future.set_result(None)
-            return future
-        with self._changed:
-            index = next(self._indices)
-            self._futures[index] = future
-            self._engine.accept(self._run, index, [ev], [plan])
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._drive, name="evproc_pool futures", daemon=True
-                )
-                self._thread.start()
-        return future
-
-    def _drive(self) -> None:
-        while True:
-            turns = self._engine.turns
-            with self._changed:
-                if not self._futures:
-                    self._thread = None
-                    self._changed.notify_all()
-                    return
-            self._engine.wait_turn(turns)
-
-    def drain(self) -> None:
-        """Wait until no future is outstanding."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._thread is None)
-
-    # --- as a sink ---
-
-    def begins(self, root: int) -> bool:
-        return self._futures[root].set_running_or_notify_cancel()
-
-    def ended(self, root: int, ending: Ending) -> None:
-        future = self._take(root)
-        if future.cancelled():
-            return
-        if ending.error is not None:
-            future.set_exception(ending.error)
-        else:
-            future.set_result(ending.value)
-
-    def settled(self, first: int, roots: int) -> None:
-        for root in range(first, first + roots):
-            self._take(root).set_result(None)
-
-    def dropped(self, first: int, roots: int) -> None:
-        for root in range(first, first + roots):
-            self._take(root).cancel()
-
-    def broken(self, error: PoolError) -> None:
-        for root in list(self._futures):
-            future = self._take(root)
-            if not future.done():
-                future.set_exception(error)
-
-    def _take(self, root: int) -> Future[Any]:
-        with self._changed:
-            return self._futures.pop(root)

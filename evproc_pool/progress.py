@@ -1,9 +1,18 @@
-"""Where a worker is, in a few words of shared memory.
+"""Where a worker is, in a few words of shared memory; and how its work is taken back.
 
 The worker writes which batch, which event of it and which handler it is at; the
-coordinator reads it when the worker is dead. A write is a store of a machine
-word, tens of nanoseconds, no system call. The memory has no name: it is an
-unlinked file that only the two processes hold.
+coordinator reads it when the worker is dead, or slow. A write is a store of a
+machine word, tens of nanoseconds, no system call. The memory has no name: it is
+an unlinked file that only the two processes hold.
+
+In the other direction, the coordinator can take back what a worker holds behind a
+slow event (`ProgressWords.take_back`). The worker looks for that only behind an
+event that took `SLOW_SECONDS`, so that quick ones pay nothing for it. Why the two
+cannot misunderstand each other: the coordinator has seen the same event running at
+two times further apart than that, with the words written before the second look.
+So the event was slow, and ended after they were written; the worker looks, and
+finds them. If at the second look the worker has moved on, nothing is taken, and
+the worker itself tells whether it has left something out.
 """
 
 from __future__ import annotations
@@ -17,24 +26,41 @@ from multiprocessing import reduction
 from typing import Any, Final, NamedTuple
 
 # the words
-BATCH: Final = 0
-POSITION: Final = 1
-HANDLER: Final = 2
-_WORDS: Final = 3
+BATCH: Final = 0  # which batch, from 1
+PLACE: Final = 1  # position << HANDLER_BITS | index of the handler + 1, or one of the below
+UNSENT: Final = 2  # the first position with a result that was not sent, or NONE
+TAKEN: Final = 3  # batch << 32 | position from which on that batch is taken back
+TAKEN_TO: Final = 4  # batches up to this one that have not begun are taken back as well
+_WORDS: Final = 5
 _BYTES: Final = 8 * _WORDS
 
-#: `POSITION` between events, `HANDLER` between handlers.
-IDLE: Final = -1
-#: `POSITION` while the events of a batch are being unpickled together.
+#: An event that took so long is slow: what it left behind is sent at once, and behind
+#: it the worker looks whether its other events were taken back.
+SLOW_SECONDS: Final = 0.001
+
+#: Bits of `PLACE` that hold the handler; 0 in them is "between handlers".
+HANDLER_BITS: Final = 20
+
+#: `PLACE` between batches; no position in `UNSENT`.
+NONE: Final = -1
+#: `PLACE` while the events of a batch are being unpickled together.
 UNPICKLING: Final = -2
 
 
 class Progress(NamedTuple):
-    """What was last written."""
+    """What was last written.
+
+    Attributes:
+        batch: Which batch, from 1.
+        position: The event in it, or NONE or UNPICKLING.
+        handler: The handler's index in the registry, or None.
+        unsent: The first position whose result has not been sent, or None.
+    """
 
     batch: int
     position: int
-    handler: int
+    handler: int | None
+    unsent: int | None
 
 
 class ProgressWords:
@@ -48,7 +74,7 @@ class ProgressWords:
 
     @classmethod
     def create(cls) -> ProgressWords:
-        """Make them: no batch yet, idle."""
+        """Make them: no batch yet."""
         if hasattr(os, "memfd_create"):
             fd = os.memfd_create("evproc_pool", os.MFD_CLOEXEC)
         else:
@@ -56,12 +82,36 @@ class ProgressWords:
                 fd = os.dup(file.fileno())
         os.truncate(fd, _BYTES)
         made = cls(fd)
-        made.words[POSITION] = made.words[HANDLER] = IDLE
+        made.words[PLACE] = made.words[UNSENT] = NONE
         return made
 
     def read(self) -> Progress:
         """What the worker wrote last; torn while it is alive."""
-        return Progress(*self.words)
+        batch, place, unsent, *_ = self.words
+        if place < 0:
+            return Progress(batch, place, None, None)
+        handler = place & ((1 << HANDLER_BITS) - 1)
+        return Progress(
+            batch,
+            place >> HANDLER_BITS,
+            handler - 1 if handler else None,
+            unsent if unsent >= 0 else None,
+        )
+
+    def take_back(self, seen: Progress, newest: int) -> bool:
+        """Take back everything behind the event that a worker is at.
+
+        Args:
+            seen: Where the worker was at least twice `SLOW_SECONDS` ago.
+            newest: The number of the last batch that it was sent.
+
+        Returns:
+            Whether it will run nothing behind that event. If not, it has moved on.
+        """
+        self.words[TAKEN] = taken_from(seen.batch, seen.position + 1)
+        self.words[TAKEN_TO] = newest
+        now = self.read()
+        return (now.batch, now.position) == (seen.batch, seen.position)
 
     def close(self) -> None:
         """Let go of the memory."""
@@ -73,6 +123,11 @@ class ProgressWords:
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return _rebuild, (reduction.DupFd(self._fd),)
+
+
+def taken_from(batch: int, position: int) -> int:
+    """What `TAKEN` has if a batch is taken back from a position on."""
+    return batch << 32 | position
 
 
 def _rebuild(duplicate: Any) -> ProgressWords:

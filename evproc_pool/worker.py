@@ -4,13 +4,16 @@
    decides what it means.
 2. Take the recipe from the first frame, follow it, answer with the fingerprint
    of the registry that came of it (or with why it failed).
-3. For each batch: unpickle the events, run the plan of each, and send what they
-   left behind. Before each event and handler the place is published in shared
-   memory, for the case that the process dies there.
+3. For each batch: unpack the events, run the plan of each, and send what they
+   left behind. Before each handler the place is published in shared memory, for
+   the case that the process dies there.
 4. End when told to, or when the coordinator is gone.
 
-A frame is sent when the batch is over, and before that whenever `FLUSH_SECONDS`
-of work have come together: what took long is not lost with the process.
+What an event left behind is sent when the batch is over, or at once if the event
+took `SLOW_SECONDS`: what took long is not lost with the process. An event that
+left nothing behind needs no sending: that the published place is further says
+that it is over. A batch that turns out to be much longer than it was meant to be
+is given up after an event, and the rest of it goes back.
 """
 
 from __future__ import annotations
@@ -18,22 +21,27 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import count
 from time import perf_counter
 from typing import Any, Final
 
-from evproc import Event, Processor
+from evproc import Event, Processor, StopProcessing
 from evproc.event import describe_event
 from evproc.exc import _unset
-from evproc.processor import run_handlers
+from evproc.processor import annotate_error, collect_follow_ups
 from evproc.registry import Handler
 from evproc_pool import progress, wire
 from evproc_pool.channel import BlockingChannel, Frame
+from evproc_pool.estimates import TARGET_SECONDS
 from evproc_pool.recipe import Recipe, fingerprint
+from evproc_pool.scheduler import PREFETCH
 
-#: Work that may be lost with the process, in seconds.
-FLUSH_SECONDS: Final = 0.001
+#: A batch that takes so long is longer than it was meant to be: what is left of it
+#: goes back, since another worker may be idle.
+OVERDUE_SECONDS: Final = 2 * TARGET_SECONDS
 
 
 def main(
@@ -71,7 +79,7 @@ def _start(channel: BlockingChannel, words: progress.ProgressWords | None) -> Wo
         channel.send(wire.NOT_READY, wire.dumps(wire.encode_error(error, None)))
         return None
     channel.send(wire.READY, answer)
-    return Worker(channel, processor, words.words if words is not None else [0, 0, 0])
+    return Worker(channel, processor, words.words if words is not None else [0] * 5)
 
 
 class Worker:
@@ -89,9 +97,12 @@ class Worker:
         self._channel = channel
         self._processor = processor
         self._words: Any = words
-        self._plans: dict[int, tuple[Handler, ...]] = {}
+        # what to call for each plan, with what to publish before
+        self._plans: dict[int, tuple[tuple[int, Handler], ...]] = {}
         self._batches = 0
         self._waiting: deque[Frame] = deque()
+        self._packer = wire.EventPacker()
+        self._outbox = _Outbox(channel, self._packer, self._words)
 
     def run(self) -> None:
         """Serve until told to end.
@@ -104,83 +115,164 @@ class Worker:
             frame = self._waiting.popleft() if self._waiting else self._channel.receive()
             if frame.tag == wire.QUIT:
                 return
+            if frame.tag == wire.REPACK:
+                self._outbox.repack(wire.loads(frame.payload))
+                continue
             self._words[progress.BATCH] = self._batches = self._batches + 1
-            self._words[progress.POSITION] = progress.UNPICKLING
-            batch = self._read(frame)
-            # the events are there now: do not hold them twice
-            del frame
+            if self._batches <= self._words[progress.TAKEN_TO]:
+                self._channel.send(wire.SKIPPED, wire.dumps(self._batches))
+                continue
+            self._words[progress.PLACE] = progress.UNPICKLING
+            batch = wire.BatchFrame(*wire.loads(frame.payload))
+            del frame  # the events are there in a moment: do not hold them twice
+            events, one_by_one = self._unpack(batch.events)
             for number, indices in batch.new_plans:
-                self._plans[number] = self._processor.registry.plan(indices).handlers
-            self._run_batch(batch)
-            self._words[progress.POSITION] = progress.IDLE
+                plan = self._processor.registry.plan(indices)
+                self._plans[number] = tuple([(each.index + 1, each) for each in plan.handlers])
+            self._run_batch(batch, events, one_by_one=one_by_one)
+            self._words[progress.PLACE] = progress.NONE
 
-    def _read(self, frame: Frame) -> wire.BatchFrame:
+    def _unpack(self, packed: wire.PackedEvents) -> tuple[Iterable[Any], bool]:
+        """The events, or a pickle of each; and which of these it is."""
+        if packed.one_by_one:
+            return packed.data, True
         try:
-            return wire.BatchFrame(*wire.loads(frame.payload))
+            return wire.unpack(packed), False
         except Exception:
             self._channel.send(wire.UNREADABLE, b"")
-        # It comes again with the events pickled one by one. Batches that were sent
-        # before the coordinator knew have to wait, since results come in order.
+        # They come again, packed one by one. Batches that were sent before the
+        # coordinator knew have to wait, since results come in order.
         while True:
             frame = self._channel.receive()
-            if frame.tag == wire.RESENT:
-                break
+            if frame.tag == wire.REPACKED:
+                return wire.loads(frame.payload), True
             self._waiting.append(frame)
-        return wire.BatchFrame(*wire.loads(frame.payload))
 
-    def _run_batch(self, batch: wire.BatchFrame) -> None:
-        outbox = _Outbox(self._channel)
-        skip_to = 0
-        chains = dict(batch.chains)
-        chain_end = 0
-        size = len(batch.plans)
+    def _run_batch(
+        self, batch: wire.BatchFrame, events: Iterable[Any], *, one_by_one: bool
+    ) -> None:
+        plans = self._plans
+        if isinstance(batch.plans, int):
+            calls = [plans[batch.plans]] * batch.size
+        else:
+            # what could not be packed has failed already: there is nothing to call
+            calls = [() if each == wire.OMITTED else plans[each] for each in batch.plans]
+        now = perf_counter()
+        job = _Job(batch, calls, now + OVERDUE_SECONDS)
+        self._outbox.begin(batch.plans, now)
+        if one_by_one:
+            self._run_one_by_one(job, events)
+        else:
+            self._run(job, 0, events, calls)
+
+    def _run_one_by_one(self, job: _Job, pickles: Iterable[bytes]) -> None:
+        calls = job.calls
+        for position, pickled in enumerate(pickles):
+            self._words[progress.PLACE] = position << progress.HANDLER_BITS
+            events: list[Any] = [None]
+            if calls[position]:
+                try:
+                    events = [_load_event(pickled)]
+                except Exception as error:
+                    self._outbox.fail(position, error, None)
+                    job.end_chain(position)
+                    calls[position] = ()
+            if not self._run(job, position, events, calls[position : position + 1]):
+                return
+
+    def _run(  # noqa: C901, PLR0912 - the hot loop, see below
+        self, job: _Job, first: int, events: Iterable[Any], calls: list[_Calls]
+    ) -> bool:
+        """Run the events from a position of the batch on; say whether to go on behind them.
+
+        The loop over handlers is that of `evproc.processor.run_handlers`, with the
+        place published; it is written out, since at a microsecond an event a call
+        more is felt.
+        """
+        words, proc, outbox = self._words, self._processor, self._outbox
+        places = count(first << progress.HANDLER_BITS, 1 << progress.HANDLER_BITS)
+        ended, unsent, returns = outbox.ends.append, outbox.unsent, job.returns
+        overdue = job.overdue
         then = perf_counter()
-        for position, number in enumerate(batch.plans):
-            chain_end = chains.get(position, chain_end)
-            if position >= skip_to and number != wire.OMITTED:
-                self._words[progress.POSITION] = position
-                if self._run_event(batch, position, outbox):
-                    skip_to = chain_end
-                now = perf_counter()
-                outbox.took(number, now - then)
-                then = now
-            elif number == wire.OMITTED:
-                # what cannot be encoded has failed: its cascade goes no further
-                skip_to = max(skip_to, chain_end)
-            if position + 1 == size or outbox.seconds > FLUSH_SECONDS:
-                outbox.send(position + 1)
+        place = 0
+        for place, ev, to_call in zip(places, events, calls):  # noqa: B905 - `places` is endless
+            follow_ups: list[Event] | None = None
+            handler: Handler | None = None
+            try:
+                for code, handler in to_call:
+                    words[progress.PLACE] = place | code
+                    returned = handler.func(proc, ev)
+                    if returned is not None:
+                        if follow_ups is None:
+                            follow_ups = []
+                        collect_follow_ups(returned, handler, ev, follow_ups)
+            except StopProcessing as stop:
+                if stop.retval is not _unset:
+                    follow_ups = None
+                    position = place >> progress.HANDLER_BITS
+                    outbox.stop(position, ev, stop.retval)
+                    job.end_chain(position)
+            except BaseException as error:
+                follow_ups = None
+                position = place >> progress.HANDLER_BITS
+                if handler is not None:
+                    annotate_error(error, handler, ev)
+                outbox.fail(position, error, handler.name if handler is not None else None)
+                job.end_chain(position)
+            if follow_ups:
+                outbox.follow(place >> progress.HANDLER_BITS, ev, follow_ups)
+            if returns and to_call:
+                outbox.give_back(place >> progress.HANDLER_BITS, ev, returns)
+            now = perf_counter()
+            ended(now)
+            if now - then >= progress.SLOW_SECONDS or now > overdue:
+                done = (place >> progress.HANDLER_BITS) + 1
+                if done < job.size:
+                    is_taken = words[progress.TAKEN] == progress.taken_from(self._batches, done)
+                    if is_taken or now > overdue:
+                        outbox.send(done, gave_back=True)
+                        return False
+                    if unsent:
+                        outbox.send(done)
+            then = now
+        if (place >> progress.HANDLER_BITS) + 1 == job.size:
+            outbox.send(job.size)
+        return True
 
-    def _run_event(self, batch: wire.BatchFrame, position: int, outbox: _Outbox) -> bool:
-        """Run one event; say whether its cascade ended with it."""
-        follow_ups: list[Event] = []
-        ev = batch.events[position]
-        published = _Published(self._words, self._plans[batch.plans[position]])
-        try:
-            if batch.isolated:
-                ev = _load_event(ev)
-            retval = run_handlers(self._processor, ev, iter(published), follow_ups)
-        except BaseException as error:
-            outbox.errors.append((position, wire.encode_error(error, published.current)))
-            return True
-        finally:
-            self._words[progress.HANDLER] = progress.IDLE
-        stopped = retval is not _unset
-        if not stopped and not follow_ups:
-            return False
-        # what StopProcessing(value) drops need not travel
-        content = ([], True, retval) if stopped else (follow_ups, False, None)
-        try:
-            outbox.returns.append((position, wire.dumps(content)))
-        except Exception as error:
-            what = "the value given to StopProcessing" if stopped else "what a handler returned"
-            failure = wire.cannot_pickle(
-                f"{what} for event {describe_event(ev)}",
-                content[2] if stopped else content[0],
-                error,
-            )
-            outbox.errors.append((position, wire.encode_error(failure, None)))
-            return True
-        return stopped
+
+#: What to call for an event: what to publish, and the handler.
+_Calls = tuple[tuple[int, Handler], ...]
+
+
+class _Job:
+    """A batch that is being run.
+
+    Attributes:
+        size: How many events.
+        calls: What to call for each; emptied for those that are not to run any more.
+        returns: Positions of events that are to come back.
+        overdue: When it takes longer than it was meant to.
+    """
+
+    __slots__ = ("_chain_ends", "calls", "overdue", "returns", "size")
+
+    def __init__(self, batch: wire.BatchFrame, calls: list[_Calls], overdue: float) -> None:
+        self.size = batch.size
+        self.calls = calls
+        self.returns = frozenset(batch.return_events)
+        self.overdue = overdue
+        self._chain_ends = {
+            position: stop for start, stop in batch.chains for position in range(start, stop)
+        }
+        for position, to_call in enumerate(calls) if batch.chains else ():
+            if not to_call:
+                self.end_chain(position)
+
+    def end_chain(self, position: int) -> None:
+        """The cascade of an event has ended: what follows it in its chain does not run."""
+        stop = self._chain_ends.get(position)
+        if stop is not None:
+            self.calls[position + 1 : stop] = [()] * (stop - position - 1)
 
 
 def _load_event(pickled: bytes) -> Event:
@@ -191,49 +283,150 @@ def _load_event(pickled: bytes) -> Event:
     return event
 
 
-class _Published:
-    """The handlers of a plan, each published as it begins.
-
-    A class, so that after an exception `current` tells which one raised it.
-    """
-
-    __slots__ = ("_handlers", "_words", "current")
-
-    def __init__(self, words: Any, handlers: tuple[Handler, ...]) -> None:
-        self._words = words
-        self._handlers = handlers
-        self.current: str | None = None
-
-    def __iter__(self) -> Iterator[Handler]:
-        words = self._words
-        for handler in self._handlers:
-            words[progress.HANDLER] = handler.index
-            self.current = handler.name
-            yield handler
-
-
 class _Outbox:
-    """What has been done and not been sent."""
+    """What has been done in a batch and not been sent."""
 
-    def __init__(self, channel: BlockingChannel) -> None:
+    def __init__(self, channel: BlockingChannel, packer: wire.EventPacker, words: Any) -> None:
         self._channel = channel
+        self._packer = packer
+        self._words = words
+        self._number = 0  # of the last frame with follow-ups
+        # The follow-ups of the last batches, for a coordinator that cannot unpack them.
+        # It sends a batch only when it has read all but PREFETCH - 1 of those before.
+        self._kept: deque[dict[int, tuple[list[Event], list[int], list[Event]]]] = deque(
+            maxlen=PREFETCH + 1
+        )
+        # These two are emptied and never replaced, since the hot loop holds on to them.
+        self.ends = array("d")  # when each event was over
+        self.unsent: list[int] = []  # positions with something to tell
+        self.begin(0, 0.0)
+
+    def begin(self, plans: Sequence[int] | int, now: float) -> None:
+        """Begin a batch."""
+        self._plans = plans
+        self._sent = 0
+        self._begun = now
+        self._kept.append({})
         self._clear()
 
     def _clear(self) -> None:
-        self.returns: list[tuple[int, bytes]] = []
-        self.errors: list[tuple[int, wire.ErrorRecord]] = []
-        self.seconds = 0.0
-        self._timings: dict[int, tuple[int, float]] = {}
+        del self.ends[:]
+        del self.unsent[:]
+        self._givers: list[int] = []
+        self._events: list[Event] = []  # the givers themselves
+        self._counts: list[int] = []
+        self._follow_ups: list[Event] = []
+        self._values: list[tuple[int, wire.PackedValue]] = []
+        self._processed: list[tuple[int, wire.PackedValue]] = []
+        self._errors: list[tuple[int, wire.ErrorRecord]] = []
 
-    def took(self, plan: int, seconds: float) -> None:
-        """Count an event's time."""
-        self.seconds += seconds
-        events, total = self._timings.get(plan, (0, 0.0))
-        self._timings[plan] = events + 1, total + seconds
+    def _has(self, position: int) -> None:
+        if not self.unsent:
+            self._words[progress.UNSENT] = position
+        self.unsent.append(position)
 
-    def send(self, done: int) -> None:
+    def follow(self, position: int, ev: Event, follow_ups: list[Event]) -> None:
+        """An event returned these."""
+        self._has(position)
+        self._givers.append(position)
+        self._events.append(ev)
+        self._counts.append(len(follow_ups))
+        self._follow_ups += follow_ups
+
+    def stop(self, position: int, ev: Event, value: object) -> None:
+        """An event ended its cascade with this value."""
+        try:
+            packed = wire.pack_value(value)
+        except Exception as error:
+            what = f"the value given to StopProcessing for event {describe_event(ev)}"
+            self.fail(position, wire.cannot_pickle(what, value, error), None)
+        else:
+            self._has(position)
+            self._values.append((position, packed))
+
+    def give_back(self, position: int, ev: Event, wanted: frozenset[int]) -> None:
+        """If it is wanted, an event comes back as it is now; not one that failed."""
+        if position not in wanted or (self._errors and self._errors[-1][0] == position):
+            return
+        self._has(position)
+        try:
+            self._processed.append((position, wire.pack_value(ev)))
+        except Exception as error:
+            failure = wire.cannot_pickle(f"event {describe_event(ev)}, processed,", ev, error)
+            self.fail(position, failure, None)
+
+    def fail(self, position: int, error: BaseException, handler: str | None) -> None:
+        """An event failed."""
+        self._has(position)
+        self._errors.append((position, wire.encode_error(error, handler)))
+
+    def send(self, done: int, *, gave_back: bool = False) -> None:
         """Send it, and say how many events of the batch are over."""
-        timings = [(plan, events, total) for plan, (events, total) in self._timings.items()]
-        frame = wire.ProgressFrame(done, self.returns, self.errors, timings)
+        packed = wire.NO_EVENTS
+        if self._follow_ups:
+            self._number += 1
+            try:
+                packed = self._packer.pack(self._follow_ups)
+            except Exception:
+                blobs = _one_by_one(self._events, self._counts, self._follow_ups)
+                packed = wire.PackedEvents(True, blobs)
+            self._kept[-1][self._number] = (self._events, self._counts, self._follow_ups)
+        frame = wire.ProgressFrame(
+            self._number,
+            done,
+            self._begun,
+            self.ends.tobytes(),
+            self._timings(),
+            gave_back,
+            self._givers,
+            self._counts,
+            packed,
+            self._values,
+            self._processed,
+            self._errors,
+        )
+        self._sent = done
+        self._begun = self.ends[-1]
         self._channel.send(wire.PROGRESS, wire.dumps(tuple(frame)))
+        self._words[progress.UNSENT] = progress.NONE
         self._clear()
+
+    def _timings(self) -> list[tuple[int, int, float]]:
+        """Plan number, events, and their seconds."""
+        plans = self._plans
+        if isinstance(plans, int):
+            return [(plans, len(self.ends), self.ends[-1] - self._begun)]
+        totals: dict[int, tuple[int, float]] = {}
+        then = self._begun
+        numbers = plans[self._sent : self._sent + len(self.ends)]
+        for number, now in zip(numbers, self.ends, strict=True):
+            if number != wire.OMITTED:
+                events, total = totals.get(number, (0, 0.0))
+                totals[number] = events + 1, total + now - then
+            then = now
+        return [(number, events, total) for number, (events, total) in totals.items()]
+
+    def repack(self, number: int) -> None:
+        """Answer a coordinator that could not unpack the follow-ups of a frame."""
+        for batch in self._kept:
+            if number in batch:
+                blobs = _one_by_one(*batch[number])
+                self._channel.send(wire.FOLLOW_UPS, wire.dumps((number, blobs)))
+
+
+def _one_by_one(
+    givers: Sequence[Event], counts: Sequence[int], follow_ups: Sequence[Event]
+) -> list[Any]:
+    """For each event that gave follow-ups their pickle, or why there is none."""
+    blobs: list[Any] = []
+    begin = 0
+    for giver, number in zip(givers, counts, strict=True):
+        events = follow_ups[begin : begin + number]
+        begin += number
+        try:
+            blobs.append(wire.dumps(events))
+        except Exception as error:
+            what = f"what a handler returned for event {describe_event(giver)}"
+            failure = wire.cannot_pickle(what, events, error)
+            blobs.append(wire.encode_error(failure, None))
+    return blobs

@@ -456,13 +456,11 @@ def test_a_lambda_is_described_with_its_line() -> None:
     assert described.endswith(f"<lambda> at {__file__}:{line}")
 
 
-def test_a_callable_without_any_qualified_name_is_described_by_its_repr() -> None:
+def test_a_callable_without_any_qualified_name_is_described_by_its_class() -> None:
     class Proxy:
         __name__ = "proxy"
 
         __call__ = functools.partial(print)
 
-        def __repr__(self) -> str:
-            return "<a proxy>"
-
-    assert describe_callable(Proxy()) == "<a proxy>"
+    # not by its repr, which may have an address in it
+    assert describe_callable(Proxy()).endswith("<locals>.Proxy object")

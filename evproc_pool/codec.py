@@ -1,0 +1,216 @@
+"""The coordinator's half of `wire`: from the scheduler's batches to frames, and back.
+
+Matches follow-ups as they come, so that the scheduler has events with plans only.
+No process and no channel in it; pickling and filters are code of the user.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from evproc.event import describe_event
+from evproc.registry import Registry
+from evproc_pool import wire
+from evproc_pool.errors import SerializationError
+from evproc_pool.schedule import Batch, PlanLike, Planned, Result, Unplannable
+
+
+class Sent:
+    """A batch on its way.
+
+    Attributes:
+        batch: The scheduler's.
+        number: Which batch it is of those the worker was sent, from 1.
+        failures: By position, what keeps an event from being sent.
+    """
+
+    __slots__ = ("batch", "failures", "number")
+
+    def __init__(self, batch: Batch, number: int) -> None:
+        self.batch = batch
+        self.number = number
+        self.failures: dict[int, BaseException] = {}
+
+
+class Codec:
+    """Encodes batches and decodes progress for the workers of one registry.
+
+    Attributes:
+        one_by_one: Whether to pickle each event for itself from now on.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self.one_by_one = False
+        self._match = registry.match
+        self._packer = wire.EventPacker()
+        self._plan_numbers: dict[tuple[int, ...], int] = {}
+        self._plan_indices: list[tuple[int, ...]] = []
+
+    # --- batches ---
+
+    def encode(self, sent: Sent, known: set[int], *, return_events: bool) -> bytes:
+        """Make the frame of a batch; events that cannot be pickled are noted and left out.
+
+        Args:
+            sent: The batch; its `failures` are left out, and may grow.
+            known: The numbers of the plans that the worker knows; grows.
+            return_events: Whether roots are to come back.
+        """
+        batch = sent.batch
+        parts = batch.parts
+        events = (
+            parts[0].events if len(parts) == 1 else [ev for part in parts for ev in part.events]
+        )
+        packed = None
+        if not self.one_by_one and not sent.failures:
+            # where it fails, packing one by one finds out for which event
+            with contextlib.suppress(Exception):
+                packed = self._packer.pack(events)
+        if packed is None:
+            packed = self.pack_one_by_one(sent)
+        new_plans: list[tuple[int, tuple[int, ...]]] = []
+        frame = wire.BatchFrame(
+            new_plans,
+            self._numbers_of(sent, known, new_plans),
+            batch.size,
+            [(part.start, part.stop) for part in parts if part.is_chain],
+            batch.root_positions if return_events else (),
+            packed,
+        )
+        return wire.dumps(tuple(frame))
+
+    def _numbers_of(
+        self, sent: Sent, known: set[int], new_plans: list[tuple[int, tuple[int, ...]]]
+    ) -> list[int] | int:
+        """The numbers of a batch's plans; those that the worker does not know go to `new_plans`."""
+        numbers: list[int] = []
+        for part in sent.batch.parts:
+            first = part.plans[0]
+            if part.plans.count(first) == len(part.plans):
+                numbers += [self._number_of(first)] * len(part.plans)
+            else:
+                numbers += map(self._number_of, part.plans)
+        used = set(numbers)
+        for number in sorted(used - known):
+            known.add(number)
+            new_plans.append((number, self._plan_indices[number]))
+        if len(used) == 1 and not sent.failures:
+            return numbers[0]
+        for position in sent.failures:
+            numbers[position] = wire.OMITTED
+        return numbers
+
+    def pack_one_by_one(self, sent: Sent) -> wire.PackedEvents:
+        """Pickle each event; those for which that fails become failures of the batch."""
+        events = _events_of(sent.batch)
+        blobs = [b""] * len(events)
+        for position, event in enumerate(events):
+            if position in sent.failures:
+                continue
+            try:
+                blobs[position] = wire.dumps(event)
+            except Exception as error:
+                what = f"event {describe_event(event)}"
+                sent.failures[position] = wire.cannot_pickle(what, event, error)
+        return wire.PackedEvents(True, blobs)
+
+    def _number_of(self, plan: PlanLike) -> int:
+        """The number under which workers know a plan."""
+        number = self._plan_numbers.get(plan.indices)
+        if number is None:
+            number = self._plan_numbers[plan.indices] = len(self._plan_indices)
+            self._plan_indices.append(plan.indices)
+        return number
+
+    # --- progress ---
+
+    def timings(self, frame: wire.ProgressFrame) -> list[tuple[tuple[int, ...], int, float]]:
+        """The timings of a frame by the plans' indices."""
+        return [
+            (self._plan_indices[number], events, seconds)
+            for number, events, seconds in frame.timings
+        ]
+
+    def unpack_follow_ups(
+        self, frame: wire.ProgressFrame
+    ) -> tuple[dict[int, list[Planned]], dict[int, Result]]:
+        """Unpack and plan follow-ups.
+
+        Returns:
+            By the position of the event that gave them, and the positions for which
+            they cannot be unpacked.
+
+        Raises:
+            SerializationError: They were packed together and cannot be unpacked; which
+                of them is at fault shows only when they are packed one by one.
+        """
+        if not frame.givers:
+            return {}, {}
+        if frame.follow_ups.one_by_one:
+            return self._unpack_blobs(frame, frame.follow_ups.data)
+        try:
+            events = wire.unpack(frame.follow_ups)
+        except Exception as error:
+            raise wire.cannot_rebuild("what a handler returned", error) from error
+        return self._planned(frame, events), {}
+
+    def _unpack_blobs(
+        self, frame: wire.ProgressFrame, blobs: Sequence[Any]
+    ) -> tuple[dict[int, list[Planned]], dict[int, Result]]:
+        """Unpack follow-ups that were packed one by one; those that fail are results."""
+        follow_ups: dict[int, list[Planned]] = {}
+        failed: dict[int, Result] = {}
+        for position, blob in zip(frame.givers, blobs, strict=True):
+            if isinstance(blob, wire.ErrorRecord):
+                failed[position] = Result(error=wire.decode_error(blob))
+                continue
+            try:
+                events = wire.loads(blob)
+            except Exception as error:
+                failed[position] = Result(
+                    error=wire.cannot_rebuild("what a handler returned", error)
+                )
+            else:
+                follow_ups[position] = [self._plan(event) for event in events]
+        return follow_ups, failed
+
+    def _planned(
+        self, frame: wire.ProgressFrame, events: Sequence[Any]
+    ) -> dict[int, list[Planned]]:
+        """Plan follow-ups, by the position of the event that gave them."""
+        plan = self._plan
+        if len(frame.givers) == len(events):  # one each, the usual case
+            return {
+                position: [plan(event)]
+                for position, event in zip(frame.givers, events, strict=True)
+            }
+        planned = {}
+        begin = 0
+        for position, count in zip(frame.givers, frame.counts, strict=True):
+            planned[position] = [plan(event) for event in events[begin : begin + count]]
+            begin += count
+        return planned
+
+    def _plan(self, event: Any) -> Planned:
+        try:
+            return event, self._match(event)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            return event, Unplannable(error)
+
+    def value(self, packed: wire.PackedValue) -> Result:
+        """The result of an event that was stopped with a value."""
+        try:
+            return Result(stopped=True, value=wire.unpack_value(packed))
+        except SerializationError as error:
+            return Result(error=error)
+
+
+def _events_of(batch: Batch) -> list[Any]:
+    parts = batch.parts
+    if len(parts) == 1:
+        return parts[0].events
+    return [event for part in parts for event in part.events]

@@ -1,0 +1,427 @@
+"""How events get into a run, and what becomes of its endings.
+
+`Feeder` reads an application's events, no further ahead than is asked for.
+`Gathered` (for `process_many`), `Streamed` (`stream`) and `Futures` (`submit`) are
+the sinks that the engine tells of endings.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from evproc import Event
+from evproc.event import describe_event
+from evproc.exc import add_note
+from evproc.processor import check_event
+from evproc.registry import Plan, Registry
+from evproc_pool.engine import Engine, Run
+from evproc_pool.errors import PoolError
+from evproc_pool.outcome import Outcome
+from evproc_pool.schedule import Accepted, Cascade, Ending
+
+#: Gives the key of a root event.
+Key = Callable[[Any], Hashable]
+
+
+def plan_root(registry: Registry, ev: Any) -> Plan:
+    """Match a root event.
+
+    Raises:
+        Exception: What `Processor.process` would raise before the first handler.
+    """
+    check_event(ev)
+    return registry.match(ev)
+
+
+def key_of(key: Key, ev: Any) -> Hashable:
+    """Ask for the key of a root event.
+
+    Raises:
+        TypeError: It is not hashable.
+        Exception: What `key` raised, with a note that says so.
+    """
+    try:
+        value = key(ev)
+        hash(value)
+    except Exception as error:
+        add_note(error, f"evproc_pool: raised by key= for event {describe_event(ev)}")
+        raise
+    return value
+
+
+class Sink:
+    """A sink that all roots are told to that never reach a worker as well."""
+
+    def begins(self, root: int) -> bool:
+        """See `engine.Sink`."""
+        return root >= 0
+
+    def accepted(self, first: int, events: Sequence[Any]) -> None:
+        """These roots were read."""
+
+    def ended(self, root: int, ending: Ending) -> None:
+        """See `engine.Sink`."""
+
+    def settled(self, first: int, times: Sequence[float]) -> None:
+        """See `engine.Sink`."""
+
+    def over(self, cascades: Sequence[Cascade]) -> None:
+        """See `engine.Sink`."""
+
+    def dropped(self, first: int, roots: int) -> None:
+        """See `engine.Sink`."""
+
+    def broken(self, error: PoolError) -> None:
+        """See `engine.Sink`."""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a root failed."""
+        return False
+
+
+class Feeder:
+    """Reads events as the run has demand for them, plans them, and hands them in.
+
+    Attributes:
+        run: The run.
+        read: How many were read.
+        is_exhausted: Whether no more are.
+        error: What reading raised.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        run: Run,
+        sink: Sink,
+        events: Iterator[Any],
+        *,
+        registry: Registry,
+        key: Key | None,
+    ) -> None:
+        self.run = run
+        self._engine = engine
+        self._sink = sink
+        self._events = events
+        self._registry = registry
+        self._key = key
+        self.read = 0
+        self.is_exhausted = False
+        self.error: Exception | None = None
+
+    def feed(self, most: int | None = None, *, until_error: bool = False) -> bool:
+        """Read what there is demand for; at the end of the events, close the run.
+
+        Args:
+            most: No more than so many.
+            until_error: Read nothing more once a root has failed.
+
+        Returns:
+            Whether that is all until the workers are further. False if much of what
+            was read concerned no handler: there is demand left.
+        """
+        if self.is_exhausted:
+            return True
+        accepted = demand = 0
+        if not (until_error and self._sink.has_failed):
+            demand = self._engine.demand(self.run)
+            if most is not None:
+                demand = min(demand, most)
+            accepted = self._take(self._read(demand), until_error=until_error)
+        if until_error and self._sink.has_failed:
+            self.is_exhausted = True
+        if self.is_exhausted:
+            self._engine.close_run(self.run)
+        return self.is_exhausted or accepted == demand
+
+    def _read(self, most: int) -> list[Any]:
+        events: list[Any] = []
+        try:
+            # keeps what was read before the input raised
+            events.extend(itertools.islice(self._events, most))
+        except Exception as error:
+            self.error = error
+            self.is_exhausted = True
+        if len(events) < most:
+            self.is_exhausted = True
+        return events
+
+    def _take(self, events: list[Any], *, until_error: bool) -> int:
+        """Plan events and hand in those that need a worker; say how many these are."""
+        if not events:
+            return 0
+        first = self.read
+        plan = self._registry.common_plan(events) if self._key is None else None
+        if plan is not None:
+            self.read += len(events)
+            self._sink.accepted(first, events)
+            if plan.indices:
+                self._engine.accept(Accepted(self.run.id, first, events, [plan] * len(events)))
+                return len(events)
+            self._sink.settled(first, [0.0] * len(events))
+            return 0
+        return self._take_mixed(events, until_error=until_error)
+
+    def _take_mixed(self, events: list[Any], *, until_error: bool) -> int:
+        block = _Block(self._engine, self.run.id, has_keys=self._key is not None)
+        for ev in events:
+            index = self.read
+            self.read += 1
+            self._sink.accepted(index, [ev])
+            try:
+                plan = plan_root(self._registry, ev)
+                key = None if self._key is None else key_of(self._key, ev)
+            except Exception as error:
+                self._sink.ended(index, Ending(error=error))
+                if until_error:
+                    break
+                continue
+            if plan.indices:
+                block.add(index, ev, plan, key)
+            else:
+                self._sink.settled(index, [0.0])
+        block.hand_in()
+        return block.total
+
+
+class _Block:
+    """Gathers neighbours into one `Accepted`."""
+
+    def __init__(self, engine: Engine, run: int, *, has_keys: bool) -> None:
+        self._engine = engine
+        self._run = run
+        self._has_keys = has_keys
+        self._first = 0
+        self._events: list[Any] = []
+        self._plans: list[Plan] = []
+        self._keys: list[Hashable] = []
+        self.total = 0
+
+    def add(self, index: int, ev: Any, plan: Plan, key: Hashable) -> None:
+        if index != self._first + len(self._events):
+            self.hand_in()
+            self._first = index
+        self._events.append(ev)
+        self._plans.append(plan)
+        self._keys.append(key)
+        self.total += 1
+
+    def hand_in(self) -> None:
+        if self._events:
+            keys = self._keys if self._has_keys else None
+            self._engine.accept(Accepted(self._run, self._first, self._events, self._plans, keys))
+            self._events, self._plans, self._keys = [], [], []
+
+
+class Gathered(Sink):
+    """The endings of a `process_many`: those that are not simply None."""
+
+    def __init__(self) -> None:
+        self._endings: dict[int, Ending] = {}
+        self._has_failed = False
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a root failed."""
+        return self._has_failed
+
+    def ended(self, root: int, ending: Ending) -> None:
+        """See `engine.Sink`."""
+        self._has_failed |= ending.error is not None
+        self._endings[root] = ending
+
+    def values(self, feeder: Feeder, *, return_exceptions: bool) -> list[Any]:
+        """The list that `process_many` returns, or its error."""
+        if not return_exceptions:
+            failed = [root for root, ending in self._endings.items() if ending.error is not None]
+            error = self._endings[min(failed)].error if failed else None
+            if error is not None:
+                raise error
+        if feeder.error is not None:
+            raise feeder.error
+        values: list[Any] = [None] * feeder.read
+        for root, ending in self._endings.items():
+            values[root] = ending.value if ending.error is None else ending.error
+        return values
+
+
+class Streamed(Sink):
+    """The endings of a `stream` that have not been yielded."""
+
+    def __init__(self, *, ordered: bool) -> None:
+        self._ordered = ordered
+        self._events: dict[int, Any] = {}
+        self._next = 0  # ordered: the index that is to be yielded next
+        self._ended: dict[int, Ending] = {}  # ordered
+        self._finished: deque[tuple[int, Ending]] = deque()  # not ordered
+
+    @property
+    def outstanding(self) -> int:
+        """How many events were read and not yielded."""
+        return len(self._events)
+
+    def accepted(self, first: int, events: Sequence[Any]) -> None:
+        """These roots were read."""
+        self._events.update(zip(itertools.count(first), events))
+
+    def ended(self, root: int, ending: Ending) -> None:
+        """See `engine.Sink`."""
+        if self._ordered:
+            self._ended[root] = ending
+        else:
+            self._finished.append((root, ending))
+
+    def settled(self, first: int, times: Sequence[float]) -> None:
+        """See `engine.Sink`."""
+        for root, seconds in enumerate(times, first):
+            self.ended(root, Ending(seconds=seconds))
+
+    def over(self, cascades: Sequence[Cascade]) -> None:
+        """See `engine.Sink`."""
+        for cascade in cascades:
+            self.ended(cascade.index, Ending(events=cascade.events, seconds=cascade.seconds))
+
+    @property
+    def has_next(self) -> bool:
+        """Whether `take` has an outcome to give."""
+        return self._next in self._ended if self._ordered else bool(self._finished)
+
+    def take(self) -> Outcome | None:
+        """The next outcome, or None if it is not there yet."""
+        if self._ordered:
+            index = self._next
+            ending = self._ended.pop(index, None)
+            if ending is None:
+                return None
+            self._next += 1
+        elif self._finished:
+            index, ending = self._finished.popleft()
+        else:
+            return None
+        return Outcome(
+            self._events.pop(index),
+            index,
+            ending.value,
+            ending.stopped,
+            ending.error,
+            ending.handler,
+            1,
+            ending.events,
+            ending.seconds,
+            ending.processed,
+        )
+
+
+class Futures(Sink):
+    """The run of all submitted events, and the thread that drives for them.
+
+    The thread is there while futures are outstanding; it holds on to the engine
+    and not to the pool, which can be collected in the meantime.
+    """
+
+    def __init__(self, engine: Engine, registry: Registry, key: Key | None, *, unordered: bool):
+        self._engine = engine
+        self._registry = registry
+        self._key = key
+        self._run = engine.open(self, unordered=unordered, can_cancel=True)
+        self._futures: dict[int, Future[Any]] = {}
+        self._indices = itertools.count()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def outstanding(self) -> int:
+        """How many futures are not done."""
+        return len(self._futures)
+
+    def submit(self, ev: Event) -> Future[Any]:
+        """See `PoolProcessor.submit`."""
+        future: Future[Any] = Future()
+        try:
+            plan = plan_root(self._registry, ev)
+            keys = None if self._key is None else [key_of(self._key, ev)]
+        except Exception as error:
+            future.set_running_or_notify_cancel()
+            future.set_exception(error)
+            return future
+        if not plan.indices:
+            future.set_running_or_notify_cancel()
+            future.set_result(None)
+            return future
+        with self._changed:
+            index = next(self._indices)
+            self._futures[index] = future
+            self._engine.accept(Accepted(self._run.id, index, [ev], [plan], keys))
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._drive, name="evproc_pool futures", daemon=True
+                )
+                self._thread.start()
+        if self._engine.closed is not None:
+            # it ended meanwhile, maybe before it knew of this future
+            self.broken(self._engine.closed)
+        return future
+
+    def _drive(self) -> None:
+        while True:
+            turns = self._engine.turns
+            with self._changed:
+                if not self._futures:
+                    self._thread = None
+                    self._changed.notify_all()
+                    return
+            self._engine.wait_turn(turns)
+
+    def drain(self) -> None:
+        """Wait until no future is outstanding."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._thread is None)
+
+    # --- as a sink ---
+
+    def begins(self, root: int) -> bool:
+        """See `engine.Sink`."""
+        future = self._futures[root]
+        # a batch that comes back from a lost worker begins a second time
+        return future.running() or future.set_running_or_notify_cancel()
+
+    def ended(self, root: int, ending: Ending) -> None:
+        """See `engine.Sink`."""
+        future = self._take(root)
+        if future is None or future.cancelled():
+            return
+        if ending.error is not None:
+            future.set_exception(ending.error)
+        else:
+            future.set_result(ending.value)
+
+    def settled(self, first: int, times: Sequence[float]) -> None:
+        """See `engine.Sink`."""
+        for root in range(first, first + len(times)):
+            self.ended(root, Ending())
+
+    def over(self, cascades: Sequence[Cascade]) -> None:
+        """See `engine.Sink`."""
+        for cascade in cascades:
+            self.ended(cascade.index, Ending())
+
+    def broken(self, error: PoolError) -> None:
+        """See `engine.Sink`."""
+        with self._changed:
+            futures = list(self._futures.values())
+            self._futures.clear()
+        for future in futures:
+            # False: it is done, or was cancelled; or it runs, and this raises
+            if future.running() or future.set_running_or_notify_cancel():
+                future.set_exception(error)
+
+    def _take(self, root: int) -> Future[Any] | None:
+        """Take a future that is about to be done; None if `broken` was quicker."""
+        with self._changed:
+            return self._futures.pop(root, None)

@@ -1,0 +1,401 @@
+"""What the scheduler is told, what it answers, and what it hands out. Plain data.
+
+Inputs and effects are named tuples; a batch, its parts and the cascades in it are
+made by the scheduler and read by the engine.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol, overload
+
+
+class InternalError(RuntimeError):
+    """The scheduler was told something that cannot have happened: a bug in the engine."""
+
+
+class PlanLike(Protocol):
+    """What the scheduler knows of a plan."""
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """The handlers' places in the registry; none: no worker is needed."""
+
+
+class Unplannable:
+    """Stands in the place of a plan where planning raised an error.
+
+    The error is raised when it is the event's turn.
+    """
+
+    __slots__ = ("error",)
+    indices: Final = ()
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+#: An event with its plan.
+Planned = tuple[Any, PlanLike]
+
+
+class Result(NamedTuple):
+    """How an event ended its cascade: by `StopProcessing(value)`, or by failing.
+
+    Attributes:
+        value: What a handler gave to `StopProcessing`.
+        stopped: Whether one did.
+        error: What a handler raised, or what happened to the worker.
+        handler: The handler that did.
+    """
+
+    value: Any = None
+    stopped: bool = False
+    error: BaseException | None = None
+    handler: str | None = None
+
+
+class Ending(NamedTuple):
+    """How a cascade ended.
+
+    Attributes:
+        value: What `Processor.process` would return.
+        stopped: Whether a handler ended it by `StopProcessing(value)`.
+        error: What `Processor.process` would raise, or None.
+        handler: The handler that raised it.
+        events: How many events were handled, the last one included.
+        seconds: How long they took in the workers.
+        processed: The root as the handlers left it, if that was asked for.
+    """
+
+    value: Any = None
+    stopped: bool = False
+    error: BaseException | None = None
+    handler: str | None = None
+    events: int = 1
+    seconds: float = 0.0
+    processed: Any = None
+
+
+class Times(Sequence[float]):
+    """Seconds that each of some events took, from when each was over.
+
+    The differences are taken when somebody asks, which mostly nobody does.
+    """
+
+    __slots__ = ("_begun", "_ends")
+
+    def __init__(self, begun: float, ends: Sequence[float]) -> None:
+        self._begun = begun
+        self._ends = ends
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, place: int) -> float: ...
+    @overload
+    def __getitem__(self, place: slice) -> Times: ...
+    def __getitem__(self, place: int | slice) -> float | Times:
+        if isinstance(place, slice):
+            start, stop, step = place.indices(len(self._ends))
+            if step != 1:
+                raise ValueError("a slice of Times has no step")
+            begun = self._ends[start - 1] if start else self._begun
+            return Times(begun, self._ends[start:stop])
+        if place < 0:
+            raise IndexError("Times has no negative places")
+        end = self._ends[place]
+        return end - (self._ends[place - 1] if place else self._begun)
+
+
+# --- what can happen ---
+
+
+class Opened(NamedTuple):
+    """A run begins.
+
+    Attributes:
+        run: Its id, not used before.
+        until_error: Whether a failed cascade ends it: those that came before the
+            failed one are finished, as `Processor` would have, the others dropped.
+        unordered: Whether follow-ups are independent of each other.
+        return_events: Whether roots are to come back as the handlers left them.
+    """
+
+    run: int
+    until_error: bool = False
+    unordered: bool = False
+    return_events: bool = False
+
+
+class Accepted(NamedTuple):
+    """Root events of a run, neighbours by index, in order.
+
+    Attributes:
+        run: An open run.
+        first: The index of the first one.
+        events: At least one.
+        plans: One for each, none of them empty.
+        keys: One for each, or None: they are independent.
+    """
+
+    run: int
+    first: int
+    events: Sequence[Any]
+    plans: Sequence[PlanLike]
+    keys: Sequence[Hashable] | None = None
+
+
+class Closed(NamedTuple):
+    """No more roots come. May be said again, to drop what is left.
+
+    Attributes:
+        run: A run that was opened.
+        drop: Also drop what has not been sent. What is in flight ends.
+    """
+
+    run: int
+    drop: bool = False
+
+
+class WorkerReady(NamedTuple):
+    """A worker can take batches."""
+
+    worker: int
+
+
+class Progress(NamedTuple):
+    """A worker is further in its first batch.
+
+    Attributes:
+        worker: A ready worker.
+        done: How many envelopes of the batch are over, from its start.
+        times: Seconds of each envelope since the last progress.
+        follow_ups: By position, in order; no empty ones.
+        results: By position, those that ended their cascade. Behind such a one, the
+            rest of its chain has not run.
+        processed: By position, roots as the handlers left them.
+        timings: For each plan that was run since the last progress: its indices, how
+            many events of it, and how many seconds they took together.
+        gave_back: Whether the worker leaves the rest of the batch unrun.
+    """
+
+    worker: int
+    done: int
+    times: Sequence[float]
+    follow_ups: Mapping[int, Sequence[Planned]] = {}
+    results: Mapping[int, Result] = {}
+    processed: Mapping[int, Any] = {}
+    timings: Sequence[tuple[tuple[int, ...], int, float]] = ()
+    gave_back: bool = False
+
+
+class TakenBack(NamedTuple):
+    """A slow worker will run nothing behind the event that it is at.
+
+    Attributes:
+        worker: A ready worker.
+        kept: How many envelopes of its first batch it has begun.
+    """
+
+    worker: int
+    kept: int
+
+
+class WorkerGone(NamedTuple):
+    """A worker is dead. What it held is handed on, but for the one it was running.
+
+    Attributes:
+        worker: A ready worker.
+        running: The position in its first batch, or None if it was idle.
+        error: What that event's cascade ends with.
+        handler: The handler it was at.
+    """
+
+    worker: int
+    running: int | None
+    error: BaseException | None = None
+    handler: str | None = None
+
+
+Input = Opened | Accepted | Closed | WorkerReady | Progress | TakenBack | WorkerGone
+
+# --- what is to be done ---
+
+
+class Send(NamedTuple):
+    """Send a batch to a worker."""
+
+    worker: int
+    batch: Batch
+
+
+class Settled(NamedTuple):
+    """Roots from `first` on ended: no follow-ups, no value, no error.
+
+    Attributes:
+        run: Their run.
+        first: The index of the first.
+        times: Seconds, one for each.
+    """
+
+    run: int
+    first: int
+    times: Sequence[float]
+
+
+class Over(NamedTuple):
+    """Cascades ended without value or error."""
+
+    run: int
+    cascades: Sequence[Cascade]
+
+
+class Ended(NamedTuple):
+    """A root's cascade ended with something to tell."""
+
+    run: int
+    root: int
+    ending: Ending
+
+
+class Dropped(NamedTuple):
+    """So many roots from `first` on were given up before they ended, as was asked for."""
+
+    run: int
+    first: int
+    roots: int
+
+
+class Finished(NamedTuple):
+    """A closed run has nothing left; its id is forgotten."""
+
+    run: int
+
+
+Effect = Send | Settled | Over | Ended | Dropped | Finished
+
+# --- what is in flight ---
+
+
+class Cascade:
+    """A root that is more than an index: it has follow-ups, a key, or something to tell.
+
+    Attributes:
+        index: The root's index in its run.
+        queue: What is left to send, in order.
+        events: How many are over.
+        seconds: How long they took.
+        in_flight: How many were sent and are not over.
+        is_over: Whether it was reported.
+        is_ready: Whether it stands in the run's queue of ready cascades.
+        key: Its key, wrapped; None if it has none.
+        processed: The root as the handlers left it.
+    """
+
+    __slots__ = (
+        "events",
+        "in_flight",
+        "index",
+        "is_over",
+        "is_ready",
+        "key",
+        "processed",
+        "queue",
+        "seconds",
+    )
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.queue: deque[Planned] = deque()
+        self.events = 0
+        self.seconds = 0.0
+        self.in_flight = 0
+        self.is_over = False
+        self.is_ready = False
+        self.key: tuple[Hashable] | None = None
+        self.processed: Any = None
+
+
+class Part:
+    """Neighbours in a batch.
+
+    Attributes:
+        start: The position of the first in the batch.
+        stop: The position behind the last.
+        events: One or more.
+        plans: One for each.
+        first: For roots, the index of the first.
+        cascades: For others, the cascade of each.
+        is_chain: Whether they are of one cascade, to be run one after another, the
+            rest not at all once one of them ends the cascade.
+    """
+
+    __slots__ = ("cascades", "events", "first", "is_chain", "plans", "start", "stop")
+
+    def __init__(self, start: int, first: int | None, *, is_chain: bool = False) -> None:
+        self.start = start
+        self.stop = start
+        self.events: list[Any] = []
+        self.plans: list[PlanLike] = []
+        self.first = first
+        self.cascades: list[Cascade] = []
+        self.is_chain = is_chain
+
+    def within(self, begin: int, end: int) -> range:
+        """Its positions from `begin` up to `end`."""
+        return range(max(self.start, begin), min(self.stop, end))
+
+
+class Batch:
+    """Envelopes on their way to a worker, in one frame.
+
+    Attributes:
+        run: The run that all of them belong to.
+        parts: In order; positions run through all parts.
+        size: How many envelopes.
+        done: How many of them are over.
+        size_bytes: What the frame has; 0 until it is weighed.
+    """
+
+    __slots__ = ("done", "parts", "run", "size", "size_bytes")
+
+    def __init__(self, run: Any) -> None:
+        self.run = run
+        self.parts: list[Part] = []
+        self.size = 0
+        self.done = 0
+        self.size_bytes = 0
+
+    @property
+    def run_id(self) -> int:
+        """The id of the run."""
+        run_id: int = self.run.id
+        return run_id
+
+    @property
+    def root_positions(self) -> list[int]:
+        """The positions of events that are roots."""
+        return [
+            position
+            for part in self.parts
+            for position in range(part.start, part.stop)
+            if part.first is not None or not part.cascades[position - part.start].events
+        ]
+
+    def at(self, position: int) -> Any:
+        """The event at a position."""
+        for part in self.parts:
+            if position < part.stop:
+                return part.events[position - part.start]
+        raise InternalError(f"position {position} in a batch of {self.size}")
+
+    def root_at(self, position: int) -> int:
+        """The index of the root that the event at a position belongs to."""
+        for part in self.parts:
+            if position < part.stop:
+                place = position - part.start
+                return part.cascades[place].index if part.first is None else part.first + place
+        raise InternalError(f"position {position} in a batch of {self.size}")

@@ -1,0 +1,238 @@
+"""Frames over sockets: whole, in order, and whatever comes in between."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import select
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evproc_pool.channel import BlockingChannel, Channel, Frame, FrameReader
+from tests.pool_tests.helpers import PATIENCE_SECONDS
+
+_HEADER = struct.Struct("<BQ")
+_CHUNK = 1 << 16
+_SIZES = [0, 1, 7, _CHUNK - 1, _CHUNK, _CHUNK + 1, 3 * _CHUNK]
+
+
+def _frame(tag: int, size: int) -> Frame:
+    """A frame whose content tells where a byte is missing or doubled."""
+    pattern = b"".join(struct.pack("<I", number) for number in range(-(-size // 4)))
+    return Frame(tag, pattern[:size])
+
+
+def _bytes(frame: Frame) -> bytes:
+    return _HEADER.pack(frame.tag, len(frame.payload)) + bytes(frame.payload)
+
+
+def _read(reader: FrameReader, data: bytes, cuts: list[int]) -> list[Frame]:
+    """Feed it as a socket might: never more than `buffer` has room for."""
+    frames = []
+    place = 0
+    sizes = iter(cuts)
+    while place < len(data):
+        size = next(sizes, _CHUNK)
+        buffer = reader.buffer()
+        if buffer is None:
+            frames += reader.feed(data[place : place + size])
+        else:
+            size = min(size, len(buffer), len(data) - place)
+            buffer[:size] = data[place : place + size]
+            frames += reader.filled(size)
+        place += size
+    return frames
+
+
+_FRAMES = st.lists(st.tuples(st.integers(0, 255), st.sampled_from(_SIZES)), max_size=6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(_FRAMES, st.lists(st.integers(1, 2 * _CHUNK), max_size=30))
+def test_frames_come_out_as_they_went_in_however_they_are_cut(
+    sizes: list[tuple[int, int]], cuts: list[int]
+) -> None:
+    frames = [_frame(tag, size) for tag, size in sizes]
+    assert _read(FrameReader(), b"".join(map(_bytes, frames)), cuts) == frames
+
+
+def test_frames_come_out_as_they_went_in_byte_by_byte() -> None:
+    frames = [_frame(1, 0), _frame(255, 3), _frame(0, 0), _frame(7, 20)]
+    data = b"".join(map(_bytes, frames))
+    assert _read(FrameReader(), data, [1] * len(data)) == frames
+
+
+@pytest.mark.parametrize("size", _SIZES)
+def test_an_incomplete_frame_is_kept_back(size: int) -> None:
+    data = _bytes(_frame(3, size))
+    reader = FrameReader()
+    assert _read(reader, data[:-1], []) == []
+    assert _read(reader, data[-1:], []) == [_frame(3, size)]
+
+
+@contextlib.contextmanager
+def _pair() -> Iterator[tuple[Channel, BlockingChannel]]:
+    ours, theirs = socket.socketpair()
+    channel, blocking = Channel(ours), BlockingChannel(theirs)
+    try:
+        yield channel, blocking
+    finally:
+        channel.close()
+        blocking.close()
+
+
+def _wait(channel: Channel) -> list[Frame]:
+    """One turn of a coordinator: write what fits, read what is there."""
+    writing = [channel] if channel.has_outgoing else []
+    readable, writable, _ = select.select([channel], writing, [], PATIENCE_SECONDS)
+    assert readable or writable, "the other end is stuck"
+    if writable:
+        channel.flush()
+    return channel.receive() if readable else []
+
+
+def _exchange(
+    channel: Channel, blocking: BlockingChannel, there: list[Frame], back: list[Frame]
+) -> tuple[list[Frame], list[Frame]]:
+    """Send frames both ways at once; answers with what arrived at either end."""
+    arrived_there: list[Frame] = []
+    arrived_back: list[Frame] = []
+
+    def other_end() -> None:
+        for frame in back:  # first writes, and only then reads
+            blocking.send(frame.tag, bytes(frame.payload))
+        arrived_there.extend(blocking.receive() for _ in there)
+
+    thread = threading.Thread(target=other_end)
+    thread.start()
+    for frame in there:
+        channel.send(frame.tag, bytes(frame.payload))
+    while len(arrived_back) < len(back) or channel.has_outgoing:
+        arrived_back += _wait(channel)
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
+    return arrived_there, arrived_back
+
+
+def test_20_megabytes_in_both_directions_at_once_do_not_deadlock() -> None:
+    with _pair() as (channel, blocking):
+        frames = [_frame(1, 0), _frame(2, 20_000_000), _frame(3, 1), _frame(4, 0)]
+        assert _exchange(channel, blocking, frames, frames[::-1]) == (frames, frames[::-1])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_frames_in_both_directions_arrive_whole_and_in_order(seed: int) -> None:
+    rng = random.Random(seed)
+
+    def frames() -> list[Frame]:
+        sizes = [0, 1, 100, _CHUNK - 9, _CHUNK, _CHUNK + 1, 500_000, 2_000_000]
+        return [_frame(rng.randrange(256), rng.choice(sizes)) for _ in range(rng.randint(0, 12))]
+
+    with _pair() as (channel, blocking):
+        there, back = frames(), frames()
+        assert _exchange(channel, blocking, there, back) == (there, back)
+
+
+def test_what_does_not_fit_waits_for_flush() -> None:
+    with _pair() as (channel, blocking):
+        assert not channel.has_outgoing
+        channel.send(5, bytes(10_000_000))
+        assert channel.has_outgoing
+        received: list[Frame] = []
+        thread = threading.Thread(target=lambda: received.append(blocking.receive()))
+        thread.start()
+        while channel.has_outgoing:
+            _wait(channel)
+        thread.join(PATIENCE_SECONDS)
+        assert received == [Frame(5, bytes(10_000_000))]
+
+
+def test_receiving_stops_when_nothing_is_there() -> None:
+    with _pair() as (channel, _):
+        assert channel.receive() == []
+        assert not channel.at_end
+
+
+def test_one_channel_does_not_read_for_ever_while_others_wait() -> None:
+    with _pair() as (channel, blocking):
+        stop = threading.Event()
+
+        def flood() -> None:
+            with contextlib.suppress(OSError):
+                while not stop.is_set():
+                    blocking.send(1, bytes(60_000))
+
+        thread = threading.Thread(target=flood)
+        thread.start()
+        # it writes as fast as we read, and still each call comes to an end
+        for _ in range(20):
+            assert sum(len(frame.payload) for frame in _wait(channel)) < 4_000_000
+        stop.set()
+        while thread.is_alive():
+            channel.receive()
+        thread.join()
+
+
+@pytest.mark.parametrize("sent", [0, 3, 8, 9, 10, 500, 9 + _CHUNK, 9 + 2 * _CHUNK])
+def test_the_coordinator_sees_the_end_in_the_middle_of_a_frame(sent: int) -> None:
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours)
+    with contextlib.closing(channel):
+        theirs.sendall(_bytes(_frame(1, 5)) + _bytes(_frame(2, 3 * _CHUNK))[:sent])
+        theirs.close()
+        frames = []
+        while not channel.at_end:
+            frames += _wait(channel)
+        assert frames == [_frame(1, 5)]
+
+
+@pytest.mark.parametrize("sent", [0, 3, 8, 9, 10, 500, 9 + _CHUNK, 9 + 2 * _CHUNK])
+def test_the_worker_sees_the_end_in_the_middle_of_a_frame(sent: int) -> None:
+    ours, theirs = socket.socketpair()
+    blocking = BlockingChannel(theirs)
+    with contextlib.closing(blocking):
+        ours.sendall(_bytes(_frame(1, 5)) + _bytes(_frame(2, 3 * _CHUNK))[:sent])
+        ours.close()
+        assert blocking.receive() == _frame(1, 5)
+        with pytest.raises(EOFError):
+            blocking.receive()
+
+
+def test_sending_to_a_closed_end_is_no_error_for_the_coordinator_and_one_for_the_worker() -> None:
+    with _pair() as (channel, blocking):
+        blocking.close()
+        channel.send(1, bytes(1_000_000))
+        channel.send(1, b"more")
+        assert not channel.has_outgoing  # there is nobody to have it
+        assert channel.receive() == []
+        assert channel.at_end
+    with _pair() as (channel, blocking):
+        channel.close()
+        with pytest.raises(OSError):  # noqa: PT011 - which one depends on the system
+            blocking.send(1, bytes(1_000_000))
+
+
+def test_an_end_that_dies_with_something_unread_is_an_end() -> None:
+    with _pair() as (channel, blocking):
+        channel.send(1, b"never read")
+        blocking.close()  # resets the connection
+        assert channel.receive() == []
+        assert channel.at_end
+
+
+def test_a_closed_channel_has_no_descriptor() -> None:
+    with _pair() as (channel, blocking):
+        descriptor = channel.fileno()
+        channel.send(1, bytes(10_000_000))
+        channel.close()
+        blocking.close()
+        assert not channel.has_outgoing
+        with pytest.raises(OSError):  # noqa: PT011 - it is closed, says the system
+            os.fstat(descriptor)

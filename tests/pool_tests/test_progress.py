@@ -1,0 +1,104 @@
+"""The words of shared memory: both sides see them, and nothing of them is left."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+
+import pytest
+
+from evproc_pool import progress
+from evproc_pool.progress import Progress, ProgressWords
+
+
+def _write(words: ProgressWords, *values: int) -> None:
+    for place, value in enumerate(values):
+        words.words[place] = value
+
+
+def _place(position: int, handler: int | None) -> int:
+    return position << progress.HANDLER_BITS | (0 if handler is None else handler + 1)
+
+
+def test_new_words_say_that_nothing_runs() -> None:
+    words = ProgressWords.create()
+    assert words.read() == Progress(0, progress.NONE, None, None)
+    words.close()
+
+
+@pytest.mark.parametrize("position", [0, 1, 2047, 2**31])
+@pytest.mark.parametrize("handler", [None, 0, 1, 2**progress.HANDLER_BITS - 2])
+def test_what_is_written_is_read(position: int, handler: int | None) -> None:
+    words = ProgressWords.create()
+    _write(words, 5, _place(position, handler), 3)
+    assert words.read() == Progress(5, position, handler, 3)
+    _write(words, 5, _place(position, handler), progress.NONE)
+    assert words.read() == Progress(5, position, handler, None)
+    words.close()
+
+
+@pytest.mark.parametrize("place", [progress.NONE, progress.UNPICKLING])
+def test_between_events_there_is_no_handler_and_nothing_unsent(place: int) -> None:
+    words = ProgressWords.create()
+    _write(words, 2**62, place, 7)
+    assert words.read() == Progress(2**62, place, None, None)
+    words.close()
+
+
+def test_a_worker_that_is_still_there_is_taken_from_and_finds_out() -> None:
+    words = ProgressWords.create()
+    _write(words, 4, _place(10, 2), progress.NONE)
+    seen = words.read()
+    _write(words, 4, _place(10, 3), progress.NONE)  # another handler of the same event
+    assert words.take_back(seen, 6)
+    assert words.words[progress.TAKEN] == progress.taken_from(4, 11)
+    assert words.words[progress.TAKEN_TO] == 6
+    words.close()
+
+
+@pytest.mark.parametrize(("batch", "position"), [(4, 11), (5, 10)])
+def test_a_worker_that_has_moved_on_is_not_taken_from(batch: int, position: int) -> None:
+    words = ProgressWords.create()
+    _write(words, 4, _place(10, 2), progress.NONE)
+    seen = words.read()
+    _write(words, batch, _place(position, 2), progress.NONE)
+    assert not words.take_back(seen, 6)
+    words.close()
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+@pytest.mark.filterwarnings(
+    # from Python 3.12 on; other tests may have left threads in native libraries
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
+def test_what_another_process_wrote_is_read_when_it_is_dead(method: str) -> None:
+    words = ProgressWords.create()
+    process = multiprocessing.get_context(method).Process(  # type: ignore[attr-defined]  # each context has it
+        target=_write_and_die, args=(words,)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == 7
+    assert words.read() == Progress(11, 22, 33, 44)
+    process.close()
+    words.close()
+
+
+def _write_and_die(words: ProgressWords) -> None:
+    _write(words, 11, _place(22, 33), 44)
+    os._exit(7)
+
+
+def test_closing_lets_go_of_the_descriptor() -> None:
+    words = ProgressWords.create()
+    descriptor = words._fd
+    os.fstat(descriptor)
+    words.close()
+    with pytest.raises(OSError):  # noqa: PT011 - it is closed, says the system
+        os.fstat(descriptor)
+
+
+def test_the_constants_are_no_positions() -> None:
+    assert progress.NONE < 0
+    assert progress.UNPICKLING < 0
+    assert progress.NONE != progress.UNPICKLING

@@ -1,0 +1,345 @@
+"""What crosses, as bytes: values, errors, and the explanations of what does not cross."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import cloudpickle
+import pytest
+
+from evproc import StopProcessing
+from evproc_pool import (
+    PoolBrokenError,
+    PoolBusyError,
+    PoolClosedError,
+    PoolError,
+    PoolForkedError,
+    RegistryMismatchError,
+    RemoteError,
+    RemoteTraceback,
+    SerializationError,
+    WorkerLostError,
+    wire,
+)
+from tests.pool_tests import actions
+from tests.pool_tests.actions import Do
+
+# --- values ---
+
+
+def test_plain_values_are_pickled_plainly() -> None:
+    value = {"key": [1, 2.5, None, Do("stop", "x")]}
+    assert wire.dumps(Do) == pickle.dumps(Do, wire.PROTOCOL)
+    assert repr(wire.loads(wire.dumps(value))) == repr(value)
+
+
+def test_what_pickle_cannot_take_goes_by_value() -> None:
+    offset = 3
+    assert wire.loads(wire.dumps(lambda number: number + offset))(4) == 7
+    assert str(wire.loads(wire.dumps(actions.local_error("text")))) == "text"
+
+
+def test_what_is_in_main_goes_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = sys.modules["__main__"]
+    cls = type("InMain", (), {"__module__": "__main__", "number": 5})
+    monkeypatch.setattr(main, "InMain", cls, raising=False)
+    assert pickle.loads(pickle.dumps(cls)) is cls  # plain pickle would take the reference
+    data = wire.dumps(cls())
+    monkeypatch.delattr(main, "InMain")
+    assert wire.loads(data).number == 5
+
+
+def test_a_text_about_main_is_only_a_text() -> None:
+    assert wire.loads(wire.dumps("__main__")) == "__main__"
+
+
+def test_a_failure_of_both_pickles_is_raised() -> None:
+    with pytest.raises(Exception, match="lock"):
+        wire.dumps([threading.Lock()])
+
+
+# --- what cannot be pickled ---
+
+
+def _with(value: object) -> Do:
+    ev = Do("nothing")
+    ev.args = (value,)
+    return ev
+
+
+class _Slotted:
+    __slots__ = ("lock",)
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+@pytest.mark.parametrize(
+    ("make", "path", "kind"),
+    [
+        (threading.Lock, "", "lock"),
+        (lambda: [1, threading.Lock()], "[1]", "lock"),
+        (lambda: {"a": 1, "b": threading.Lock()}, "['b']", "lock"),
+        (lambda: _with(threading.Lock()), ".args[0]", "lock"),
+        (lambda: _with({"deep": [0, (threading.Lock(),)]}), ".args[0]['deep'][1][0]", "lock"),
+        (lambda: [each for each in [(x for x in ())]], "[0]", "generator"),
+        (lambda: [_Slotted()], "[0]", "_Slotted"),
+        (lambda: actions.HasALock("text"), ".lock", "lock"),
+    ],
+)
+def test_the_path_to_what_cannot_be_pickled_is_named(
+    make: Callable[[], object], path: str, kind: str
+) -> None:
+    value = make()
+    cause = TypeError("cause")
+    error = wire.cannot_pickle("the value", value, cause)
+    assert isinstance(error, SerializationError)
+    assert error.__cause__ is cause
+    where = f" at {path} ({kind})" if path else f" ({kind})"
+    assert str(error).startswith(f"the value cannot be pickled{where}: TypeError: cause; ")
+
+
+def test_namespaces_are_looked_into() -> None:
+    ev = Do("nothing")
+    ev.proc.mine.lock = threading.Lock()
+    assert "._proc.mine.lock (lock)" in str(wire.cannot_pickle("event", ev, TypeError("cause")))
+
+
+def test_a_value_that_contains_itself_is_no_endless_search() -> None:
+    value: list[Any] = [threading.Lock()]
+    value.insert(0, value)
+    assert "[0]" in str(wire.cannot_pickle("value", value, TypeError("cause")))
+
+
+@pytest.mark.parametrize("name", ["bad repr key", "bad attributes", "bad text", "lock"])
+def test_the_explanation_never_fails(name: str) -> None:
+    value = [0, actions.UNPICKLABLE[name]()]
+    error = wire.cannot_pickle("value", value, TypeError("cause"))
+    assert str(error).startswith("value cannot be pickled at [1]")
+
+
+def test_the_explanation_does_not_need_the_text_of_the_cause() -> None:
+    error = wire.cannot_pickle("value", threading.Lock(), actions.BadText())
+    assert "BadText" in str(error)
+
+
+def test_the_explanation_of_what_cannot_be_rebuilt_never_fails() -> None:
+    error = wire.cannot_rebuild("value", actions.BadText())
+    assert isinstance(error, SerializationError)
+    assert "BadText" in str(error)
+    assert "KeyError: 'x'" in str(wire.cannot_rebuild("value", KeyError("x")))
+
+
+# --- errors ---
+
+
+def _raised(error: BaseException) -> BaseException:
+    """An error with a traceback that names `_raised`."""
+    try:
+        raise error
+    except BaseException as raised:
+        return raised
+
+
+def _across(error: BaseException, handler: str | None = "handler") -> BaseException:
+    record = wire.encode_error(_raised(error), handler)
+    assert record.handler == handler
+    # it is what is sent: plain data
+    return wire.decode_error(pickle.loads(pickle.dumps(record)))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("text"),
+        KeyError("key", 2),
+        OSError(2, "no such file", "name"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "reason"),
+        StopIteration(3),
+        StopProcessing(4),
+        StopProcessing(),
+        SystemExit(5),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        actions.Leaves("base"),
+        actions.HasItsOwnReduce(3, text="x"),
+        actions.local_error("local"),
+        RecursionError("deep"),
+        MemoryError(),
+        SerializationError("text"),
+        WorkerLostError("text", "event", "handler", -9, 2),
+        RemoteError("a.B", "text", "traceback"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_crosses_with_type_and_arguments(error: BaseException) -> None:
+    rebuilt = _across(error)
+    assert type(rebuilt) is type(error)
+    assert rebuilt.args == error.args
+    assert str(rebuilt) == str(error)
+    assert getattr(rebuilt, "retval", 0) == getattr(error, "retval", 0)
+
+
+def test_an_error_whose_constructor_words_its_argument_keeps_its_arguments() -> None:
+    # pickle would hand the worded text to the constructor once more
+    rebuilt = _across(actions.WordsItsArgument(5))
+    assert isinstance(rebuilt, (actions.WordsItsArgument, RemoteError))
+    assert "code code" not in str(rebuilt)
+    if isinstance(rebuilt, actions.WordsItsArgument):
+        assert rebuilt.args == ("code 5",)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="groups came with Python 3.11")
+def test_an_exception_group_crosses_whole() -> None:
+    rebuilt: Any = _across(actions.grouped())
+    assert type(rebuilt).__name__ == "ExceptionGroup"
+    assert repr(rebuilt) == repr(actions.grouped())
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: actions.NeedsArguments(1, second=2), "1 2"),
+        (lambda: actions.HasALock("locked"), "locked"),
+        (lambda: actions.CannotReduce("stubborn"), "stubborn"),
+        (lambda: actions.ReducesToSomethingElse("other"), "other"),
+        (lambda: ValueError(threading.Lock()), "lock"),
+        (actions.BadText, "<unprintable>"),
+    ],
+)
+def test_an_error_that_cannot_cross_is_told_about(
+    make: Callable[[], BaseException], text: str
+) -> None:
+    error = make()
+    rebuilt = _across(error)
+    name = type(error).__qualname__
+    if isinstance(rebuilt, RemoteError):
+        assert rebuilt.type_name.endswith(f".{name}")
+        assert text in rebuilt.text
+        assert name in str(rebuilt)
+        assert "_raised" in rebuilt.traceback
+    else:  # if it can be rebuilt without its constructor, all the better
+        assert type(rebuilt) is type(error)
+        assert rebuilt.args == error.args
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ValueError(1),
+        lambda: actions.NeedsArguments(1, second=2),
+        lambda: actions.HasItsOwnReduce(3),
+    ],
+    ids=["plain", "cannot cross", "own reduce"],
+)
+def test_the_cause_is_the_remote_traceback(make: Callable[[], BaseException]) -> None:
+    rebuilt = _across(make())
+    assert isinstance(rebuilt.__cause__, RemoteTraceback)
+    text = str(rebuilt.__cause__)
+    assert "in _raised" in text
+    assert "raise error" in text
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ValueError(1),
+        lambda: actions.HasItsOwnReduce(3),
+        lambda: actions.NeedsArguments(1, second=2),
+        lambda: actions.HasALock("text"),
+    ],
+    ids=["plain", "own reduce", "cannot be rebuilt", "cannot be pickled"],
+)
+def test_notes_are_kept(make: Callable[[], Any]) -> None:
+    error = make()
+    error.__notes__ = ["first note", "second note"]
+    assert getattr(_across(error), "__notes__", None) == ["first note", "second note"]
+
+
+class _BadModule(Exception):
+    __module__ = None  # type: ignore[assignment]  # that is the point
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        actions.BadText,
+        actions.HasABadNotes,
+        _BadModule,
+        lambda: _with_notes(ValueError(1), 5),
+        lambda: _with_notes(ValueError(1), [5, "note"]),
+        lambda: ValueError(actions.BadRepr()),
+        lambda: _caused(ValueError(1), actions.BadText()),
+        lambda: StopProcessing(threading.Lock()),
+    ],
+    ids=[
+        "no text",
+        "no notes",
+        "no module",
+        "notes that are none",
+        "a note that is none",
+        "no repr",
+        "a cause without text",
+        "a value that cannot be pickled",
+    ],
+)
+def test_encoding_an_error_never_fails(make: Callable[[], BaseException]) -> None:
+    error = make()
+    assert isinstance(_across(error), (type(error), RemoteError))
+
+
+def _with_notes(error: BaseException, notes: object) -> BaseException:
+    error.__notes__ = notes  # type: ignore[attr-defined]  # Python 3.11 has it
+    return error
+
+
+def _caused(error: BaseException, cause: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return error
+
+
+def test_an_error_that_is_not_rebuilt_here_is_told_about() -> None:
+    record = wire.encode_error(ValueError("text"), None)
+    broken = record._replace(pickled=cloudpickle.dumps(actions.LoadsOnlyInWorkers()))
+    rebuilt = wire.decode_error(broken)
+    assert isinstance(rebuilt, RemoteError)
+    assert (rebuilt.type_name, rebuilt.text) == ("builtins.ValueError", "text")
+    no_error = wire.decode_error(record._replace(pickled=pickle.dumps("no error")))
+    assert isinstance(no_error, RemoteError)
+
+
+# --- the pool's own errors ---
+
+_OWN = [
+    PoolError("text"),
+    PoolBrokenError("text"),
+    PoolBusyError("text"),
+    PoolClosedError("text"),
+    PoolForkedError("text"),
+    RegistryMismatchError("text"),
+    RemoteError("a.B", "text", "trace"),
+    RemoteTraceback("text"),
+    SerializationError("text"),
+    WorkerLostError("text", "event", "handler", -11, 3),
+]
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("error", _OWN, ids=lambda error: type(error).__name__)
+def test_every_error_of_the_pool_can_be_pickled(error: Exception, protocol: int) -> None:
+    rebuilt = pickle.loads(pickle.dumps(error, protocol))
+    assert type(rebuilt) is type(error)
+    assert rebuilt.args == error.args
+    assert str(rebuilt) == str(error)
+    assert vars(rebuilt) == vars(error)
+
+
+@pytest.mark.parametrize("error", _OWN, ids=lambda error: type(error).__name__)
+def test_every_error_of_the_pool_says_what_it_was_given(error: Exception) -> None:
+    assert "text" in str(error)
+    # all but the cause of other errors are caught by the base class
+    assert isinstance(error, PoolError) or type(error) is RemoteTraceback

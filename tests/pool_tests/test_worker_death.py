@@ -1,0 +1,242 @@
+"""A worker dies: only the event that was running is charged, and the pool goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from evproc import Event
+from evproc_pool import PoolProcessor, WorkerLostError
+from tests.pool_tests import actions
+from tests.pool_tests.actions import Do
+from tests.pool_tests.helpers import (
+    PATIENCE_SECONDS,
+    Background,
+    Gate,
+    close_in_time,
+    error_of,
+    pids,
+    register_all,
+    warm,
+)
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+
+_DEATHS: list[tuple[Event, int, str]] = [
+    (Do("leave", 3), 3, "exit code 3"),
+    (Do("leave", 0), 0, "exit code 0"),
+    (Do("signalled", signal.SIGKILL), -9, "SIGKILL"),
+    (Do("signalled", signal.SIGTERM), -15, "SIGTERM"),
+    (Do("crash"), -11, "SIGSEGV"),
+]
+
+
+@pytest.mark.parametrize(
+    ("ev", "exitcode", "text"), _DEATHS, ids=["exit", "exit 0", "kill", "term", "crash"]
+)
+def test_only_the_running_event_fails(
+    pool: PoolProcessor, ev: Event, exitcode: int, text: str
+) -> None:
+    events = [Do("stop", place) for place in range(100)]
+    values = pool.process_many([*events[:50], ev, *events[50:]], return_exceptions=True)
+    error = values.pop(50)
+    assert values == list(range(100))
+    assert isinstance(error, WorkerLostError)
+    assert error.exitcode == exitcode
+    assert error.handler == "act"
+    assert error.attempt == 1
+    assert "'do' (tests.pool_tests.actions.Do)" in error.event
+    for part in ("handler 'act'", error.event, text, "worker"):
+        assert part in str(error)
+    # the pool goes on, with as many workers as before
+    assert pool.process_many([Do("stop", 1)] * 5) == [1] * 5
+    assert len(warm(pool)) == 2
+
+
+def test_each_of_many_deaths_is_charged_to_the_event_that_ran(pool: PoolProcessor) -> None:
+    events: list[Event] = []
+    for place in range(60):
+        events.append(Do("leave", place) if place % 12 == 5 else Do("stop", place))
+    values = pool.process_many(events, return_exceptions=True)
+    for place, value in enumerate(values):
+        if place % 12 == 5:
+            assert isinstance(value, WorkerLostError)
+            assert value.exitcode == place
+        else:
+            assert value == place
+
+
+def test_a_follow_up_that_kills_ends_its_cascade_only(pool: PoolProcessor) -> None:
+    bad = Do("follow", Do("nothing"), Do("leave", 7), Do("stop", "never"))
+    good = Do("follow", Do("nothing"), Do("stop", "good"))
+    values = pool.process_many([good, bad, good], return_exceptions=True)
+    assert [values[0], values[2]] == ["good", "good"]
+    assert isinstance(values[1], WorkerLostError)
+
+
+def test_without_return_exceptions_the_loss_is_raised_and_what_was_before_is_done(
+    pool: PoolProcessor, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    events = [Do("log", str(log), str(place)) for place in range(30)]
+    with pytest.raises(WorkerLostError):
+        pool.process_many([*events, Do("leave", 3), Do("nothing")])
+    assert set(log.read_text().split()) == {str(place) for place in range(30)}
+
+
+def test_what_has_run_to_its_end_is_not_run_again(pool: PoolProcessor, tmp_path: Path) -> None:
+    # quick events share a batch with the one that kills, and are over before it begins
+    log = tmp_path / "log"
+    warm(pool)
+    pool.process_many([Do("nothing")] * 500)
+    events: list[Event] = [Do("log", str(log), str(place)) for place in range(40)]
+    events[30:30] = [Do("leave", 3)]
+    values = pool.process_many(events, return_exceptions=True)
+    assert [type(value) for value in values if value is not None] == [WorkerLostError]
+    assert sorted(log.read_text().split(), key=int) == [str(place) for place in range(40)]
+
+
+def test_a_cascade_that_waits_in_a_dead_worker_is_not_run_again_from_its_root(
+    pool: PoolProcessor, tmp_path: Path
+) -> None:
+    log = str(tmp_path / "log")
+    cascades: list[Event] = [
+        Do("log_and_follow", log, f"root {number}", Do("log", log, f"leaf {number}"))
+        for number in range(5)
+    ]
+    values = pool.process_many(
+        [*cascades, *[Do("follow", Do("leave", 3)) for _ in range(3)]], return_exceptions=True
+    )
+    assert values[:5] == [None] * 5
+    assert {type(value) for value in values[5:]} == {WorkerLostError}
+    lines = (tmp_path / "log").read_text().splitlines()
+    for number in range(5):
+        assert lines.count(f"root {number}") == 1
+        assert lines.index(f"root {number}") < lines.index(f"leaf {number}")
+
+
+@pytest.mark.parametrize("killed", [1, 2])
+def test_a_worker_that_dies_while_idle_costs_nothing(pool: PoolProcessor, killed: int) -> None:
+    workers = [psutil.Process(pid) for pid in warm(pool)]
+    for worker in workers[:killed]:
+        worker.kill()
+    _, alive = psutil.wait_procs(workers[:killed], timeout=PATIENCE_SECONDS)
+    assert not alive
+    assert pool.process_many([Do("stop", place) for place in range(50)]) == list(range(50))
+    assert len(warm(pool)) == 2
+
+
+def test_a_worker_killed_from_outside_charges_the_event_it_is_at(
+    pool: PoolProcessor, gate: Gate
+) -> None:
+    warm(pool)
+    with Background(lambda: pool.process(Do("wait_at", gate.address))) as call:
+        os.kill(gate.arrival().pid, signal.SIGKILL)
+        error = call.error()
+    assert isinstance(error, WorkerLostError)
+    assert error.exitcode == -signal.SIGKILL
+    assert pool.process(Do("stop", 1)) == 1
+
+
+def test_an_event_that_kills_where_it_is_unpickled_fails_alone(pool: PoolProcessor) -> None:
+    events: list[Event] = [Do("stop", place) for place in range(20)]
+    events[10:10] = [actions.KillsWhereItLoads()]
+    values = pool.process_many(events, return_exceptions=True)
+    error = values.pop(10)
+    assert values == list(range(20))
+    assert isinstance(error, WorkerLostError)
+    assert error.exitcode == 9
+    assert error.handler is None
+    assert "KillsWhereItLoads" in error.event
+    assert pool.process(Do("stop", 1)) == 1
+
+
+def test_a_value_that_kills_where_it_is_pickled_fails_alone(pool: PoolProcessor) -> None:
+    events: list[Event] = [Do("stop", place) for place in range(20)]
+    events[10:10] = [Do("call", actions.KillsWhereItIsPickled)]
+    values = pool.process_many(events, return_exceptions=True)
+    error = values.pop(10)
+    assert values == list(range(20))
+    assert isinstance(error, WorkerLostError)
+    assert error.exitcode == 8
+
+
+def test_a_future_fails_with_its_worker_and_the_others_go_on(pool: PoolProcessor) -> None:
+    warm(pool)
+    bad = pool.submit(Do("leave", 3))
+    others = [pool.submit(Do("stop", place)) for place in range(50)]
+    assert isinstance(bad.exception(PATIENCE_SECONDS), WorkerLostError)
+    assert [future.result(PATIENCE_SECONDS) for future in others] == list(range(50))
+
+
+def test_futures_that_wait_in_a_worker_survive_its_death(
+    one_worker: PoolProcessor, gate: Gate
+) -> None:
+    running = one_worker.submit(Do("wait_at", gate.address))
+    arrival = gate.arrival()
+    # these are sent to the only worker, or wait for it
+    waiting = [one_worker.submit(Do("stop", place)) for place in range(5)]
+    os.kill(arrival.pid, signal.SIGKILL)
+    assert isinstance(running.exception(PATIENCE_SECONDS), WorkerLostError)
+    assert [future.result(PATIENCE_SECONDS) for future in waiting] == list(range(5))
+
+
+def test_a_cancelled_future_stays_cancelled_when_its_worker_dies(
+    one_worker: PoolProcessor, gate: Gate
+) -> None:
+    running = one_worker.submit(Do("wait_at", gate.address))
+    arrival = gate.arrival()
+    waiting = [one_worker.submit(Do("stop", place)) for place in range(600)]
+    cancelled = [future for future in waiting if future.cancel()]
+    assert cancelled  # the window of one worker is smaller than that
+    os.kill(arrival.pid, signal.SIGKILL)
+    assert isinstance(running.exception(PATIENCE_SECONDS), WorkerLostError)
+    for place, future in enumerate(waiting):
+        if future in cancelled:
+            assert future.cancelled()
+        else:
+            assert future.result(PATIENCE_SECONDS) == place
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])
+@pytest.mark.filterwarnings(
+    # from Python 3.12 on; other tests may have left threads in native libraries
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
+def test_a_death_is_noticed_though_a_child_of_the_worker_lives_on(method: str, gate: Gate) -> None:
+    pool = PoolProcessor(workers=1, mp_context=method)
+    register_all(pool, [actions.act])
+    with Background(lambda: pool.process(Do("leave_a_child_behind_and_die", gate.address))) as call:
+        child = psutil.Process(gate.arrival().pid)
+        # the child holds whatever the worker held, until the gate opens
+        error = call.error()
+        gate.close()
+        child.wait(PATIENCE_SECONDS)
+    close_in_time(pool)
+    assert isinstance(error, WorkerLostError), "nobody noticed"
+    assert error.exitcode == 5
+
+
+def test_the_error_of_a_lost_worker_says_what_to_do(pool: PoolProcessor) -> None:
+    hints = {
+        Do("leave", 3): "ended the process",
+        Do("signalled", signal.SIGKILL): "memory",
+        Do("crash"): "faulthandler",
+        Do("signalled", signal.SIGTERM): "outside",
+    }
+    for ev, hint in hints.items():
+        assert hint in str(error_of(lambda: pool.process(ev)))  # noqa: B023 - called at once
+
+
+def test_a_replacement_has_the_same_handlers(pool: PoolProcessor) -> None:
+    before = warm(pool)
+    error_of(lambda: pool.process(Do("leave", 1)))
+    assert pool.process(actions.Nested(5)) == ("nested", 5)
+    after = warm(pool)
+    assert len(before & after) == 1
+    assert pids(pool) == after
