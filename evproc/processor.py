@@ -20,6 +20,9 @@ from evproc.exc import HandlerReturnException, StopProcessing, _unset, add_note
 from evproc.registry import Handler, Registry
 from evproc.report import CheckReport, Explanation
 
+# One for all, and not in the instances, so that these can be copied and pickled.
+_ADDING = threading.Lock()
+
 #: The name that 0.2.0 had for a registered handler.
 ProcNode = Handler
 
@@ -35,7 +38,6 @@ class Processor:
     def __init__(self) -> None:
         self.registry = Registry()
         self._match = self.registry.match
-        self._adding = threading.Lock()
 
     @property
     def nodes(self) -> Mapping[str, Handler]:
@@ -54,7 +56,7 @@ class Processor:
             ProcessorReregisterException: The name is taken. Nothing has changed.
             TypeError: `proc` cannot be a handler, or has no name and was given none.
         """
-        with self._adding:
+        with _ADDING:
             self.registry.add(proc, name)
 
     def load_from(self, namespace: str, on_error: OnError = "raise") -> tuple[str, ...]:
@@ -79,7 +81,7 @@ class Processor:
             Nothing has been registered after any of these.
         """
         loaded = load_group(namespace, on_error)
-        with self._adding:
+        with _ADDING:
             return self.registry.add_all(loaded)
 
     def process(self, ev: Event) -> Any:  # noqa: C901 - a loop is written out in it, see there
