@@ -73,12 +73,11 @@ class Declare:
             raise TypeError(f"@{self.decorator}(...) decorates a callable, not {func!r}")
         if isinstance(func, Declare):
             raise TypeError(func.forgotten)
-        declared = (*self.items, *_declared(func, self.attribute))
+        # what a class hands out is the function, not the staticmethod around it
+        target = func.__func__ if isinstance(func, staticmethod) else func
+        declared = (*self.items, *_declared(target, self.attribute))
         try:
-            # what a class hands out is the function, not the staticmethod around it
-            setattr(
-                func.__func__ if isinstance(func, staticmethod) else func, self.attribute, declared
-            )
+            setattr(target, self.attribute, declared)
         except AttributeError:
             # bound methods, C functions and slotted objects take no attributes
             func = cast("H", functools.partial(func))
