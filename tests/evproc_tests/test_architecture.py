@@ -21,6 +21,7 @@ PURE = {
     "functools",
     "graphlib",
     "heapq",
+    "operator",
     "sys",
     "types",
     "typing",
@@ -41,6 +42,12 @@ ALLOWED: dict[str, set[str]] = {
         "evproc.ordering",
         "evproc.report",
     },
+    # the pool's pure core: no process, channel or clock, and nothing that knows of one
+    "evproc_pool.schedule": set(),
+    "evproc_pool.estimates": {"evproc_pool.schedule"},
+    "evproc_pool.scheduler": {"evproc_pool.estimates", "evproc_pool.schedule"},
+    "evproc_pool.errors": set(),
+    "evproc_pool.outcome": {"dataclasses", "evproc"},
 }
 
 #: What `import evproc` must not bring with it: each takes as long as all of evproc,

@@ -321,8 +321,12 @@ def test_an_iterator_may_use_the_pool(any_pool: PoolProcessor) -> None:
 
 
 def test_a_filter_may_use_the_pool(pool: PoolProcessor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hook(ev: Any) -> None:
+        if ev.args == (3,):
+            assert pool.process_many([Do("stop", "asked")]) == ["asked"]
+
+    monkeypatch.setattr(actions, "hook", hook)
     pool.register(actions.asks)
-    monkeypatch.setattr(actions, "pools", [pool])
     assert pool.process_many([Do("stop", place) for place in range(5)]) == list(range(5))
 
 
