@@ -703,6 +703,66 @@ def test_a_plan_can_be_rebuilt_from_its_indices() -> None:
         made.plan([3])
 
 
+def test_many_events_of_one_name_have_a_common_plan_once_it_is_known() -> None:
+    class Other(Named):
+        pass
+
+    made = registry_of(some=make(want("ev")), all=nothing)
+    events: list[Any] = [Named("ev"), Other("ev"), Named("ev", 5)]
+    assert made.common_plan(events) is None  # nothing has been matched yet
+    for name in ("ev", "unmentioned"):
+        plan = made.match(Named(name))
+        assert made.common_plan([Named(name), Other(name)]) is plan
+        assert made.common_plan([Named(name)]) is plan
+    # and not the plan of before once another handler is there
+    made.add(nothing, "late")
+    assert made.common_plan(events) is None
+    assert made.match(events[0]) is made.common_plan(events)
+
+
+class VirtualEvent:
+    name = "ev"
+
+
+evproc.Event.register(VirtualEvent)
+
+
+class UnnamableEvent(evproc.Event):
+    @property
+    def name(self) -> str:
+        raise RuntimeError("no name today")
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [],
+        [Named("ev"), Named("other")],
+        [Named("ev"), "no event"],
+        [Named("ev"), VirtualEvent()],
+        [Named("ev"), Named(["unhashable"])],
+        [Named("ev"), UnnamableEvent()],
+        [Named("asked"), Named("asked")],
+        [Named("unordered"), Named("unordered")],
+    ],
+    ids=["none", "names", "value", "virtual", "unhashable", "raises", "filter", "unordered"],
+)
+def test_whatever_makes_a_difference_between_events_leaves_them_without_a_common_plan(
+    events: list[Any],
+) -> None:
+    made = registry_of(
+        all=make(want("ev", "other", "asked")),
+        asking=make(want("asked", truth(True))),
+        unordered=make(want("unordered"), requires("all")),
+    )
+    assert [made.common_plan([Named("ev")]), match(made)] == [None, ["all"]]
+    match(made, "asked")
+    assert made.common_plan([Named("ev")]) is not None
+    with pytest.raises(IncompatibleRequirementsException):
+        match(made, "unordered")
+    assert made.common_plan(events) is None
+
+
 def test_a_handler_that_is_added_counts_from_the_next_event_on() -> None:
     made = registry_of(one=nothing)
     assert match(made) == ["one"]
