@@ -116,17 +116,19 @@ class Run:
         sink: Where its endings go.
         can_cancel: Whether to ask `sink.begins` for each root.
         return_events: Whether roots come back as the handlers left them.
+        is_closing: Whether no more roots come.
         is_finished: Whether there will be no more endings.
         error: Why the engine ended it, if it did.
     """
 
-    __slots__ = ("can_cancel", "error", "id", "is_finished", "return_events", "sink")
+    __slots__ = ("can_cancel", "error", "id", "is_closing", "is_finished", "return_events", "sink")
 
     def __init__(self, opened: Opened, sink: Sink, *, can_cancel: bool) -> None:
         self.id = opened.run
         self.sink = sink
         self.can_cancel = can_cancel
         self.return_events = opened.return_events
+        self.is_closing = False
         self.is_finished = False
         self.error: PoolError | None = None
 
@@ -139,8 +141,8 @@ class _WorkerState:
         batches: How many it was sent.
         sent: Those that are not over, in order.
         plans: The numbers of the plans that it knows.
-        stalled: Frames that wait until the follow-ups of the first of them have come
-            again, packed one by one.
+        stalled: Frames (and the numbers of skipped batches) that wait until the
+            follow-ups of the first of them have come again, packed one by one.
     """
 
     __slots__ = ("batches", "is_ready", "plans", "sent", "stalled")
@@ -150,7 +152,7 @@ class _WorkerState:
         self.batches = 0
         self.sent: deque[Sent] = deque()
         self.plans: set[int] = set()
-        self.stalled: deque[wire.ProgressFrame] = deque()
+        self.stalled: deque[wire.ProgressFrame | int] = deque()
 
 
 class Engine:
@@ -242,7 +244,8 @@ class Engine:
         self._post(roots)
 
     def close_run(self, run: Run, *, drop: bool = False) -> None:
-        """Say that no more roots come; see `scheduler.Closed`."""
+        """Say that no more roots come; see `schedule.Closed`."""
+        run.is_closing = True
         self._post(Closed(run.id, drop))
 
     def demand(self, run: Run) -> int:
@@ -271,35 +274,59 @@ class Engine:
             BaseException: What broke the turn, `KeyboardInterrupt` for one. The
                 engine is closed then.
         """
-        me = threading.get_ident()
-        with self._turn_over:
-            if self._driver == me:
-                raise RuntimeError(
-                    "this thread is handling events for the pool already: a filter, a pickling"
-                    " method or a future's callback must not wait for the same pool"
-                )
-            if self._turns != since:
-                return
-            if self._driver is not None:
-                if may_block:
-                    self._turn_over.wait()
-                return
-            if self._closed is not None:
-                return
-            self._driver = me
+        drives = False
         try:
+            with self._turn_over:
+                self.check_may_wait()
+                if self._turns != since:
+                    return
+                if self._driver is not None:
+                    if may_block:
+                        self._turn_over.wait()
+                    return
+                if self._closed is not None:
+                    return
+                drives = True
+                self._driver = threading.get_ident()
             self._turn(may_block=may_block)
         except PoolError as error:
             self._closed, self._kill = error, True  # the runs get it, and tell
         except BaseException as error:
-            # in the middle of a turn: nobody knows what state things are in
-            self._kill = True
-            self._closed = PoolClosedError(
-                f"the pool was ended by {type(error).__name__}: make a new PoolProcessor"
-            )
+            if drives:
+                # in the middle of a turn: nobody knows what state things are in
+                self._kill = True
+                self._closed = PoolClosedError(
+                    f"the pool was ended by {type(error).__name__}: make a new PoolProcessor"
+                )
             raise
         finally:
-            self._leave()
+            if drives:
+                self._leave()
+
+    def check_may_wait(self) -> None:
+        """Refuse a thread that would wait for itself.
+
+        Raises:
+            RuntimeError: Called from within a turn: by a filter, a pickling method
+                or a callback of a future. They may hand in events, but not wait.
+        """
+        if self._driver == threading.get_ident():
+            raise RuntimeError(
+                "this thread is handling events for the pool already: a filter, a pickling"
+                " method or a future's callback must not wait for the same pool"
+            )
+
+    def drain(self) -> None:
+        """Wait for the end of what is in flight of runs that were closed.
+
+        Raises:
+            RuntimeError: See `check_may_wait`.
+        """
+        while self._closed is None:
+            turns = self._turns
+            if not any(run.is_closing for run in list(self._runs.values())):
+                return
+            self.wait_turn(turns)
 
     def refresh(self) -> None:
         """Take in what has happened so far, without waiting, so that `open_runs` is up to date."""
@@ -320,7 +347,9 @@ class Engine:
                 self._closed = PoolClosedError("the pool is closed: make a new PoolProcessor")
             self._kill |= kill
             if self._driver == me:
-                return  # from a callback: the end of the turn sees to it
+                # from a callback, or a signal handler: the end of the turn sees to it
+                self._backend.wake()
+                return
             while self._driver is not None:
                 self._backend.wake()
                 self._turn_over.wait()
@@ -453,14 +482,13 @@ class Engine:
                 frame = wire.ProgressFrame(*wire.loads(item.payload))
                 self._take(item.worker, self._workers[item.worker], frame, is_last_chance=False)
             case wire.UNREADABLE:
-                packed = self._codec.pack_one_by_one(self._workers[item.worker].sent[0])
+                number = wire.loads(item.payload)
+                sents = self._workers[item.worker].sent
+                (sent,) = [each for each in sents if each.number == number]
+                packed = self._codec.pack_one_by_one(sent)
                 self._backend.send(item.worker, wire.REPACKED, wire.dumps(packed.data))
             case wire.SKIPPED:
-                sent = self._workers[item.worker].sent
-                # otherwise it is known already that it was taken back
-                if sent and sent[0].number == wire.loads(item.payload):
-                    sent.popleft()
-                    self._step(Progress(item.worker, 0, (), gave_back=True))
+                self._skipped(item.worker, wire.loads(item.payload))
             case wire.FOLLOW_UPS:
                 self._repacked(item.worker, wire.loads(item.payload)[1])
             case wire.READY:
@@ -500,14 +528,17 @@ class Engine:
             return
         stalled, state.stalled = state.stalled, deque()
         for frame in stalled:
-            self._take(item.worker, state, frame, is_last_chance=True)
+            if not isinstance(frame, int):  # what it left out is handed on in any case
+                self._take(item.worker, state, frame, is_last_chance=True)
         running, handler = self._place_of_death(item, state)
         error = None
         if running is not None:
             error = _worker_lost(item, state.sent[0].batch.at(running), handler)
         self._step(WorkerGone(item.worker, running, error, handler))
 
-    def _place_of_death(self, item: Gone, state: _WorkerState) -> tuple[int | None, str | None]:
+    def _place_of_death(  # noqa: PLR0911 - a case each
+        self, item: Gone, state: _WorkerState
+    ) -> tuple[int | None, str | None]:
         """The position and the handler that a dead worker was at, if it was at any.
 
         Events before it that had nothing to tell are over, and taken so.
@@ -528,9 +559,17 @@ class Engine:
             return None, None
         if at.position < done:
             return None, None
-        unsent = at.position if at.unsent is None or at.unsent < done else at.unsent
-        if unsent > done:
-            self._step(Progress(item.worker, unsent, [0.0] * (unsent - done)))
+        # what had nothing to tell is over; what could not be packed has not begun
+        over = at.position + at.is_over
+        if at.unsent is not None and at.unsent >= done:
+            over = min(over, at.unsent)
+        over = min([over, *(failed for failed in sent.failures if failed >= done)])
+        if over > done:
+            self._step(Progress(item.worker, over, [0.0] * (over - done)))
+            if over == sent.batch.size:
+                state.sent.popleft()
+        if at.is_over:
+            return None, None
         handler = None if at.handler is None else self._registry.handlers[at.handler].name
         return at.position, handler
 
@@ -576,14 +615,29 @@ class Engine:
             follow_ups, failed = {}, dict.fromkeys(frame.givers, Result(error=error))
         self._apply(worker, state, frame, follow_ups, failed)
 
+    def _skipped(self, worker: int, number: int) -> None:
+        """A worker has left a batch out, because it found it taken back."""
+        state = self._workers[worker]
+        if state.stalled:
+            state.stalled.append(number)
+        elif state.sent and state.sent[0].number == number:
+            state.sent.popleft()
+            self._step(Progress(worker, 0, (), gave_back=True))
+        # otherwise it is known that it was taken back
+
     def _repacked(self, worker: int, blobs: Sequence[Any]) -> None:
         """The follow-ups of the first stalled frame have come again, one by one."""
         state = self._workers[worker]
         frames, state.stalled = state.stalled, deque()
-        again = wire.PackedEvents(True, blobs)
-        frames[0] = frames[0]._replace(follow_ups=again)
+        first = frames[0]
+        if isinstance(first, int):
+            raise InternalError(f"worker {worker} repacked what was not asked for")
+        frames[0] = first._replace(follow_ups=wire.PackedEvents(True, blobs))
         for frame in frames:
-            self._take(worker, state, frame, is_last_chance=False)
+            if isinstance(frame, int):
+                self._skipped(worker, frame)
+            else:
+                self._take(worker, state, frame, is_last_chance=False)
 
     def _apply(
         self,

@@ -14,6 +14,7 @@ import os
 import selectors
 import socket
 import sys
+import time
 from collections.abc import Iterable
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -298,8 +299,9 @@ class LocalBackend:
 
     def _end(self, grace_seconds: float) -> None:
         members = list(self._members.values())
+        deadline = time.monotonic() + grace_seconds
         for member in members:
-            member.process.join(grace_seconds)
+            member.process.join(max(0.0, deadline - time.monotonic()))
             if member.process.exitcode is None:
                 member.process.kill()
         for member in members:

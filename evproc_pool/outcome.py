@@ -19,7 +19,7 @@ class Outcome:
         stopped: Whether a handler ended the cascade by `StopProcessing(value)`.
         error: What `Processor.process` would raise, or None.
         handler: The name of the handler that raised it, if one did.
-        attempts: How often the event that the cascade ended with was begun.
+        attempts: How many attempts were charged to it; 1, since nothing is retried.
         events: How many events of the cascade were handled.
         seconds: How long that took in the workers.
         processed: With `return_events=True`, the root event as the handlers left it,

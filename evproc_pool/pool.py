@@ -342,7 +342,9 @@ class PoolProcessor:
             if self._futures is None:
                 registry = self._processor.registry
                 self._futures = Futures(engine, registry, self._key, unordered=self._unordered)
-            return self._futures.submit(ev)
+            futures = self._futures
+        # without the lock: filters and `key` are the user's code
+        return futures.submit(ev)
 
     def _process_here(self, events: Iterable[Event], *, return_exceptions: bool) -> list[Any]:
         self._initialize_here()
@@ -381,14 +383,20 @@ class PoolProcessor:
     # --- the end ---
 
     def close(self) -> None:
-        """Finish what was submitted, then end the workers. Idempotent."""
+        """Finish what was submitted, then end the workers. Idempotent.
+
+        Raises:
+            RuntimeError: Called from a future's callback, for which it would wait.
+        """
         if os.getpid() != self._pid:
             return  # the workers are the parent's
         with self._lock:
             self._closed = True
-            futures = self._futures
+            futures, engine = self._futures, self._engine
         if futures is not None:
             futures.drain()
+        if engine is not None:
+            engine.drain()
         with self._lock:
             engine = self._detach_engine()
         _stop(engine, kill=False)

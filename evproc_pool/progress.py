@@ -9,10 +9,11 @@ In the other direction, the coordinator can take back what a worker holds behind
 slow event (`ProgressWords.take_back`). The worker looks for that only behind an
 event that took `SLOW_SECONDS`, so that quick ones pay nothing for it. Why the two
 cannot misunderstand each other: the coordinator has seen the same event running at
-two times further apart than that, with the words written before the second look.
-So the event was slow, and ended after they were written; the worker looks, and
-finds them. If at the second look the worker has moved on, nothing is taken, and
-the worker itself tells whether it has left something out.
+two times further apart than that, so the worker will look. It publishes that the
+event is over before it looks; the coordinator writes before it checks that the
+event is not over. So if the worker missed what was written, the coordinator sees
+that the event was over, and takes nothing. Where the worker has left something out
+that was not taken, it says so.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import mmap
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from multiprocessing import reduction
 from typing import Any, Final, NamedTuple
@@ -41,6 +43,9 @@ SLOW_SECONDS: Final = 0.001
 #: Bits of `PLACE` that hold the handler; 0 in them is "between handlers".
 HANDLER_BITS: Final = 20
 
+#: In the bits of the handler: the event is over, and the worker decides what comes next.
+OVER: Final = (1 << HANDLER_BITS) - 1
+
 #: `PLACE` between batches; no position in `UNSENT`.
 NONE: Final = -1
 #: `PLACE` while the events of a batch are being unpickled together.
@@ -55,12 +60,14 @@ class Progress(NamedTuple):
         position: The event in it, or NONE or UNPICKLING.
         handler: The handler's index in the registry, or None.
         unsent: The first position whose result has not been sent, or None.
+        is_over: Whether the event is over.
     """
 
     batch: int
     position: int
     handler: int | None
     unsent: int | None
+    is_over: bool = False
 
 
 class ProgressWords:
@@ -94,8 +101,9 @@ class ProgressWords:
         return Progress(
             batch,
             place >> HANDLER_BITS,
-            handler - 1 if handler else None,
+            handler - 1 if 0 < handler < OVER else None,
             unsent if unsent >= 0 else None,
+            handler == OVER,
         )
 
     def take_back(self, seen: Progress, newest: int) -> bool:
@@ -110,8 +118,11 @@ class ProgressWords:
         """
         self.words[TAKEN] = taken_from(seen.batch, seen.position + 1)
         self.words[TAKEN_TO] = newest
+        # A system call, for the time that it takes: when it returns, a store of the
+        # worker's has arrived that came before a look at the words which missed the above.
+        time.sleep(0)
         now = self.read()
-        return (now.batch, now.position) == (seen.batch, seen.position)
+        return (now.batch, now.position) == (seen.batch, seen.position) and not now.is_over
 
     def close(self) -> None:
         """Let go of the memory."""

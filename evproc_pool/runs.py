@@ -369,17 +369,29 @@ class Futures(Sink):
         return future
 
     def _drive(self) -> None:
-        while True:
-            turns = self._engine.turns
+        try:
+            while True:
+                turns = self._engine.turns
+                with self._changed:
+                    if not self._futures:
+                        self._thread = None
+                        self._changed.notify_all()
+                        return
+                self._engine.wait_turn(turns)
+        except BaseException:
+            # it has ended the engine, and so the futures; nobody must wait for more
             with self._changed:
-                if not self._futures:
-                    self._thread = None
-                    self._changed.notify_all()
-                    return
-            self._engine.wait_turn(turns)
+                self._thread = None
+                self._changed.notify_all()
+            raise
 
     def drain(self) -> None:
-        """Wait until no future is outstanding."""
+        """Wait until no future is outstanding.
+
+        Raises:
+            RuntimeError: Called from a future's callback.
+        """
+        self._engine.check_may_wait()
         with self._changed:
             self._changed.wait_for(lambda: self._thread is None)
 
@@ -387,8 +399,10 @@ class Futures(Sink):
 
     def begins(self, root: int) -> bool:
         """See `engine.Sink`."""
-        future = self._futures[root]
-        # a batch that comes back from a lost worker begins a second time
+        future = self._futures.get(root)
+        if future is None or future.cancelled():
+            return False
+        # a batch that comes back begins a second time
         return future.running() or future.set_running_or_notify_cancel()
 
     def ended(self, root: int, ending: Ending) -> None:
@@ -417,7 +431,8 @@ class Futures(Sink):
             futures = list(self._futures.values())
             self._futures.clear()
         for future in futures:
-            # False: it is done, or was cancelled; or it runs, and this raises
+            if future.cancelled():
+                continue
             if future.running() or future.set_running_or_notify_cancel():
                 future.set_exception(error)
 

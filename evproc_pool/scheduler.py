@@ -212,7 +212,9 @@ class Scheduler:
             return 0
         room = sum(len(workers) * (PREFETCH - load) for load, workers in enumerate(self._by_load))
         wanted = self._estimates.events_per_batch(state.newest_plan) * (room + max(1, self.workers))
-        return max(0, wanted - state.backlog - state.waiting)
+        # with keys, roots that can be sent are among the cascades
+        keyed = state.waiting + len(state.ready) if state.keys else 0
+        return max(0, wanted - state.backlog - keyed)
 
     def weigh(self, batch: Batch, size_bytes: int) -> None:
         """Learn how many bytes a batch has that is being sent. No step: nothing follows."""
@@ -372,13 +374,19 @@ class Scheduler:
         cascade.is_over = True
         cascade.queue.clear()
         run.open -= 1
-        if cascade.key is not None:
-            waiting = run.keys[cascade.key]
-            if waiting:
-                run.waiting -= 1
-                self._make_ready(run, waiting.popleft())
-            else:
-                del run.keys[cascade.key]
+        self._release_key(run, cascade)
+
+    def _release_key(self, run: _Run, cascade: Cascade) -> None:
+        """Let the next cascade with the key begin, once nothing of this one is run any more."""
+        if cascade.key is None or (run.unordered and cascade.in_flight):
+            return
+        waiting = run.keys[cascade.key]
+        if waiting:
+            run.waiting -= 1
+            self._make_ready(run, waiting.popleft())
+        else:
+            del run.keys[cascade.key]
+        cascade.key = None
 
     def _end(self, run: _Run, cascade: Cascade, result: Result) -> None:
         self._over(run, cascade)
@@ -492,6 +500,8 @@ class Scheduler:
                 self._event_over(run, cascade, position, begin, item)
                 if run.unordered or not cascade.in_flight:
                     self._resume(run, cascade, quiet)
+            else:
+                self._release_key(run, cascade)
         self._tell_over(run, quiet)
 
     def _event_over(
@@ -555,6 +565,7 @@ class Scheduler:
                 cascade = part.cascades[place]
                 cascade.in_flight -= 1
                 if cascade.is_over:
+                    self._release_key(run, cascade)
                     continue
                 if position == at:
                     cascade.events += 1
@@ -676,6 +687,8 @@ class Scheduler:
             seconds = self._estimates.seconds_of(plan)
             if taken and (used + seconds > left or not plan.indices):
                 break
+            if taken and batch.size + taken >= self._estimates.most_events(plan):
+                break
             queue.popleft()
             used += seconds
             taken += 1
@@ -710,7 +723,7 @@ class Scheduler:
             count = max(1, min(count, room, int(left / seconds)))
             used = count * seconds
         else:
-            count, used = self._count_mixed(block.plans, max(1, room), left)
+            count, used = self._count_mixed(block.plans, batch.size, left)
         run.blocks.popleft()
         if count < len(block.events):
             run.blocks.appendleft(block.slice(count, len(block.events)))
@@ -723,13 +736,14 @@ class Scheduler:
         run.backlog -= count
         return used
 
-    def _count_mixed(self, plans: Iterable[PlanLike], room: int, left: float) -> tuple[int, float]:
+    def _count_mixed(self, plans: Iterable[PlanLike], size: int, left: float) -> tuple[int, float]:
         """How many of these fit, at least one, and how long they are expected to take."""
         used = 0.0
         count = 0
         for plan in plans:
             seconds = self._estimates.seconds_of(plan)
-            if count and (used + seconds > left or count >= room):
+            full = size + count >= self._estimates.most_events(plan)
+            if count and (used + seconds > left or full):
                 break
             used += seconds
             count += 1

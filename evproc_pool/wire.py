@@ -154,6 +154,10 @@ class PackedValue(NamedTuple):
 NO_EVENTS: Final = PackedEvents(one_by_one=True, data=())
 
 
+class _SameObjectTwice(Exception):
+    """An object stands for two events; one by one they come out as two."""
+
+
 class _SameClassInside(Exception):
     """An event refers to an event of its own class, maybe to itself."""
 
@@ -175,8 +179,7 @@ class EventPacker:
             Exception: Whatever pickling raised; `pack_one_by_one` finds out where.
         """
         if len(set(map(id, events))) < len(events):
-            # the same object twice would come out as one, for some batches
-            return PackedEvents(True, [dumps(event) for event in events])
+            raise _SameObjectTwice  # it would come out as one object, in some batches
         kinds = set(map(type, events))
         if len(kinds) == 1:
             (kind,) = kinds
@@ -405,10 +408,11 @@ def _pickle_error(error: BaseException) -> bytes | None:
             pickled = dumps(content)
             # one that cannot be rebuilt is found here rather than there
             copy = loads(pickled)
-            if type(copy) is type(error):
-                if copy.args == error.args:
-                    return pickled
-                nearly = nearly or pickled
+            if type(copy) is not type(error):
+                continue
+            nearly = nearly or pickled
+            if copy.args == error.args:
+                return pickled
         except Exception:  # noqa: S112 - there is another way, or none
             continue
     return nearly

@@ -139,7 +139,7 @@ class Worker:
         try:
             return wire.unpack(packed), False
         except Exception:
-            self._channel.send(wire.UNREADABLE, b"")
+            self._channel.send(wire.UNREADABLE, wire.dumps(self._batches))
         # They come again, packed one by one. Batches that were sent before the
         # coordinator knew have to wait, since results come in order.
         while True:
@@ -227,6 +227,7 @@ class Worker:
             ended(now)
             if now - then >= progress.SLOW_SECONDS or now > overdue:
                 done = (place >> progress.HANDLER_BITS) + 1
+                words[progress.PLACE] = place | progress.OVER
                 if done < job.size:
                     is_taken = words[progress.TAKEN] == progress.taken_from(self._batches, done)
                     if is_taken or now > overdue:

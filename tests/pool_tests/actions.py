@@ -399,7 +399,7 @@ class BadAttributes:
     """An object that cannot be looked into, nor pickled."""
 
     @property
-    def __dict__(self) -> Any:
+    def __dict__(self) -> Any:  # type: ignore[override]  # that is what is wrong with it
         raise RuntimeError("no attributes")
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -428,8 +428,8 @@ def follow_surprise() -> Iterable[Event]:
 
 UNPICKLABLE: dict[str, Callable[[], Any]] = {
     "lock": threading.Lock,
-    "generator": lambda: (each for each in ()),
-    "frame": lambda: sys._getframe(),
+    "generator": lambda: (each for each in "ab"),
+    "frame": sys._getframe,
     "bad repr key": lambda: {BadRepr(): threading.Lock()},
     "bad attributes": BadAttributes,
     "bad text": lambda: RefusesPickling(BadText()),

@@ -71,7 +71,7 @@ class Gate:
         for arrival in self._arrivals:
             arrival.release()
 
-    def __enter__(self) -> Gate:
+    def __enter__(self) -> Gate:  # noqa: PYI034 - typing.Self came with Python 3.11
         return self
 
     def __exit__(
@@ -184,7 +184,7 @@ class Background:
             return error
         return None
 
-    def __enter__(self) -> Background:
+    def __enter__(self) -> Background:  # noqa: PYI034 - typing.Self came with Python 3.11
         return self
 
     def __exit__(
@@ -301,7 +301,7 @@ class Script:
             each.kill()
         self.process.wait()
 
-    def __enter__(self) -> Script:
+    def __enter__(self) -> Script:  # noqa: PYI034 - typing.Self came with Python 3.11
         return self
 
     def __exit__(

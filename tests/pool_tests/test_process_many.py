@@ -11,7 +11,8 @@ import pytest
 
 from evproc import Event, Processor
 from evproc_pool import PoolBusyError, PoolProcessor
-from evproc_pool.scheduler import MOST_EVENTS, PREFETCH
+from evproc_pool.estimates import MOST_EVENTS
+from evproc_pool.scheduler import PREFETCH
 from tests.pool_tests import actions
 from tests.pool_tests.actions import Do, Unwanted
 from tests.pool_tests.helpers import (
@@ -137,7 +138,7 @@ def test_with_return_exceptions_failures_stand_in_their_place(
         "no event",
         Do("stop", 6),
     ]
-    expected = [ending(lambda: serial.process(ev)) for ev in events]  # type: ignore[arg-type, misc]  # noqa: B023 - no events among them; called at once
+    expected = [ending(lambda: serial.process(ev)) for ev in events]  # type: ignore[arg-type]  # noqa: B023 - no events among them; called at once
     assert endings(any_pool.process_many(events, return_exceptions=True)) == expected  # type: ignore[arg-type]  # likewise
 
 

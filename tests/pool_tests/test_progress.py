@@ -27,7 +27,7 @@ def test_new_words_say_that_nothing_runs() -> None:
 
 
 @pytest.mark.parametrize("position", [0, 1, 2047, 2**31])
-@pytest.mark.parametrize("handler", [None, 0, 1, 2**progress.HANDLER_BITS - 2])
+@pytest.mark.parametrize("handler", [None, 0, 1, 2**progress.HANDLER_BITS - 3])
 def test_what_is_written_is_read(position: int, handler: int | None) -> None:
     words = ProgressWords.create()
     _write(words, 5, _place(position, handler), 3)
@@ -101,4 +101,4 @@ def test_closing_lets_go_of_the_descriptor() -> None:
 def test_the_constants_are_no_positions() -> None:
     assert progress.NONE < 0
     assert progress.UNPICKLING < 0
-    assert progress.NONE != progress.UNPICKLING
+    assert len({progress.NONE, progress.UNPICKLING}) == 2

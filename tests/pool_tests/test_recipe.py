@@ -29,7 +29,7 @@ def first(proc: object, ev: object) -> None: ...
 def second(proc: object, ev: object) -> None: ...
 
 
-class Callable_:
+class CallsNothing:
     """A handler that has no qualified name of its own."""
 
     def __call__(self, proc: object, ev: object) -> None: ...
@@ -108,7 +108,7 @@ def test_a_print_holds_distribution_and_version(tmp_path: Path) -> None:
 class _CallsAnObject:
     """A handler whose `__call__` is an object, and has no name."""
 
-    __call__ = Callable_()
+    __call__ = CallsNothing()
 
 
 class _HasAName:
@@ -123,10 +123,10 @@ class _HasAName:
     "make",
     [
         lambda: functools.partial(first),
-        Callable_,
-        lambda: Callable_().method,
+        CallsNothing,
+        lambda: CallsNothing().method,
         lambda: lambda proc, ev: None,
-        lambda: functools.partial(Callable_()),
+        lambda: functools.partial(CallsNothing()),
         _CallsAnObject,
         _HasAName,
         lambda: functools.partial(_HasAName()),

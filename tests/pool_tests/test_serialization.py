@@ -48,7 +48,7 @@ def test_an_event_that_cannot_be_pickled_fails_alone_and_the_path_is_named(
     with socket.socket() as open_socket:
         events = [
             _with(threading.Lock()),
-            _with(each for each in ()),
+            _with(each for each in "ab"),
             _with(open_socket),
         ]
         values = shared_pool.process_many(_between(20, *events), return_exceptions=True)

@@ -86,7 +86,7 @@ class _Slotted:
         (lambda: {"a": 1, "b": threading.Lock()}, "['b']", "lock"),
         (lambda: _with(threading.Lock()), ".args[0]", "lock"),
         (lambda: _with({"deep": [0, (threading.Lock(),)]}), ".args[0]['deep'][1][0]", "lock"),
-        (lambda: [each for each in [(x for x in ())]], "[0]", "generator"),
+        (lambda: [(x for x in "ab")], "[0]", "generator"),
         (lambda: [_Slotted()], "[0]", "_Slotted"),
         (lambda: actions.HasALock("text"), ".lock", "lock"),
     ],

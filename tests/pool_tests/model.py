@@ -1,0 +1,328 @@
+"""What a `World` knows: cascades with what is to come of them, and records of what is where.
+
+`plain_ending` is the oracle: a cascade as `Processor.process` would run it.
+Seconds are multiples of a power of two, so that sums and differences are exact.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Sequence
+from typing import Any, Final, NamedTuple
+
+from evproc_pool.schedule import Batch, Ending, Opened, Planned, Result, Unplannable
+
+
+class Violation(AssertionError):
+    """The scheduler did what it must not, or left undone what it must do."""
+
+
+def check(holds: object, text: str, *args: object) -> None:
+    """Like `assert`, but there under `-O`, and quick: the text is made when it is needed."""
+    if not holds:
+        raise Violation(text.format(*args))
+
+
+# --- what runs ---
+
+
+class FakePlan:
+    """A plan; compared by identity.
+
+    Attributes:
+        indices: As in a real one.
+        size_bytes: What an event of it has on the wire.
+    """
+
+    __slots__ = ("indices", "size_bytes")
+
+    def __init__(self, indices: tuple[int, ...], size_bytes: float = 100.0) -> None:
+        self.indices = indices
+        self.size_bytes = size_bytes
+
+
+UNWANTED: Final = FakePlan(())
+
+
+class Failed(Exception):
+    """A handler's error, or a planning error, or a worker's death."""
+
+
+def exact(seconds: float) -> float:
+    """These seconds, or a little more or less, such that sums of them are exact."""
+    return round(seconds * (1 << 20)) / (1 << 20)
+
+
+class Node:
+    """An event, and what comes of it: follow-ups, a stop, an error.
+
+    Attributes:
+        plan: `Unplannable` for an event whose planning failed.
+        children: Its follow-ups. Where it ends its cascade they are reported all the
+            same, and must not matter.
+        ending: How it ends its cascade, or None.
+        seconds: How long a worker is at it.
+        size_bytes: What it has on the wire.
+    """
+
+    __slots__ = (
+        "_plain",
+        "_whole",
+        "children",
+        "ending",
+        "plan",
+        "planned",
+        "seconds",
+        "size_bytes",
+    )
+
+    def __init__(
+        self,
+        plan: FakePlan | Unplannable,
+        *,
+        children: tuple[Node, ...] = (),
+        ending: Result | None = None,
+        seconds: float = 0.001,
+    ) -> None:
+        self.plan = plan
+        self.children = children
+        self.ending = ending
+        self.seconds = exact(seconds)
+        self.size_bytes = 0.0 if isinstance(plan, Unplannable) else plan.size_bytes
+        self.planned: list[Planned] = [(child, child.plan) for child in children]
+        self._plain: PlainEnding | None = None
+        self._whole: tuple[frozenset[Node], int] | None = None
+
+    @property
+    def plain(self) -> PlainEnding:
+        """What comes of it as a root in an ordered run."""
+        if self._plain is None:
+            self._plain = plain_ending(self)
+        return self._plain
+
+    @property
+    def whole(self) -> tuple[frozenset[Node], int]:
+        """Its cascade if nothing ends it: what runs in workers, and how many in all."""
+        if self._whole is None:
+            found = [self]
+            for node in found:
+                found.extend(node.children)
+            self._whole = frozenset([node for node in found if node.plan.indices]), len(found)
+        return self._whole
+
+
+class PlainEnding(NamedTuple):
+    """What a plain FIFO comes to.
+
+    Attributes:
+        ending: How the cascade ends, without times.
+        order: The nodes that a worker runs, in order.
+    """
+
+    ending: Ending
+    order: list[Node]
+
+
+def plain_ending(root: Node) -> PlainEnding:
+    """Run a cascade as `Processor.process` would: the oracle."""
+    order: list[Node] = []
+    queue = deque([root])
+    events = 0
+    while queue:
+        node = queue.popleft()
+        events += 1
+        if isinstance(node.plan, Unplannable):
+            return PlainEnding(Ending(error=node.plan.error, events=events), order)
+        if not node.plan.indices:
+            continue
+        order.append(node)
+        if node.ending is not None:
+            return PlainEnding(Ending(*node.ending, events), order)
+        queue.extend(node.children)
+    return PlainEnding(Ending(events=events), order)
+
+
+# --- records ---
+
+ENDLESS: Final = float("inf")
+
+# Endings that have to be reported by the end of a step: without value or error, or
+# as dropped.
+QUIET: Final = Ending(events=-1)
+DROP: Final = Ending(events=-2)
+
+
+class Root:
+    """What the model knows of a root.
+
+    Attributes:
+        queue: What is left of the cascade and not sent; in an unordered run only
+            what a worker has to run.
+        empties: Unordered: how many follow-ups need no worker; when the scheduler
+            counts them is its affair, but in the end they are counted.
+        bad: Unordered: the error of the first follow-up that cannot be planned.
+        before_bad: How many events were over then, and their seconds.
+        flight: How many events are in batches.
+        ran: What was reported as run, in order.
+        events: How many events are over; in an ordered run with those that no
+            handler wants.
+        due: The ending that has to be reported by the end of this step.
+        slack: How many more events the ending may have.
+        may_drop: Whether `Dropped` would do as well.
+        is_begun: Whether the root itself was sent, and not handed back since.
+        is_abandoned: Unordered: some of it was given up, so that it cannot end well.
+    """
+
+    __slots__ = (
+        "bad",
+        "before_bad",
+        "due",
+        "empties",
+        "events",
+        "flight",
+        "index",
+        "is_abandoned",
+        "is_begun",
+        "is_reported",
+        "key",
+        "may_drop",
+        "node",
+        "processed",
+        "queue",
+        "ran",
+        "run",
+        "seconds",
+        "slack",
+    )
+
+    def __init__(self, run: RunModel, index: int, node: Node, key: tuple[Hashable] | None) -> None:
+        self.run = run
+        self.index = index
+        self.node = node
+        self.key = key
+        self.queue: deque[Node] = deque((node,))
+        self.empties = 0
+        self.bad: BaseException | None = None
+        self.before_bad = 0, 0.0
+        self.flight = 0
+        self.ran: list[Node] = []
+        self.events = 0
+        self.seconds = 0.0
+        self.processed: object = None
+        self.due: Ending | None = None
+        self.slack = 0
+        self.may_drop = False
+        self.is_begun = False
+        self.is_abandoned = False
+        self.is_reported = False
+
+
+class RunModel:
+    """What the model knows of a run.
+
+    Attributes:
+        roots: Those not reported, by index.
+        runnable: Those of them with something to send.
+        waiting: Those of them whose key is taken.
+        keys: The roots of each key that are not over, in order.
+        unbegun: How many roots have not been begun.
+        newest: The plan of the last root that was accepted.
+        bound: Roots behind this index are not wanted.
+        ended: Roots that were reported, and not as dropped.
+        failures: Reported errors, by root.
+        lost: Roots whose event was running when its worker died.
+    """
+
+    def __init__(self, opened: Opened) -> None:
+        self.number = opened.run
+        self.opened = opened
+        self.unordered = opened.unordered
+        self.closed = False
+        self.dropped = False
+        self.bound: float = ENDLESS
+        self.roots: dict[int, Root] = {}
+        self.runnable: dict[int, Root] = {}
+        self.waiting: dict[int, Root] = {}
+        self.keys: dict[tuple[Hashable], deque[Root]] = {}
+        self.unbegun = 0
+        self.newest: FakePlan | None = None
+        self.nodes: dict[int, Node] = {}
+        self.ended: set[int] = set()
+        self.failures: dict[int, BaseException] = {}
+        self.lost: set[int] = set()
+
+
+class Held:
+    """A batch in a worker.
+
+    Attributes:
+        roots: By position.
+        nodes: By position.
+        chains: Start and stop of those that are one cascade each.
+        done: How far the worker is, as reported.
+        skip_to: Positions before this one are passed over.
+        size_bytes: 0 until it is weighed.
+    """
+
+    __slots__ = ("batch", "chains", "done", "nodes", "roots", "run", "size_bytes", "skip_to")
+
+    def __init__(self, batch: Batch, run: RunModel) -> None:
+        self.batch = batch
+        self.run = run
+        self.roots: list[Root] = []
+        self.nodes: list[Node] = []
+        self.chains: list[tuple[int, int]] = []
+        self.done = 0
+        self.skip_to = 0
+        self.size_bytes = 0
+
+    @property
+    def size(self) -> int:
+        return len(self.nodes)
+
+    def chain_stop(self, position: int) -> int:
+        for start, stop in self.chains:
+            if start <= position < stop:
+                return stop
+        return 0
+
+
+class WorkerModel:
+    """A ready worker: the batches it was sent and is not done with."""
+
+    __slots__ = ("clock", "held", "is_slow")
+
+    def __init__(self) -> None:
+        self.held: deque[Held] = deque()
+        self.is_slow = False
+        self.clock = 0.0
+
+
+class Told:
+    """What a worker tells in a report.
+
+    Attributes:
+        now: The worker's clock.
+        ends: When each event was over.
+    """
+
+    __slots__ = ("ends", "follow_ups", "now", "processed", "results", "timings")
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+        self.ends: list[float] = []
+        self.follow_ups: dict[int, Sequence[Planned]] = {}
+        self.results: dict[int, Result] = {}
+        self.processed: dict[int, Any] = {}
+        self.timings: dict[tuple[int, ...], tuple[int, float]] = {}
+
+    def ran(self, node: Node, seconds: float) -> float:
+        self.now += seconds
+        self.ends.append(self.now)
+        count, total = self.timings.get(node.plan.indices, (0, 0.0))
+        self.timings[node.plan.indices] = count + 1, total + seconds
+        return seconds
+
+    @property
+    def all_timings(self) -> list[tuple[tuple[int, ...], int, float]]:
+        return [(indices, count, total) for indices, (count, total) in self.timings.items()]

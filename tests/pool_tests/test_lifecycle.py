@@ -1,0 +1,650 @@
+"""From the first event to the last: what starts, what ends, and what is left (nothing)."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from evproc_pool import PoolBusyError, PoolClosedError, PoolForkedError, PoolProcessor
+from tests.pool_tests import actions
+from tests.pool_tests.actions import Do
+from tests.pool_tests.helpers import (
+    PATIENCE_SECONDS,
+    Background,
+    Gate,
+    Script,
+    close_in_time,
+    error_of,
+    pids,
+    register_all,
+    run_script,
+    warm,
+)
+
+# runs pytest in pytest
+pytest_plugins = ["pytester"]
+
+
+def _processes(pool: PoolProcessor) -> list[psutil.Process]:
+    """The workers, known by pid and time of creation."""
+    return [psutil.Process(pid) for pid in warm(pool)]
+
+
+def _are_gone(processes: list[psutil.Process]) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=PATIENCE_SECONDS)
+    return not alive
+
+
+def _new(**options: Any) -> PoolProcessor:
+    pool: PoolProcessor = register_all(PoolProcessor(**options), [actions.act])
+    return pool
+
+
+# --- the end ---
+
+
+def test_the_end_of_a_with_block_ends_the_workers() -> None:
+    with _new(workers=2) as pool:
+        processes = _processes(pool)
+        assert len(processes) == 2
+        assert all(process.is_running() for process in processes)
+    assert _are_gone(processes)
+
+
+def test_a_with_block_that_raises_ends_the_workers_at_once(gate: Gate) -> None:
+    with pytest.raises(actions.Leaves), _new(workers=1) as pool:  # noqa: PT012 - the block is what is tested
+        processes = _processes(pool)
+        future = pool.submit(Do("wait_at", gate.address))
+        gate.arrival()
+        raise actions.Leaves
+    # the handler is still waiting: it was not waited for
+    assert _are_gone(processes)
+    assert isinstance(future.exception(PATIENCE_SECONDS), PoolClosedError)
+
+
+def test_nothing_is_left_without_a_with_block() -> None:
+    assert _new(workers=2).process_many([Do("stop", 1)] * 3) == [1] * 3
+    # the fixture `nothing_left_behind` sees to the rest
+
+
+def test_a_pool_that_was_never_used_has_no_process() -> None:
+    before = set(psutil.Process().children(recursive=True))
+    pool = _new(workers=2)
+    assert set(psutil.Process().children(recursive=True)) == before
+    pool.close()
+    assert isinstance(error_of(lambda: pool.process(Do("stop", 1))), PoolClosedError)
+
+
+def test_a_pool_that_is_not_referred_to_any_more_ends_its_workers() -> None:
+    pool = _new(workers=2)
+    processes = _processes(pool)
+    reference = weakref.ref(pool)
+    del pool
+    gc.collect()
+    assert reference() is None
+    assert _are_gone(processes)
+
+
+def test_a_pool_in_a_cycle_ends_its_workers() -> None:
+    pool = _new(workers=1)
+    processes = _processes(pool)
+    cycle: list[Any] = [pool]
+    cycle.append(cycle)
+    del pool, cycle
+    gc.collect()
+    assert _are_gone(processes)
+
+
+def test_close_waits_for_what_was_submitted(gate: Gate) -> None:
+    pool = _new(workers=1)
+    futures = [pool.submit(Do("wait_at", gate.address, "", "waited for"))]
+    arrival = gate.arrival()
+    futures += [pool.submit(Do("stop", place)) for place in range(10)]
+    with Background(pool.close) as call:
+        while not isinstance(error_of_submit(pool), PoolClosedError):
+            pass
+        assert call._thread.is_alive()
+        arrival.release()
+        call.result()
+    assert [future.result(0) for future in futures] == ["waited for", *range(10)]
+
+
+def error_of_submit(pool: PoolProcessor) -> BaseException | None:
+    """What submitting raises now; what it does not refuse is done to the end."""
+    try:
+        pool.submit(Do("nothing"))
+    except PoolClosedError as error:
+        return error
+    return None
+
+
+def test_close_waits_for_a_call_in_another_thread(gate: Gate) -> None:
+    pool = _new(workers=1)
+    warm(pool)
+    with Background(lambda: pool.process_many([Do("wait_at", gate.address, "", 5)])) as call:
+        gate.arrival()
+        with Background(pool.close) as closing:
+            while not isinstance(error_of_submit(pool), PoolClosedError):
+                pass
+            gate.close()
+            closing.result()
+        # what was accepted is finished; that is the difference to `terminate`
+        assert call.result() == [5]
+
+
+def test_terminate_does_not_wait(gate: Gate) -> None:
+    pool = _new(workers=2)
+    processes = _processes(pool)
+    future = pool.submit(Do("wait_at", gate.address))
+    gate.arrival()
+    with Background(lambda: pool.process_many([Do("wait_at", gate.address)] * 5)) as call:
+        gate.arrival()
+        pool.terminate()
+        assert _are_gone(processes)
+        assert isinstance(call.error(), PoolClosedError)
+    assert isinstance(future.exception(PATIENCE_SECONDS), PoolClosedError)
+
+
+def test_terminate_ends_close_in_another_thread(gate: Gate) -> None:
+    pool = _new(workers=1)
+    future = pool.submit(Do("wait_at", gate.address))
+    gate.arrival()
+    with Background(pool.close) as call:
+        while not isinstance(error_of_submit(pool), PoolClosedError):
+            pass
+        pool.terminate()
+        call.result()
+    assert isinstance(future.exception(PATIENCE_SECONDS), PoolClosedError)
+
+
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("first", [PoolProcessor.close, PoolProcessor.terminate])
+@pytest.mark.parametrize("second", [PoolProcessor.close, PoolProcessor.terminate])
+def test_closing_twice_is_no_error(
+    used: bool, first: Callable[[PoolProcessor], None], second: Callable[[PoolProcessor], None]
+) -> None:
+    pool = _new(workers=1)
+    if used:
+        pool.process(Do("nothing"))
+    first(pool)
+    second(pool)
+    assert "closed" in repr(pool)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("used", [False, True])
+def test_a_closed_pool_says_that_it_is_closed(workers: int, used: bool) -> None:
+    pool = _new(workers=workers)
+    if used:
+        pool.process(Do("nothing"))
+    pool.close()
+    uses: list[Callable[[], object]] = [
+        lambda: pool.process(Do("stop", 1)),
+        lambda: pool.process_many([]),
+        lambda: pool.process_many([], return_exceptions=True),
+        lambda: pool.submit(Do("stop", 1)),
+        lambda: pool.register(actions.nested),
+        lambda: pool.load_from("no.such.group"),
+        pool.__enter__,
+    ]
+    for use in uses:
+        with pytest.raises(PoolClosedError, match="make a new PoolProcessor"):
+            use()
+    # what needs no worker still works
+    assert list(pool.nodes) == ["act"]
+    assert pool.check().handlers == 1
+    assert pool.explain(Do("nothing")).order == ("act",)
+
+
+def test_an_iterator_that_closes_the_pool_ends_the_call() -> None:
+    pool = _new(workers=1)
+
+    def events() -> Iterator[Do]:
+        yield Do("stop", 1)
+        pool.terminate()
+        yield Do("stop", 2)
+
+    with pytest.raises(PoolClosedError):
+        pool.process_many(events())
+
+
+def test_repr_says_how_it_is() -> None:
+    with _new(workers=1) as pool:
+        assert repr(pool) == "<PoolProcessor workers=1 handlers=1 idle>"
+        pool.process(Do("nothing"))
+        assert "running" in repr(pool)
+    assert "closed" in repr(pool)
+
+
+# --- handlers added later ---
+
+
+def test_a_handler_added_after_a_run_is_there_in_the_next(pool: PoolProcessor) -> None:
+    processes = _processes(pool)
+    pool.register(actions.Notes("last"))
+    assert _are_gone(processes)
+    assert pool.process(actions.Ordered())[2] == ["last"]
+    assert pool.process(Do("stop", 1)) == 1
+
+
+def test_a_handler_that_cannot_be_added_leaves_the_workers_alone(pool: PoolProcessor) -> None:
+    before = warm(pool)
+    with pytest.raises(Exception, match="already"):
+        pool.register(actions.act)
+    with pytest.raises(TypeError):
+        pool.register(5)  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(Exception, match=r"no\.such\.group"):
+        pool.load_from("no.such.group")
+    assert warm(pool) == before
+    assert list(pool.nodes) == ["act", "nested"]
+
+
+def test_handlers_cannot_be_added_with_events_in_flight(pool: PoolProcessor, gate: Gate) -> None:
+    warm(pool)
+    future = pool.submit(Do("wait_at", gate.address))
+    gate.arrival()
+    with Background(lambda: pool.process(Do("wait_at", gate.address))) as call:
+        gate.arrival()
+        uses: list[Callable[[], object]] = [
+            lambda: pool.register(actions.asks),
+            lambda: pool.load_from("no.such.group"),
+        ]
+        for use in uses:
+            with pytest.raises(PoolBusyError, match="1 calls of process_many and 1 futures"):
+                use()
+        gate.close()
+        assert call.result() is None
+    assert future.result(PATIENCE_SECONDS) is None
+    assert list(pool.nodes) == ["act", "nested"]
+    pool.register(actions.asks)
+
+
+def test_handlers_cannot_be_added_from_a_callback_while_others_are_in_flight(
+    pool: PoolProcessor, gate: Gate
+) -> None:
+    warm(pool)
+    waiting = pool.submit(Do("wait_at", gate.address))
+    gate.arrival()
+    errors: list[BaseException] = []
+    done = threading.Event()
+
+    def callback(_: object) -> None:
+        errors.append(error_of(lambda: pool.register(actions.asks)))
+        done.set()
+
+    pool.submit(Do("nothing")).add_done_callback(callback)
+    assert done.wait(PATIENCE_SECONDS)
+    assert isinstance(errors[0], PoolBusyError)
+    gate.close()
+    assert waiting.result(PATIENCE_SECONDS) is None
+    assert pool.process(Do("stop", 1)) == 1
+
+
+def test_a_handler_added_from_the_last_callback_is_there_or_refused(pool: PoolProcessor) -> None:
+    warm(pool)
+    outcome: list[object] = []
+    done = threading.Event()
+
+    def callback(_: object) -> None:
+        try:
+            pool.register(actions.asks)
+            outcome.append(None)
+        except BaseException as error:
+            outcome.append(error)
+        done.set()
+
+    pool.submit(Do("nothing")).add_done_callback(callback)
+    assert done.wait(PATIENCE_SECONDS)
+    assert outcome[0] is None or isinstance(outcome[0], PoolBusyError)
+    assert ("asks" in pool.nodes) == (outcome[0] is None)
+    with Background(lambda: pool.process_many([Do("stop", 1)] * 3)) as call:
+        assert call.result() == [1] * 3
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_check_and_explain_are_those_of_a_processor(workers: int) -> None:
+    with _new(workers=workers) as pool:
+        pool.register(actions.nested)
+        assert pool.workers == workers
+        assert list(pool.nodes) == ["act", "nested"]
+        assert pool.explain(actions.Nested()).order == ("nested",)
+        assert pool.check().handlers == 2
+
+
+# --- threads ---
+
+
+def test_another_thread_than_the_main_one_can_use_a_pool() -> None:
+    def use() -> list[object]:
+        with _new(workers=2) as pool:
+            return [pool.process(Do("stop", 1)), *pool.process_many([Do("stop", 2)] * 3)]
+
+    with Background(use) as call:
+        assert call.result() == [1, 2, 2, 2]
+
+
+def test_many_threads_use_one_pool_at_once(shared_pool: PoolProcessor) -> None:
+    start = threading.Barrier(8)
+
+    def use(number: int) -> bool:
+        start.wait(PATIENCE_SECONDS)
+        for turn in range(15):
+            value = number, turn
+            if shared_pool.process(Do("stop", value)) != value:
+                return False
+            events = [Do("stop", (value, place)) for place in range(20)]
+            if shared_pool.process_many(events) != [(value, place) for place in range(20)]:
+                return False
+            future = shared_pool.submit(Do("follow", Do("stop", value)))
+            if future.result(PATIENCE_SECONDS) != value:
+                return False
+            bad = [Do("stop", 1), Do("fail", KeyError, value)]
+            if error_of(lambda: shared_pool.process_many(bad)).args != (value,):  # noqa: B023 - called at once
+                return False
+        return True
+
+    calls = [Background(lambda number=number: use(number)) for number in range(8)]  # type: ignore[misc]  # a default
+    assert [call.result() for call in calls] == [True] * 8
+
+
+def test_no_lock_is_held_while_a_filter_runs(
+    pool: PoolProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a filter may wait for another thread that uses the pool
+    pool.register(actions.asks)
+    warm(pool)
+    results: list[object] = []
+
+    def hook(ev: Any) -> None:
+        if ev.args == ("outer",):
+            with Background(lambda: pool.process(Do("stop", "inner"))) as call:
+                results.append(call.error() or call.result())
+
+    monkeypatch.setattr(actions, "hook", hook)
+    assert pool.submit(Do("stop", "outer")).result(PATIENCE_SECONDS) == "outer"
+    assert pool.process(Do("stop", "outer")) == "outer"
+    assert results == ["inner", "inner"]
+
+
+def test_a_call_that_waits_is_woken_by_what_another_thread_does(
+    pool: PoolProcessor, gate: Gate
+) -> None:
+    warm(pool)
+    with Background(lambda: pool.process(Do("wait_at", gate.address, "", 1))) as first:
+        gate.arrival()
+        # the first one drives, and waits; this one gets its value all the same
+        with Background(lambda: pool.process_many([Do("stop", 2)] * 3)) as second:
+            assert second.result() == [2] * 3
+        assert first._thread.is_alive()
+        gate.close()
+        assert first.result() == 1
+
+
+# --- start methods ---
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])
+@pytest.mark.filterwarnings(
+    # from Python 3.12 on; other tests may have left threads in native libraries
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
+def test_every_start_method_will_do(method: str) -> None:
+    with _new(workers=2, mp_context=method) as pool:
+        processes = _processes(pool)
+        events = [Do("stop", 1), Do("leave", 3), Do("follow", Do("stop", 2)), Do("stop", 3)]
+        values = pool.process_many(events, return_exceptions=True)
+        assert [values[0], *values[2:]] == [1, 2, 3]
+        assert type(values[1]).__name__ == "WorkerLostError"
+        assert len(warm(pool)) == 2
+    assert _are_gone(processes)
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_two_pools_at_once_do_not_disturb_each_other(method: str) -> None:
+    with _new(workers=1, mp_context=method) as first, _new(workers=1, mp_context=method) as second:
+        assert [pool.process(Do("stop", 1)) for pool in (first, second, first)] == [1] * 3
+        processes = _processes(first)
+        first.close()
+        assert _are_gone(processes)
+        assert second.process(Do("stop", 2)) == 2
+
+
+# --- fork ---
+
+_FORKED = """
+import os, sys
+from evproc_pool import PoolForkedError, PoolProcessor
+from tests.pool_tests.actions import Do, act, nested
+
+pool = PoolProcessor(workers=2)
+pool.register(act)
+assert pool.process(Do("stop", 1)) == 1
+child = os.fork()
+if child == 0:
+    uses = [
+        lambda: pool.process(Do("stop", 1)),
+        lambda: pool.process_many([Do("stop", 1)]),
+        lambda: pool.submit(Do("stop", 1)),
+        lambda: pool.register(nested),
+        lambda: pool.load_from("group"),
+        pool.__enter__,
+    ]
+    for use in uses:
+        try:
+            use()
+        except PoolForkedError as error:
+            assert str(os.getpid()) in str(error), error
+        else:
+            sys.exit(f"{use} works in a forked process")
+    pool.close()
+    pool.terminate()
+    with PoolProcessor(workers=1) as own:
+        own.register(act)
+        assert own.process(Do("stop", 2)) == 2
+    del pool
+    sys.exit(0)  # and the usual end of an interpreter
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == 0, status
+# the parent's pool is as it was
+assert pool.process_many([Do("stop", 3)] * 5) == [3] * 5
+pool.close()
+print("done")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_forked_process_is_told_that_the_pool_is_not_its_own(tmp_path: Path) -> None:
+    # new from Python 3.12 on, and not about this package
+    quiet = ["-W", "ignore::DeprecationWarning"]
+    assert run_script(_FORKED, tmp_path, python=quiet) == "done\n"
+
+
+# --- the end of the interpreter ---
+
+_LEFT_OPEN = """
+import sys
+from evproc_pool import PoolProcessor
+from tests.pool_tests.actions import Do, act
+
+method, address = sys.argv[1:] or ("forkserver", None)
+pool = PoolProcessor(workers=2, mp_context={method!r})
+pool.register(act)
+assert pool.process_many([Do("stop", 1)] * 4) == [1] * 4
+futures = [pool.submit(Do("wait_at", {address!r})) for _ in range(6)]
+{more}
+print("end", flush=True)
+"""
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])
+@pytest.mark.parametrize(
+    "more", ["", "futures[-1].add_done_callback(print)", "raise SystemExit(0)"]
+)
+def test_the_interpreter_ends_promptly_with_futures_in_flight(
+    tmp_path: Path, gate: Gate, method: str, more: str
+) -> None:
+    code = _LEFT_OPEN.format(method=method, address=gate.address, more=more)
+    # new from Python 3.12 on, and not about this package
+    quiet = ["-W", "ignore::DeprecationWarning"]
+    with Script(code, tmp_path, python=quiet) as script:
+        gate.arrival()
+        finished = script.finish()
+    assert (finished.code, finished.err, finished.left) == (0, "", [])
+
+
+_TRACEBACK = """
+from evproc_pool import PoolProcessor
+from tests.pool_tests.actions import Do, act
+
+pool = PoolProcessor(workers=2)
+pool.register(act)
+pool.process_many([Do("stop", 1), Do("fail", KeyError, "the error")])
+"""
+
+
+def test_an_uncaught_error_ends_the_program_with_one_traceback(tmp_path: Path) -> None:
+    with Script(_TRACEBACK, tmp_path) as script:
+        finished = script.finish()
+    assert finished.code == 1
+    assert finished.left == []
+    # the worker's traceback is shown as the cause
+    assert "RemoteTraceback" in finished.err
+    assert "raise error(*args)" in finished.err
+    assert "KeyError: 'the error'" in finished.err.splitlines()[-3:] or "KeyError" in finished.err
+
+
+# --- the death of the coordinator ---
+
+_KILLED = """
+import sys
+from evproc_pool import PoolProcessor
+from tests.pool_tests.actions import Do, act
+from tests.pool_tests.helpers import warm
+
+pool = PoolProcessor(workers=2, mp_context={method!r})
+pool.register(act)
+warm(pool)
+print("ready", flush=True)
+sys.stdin.read()
+pool.submit(Do("wait_at", {address!r})).result()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+@pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])
+@pytest.mark.parametrize("state", ["idle", "at work"])
+def test_workers_end_when_the_coordinator_is_killed(
+    tmp_path: Path, gate: Gate, method: str, state: str
+) -> None:
+    code = _KILLED.format(method=method, address=gate.address).replace("sys.stdin.read()", "")
+    if state == "idle":
+        code = code.replace("pool.submit", "__import__('signal').pause()\npool.submit")
+    with Script(code, tmp_path) as script:
+        if state == "at work":
+            arrival = gate.arrival()
+        while "ready" not in (tmp_path / "out.txt").read_text():
+            assert script.process.poll() is None, (tmp_path / "err.txt").read_text()
+        members = [each for each in script.members if each.pid != script.process.pid]
+        assert len(members) >= 2
+        script.process.send_signal(signal.SIGKILL)
+        if state == "at work":
+            # the handler is not interrupted here; its worker ends with it
+            arrival.release()
+        finished = script.finish()
+    assert finished.left == []
+    assert _are_gone(members)
+    assert finished.err == ""
+
+
+def test_a_pool_within_a_worker_leaves_nothing_behind(pool: PoolProcessor) -> None:
+    assert pool.process(Do("call", _inner_pool)) == [1, 2]
+
+
+def _inner_pool() -> list[object]:
+    with PoolProcessor(workers=1) as inner:
+        inner.register(actions.act)
+        return inner.process_many([Do("stop", 1), Do("stop", 2)])
+
+
+def test_the_fixture_sees_what_a_pool_leaves_behind(pytester: pytest.Pytester) -> None:
+    root = Path(__file__).parents[1]
+    pytester.makeconftest((root / "conftest.py").read_text("utf-8"))
+    pytester.makepyfile(
+        """
+        from evproc_pool import PoolProcessor
+        from tests.pool_tests.actions import Do, act
+
+        pools = []
+
+        def test_leaves_a_pool_open():
+            pool = PoolProcessor(workers=1)
+            pool.register(act)
+            pools.append(pool)
+            assert pool.process(Do("stop", 1)) == 1
+
+        def test_leaves_nothing():
+            pass
+        """
+    )
+    pytester.makeini("[pytest]\n")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", timeout=90)
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["*left behind:*", "*process *", "*file descriptor *"])
+
+
+def test_workers_know_that_they_are_the_pools(shared_pool: PoolProcessor) -> None:
+    import multiprocessing
+
+    name = shared_pool.process(Do("call", _process_name))
+    assert name.startswith("evproc-worker-")
+    assert multiprocessing.current_process().name == "MainProcess"
+    assert pids(shared_pool) <= {each.pid for each in psutil.Process().children(recursive=True)}
+
+
+def _process_name() -> str:
+    import multiprocessing
+
+    return multiprocessing.current_process().name
+
+
+def test_close_from_a_callback_is_refused_or_works(pool: PoolProcessor) -> None:
+    warm(pool)
+    done = threading.Event()
+    outcome: list[object] = []
+
+    def callback(_: object) -> None:
+        try:
+            pool.close()
+            outcome.append(None)
+        except BaseException as error:
+            outcome.append(error)
+        done.set()
+
+    pool.submit(Do("nothing")).add_done_callback(callback)
+    assert done.wait(PATIENCE_SECONDS), "close() hangs in a callback"
+    assert outcome[0] is None or isinstance(outcome[0], RuntimeError)
+
+
+def test_terminate_from_a_callback_ends_the_pool(pool: PoolProcessor, gate: Gate) -> None:
+    warm(pool)
+    waiting = pool.submit(Do("wait_at", gate.address))
+    gate.arrival()
+    pool.submit(Do("nothing")).add_done_callback(lambda _: pool.terminate())
+    assert isinstance(waiting.exception(PATIENCE_SECONDS), PoolClosedError)
+    close_in_time(pool)
+
+
+def test_forked_error_is_a_runtime_error() -> None:
+    assert issubclass(PoolForkedError, RuntimeError)
+    assert issubclass(PoolClosedError, RuntimeError)

@@ -1,0 +1,1145 @@
+"""The scheduler, input by input and effect by effect; `test_simulation` has them all at once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from evproc_pool import scheduler as module
+from evproc_pool.estimates import MOST_BYTES, MOST_EVENTS, TARGET_SECONDS, Estimates
+from evproc_pool.schedule import (
+    Accepted,
+    Batch,
+    Cascade,
+    Closed,
+    Dropped,
+    Effect,
+    Ended,
+    Ending,
+    Finished,
+    Input,
+    InternalError,
+    Opened,
+    Over,
+    Part,
+    PlanLike,
+    Planned,
+    Progress,
+    Result,
+    Send,
+    Settled,
+    TakenBack,
+    Times,
+    Unplannable,
+    WorkerGone,
+    WorkerReady,
+)
+from evproc_pool.scheduler import PREFETCH, WINDOW_BYTES, Scheduler
+from tests.pool_tests.model import UNWANTED, FakePlan
+
+PLAN = FakePlan((1,))
+SLOW = FakePlan((2,))
+LARGE = FakePlan((3,))
+ERROR = ValueError("error")
+FAILED = Result(error=ERROR)
+STOPPED = Result(stopped=True)
+
+
+def planned(*events: object, plan: PlanLike = PLAN) -> list[Planned]:
+    """Follow-ups."""
+    return [(event, plan) for event in events]
+
+
+def opened(
+    *,
+    workers: int = 1,
+    until_error: bool = False,
+    unordered: bool = False,
+    return_events: bool = False,
+    runs: int = 1,
+) -> Scheduler:
+    """A scheduler with workers 1, 2, ... and runs 1, 2, ..."""
+    scheduler = Scheduler()
+    for worker in range(1, workers + 1):
+        assert scheduler.step(WorkerReady(worker)) == []
+    for run in range(1, runs + 1):
+        assert scheduler.step(Opened(run, until_error, unordered, return_events)) == []
+    return scheduler
+
+
+def accepted(
+    first: int,
+    count: int,
+    *,
+    run: int = 1,
+    plan: FakePlan = PLAN,
+    keys: Sequence[Hashable] | None = None,
+) -> Accepted:
+    events = [f"root {index}" for index in range(first, first + count)]
+    return Accepted(run, first, events, [plan] * count, keys)
+
+
+def sent(effects: list[Effect]) -> list[tuple[int, list[object]]]:
+    """The batches that were sent: worker and events."""
+    return [
+        (effect.worker, [event for part in effect.batch.parts for event in part.events])
+        for effect in effects
+        if isinstance(effect, Send)
+    ]
+
+
+def told(effects: list[Effect]) -> list[Effect]:
+    """What is no `Send`."""
+    return [effect for effect in effects if not isinstance(effect, Send)]
+
+
+def settled(first: int, count: int, run: int = 1) -> Settled:
+    return Settled(run, first, [0.0] * count)
+
+
+def over(*cascades: tuple[int, int], run: int = 1) -> Any:
+    """An `Over` as `done` shows it: index and events of each."""
+    return Over(run, cascades)  # type: ignore[arg-type]  # that is the point
+
+
+def _shown(effect: Effect) -> Effect:
+    if not isinstance(effect, Over):
+        return effect
+    shown: Effect = over(
+        *[(cascade.index, cascade.events) for cascade in effect.cascades], run=effect.run
+    )
+    return shown
+
+
+def done(
+    scheduler: Scheduler,
+    worker: int | None = None,
+    follow_ups: Mapping[int, Sequence[Planned]] | None = None,
+    results: Mapping[int, Result] | None = None,
+    *,
+    processed: Mapping[int, Any] | None = None,
+    at: int | None = None,
+    timings: tuple[tuple[tuple[int, ...], int, float], ...] = (),
+    gave_back: bool = False,
+) -> list[Effect]:
+    """Let a worker (the first that is busy) report its first batch, or the part up to `at`."""
+    if worker is None:
+        worker = next(each for each, held in scheduler._held.items() if held)
+    batch = scheduler.held_by(worker)
+    assert batch is not None
+    end = batch.size if at is None else at
+    item = Progress(
+        worker,
+        end,
+        [0.0] * (end - batch.done),
+        follow_ups or {},
+        results or {},
+        processed or {},
+        timings,
+        gave_back,
+    )
+    return [_shown(effect) for effect in scheduler.step(item)]
+
+
+def taught(scheduler: Scheduler, plan: FakePlan, seconds: float, size_bytes: int = 1) -> None:
+    """Let the scheduler learn how long and large a plan's events are; leaves nothing behind."""
+    scheduler.step(Opened(-1))
+    [send] = scheduler.step(Accepted(-1, 0, ["teach"], [plan]))
+    assert isinstance(send, Send)
+    scheduler.weigh(send.batch, size_bytes)
+    done(scheduler, send.worker, timings=((plan.indices, 1, seconds),))
+    assert scheduler.step(Closed(-1)) == [Finished(-1)]
+
+
+# --- runs ---
+
+
+def test_a_run_that_is_closed_without_roots_finishes_at_once() -> None:
+    assert opened().step(Closed(1)) == [Finished(1)]
+
+
+def test_a_run_finishes_with_its_last_root_and_not_before_it_is_closed() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 1))
+    assert done(scheduler) == [settled(0, 1)]
+    scheduler.step(accepted(1, 1))
+    assert scheduler.step(Closed(1)) == []
+    assert done(scheduler) == [settled(1, 1), Finished(1)]
+
+
+def test_closing_a_finished_run_again_is_no_error() -> None:
+    scheduler = opened()
+    scheduler.step(Closed(1))
+    assert scheduler.step(Closed(1)) == []
+    assert scheduler.step(Closed(1, drop=True)) == []
+
+
+def test_dropping_gives_up_what_has_not_been_sent_and_nothing_else() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 10))  # two batches of two go out
+    assert scheduler.step(Closed(1, drop=True)) == [Dropped(1, 4, 6)]
+    assert done(scheduler) == [settled(0, 2)]
+    assert done(scheduler) == [settled(2, 2), Finished(1)]
+
+
+def test_dropping_gives_up_the_rest_of_a_cascade_when_its_batch_is_over() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 1))
+    scheduler.step(Closed(1, drop=True))
+    assert done(scheduler, None, {0: planned("more")}) == [Dropped(1, 0, 1), Finished(1)]
+
+
+def test_dropping_gives_up_a_cascade_that_waits() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 10))
+    # the worker has two batches, so what follows from the first root has to wait
+    assert done(scheduler, None, {0: planned("more")}, at=1) == []
+    effects = scheduler.step(Closed(1, drop=True))
+    assert effects == [Dropped(1, 4, 6), Dropped(1, 0, 1)]
+
+
+def test_a_closed_run_can_be_dropped_afterwards() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 10))
+    assert scheduler.step(Closed(1)) == []
+    assert scheduler.step(Closed(1, drop=True)) == [Dropped(1, 4, 6)]
+
+
+# --- roots ---
+
+
+def test_roots_wait_for_a_worker() -> None:
+    scheduler = opened(workers=0)
+    assert scheduler.step(accepted(0, 2)) == []
+    assert not scheduler.is_idle
+    assert sent(scheduler.step(WorkerReady(7))) == [(7, ["root 0", "root 1"])]
+
+
+def test_roots_with_nothing_to_tell_are_reported_by_the_count() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(5, 2))
+    assert done(scheduler) == [settled(5, 2)]
+
+
+def test_a_root_with_something_to_tell_is_reported_by_itself() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS / 5)
+    scheduler.step(accepted(10, 5))
+    effects = done(
+        scheduler,
+        results={1: Result(stopped=True, value="value"), 3: Result(error=ERROR, handler="handler")},
+    )
+    assert effects == [
+        settled(10, 1),
+        Ended(1, 11, Ending("value", stopped=True)),
+        settled(12, 1),
+        Ended(1, 13, Ending(error=ERROR, handler="handler")),
+        settled(14, 1),
+    ]
+
+
+def test_a_root_that_has_failed_has_no_follow_ups() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 1))
+    assert done(scheduler, None, {0: planned("no")}, {0: FAILED}) == [
+        Ended(1, 0, Ending(error=ERROR))
+    ]
+    assert scheduler.is_idle
+
+
+def test_progress_reports_what_is_over_and_keeps_the_batch() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS / 4)
+    scheduler.step(accepted(0, 4))
+    batch = scheduler.held_by(1)
+    assert done(scheduler, at=1) == [settled(0, 1)]
+    assert done(scheduler, at=3) == [settled(1, 2)]
+    assert scheduler.held_by(1) is batch
+    assert done(scheduler) == [settled(3, 1)]
+    assert scheduler.held_by(1) is None
+    assert scheduler.is_idle
+
+
+def test_indices_may_have_gaps() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(3, 1))
+    scheduler.step(accepted(8, 1))
+    assert done(scheduler) == [settled(3, 1)]
+    assert done(scheduler) == [settled(8, 1)]
+
+
+def test_neighbouring_blocks_may_share_a_batch() -> None:
+    scheduler = opened(workers=0)
+    scheduler.step(accepted(0, 1))
+    scheduler.step(accepted(4, 1))
+    assert sent(scheduler.step(WorkerReady(1))) == [(1, ["root 0", "root 4"])]
+    assert done(scheduler) == [settled(0, 1), settled(4, 1)]
+
+
+# --- times ---
+
+
+def test_each_root_has_the_seconds_that_it_took() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS / 4)
+    scheduler.step(accepted(0, 4))
+    times = Times(8.0, [9.0, 11.0, 11.5, 15.5])  # 1, 2, 0.5 and 4 seconds
+    effects = scheduler.step(Progress(1, 4, times, {}, {2: STOPPED}))
+    assert [list(effect.times) for effect in effects if isinstance(effect, Settled)] == [
+        [1.0, 2.0],
+        [4.0],
+    ]
+    assert [effect.ending.seconds for effect in effects if isinstance(effect, Ended)] == [0.5]
+
+
+def test_a_cascade_has_the_seconds_of_its_events() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 1))
+    scheduler.step(Progress(1, 1, [0.25], {0: planned("a", "b")}))
+    [effect] = scheduler.step(Progress(1, 2, Times(1.0, [2.0, 4.0])))
+    assert isinstance(effect, Over)
+    [cascade] = effect.cascades
+    assert (cascade.index, cascade.events, cascade.seconds) == (0, 3, 3.25)
+
+
+# --- cascades ---
+
+
+def test_follow_ups_run_in_the_order_of_a_plain_fifo() -> None:
+    scheduler = opened()
+    order = []
+    effects = scheduler.step(accepted(0, 1))
+    returns = {
+        "root 0": planned("a", "b"),
+        "a": planned("aa"),
+        "b": planned("ba", "bb"),
+    }
+    while batches := sent(effects):
+        [(_, events)] = batches
+        order += events
+        follow_ups = {
+            place: returns[event]
+            for place, event in enumerate(events)
+            if isinstance(event, str) and event in returns
+        }
+        effects = done(scheduler, None, follow_ups)
+    assert order == ["root 0", "a", "b", "aa", "ba", "bb"]
+    assert effects == [over((0, 6))]
+
+
+def test_events_of_a_cascade_that_stand_one_behind_the_other_share_a_batch() -> None:
+    scheduler = opened(workers=2)
+    scheduler.step(accepted(0, 1))
+    effects = done(scheduler, None, {0: planned("a", "b")})
+    [(worker, events)] = sent(effects)
+    assert events == ["a", "b"]
+    batch = scheduler.held_by(worker)
+    assert batch is not None
+    assert [(part.is_chain, part.start, part.stop) for part in batch.parts] == [(True, 0, 2)]
+
+
+def test_single_events_of_several_cascades_share_a_part() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 2))
+    effects = done(scheduler, None, {0: planned("a"), 1: planned("b")})
+    assert sent(effects) == [(1, ["a", "b"])]
+    batch = scheduler.held_by(1)
+    assert batch is not None
+    [part] = batch.parts
+    assert not part.is_chain
+    assert [cascade.index for cascade in part.cascades] == [0, 1]
+    assert [batch.root_at(0), batch.root_at(1)] == [0, 1]
+    # one that ends its cascade is nothing to the other
+    assert done(scheduler, results={0: FAILED}) == [
+        Ended(1, 0, Ending(error=ERROR, events=2)),
+        over((1, 2)),
+    ]
+
+
+def test_slow_events_of_a_cascade_do_not_share_a_batch() -> None:
+    scheduler = opened(workers=2)
+    taught(scheduler, SLOW, 10 * TARGET_SECONDS)
+    scheduler.step(accepted(0, 1))
+    effects = done(scheduler, None, {0: planned("a", "b", plan=SLOW)})
+    assert [events for _, events in sent(effects)] == [["a"]]
+
+
+def test_nothing_more_of_a_cascade_is_sent_while_a_part_of_it_is_in_flight() -> None:
+    scheduler = opened(workers=3)
+    taught(scheduler, SLOW, 10 * TARGET_SECONDS)
+    scheduler.step(accepted(0, 1))
+    [(worker, _)] = sent(done(scheduler, None, {0: planned("a", "b", plan=SLOW)}))
+    assert scheduler.step(WorkerReady(9)) == []
+    assert [events for _, events in sent(done(scheduler, worker))] == [["b"]]
+
+
+def test_a_chain_goes_on_only_when_all_of_it_is_over() -> None:
+    scheduler = opened(workers=2)
+    scheduler.step(accepted(0, 1))
+    [(worker, _)] = sent(done(scheduler, None, {0: planned("a", "b")}))
+    assert done(scheduler, worker, {0: planned("aa")}, at=1) == []
+    assert [events for _, events in sent(done(scheduler, worker))] == [["aa"]]
+
+
+@pytest.mark.parametrize(
+    ("result", "ending"),
+    [
+        (Result(stopped=True), Ending(None, stopped=True, events=2)),
+        (Result(stopped=True, value=3), Ending(3, stopped=True, events=2)),
+        (Result(error=ERROR, handler="h"), Ending(error=ERROR, handler="h", events=2)),
+    ],
+)
+def test_what_ends_a_cascade_leaves_the_rest_of_it_unrun(result: Result, ending: Ending) -> None:
+    scheduler = opened(workers=2)
+    scheduler.step(accepted(0, 1))
+    [(worker, events)] = sent(done(scheduler, None, {0: planned("a", "b", "c")}))
+    assert events == ["a", "b"]
+    assert done(scheduler, worker, results={0: result}) == [Ended(1, 0, ending)]
+    assert scheduler.is_idle
+
+
+def test_an_end_in_the_middle_of_a_chain_is_reported_once() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 1))
+    done(scheduler, None, {0: planned("a", "b")})
+    effects = done(scheduler, results={0: STOPPED}, at=1)
+    assert effects == [Ended(1, 0, Ending(stopped=True, events=2))]
+    # what kept the rest from being sent does not matter any more
+    assert done(scheduler, results={1: FAILED}) == []
+
+
+def test_a_run_may_finish_before_the_unrun_rest_of_its_chain_is_over() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 1))
+    done(scheduler, None, {0: planned("a", "b")})
+    scheduler.step(Closed(1))
+    assert Finished(1) in done(scheduler, results={0: STOPPED}, at=1)
+    assert not scheduler.is_idle
+    assert done(scheduler) == []
+    assert scheduler.is_idle
+
+
+def test_an_event_that_no_handler_wants_needs_no_worker() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 1))
+    [nobody] = planned("nobody", plan=UNWANTED)
+    effects = done(scheduler, None, {0: [nobody, *planned("a"), nobody]})
+    assert sent(effects) == [(1, ["a"])]
+    assert done(scheduler, None, {0: [nobody]}) == [over((0, 5))]
+
+
+def test_a_planning_error_ends_the_cascade_when_it_is_that_events_turn() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 1))
+    [bad] = planned("bad", plan=Unplannable(ERROR))
+    effects = done(scheduler, None, {0: [*planned("a"), bad, *planned("never")]})
+    assert sent(effects) == [(1, ["a"])]
+    assert done(scheduler) == [Ended(1, 0, Ending(error=ERROR, events=3))]
+
+
+def test_a_stop_comes_before_the_planning_error_behind_it() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 1))
+    done(scheduler, None, {0: [*planned("a"), *planned("bad", plan=Unplannable(ERROR))]})
+    effects = done(scheduler, results={0: Result(stopped=True, value=1)})
+    assert effects == [Ended(1, 0, Ending(1, stopped=True, events=2))]
+
+
+def test_cascades_go_before_new_roots() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 20))
+    [(_, events)] = sent(done(scheduler, None, {0: planned("follow-up")}))
+    assert events[0] == "follow-up"
+
+
+# --- until_error ---
+
+
+def test_after_an_error_what_was_before_it_is_finished_and_the_rest_dropped() -> None:
+    scheduler = opened(workers=2, until_error=True)
+    scheduler.step(accepted(0, 20))  # 2 to each, twice: 0-1, 2-3 and 4-5, 6-7
+    effects = done(scheduler, 2, results={0: FAILED})
+    assert effects == [Ended(1, 2, Ending(error=ERROR)), Dropped(1, 8, 12), settled(3, 1)]
+    # before the error, so it goes on; behind it, so it does not
+    assert sent(done(scheduler, 1, {0: planned("go on")})) == [(2, ["go on"])]
+    assert told(done(scheduler, 1, {1: planned("no")})) == [settled(4, 1), Dropped(1, 5, 1)]
+
+
+def test_an_earlier_error_moves_the_bound_and_a_later_one_does_not() -> None:
+    scheduler = opened(until_error=True)
+    taught(scheduler, PLAN, TARGET_SECONDS / 4)
+    scheduler.step(accepted(0, 4))
+    effects = told(
+        done(scheduler, None, {0: planned("a"), 1: planned("b")}, {2: FAILED, 3: FAILED})
+    )
+    assert effects == [Ended(1, 2, Ending(error=ERROR)), Ended(1, 3, Ending(error=ERROR))]
+    # `a` and `b` are one batch; `a` fails, and `b` is behind it now
+    effects = done(scheduler, None, {1: planned("no")}, {0: FAILED})
+    assert effects == [Ended(1, 0, Ending(error=ERROR, events=2)), Dropped(1, 1, 1)]
+
+
+def test_without_until_error_nothing_is_dropped() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 4))
+    assert told(done(scheduler, results={0: FAILED})) == [
+        Ended(1, 0, Ending(error=ERROR)),
+        settled(1, 1),
+    ]
+    assert done(scheduler) == [settled(2, 2)]
+
+
+def test_roots_accepted_behind_an_error_are_dropped() -> None:
+    scheduler = opened(until_error=True)
+    scheduler.step(accepted(0, 1))
+    done(scheduler, results={0: FAILED})
+    assert scheduler.step(accepted(1, 3)) == [Dropped(1, 1, 3)]
+    assert scheduler.step(Closed(1)) == [Finished(1)]
+
+
+def test_an_error_in_one_run_leaves_others_alone() -> None:
+    scheduler = opened(workers=2, until_error=True, runs=2)
+    scheduler.step(accepted(0, 1, run=1))
+    scheduler.step(accepted(0, 9, run=2))
+    assert done(scheduler, 1, results={0: FAILED})[0] == Ended(1, 0, Ending(error=ERROR))
+    assert scheduler.step(Closed(2)) == []
+    while scheduler.held_by(2):
+        assert Dropped not in [type(effect) for effect in done(scheduler, 2)]
+
+
+# --- keys ---
+
+
+def test_roots_with_equal_keys_run_one_after_another_and_others_beside_them() -> None:
+    scheduler = opened(workers=3)
+    effects = scheduler.step(accepted(0, 4, keys=["k", "k", "other", "k"]))
+    assert sent(effects) == [(1, ["root 0", "root 2"])]
+    assert sent(done(scheduler)) == [(2, ["root 1"])]
+    effects = done(scheduler, 2, {0: planned("more of 1")})
+    [(worker, events)] = sent(effects)
+    assert events == ["more of 1"]
+    assert told(effects) == []
+    effects = done(scheduler, worker)
+    assert told(effects) == [over((1, 2))]
+    assert [events for _, events in sent(effects)] == [["root 3"]]
+
+
+def test_the_next_root_of_a_key_may_come_when_the_one_before_it_is_over() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 1, keys=["k"]))
+    assert done(scheduler) == [over((0, 1))]
+    assert sent(scheduler.step(accepted(1, 1, keys=["k"]))) == [(1, ["root 1"])]
+
+
+@pytest.mark.parametrize("result", [FAILED, STOPPED])
+def test_what_ends_a_cascade_does_not_keep_the_next_of_its_key(result: Result) -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 2, keys=["k", "k"]))
+    assert sent(done(scheduler, results={0: result})) == [(1, ["root 1"])]
+
+
+def test_a_key_may_be_none_and_is_one_like_others() -> None:
+    scheduler = opened(workers=2)
+    assert len(sent(scheduler.step(accepted(0, 2, keys=[None, None])))) == 1
+
+
+def test_keys_of_different_runs_are_different() -> None:
+    scheduler = opened(workers=2, runs=2)
+    scheduler.step(accepted(0, 1, run=1, keys=["k"]))
+    assert sent(scheduler.step(accepted(0, 1, run=2, keys=["k"]))) == [(2, ["root 0"])]
+
+
+def test_a_worker_that_dies_releases_the_key_of_what_it_ran() -> None:
+    scheduler = opened(workers=2)
+    scheduler.step(accepted(0, 2, keys=["k", "k"]))
+    effects = scheduler.step(WorkerGone(1, 0, ERROR))
+    assert effects[0] == Ended(1, 0, Ending(error=ERROR))
+    assert sent(effects) == [(2, ["root 1"])]
+
+
+def test_a_root_that_comes_back_is_before_the_next_of_its_key() -> None:
+    scheduler = opened(workers=2)
+    scheduler.step(accepted(0, 2, keys=["k", "k"]))
+    assert sent(scheduler.step(WorkerGone(1, None))) == [(2, ["root 0"])]
+
+
+def test_dropping_gives_up_roots_that_wait_for_their_key() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 3, keys=["k", "k", "k"]))
+    assert scheduler.step(Closed(1, drop=True)) == [Dropped(1, 2, 1), Dropped(1, 1, 1)]
+    assert done(scheduler)[-1] == Finished(1)
+
+
+def test_after_an_error_the_roots_of_a_key_before_it_are_run_and_no_others() -> None:
+    scheduler = opened(workers=2, until_error=True)
+    scheduler.step(accepted(0, 4, keys=["k", "k", "other", "k"]))
+    effects = done(scheduler, results={1: FAILED})  # of root 0 and root 2
+    assert Dropped(1, 3, 1) in effects
+    assert Ended(1, 2, Ending(error=ERROR)) in effects
+    [(worker, events)] = sent(effects)
+    assert events == ["root 1"]
+    scheduler.step(Closed(1))
+    assert told(done(scheduler, worker)) == [over((1, 1)), Finished(1)]
+
+
+# --- unordered runs ---
+
+
+def test_follow_ups_of_an_unordered_run_go_to_several_workers_at_once() -> None:
+    scheduler = opened(workers=2, unordered=True)
+    taught(scheduler, SLOW, 10 * TARGET_SECONDS)
+    scheduler.step(accepted(0, 1))
+    effects = done(scheduler, None, {0: planned(*"abcd", plan=SLOW)})
+    assert sorted(sent(effects)) == [(1, ["a"]), (1, ["c"]), (2, ["b"]), (2, ["d"])]
+
+
+def test_a_cascade_of_an_unordered_run_is_over_when_all_of_it_is() -> None:
+    scheduler = opened(workers=2, unordered=True)
+    taught(scheduler, SLOW, 10 * TARGET_SECONDS)
+    scheduler.step(accepted(0, 1))
+    done(scheduler, None, {0: planned(*"ab", plan=SLOW)})
+    assert told(done(scheduler, 1)) == []
+    assert sent(done(scheduler, 2, {0: planned("c")})) == [(1, ["c"])]
+    assert done(scheduler, 1) == [over((0, 4))]
+
+
+@pytest.mark.parametrize("result", [Result(7, stopped=True), FAILED])
+def test_a_stop_ends_an_unordered_cascade_at_once(result: Result) -> None:
+    scheduler = opened(workers=2, unordered=True)
+    taught(scheduler, SLOW, 10 * TARGET_SECONDS)
+    scheduler.step(accepted(0, 1))
+    done(scheduler, None, {0: planned(*"abcdef", plan=SLOW)})
+    scheduler.step(Closed(1))
+    # "e" and "f" were not sent and are not; what is in flight does not matter any more
+    assert done(scheduler, 1, results={0: result}) == [
+        Ended(1, 0, Ending(*result, events=2)),
+        Finished(1),
+    ]
+    assert done(scheduler, 2, {0: planned("no")}) == []
+    assert done(scheduler, 2, results={0: FAILED}) == []
+    assert scheduler.step(WorkerGone(1, 0, ERROR)) == []
+    assert scheduler.is_idle
+
+
+def test_a_planning_error_ends_an_unordered_cascade() -> None:
+    scheduler = opened(unordered=True)
+    scheduler.step(accepted(0, 1))
+    bad = planned("bad", plan=Unplannable(ERROR))
+    effects = done(scheduler, None, {0: [*bad, *planned("never")]})
+    assert effects == [Ended(1, 0, Ending(error=ERROR, events=2))]
+
+
+def test_the_next_of_a_key_waits_until_nothing_of_an_unordered_cascade_is_run() -> None:
+    scheduler = opened(workers=2, unordered=True)
+    taught(scheduler, SLOW, 10 * TARGET_SECONDS)
+    scheduler.step(accepted(0, 2, plan=SLOW, keys=["k", "k"]))
+    done(scheduler, None, {0: planned("a", "b", plan=SLOW)})
+    assert done(scheduler, 1, results={0: FAILED}) == [Ended(1, 0, Ending(error=ERROR, events=2))]
+    [(_, events)] = sent(done(scheduler, 2))
+    assert events == ["root 1"]
+
+
+# --- events that come back ---
+
+
+def test_what_handlers_left_of_a_root_is_in_its_ending() -> None:
+    scheduler = opened(return_events=True)
+    scheduler.step(accepted(0, 2))
+    effects = done(scheduler, results={1: STOPPED}, processed={0: "left 0", 1: "left 1"})
+    assert effects == [
+        Ended(1, 0, Ending(processed="left 0")),
+        Ended(1, 1, Ending(stopped=True, processed="left 1")),
+    ]
+
+
+def test_what_handlers_left_of_a_root_is_kept_until_its_cascade_is_over() -> None:
+    scheduler = opened(return_events=True)
+    scheduler.step(accepted(0, 1))
+    assert told(done(scheduler, None, {0: planned("a")}, processed={0: "left"})) == []
+    assert done(scheduler) == [Ended(1, 0, Ending(events=2, processed="left"))]
+
+
+def test_a_batch_says_which_of_its_events_are_roots() -> None:
+    scheduler = opened(workers=2, return_events=True)
+    scheduler.step(accepted(0, 1, keys=["k"]))
+    batch = scheduler.held_by(1)
+    assert batch is not None
+    assert batch.root_positions == [0]
+    [(worker, _)] = sent(done(scheduler, 1, {0: planned("a")}, processed={0: "left"}))
+    batch = scheduler.held_by(worker)
+    assert batch is not None
+    assert batch.root_positions == []
+
+
+# --- workers ---
+
+
+def test_a_worker_has_the_batch_it_runs_and_the_next() -> None:
+    scheduler = opened()
+    assert len(sent(scheduler.step(accepted(0, 100)))) == PREFETCH
+
+
+def test_the_worker_with_least_to_do_is_served_first() -> None:
+    scheduler = opened(workers=3)
+    workers = [worker for worker, _ in sent(scheduler.step(accepted(0, 100)))]
+    assert sorted(workers[:3]) == [1, 2, 3]
+    assert sorted(workers[3:]) == [1, 2, 3]
+
+
+def test_the_last_events_of_a_run_wait_for_an_idle_worker() -> None:
+    scheduler = opened(workers=2)
+    taught(scheduler, SLOW, 1.0)
+    scheduler.step(accepted(0, 6, plan=SLOW))  # two to each
+    scheduler.step(Closed(1))
+    assert sent(done(scheduler, 1)) == []  # it has another
+    assert sent(done(scheduler, 1)) == [(1, ["root 4"])]
+
+
+def test_at_the_end_of_a_run_a_worker_takes_half_of_its_share() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS / 1000)
+    scheduler.step(WorkerReady(2))
+    scheduler.step(accepted(0, 4 * scheduler._estimates.events_per_batch(PLAN) + 80))
+    scheduler.step(Closed(1))
+    sizes = [len(events) for _, events in sent(done(scheduler, 1))]
+    assert sizes == [20]  # of 80 left, half of what two workers would have each
+    assert len(sent(done(scheduler, 2))[0][1]) == 15
+
+
+def test_a_batch_is_sized_by_time() -> None:
+    scheduler = opened()
+    untimed = sent(scheduler.step(accepted(0, 2 * MOST_EVENTS)))
+    assert [len(events) for _, events in untimed] == [2, 2]
+    # they turn out to be quick, and the next batch is the largest there is
+    effects = done(scheduler, timings=((PLAN.indices, 2, 2e-6),))
+    assert [len(events) for _, events in sent(effects)] == [MOST_EVENTS]
+
+
+def test_slow_events_travel_alone() -> None:
+    scheduler = opened()
+    taught(scheduler, SLOW, 10 * TARGET_SECONDS)
+    assert [len(each) for _, each in sent(scheduler.step(accepted(0, 9, plan=SLOW)))] == [1, 1]
+
+
+def test_a_slow_event_does_not_join_a_batch_of_quick_ones() -> None:
+    scheduler = opened()
+    taught(scheduler, SLOW, 10 * TARGET_SECONDS)
+    taught(scheduler, PLAN, TARGET_SECONDS / 100)
+    effects = scheduler.step(Accepted(1, 0, ["q", "q", "slow", "q"], [PLAN, PLAN, SLOW, PLAN]))
+    assert [events for _, events in sent(effects)] == [["q", "q"], ["slow"]]
+
+
+def test_runs_take_turns_a_batch_each() -> None:
+    scheduler = opened(workers=0, runs=3)
+    for run in (1, 2, 3):
+        scheduler.step(accepted(0, 100, run=run))
+    runs = []
+    for worker in (1, 2, 3):
+        runs += [
+            effect.batch.run_id
+            for effect in scheduler.step(WorkerReady(worker))
+            if isinstance(effect, Send)
+        ]
+    assert runs == [1, 2, 3, 1, 2, 3]
+
+
+def test_a_run_that_waits_for_an_idle_worker_does_not_hold_up_others() -> None:
+    scheduler = opened(runs=2)
+    taught(scheduler, SLOW, 1.0)
+    scheduler.step(accepted(0, 3, run=1, plan=SLOW))
+    scheduler.step(Closed(1))
+    # one is left of run 1, and waits until the worker is idle
+    assert sent(done(scheduler)) == []
+    effects = scheduler.step(accepted(0, 3, run=2))
+    assert [effect.batch.run_id for effect in effects if isinstance(effect, Send)] == [2]
+
+
+# --- bytes ---
+
+
+def test_a_batch_of_large_events_has_few_of_them() -> None:
+    scheduler = opened()
+    taught(scheduler, LARGE, TARGET_SECONDS / 1000, size_bytes=MOST_BYTES // 10)
+    effects = scheduler.step(accepted(0, 100, plan=LARGE))
+    assert [len(events) for _, events in sent(effects)] == [10, 10]
+
+
+def test_an_event_larger_than_a_batch_travels_alone() -> None:
+    scheduler = opened()
+    taught(scheduler, LARGE, TARGET_SECONDS / 1000, size_bytes=2 * MOST_BYTES)
+    effects = scheduler.step(accepted(0, 9, plan=LARGE))
+    assert [len(events) for _, events in sent(effects)] == [1, 1]
+
+
+@pytest.mark.parametrize("is_cascade", [False, True])
+def test_large_events_behind_a_small_one_are_few_too(is_cascade: bool) -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS / 1000)
+    taught(scheduler, LARGE, TARGET_SECONDS / 1000, size_bytes=MOST_BYTES // 10)
+    small_and_large = [*planned("small"), *planned(*range(99), plan=LARGE)]
+    if is_cascade:
+        scheduler.step(accepted(0, 1))
+        effects = done(scheduler, None, {0: small_and_large})
+    else:
+        events = [event for event, _ in small_and_large]
+        effects = scheduler.step(Accepted(1, 0, events, [plan for _, plan in small_and_large]))
+    assert len(sent(effects)[0][1]) == 10
+
+
+def test_a_worker_that_holds_many_bytes_gets_no_second_batch() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS)
+    [send] = scheduler.step(accepted(0, 1))
+    assert isinstance(send, Send)
+    scheduler.weigh(send.batch, WINDOW_BYTES)
+    assert scheduler.step(accepted(1, 3)) == []
+    assert sent(done(scheduler)) != []
+
+
+def test_a_worker_that_holds_a_little_less_gets_one() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS)
+    [send] = scheduler.step(accepted(0, 1))
+    assert isinstance(send, Send)
+    scheduler.weigh(send.batch, WINDOW_BYTES - 1)
+    assert len(scheduler.step(accepted(1, 3))) == 1
+
+
+# --- what a worker gives back, or is taken from it ---
+
+
+def test_what_a_worker_gives_back_goes_to_one_that_is_idle() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS / 4)
+    scheduler.step(accepted(0, 4))
+    scheduler.step(WorkerReady(2))
+    effects = done(scheduler, 1, at=1, gave_back=True)
+    assert told(effects) == [settled(0, 1)]
+    assert sent(effects) == [(2, ["root 1", "root 2", "root 3"])]
+
+
+def test_the_rest_of_a_chain_that_is_given_back_goes_before_what_followed() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS / 10)
+    scheduler.step(accepted(0, 1))
+    done(scheduler, None, {0: planned("a", "b", "c")})
+    effects = done(scheduler, None, {0: planned("aa")}, at=1, gave_back=True)
+    assert sent(effects) == [(1, ["b", "c", "aa"])]
+    assert done(scheduler) == [over((0, 5))]
+
+
+def test_a_batch_can_be_given_back_before_it_was_begun() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 2))
+    assert sent(done(scheduler, at=0, gave_back=True)) == [(1, ["root 0", "root 1"])]
+
+
+def test_what_waits_behind_a_slow_event_is_handed_on() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS / 4)
+    scheduler.step(accepted(0, 6))  # 0-3, 4-5
+    scheduler.step(WorkerReady(2))
+    assert scheduler.overloaded == [1]
+    assert sent(scheduler.step(TakenBack(1, 1))) == [
+        (2, ["root 1", "root 2", "root 3", "root 4"]),
+        (2, ["root 5"]),
+    ]
+    # until it is done with what it is at, it gets nothing more
+    assert scheduler.step(accepted(6, 4)) == []
+    assert done(scheduler, 1)[0] == settled(0, 1)
+    assert scheduler.held_by(1) is not None
+
+
+def test_the_rest_of_a_chain_that_is_taken_back_waits_for_its_first_event() -> None:
+    scheduler = opened(workers=2)
+    scheduler.step(accepted(0, 1))
+    [(worker, _)] = sent(done(scheduler, None, {0: planned("a", "b")}))
+    assert scheduler.step(TakenBack(worker, 1)) == []
+    effects = done(scheduler, worker, {0: planned("aa")})
+    assert [events for _, events in sent(effects)] == [["b", "aa"]]
+
+
+def test_the_death_of_a_worker_that_was_slow_charges_what_it_kept() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 2))
+    scheduler.step(WorkerReady(2))
+    assert sent(scheduler.step(TakenBack(1, 1))) == [(2, ["root 1"])]
+    assert scheduler.step(WorkerGone(1, 0, ERROR)) == [Ended(1, 0, Ending(error=ERROR))]
+
+
+def test_nobody_is_overloaded_while_nobody_is_idle_or_work_waits() -> None:
+    scheduler = opened(workers=2)
+    taught(scheduler, SLOW, 1.0)
+    scheduler.step(accepted(0, 4, plan=SLOW))
+    assert scheduler.overloaded == []
+    done(scheduler, 2)
+    assert scheduler.overloaded == []
+    done(scheduler, 2)
+    assert scheduler.overloaded == [1]
+    done(scheduler, 1)
+    assert scheduler.overloaded == []
+
+
+# --- the death of a worker ---
+
+
+def test_the_death_of_an_idle_worker_changes_nothing() -> None:
+    scheduler = opened(workers=2)
+    assert scheduler.step(WorkerGone(1, None)) == []
+    assert scheduler.workers == 1
+    assert [worker for worker, _ in sent(scheduler.step(accepted(0, 100)))] == [2, 2]
+
+
+def test_only_the_running_root_is_charged_and_the_others_are_handed_on_in_order() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS / 4)
+    scheduler.step(accepted(0, 8))  # 0-3, 4-7
+    done(scheduler, at=1)
+    effects = scheduler.step(WorkerGone(1, 2, ERROR, "h"))
+    assert effects == [Ended(1, 2, Ending(error=ERROR, handler="h"))]
+    events = [each for _, batch in sent(scheduler.step(WorkerReady(2))) for each in batch]
+    assert events == [f"root {index}" for index in (1, 3, 4, 5, 6, 7)]
+
+
+def test_a_death_between_events_charges_nobody() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 4))
+    assert scheduler.step(WorkerGone(1, None)) == []
+    events = [each for _, batch in sent(scheduler.step(WorkerReady(2))) for each in batch]
+    assert events == [f"root {index}" for index in range(4)]
+
+
+def test_a_chain_that_comes_back_keeps_its_place_before_its_follow_ups() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 1))
+    done(scheduler, None, {0: planned("a", "b")})
+    done(scheduler, None, {0: planned("aa")}, at=1)
+    scheduler.step(WorkerGone(1, None))
+    assert sent(scheduler.step(WorkerReady(2)))[0][1] == ["b", "aa"]
+
+
+def test_the_death_of_a_worker_ends_the_cascade_of_the_running_event() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 1))
+    done(scheduler, None, {0: planned("a", "b")})
+    # `a` ran but was not reported: it is not counted
+    effects = scheduler.step(WorkerGone(1, 1, ERROR, "h"))
+    assert effects == [Ended(1, 0, Ending(error=ERROR, handler="h", events=2))]
+    assert scheduler.step(WorkerReady(2)) == []
+
+
+def test_a_chain_that_had_ended_does_not_come_back() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 1))
+    done(scheduler, None, {0: planned("a", "b")})
+    done(scheduler, results={0: STOPPED}, at=1)
+    assert scheduler.step(WorkerGone(1, None)) == []
+    assert scheduler.step(WorkerReady(2)) == []
+    assert scheduler.is_idle
+
+
+def test_a_death_in_a_run_until_error_drops_what_is_behind_it() -> None:
+    scheduler = opened(until_error=True)
+    scheduler.step(accepted(0, 10))
+    effects = scheduler.step(WorkerGone(1, 1, ERROR))
+    assert Ended(1, 1, Ending(error=ERROR)) in effects
+    dropped = [effect for effect in effects if isinstance(effect, Dropped)]
+    assert sorted(
+        index for each in dropped for index in range(each.first, each.first + each.roots)
+    ) == list(range(2, 10))
+    assert sent(scheduler.step(WorkerReady(2))) == [(2, ["root 0"])]
+
+
+def test_what_comes_back_to_a_dropped_run_is_dropped() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 4))
+    scheduler.step(Closed(1, drop=True))
+    effects = scheduler.step(WorkerGone(1, None))
+    assert sum(effect.roots for effect in effects if isinstance(effect, Dropped)) == 4
+    assert effects[-1] == Finished(1)
+
+
+def test_the_running_event_of_a_second_part_is_found() -> None:
+    scheduler = opened(workers=0)
+    for first in (0, 5):
+        scheduler.step(accepted(first, 1))
+    scheduler.step(WorkerReady(1))
+    effects = scheduler.step(WorkerGone(1, 1, ERROR))
+    assert effects == [Ended(1, 5, Ending(error=ERROR))]
+
+
+# --- demand ---
+
+
+def test_demand_is_what_keeps_every_worker_busy() -> None:
+    scheduler = opened(workers=2)
+    # two untimed events go into a batch; 2 workers of PREFETCH, and one batch behind each
+    assert scheduler.demand(1) == 2 * (2 * PREFETCH + 2)
+    scheduler.step(accepted(0, 5))
+    assert scheduler.demand(1) == 2 * (1 + 2)
+    scheduler.step(accepted(5, 6))
+    assert scheduler.demand(1) == 0
+
+
+def test_there_is_demand_before_a_worker_is_ready() -> None:
+    scheduler = opened(workers=0)
+    assert scheduler.demand(1) > 0
+    scheduler.step(accepted(0, scheduler.demand(1)))
+    assert scheduler.demand(1) == 0
+
+
+@pytest.mark.parametrize("keys", [["k"], list(range(1000))], ids=["equal", "different"])
+def test_the_demand_of_a_run_with_keys_is_met_at_some_time(keys: list[Hashable]) -> None:
+    scheduler = opened(workers=2)
+    roots = 0
+    while demand := scheduler.demand(1):
+        of_roots = [keys[index % len(keys)] for index in range(roots, roots + demand)]
+        scheduler.step(accepted(roots, demand, keys=of_roots))
+        roots += demand
+        assert roots < 100
+
+
+@pytest.mark.parametrize("until_error", [False, True])
+def test_there_is_no_demand_once_a_run_is_closed_or_has_failed(until_error: bool) -> None:
+    scheduler = opened(until_error=until_error)
+    scheduler.step(accepted(0, 1))
+    done(scheduler, results={0: FAILED})
+    assert (scheduler.demand(1) == 0) == until_error
+    scheduler.step(Closed(1))
+    assert scheduler.demand(1) == 0
+    assert scheduler.demand(99) == 0
+
+
+# --- what cannot have happened ---
+
+
+def _snapshot(value: Any) -> Any:
+    """The state as plain data; events and plans as themselves."""
+    if isinstance(value, (list, tuple, deque)):
+        return [_snapshot(each) for each in value]
+    if isinstance(value, (dict, set)):
+        items = value.items() if isinstance(value, dict) else [(each, None) for each in value]
+        return [(_snapshot(key), _snapshot(each)) for key, each in items]
+    if isinstance(value, (Scheduler, Estimates, Batch, Part, Cascade, module._Run)):
+        names = [*getattr(type(value), "__slots__", ()), *getattr(value, "__dict__", {})]
+        # a batch names its run, and a run its cascades: no further than that
+        return {
+            name: _snapshot(getattr(value, name))
+            for name in names
+            if not (isinstance(value, Batch) and name == "run")
+        }
+    return value
+
+
+def _busy() -> Scheduler:
+    """Worker 1 has two batches of run 1 and is at the second event; run 2 is closed."""
+    scheduler = opened(runs=2)
+    taught(scheduler, PLAN, TARGET_SECONDS / 4)
+    scheduler.step(accepted(0, 10))
+    scheduler.step(accepted(0, 1, run=2))
+    scheduler.step(Closed(2))
+    done(scheduler, at=1)
+    return scheduler
+
+
+_IMPOSSIBLE: dict[str, Input] = {
+    "a run opened twice": Opened(1),
+    "roots of an unknown run": accepted(0, 1, run=9),
+    "roots of a closed run": accepted(1, 1, run=2),
+    "no roots": Accepted(1, 10, [], []),
+    "fewer plans than roots": Accepted(1, 10, ["a", "b"], [PLAN]),
+    "more plans than roots": Accepted(1, 10, ["a"], [PLAN, PLAN]),
+    "a worker ready twice": WorkerReady(1),
+    "progress of an unknown worker": Progress(9, 1, [0.0]),
+    "progress backwards": Progress(1, 0, []),
+    "progress past the end": Progress(1, 5, [0.0] * 4),
+    "fewer times than events": Progress(1, 3, [0.0]),
+    "more times than events": Progress(1, 2, [0.0, 0.0]),
+    "taken back from an unknown worker": TakenBack(9, 1),
+    "kept less than it has begun": TakenBack(1, 1),
+    "kept more than it has": TakenBack(1, 5),
+    "an unknown worker dead": WorkerGone(9, None),
+    "dead at what was over": WorkerGone(1, 0, ERROR),
+    "dead past the end": WorkerGone(1, 4, ERROR),
+    "dead at a negative position": WorkerGone(1, -1, ERROR),
+    "dead at an event without an error": WorkerGone(1, 2),
+    "something else": "tick",  # type: ignore[dict-item]  # that is the point
+}
+
+
+@pytest.mark.parametrize("what", _IMPOSSIBLE)
+def test_what_cannot_have_happened_is_an_error_that_changes_nothing(what: str) -> None:
+    scheduler = _busy()
+    before = _snapshot(scheduler)
+    with pytest.raises(InternalError):
+        scheduler.step(_IMPOSSIBLE[what])
+    assert _snapshot(scheduler) == before
+
+
+def test_a_snapshot_tells_a_change() -> None:
+    scheduler = _busy()
+    before = _snapshot(scheduler)
+    assert _snapshot(scheduler) == before
+    done(scheduler, at=2)
+    assert _snapshot(scheduler) != before
+
+
+@pytest.mark.parametrize(
+    "item",
+    [Progress(1, 1, [0.0]), TakenBack(1, 1), WorkerGone(1, 0, ERROR)],
+    ids=["progress", "taken back", "dead at an event"],
+)
+def test_an_idle_worker_has_no_batch_to_report_on(item: Input) -> None:
+    scheduler = opened()
+    with pytest.raises(InternalError):
+        scheduler.step(item)
+    assert scheduler.is_idle
+    assert scheduler.workers == 1
+
+
+@pytest.mark.parametrize("worker", [9, -1])
+def test_asking_for_an_unknown_worker_is_an_error(worker: int) -> None:
+    with pytest.raises(InternalError):
+        opened().held_by(worker)
+
+
+def test_a_batch_says_what_is_where() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(4, 2))
+    batch = scheduler.held_by(1)
+    assert batch is not None
+    assert [batch.at(0), batch.at(1)] == ["root 4", "root 5"]
+    assert [batch.root_at(0), batch.root_at(1)] == [4, 5]
+    with pytest.raises(InternalError):
+        batch.at(2)
+    with pytest.raises(InternalError):
+        batch.root_at(2)
+
+
+# --- Times ---
+
+
+def test_times_are_the_differences() -> None:
+    times = Times(1.0, [1.5, 3.0, 7.0])
+    assert list(times) == [0.5, 1.5, 4.0]
+    assert len(times) == 3
+    assert times[1] == 1.5
+
+
+@pytest.mark.parametrize("start", range(4))
+@pytest.mark.parametrize("stop", range(4))
+def test_a_slice_of_times_has_the_same_differences(start: int, stop: int) -> None:
+    times = Times(1.0, [1.5, 3.0, 7.0])
+    assert list(times[start:stop]) == [0.5, 1.5, 4.0][start:stop]
+
+
+def test_times_are_read_from_their_start() -> None:
+    times = Times(1.0, [1.5, 3.0])
+    with pytest.raises(IndexError):
+        times[2]
+    with pytest.raises(IndexError):
+        times[-1]
+    with pytest.raises(ValueError, match="step"):
+        times[::2]

@@ -1,0 +1,857 @@
+"""A scheduler, and a model of what it must do, to check it by after every step.
+
+`World` drives a `Scheduler` by hand and keeps a model of its own: what was
+accepted, what is where, and what has to be reported. After every step the two
+are compared; `Violation` says what does not hold. The seeded `Simulation` (see
+`simulator`) and the Hypothesis state machine both play in a `World`.
+
+::
+
+    Simulation (seed, heap of what happens next)  --+
+                                                    +--> World --step--> Scheduler
+    state machine (Hypothesis chooses)            --+      ^                |
+                                                           +--- effects ----+
+
+What holds after every step:
+
+- an accepted root is reported exactly once: in an ordered run with what a plain
+  FIFO over its cascade comes to (`plain_ending`), or with the error of the worker
+  that died while it ran an event of it;
+- in an unordered run with what the first event came to that stopped or failed, or
+  when each of its events was run, once, and is over;
+- a worker has at most `PREFETCH` batches, and the scheduler knows which is first;
+- no worker is idle beside something that may be sent, and one at work has the
+  next batch, but for the last events of a closed run, and unless it is slow or
+  holds `WINDOW_BYTES`;
+- no ordered cascade is in two batches, and its events are sent and run in FIFO
+  order; of roots with equal keys only the first is sent that is not over;
+- what is behind the first failure of an `until_error` run, or was dropped, is
+  not sent any more and is reported at once;
+- the death of a worker ends no cascade but that of the running event, and what is
+  given back or taken back costs nobody anything;
+- a batch has no event that, by what its plan's events had so far, is too many.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, Final
+
+from evproc_pool.estimates import MOST_EVENTS, Estimates
+from evproc_pool.schedule import (
+    Accepted,
+    Batch,
+    Cascade,
+    Closed,
+    Dropped,
+    Effect,
+    Ended,
+    Ending,
+    Finished,
+    Input,
+    Opened,
+    Over,
+    Progress,
+    Result,
+    Send,
+    Settled,
+    TakenBack,
+    Times,
+    Unplannable,
+    WorkerGone,
+    WorkerReady,
+)
+from evproc_pool.scheduler import PREFETCH, WINDOW_BYTES, Scheduler
+from tests.pool_tests.model import (
+    DROP,
+    ENDLESS,
+    QUIET,
+    Failed,
+    Held,
+    Node,
+    Root,
+    RunModel,
+    Told,
+    Violation,
+    WorkerModel,
+    check,
+)
+
+# told of an event that was not run: must not matter
+_NOISE: Final = Result(error=Failed("was not sent"))
+
+
+class World:
+    """A scheduler, and the model of what it must do.
+
+    Attributes:
+        seen: How often things happened, by name.
+        on_send: Called with a worker that was sent a batch.
+    """
+
+    def __init__(self, scheduler: Scheduler | None = None) -> None:
+        self.scheduler = scheduler or Scheduler()
+        self.workers: dict[int, WorkerModel] = {}
+        self.runs: dict[int, RunModel] = {}
+        self.steps = 0
+        self.history = 0
+        self.most_events = 0
+        self.seen: Counter[str] = Counter()
+        self.on_send: Callable[[int], object] = lambda worker: None
+        self._estimates = Estimates()  # what the scheduler is to have learned
+        self._effects: list[Effect] = []  # of this step
+        self._due: list[Root] = []
+        self._unweighed: list[Held] = []
+        self._sent_unordered: list[Root] = []  # in this step
+        # unordered, ended in this step by an event that cannot be planned
+        self._just_ended: dict[tuple[int, int], Root] = {}
+
+    # --- inputs ---
+
+    def open(
+        self,
+        run: int,
+        *,
+        until_error: bool = False,
+        unordered: bool = False,
+        return_events: bool = False,
+    ) -> None:
+        opened = Opened(run, until_error, unordered, return_events)
+        self.runs[run] = RunModel(opened)
+        self._step(opened)
+
+    def accept(
+        self, run: int, first: int, nodes: Sequence[Node], keys: Sequence[Hashable] | None = None
+    ) -> None:
+        model = self.runs[run]
+        for place, node in enumerate(nodes):
+            index = first + place
+            key = None if keys is None else (keys[place],)
+            model.roots[index] = root = Root(model, index, node, key)
+            model.nodes[index] = node
+            if key is None:
+                model.runnable[index] = root
+                continue
+            line = model.keys.setdefault(key, deque())
+            line.append(root)
+            (model.runnable if len(line) == 1 else model.waiting)[index] = root
+        model.unbegun += len(nodes)
+        plans: list[Any] = [node.plan for node in nodes]
+        model.newest = plans[-1]
+        self._step(Accepted(run, first, nodes, plans, keys))
+
+    def close(self, run: int, *, drop: bool = False) -> None:
+        model = self.runs.get(run)
+        if model is not None:
+            model.closed = True
+            if drop:
+                model.dropped = True
+                self._just_ended = {}
+                self._set_bound(model, -1)
+        self._step(Closed(run, drop))
+
+    def worker_ready(self, worker: int) -> None:
+        self.workers[worker] = WorkerModel()
+        self._step(WorkerReady(worker))
+
+    def stretch(self, worker: int, end: int | None = None) -> list[tuple[int, Node]]:
+        """What the worker runs of its first batch before it comes to `end`, by position."""
+        queue = self.workers[worker].held
+        if not queue:
+            return []
+        held = queue[0]
+        end = held.size if end is None else end
+        if not held.chains:
+            return list(zip(range(held.done, end), held.nodes[held.done : end], strict=True))
+        found: list[tuple[int, Node]] = []
+        skip_to = held.skip_to
+        for position in range(held.done, end):
+            if position >= skip_to:
+                node = held.nodes[position]
+                found.append((position, node))
+                if node.ending is not None:
+                    skip_to = held.chain_stop(position)
+        return found
+
+    def silent_end(self, worker: int, end: int) -> int:
+        """Up to where events before `end` have nothing to tell."""
+        held = self.workers[worker].held[0]
+        for position in range(held.done, end):
+            node, root = held.nodes[position], held.roots[position]
+            if position < held.skip_to:
+                continue
+            is_returned = held.run.opened.return_events and node is root.node
+            if node.ending is not None or node.children or is_returned:
+                return position
+        return end
+
+    def progress(
+        self, worker: int, end: int, *, gave_back: bool = False, is_silent: bool = False
+    ) -> None:
+        """Let a worker report that it is at `end` of its first batch.
+
+        Args:
+            worker: One that has a batch.
+            end: No less than what it reported before.
+            gave_back: Whether it leaves the rest.
+            is_silent: Whether this is what is told of a dead one: without times.
+        """
+        model = self.workers[worker]
+        held = model.held[0]
+        told = Told(model.clock)
+        for position in range(held.done, end):
+            if position < held.skip_to:
+                # not run; that something kept it from being sent is told all the same
+                told.ends.append(told.now)
+                if position % 7 == 0:
+                    told.results[position] = _NOISE
+                self._not_run(held.roots[position])
+            else:
+                self._worked(held, position, told, is_silent=is_silent)
+        times: Sequence[float] = Times(model.clock, told.ends)
+        if is_silent or worker % 2:
+            times = list(times)
+        model.clock = told.now
+        model.is_slow = False
+        held.done = end
+        if gave_back:
+            self.seen["given back"] += held.size - end
+            self._hand_back(held, end)
+        if gave_back or end == held.size:
+            model.held.popleft()
+        timings = [] if is_silent else told.all_timings
+        for indices, count, total in timings:
+            self._estimates.learn_seconds(indices, total / count)
+        self._step(
+            Progress(
+                worker,
+                end,
+                times,
+                told.follow_ups,
+                told.results,
+                told.processed,
+                timings,
+                gave_back,
+            )
+        )
+
+    def take_back(self, worker: int, kept: int) -> None:
+        """Take back what waits in a slow worker; see `TakenBack`."""
+        model = self.workers[worker]
+        while len(model.held) > 1:
+            held = model.held.pop()
+            self.seen["taken back"] += held.size
+            self._hand_back(held, 0)
+        held = model.held[0]
+        self.seen["taken back"] += held.size - kept
+        self._hand_back(held, kept)
+        del held.nodes[kept:], held.roots[kept:]
+        model.is_slow = True
+        self._step(TakenBack(worker, kept))
+
+    def gone(self, worker: int, running: int | None, error: BaseException | None = None) -> None:
+        """Let a worker die; see `WorkerGone`."""
+        model = self.workers.pop(worker)
+        handler = None if running is None else "h"
+        charged: Root | None = None
+        if running is not None:
+            charged = model.held[0].roots[running]
+            if charged.due is None and not charged.is_reported:
+                # its cascade ends here, wherever it was
+                charged.run.lost.add(charged.index)
+                charged.events += 1
+                self._ends(charged, Result(error=error, handler=handler))
+                self.seen["lost"] += 1
+        for held in reversed(model.held):
+            self._hand_back(held, held.done)
+        for effect in self._step(WorkerGone(worker, running, error, handler)):
+            if isinstance(effect, Ended) and (effect.run, effect.root) not in self._just_ended:
+                check(
+                    charged is not None
+                    and (effect.run, effect.root) == (charged.run.number, charged.index),
+                    "the death of worker {} ended root {}, which it did not run",
+                    worker,
+                    effect.root,
+                )
+
+    def demand(self, run: int) -> int:
+        """Ask how many roots a run would take; there must be room for them."""
+        model = self.runs[run]
+        demand = self.scheduler.demand(run)
+        if model.closed or model.bound != ENDLESS:
+            check(demand == 0, "there is a demand of {} after the end or a failure", demand)
+            return 0
+        each = self._estimates.events_per_batch(model.newest)
+        batches = (PREFETCH + 1) * max(1, len(self.workers))
+        most = max(0, each * batches - model.unbegun)
+        check(0 <= demand <= most, "demand is {}, and {} wait already", demand, model.unbegun)
+        if not demand:
+            is_at_work = (
+                model.runnable
+                or any(line[0].flight for line in model.keys.values())
+                or any(root.flight for root in model.roots.values())
+            )
+            check(is_at_work, "no demand, and run {} does nothing", run)
+            is_idle = any(not each.held for each in self.workers.values())
+            check(not is_idle or model.keys, "no demand, and a worker is idle")
+        return demand
+
+    # --- the model's transitions ---
+
+    def _worked(self, held: Held, position: int, told: Told, *, is_silent: bool) -> None:
+        """A worker has run an event."""
+        node, root = held.nodes[position], held.roots[position]
+        seconds = told.ran(node, 0.0 if is_silent else node.seconds)
+        if node.children:
+            told.follow_ups[position] = node.planned
+        ending = node.ending
+        if ending is not None:
+            told.results[position] = ending
+            if held.chains:
+                held.skip_to = held.chain_stop(position)
+        has_processed = (
+            held.run.opened.return_events
+            and node is root.node
+            and (ending is None or ending.error is None)
+        )
+        if has_processed:
+            told.processed[position] = ("processed", root.index)
+        self._ran(root, node, seconds, has_processed=has_processed)
+
+    def _ran(self, root: Root, node: Node, seconds: float, *, has_processed: bool) -> None:
+        root.flight -= 1
+        if root.due is not None or root.is_reported:
+            self._release_if_over(root)
+            return
+        root.events += 1
+        root.seconds += seconds
+        root.ran.append(node)
+        if has_processed:
+            root.processed = ("processed", root.index)
+        if node.ending is not None:
+            self._ends(root, node.ending)
+        elif not root.run.unordered:
+            if node.children:
+                root.queue.extend(node.children)
+            if not root.flight:
+                self._advance(root)
+        else:
+            for child in node.children:
+                if child.plan.indices:
+                    root.queue.append(child)
+                    continue
+                root.empties += 1
+                if isinstance(child.plan, Unplannable) and root.bad is None:
+                    root.bad = child.plan.error
+                    root.before_bad = root.events, root.seconds
+            self._settle(root)
+
+    def _not_run(self, root: Root) -> None:
+        """An event behind the end of its chain is over."""
+        root.flight -= 1
+        check(root.due is not None or root.is_reported, "root {} goes on unrun", root.index)
+
+    def _ends(self, root: Root, result: Result, *, may_drop: bool = False) -> None:
+        """It ends with something to tell."""
+        root.run.runnable.pop(root.index, None)
+        root.due = Ending(*result, root.events, root.seconds, root.processed)
+        root.slack = root.empties
+        root.may_drop = may_drop
+        root.queue.clear()
+        self._due.append(root)
+
+    def _ends_quietly(self, root: Root) -> None:
+        if root.processed is not None:
+            self._ends(root, Result(), may_drop=True)
+            root.slack = 0
+            return
+        root.due = QUIET
+        # what is behind the bound may count as dropped, though it was over just then
+        root.may_drop = True
+        self._due.append(root)
+
+    def _must_drop(self, root: Root) -> None:
+        root.run.runnable.pop(root.index, None)
+        root.queue.clear()
+        root.due = DROP
+        root.may_drop = True
+        self._due.append(root)
+
+    def _advance(self, root: Root) -> None:
+        """Ordered: pass over what needs no worker; it is over, or ready to go on."""
+        queue = root.queue
+        if queue and root.index > root.run.bound:
+            self._must_drop(root)
+            return
+        while queue:
+            plan = queue[0].plan
+            if plan.indices:
+                root.run.runnable[root.index] = root
+                return
+            queue.popleft()
+            root.events += 1
+            if isinstance(plan, Unplannable):
+                self._ends(root, Result(error=plan.error), may_drop=True)
+                return
+        self._ends_quietly(root)
+
+    def _settle(self, root: Root) -> None:
+        """Unordered: it is over, or ready, or waits for what is in flight."""
+        if (root.queue or root.bad) and root.index > root.run.bound:
+            self._abandon(root)
+        if root.is_abandoned:
+            root.queue.clear()
+            if not root.flight:
+                self._must_drop(root)
+        elif root.queue:
+            root.run.runnable[root.index] = root
+        elif root.bad is not None:
+            root.events += 1
+            self._ends(root, Result(error=root.bad), may_drop=True)
+        elif not root.flight:
+            root.events += root.empties
+            self._ends_quietly(root)
+
+    def _abandon(self, root: Root) -> None:
+        root.run.runnable.pop(root.index, None)
+        root.queue.clear()
+        root.is_abandoned = True
+
+    def _hand_back(self, held: Held, begin: int) -> None:
+        """The worker will not run what is in a batch from a position on."""
+        for position in range(held.size - 1, begin - 1, -1):
+            node, root = held.nodes[position], held.roots[position]
+            root.flight -= 1
+            if root.due is not None or root.is_reported:
+                self._release_if_over(root)
+                continue
+            if node is root.node:
+                root.is_begun = False
+                root.run.unbegun += 1
+            if not root.is_abandoned:
+                root.queue.appendleft(node)
+            if root.run.unordered:
+                self._settle(root)
+            elif not root.flight:
+                root.run.runnable[root.index] = root
+
+    def _release_if_over(self, root: Root) -> None:
+        """Let the next root with the key begin.
+
+        In an unordered run other events may still be run when a root was reported.
+        """
+        if root.key is None or not root.is_reported or (root.flight and root.run.unordered):
+            return
+        run = root.run
+        line = run.keys[root.key]
+        is_first = line[0] is root
+        line.remove(root)
+        if not line:
+            del run.keys[root.key]
+        elif is_first:
+            run.runnable[line[0].index] = run.waiting.pop(line[0].index)
+        root.key = None
+
+    def _set_bound(self, run: RunModel, bound: float) -> None:
+        run.bound = min(run.bound, bound)
+        if self._just_ended:
+            return  # a batch is being made, and some may be in it; see the end of the step
+        for root in list(run.runnable.values()):
+            if root.index > bound and root.flight:
+                self._abandon(root)
+
+    # --- a step, and what must hold after it ---
+
+    def _step(self, item: Input) -> list[Effect]:
+        self.steps += 1
+        self._just_ended.clear()
+        self._sent_unordered.clear()
+        self._effects = effects = self.scheduler.step(item)
+        for effect in effects:
+            self._take(effect)
+        self._weigh()
+        if self._just_ended:
+            self._just_ended_over()
+        for root in self._due:
+            if not root.is_reported:
+                is_behind = root.may_drop and root.flight and root.index > root.run.bound
+                check(is_behind, "root {} has ended and is not reported", root.index)
+                root.due = None
+                self._abandon(root)
+        self._due.clear()
+        for root in self._sent_unordered:
+            check(
+                root.queue or not root.bad or root.is_reported or root.is_abandoned,
+                "root {} is not ended by what cannot be planned",
+                root.index,
+            )
+        self._check_workers()
+        self._check_room()
+        return effects
+
+    def _just_ended_over(self) -> None:
+        """What was put into a batch when an event behind it failed to be planned is sent."""
+        ended, self._just_ended = self._just_ended, {}
+        for root in ended.values():
+            root.queue.clear()
+            self._set_bound(root.run, root.run.bound)
+        self._just_ended = ended
+
+    def _weigh(self) -> None:
+        """Say how many bytes the batches have that were sent in this step."""
+        for held in self._unweighed:
+            nodes = held.nodes
+            held.size_bytes = round(sum([node.size_bytes for node in nodes]))
+            self.scheduler.weigh(held.batch, held.size_bytes)
+            self._estimates.learn_bytes(nodes[0].plan, held.size_bytes / len(nodes))
+        self._unweighed.clear()
+
+    def _take(self, effect: Effect) -> None:
+        match effect:
+            case Send():
+                self._sent(effect.worker, effect.batch)
+                note = (1, effect.worker, effect.batch.size, len(effect.batch.parts))
+            case Settled():
+                self._settled(effect)
+                note = (2, effect.run, effect.first, len(effect.times))
+            case Over():
+                check(effect.cascades, "a report on no cascades")
+                for cascade in effect.cascades:
+                    self._over(effect.run, cascade)
+                note = (3, effect.run, effect.cascades[0].index, len(effect.cascades))
+            case Ended():
+                self._ended(effect.run, effect.root, effect.ending)
+                note = (4, effect.run, effect.root, effect.ending.events)
+            case Dropped():
+                check(effect.roots > 0, "a report on no roots")
+                for index in range(effect.first, effect.first + effect.roots):
+                    self._dropped(effect.run, index)
+                note = (5, effect.run, effect.first, effect.roots)
+            case Finished():
+                self._finished(effect.run)
+                note = (6, effect.run, 0, 0)
+        self.history = hash((self.history, note))
+
+    def _report(self, number: int, index: int) -> Root:
+        run = self.runs.get(number)
+        if run is None:
+            raise Violation(f"a report on run {number}, which is not open")
+        root = run.roots.pop(index, None)
+        if root is None:
+            raise Violation(f"root {index} of run {number} is reported twice, or never came in")
+        root.is_reported = True
+        return root
+
+    def _settled(self, effect: Settled) -> None:
+        check(len(effect.times), "a report on no roots")
+        for index, seconds in enumerate(effect.times, effect.first):
+            root = self._report(effect.run, index)
+            check(root.due is QUIET, "root {} is settled, and is {}", index, root.due)
+            check(root.events == 1, "root {} is settled with {} events", index, root.events)
+            check(root.seconds == seconds, "root {}: {}, not {} s", index, seconds, root.seconds)
+            self._is_over(root, None)
+
+    def _over(self, number: int, cascade: Cascade) -> None:
+        root = self._report(number, cascade.index)
+        check(root.due is QUIET, "root {} is over, and is {}", root.index, root.due)
+        check(cascade.events == root.events, "root {} is over, with {} events", root.index, cascade)
+        check(cascade.seconds == root.seconds, "root {}: wrong seconds", root.index)
+        check(cascade.processed is None, "root {} has something to tell", root.index)
+        self._is_over(root, None)
+
+    def _ended(self, number: int, index: int, ending: Ending) -> None:
+        run = self.runs.get(number)
+        root = self._report(number, index)
+        if root.bad is not None and ending.error is root.bad:
+            self._ended_by_plan(root, ending)
+        due = root.due
+        if due is None:
+            raise Violation(f"root {index} is reported and has not ended")
+        more = ending.events - due.events
+        check(0 <= more <= root.slack, "root {} ended with {}, not with {}", index, ending, due)
+        check(
+            ending._replace(events=due.events) == due,
+            "root {} ended with {}, not with {}",
+            index,
+            ending,
+            due,
+        )
+        is_telling = ending.stopped or ending.error is not None or ending.processed is not None
+        check(is_telling, "root {} ended with nothing to tell", index)
+        self._is_over(root, ending)
+        if ending.error is not None and run is not None:
+            run.failures[index] = ending.error
+            if run.opened.until_error:
+                self._set_bound(run, index)
+
+    def _is_still_sent(self, root: Root) -> bool:
+        """Whether it was ended by a plan when some of it had been put into a batch."""
+        return (root.run.number, root.index) in self._just_ended and any(
+            cascade.index == root.index
+            for effect in self._effects
+            if isinstance(effect, Send) and effect.batch.run_id == root.run.number
+            for part in effect.batch.parts
+            for cascade in part.cascades
+        )
+
+    def _ended_by_plan(self, root: Root, ending: Ending) -> None:
+        """Unordered: by what cannot be planned; its turn depends on what is sent before."""
+        index = root.index
+        check(not root.is_abandoned, "root {} was dropped in part, and has ended", index)
+        if root.due is None:
+            self._just_ended[root.run.number, index] = root
+            root.events += 1
+        events, seconds = root.before_bad
+        check(events < ending.events <= root.events + root.empties, "root {}: {}", index, ending)
+        check(seconds <= ending.seconds <= root.seconds, "root {}: {}", index, ending)
+        root.run.runnable.pop(index, None)
+        root.due = ending._replace(value=None, stopped=False, handler=None)
+
+    def _is_over(self, root: Root, ending: Ending | None) -> None:
+        """Root was reported, and not as dropped."""
+        run = root.run
+        run.ended.add(root.index)
+        if root.key is not None and not self._is_still_sent(root):
+            self._release_if_over(root)
+        is_quiet = ending is None or not (ending.stopped or ending.error is not None)
+        if run.unordered:
+            if is_quiet:
+                nodes, events = root.node.whole
+                check(root.events == events, "root {}: {} events", root.index, root.events)
+                check(len(root.ran) == len(nodes), "root {}: not each event once", root.index)
+                check(nodes.issuperset(root.ran), "root {}: not each event once", root.index)
+            return
+        plain = root.node.plain
+        if root.index in run.lost:
+            check(root.ran == plain.order[: len(root.ran)], "root {}: no FIFO", root.index)
+            return
+        check(root.ran == plain.order, "root {}: not in FIFO order", root.index)
+        if ending is None:
+            check(root.events == plain.ending.events, "root {}: wrong events", root.index)
+            is_quiet = not plain.ending.stopped and plain.ending.error is None
+            check(is_quiet, "root {}: a FIFO: {}", root.index, plain.ending)
+        else:
+            same = ending._replace(seconds=0.0, processed=None) == plain.ending
+            check(same, "root {}: {}, a FIFO: {}", root.index, ending, plain.ending)
+
+    def _dropped(self, number: int, index: int) -> None:
+        root = self._report(number, index)
+        run = root.run
+        check(index > run.bound, "root {} is dropped, and the bound is {}", index, run.bound)
+        check(not root.flight, "root {} is dropped while it is in flight", index)
+        check(root.due is None or root.may_drop, "root {} is dropped though it has ended", index)
+        run.runnable.pop(index, None)
+        run.waiting.pop(index, None)
+        run.unbegun -= not root.is_begun
+        self.seen["dropped"] += 1
+        if root.key is not None:
+            self._release_if_over(root)
+
+    def _finished(self, number: int) -> None:
+        check(number in self.runs, "run {} finishes twice", number)
+        run = self.runs.pop(number)
+        check(run.closed, "run {} finishes and is not closed", number)
+        check(not run.roots, "run {} finishes with {} roots not reported", number, len(run.roots))
+        check(not run.unbegun, "the model's count of roots is wrong")
+        self.seen["finished"] += 1
+        if run.opened.until_error and not run.dropped:
+            self._check_first_error(run)
+
+    def _check_first_error(self, run: RunModel) -> None:
+        """The first error by index is the one that a loop over `Processor` ends with."""
+        first = min(run.failures, default=None)
+        if not run.unordered:
+            serial = next(
+                (
+                    index
+                    for index, node in run.nodes.items()  # they come in order
+                    if index in run.lost or node.plain.ending.error is not None
+                ),
+                None,
+            )
+            check(first == serial, "the first error is of root {}, serially {}", first, serial)
+        if first is not None:
+            before = [index for index in run.nodes if index < first]
+            check(run.ended.issuperset(before), "not all before root {} were finished", first)
+
+    # --- batches ---
+
+    def _sent(self, worker: int, batch: Batch) -> None:
+        check(worker in self.workers, "a batch is sent to worker {}, which is not ready", worker)
+        check(batch.run_id in self.runs, "a batch of run {}, which is not open", batch.run_id)
+        run = self.runs[batch.run_id]
+        model = self.workers[worker]
+        if model.held:
+            self._check_prefetch(worker, model, run)
+        check(0 < batch.size <= MOST_EVENTS, "a batch of {} events", batch.size)
+        check(batch.done == 0, "a new batch is done in part")
+        self.most_events = max(self.most_events, batch.size)
+        held = Held(batch, run)
+        position = 0
+        for part in batch.parts:
+            check(part.start == position, "a part starts at {}, not at {}", part.start, position)
+            count = part.stop - part.start
+            check(len(part.events) == len(part.plans) == count > 0, "a part of wrong size")
+            if part.first is not None:
+                indices: Iterable[int] = range(part.first, part.first + count)
+                check(not part.is_chain, "roots are no chain")
+            else:
+                check(len(part.cascades) == count, "a part with cascades for some")
+                indices = [cascade.index for cascade in part.cascades]
+                if part.is_chain:
+                    check(len(set(indices)) == 1, "a chain of several cascades")
+                    check(not run.unordered, "a chain in an unordered run")
+                    held.chains.append((part.start, part.stop))
+            for index, node, plan in zip(indices, part.events, part.plans, strict=True):
+                held.roots.append(self._takes_off(run, index, node, plan, part.is_chain))
+            held.nodes += part.events
+            position = part.stop
+        check(position == batch.size, "a batch of {} says that it has {}", position, batch.size)
+        self._end_of_chains(run, held)
+        self._check_bytes(held)
+        if run.opened.return_events:
+            roots = [at for at, node in enumerate(held.nodes) if node is held.roots[at].node]
+            check(batch.root_positions == roots, "{} are roots", batch.root_positions)
+        model.held.append(held)
+        self._unweighed.append(held)
+        self.on_send(worker)
+
+    def _takes_off(
+        self, run: RunModel, index: int, node: Node, plan: object, is_chain: bool
+    ) -> Root:
+        root = run.runnable.get(index) or self._just_ended.get((run.number, index))
+        if root is None:
+            raise Violation(f"root {index} is sent, and is in flight, waits, or is over")
+        if index > run.bound and not self._just_ended:
+            raise Violation(f"root {index} is sent, and the bound is {run.bound}")
+        if node.plan is not plan or not node.plan.indices:
+            raise Violation(f"root {index} is sent with the wrong plan")
+        queue = root.queue
+        if not queue or queue[0] is not node:
+            check(run.unordered and node in queue, "root {} is sent out of order, or twice", index)
+            queue.remove(node)
+        else:
+            queue.popleft()
+        root.flight += 1
+        if node is root.node:
+            root.is_begun = True
+            run.unbegun -= 1
+        if run.unordered:
+            self._sent_unordered.append(root)
+            if not queue:
+                run.runnable.pop(index, None)
+            if root.flight > 1:
+                self.seen["unordered at once"] += 1
+        elif not is_chain:
+            del run.runnable[index]
+        return root
+
+    def _end_of_chains(self, run: RunModel, held: Held) -> None:
+        for start, stop in held.chains:
+            del run.runnable[held.roots[start].index]
+            self.seen["chains"] += stop - start > 1
+
+    def _check_prefetch(self, worker: int, model: WorkerModel, run: RunModel) -> None:
+        check(len(model.held) < PREFETCH, "worker {} has {} batches", worker, len(model.held))
+        check(not model.is_slow, "worker {} is slow, and is sent a second batch", worker)
+        check(
+            model.held[0].size_bytes < WINDOW_BYTES,
+            "worker {} holds {} bytes, and is sent a second batch",
+            worker,
+            model.held[0].size_bytes,
+        )
+        idle = next((each for each, other in self.workers.items() if not other.held), None)
+        check(idle is None, "worker {} has work and is sent more, worker {} is idle", worker, idle)
+        if run.closed and not self._just_ended:
+            check(
+                self._most_ready(run) > len(self.workers),
+                "worker {} has work already, and is sent the last events of run {}",
+                worker,
+                run.number,
+            )
+
+    def _check_bytes(self, held: Held) -> None:
+        limits = {plan: self._estimates.most_events(plan) for plan in {n.plan for n in held.nodes}}
+        if min(limits.values()) >= MOST_EVENTS:
+            return
+        self.seen["limited by bytes"] += 1
+        for position, node in enumerate(held.nodes):
+            check(
+                position < max(1, limits[node.plan]),
+                "event {} of a batch is of a plan with {} at most",
+                position,
+                limits[node.plan],
+            )
+
+    def _check_workers(self) -> None:
+        scheduler = self.scheduler
+        check(scheduler.workers == len(self.workers), "the scheduler counts workers wrongly")
+        is_any_idle = False
+        overloaded = []
+        for worker, model in self.workers.items():
+            batch = scheduler.held_by(worker)
+            if not model.held:
+                is_any_idle = True
+                check(batch is None, "worker {} holds a batch", worker)
+                continue
+            held = model.held[0]
+            if batch is not held.batch or batch.done != held.done or batch.size != held.size:
+                raise Violation(f"worker {worker} is somewhere else than is known")
+            if len(model.held) > 1 or held.size - held.done > 1:
+                overloaded.append(worker)
+        check(scheduler.overloaded == (overloaded if is_any_idle else []), "wrong overloaded")
+
+    def _check_room(self) -> None:
+        least, open_least = PREFETCH, PREFETCH
+        is_idle = True
+        for model in self.workers.values():
+            load = len(model.held)
+            least = min(least, load)
+            if load:
+                is_idle = False
+                if model.is_slow or model.held[0].size_bytes >= WINDOW_BYTES:
+                    load = PREFETCH
+                    self.seen["no more"] += 1
+            open_least = min(open_least, load)
+        for run in self.runs.values():
+            if run.bound != ENDLESS:
+                check(
+                    max(run.runnable, default=-1) <= run.bound
+                    and max(run.waiting, default=-1) <= run.bound,
+                    "run {}: what is not wanted waits",
+                    run.number,
+                )
+            if not run.runnable:
+                continue
+            is_idle = False
+            check(least > 0, "a worker is idle, and {} of {} wait", len(run.runnable), run.number)
+            if run.closed and self._least_ready(run) <= len(self.workers):
+                continue  # the last events wait for an idle worker
+            check(
+                open_least >= PREFETCH,
+                "a worker has {} batches, and {} of run {} wait",
+                open_least,
+                len(run.runnable),
+                run.number,
+            )
+        check(self.scheduler.is_idle == is_idle, "is_idle is {}", not is_idle)
+
+    def _least_ready(self, run: RunModel) -> int:
+        """How many events of it could be sent, at least: or enough of them."""
+        count = len(run.runnable)
+        if not run.unordered or count > len(self.workers):
+            return count
+        return sum(len(root.queue) for root in run.runnable.values())
+
+    def _most_ready(self, run: RunModel) -> int:
+        """The same, with what needs no worker and stands between."""
+        count = self._least_ready(run)
+        if not run.unordered or count > len(self.workers):
+            return count
+        return count + sum(root.empties for root in run.runnable.values())
+
+    def check_over(self) -> None:
+        """Nothing is left: every run finished, every worker idle."""
+        check(not self.runs, "runs {} did not finish", list(self.runs))
+        check(self.scheduler.is_idle, "the scheduler is not idle")
