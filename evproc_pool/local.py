@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Final, NamedTuple
+from weakref import WeakSet
 
 from evproc_pool import wire, worker
 from evproc_pool.channel import Channel
@@ -58,9 +59,29 @@ class Gone(NamedTuple):
 
 def default_context() -> BaseContext:
     """The context for `mp_context=None`: never a `fork` of this process as it is."""
-    if sys.platform == "linux":
+    # a process that os.fork made cannot use the forkserver of its parent
+    if sys.platform == "linux" and os.getpid() == _IMPORTED_BY:
         return multiprocessing.get_context("forkserver")
     return multiprocessing.get_context("spawn")
+
+
+_IMPORTED_BY: Final = os.getpid()
+
+# Worker processes of this process; multiprocessing knows them as its children.
+_processes: WeakSet[BaseProcess] = WeakSet()
+
+
+def _disown() -> None:
+    """In a process that os.fork made: its parent's workers are not its children.
+
+    `multiprocessing` would join them at exit, and fail.
+    """
+    for process in _processes:
+        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown)
 
 
 # Runs in the new process, before anything is imported there and before it knows
@@ -168,6 +189,7 @@ class LocalBackend:
                 name=_ProcessName(f"evproc-worker-{number}"),
             )
             process.start()
+            _processes.add(process)
         except BaseException:
             ours.close()
             if words is not None:

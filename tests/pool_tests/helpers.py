@@ -39,9 +39,9 @@ class Arrival:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         with connection.makefile("r", encoding="utf-8") as lines:
-            words = lines.readline().split(maxsplit=1)
-        self.pid = int(words[0])
-        self.text = words[1].strip() if len(words) > 1 else ""
+            pid, _, text = lines.readline().partition(" ")
+        self.pid = int(pid)
+        self.text = text.strip()
 
     def release(self) -> None:
         """Let it go on."""

@@ -192,6 +192,7 @@ def test_a_closed_pool_says_that_it_is_closed(workers: int, used: bool) -> None:
         lambda: pool.process(Do("stop", 1)),
         lambda: pool.process_many([]),
         lambda: pool.process_many([], return_exceptions=True),
+        lambda: list(pool.stream([])),
         lambda: pool.submit(Do("stop", 1)),
         lambda: pool.register(actions.nested),
         lambda: pool.load_from("no.such.group"),
@@ -430,11 +431,31 @@ from tests.pool_tests.actions import Do, act, nested
 pool = PoolProcessor(workers=2)
 pool.register(act)
 assert pool.process(Do("stop", 1)) == 1
-child = os.fork()
-if child == 0:
+
+def child():
+    {child}
+
+pid = os.fork()
+if pid == 0:
+    try:
+        child()
+    except BaseException as error:
+        print(f"in the child: {{error!r}}", flush=True)
+        os._exit(1)
+    {leave}
+_, status = os.waitpid(pid, 0)
+assert os.waitstatus_to_exitcode(status) == 0, status
+# the parent's pool is as it was
+assert pool.process_many([Do("stop", 3)] * 5) == [3] * 5
+pool.close()
+print("done")
+"""
+
+_USES = """
     uses = [
         lambda: pool.process(Do("stop", 1)),
         lambda: pool.process_many([Do("stop", 1)]),
+        lambda: list(pool.stream([Do("stop", 1)])),
         lambda: pool.submit(Do("stop", 1)),
         lambda: pool.register(nested),
         lambda: pool.load_from("group"),
@@ -446,50 +467,59 @@ if child == 0:
         except PoolForkedError as error:
             assert str(os.getpid()) in str(error), error
         else:
-            sys.exit(f"{use} works in a forked process")
+            raise AssertionError(f"{use} works in a forked process")
     pool.close()
     pool.terminate()
+"""
+
+_OWN = """
     with PoolProcessor(workers=1) as own:
         own.register(act)
         assert own.process(Do("stop", 2)) == 2
-    del pool
-    sys.exit(0)  # and the usual end of an interpreter
-_, status = os.waitpid(child, 0)
-assert os.waitstatus_to_exitcode(status) == 0, status
-# the parent's pool is as it was
-assert pool.process_many([Do("stop", 3)] * 5) == [3] * 5
-pool.close()
-print("done")
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-def test_a_forked_process_is_told_that_the_pool_is_not_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("child", "leave"),
+    [
+        (_USES, "os._exit(0)"),
+        (_OWN, "os._exit(0)"),
+        ("globals().clear()", "__import__('os')._exit(0)"),
+        ("pass", "sys.exit(0)"),
+    ],
+    ids=[
+        "is told that the pool is not its own",
+        "can have a pool of its own",
+        "can forget the pool",
+        "can end as usual",
+    ],
+)
+def test_a_forked_process(tmp_path: Path, child: str, leave: str) -> None:
     # new from Python 3.12 on, and not about this package
     quiet = ["-W", "ignore::DeprecationWarning"]
-    assert run_script(_FORKED, tmp_path, python=quiet) == "done\n"
+    code = _FORKED.format(child=child, leave=leave)
+    assert run_script(code, tmp_path, python=quiet) == "done\n"
 
 
 # --- the end of the interpreter ---
 
 _LEFT_OPEN = """
-import sys
 from evproc_pool import PoolProcessor
-from tests.pool_tests.actions import Do, act
+from tests.pool_tests.actions import Do, act, pass_gate
 
-method, address = sys.argv[1:] or ("forkserver", None)
 pool = PoolProcessor(workers=2, mp_context={method!r})
 pool.register(act)
 assert pool.process_many([Do("stop", 1)] * 4) == [1] * 4
-futures = [pool.submit(Do("wait_at", {address!r})) for _ in range(6)]
+futures = [pool.submit(Do("wait_at", {address!r}, "worker")) for _ in range(6)]
+pass_gate({address!r}, "script")
 {more}
-print("end", flush=True)
 """
 
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])
 @pytest.mark.parametrize(
-    "more", ["", "futures[-1].add_done_callback(print)", "raise SystemExit(0)"]
+    "more", ["", "futures[-1].add_done_callback(lambda _: None)", "raise SystemExit(0)"]
 )
 def test_the_interpreter_ends_promptly_with_futures_in_flight(
     tmp_path: Path, gate: Gate, method: str, more: str
@@ -498,7 +528,11 @@ def test_the_interpreter_ends_promptly_with_futures_in_flight(
     # new from Python 3.12 on, and not about this package
     quiet = ["-W", "ignore::DeprecationWarning"]
     with Script(code, tmp_path, python=quiet) as script:
-        gate.arrival()
+        arrivals = [gate.arrival(), gate.arrival()]
+        while len({arrival.text for arrival in arrivals}) < 2:
+            arrivals.append(gate.arrival())
+        # the script goes on to its end, the handlers go on waiting
+        [each.release() for each in arrivals if each.text == "script"]
         finished = script.finish()
     assert (finished.code, finished.err, finished.left) == (0, "", [])
 
@@ -577,9 +611,13 @@ def _inner_pool() -> list[object]:
         return inner.process_many([Do("stop", 1), Do("stop", 2)])
 
 
-def test_the_fixture_sees_what_a_pool_leaves_behind(pytester: pytest.Pytester) -> None:
+def test_the_fixture_sees_what_a_pool_leaves_behind(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = Path(__file__).parents[1]
-    pytester.makeconftest((root / "conftest.py").read_text("utf-8"))
+    conftest = (root / "conftest.py").read_text("utf-8")
+    # nothing here ends by itself: no need to wait for it
+    pytester.makeconftest(conftest.replace("GRACE_SECONDS = 20.0", "GRACE_SECONDS = 0.5"))
     pytester.makepyfile(
         """
         from evproc_pool import PoolProcessor
@@ -598,6 +636,7 @@ def test_the_fixture_sees_what_a_pool_leaves_behind(pytester: pytest.Pytester) -
         """
     )
     pytester.makeini("[pytest]\n")
+    monkeypatch.setenv("PYTHONPATH", str(root.parent))
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", timeout=90)
     result.assert_outcomes(passed=2, errors=1)
     result.stdout.fnmatch_lines(["*left behind:*", "*process *", "*file descriptor *"])
