@@ -518,6 +518,8 @@ def test_anything_else_is_an_error_that_says_what_was_returned_and_by_whom(kind:
     assert text in said
     assert f"for event 'root' ({Named.__module__}.Named)" in said
     assert said.endswith("a handler returns an iterable of events, or None")
+    # that an int is not iterable is no news
+    assert "is not iterable" not in "".join(traceback.format_exception(caught.value))
     # a coroutine that nobody awaits would warn, and warnings are errors
     gc.collect()
     # nothing else has run: no handler, no follow-up

@@ -373,6 +373,21 @@ def test_filters_are_asked_in_order_and_only_as_far_as_needed() -> None:
     assert asked == ["1.2.1", "1.2.2", "1.3", "2.1"]
 
 
+def test_filters_are_asked_in_registration_order_whether_or_not_a_name_is_given() -> None:
+    asked: list[str] = []
+
+    def asks(name: str) -> Callable[[Any], bool]:
+        return lambda ev: asked.append(name) is None
+
+    made = registry_of(
+        named=make(want("ev", asks("named"))),
+        any_name=make(want(asks("any name"))),
+        named_too=make(want("ev", "other", asks("named too"))),
+    )
+    match(made)
+    assert asked == ["named", "any name", "named too"]
+
+
 def test_no_filter_is_asked_of_a_handler_that_cannot_want_the_name() -> None:
     def forbidden(ev: Any) -> bool:
         raise AssertionError("asked")

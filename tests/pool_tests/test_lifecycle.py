@@ -532,7 +532,9 @@ def test_the_interpreter_ends_promptly_with_futures_in_flight(
         while len({arrival.text for arrival in arrivals}) < 2:
             arrivals.append(gate.arrival())
         # the script goes on to its end, the handlers go on waiting
-        [each.release() for each in arrivals if each.text == "script"]
+        for each in arrivals:
+            if each.text == "script":
+                each.release()
         finished = script.finish()
     assert (finished.code, finished.err, finished.left) == (0, "", [])
 
