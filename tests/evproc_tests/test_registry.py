@@ -377,7 +377,11 @@ def test_filters_are_asked_in_registration_order_whether_or_not_a_name_is_given(
     asked: list[str] = []
 
     def asks(name: str) -> Callable[[Any], bool]:
-        return lambda ev: asked.append(name) is None
+        def ask(ev: Any) -> bool:
+            asked.append(name)
+            return True
+
+        return ask
 
     made = registry_of(
         named=make(want("ev", asks("named"))),
