@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,14 +14,15 @@ from typing import Any, Final
 
 from benchmarks.machine import describe_machine
 from benchmarks.model import Benchmark, BenchmarkError, Note, Result, Row, Settings
+from benchmarks.pool import suite as pool
 from benchmarks.process import suite as process
 from benchmarks.report import as_json, count_verdicts, render
+from benchmarks.scheduler import suite as scheduler
 
 #: Every benchmark by name, in the order in which they run.
-BENCHMARKS: Final[Mapping[str, Benchmark]] = {each.name: each for each in (process.BENCHMARK,)}
-
-# enough to see that everything works; the figures mean nothing
-_QUICK: Final = Settings(repeats=2, min_seconds=0.001, turns=2)
+BENCHMARKS: Final[Mapping[str, Benchmark]] = {
+    each.name: each for each in (process.BENCHMARK, scheduler.BENCHMARK, pool.BENCHMARK)
+}
 
 _LIST: Final = "list"
 
@@ -53,7 +55,7 @@ def main(
     # a name given twice runs once
     chosen = [benchmarks[name] for name in dict.fromkeys(options.names or benchmarks)]
     try:
-        results = _run(chosen, _settings(options), options.json)
+        results = _run(chosen, options)
     except BenchmarkError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
@@ -62,7 +64,6 @@ def main(
 
 
 def _parser(benchmarks: Mapping[str, Benchmark]) -> argparse.ArgumentParser:
-    defaults = Settings()
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure the speed of evproc, as ratios against peers and limits.",
@@ -77,7 +78,15 @@ def _parser(benchmarks: Mapping[str, Benchmark]) -> argparse.ArgumentParser:
         "--repeats",
         type=_positive,
         metavar="N",
-        help=f"samples per figure (default: {defaults.repeats})",
+        help="samples per figure (default: "
+        + ", ".join(f"{name} {each.defaults.repeats}" for name, each in benchmarks.items())
+        + ")",
+    )
+    parser.add_argument(
+        "--case",
+        default="",
+        metavar="TEXT",
+        help="only the cases that have TEXT in their names",
     )
     parser.add_argument(
         "--quick",
@@ -104,35 +113,39 @@ def _positive(text: str) -> int:
     return number
 
 
-def _settings(options: argparse.Namespace) -> Settings:
-    base = _QUICK if options.quick else Settings()
-    return Settings(
+def _settings(benchmark: Benchmark, options: argparse.Namespace) -> Settings:
+    base = benchmark.quick if options.quick else benchmark.defaults
+    return dataclasses.replace(
+        base,
         repeats=options.repeats or base.repeats,
-        min_seconds=base.min_seconds,
-        turns=base.turns,
         with_020=options.with_020,
+        case=options.case,
     )
 
 
-def _run(benchmarks: Sequence[Benchmark], settings: Settings, file: Path | None) -> list[Result]:
+def _run(benchmarks: Sequence[Benchmark], options: argparse.Namespace) -> list[Result]:
     """Run, print as results come in, and write them."""
+    file: Path | None = options.json
     when = datetime.now(timezone.utc).isoformat(timespec="seconds")
     machine = describe_machine()
     if file is not None:
         _prepare(file)
-    print(_heading(machine, settings))
+    print(_heading(machine))
     results = []
     for benchmark in benchmarks:
-        result = _collect(benchmark, settings)
-        results.append(result)
-        print(f"\n{render(result)}")
+        result = _collect(benchmark, _settings(benchmark, options))
+        if result.rows or not options.case:
+            results.append(result)
+            print(f"\n{render(result)}")
+    if options.case and not results:
+        raise BenchmarkError(f"no case has {options.case!r} in its name")
     verdicts = count_verdicts(results)
     print(
         f"\nbars: {verdicts['met']} met, {verdicts['missed']} missed,"
         f" {verdicts['not judged']} not judged"
     )
     if file is not None:
-        data = as_json(results, settings, machine, when)
+        data = as_json(results, machine, when)
         file.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return results
 
@@ -158,16 +171,15 @@ def _collect(benchmark: Benchmark, settings: Settings) -> Result:
             if sys.stderr.isatty():
                 # the table cannot be aligned before its last row is known
                 print(f"{benchmark.name}: {item.case}: done", file=sys.stderr)
-    return Result(benchmark, tuple(rows), tuple(notes))
+    return Result(benchmark, settings, tuple(rows), tuple(notes))
 
 
-def _heading(machine: dict[str, Any], settings: Settings) -> str:
+def _heading(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     load = "" if machine["load_1min"] is None else f", load {machine['load_1min']:.2f}"
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['usable_cores']} usable{load};"
         f" {machine['system']}\n"
         f"{machine['python']}; {versions}\n"
-        f"{settings.repeats} repeats, samples of at least {settings.min_seconds * 1000:g} ms in"
-        f" {settings.turns} turns; bars are judged by the median"
+        "bars are judged by the median of the repeats"
     )

@@ -27,12 +27,18 @@ class Settings:
         min_seconds: What one sample should take at least.
         turns: In how many parts a sample is taken, the sides of a comparison in turn.
         with_020: Whether evproc 0.2.0 may be installed to compare with.
+        case: Only cases with this text in their names are wanted.
     """
 
     repeats: int = 7
     min_seconds: float = 0.05
     turns: int = 10
     with_020: bool = False
+    case: str = ""
+
+    def wants(self, case: str) -> bool:
+        """Whether a case of this name is to be measured."""
+        return self.case.lower() in case.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +124,23 @@ class Benchmark:
         title: One line that says what is measured.
         run: Yields rows as they are ready. What it opens it closes, also when it is
             closed early itself.
+        defaults: What it is run with unless the command line says otherwise.
+        quick: Likewise with `--quick`: enough to see that everything works; the
+            figures mean nothing.
     """
 
     name: str
     title: str
     run: Callable[[Settings], Generator[Row | Note, None, None]]
+    defaults: Settings = Settings()
+    quick: Settings = Settings(repeats=2, min_seconds=0.001, turns=2)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a benchmark yielded."""
+    """What a benchmark yielded, and what it was run with."""
 
     benchmark: Benchmark
+    settings: Settings
     rows: tuple[Row, ...]
     notes: tuple[Note, ...]

@@ -12,16 +12,21 @@ _HEADINGS: Final = ("case", "figure", "unit", "median", "min", "max", "IQR", "ba
 _NUMERIC: Final = frozenset({"median", "min", "max", "IQR"})
 
 #: The version of the JSON's layout: raised when a key changes its meaning or goes.
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 
 def render(result: Result) -> str:
-    """Lay out one benchmark: title, table, notes."""
-    lines = [f"{result.benchmark.name}: {result.benchmark.title}", ""]
+    """Lay out one benchmark: title, settings, table, notes."""
+    lines = [f"{result.benchmark.name}: {result.benchmark.title}", _settings(result.settings), ""]
     lines += _aligned(_HEADINGS, list(_cells(result)))
     if result.notes:
         lines += ["", *(f"note: {note.text}" for note in result.notes)]
     return "\n".join(lines)
+
+
+def _settings(settings: Settings) -> str:
+    turns = f" in {settings.turns} turns" if settings.turns > 1 else ""
+    return f"{settings.repeats} repeats, samples of about {settings.min_seconds * 1000:g} ms{turns}"
 
 
 def _cells(result: Result) -> Iterator[tuple[str, ...]]:
@@ -73,14 +78,11 @@ def count_verdicts(results: Iterable[Result]) -> Counter[Verdict]:
     )
 
 
-def as_json(
-    results: Sequence[Result], settings: Settings, machine: dict[str, Any], when: str
-) -> dict[str, Any]:
+def as_json(results: Sequence[Result], machine: dict[str, Any], when: str) -> dict[str, Any]:
     """Put everything into plain data, every single repeat included.
 
     Args:
         results: What was run, in order.
-        settings: How it was run.
         machine: See `benchmarks.machine.describe_machine`.
         when: The start of the run, in ISO 8601.
     """
@@ -89,11 +91,6 @@ def as_json(
         "format": FORMAT,
         "when": when,
         "machine": machine,
-        "settings": {
-            "repeats": settings.repeats,
-            "min_seconds": settings.min_seconds,
-            "turns": settings.turns,
-        },
         "benchmarks": [_result_data(result) for result in results],
         "bars": {each: verdicts[each] for each in ("met", "missed", "not judged")},
     }
@@ -103,6 +100,12 @@ def _result_data(result: Result) -> dict[str, Any]:
     return {
         "name": result.benchmark.name,
         "title": result.benchmark.title,
+        "settings": {
+            "repeats": result.settings.repeats,
+            "min_seconds": result.settings.min_seconds,
+            "turns": result.settings.turns,
+            "case": result.settings.case,
+        },
         "rows": [
             {"case": row.case, "figures": [_figure_data(figure) for figure in row.figures]}
             for row in result.rows

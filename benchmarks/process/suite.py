@@ -29,10 +29,11 @@ def run(settings: Settings) -> Generator[Row | Note, None, None]:
         peer = None
         if python is not None:
             peer = stack.enter_context(closing(original.Original(python)))
-        for case, times in cases.WITH_BARS:
-            yield _row(case, settings, peer, times)
-        for case in cases.WITHOUT_BARS:
-            yield _row(case, settings, peer)
+        without: tuple[tuple[cases.Case, int | None], ...]
+        without = tuple((case, None) for case in cases.WITHOUT_BARS)
+        for case, times in (*cases.WITH_BARS, *without):
+            if settings.wants(case.label):
+                yield _row(case, settings, peer, times)
         yield Note(original.MISSING if peer is None else peer.description)
         if peer is not None and peer.mismatch is not None:
             yield Note(peer.mismatch)

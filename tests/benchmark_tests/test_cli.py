@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import subprocess
@@ -85,10 +86,38 @@ def test_repeats_are_passed_on(tmp_path: Path, capsys: pytest.CaptureFixture[str
     file = tmp_path / "results.json"
     for arguments, repeats in (([], 7), (["--quick"], 2), (["--quick", "--repeats", "5"], 5)):
         main(["good", "--json", str(file), *arguments], FAKED)
-        data = json.loads(file.read_text(encoding="utf-8"))
-        assert data["settings"]["repeats"] == repeats
-        (figure,) = data["benchmarks"][0]["rows"][0]["figures"]
+        (benchmark,) = json.loads(file.read_text(encoding="utf-8"))["benchmarks"]
+        assert benchmark["settings"]["repeats"] == repeats
+        (figure,) = benchmark["rows"][0]["figures"]
         assert figure["repeats"] == [1.0] * repeats
+
+
+def test_a_benchmark_has_defaults_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "results.json"
+    slow = dataclasses.replace(
+        faked("slow", 1.0), defaults=Settings(repeats=3), quick=Settings(repeats=1)
+    )
+    for arguments, repeats in (([], [7, 3]), (["--quick"], [2, 1]), (["--repeats", "5"], [5, 5])):
+        main(["--json", str(file), *arguments], registry(faked("good", 1.0), slow))
+        benchmarks = json.loads(file.read_text(encoding="utf-8"))["benchmarks"]
+        assert [each["settings"]["repeats"] for each in benchmarks] == repeats
+
+
+def test_only_cases_with_the_text_in_their_names_run(capsys: pytest.CaptureFixture[str]) -> None:
+    def run(settings: Settings) -> Items:
+        for case in ("One", "two"):
+            if settings.wants(case):
+                yield Row(case, (Figure("the figure", RATIO, (1.0,)),))
+
+    benchmarks = registry(Benchmark("some", "has two", run), Benchmark("more", "likewise", run))
+    assert main(["--case", "one"], benchmarks) == 0
+    out = capsys.readouterr().out
+    assert out.count("One ") == 2
+    assert "two " not in out.replace("has two", "")
+    assert main(["--case", "three"], benchmarks) == 2
+    assert capsys.readouterr().err == "benchmarks: no case has 'three' in its name\n"
 
 
 def test_list_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,11 +209,11 @@ def test_versions_of_what_is_not_installed_are_left_out() -> None:
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
-    """What `--quick` prints and writes, without 0.2.0."""
+    """What `process --quick` prints and writes, without 0.2.0."""
     file = tmp_path_factory.mktemp("quick") / "results.json"
     environment = {key: value for key, value in os.environ.items() if key != "EVPROC_020_PYTHON"}
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--quick", "--json", str(file)],
+        [sys.executable, "-m", "benchmarks", "process", "--quick", "--json", str(file)],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -243,5 +272,5 @@ def test_quick_writes_machine_and_figures(quick: tuple[str, dict[str, Any]]) -> 
         assert over_original["bar"]["verdict"] == "not judged"
     for figures in rows.values():
         for figure in figures:
-            assert len(figure["repeats"]) in (0, data["settings"]["repeats"])
+            assert len(figure["repeats"]) in (0, benchmark["settings"]["repeats"])
             assert all(value > 0 for value in figure["repeats"])

@@ -27,6 +27,7 @@ OURS = Figure("ours", "us/event", (3.0, 4.0, 8.0))
 MISSING = ratio("gone", None, OURS, Bar("at least", 10))
 RESULT = Result(
     Benchmark("sample", "a title", nothing),
+    Settings(repeats=3, min_seconds=0.05, turns=10, case="e"),
     (
         Row("few", (LOOP, OURS, ratio("ours / loop", OURS, LOOP, Bar("at most", 3.5)))),
         Row("a longer case", (OURS, MISSING, ratio("x", OURS, LOOP, Bar("at most", 1.5)))),
@@ -87,6 +88,7 @@ def test_numbers_are_written_without_exponents(number: float, text: str) -> None
 def test_the_table() -> None:
     assert render(RESULT).splitlines() == [
         "sample: a title",
+        "3 repeats, samples of about 50 ms in 10 turns",
         "",
         "case           figure       unit      median   min   max    IQR  bar",
         "-------------  -----------  --------  ------  ----  ----  -----  -----------------------",
@@ -107,14 +109,14 @@ def test_bars_are_counted() -> None:
 
 def test_json_holds_every_repeat() -> None:
     machine = {"cpu": "a cpu"}
-    data = as_json([RESULT], Settings(repeats=3), machine, "2024-01-02T03:04:05+00:00")
+    data = as_json([RESULT], machine, "2024-01-02T03:04:05+00:00")
     assert json.loads(json.dumps(data)) == data
     assert data["when"] == "2024-01-02T03:04:05+00:00"
     assert data["machine"] == machine
-    assert data["settings"]["repeats"] == 3
     assert data["bars"] == {"met": 1, "missed": 1, "not judged": 1}
     (benchmark,) = data["benchmarks"]
     assert (benchmark["name"], benchmark["notes"]) == ("sample", ["something is missing"])
+    assert benchmark["settings"] == {"repeats": 3, "min_seconds": 0.05, "turns": 10, "case": "e"}
     few, longer = benchmark["rows"]
     assert few["case"] == "few"
     assert few["figures"][2] == {

@@ -1,0 +1,82 @@
+"""The other pools, as people use them: a function, mapped over the events in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, Final, Protocol
+
+from benchmarks.pool.handlers import make_processor
+from benchmarks.pool.processes import WORKERS, context, ignore_interrupt
+from evproc import Event
+
+# of the module, so that each worker makes it once, when it imports this
+_PROCESSOR: Final = make_processor()
+
+
+def handle(ev: Event) -> Any:
+    """What the peers map over the events."""
+    return _PROCESSOR.process(ev)
+
+
+class Chunked(Protocol):
+    """What is handed events in chunks of a size that its user chooses.
+
+    Attributes:
+        label: What the table calls it.
+    """
+
+    label: str
+
+    def run(self, events: list[Event], chunk: int) -> list[Any]:
+        """Process the events; give their values."""
+
+    def close(self) -> None:
+        """End its processes, and wait for them."""
+
+
+class MultiprocessingPool:
+    """`multiprocessing.Pool.imap`."""
+
+    label = "multiprocessing.Pool.imap"
+
+    def __init__(self) -> None:
+        self._pool = context().Pool(WORKERS, initializer=ignore_interrupt)
+
+    def stream(self, events: Iterable[Event], chunk: int) -> Iterator[Any]:
+        """Give the values as they come, in order."""
+        return self._pool.imap(handle, events, chunk)
+
+    def run(self, events: list[Event], chunk: int) -> list[Any]:
+        """See `Chunked`."""
+        return list(self.stream(events, chunk))
+
+    def close(self) -> None:
+        """See `Chunked`."""
+        self._pool.terminate()
+        self._pool.join()
+        # it keeps its pipes open as long as it is referred to
+        del self._pool
+
+
+class Executor:
+    """`concurrent.futures.ProcessPoolExecutor.map`."""
+
+    label = "ProcessPoolExecutor.map"
+
+    def __init__(self) -> None:
+        self._executor = ProcessPoolExecutor(
+            WORKERS, mp_context=context(), initializer=ignore_interrupt
+        )
+
+    def stream(self, events: Iterable[Event], chunk: int) -> Iterator[Any]:
+        """Give the values as they come, in order."""
+        return self._executor.map(handle, events, chunksize=chunk)
+
+    def run(self, events: list[Event], chunk: int) -> list[Any]:
+        """See `Chunked`."""
+        return list(self.stream(events, chunk))
+
+    def close(self) -> None:
+        """See `Chunked`."""
+        self._executor.shutdown(cancel_futures=True)
