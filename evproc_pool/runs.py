@@ -331,6 +331,7 @@ class Futures(Sink):
         self._key = key
         self._run = engine.open(self, unordered=unordered, can_cancel=True)
         self._futures: dict[int, Future[Any]] = {}
+        self._begun: set[int] = set()
         self._indices = itertools.count()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -400,10 +401,17 @@ class Futures(Sink):
     def begins(self, root: int) -> bool:
         """See `engine.Sink`."""
         future = self._futures.get(root)
-        if future is None or future.cancelled():
-            return False
-        # a batch that comes back begins a second time
-        return future.running() or future.set_running_or_notify_cancel()
+        return future is not None and self._begin(root, future)
+
+    def _begin(self, root: int, future: Future[Any]) -> bool:
+        """Set a future running, or tell those who wait for it that it was cancelled.
+
+        May be called again, when a batch comes back; a future may not.
+        """
+        if root not in self._begun:
+            self._begun.add(root)
+            future.set_running_or_notify_cancel()
+        return not future.cancelled()
 
     def ended(self, root: int, ending: Ending) -> None:
         """See `engine.Sink`."""
@@ -428,15 +436,15 @@ class Futures(Sink):
     def broken(self, error: PoolError) -> None:
         """See `engine.Sink`."""
         with self._changed:
-            futures = list(self._futures.values())
+            futures = dict(self._futures)
             self._futures.clear()
-        for future in futures:
-            if future.cancelled():
-                continue
-            if future.running() or future.set_running_or_notify_cancel():
+        for root, future in futures.items():
+            if self._begin(root, future):
                 future.set_exception(error)
+        self._begun.clear()
 
     def _take(self, root: int) -> Future[Any] | None:
         """Take a future that is about to be done; None if `broken` was quicker."""
         with self._changed:
+            self._begun.discard(root)
             return self._futures.pop(root, None)
