@@ -52,6 +52,10 @@ class FrameReader:
     def feed(self, data: bytes) -> list[Frame]:
         """Take bytes read elsewhere; only while `buffer()` is None."""
         small = self._small
+        if not small and len(data) >= _HEADER.size:
+            tag, length = _HEADER.unpack_from(data)
+            if len(data) == _HEADER.size + length:  # one frame, as is usual
+                return [Frame(tag, data[_HEADER.size :])]
         small += data
         frames = []
         start = 0
@@ -98,47 +102,61 @@ class Channel:
         """Queue a frame, and write what fits."""
         header = _HEADER.pack(tag, len(payload))
         if len(payload) <= _CHUNK_BYTES:
-            self._outgoing.append(memoryview(header + payload))
+            self._write(header + payload)
         else:
-            self._outgoing.append(memoryview(header))
-            self._outgoing.append(memoryview(payload))
-        self.flush()
+            self._write(header)
+            self._write(payload)
+
+    def _write(self, data: bytes) -> None:
+        if not self._outgoing:
+            sent = self._send(data)
+            if sent == len(data):
+                return
+            self._outgoing.append(memoryview(data)[sent:])
+        else:
+            self._outgoing.append(memoryview(data))
+
+    def _send(self, data: bytes | memoryview) -> int:
+        """Write what fits. A closed other end shows when reading: let it vanish."""
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return len(data)
 
     def flush(self) -> None:
-        """Write what fits. A closed other end shows when reading."""
+        """Write what fits of what is outgoing."""
         while self._outgoing:
-            try:
-                sent = self._sock.send(self._outgoing[0])
-            except BlockingIOError:
+            rest = self._outgoing.popleft()
+            sent = self._send(rest)
+            if sent < len(rest):
+                self._outgoing.appendleft(rest[sent:])
                 return
-            except OSError:
-                self._outgoing.clear()
-                return
-            rest = self._outgoing[0][sent:]
-            if rest:
-                self._outgoing[0] = rest
-            else:
-                self._outgoing.popleft()
 
-    def receive(self) -> list[Frame]:
-        """Read what is there, within limits; `at_end` says when there will be no more."""
+    def receive(self, most_bytes: float = _READ_BYTES) -> list[Frame]:
+        """Read what is there, about so many bytes at most; `at_end` says when no more comes."""
         frames: list[Frame] = []
-        budget = _READ_BYTES
+        budget = most_bytes
         while budget > 0 and not self.at_end:
             buffer = self._reader.buffer()
             try:
                 if buffer is not None:
+                    wanted = len(buffer)
                     count = self._sock.recv_into(buffer)
                     frames += self._reader.filled(count)
                 else:
-                    data = self._sock.recv(_CHUNK_BYTES)
+                    wanted = _CHUNK_BYTES
+                    data = self._sock.recv(wanted)
                     count = len(data)
                     frames += self._reader.feed(data)
             except BlockingIOError:
                 break
             except OSError:  # reset: the process died with something unread
-                count = 0
+                wanted = count = 0
             self.at_end = count == 0
+            if count < wanted:
+                break  # that was all; the end is found by the next call
             budget -= count
         return frames
 

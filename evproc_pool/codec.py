@@ -6,15 +6,16 @@ No process and no channel in it; pickling and filters are code of the user.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Sequence
-from typing import Any
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from evproc.event import describe_event
+from evproc.exc import add_note
 from evproc.registry import Registry
 from evproc_pool import wire
 from evproc_pool.errors import SerializationError
-from evproc_pool.schedule import Batch, PlanLike, Planned, Result, Unplannable
+from evproc_pool.schedule import Batch, PlanLike, Planned, Result, Times, Unplannable
 
 
 class Sent:
@@ -34,6 +35,23 @@ class Sent:
         self.failures: dict[int, BaseException] = {}
 
 
+class Left(NamedTuple):
+    """What events left behind, by position.
+
+    Attributes:
+        follow_ups: With their plans; no empty ones.
+        results: Of those that ended their cascade.
+        processed: Roots as the handlers left them.
+    """
+
+    follow_ups: Mapping[int, Sequence[Planned]]
+    results: Mapping[int, Result]
+    processed: Mapping[int, Any]
+
+
+NOTHING_LEFT: Final = Left({}, {}, {})
+
+
 class Codec:
     """Encodes batches and decodes progress for the workers of one registry.
 
@@ -43,50 +61,58 @@ class Codec:
 
     def __init__(self, registry: Registry) -> None:
         self.one_by_one = False
-        self._match = registry.match
+        self._registry = registry
         self._packer = wire.EventPacker()
         self._plan_numbers: dict[tuple[int, ...], int] = {}
         self._plan_indices: list[tuple[int, ...]] = []
 
     # --- batches ---
 
-    def encode(self, sent: Sent, known: set[int], *, return_events: bool) -> bytes:
+    def encode(self, sent: Sent, known: set[int], *, return_events: bool) -> tuple[int, bytes]:
         """Make the frame of a batch; events that cannot be pickled are noted and left out.
 
         Args:
             sent: The batch; its `failures` are left out, and may grow.
             known: The numbers of the plans that the worker knows; grows.
             return_events: Whether roots are to come back.
+
+        Returns:
+            Its tag and its payload.
         """
         batch = sent.batch
         parts = batch.parts
-        events = (
-            parts[0].events if len(parts) == 1 else [ev for part in parts for ev in part.events]
-        )
+        events = parts[0].events if len(parts) == 1 else _events_of(batch)
         packed = None
         if not self.one_by_one and not sent.failures:
             # where it fails, packing one by one finds out for which event
-            with contextlib.suppress(Exception):
+            try:
                 packed = self._packer.pack(events)
+            except Exception:
+                packed = None
         if packed is None:
             packed = self.pack_one_by_one(sent)
         new_plans: list[tuple[int, tuple[int, ...]]] = []
-        frame = wire.BatchFrame(
-            new_plans,
-            self._numbers_of(sent, known, new_plans),
-            batch.size,
-            [(part.start, part.stop) for part in parts if part.is_chain],
-            batch.root_positions if return_events else (),
-            packed,
-        )
-        return wire.dumps(tuple(frame))
+        numbers = self._numbers_of(sent, known, new_plans)
+        chains = [(part.start, part.stop) for part in parts if part.is_chain]
+        is_usual = not (new_plans or chains or return_events or packed.one_by_one)
+        if is_usual and isinstance(numbers, int):
+            return wire.EVENTS, wire.dump_events(numbers, batch.size, packed.data)
+        roots = batch.root_positions if return_events else ()
+        frame = wire.BatchFrame(new_plans, numbers, batch.size, chains, roots, packed)
+        return wire.BATCH, wire.dumps(tuple(frame))
 
     def _numbers_of(
         self, sent: Sent, known: set[int], new_plans: list[tuple[int, tuple[int, ...]]]
     ) -> list[int] | int:
         """The numbers of a batch's plans; those that the worker does not know go to `new_plans`."""
         numbers: list[int] = []
-        for part in sent.batch.parts:
+        parts = sent.batch.parts
+        first = parts[0].plans[0]
+        if len(parts) == 1 and not sent.failures:
+            number = self._number_of(first)
+            if number in known and parts[0].plans.count(first) == len(parts[0].plans):
+                return number  # as is usual
+        for part in parts:
             first = part.plans[0]
             if part.plans.count(first) == len(part.plans):
                 numbers += [self._number_of(first)] * len(part.plans)
@@ -126,43 +152,69 @@ class Codec:
 
     # --- progress ---
 
-    def timings(self, frame: wire.ProgressFrame) -> list[tuple[tuple[int, ...], int, float]]:
+    def timings(
+        self, frame: wire.ProgressFrame, batch: Batch, times: Times
+    ) -> list[tuple[tuple[int, ...], int, float]]:
         """The timings of a frame by the plans' indices."""
+        if frame.timings is None:
+            return [(batch.parts[0].plans[0].indices, len(times), times.total)]
         return [
             (self._plan_indices[number], events, seconds)
             for number, events, seconds in frame.timings
         ]
 
-    def unpack_follow_ups(
-        self, frame: wire.ProgressFrame
-    ) -> tuple[dict[int, list[Planned]], dict[int, Result]]:
-        """Unpack and plan follow-ups.
+    def unpack(self, told: wire.Told, where: str, *, is_last_chance: bool) -> Left:
+        """Unpack what events left behind, and plan follow-ups.
 
-        Returns:
-            By the position of the event that gave them, and the positions for which
-            they cannot be unpacked.
+        Args:
+            told: As it came.
+            where: Which worker it came from; errors get a note that says so.
+            is_last_chance: Whether it cannot be packed again. What cannot be unpacked
+                is taken as the failure of the events that gave it then.
 
         Raises:
-            SerializationError: They were packed together and cannot be unpacked; which
-                of them is at fault shows only when they are packed one by one.
+            SerializationError: Follow-ups were packed together and cannot be unpacked;
+                which of them is at fault shows only when they are packed one by one.
         """
-        if not frame.givers:
-            return {}, {}
-        if frame.follow_ups.one_by_one:
-            return self._unpack_blobs(frame, frame.follow_ups.data)
         try:
-            events = wire.unpack(frame.follow_ups)
+            follow_ups, results = self._follow_ups(told)
+        except SerializationError as error:
+            if not is_last_chance:
+                raise
+            follow_ups, results = {}, dict.fromkeys(told.givers, Result(error=error))
+        for position, packed in told.values:
+            results[position] = self._value(packed)
+        processed: dict[int, Any] = {}
+        for position, packed in told.processed:
+            result = self._value(packed)
+            processed[position] = result.value
+            if result.error is not None:
+                results[position] = result
+        for position, record in told.errors:
+            raised = wire.decode_error(record)
+            add_note(raised, f"evproc_pool: in {where}")
+            results[position] = Result(error=raised, handler=record.handler)
+        return Left(follow_ups, results, processed)
+
+    def _follow_ups(self, told: wire.Told) -> tuple[dict[int, list[Planned]], dict[int, Result]]:
+        """By the position of the event that gave them; and failures by position."""
+        if not told.givers:
+            return {}, {}
+        if told.follow_ups.one_by_one:
+            return self._unpack_blobs(told, told.follow_ups.data)
+        try:
+            events = wire.unpack(told.follow_ups)
         except Exception as error:
             raise wire.cannot_rebuild("what a handler returned", error) from error
-        return self._planned(frame, events), {}
+        return self._planned(told, events), {}
 
     def _unpack_blobs(
-        self, frame: wire.ProgressFrame, blobs: Sequence[Any]
+        self, told: wire.Told, blobs: Sequence[Any]
     ) -> tuple[dict[int, list[Planned]], dict[int, Result]]:
         """Unpack follow-ups that were packed one by one; those that fail are results."""
         follow_ups: dict[int, list[Planned]] = {}
         failed: dict[int, Result] = {}
-        for position, blob in zip(frame.givers, blobs, strict=True):
+        for position, blob in zip(told.givers, blobs, strict=True):
             if isinstance(blob, wire.ErrorRecord):
                 failed[position] = Result(error=wire.decode_error(blob))
                 continue
@@ -176,32 +228,28 @@ class Codec:
                 follow_ups[position] = [self._plan(event) for event in events]
         return follow_ups, failed
 
-    def _planned(
-        self, frame: wire.ProgressFrame, events: Sequence[Any]
-    ) -> dict[int, list[Planned]]:
+    def _planned(self, told: wire.Told, events: Sequence[Any]) -> dict[int, list[Planned]]:
         """Plan follow-ups, by the position of the event that gave them."""
-        plan = self._plan
-        if len(frame.givers) == len(events):  # one each, the usual case
-            return {
-                position: [plan(event)]
-                for position, event in zip(frame.givers, events, strict=True)
-            }
-        planned = {}
-        begin = 0
-        for position, count in zip(frame.givers, frame.counts, strict=True):
-            planned[position] = [plan(event) for event in events[begin : begin + count]]
-            begin += count
-        return planned
+        planned: Iterator[Planned] = map(self._plan, events)
+        common = self._registry.common_plan(events)
+        if common is not None:
+            planned = zip(events, itertools.repeat(common))
+        if len(told.givers) == len(events):  # one each, the usual case
+            return {position: [each] for position, each in zip(told.givers, planned, strict=True)}
+        return {
+            position: list(itertools.islice(planned, count))
+            for position, count in zip(told.givers, told.counts, strict=True)
+        }
 
     def _plan(self, event: Any) -> Planned:
         try:
-            return event, self._match(event)
+            return event, self._registry.match(event)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             return event, Unplannable(error)
 
-    def value(self, packed: wire.PackedValue) -> Result:
+    def _value(self, packed: wire.PackedValue) -> Result:
         """The result of an event that was stopped with a value."""
         try:
             return Result(stopped=True, value=wire.unpack_value(packed))

@@ -28,26 +28,23 @@ lock around the scheduler (held while users' filters run).
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from evproc.event import describe_event
-from evproc.exc import add_note
 from evproc.registry import Registry
 from evproc_pool import progress, wire
-from evproc_pool.codec import Codec, Sent
+from evproc_pool.codec import NOTHING_LEFT, Codec, Left, Sent
+from evproc_pool.deaths import describe_exit, worker_lost
 from evproc_pool.errors import (
     PoolBrokenError,
     PoolClosedError,
     PoolError,
     RegistryMismatchError,
     SerializationError,
-    WorkerLostError,
 )
 from evproc_pool.local import Arrived, Gone, LocalBackend
 from evproc_pool.progress import Progress as Place
@@ -55,17 +52,14 @@ from evproc_pool.recipe import Fingerprint, describe_difference
 from evproc_pool.schedule import (
     Accepted,
     Batch,
-    Cascade,
     Closed,
     Dropped,
     Ended,
-    Ending,
     Finished,
     Input,
     InternalError,
     Opened,
     Over,
-    Planned,
     Progress,
     Result,
     Send,
@@ -76,6 +70,7 @@ from evproc_pool.schedule import (
     WorkerReady,
 )
 from evproc_pool.scheduler import Scheduler
+from evproc_pool.sink import Run, Sink
 
 # Workers that die before they are ready, one after the other, until starting more
 # is no use.
@@ -86,57 +81,22 @@ _MOST_FAILED_STARTS: Final = 3
 _STUCK_SECONDS: Final = 0.005
 
 
-class Sink(Protocol):
-    """Where a run's endings go. Called by the driver, one call at a time."""
+# How much of the time for which workers have work the coordinator rests. It may be
+# woken late, since workers keep all CPUs busy.
+_REST_SHARE: Final = 0.75
 
-    def begins(self, root: int) -> bool:
-        """The root goes to a worker; False (it was cancelled) keeps it from running."""
+# To rest for less is not worth waking up twice for.
+_LEAST_REST_SECONDS: Final = 0.001
 
-    def ended(self, root: int, ending: Ending) -> None:
-        """A root's cascade ended with something to tell."""
-
-    def settled(self, first: int, times: Sequence[float]) -> None:
-        """Roots ended without follow-ups, value or error; so many as there are times."""
-
-    def over(self, cascades: Sequence[Cascade]) -> None:
-        """Cascades ended without value or error."""
-
-    def dropped(self, first: int, roots: int) -> None:
-        """These roots were given up."""
-
-    def broken(self, error: PoolError) -> None:
-        """No more endings come, because the pool has ended."""
-
-
-class Run:
-    """A run as the engine and its caller share it.
-
-    Attributes:
-        id: For the scheduler.
-        sink: Where its endings go.
-        can_cancel: Whether to ask `sink.begins` for each root.
-        return_events: Whether roots come back as the handlers left them.
-        is_closing: Whether no more roots come.
-        is_finished: Whether there will be no more endings.
-        error: Why the engine ended it, if it did.
-    """
-
-    __slots__ = ("can_cancel", "error", "id", "is_closing", "is_finished", "return_events", "sink")
-
-    def __init__(self, opened: Opened, sink: Sink, *, can_cancel: bool) -> None:
-        self.id = opened.run
-        self.sink = sink
-        self.can_cancel = can_cancel
-        self.return_events = opened.return_events
-        self.is_closing = False
-        self.is_finished = False
-        self.error: PoolError | None = None
+# A worker that has so many bytes to send may have to wait for the coordinator.
+_HEAVY_BYTES: Final = 1 << 15
 
 
 class _WorkerState:
     """What the engine knows of a worker besides its process.
 
     Attributes:
+        asked_for: The number of the last batch that it was asked to give back.
         is_ready: Whether it has made its registry.
         batches: How many it was sent.
         sent: Those that are not over, in order.
@@ -145,9 +105,10 @@ class _WorkerState:
             follow-ups of the first of them have come again, packed one by one.
     """
 
-    __slots__ = ("batches", "is_ready", "plans", "sent", "stalled")
+    __slots__ = ("asked_for", "batches", "is_ready", "plans", "sent", "stalled")
 
     def __init__(self) -> None:
+        self.asked_for = 0
         self.is_ready = False
         self.batches = 0
         self.sent: deque[Sent] = deque()
@@ -186,6 +147,7 @@ class Engine:
         self._codec = Codec(registry)
         # where overloaded workers are, and since when
         self._seen: dict[int, tuple[float, Place]] = {}
+        self._is_heavy = False  # whether the last frames were large ones
         self._runs: dict[int, Run] = {}
         self._next_run = 0
         self._inbox: deque[Input] = deque()
@@ -388,7 +350,11 @@ class Engine:
             pass
         # whoever waits for this news is to have it before we wait for more
         has_news = self._drain_inbox()
-        timeout = self._take_back_from_slow() if may_block and not has_news else 0
+        timeout: float | None = 0
+        if may_block and not has_news:
+            timeout = self._take_back_from_slow()
+            self._even_out()
+            self._rest()
         for item in self._backend.poll(timeout):
             match item:
                 case Arrived():
@@ -396,6 +362,16 @@ class Engine:
                 case Gone():
                     self._gone(item)
         self._drain_inbox()
+
+    def _rest(self) -> None:
+        """Let workers go on alone for a part of the time for which they have work.
+
+        What they send meanwhile is taken in together, which costs the coordinator
+        a fraction: the workers use the same CPUs, and its caches are cold each time.
+        """
+        seconds = _REST_SHARE * self._scheduler.slack
+        if seconds >= _LEAST_REST_SECONDS and not self._is_heavy and not self._backend.is_writing:
+            self._backend.rest(seconds)
 
     def _drain_inbox(self) -> bool:
         """Take in every input; say whether that is news to a caller."""
@@ -454,6 +430,14 @@ class Engine:
                 self._take_back(worker, at)
         return _STUCK_SECONDS / 2
 
+    def _even_out(self) -> None:
+        """Ask workers for the batches that they have not begun, where others run dry."""
+        for worker in self._scheduler.lopsided:
+            state = self._workers[worker]
+            if state.asked_for < state.batches:
+                state.asked_for = state.batches
+                self._backend.ask_back(worker, state.batches)
+
     def _take_back(self, worker: int, at: Place) -> None:
         del self._seen[worker]
         state = self._workers[worker]
@@ -477,9 +461,13 @@ class Engine:
         return True
 
     def _arrived(self, item: Arrived) -> None:
+        self._is_heavy = len(item.payload) >= _HEAVY_BYTES
         match item.tag:
+            case wire.QUIET:
+                frame = wire.load_quiet(item.payload)
+                self._take(item.worker, self._workers[item.worker], frame, is_last_chance=False)
             case wire.PROGRESS:
-                frame = wire.ProgressFrame(*wire.loads(item.payload))
+                frame = wire.load_progress(item.payload)
                 self._take(item.worker, self._workers[item.worker], frame, is_last_chance=False)
             case wire.UNREADABLE:
                 number = wire.loads(item.payload)
@@ -533,7 +521,7 @@ class Engine:
         running, handler = self._place_of_death(item, state)
         error = None
         if running is not None:
-            error = _worker_lost(item, state.sent[0].batch.at(running), handler)
+            error = worker_lost(item, state.sent[0].batch.at(running), handler)
         self._step(WorkerGone(item.worker, running, error, handler))
 
     def _place_of_death(  # noqa: PLR0911 - a case each
@@ -585,9 +573,9 @@ class Engine:
             for position in batch.root_positions:
                 if not run.sink.begins(batch.root_at(position)):
                     sent.failures[position] = CancelledError()
-        payload = self._codec.encode(sent, state.plans, return_events=run.return_events)
-        self._backend.send(worker, wire.BATCH, payload)
-        self._scheduler.weigh(batch, len(payload))
+        tag, payload = self._codec.encode(sent, state.plans, return_events=run.return_events)
+        self._backend.send(worker, tag, payload)
+        self._scheduler.weigh(worker, batch, len(payload))
 
     # --- results ---
 
@@ -605,15 +593,18 @@ class Engine:
         if state.stalled:
             state.stalled.append(frame)
             return
+        told = frame.told
+        if told is None:
+            self._apply(worker, state, frame, NOTHING_LEFT)
+            return
+        where = f"worker {worker} (process {self._backend.pid(worker)})"
         try:
-            follow_ups, failed = self._codec.unpack_follow_ups(frame)
-        except SerializationError as error:
-            if not is_last_chance:
-                state.stalled.append(frame)
-                self._backend.send(worker, wire.REPACK, wire.dumps(frame.number))
-                return
-            follow_ups, failed = {}, dict.fromkeys(frame.givers, Result(error=error))
-        self._apply(worker, state, frame, follow_ups, failed)
+            left = self._codec.unpack(told, where, is_last_chance=is_last_chance)
+        except SerializationError:
+            state.stalled.append(frame)
+            self._backend.send(worker, wire.REPACK, wire.dumps(told.number))
+        else:
+            self._apply(worker, state, frame, left)
 
     def _skipped(self, worker: int, number: int) -> None:
         """A worker has left a batch out, because it found it taken back."""
@@ -630,9 +621,10 @@ class Engine:
         state = self._workers[worker]
         frames, state.stalled = state.stalled, deque()
         first = frames[0]
-        if isinstance(first, int):
+        if isinstance(first, int) or first.told is None:
             raise InternalError(f"worker {worker} repacked what was not asked for")
-        frames[0] = first._replace(follow_ups=wire.PackedEvents(True, blobs))
+        told = first.told._replace(follow_ups=wire.PackedEvents(True, blobs))
+        frames[0] = first._replace(told=told)
         for frame in frames:
             if isinstance(frame, int):
                 self._skipped(worker, frame)
@@ -644,30 +636,19 @@ class Engine:
         worker: int,
         state: _WorkerState,
         frame: wire.ProgressFrame,
-        follow_ups: dict[int, list[Planned]],
-        failed: dict[int, Result],
+        left: Left,
     ) -> None:
         """Tell the scheduler what a frame says."""
+        results = left.results
         sent = state.sent[0]
         begin = sent.batch.done
-        results = failed
-        for position, packed in frame.values:
-            results[position] = self._codec.value(packed)
-        processed: dict[int, Any] = {}
-        for position, packed in frame.processed:
-            result = self._codec.value(packed)
-            processed[position] = result.value
-            if result.error is not None:
-                results[position] = result
-        for position, record in frame.errors:
-            error = wire.decode_error(record)
-            add_note(
-                error, f"evproc_pool: in worker {worker} (process {self._backend.pid(worker)})"
-            )
-            results[position] = Result(error=error, handler=record.handler)
-        for position, failure in sent.failures.items():
-            if begin <= position < frame.done:
-                results[position] = Result(error=failure)
+        if sent.failures:
+            failed = {
+                position: Result(error=failure)
+                for position, failure in sent.failures.items()
+                if begin <= position < frame.done
+            }
+            results = {**results, **failed}
         if frame.done == sent.batch.size or frame.gave_back:
             state.sent.popleft()
         times = Times(frame.begun, memoryview(frame.ends).cast("d"))
@@ -676,47 +657,10 @@ class Engine:
                 worker,
                 frame.done,
                 times,
-                follow_ups,
+                left.follow_ups,
                 results,
-                processed,
-                self._codec.timings(frame),
+                left.processed,
+                self._codec.timings(frame, sent.batch, times),
                 gave_back=frame.gave_back,
             )
         )
-
-
-def describe_exit(exitcode: int | None) -> str:
-    """An exit code in words; for a signal, its name."""
-    if exitcode is None:
-        return "an exit status that is not known"
-    if exitcode >= 0:
-        return f"exit code {exitcode}"
-    try:
-        return f"signal {signal.Signals(-exitcode).name}"
-    except ValueError:
-        return f"signal {-exitcode}"
-
-
-def _worker_lost(item: Gone, event: Any, handler: str | None) -> WorkerLostError:
-    where = f"in handler {handler!r}" if handler else "between handlers"
-    return WorkerLostError(
-        f"worker {item.worker} (process {item.pid}) died {where} of event"
-        f" {describe_event(event)}, by {describe_exit(item.exitcode)}; {_hint(item.exitcode)}."
-        " The event was not run again, since it may have had effects",
-        describe_event(event),
-        handler,
-        item.exitcode,
-    )
-
-
-def _hint(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode >= 0:
-        return "a handler, or a library it uses, ended the process"
-    if exitcode == -getattr(signal, "SIGKILL", 0):
-        return "probably the kernel's out-of-memory killer: look at how much memory it needs"
-    if exitcode in _CRASHES:
-        return "a crash in native code: run the event with workers=0 under python -X faulthandler"
-    return "something outside the pool sent it a signal"
-
-
-_CRASHES: Final = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGFPE, -signal.SIGILL}

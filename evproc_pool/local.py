@@ -162,6 +162,8 @@ class LocalBackend:
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
+        self._wake_selector = selectors.DefaultSelector()
+        self._wake_selector.register(self._wake_read, selectors.EVENT_READ)
 
     @property
     def numbers(self) -> list[int]:
@@ -244,11 +246,26 @@ class LocalBackend:
             member is not None and member.words is not None and member.words.take_back(seen, newest)
         )
 
+    def ask_back(self, number: int, newest: int) -> None:
+        """See `ProgressWords.ask_back`."""
+        member = self._members.get(number)
+        if member is not None and member.words is not None:
+            member.words.ask_back(newest)
+
     def wake(self) -> None:
         """Let a `poll` in another thread, or the next one, return."""
         # full: it will wake anyway; closed: nobody polls any more
         with contextlib.suppress(OSError):
             self._wake_write.send(b"\0")
+
+    def rest(self, seconds: float) -> None:
+        """Wait, whatever workers do meanwhile; `wake` ends it."""
+        self._wake_selector.select(seconds)
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether there is more to send than the workers have taken so far."""
+        return any(member.channel.has_outgoing for member in self._members.values())
 
     def poll(self, timeout: float | None) -> list[Arrived | Gone]:
         """Wait until something happens, and say what.
@@ -278,8 +295,8 @@ class LocalBackend:
             happened += self._bury(member)
         return happened
 
-    def _receive(self, member: _Member) -> list[Arrived | Gone]:
-        return [Arrived(member.number, *frame) for frame in member.channel.receive()]
+    def _receive(self, member: _Member, *most_bytes: float) -> list[Arrived | Gone]:
+        return [Arrived(member.number, *frame) for frame in member.channel.receive(*most_bytes)]
 
     def _bury(self, member: _Member) -> list[Arrived | Gone]:
         """Read what is left of a dead worker, and let go of it."""
@@ -291,12 +308,7 @@ class LocalBackend:
             if process.exitcode is None:
                 process.kill()
         process.join()
-        happened: list[Arrived | Gone] = []
-        while not member.channel.at_end:
-            frames = self._receive(member)
-            if not frames:
-                break  # a child of the worker holds the socket, and says nothing
-            happened += frames
+        happened = self._receive(member, float("inf"))
         progress = member.words.read() if member.words is not None else None
         happened.append(Gone(member.number, process.pid, process.exitcode, progress))
         self._forget(member)
@@ -330,6 +342,7 @@ class LocalBackend:
             member.process.join()
             self._forget(member)
         self._selector.close()
+        self._wake_selector.close()
         self._wake_read.close()
         self._wake_write.close()
 

@@ -20,11 +20,11 @@ from evproc_pool import wire
 from evproc_pool.engine import Engine
 from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolForkedError
 from evproc_pool.estimates import MOST_EVENTS
+from evproc_pool.loads import PREFETCH
 from evproc_pool.local import LocalBackend, default_context, usable_cpus
 from evproc_pool.outcome import Outcome
 from evproc_pool.recipe import LoadFrom, Recipe, Register, fingerprint
 from evproc_pool.runs import Feeder, Futures, Gathered, Key, Streamed
-from evproc_pool.scheduler import PREFETCH
 from evproc_pool.serial import run_cascade
 
 #: What is independent within a cascade; see `PoolProcessor`.

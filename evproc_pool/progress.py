@@ -14,6 +14,10 @@ event is over before it looks; the coordinator writes before it checks that the
 event is not over. So if the worker missed what was written, the coordinator sees
 that the event was over, and takes nothing. Where the worker has left something out
 that was not taken, it says so.
+
+That is also how it is asked for batches that it has not begun, when others are about
+to run dry (`ProgressWords.ask_back`): nothing counts as taken but what it says it has
+left out.
 """
 
 from __future__ import annotations
@@ -123,6 +127,10 @@ class ProgressWords:
         time.sleep(0)
         now = self.read()
         return (now.batch, now.position) == (seen.batch, seen.position) and not now.is_over
+
+    def ask_back(self, newest: int) -> None:
+        """Ask for what has not begun of the batches up to this one; the worker answers."""
+        self.words[TAKEN_TO] = newest
 
     def close(self) -> None:
         """Let go of the memory."""

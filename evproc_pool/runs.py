@@ -19,10 +19,11 @@ from evproc.event import describe_event
 from evproc.exc import add_note
 from evproc.processor import check_event
 from evproc.registry import Plan, Registry
-from evproc_pool.engine import Engine, Run
+from evproc_pool.engine import Engine
 from evproc_pool.errors import PoolError
 from evproc_pool.outcome import Outcome
 from evproc_pool.schedule import Accepted, Cascade, Ending
+from evproc_pool.sink import Run
 
 #: Gives the key of a root event.
 Key = Callable[[Any], Hashable]
@@ -129,6 +130,7 @@ class Feeder:
         if self.is_exhausted:
             return True
         accepted = demand = 0
+        is_first = not self.read
         if not (until_error and self._sink.has_failed):
             demand = self._engine.demand(self.run)
             if most is not None:
@@ -138,7 +140,8 @@ class Feeder:
             self.is_exhausted = True
         if self.is_exhausted:
             self._engine.close_run(self.run)
-        return self.is_exhausted or accepted == demand
+        # once the plan of the first ones is known, there may be demand for more
+        return self.is_exhausted or (accepted == demand and not is_first)
 
     def _read(self, most: int) -> list[Any]:
         events: list[Any] = []

@@ -6,8 +6,10 @@ made by the scheduler and read by the engine.
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections import deque
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, overload
 
 
@@ -93,21 +95,30 @@ class Times(Sequence[float]):
     def __len__(self) -> int:
         return len(self._ends)
 
+    def __iter__(self) -> Iterator[float]:
+        return map(operator.sub, self._ends, itertools.chain((self._begun,), self._ends))
+
+    @property
+    def total(self) -> float:
+        """Their sum."""
+        return self._ends[-1] - self._begun if self._ends else 0.0
+
     @overload
     def __getitem__(self, place: int) -> float: ...
     @overload
     def __getitem__(self, place: slice) -> Times: ...
     def __getitem__(self, place: int | slice) -> float | Times:
-        if isinstance(place, slice):
-            start, stop, step = place.indices(len(self._ends))
-            if step != 1:
-                raise ValueError("a slice of Times has no step")
-            begun = self._ends[start - 1] if start else self._begun
-            return Times(begun, self._ends[start:stop])
-        if place < 0:
+        ends = self._ends
+        if isinstance(place, int):
+            if place > 0:
+                return ends[place] - ends[place - 1]
+            if place == 0:
+                return ends[0] - self._begun
             raise IndexError("Times has no negative places")
-        end = self._ends[place]
-        return end - (self._ends[place - 1] if place else self._begun)
+        start, stop, step = place.indices(len(ends))
+        if step != 1:
+            raise ValueError("a slice of Times has no step")
+        return Times(ends[start - 1] if start else self._begun, ends[start:stop])
 
 
 # --- what can happen ---
@@ -357,16 +368,18 @@ class Batch:
         parts: In order; positions run through all parts.
         size: How many envelopes.
         done: How many of them are over.
-        size_bytes: What the frame has; 0 until it is weighed.
+        seconds: What they are expected to take.
+        size_bytes: What the frame has; an estimate until it is weighed.
     """
 
-    __slots__ = ("done", "parts", "run", "size", "size_bytes")
+    __slots__ = ("done", "parts", "run", "seconds", "size", "size_bytes")
 
     def __init__(self, run: Any) -> None:
         self.run = run
         self.parts: list[Part] = []
         self.size = 0
         self.done = 0
+        self.seconds = 0.0
         self.size_bytes = 0
 
     @property

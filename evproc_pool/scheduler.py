@@ -32,13 +32,14 @@ once, and the cascade is over when none is left, or as soon as one stops or fail
 A root with a *key* is a cascade from the start, and waits until the cascade of
 the root with the same key before it is over.
 
-Each worker gets at most `PREFETCH` batches, so that it finds the next one when
-it is done with one. Batches are sized by time: `TARGET_SECONDS` of work by what
-the plan's events took so far, few while that is not known, and less when little
-work is left, so that no worker idles beside one with a queue. Where events turn
-out to take much longer than those before them, the worker gives the rest of the
-batch back (`Progress.gave_back`), or, where one takes long and others wait behind
-it while a worker is idle, these are taken back (`TakenBack`).
+Each worker gets `AHEAD_SECONDS` of work besides the batch it is at, in at most
+`PREFETCH` batches, so that it finds the next one when it is done with one, and the
+coordinator need not be there at that moment (`slack`). Batches are sized by time:
+`TARGET_SECONDS` of work by what the plan's events usually took so far, few while
+that is not known, and less when little work is left, so that no worker idles beside
+one with a queue. Where events turn out to take much longer than is usual, the worker
+gives the rest of the batch back (`Progress.gave_back`), or, where one takes long and
+others wait behind it while a worker is idle, these are taken back (`TakenBack`).
 
 Runs take turns, a batch each. Cascades go before new roots, which bounds how
 many are open.
@@ -58,10 +59,13 @@ an object per event (at a million events a second it is all one does).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
-from typing import Any, Final, NamedTuple, NoReturn
+from collections.abc import Hashable, Sequence
+from typing import NoReturn
 
-from evproc_pool.estimates import MOST_EVENTS, TARGET_SECONDS, Estimates
+from evproc_pool.backlog import ENDLESS, Block, Run
+from evproc_pool.batching import Batcher
+from evproc_pool.estimates import Estimates
+from evproc_pool.loads import Loads
 from evproc_pool.schedule import (
     Accepted,
     Batch,
@@ -77,7 +81,6 @@ from evproc_pool.schedule import (
     Opened,
     Over,
     Part,
-    PlanLike,
     Progress,
     Result,
     Send,
@@ -88,85 +91,17 @@ from evproc_pool.schedule import (
     WorkerReady,
 )
 
-#: Batches that a worker may hold: the one it runs, and the next.
-PREFETCH: Final = 2
-
-#: A worker that holds so many bytes gets no second batch.
-WINDOW_BYTES: Final = 8 << 20
-
-_ENDLESS: Final = float("inf")
-
-
-class _Block(NamedTuple):
-    """Roots that wait: neighbours by index, independent of each other."""
-
-    first: int
-    events: Sequence[Any]
-    plans: Sequence[PlanLike]
-
-    def slice(self, start: int, stop: int) -> _Block:
-        return _Block(self.first + start, self.events[start:stop], self.plans[start:stop])
-
-
-class _Run:
-    """The scheduler's view of one run."""
-
-    __slots__ = (
-        "backlog",
-        "blocks",
-        "bound",
-        "closed",
-        "has_turn",
-        "id",
-        "keys",
-        "loose",
-        "newest_plan",
-        "open",
-        "opened",
-        "ready",
-        "unordered",
-        "waiting",
-    )
-
-    def __init__(self, opened: Opened) -> None:
-        self.id = opened.run
-        self.opened = opened
-        self.unordered = opened.unordered
-        self.closed = False
-        self.bound = _ENDLESS  # roots behind this index are not wanted any more
-        self.blocks: deque[_Block] = deque()
-        self.backlog = 0  # roots in blocks
-        self.ready: deque[Cascade] = deque()
-        self.loose = 0  # unordered: events in the queues of ready cascades
-        self.keys: dict[tuple[Hashable], deque[Cascade]] = {}  # busy keys, with who waits
-        self.waiting = 0  # roots that wait for their key
-        self.open = 0  # roots accepted and not reported
-        self.newest_plan: PlanLike | None = None
-        self.has_turn = False
-
-    @property
-    def has_ready(self) -> bool:
-        """Whether something could be sent."""
-        return bool(self.blocks or self.ready)
-
-    @property
-    def ready_events(self) -> int:
-        """About how many events could be sent."""
-        return self.backlog + (self.loose if self.unordered else len(self.ready))
-
 
 class Scheduler:
     """See the module's text. Not safe for threads: the engine has one driver at a time."""
 
     def __init__(self) -> None:
-        self._runs: dict[int, _Run] = {}
-        self._turns: deque[_Run] = deque()  # runs with something ready, next first
-        self._held: dict[int, deque[Batch]] = {}  # by ready worker
-        # workers by how many batches they hold; dicts, because they keep their order
-        self._by_load: tuple[dict[int, None], ...] = tuple({} for _ in range(PREFETCH + 1))
-        self._slow: set[int] = set()  # workers that events were taken back from
+        self._runs: dict[int, Run] = {}
+        self._turns: deque[Run] = deque()  # runs with something ready, next first
+        self._loads = Loads()
         self._estimates = Estimates()
-        self._closing: list[_Run] = []  # closed, and not finished
+        self._batcher = Batcher(self._estimates, self._resume_quietly)
+        self._closing: list[Run] = []  # closed, and not finished
         self._effects: list[Effect] = []
 
     # --- questions ---
@@ -174,17 +109,17 @@ class Scheduler:
     @property
     def workers(self) -> int:
         """How many workers are ready."""
-        return len(self._held)
+        return len(self._loads)
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is in flight and nothing waits to be sent."""
         nothing_waits = not any(run.has_ready for run in self._turns)
-        return nothing_waits and len(self._by_load[0]) == len(self._held)
+        return nothing_waits and len(self._loads.idle) == len(self._loads)
 
     def held_by(self, worker: int) -> Batch | None:
         """The batch that a worker is at, or None."""
-        held = self._batches(worker)
+        held = self._loads.held(worker)
         return held[0] if held else None
 
     @property
@@ -193,13 +128,33 @@ class Scheduler:
 
         If one of them is slow, what it holds could be taken back.
         """
-        if not self._by_load[0] or any(run.has_ready for run in self._turns):
+        if not self._loads.idle or any(run.has_ready for run in self._turns):
             return []
-        return [
-            worker
-            for worker, held in self._held.items()
-            if len(held) > 1 or (held and held[0].size - held[0].done > 1)
-        ]
+        return self._loads.overloaded
+
+    @property
+    def lopsided(self) -> list[int]:
+        """Workers that hold batches which another would soon need, and nothing waits.
+
+        They could be asked for those that they have not begun.
+        """
+        if any(run.has_ready for run in self._turns):
+            return []
+        return self._loads.lopsided
+
+    @property
+    def slack(self) -> float:
+        """For how long every worker has something to do if nothing is done here, in seconds.
+
+        Counted from the end of the batches that they are at, and 0 where somebody may
+        wait for one of these: where a run has nothing more to send and is not closed.
+        """
+        slack = self._loads.ahead
+        if slack:
+            for run in self._runs.values():
+                if run.open and not (run.has_ready or run.closed):
+                    return 0.0
+        return slack
 
     def demand(self, run: int) -> int:
         """How many roots more it would take to keep every worker busy.
@@ -208,18 +163,18 @@ class Scheduler:
         is closed or has failed.
         """
         state = self._runs.get(run)
-        if state is None or state.closed or state.bound != _ENDLESS:
+        if state is None or state.closed or state.bound != ENDLESS:
             return 0
-        room = sum(len(workers) * (PREFETCH - load) for load, workers in enumerate(self._by_load))
-        wanted = self._estimates.events_per_batch(state.newest_plan) * (room + max(1, self.workers))
+        batches = max(1, self.workers) + self._loads.free
+        wanted = self._estimates.events_per_batch(state.newest_plan) * batches
         # with keys, roots that can be sent are among the cascades
         keyed = state.waiting + len(state.ready) if state.keys else 0
         return max(0, wanted - state.backlog - keyed)
 
-    def weigh(self, batch: Batch, size_bytes: int) -> None:
+    def weigh(self, worker: int, batch: Batch, size_bytes: int) -> None:
         """Learn how many bytes a batch has that is being sent. No step: nothing follows."""
-        batch.size_bytes = size_bytes
         self._estimates.learn_bytes(batch.parts[0].plans[0], size_bytes / batch.size)
+        self._loads.weigh(worker, batch, size_bytes)
 
     # --- the step ---
 
@@ -259,24 +214,18 @@ class Scheduler:
         effects, self._effects = self._effects, []
         return effects
 
-    def _run(self, run: int) -> _Run:
+    def _run(self, run: int) -> Run:
         try:
             return self._runs[run]
         except KeyError:
             raise InternalError(f"there is no run {run}") from None
-
-    def _batches(self, worker: int) -> deque[Batch]:
-        try:
-            return self._held[worker]
-        except KeyError:
-            raise InternalError(f"there is no worker {worker}") from None
 
     # --- runs ---
 
     def _opened(self, item: Opened) -> None:
         if item.run in self._runs:
             raise InternalError(f"run {item.run} is open already")
-        self._runs[item.run] = _Run(item)
+        self._runs[item.run] = Run(item)
 
     def _accepted(self, item: Accepted) -> None:
         run = self._run(item.run)
@@ -287,7 +236,7 @@ class Scheduler:
         run.open += len(item.events)
         run.newest_plan = item.plans[-1]
         if item.keys is None:
-            run.blocks.append(_Block(item.first, item.events, item.plans))
+            run.blocks.append(Block(item.first, item.events, item.plans))
             run.backlog += len(item.events)
         else:
             for place, key in enumerate(item.keys):
@@ -295,7 +244,7 @@ class Scheduler:
         self._drop_unwanted(run)
         self._take_turns(run)
 
-    def _accept_keyed(self, run: _Run, item: Accepted, place: int, key: tuple[Hashable]) -> None:
+    def _accept_keyed(self, run: Run, item: Accepted, place: int, key: tuple[Hashable]) -> None:
         cascade = Cascade(item.first + place)
         cascade.key = key
         cascade.queue.append((item.events[place], item.plans[place]))
@@ -318,9 +267,9 @@ class Scheduler:
             run.bound = -1
             self._drop_unwanted(run)
 
-    def _drop_unwanted(self, run: _Run) -> None:
+    def _drop_unwanted(self, run: Run) -> None:
         """Give up what has not been sent of the roots behind the run's bound."""
-        if run.bound == _ENDLESS:
+        if run.bound == ENDLESS:
             return
         blocks, run.blocks = run.blocks, deque()
         for block in blocks:
@@ -340,43 +289,36 @@ class Scheduler:
                 self._drop(run, cascade)
         for cascade in [each for each in run.ready if each.index > run.bound]:
             if not cascade.is_over:  # an earlier one of the list may have released it
-                self._unready(run, cascade)
+                run.remove_ready(cascade)
                 if not cascade.in_flight:
                     self._drop(run, cascade)
 
-    def _drop(self, run: _Run, cascade: Cascade) -> None:
+    def _drop(self, run: Run, cascade: Cascade) -> None:
         self._over(run, cascade)
         self._effects.append(Dropped(run.id, cascade.index, 1))
 
-    def _take_turns(self, run: _Run) -> None:
+    def _take_turns(self, run: Run) -> None:
         if run.has_ready and not run.has_turn:
             run.has_turn = True
             self._turns.append(run)
 
     # --- cascades ---
 
-    def _make_ready(self, run: _Run, cascade: Cascade) -> None:
+    def _make_ready(self, run: Run, cascade: Cascade) -> None:
         if not cascade.is_ready:
-            cascade.is_ready = True
-            run.ready.append(cascade)
-            run.loose += len(cascade.queue)
+            run.add_ready(cascade)
             self._take_turns(run)
 
-    def _unready(self, run: _Run, cascade: Cascade) -> None:
-        cascade.is_ready = False
-        run.ready.remove(cascade)
-        run.loose -= len(cascade.queue)
-
-    def _over(self, run: _Run, cascade: Cascade) -> None:
+    def _over(self, run: Run, cascade: Cascade) -> None:
         """A cascade is about to be reported; let the next one with its key begin."""
         if cascade.is_ready:
-            self._unready(run, cascade)
+            run.remove_ready(cascade)
         cascade.is_over = True
         cascade.queue.clear()
         run.open -= 1
         self._release_key(run, cascade)
 
-    def _release_key(self, run: _Run, cascade: Cascade) -> None:
+    def _release_key(self, run: Run, cascade: Cascade) -> None:
         """Let the next cascade with the key begin, once nothing of this one is run any more."""
         if cascade.key is None or (run.unordered and cascade.in_flight):
             return
@@ -388,7 +330,7 @@ class Scheduler:
             del run.keys[cascade.key]
         cascade.key = None
 
-    def _end(self, run: _Run, cascade: Cascade, result: Result) -> None:
+    def _end(self, run: Run, cascade: Cascade, result: Result) -> None:
         self._over(run, cascade)
         ending = Ending(*result, cascade.events, cascade.seconds, cascade.processed)
         self._effects.append(Ended(run.id, cascade.index, ending))
@@ -396,7 +338,20 @@ class Scheduler:
             run.bound = cascade.index
             self._drop_unwanted(run)
 
-    def _resume(self, run: _Run, cascade: Cascade, quiet: list[Cascade]) -> None:
+    def _go_on(self, run: Run, cascade: Cascade, quiet: list[Cascade]) -> None:
+        """Do what `_resume` does, quickly where a worker is needed next; takes no turns."""
+        queue = cascade.queue
+        if queue and queue[0][1].indices and cascade.index <= run.bound:
+            if not cascade.is_ready:  # and not over, or its queue would be empty
+                run.add_ready(cascade)
+        elif not cascade.is_over:
+            self._resume(run, cascade, quiet)
+
+    def _resume_quietly(self, run: Run, cascade: Cascade) -> None:
+        """For a cascade with something in flight, which so cannot end with nothing to tell."""
+        self._resume(run, cascade, [])
+
+    def _resume(self, run: Run, cascade: Cascade, quiet: list[Cascade]) -> None:
         """Let a cascade go on, or end it if nothing is left.
 
         Args:
@@ -431,25 +386,20 @@ class Scheduler:
     # --- what workers report ---
 
     def _worker_ready(self, item: WorkerReady) -> None:
-        if item.worker in self._held:
-            raise InternalError(f"worker {item.worker} is ready already")
-        self._held[item.worker] = deque()
-        self._by_load[0][item.worker] = None
+        self._loads.add(item.worker)
 
     def _progress(self, item: Progress) -> None:
-        held = self._batches(item.worker)
+        held = self._loads.held(item.worker)
         if not held or not held[0].done <= item.done <= held[0].size:
             raise InternalError(f"worker {item.worker}: progress to {item.done} in no such batch")
         batch = held[0]
         if len(item.times) != item.done - batch.done:
             raise InternalError(f"{len(item.times)} times for {item.done - batch.done} events")
         begin, batch.done = batch.done, item.done
-        self._slow.discard(item.worker)
-        for indices, count, seconds in item.timings:
-            self._estimates.learn_seconds(indices, seconds / count)
+        self._loads.set_slow(item.worker, is_slow=False)
+        self._estimates.learn(item.timings, item.times)
         if batch.done == batch.size or item.gave_back:
-            self._set_load(item.worker, -1)
-            held.popleft()
+            self._loads.pop_first(item.worker)
         for part in batch.parts:
             positions = part.within(begin, item.done)
             if positions:
@@ -461,60 +411,82 @@ class Scheduler:
             self._hand_back(batch, None, Result())
 
     def _roots_over(
-        self, run: _Run, positions: range, shift: int, begin: int, item: Progress
+        self, run: Run, positions: range, shift: int, begin: int, item: Progress
     ) -> None:
         """Report roots: those with nothing to say by the count, the others one by one."""
+        if not (item.follow_ups or item.results or item.processed):
+            times = item.times
+            if len(times) != len(positions):
+                times = times[positions.start - begin : positions.stop - begin]
+            self._settle(run, positions.start + shift, times)
+            return
         quiet = positions.start
         quiet_cascades: list[Cascade] = []
-        telling = item.follow_ups.keys() | item.results.keys() | item.processed.keys()
-        for position in sorted(telling):
+        seconds = list(item.times)
+        for position in sorted(
+            item.follow_ups.keys() | item.results.keys() | item.processed.keys()
+        ):
             if position not in positions:
                 continue
-            self._settle(run, quiet + shift, item.times[quiet - begin : position - begin])
+            if position > quiet:
+                self._settle(run, quiet + shift, item.times[quiet - begin : position - begin])
             quiet = position + 1
             cascade = Cascade(position + shift)
-            self._event_over(run, cascade, position, begin, item)
-            self._resume(run, cascade, quiet_cascades)
-        self._settle(run, quiet + shift, item.times[quiet - begin : positions.stop - begin])
+            self._event_over(run, cascade, position, seconds[position - begin], item)
+            self._go_on(run, cascade, quiet_cascades)
+        if positions.stop > quiet:
+            self._settle(run, quiet + shift, item.times[quiet - begin : positions.stop - begin])
         self._tell_over(run, quiet_cascades)
+        self._take_turns(run)
 
-    def _settle(self, run: _Run, first: int, times: Sequence[float]) -> None:
+    def _settle(self, run: Run, first: int, times: Sequence[float]) -> None:
         if len(times):
             run.open -= len(times)
             self._effects.append(Settled(run.id, first, times))
 
-    def _tell_over(self, run: _Run, cascades: list[Cascade]) -> None:
+    def _tell_over(self, run: Run, cascades: list[Cascade]) -> None:
         if cascades:
             self._effects.append(Over(run.id, cascades))
 
     def _cascades_over(
-        self, run: _Run, part: Part, positions: range, begin: int, item: Progress
+        self, run: Run, part: Part, positions: range, begin: int, item: Progress
     ) -> None:
         quiet: list[Cascade] = []
+        seconds = list(item.times)
+        if not (item.follow_ups or item.results or item.processed):
+            first = part.cascades[0]
+            if part.cascades.count(first) == len(part.cascades) and not first.is_over:
+                # a fan-out, of which nothing more is to be told than that it is over
+                first.in_flight -= len(positions)
+                first.events += len(positions)
+                first.seconds += sum(seconds[positions.start - begin : positions.stop - begin])
+                if run.unordered or not first.in_flight:
+                    self._go_on(run, first, quiet)
+                positions = range(0)
         for position in positions:
             cascade = part.cascades[position - part.start]
             cascade.in_flight -= 1
             # behind a stop or failure: the rest of a chain has not run, and what an
             # unordered cascade still had in flight does not count any more
-            if not cascade.is_over:
-                self._event_over(run, cascade, position, begin, item)
-                if run.unordered or not cascade.in_flight:
-                    self._resume(run, cascade, quiet)
-            else:
+            if cascade.is_over:
                 self._release_key(run, cascade)
+                continue
+            self._event_over(run, cascade, position, seconds[position - begin], item)
+            if run.unordered or not cascade.in_flight:
+                self._go_on(run, cascade, quiet)
         self._tell_over(run, quiet)
+        self._take_turns(run)
 
     def _event_over(
-        self, run: _Run, cascade: Cascade, position: int, begin: int, item: Progress
+        self, run: Run, cascade: Cascade, position: int, seconds: float, item: Progress
     ) -> None:
         """Take what one event left behind into its cascade; end the cascade if it says so."""
         cascade.events += 1
-        cascade.seconds += item.times[position - begin]
+        cascade.seconds += seconds
         if item.processed and position in item.processed:
             cascade.processed = item.processed[position]
-        result = item.results.get(position) if item.results else None
-        if result is not None:
-            self._end(run, cascade, result)
+        if item.results and position in item.results:
+            self._end(run, cascade, item.results[position])
             return
         follow_ups = item.follow_ups.get(position)
         if follow_ups:
@@ -523,27 +495,24 @@ class Scheduler:
                 run.loose += len(follow_ups)
 
     def _taken_back(self, item: TakenBack) -> None:
-        held = self._batches(item.worker)
+        held = self._loads.held(item.worker)
         if not held or not held[0].done < item.kept <= held[0].size:
             raise InternalError(f"worker {item.worker} cannot keep {item.kept} of its batch")
-        self._slow.add(item.worker)
+        self._loads.set_slow(item.worker, is_slow=True)
         while len(held) > 1:
-            self._set_load(item.worker, -1)
-            self._hand_back(held.pop(), None, Result())
+            self._hand_back(self._loads.pop_last(item.worker), None, Result())
         batch = held[0]
         done, batch.done = batch.done, item.kept
         self._hand_back(batch, None, Result())
         batch.done, batch.size = done, item.kept
 
     def _worker_gone(self, item: WorkerGone) -> None:
-        held = self._batches(item.worker)
+        held = self._loads.held(item.worker)
         if item.running is not None and not (
             held and held[0].done <= item.running < held[0].size and item.error is not None
         ):
             raise InternalError(f"worker {item.worker} died at {item.running} of no such batch")
-        del self._by_load[len(held)][item.worker]
-        del self._held[item.worker]
-        self._slow.discard(item.worker)
+        self._loads.remove(item.worker)
         charged = Result(error=item.error, handler=item.handler)
         # last first, since each is put back in front of the others
         for batch in reversed(held):
@@ -581,7 +550,7 @@ class Scheduler:
         self._take_turns(run)
 
     def _roots_back(
-        self, run: _Run, part: Part, left: range, running: int | None, charged: Result
+        self, run: Run, part: Part, left: range, running: int | None, charged: Result
     ) -> None:
         shift = (part.first or 0) - part.start
         pieces = [left]
@@ -593,10 +562,8 @@ class Scheduler:
         for piece in pieces:
             if piece:
                 places = slice(piece.start - part.start, piece.stop - part.start)
-                run.blocks.appendleft(
-                    _Block(piece.start + shift, part.events[places], part.plans[places])
-                )
-                run.backlog += len(piece)
+                block = Block(piece.start + shift, part.events[places], part.plans[places])
+                run.put_back(block)
 
     # --- batches ---
 
@@ -609,145 +576,17 @@ class Scheduler:
                 run.has_turn = False
                 continue
             self._turns.append(run)
-            worker = self._roomiest(run)
+            # The last events of a run wait for a worker that is idle: behind another
+            # event they might wait while that worker is long done.
+            is_end = run.closed and run.ready_events <= self.workers
+            worker = self._loads.roomiest(idle=is_end)
             if worker is None:
                 passed += 1
                 continue
             passed = 0
-            batch = self._make_batch(run)
-            self._set_load(worker, +1)
-            self._held[worker].append(batch)
+            batch = self._batcher.make(run, workers=len(self._loads), idle=len(self._loads.idle))
+            self._loads.push(worker, batch)
             self._effects.append(Send(worker, batch))
-
-    def _roomiest(self, run: _Run) -> int | None:
-        """A worker for the run's next batch: the one that holds least, if any has room."""
-        for worker in self._by_load[0]:
-            return worker
-        # The last events of a run wait for a worker that is idle: behind another
-        # event they might wait while that worker is long done.
-        if run.closed and run.ready_events <= self.workers:
-            return None
-        for workers in self._by_load[1:PREFETCH]:
-            for worker in workers:
-                is_slow = worker in self._slow
-                if not is_slow and self._held[worker][0].size_bytes < WINDOW_BYTES:
-                    return worker
-        return None
-
-    def _set_load(self, worker: int, change: int) -> None:
-        load = len(self._held[worker])
-        del self._by_load[load][worker]
-        self._by_load[load + change][worker] = None
-
-    def _make_batch(self, run: _Run) -> Batch:
-        batch = Batch(run)
-        left = TARGET_SECONDS
-        if run.closed:
-            # Near the end of the run a batch takes half of a worker's share of what
-            # is left, so that all end at about the same time (guided self-scheduling,
-            # Polychronopoulos and Kuck, 1987).
-            plan = run.ready[0].queue[0][1] if run.ready else run.blocks[0].plans[0]
-            left = min(
-                left, run.ready_events * self._estimates.seconds_of(plan) / (2 * self.workers)
-            )
-        while run.ready and (not batch.size or left > 0) and batch.size < MOST_EVENTS:
-            cascade = run.ready[0]
-            used = self._add_cascade(batch, cascade, left)
-            if used is None:
-                return batch
-            left -= used
-        while run.blocks and (not batch.size or left > 0) and batch.size < MOST_EVENTS:
-            used = self._add_roots(batch, run, left)
-            if used is None:
-                return batch
-            left -= used
-        return batch
-
-    def _add_cascade(self, batch: Batch, cascade: Cascade, left: float) -> float | None:
-        """Put as much of the first ready cascade into a batch as time allows.
-
-        Returns:
-            The seconds that it is expected to take, or None if it does not fit.
-        """
-        run = batch.run
-        queue = cascade.queue
-        seconds = self._estimates.seconds_of(queue[0][1])
-        room = self._estimates.most_events(queue[0][1]) - batch.size
-        if batch.size and (seconds > left or room < 1):
-            return None
-        is_chain = not run.unordered and len(queue) > 1
-        part = batch.parts[-1] if batch.parts else None
-        if part is None or part.first is not None or part.is_chain or is_chain:
-            part = Part(batch.size, None, is_chain=is_chain)
-            batch.parts.append(part)
-        used = 0.0
-        taken = 0
-        while queue and taken < max(1, room):
-            event, plan = queue[0]
-            seconds = self._estimates.seconds_of(plan)
-            if taken and (used + seconds > left or not plan.indices):
-                break
-            if taken and batch.size + taken >= self._estimates.most_events(plan):
-                break
-            queue.popleft()
-            used += seconds
-            taken += 1
-            part.events.append(event)
-            part.plans.append(plan)
-            part.cascades.append(cascade)
-        part.stop += taken
-        batch.size += taken
-        cascade.in_flight += taken
-        run.loose -= taken
-        # it stands first
-        run.ready.popleft()
-        cascade.is_ready = False
-        run.loose -= len(queue)
-        if run.unordered and queue:
-            quiet: list[Cascade] = []
-            self._resume(run, cascade, quiet)
-            run.ready.rotate(1)
-        return used
-
-    def _add_roots(self, batch: Batch, run: _Run, left: float) -> float | None:
-        """Put as many roots of the first block into a batch as time allows; see above."""
-        block = run.blocks[0]
-        plan = block.plans[0]
-        seconds = self._estimates.seconds_of(plan)
-        room = self._estimates.most_events(plan) - batch.size
-        if batch.size and (seconds > left or room < 1):
-            return None
-        # one plan for all is the usual case, and is seen without a loop in Python
-        count = len(block.plans)
-        if block.plans.count(plan) == count:
-            count = max(1, min(count, room, int(left / seconds)))
-            used = count * seconds
-        else:
-            count, used = self._count_mixed(block.plans, batch.size, left)
-        run.blocks.popleft()
-        if count < len(block.events):
-            run.blocks.appendleft(block.slice(count, len(block.events)))
-            block = block.slice(0, count)
-        part = Part(batch.size, block.first)
-        part.events, part.plans = list(block.events), list(block.plans)
-        part.stop += count
-        batch.parts.append(part)
-        batch.size += count
-        run.backlog -= count
-        return used
-
-    def _count_mixed(self, plans: Iterable[PlanLike], size: int, left: float) -> tuple[int, float]:
-        """How many of these fit, at least one, and how long they are expected to take."""
-        used = 0.0
-        count = 0
-        for plan in plans:
-            seconds = self._estimates.seconds_of(plan)
-            full = size + count >= self._estimates.most_events(plan)
-            if count and (used + seconds > left or full):
-                break
-            used += seconds
-            count += 1
-        return count, used
 
 
 def _never(item: NoReturn) -> NoReturn:

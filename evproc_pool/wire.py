@@ -20,6 +20,7 @@ import copyreg
 import io
 import operator
 import pickle
+import struct
 import traceback
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -38,6 +39,7 @@ BATCH: Final = 2
 QUIT: Final = 3
 REPACKED: Final = 4  # a batch that was UNREADABLE, packed one by one; goes before others
 REPACK: Final = 5  # the follow-ups of a PROGRESS frame cannot be unpacked: again, one by one
+EVENTS: Final = 6  # a batch of the usual kind, without the trimmings of BATCH
 # worker to coordinator
 READY: Final = 16
 NOT_READY: Final = 17
@@ -45,12 +47,16 @@ PROGRESS: Final = 18
 UNREADABLE: Final = 19
 FOLLOW_UPS: Final = 20  # the answer to REPACK
 SKIPPED: Final = 21  # a batch was taken back before it began
+QUIET: Final = 22  # PROGRESS of the usual kind: events of one plan, which left nothing behind
 
 #: Marks the position of an event that could not be packed; the worker passes over it.
 OMITTED: Final = -1
 
 # how deep the search for what cannot be pickled goes
 _DEEPEST: Final = 12
+
+# For fewer events than that, pickling their states apart costs more than it saves.
+_WORTHWHILE: Final = 16
 
 # Values that cannot fail to unpickle, and so may share a pickle with others.
 _ATOMS: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
@@ -103,13 +109,28 @@ class ProgressFrame(NamedTuple):
     """What a worker has done since its last frame.
 
     Attributes:
-        number: Which frame with follow-ups this is, for REPACK.
         done: Envelopes of the batch that are over.
         begun: When the first of those since the last frame began, in seconds of the
             worker's clock.
         ends: When each of them was over, as C doubles.
-        timings: Plan number, events, and their seconds.
+        timings: Plan number, events, and their seconds; None if all are of one plan.
         gave_back: Whether the rest of the batch is left unrun.
+        told: What the events left behind; None if that is nothing.
+    """
+
+    done: int
+    begun: float
+    ends: bytes | bytearray
+    timings: Sequence[tuple[int, int, float]] | None
+    gave_back: bool
+    told: Told | None
+
+
+class Told(NamedTuple):
+    """What events left behind.
+
+    Attributes:
+        number: Which frame with follow-ups this is, for REPACK.
         givers: Positions that returned follow-ups.
         counts: How many each.
         follow_ups: All of them, in order.
@@ -119,17 +140,58 @@ class ProgressFrame(NamedTuple):
     """
 
     number: int
-    done: int
-    begun: float
-    ends: bytes
-    timings: Sequence[tuple[int, int, float]]
-    gave_back: bool
     givers: Sequence[int]
     counts: Sequence[int]
     follow_ups: PackedEvents
     values: Sequence[tuple[int, PackedValue]]
     processed: Sequence[tuple[int, PackedValue]]
     errors: Sequence[tuple[int, ErrorRecord]]
+
+
+_EVENTS_HEAD: Final = struct.Struct("<II")  # plan number, events
+_QUIET_HEAD: Final = struct.Struct("<I?d")  # done, whether the rest is given back, begun
+
+
+def dump_events(plan: int, size: int, pickled: bytes) -> bytes:
+    """The payload of an EVENTS frame.
+
+    Args:
+        plan: The number of the plan of all of them, known to the worker.
+        size: How many.
+        pickled: Packed together.
+    """
+    return _EVENTS_HEAD.pack(plan, size) + pickled
+
+
+def load_events(payload: bytes | bytearray) -> BatchFrame:
+    """Its opposite."""
+    plan, size = _EVENTS_HEAD.unpack_from(payload)
+    packed = PackedEvents(False, memoryview(payload)[_EVENTS_HEAD.size :])
+    return BatchFrame((), plan, size, (), (), packed)
+
+
+def dump_quiet(done: int, ends: bytes, begun: float, *, gave_back: bool) -> bytes:
+    """The payload of a QUIET frame; see `ProgressFrame`."""
+    return _QUIET_HEAD.pack(done, gave_back, begun) + ends
+
+
+def load_quiet(payload: bytes | bytearray) -> ProgressFrame:
+    """Its opposite."""
+    done, gave_back, begun = _QUIET_HEAD.unpack_from(payload)
+    return ProgressFrame(done, begun, payload[_QUIET_HEAD.size :], None, gave_back, None)
+
+
+def dump_progress(frame: ProgressFrame) -> bytes:
+    """The payload of a PROGRESS frame."""
+    if frame.told is not None:
+        frame = frame._replace(told=tuple(frame.told))  # type: ignore[arg-type]
+    return dumps(tuple(frame))
+
+
+def load_progress(payload: bytes | bytearray) -> ProgressFrame:
+    """Its opposite."""
+    frame = ProgressFrame(*loads(payload))
+    return frame if frame.told is None else frame._replace(told=Told(*frame.told))
 
 
 class PackedEvents(NamedTuple):
@@ -178,9 +240,9 @@ class EventPacker:
         Raises:
             Exception: Whatever pickling raised; `pack_one_by_one` finds out where.
         """
-        if len(set(map(id, events))) < len(events):
+        if len(events) > 1 and len(set(map(id, events))) < len(events):
             raise _SameObjectTwice  # it would come out as one object, in some batches
-        kinds = set(map(type, events))
+        kinds = set(map(type, events)) if len(events) >= _WORTHWHILE else ()
         if len(kinds) == 1:
             (kind,) = kinds
             if self._is_plain(kind):

@@ -19,6 +19,7 @@ is given up after an event, and the rest of it goes back.
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import socket
 from array import array
@@ -36,8 +37,8 @@ from evproc.registry import Handler
 from evproc_pool import progress, wire
 from evproc_pool.channel import BlockingChannel, Frame
 from evproc_pool.estimates import TARGET_SECONDS
+from evproc_pool.loads import PREFETCH
 from evproc_pool.recipe import Recipe, fingerprint
-from evproc_pool.scheduler import PREFETCH
 
 #: A batch that takes so long is longer than it was meant to be: what is left of it
 #: goes back, since another worker may be idle.
@@ -78,6 +79,8 @@ def _start(channel: BlockingChannel, words: progress.ProgressWords | None) -> Wo
     except BaseException as error:  # an initializer may raise SystemExit
         channel.send(wire.NOT_READY, wire.dumps(wire.encode_error(error, None)))
         return None
+    # What has been loaded stays; a full garbage collection need not go through it.
+    gc.freeze()
     channel.send(wire.READY, answer)
     return Worker(channel, processor, words.words if words is not None else [0] * 5)
 
@@ -123,7 +126,10 @@ class Worker:
                 self._channel.send(wire.SKIPPED, wire.dumps(self._batches))
                 continue
             self._words[progress.PLACE] = progress.UNPICKLING
-            batch = wire.BatchFrame(*wire.loads(frame.payload))
+            if frame.tag == wire.EVENTS:
+                batch = wire.load_events(frame.payload)
+            else:
+                batch = wire.BatchFrame(*wire.loads(frame.payload))
             del frame  # the events are there in a moment: do not hold them twice
             events, one_by_one = self._unpack(batch.events)
             for number, indices in batch.new_plans:
@@ -136,10 +142,17 @@ class Worker:
         """The events, or a pickle of each; and which of these it is."""
         if packed.one_by_one:
             return packed.data, True
+        # The events are alive until the batch is over: looking for garbage among them
+        # while they are being made, again and again, finds none.
+        is_collecting = gc.isenabled()
+        gc.disable()
         try:
             return wire.unpack(packed), False
         except Exception:
             self._channel.send(wire.UNREADABLE, wire.dumps(self._batches))
+        finally:
+            if is_collecting:
+                gc.enable()
         # They come again, packed one by one. Batches that were sent before the
         # coordinator knew have to wait, since results come in order.
         while True:
@@ -262,12 +275,13 @@ class _Job:
         self.calls = calls
         self.returns = frozenset(batch.return_events)
         self.overdue = overdue
-        self._chain_ends = {
-            position: stop for start, stop in batch.chains for position in range(start, stop)
-        }
-        for position, to_call in enumerate(calls) if batch.chains else ():
-            if not to_call:
-                self.end_chain(position)
+        self._chain_ends: dict[int, int] = {}
+        if batch.chains:
+            for start, stop in batch.chains:
+                self._chain_ends.update(dict.fromkeys(range(start, stop), stop))
+            for position, to_call in enumerate(calls):
+                if not to_call:
+                    self.end_chain(position)
 
     def end_chain(self, position: int) -> None:
         """The cascade of an event has ended: what follows it in its chain does not run."""
@@ -300,6 +314,7 @@ class _Outbox:
         # These two are emptied and never replaced, since the hot loop holds on to them.
         self.ends = array("d")  # when each event was over
         self.unsent: list[int] = []  # positions with something to tell
+        self._forget()
         self.begin(0, 0.0)
 
     def begin(self, plans: Sequence[int] | int, now: float) -> None:
@@ -308,10 +323,8 @@ class _Outbox:
         self._sent = 0
         self._begun = now
         self._kept.append({})
-        self._clear()
 
-    def _clear(self) -> None:
-        del self.ends[:]
+    def _forget(self) -> None:
         del self.unsent[:]
         self._givers: list[int] = []
         self._events: list[Event] = []  # the givers themselves
@@ -363,6 +376,21 @@ class _Outbox:
 
     def send(self, done: int, *, gave_back: bool = False) -> None:
         """Send it, and say how many events of the batch are over."""
+        ends = self.ends.tobytes()
+        if not self.unsent and isinstance(self._plans, int):
+            quiet = wire.dump_quiet(done, ends, self._begun, gave_back=gave_back)
+            self._channel.send(wire.QUIET, quiet)
+        else:
+            told = self._told() if self.unsent else None
+            frame = wire.ProgressFrame(done, self._begun, ends, self._timings(), gave_back, told)
+            self._channel.send(wire.PROGRESS, wire.dump_progress(frame))
+            self._words[progress.UNSENT] = progress.NONE
+            self._forget()
+        self._sent = done
+        self._begun = self.ends[-1]
+        del self.ends[:]
+
+    def _told(self) -> wire.Told:
         packed = wire.NO_EVENTS
         if self._follow_ups:
             self._number += 1
@@ -372,13 +400,8 @@ class _Outbox:
                 blobs = _one_by_one(self._events, self._counts, self._follow_ups)
                 packed = wire.PackedEvents(True, blobs)
             self._kept[-1][self._number] = (self._events, self._counts, self._follow_ups)
-        frame = wire.ProgressFrame(
+        return wire.Told(
             self._number,
-            done,
-            self._begun,
-            self.ends.tobytes(),
-            self._timings(),
-            gave_back,
             self._givers,
             self._counts,
             packed,
@@ -386,11 +409,6 @@ class _Outbox:
             self._processed,
             self._errors,
         )
-        self._sent = done
-        self._begun = self.ends[-1]
-        self._channel.send(wire.PROGRESS, wire.dumps(tuple(frame)))
-        self._words[progress.UNSENT] = progress.NONE
-        self._clear()
 
     def _timings(self) -> list[tuple[int, int, float]]:
         """Plan number, events, and their seconds."""

@@ -157,7 +157,8 @@ class Simulation:
                 held.append(batch)
                 if len(held) == 1:
                     self._begin(effect.worker)
-                self._timed(lambda: self._scheduler.weigh(batch, batch.size * _EVENT_BYTES))
+                size_bytes = batch.size * _EVENT_BYTES
+                self._timed(lambda: self._scheduler.weigh(effect.worker, batch, size_bytes))
             case Settled():
                 self._settled += len(effect.times)
             case Finished():

@@ -21,6 +21,7 @@ PURE = {
     "functools",
     "graphlib",
     "heapq",
+    "itertools",
     "operator",
     "sys",
     "types",
@@ -45,7 +46,20 @@ ALLOWED: dict[str, set[str]] = {
     # the pool's pure core: no process, channel or clock, and nothing that knows of one
     "evproc_pool.schedule": set(),
     "evproc_pool.estimates": {"evproc_pool.schedule"},
-    "evproc_pool.scheduler": {"evproc_pool.estimates", "evproc_pool.schedule"},
+    "evproc_pool.backlog": {"evproc_pool.schedule"},
+    "evproc_pool.loads": {"evproc_pool.estimates", "evproc_pool.schedule"},
+    "evproc_pool.batching": {
+        "evproc_pool.backlog",
+        "evproc_pool.estimates",
+        "evproc_pool.schedule",
+    },
+    "evproc_pool.scheduler": {
+        "evproc_pool.backlog",
+        "evproc_pool.batching",
+        "evproc_pool.estimates",
+        "evproc_pool.loads",
+        "evproc_pool.schedule",
+    },
     "evproc_pool.errors": set(),
     "evproc_pool.outcome": {"dataclasses", "evproc"},
 }

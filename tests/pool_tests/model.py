@@ -251,6 +251,11 @@ class RunModel:
         self.failures: dict[int, BaseException] = {}
         self.lost: set[int] = set()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a root was handed in and not reported."""
+        return any(not root.is_reported for root in self.roots.values())
+
 
 class Held:
     """A batch in a worker.
@@ -290,12 +295,25 @@ class Held:
 class WorkerModel:
     """A ready worker: the batches it was sent and is not done with."""
 
-    __slots__ = ("clock", "held", "is_slow")
+    __slots__ = ("clock", "held", "is_slow", "was_heavy")
 
     def __init__(self) -> None:
         self.held: deque[Held] = deque()
         self.is_slow = False
+        self.was_heavy = False
         self.clock = 0.0
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all that it holds."""
+        return sum([held.size_bytes for held in self.held])
+
+    @property
+    def seconds_ahead(self) -> float:
+        """What it has to do behind its first batch."""
+        return sum([held.batch.seconds for held in self.held]) - (
+            self.held[0].batch.seconds if self.held else 0.0
+        )
 
 
 class Told:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evproc_pool import estimates as module
-from evproc_pool.estimates import MOST_BYTES, MOST_EVENTS, TARGET_SECONDS, Estimates
+from evproc_pool.estimates import MOST_BYTES, MOST_EVENTS, TARGET_SECONDS, Estimates, typical
 from tests.pool_tests.model import FakePlan
 
 PLAN = FakePlan((1,))
@@ -45,6 +45,57 @@ def test_a_change_is_believed_after_a_few_measurements() -> None:
     assert estimates.seconds_of(PLAN) == pytest.approx(2.0, rel=0.01)
 
 
+def test_a_batch_comes_as_near_to_its_time_as_whole_events_can() -> None:
+    estimates = Estimates()
+    estimates.learn_seconds(PLAN.indices, TARGET_SECONDS / 2.6)
+    assert estimates.events_per_batch(PLAN) == 3
+    estimates = Estimates()
+    estimates.learn_seconds(PLAN.indices, TARGET_SECONDS / 2.4)
+    assert estimates.events_per_batch(PLAN) == 2
+
+
+@pytest.mark.parametrize("count", [3, 4, 9])
+@pytest.mark.parametrize("odd", [0.0, 1e3])
+def test_one_odd_time_is_not_typical(count: int, odd: float) -> None:
+    for place in range(count):
+        assert typical([odd if place == each else 1.0 for each in range(count)]) == 1.0
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=2, max_size=20))
+def test_a_typical_time_is_the_middle_one_of_three_that_there_were(times: list[float]) -> None:
+    three = [times[0], times[(len(times) - 1) // 2], times[-1]]
+    assert typical(times) == sorted(three)[1]
+    assert typical(sorted(times)) == sorted(times)[(len(times) - 1) // 2]
+
+
+def test_of_a_report_on_one_plan_the_typical_time_is_learnt() -> None:
+    estimates = Estimates()
+    estimates.learn([(PLAN.indices, 5, 104.0)], [1.0, 1.0, 100.0, 1.0, 1.0])
+    assert estimates.seconds_of(PLAN) == 1.0
+
+
+def test_of_a_report_on_several_plans_or_on_one_event_the_mean_is_learnt() -> None:
+    estimates = Estimates()
+    timings = [(PLAN.indices, 2, 3.0), (OTHER.indices, 1, 7.0)]
+    estimates.learn(timings, [1.0, 7.0, 2.0])
+    assert estimates.seconds_of(PLAN) == 1.5
+    assert estimates.seconds_of(OTHER) == 7.0
+
+
+def test_of_a_report_on_events_that_were_not_all_run_the_mean_is_learnt() -> None:
+    # the rest of a chain behind a stop: it took no time, and is not in the timings
+    estimates = Estimates()
+    estimates.learn([(PLAN.indices, 2, 3.0)], [1.0, 2.0, 0.0, 0.0, 0.0])
+    assert estimates.seconds_of(PLAN) == 1.5
+
+
+def test_of_an_empty_report_nothing_is_learnt() -> None:
+    estimates = Estimates()
+    before = estimates.seconds_of(PLAN)
+    estimates.learn([], [])
+    assert estimates.seconds_of(PLAN) == before
+
+
 def test_no_batch_has_more_than_the_most_events() -> None:
     estimates = Estimates()
     estimates.learn_seconds(PLAN.indices, 0.0)
@@ -61,7 +112,9 @@ def test_an_event_larger_than_a_batch_has_no_room_in_one_and_travels_all_the_sam
 
 
 @given(
-    seconds=st.lists(st.floats(0, 1e6), min_size=1, max_size=20),
+    seconds=st.lists(
+        st.one_of(st.floats(0, 2 * TARGET_SECONDS), st.floats(0, 1e6)), min_size=1, max_size=20
+    ),
     sizes=st.lists(st.floats(0, 1e12), max_size=20),
 )
 def test_a_full_batch_is_within_time_and_bytes(seconds: list[float], sizes: list[float]) -> None:
@@ -75,7 +128,11 @@ def test_a_full_batch_is_within_time_and_bytes(seconds: list[float], sizes: list
     assert low - slack <= estimates.seconds_of(PLAN) <= high + slack
     count = estimates.events_per_batch(PLAN)
     assert 1 <= count <= MOST_EVENTS
-    assert count == 1 or count * estimates.seconds_of(PLAN) <= TARGET_SECONDS * (1 + 1e-9)
+    # to the nearest whole event
+    each = estimates.seconds_of(PLAN)
+    assert count == 1 or (count - 0.5) * each <= TARGET_SECONDS * (1 + 1e-9)
+    is_full = (count + 0.5) * each >= TARGET_SECONDS * (1 - 1e-9)
+    assert is_full or count == max(1, estimates.most_events(PLAN))
     assert count == 1 or count <= estimates.most_events(PLAN)
     if sizes:
         assert estimates.most_events(PLAN) * min(sizes) <= MOST_BYTES * (1 + 1e-9)

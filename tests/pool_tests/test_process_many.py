@@ -12,7 +12,7 @@ import pytest
 from evproc import Event, Processor
 from evproc_pool import PoolBusyError, PoolProcessor
 from evproc_pool.estimates import MOST_EVENTS
-from evproc_pool.scheduler import PREFETCH
+from evproc_pool.loads import PREFETCH
 from tests.pool_tests import actions
 from tests.pool_tests.actions import Do, Unwanted
 from tests.pool_tests.helpers import (

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from evproc_pool import scheduler as module
+from evproc_pool.backlog import Run
+from evproc_pool.batching import Batcher
 from evproc_pool.estimates import MOST_BYTES, MOST_EVENTS, TARGET_SECONDS, Estimates
+from evproc_pool.loads import AHEAD_SECONDS, PREFETCH, WINDOW_BYTES, Loads, _Load
 from evproc_pool.schedule import (
     Accepted,
     Batch,
@@ -37,15 +39,21 @@ from evproc_pool.schedule import (
     WorkerGone,
     WorkerReady,
 )
-from evproc_pool.scheduler import PREFETCH, WINDOW_BYTES, Scheduler
+from evproc_pool.scheduler import Scheduler
 from tests.pool_tests.model import UNWANTED, FakePlan
 
 PLAN = FakePlan((1,))
 SLOW = FakePlan((2,))
 LARGE = FakePlan((3,))
+OTHER = FakePlan((4,))
 ERROR = ValueError("error")
 FAILED = Result(error=ERROR)
 STOPPED = Result(stopped=True)
+
+# Full batches that a worker gets: the one it runs, and those ahead.
+FULL = 1 + round(AHEAD_SECONDS / TARGET_SECONDS)
+# Roots in these before their plan is timed, when there are two in a batch.
+HELD = 2 * FULL
 
 
 def planned(*events: object, plan: PlanLike = PLAN) -> list[Planned]:
@@ -127,7 +135,7 @@ def done(
 ) -> list[Effect]:
     """Let a worker (the first that is busy) report its first batch, or the part up to `at`."""
     if worker is None:
-        worker = next(each for each, held in scheduler._held.items() if held)
+        worker = next(each for each, load in scheduler._loads._loads.items() if load.held)
     batch = scheduler.held_by(worker)
     assert batch is not None
     end = batch.size if at is None else at
@@ -149,7 +157,7 @@ def taught(scheduler: Scheduler, plan: FakePlan, seconds: float, size_bytes: int
     scheduler.step(Opened(-1))
     [send] = scheduler.step(Accepted(-1, 0, ["teach"], [plan]))
     assert isinstance(send, Send)
-    scheduler.weigh(send.batch, size_bytes)
+    scheduler.weigh(send.worker, send.batch, size_bytes)
     done(scheduler, send.worker, timings=((plan.indices, 1, seconds),))
     assert scheduler.step(Closed(-1)) == [Finished(-1)]
 
@@ -179,10 +187,11 @@ def test_closing_a_finished_run_again_is_no_error() -> None:
 
 def test_dropping_gives_up_what_has_not_been_sent_and_nothing_else() -> None:
     scheduler = opened()
-    scheduler.step(accepted(0, 10))  # two batches of two go out
-    assert scheduler.step(Closed(1, drop=True)) == [Dropped(1, 4, 6)]
-    assert done(scheduler) == [settled(0, 2)]
-    assert done(scheduler) == [settled(2, 2), Finished(1)]
+    scheduler.step(accepted(0, HELD + 6))
+    assert scheduler.step(Closed(1, drop=True)) == [Dropped(1, HELD, 6)]
+    for first in range(0, HELD - 2, 2):
+        assert done(scheduler) == [settled(first, 2)]
+    assert done(scheduler) == [settled(HELD - 2, 2), Finished(1)]
 
 
 def test_dropping_gives_up_the_rest_of_a_cascade_when_its_batch_is_over() -> None:
@@ -194,18 +203,18 @@ def test_dropping_gives_up_the_rest_of_a_cascade_when_its_batch_is_over() -> Non
 
 def test_dropping_gives_up_a_cascade_that_waits() -> None:
     scheduler = opened()
-    scheduler.step(accepted(0, 10))
-    # the worker has two batches, so what follows from the first root has to wait
+    scheduler.step(accepted(0, HELD + 6))
+    # the worker has all it can, so what follows from the first root has to wait
     assert done(scheduler, None, {0: planned("more")}, at=1) == []
     effects = scheduler.step(Closed(1, drop=True))
-    assert effects == [Dropped(1, 4, 6), Dropped(1, 0, 1)]
+    assert effects == [Dropped(1, HELD, 6), Dropped(1, 0, 1)]
 
 
 def test_a_closed_run_can_be_dropped_afterwards() -> None:
     scheduler = opened()
-    scheduler.step(accepted(0, 10))
+    scheduler.step(accepted(0, HELD + 6))
     assert scheduler.step(Closed(1)) == []
-    assert scheduler.step(Closed(1, drop=True)) == [Dropped(1, 4, 6)]
+    assert scheduler.step(Closed(1, drop=True)) == [Dropped(1, HELD, 6)]
 
 
 # --- roots ---
@@ -331,12 +340,10 @@ def test_follow_ups_run_in_the_order_of_a_plain_fifo() -> None:
 
 
 def test_events_of_a_cascade_that_stand_one_behind_the_other_share_a_batch() -> None:
-    scheduler = opened(workers=2)
+    scheduler = opened()
     scheduler.step(accepted(0, 1))
-    effects = done(scheduler, None, {0: planned("a", "b")})
-    [(worker, events)] = sent(effects)
-    assert events == ["a", "b"]
-    batch = scheduler.held_by(worker)
+    assert sent(done(scheduler, None, {0: planned("a", "b")})) == [(1, ["a", "b"])]
+    batch = scheduler.held_by(1)
     assert batch is not None
     assert [(part.is_chain, part.start, part.stop) for part in batch.parts] == [(True, 0, 2)]
 
@@ -359,6 +366,42 @@ def test_single_events_of_several_cascades_share_a_part() -> None:
     ]
 
 
+@pytest.mark.parametrize("unordered", [False, True])
+def test_cascades_of_one_event_each_go_together_and_in_order(unordered: bool) -> None:
+    scheduler = opened(unordered=unordered)
+    taught(scheduler, PLAN, TARGET_SECONDS / 4)
+    taught(scheduler, OTHER, TARGET_SECONDS / 3)
+    scheduler.step(accepted(0, 4))
+    effects = done(scheduler, None, {place: planned(place, plan=OTHER) for place in range(4)})
+    assert sent(effects) == [(1, [0, 1, 2]), (1, [3])]
+    batch = scheduler.held_by(1)
+    assert batch is not None
+    [part] = batch.parts
+    assert (part.start, part.stop, part.is_chain, batch.size) == (0, 3, False, 3)
+    assert part.plans == [OTHER] * 3
+    assert [cascade.index for cascade in part.cascades] == [0, 1, 2]
+    assert batch.seconds == pytest.approx(TARGET_SECONDS)
+    assert done(scheduler) == [over((0, 2), (1, 2), (2, 2))]
+    assert done(scheduler) == [over((3, 2))]
+    assert scheduler.is_idle
+
+
+def test_cascades_of_one_event_and_of_several_keep_their_order_in_a_batch() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS / 10)
+    taught(scheduler, OTHER, TARGET_SECONDS / 10)
+    scheduler.step(accepted(0, 4))
+    others = planned("b", plan=OTHER)
+    done(scheduler, None, {0: planned("a"), 1: others, 2: planned("c", "d"), 3: planned("e")})
+    batch = scheduler.held_by(1)
+    assert batch is not None
+    assert [batch.at(position) for position in range(batch.size)] == list("abcde")
+    assert [batch.root_at(position) for position in range(batch.size)] == [0, 1, 2, 2, 3]
+    assert [plan for part in batch.parts for plan in part.plans] == [PLAN, OTHER, PLAN, PLAN, PLAN]
+    parts = [(part.start, part.stop, part.is_chain) for part in batch.parts]
+    assert parts == [(0, 2, False), (2, 4, True), (4, 5, False)]
+
+
 def test_slow_events_of_a_cascade_do_not_share_a_batch() -> None:
     scheduler = opened(workers=2)
     taught(scheduler, SLOW, 10 * TARGET_SECONDS)
@@ -377,11 +420,12 @@ def test_nothing_more_of_a_cascade_is_sent_while_a_part_of_it_is_in_flight() -> 
 
 
 def test_a_chain_goes_on_only_when_all_of_it_is_over() -> None:
-    scheduler = opened(workers=2)
+    scheduler = opened()
     scheduler.step(accepted(0, 1))
-    [(worker, _)] = sent(done(scheduler, None, {0: planned("a", "b")}))
-    assert done(scheduler, worker, {0: planned("aa")}, at=1) == []
-    assert [events for _, events in sent(done(scheduler, worker))] == [["aa"]]
+    done(scheduler, None, {0: planned("a", "b")})
+    assert scheduler.step(WorkerReady(2)) == []
+    assert done(scheduler, 1, {0: planned("aa")}, at=1) == []
+    assert [events for _, events in sent(done(scheduler, 1))] == [["aa"]]
 
 
 @pytest.mark.parametrize(
@@ -393,11 +437,11 @@ def test_a_chain_goes_on_only_when_all_of_it_is_over() -> None:
     ],
 )
 def test_what_ends_a_cascade_leaves_the_rest_of_it_unrun(result: Result, ending: Ending) -> None:
-    scheduler = opened(workers=2)
+    scheduler = opened()
     scheduler.step(accepted(0, 1))
-    [(worker, events)] = sent(done(scheduler, None, {0: planned("a", "b", "c")}))
-    assert events == ["a", "b"]
-    assert done(scheduler, worker, results={0: result}) == [Ended(1, 0, ending)]
+    assert sent(done(scheduler, None, {0: planned("a", "b", "c")})) == [(1, ["a", "b"])]
+    assert scheduler.step(WorkerReady(2)) == []
+    assert done(scheduler, 1, results={0: result}) == [Ended(1, 0, ending)]
     assert scheduler.is_idle
 
 
@@ -450,7 +494,7 @@ def test_a_stop_comes_before_the_planning_error_behind_it() -> None:
 
 def test_cascades_go_before_new_roots() -> None:
     scheduler = opened()
-    scheduler.step(accepted(0, 20))
+    scheduler.step(accepted(0, HELD + 10))
     [(_, events)] = sent(done(scheduler, None, {0: planned("follow-up")}))
     assert events[0] == "follow-up"
 
@@ -460,9 +504,9 @@ def test_cascades_go_before_new_roots() -> None:
 
 def test_after_an_error_what_was_before_it_is_finished_and_the_rest_dropped() -> None:
     scheduler = opened(workers=2, until_error=True)
-    scheduler.step(accepted(0, 20))  # 2 to each, twice: 0-1, 2-3 and 4-5, 6-7
+    scheduler.step(accepted(0, 2 * HELD + 12))  # 2 to each in turn: 0-1, 2-3 and 4-5, 6-7
     effects = done(scheduler, 2, results={0: FAILED})
-    assert effects == [Ended(1, 2, Ending(error=ERROR)), Dropped(1, 8, 12), settled(3, 1)]
+    assert effects == [Ended(1, 2, Ending(error=ERROR)), Dropped(1, 2 * HELD, 12), settled(3, 1)]
     # before the error, so it goes on; behind it, so it does not
     assert sent(done(scheduler, 1, {0: planned("go on")})) == [(2, ["go on"])]
     assert told(done(scheduler, 1, {1: planned("no")})) == [settled(4, 1), Dropped(1, 5, 1)]
@@ -515,9 +559,10 @@ def test_an_error_in_one_run_leaves_others_alone() -> None:
 def test_roots_with_equal_keys_run_one_after_another_and_others_beside_them() -> None:
     scheduler = opened(workers=3)
     effects = scheduler.step(accepted(0, 4, keys=["k", "k", "other", "k"]))
-    assert sent(effects) == [(1, ["root 0", "root 2"])]
-    assert sent(done(scheduler)) == [(2, ["root 1"])]
-    effects = done(scheduler, 2, {0: planned("more of 1")})
+    assert sent(effects) == [(1, ["root 0"]), (2, ["root 2"])]
+    [(worker, events)] = sent(done(scheduler, 1))
+    assert events == ["root 1"]
+    effects = done(scheduler, worker, {0: planned("more of 1")})
     [(worker, events)] = sent(effects)
     assert events == ["more of 1"]
     assert told(effects) == []
@@ -573,7 +618,7 @@ def test_dropping_gives_up_roots_that_wait_for_their_key() -> None:
 
 
 def test_after_an_error_the_roots_of_a_key_before_it_are_run_and_no_others() -> None:
-    scheduler = opened(workers=2, until_error=True)
+    scheduler = opened(until_error=True)
     scheduler.step(accepted(0, 4, keys=["k", "k", "other", "k"]))
     effects = done(scheduler, results={1: FAILED})  # of root 0 and root 2
     assert Dropped(1, 3, 1) in effects
@@ -676,16 +721,56 @@ def test_a_batch_says_which_of_its_events_are_roots() -> None:
 # --- workers ---
 
 
-def test_a_worker_has_the_batch_it_runs_and_the_next() -> None:
+def test_a_worker_has_the_batch_it_runs_and_some_seconds_of_work_ahead() -> None:
     scheduler = opened()
-    assert len(sent(scheduler.step(accepted(0, 100)))) == PREFETCH
+    assert len(sent(scheduler.step(accepted(0, 100)))) == FULL
+    assert scheduler.slack == pytest.approx(AHEAD_SECONDS)
+    assert len(sent(done(scheduler))) == 1
+
+
+def test_a_worker_has_the_next_batch_however_long_it_takes() -> None:
+    scheduler = opened()
+    taught(scheduler, SLOW, 2 * AHEAD_SECONDS)
+    assert len(sent(scheduler.step(accepted(0, 9, plan=SLOW)))) == 2
+    # what it is at does not count
+    scheduler = opened()
+    taught(scheduler, SLOW, 2 * AHEAD_SECONDS)
+    scheduler.step(accepted(0, 1, plan=SLOW))
+    assert len(sent(scheduler.step(accepted(1, 100)))) == FULL - 1
+
+
+def test_a_worker_has_few_batches_however_quick_they_are() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS / 1000)
+    effects = [scheduler.step(accepted(index, 1)) for index in range(PREFETCH + 3)]
+    assert [len(sent(each)) for each in effects] == [1] * PREFETCH + [0] * 3
+    # and what waited goes together
+    assert [len(events) for _, events in sent(done(scheduler))] == [3]
 
 
 def test_the_worker_with_least_to_do_is_served_first() -> None:
     scheduler = opened(workers=3)
     workers = [worker for worker, _ in sent(scheduler.step(accepted(0, 100)))]
-    assert sorted(workers[:3]) == [1, 2, 3]
-    assert sorted(workers[3:]) == [1, 2, 3]
+    rounds = [sorted(workers[start : start + 3]) for start in range(0, len(workers), 3)]
+    assert rounds == [[1, 2, 3]] * FULL
+
+
+@pytest.mark.parametrize("are_cascades", [False, True])
+def test_few_events_are_shared_out_among_idle_workers(are_cascades: bool) -> None:
+    scheduler = opened(workers=4)
+    taught(scheduler, PLAN, TARGET_SECONDS / 100)
+    keys = list(range(8)) if are_cascades else None
+    batches = sent(scheduler.step(accepted(0, 8, keys=keys)))
+    assert sorted((worker, len(events)) for worker, events in batches) == [
+        (worker, 2) for worker in (1, 2, 3, 4)
+    ]
+
+
+def test_few_events_go_together_to_the_only_idle_worker() -> None:
+    scheduler = opened(workers=2)
+    taught(scheduler, PLAN, TARGET_SECONDS / 100)
+    scheduler.step(accepted(0, 1))
+    assert [len(events) for _, events in sent(scheduler.step(accepted(1, 8)))] == [8]
 
 
 def test_the_last_events_of_a_run_wait_for_an_idle_worker() -> None:
@@ -701,20 +786,22 @@ def test_at_the_end_of_a_run_a_worker_takes_half_of_its_share() -> None:
     scheduler = opened()
     taught(scheduler, PLAN, TARGET_SECONDS / 1000)
     scheduler.step(WorkerReady(2))
-    scheduler.step(accepted(0, 4 * scheduler._estimates.events_per_batch(PLAN) + 80))
+    full = scheduler._estimates.events_per_batch(PLAN)
+    scheduler.step(accepted(0, 2 * FULL * full + 80))
     scheduler.step(Closed(1))
     sizes = [len(events) for _, events in sent(done(scheduler, 1))]
-    assert sizes == [20]  # of 80 left, half of what two workers would have each
-    assert len(sent(done(scheduler, 2))[0][1]) == 15
+    # of 80 left, half of what two workers would have each; and so on, up to `PREFETCH`
+    assert sizes == [20, 15]
+    assert len(sent(done(scheduler, 2))[0][1]) == 11
 
 
 def test_a_batch_is_sized_by_time() -> None:
     scheduler = opened()
-    untimed = sent(scheduler.step(accepted(0, 2 * MOST_EVENTS)))
-    assert [len(events) for _, events in untimed] == [2, 2]
-    # they turn out to be quick, and the next batch is the largest there is
+    untimed = sent(scheduler.step(accepted(0, 3 * MOST_EVENTS)))
+    assert [len(events) for _, events in untimed] == [2] * FULL
+    # they turn out to be quick, and the next batches are the largest there are
     effects = done(scheduler, timings=((PLAN.indices, 2, 2e-6),))
-    assert [len(events) for _, events in sent(effects)] == [MOST_EVENTS]
+    assert {len(events) for _, events in sent(effects)} == {MOST_EVENTS}
 
 
 def test_slow_events_travel_alone() -> None:
@@ -742,7 +829,7 @@ def test_runs_take_turns_a_batch_each() -> None:
             for effect in scheduler.step(WorkerReady(worker))
             if isinstance(effect, Send)
         ]
-    assert runs == [1, 2, 3, 1, 2, 3]
+    assert runs == [1, 2, 3] * FULL
 
 
 def test_a_run_that_waits_for_an_idle_worker_does_not_hold_up_others() -> None:
@@ -752,7 +839,7 @@ def test_a_run_that_waits_for_an_idle_worker_does_not_hold_up_others() -> None:
     scheduler.step(Closed(1))
     # one is left of run 1, and waits until the worker is idle
     assert sent(done(scheduler)) == []
-    effects = scheduler.step(accepted(0, 3, run=2))
+    effects = scheduler.step(accepted(0, 2, run=2))
     assert [effect.batch.run_id for effect in effects if isinstance(effect, Send)] == [2]
 
 
@@ -763,14 +850,14 @@ def test_a_batch_of_large_events_has_few_of_them() -> None:
     scheduler = opened()
     taught(scheduler, LARGE, TARGET_SECONDS / 1000, size_bytes=MOST_BYTES // 10)
     effects = scheduler.step(accepted(0, 100, plan=LARGE))
-    assert [len(events) for _, events in sent(effects)] == [10, 10]
+    assert [len(events) for _, events in sent(effects)] == [10] * PREFETCH
 
 
 def test_an_event_larger_than_a_batch_travels_alone() -> None:
     scheduler = opened()
-    taught(scheduler, LARGE, TARGET_SECONDS / 1000, size_bytes=2 * MOST_BYTES)
-    effects = scheduler.step(accepted(0, 9, plan=LARGE))
-    assert [len(events) for _, events in sent(effects)] == [1, 1]
+    taught(scheduler, LARGE, TARGET_SECONDS / 1000, size_bytes=MOST_BYTES + 1)
+    effects = scheduler.step(accepted(0, PREFETCH + 3, plan=LARGE))
+    assert [len(events) for _, events in sent(effects)] == [1] * PREFETCH
 
 
 @pytest.mark.parametrize("is_cascade", [False, True])
@@ -793,7 +880,7 @@ def test_a_worker_that_holds_many_bytes_gets_no_second_batch() -> None:
     taught(scheduler, PLAN, TARGET_SECONDS)
     [send] = scheduler.step(accepted(0, 1))
     assert isinstance(send, Send)
-    scheduler.weigh(send.batch, WINDOW_BYTES)
+    scheduler.weigh(send.worker, send.batch, WINDOW_BYTES)
     assert scheduler.step(accepted(1, 3)) == []
     assert sent(done(scheduler)) != []
 
@@ -803,8 +890,21 @@ def test_a_worker_that_holds_a_little_less_gets_one() -> None:
     taught(scheduler, PLAN, TARGET_SECONDS)
     [send] = scheduler.step(accepted(0, 1))
     assert isinstance(send, Send)
-    scheduler.weigh(send.batch, WINDOW_BYTES - 1)
-    assert len(scheduler.step(accepted(1, 3))) == 1
+    scheduler.weigh(send.worker, send.batch, WINDOW_BYTES - 1)
+    assert len(scheduler.step(accepted(1, 1))) == 1
+
+
+def test_the_bytes_of_all_batches_that_a_worker_holds_count() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS)
+    sizes = [2, WINDOW_BYTES - 3, 1]
+    for index, size_bytes in enumerate(sizes):
+        [send] = scheduler.step(accepted(index, 1))
+        assert isinstance(send, Send)
+        scheduler.weigh(send.worker, send.batch, size_bytes)
+    assert scheduler.step(accepted(3, 1)) == []
+    # and those of the batch that is over do not
+    assert sent(done(scheduler)) == [(1, ["root 3"])]
 
 
 # --- what a worker gives back, or is taken from it ---
@@ -813,7 +913,7 @@ def test_a_worker_that_holds_a_little_less_gets_one() -> None:
 def test_what_a_worker_gives_back_goes_to_one_that_is_idle() -> None:
     scheduler = opened()
     taught(scheduler, PLAN, TARGET_SECONDS / 4)
-    scheduler.step(accepted(0, 4))
+    scheduler.step(accepted(0, 8))  # 0-3, 4-7
     scheduler.step(WorkerReady(2))
     effects = done(scheduler, 1, at=1, gave_back=True)
     assert told(effects) == [settled(0, 1)]
@@ -847,17 +947,19 @@ def test_what_waits_behind_a_slow_event_is_handed_on() -> None:
         (2, ["root 5"]),
     ]
     # until it is done with what it is at, it gets nothing more
-    assert scheduler.step(accepted(6, 4)) == []
+    assert {worker for worker, _ in sent(scheduler.step(accepted(6, 100)))} == {2}
     assert done(scheduler, 1)[0] == settled(0, 1)
     assert scheduler.held_by(1) is not None
 
 
 def test_the_rest_of_a_chain_that_is_taken_back_waits_for_its_first_event() -> None:
-    scheduler = opened(workers=2)
+    scheduler = opened()
     scheduler.step(accepted(0, 1))
-    [(worker, _)] = sent(done(scheduler, None, {0: planned("a", "b")}))
-    assert scheduler.step(TakenBack(worker, 1)) == []
-    effects = done(scheduler, worker, {0: planned("aa")})
+    done(scheduler, None, {0: planned("a", "b")})
+    scheduler.step(WorkerReady(2))
+    assert scheduler.step(TakenBack(1, 1)) == []
+    scheduler.step(WorkerGone(2, None))
+    effects = done(scheduler, 1, {0: planned("aa")})
     assert [events for _, events in sent(effects)] == [["b", "aa"]]
 
 
@@ -882,6 +984,80 @@ def test_nobody_is_overloaded_while_nobody_is_idle_or_work_waits() -> None:
     assert scheduler.overloaded == []
 
 
+# --- slack, and who has too much ---
+
+
+def test_slack_is_what_the_worker_with_least_has_besides_the_batch_it_is_at() -> None:
+    assert Scheduler().slack == 0.0
+    scheduler = opened(workers=2)
+    taught(scheduler, PLAN, TARGET_SECONDS)
+    assert scheduler.slack == 0.0
+    scheduler.step(accepted(0, 3))  # two and one
+    scheduler.step(Closed(1))
+    assert scheduler.slack == 0.0
+    scheduler.step(Opened(2))
+    scheduler.step(accepted(0, 2, run=2))  # three and two
+    scheduler.step(Closed(2))
+    assert scheduler.slack == pytest.approx(TARGET_SECONDS)
+    done(scheduler, 2)  # two and two: it was the first to be idle, as worker 1 was taught
+    assert scheduler.slack == pytest.approx(TARGET_SECONDS)
+    done(scheduler, 2)
+    assert scheduler.slack == 0.0
+
+
+def test_there_is_no_slack_while_a_run_may_wait_for_a_batch_to_end() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS)
+    scheduler.step(accepted(0, 2))
+    assert scheduler.slack == 0.0  # roots may depend on these
+    scheduler.step(accepted(2, 100))
+    assert scheduler.slack == pytest.approx(AHEAD_SECONDS)
+
+
+def _with_three_batches_each() -> Scheduler:
+    scheduler = opened(workers=2)
+    taught(scheduler, PLAN, TARGET_SECONDS)
+    scheduler.step(accepted(0, 6))
+    return scheduler
+
+
+def test_who_has_two_batches_more_than_one_at_its_last_has_too_much() -> None:
+    scheduler = _with_three_batches_each()
+    seen = [scheduler.lopsided]
+    for worker in (2, 2, 1, 1):
+        done(scheduler, worker)
+        seen.append(scheduler.lopsided)
+    # 3 and 3, 3 and 2, 3 and 1, 2 and 1, 1 and 1
+    assert seen == [[], [], [1], [], []]
+
+
+def test_who_has_two_batches_while_another_has_none_has_too_much() -> None:
+    scheduler = _with_three_batches_each()
+    for _ in range(3):
+        done(scheduler, 2)
+    seen = [scheduler.lopsided]
+    for _ in range(3):
+        done(scheduler, 1)
+        seen.append(scheduler.lopsided)
+    assert seen == [[1], [1], [], []]
+
+
+def test_nobody_has_too_much_while_something_waits_or_alone() -> None:
+    scheduler = opened(workers=2)
+    taught(scheduler, PLAN, TARGET_SECONDS)
+    scheduler.step(accepted(0, 2 * FULL + 1))
+    scheduler.step(Closed(1))
+    for _ in range(FULL - 1):
+        done(scheduler, 2)
+    # the last root waits for an idle worker
+    assert scheduler.lopsided == []
+    assert len(sent(done(scheduler, 2))) == 1
+    assert scheduler.lopsided == [1]
+    scheduler.step(WorkerGone(2, None))
+    assert scheduler.workers == 1
+    assert scheduler.lopsided == []
+
+
 # --- the death of a worker ---
 
 
@@ -889,7 +1065,7 @@ def test_the_death_of_an_idle_worker_changes_nothing() -> None:
     scheduler = opened(workers=2)
     assert scheduler.step(WorkerGone(1, None)) == []
     assert scheduler.workers == 1
-    assert [worker for worker, _ in sent(scheduler.step(accepted(0, 100)))] == [2, 2]
+    assert [worker for worker, _ in sent(scheduler.step(accepted(0, 100)))] == [2] * FULL
 
 
 def test_only_the_running_root_is_charged_and_the_others_are_handed_on_in_order() -> None:
@@ -942,13 +1118,13 @@ def test_a_chain_that_had_ended_does_not_come_back() -> None:
 
 def test_a_death_in_a_run_until_error_drops_what_is_behind_it() -> None:
     scheduler = opened(until_error=True)
-    scheduler.step(accepted(0, 10))
+    scheduler.step(accepted(0, HELD + 6))
     effects = scheduler.step(WorkerGone(1, 1, ERROR))
     assert Ended(1, 1, Ending(error=ERROR)) in effects
     dropped = [effect for effect in effects if isinstance(effect, Dropped)]
     assert sorted(
         index for each in dropped for index in range(each.first, each.first + each.roots)
-    ) == list(range(2, 10))
+    ) == list(range(2, HELD + 6))
     assert sent(scheduler.step(WorkerReady(2))) == [(2, ["root 0"])]
 
 
@@ -977,9 +1153,10 @@ def test_demand_is_what_keeps_every_worker_busy() -> None:
     scheduler = opened(workers=2)
     # two untimed events go into a batch; 2 workers of PREFETCH, and one batch behind each
     assert scheduler.demand(1) == 2 * (2 * PREFETCH + 2)
-    scheduler.step(accepted(0, 5))
-    assert scheduler.demand(1) == 2 * (1 + 2)
-    scheduler.step(accepted(5, 6))
+    scheduler.step(accepted(0, 5))  # three batches
+    demand = 2 * (2 * PREFETCH - 3 + 2)
+    assert scheduler.demand(1) == demand
+    scheduler.step(accepted(5, demand))
     assert scheduler.demand(1) == 0
 
 
@@ -1015,6 +1192,9 @@ def test_there_is_no_demand_once_a_run_is_closed_or_has_failed(until_error: bool
 # --- what cannot have happened ---
 
 
+_STATEFUL = (Scheduler, Loads, _Load, Estimates, Batcher, Run, Batch, Part, Cascade)
+
+
 def _snapshot(value: Any) -> Any:
     """The state as plain data; events and plans as themselves."""
     if isinstance(value, (list, tuple, deque)):
@@ -1022,7 +1202,7 @@ def _snapshot(value: Any) -> Any:
     if isinstance(value, (dict, set)):
         items = value.items() if isinstance(value, dict) else [(each, None) for each in value]
         return [(_snapshot(key), _snapshot(each)) for key, each in items]
-    if isinstance(value, (Scheduler, Estimates, Batch, Part, Cascade, module._Run)):
+    if isinstance(value, _STATEFUL):
         names = [*getattr(type(value), "__slots__", ()), *getattr(value, "__dict__", {})]
         # a batch names its run, and a run its cascades: no further than that
         return {
@@ -1030,14 +1210,16 @@ def _snapshot(value: Any) -> Any:
             for name in names
             if not (isinstance(value, Batch) and name == "run")
         }
+    # or it would be compared by identity, and no change of it seen
+    assert not type(value).__module__.startswith("evproc_pool"), value
     return value
 
 
 def _busy() -> Scheduler:
-    """Worker 1 has two batches of run 1 and is at the second event; run 2 is closed."""
+    """Worker 1 has batches of run 1 and is at the second event; more waits; run 2 is closed."""
     scheduler = opened(runs=2)
     taught(scheduler, PLAN, TARGET_SECONDS / 4)
-    scheduler.step(accepted(0, 10))
+    scheduler.step(accepted(0, 4 * FULL + 2))
     scheduler.step(accepted(0, 1, run=2))
     scheduler.step(Closed(2))
     done(scheduler, at=1)
@@ -1125,14 +1307,25 @@ def test_times_are_the_differences() -> None:
     times = Times(1.0, [1.5, 3.0, 7.0])
     assert list(times) == [0.5, 1.5, 4.0]
     assert len(times) == 3
-    assert times[1] == 1.5
+    assert [times[place] for place in range(3)] == [0.5, 1.5, 4.0]
+    assert times.total == 6.0
+
+
+def test_no_times_are_nothing() -> None:
+    times = Times(1.0, [])
+    assert list(times) == []
+    assert times.total == 0.0
+    assert list(times[0:3]) == []
 
 
 @pytest.mark.parametrize("start", range(4))
 @pytest.mark.parametrize("stop", range(4))
 def test_a_slice_of_times_has_the_same_differences(start: int, stop: int) -> None:
     times = Times(1.0, [1.5, 3.0, 7.0])
-    assert list(times[start:stop]) == [0.5, 1.5, 4.0][start:stop]
+    expected = [0.5, 1.5, 4.0][start:stop]
+    assert list(times[start:stop]) == expected
+    assert len(times[start:stop]) == len(expected)
+    assert times[start:stop].total == sum(expected)
 
 
 def test_times_are_read_from_their_start() -> None:
@@ -1143,3 +1336,26 @@ def test_times_are_read_from_their_start() -> None:
         times[-1]
     with pytest.raises(ValueError, match="step"):
         times[::2]
+
+
+def test_a_chain_is_not_cut_for_the_sake_of_other_idle_workers() -> None:
+    scheduler = opened(workers=2)
+    taught(scheduler, PLAN, TARGET_SECONDS / 1000)
+    scheduler.step(accepted(0, 1))
+    [(_, events)] = sent(done(scheduler, None, {0: planned(*range(100))}))
+    assert events == list(range(100))
+
+
+def test_bytes_that_are_expected_count_before_a_batch_is_weighed() -> None:
+    scheduler = opened()
+    taught(scheduler, LARGE, TARGET_SECONDS / 1000, size_bytes=WINDOW_BYTES)
+    assert len(sent(scheduler.step(accepted(0, 9, plan=LARGE)))) == 1
+
+
+def test_a_run_with_nothing_under_way_takes_no_slack_from_others() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS)
+    scheduler.step(accepted(0, 2 * PREFETCH))
+    assert scheduler.slack > 0
+    scheduler.step(Opened(2))
+    assert scheduler.slack > 0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
+from typing import Any
 
 import pytest
 
-from evproc_pool import scheduler as module
+from evproc_pool.backlog import ENDLESS, Run
+from evproc_pool.loads import PREFETCH, WINDOW_BYTES, Loads
 from evproc_pool.schedule import (
     Accepted,
     Batch,
@@ -57,6 +59,7 @@ _EVERYTHING = [
     "given back",
     "limited by bytes",
     "lost",
+    "enough ahead",
     "no more",
     "taken back",
     "unordered at once",
@@ -75,33 +78,31 @@ def test_equal_seeds_give_equal_histories() -> None:
 class _ChargesTheFirstOfTheBatch(Scheduler):
     def _worker_gone(self, item: WorkerGone) -> None:
         if item.running is not None:
-            item = item._replace(running=self._held[item.worker][0].done)
+            item = item._replace(running=self._loads.held(item.worker)[0].done)
         super()._worker_gone(item)
 
 
 class _LosesWhatWaitsInADeadWorker(Scheduler):
     def _worker_gone(self, item: WorkerGone) -> None:
-        held = self._held[item.worker]
-        if len(held) > 1:
-            self._set_load(item.worker, -1)
-            held.pop()
+        if len(self._loads.held(item.worker)) > 1:
+            self._loads.pop_last(item.worker)
         super()._worker_gone(item)
 
 
 class _RunsFollowUpsAtOnce(Scheduler):
     def _event_over(
-        self, run: module._Run, cascade: Cascade, position: int, begin: int, item: Progress
+        self, run: Run, cascade: Cascade, position: int, seconds: float, item: Progress
     ) -> None:
         waiting = list(cascade.queue)
         cascade.queue.clear()
-        super()._event_over(run, cascade, position, begin, item)
+        super()._event_over(run, cascade, position, seconds, item)
         if not cascade.is_over:
             cascade.queue.extend(waiting)
 
 
 class _GoesOnInTheMiddleOfAChain(Scheduler):
     def _cascades_over(
-        self, run: module._Run, part: Part, positions: range, begin: int, item: Progress
+        self, run: Run, part: Part, positions: range, begin: int, item: Progress
     ) -> None:
         super()._cascades_over(run, part, positions, begin, item)
         if part.is_chain:
@@ -109,59 +110,107 @@ class _GoesOnInTheMiddleOfAChain(Scheduler):
 
 
 class _KeepsWhatIsBehindAnError(Scheduler):
-    def _drop_unwanted(self, run: module._Run) -> None:
+    def _drop_unwanted(self, run: Run) -> None:
         if run.bound < 0:  # dropping as such works
             super()._drop_unwanted(run)
 
 
 class _DropsTheOneBeforeAnError(Scheduler):
-    def _drop_unwanted(self, run: module._Run) -> None:
-        if run.bound not in (-1, module._ENDLESS):
+    def _drop_unwanted(self, run: Run) -> None:
+        if run.bound not in (-1, ENDLESS):
             run.bound -= 1
         super()._drop_unwanted(run)
 
 
 class _DropsNoneThatWaits(Scheduler):
-    def _drop_unwanted(self, run: module._Run) -> None:
+    def _drop_unwanted(self, run: Run) -> None:
         if not run.waiting:
             super()._drop_unwanted(run)
 
 
-class _GivesTooMuchToOneWorker(Scheduler):
-    def _roomiest(self, run: module._Run) -> int | None:
-        for workers in self._by_load[:2]:
-            for worker in reversed(workers):
-                return worker
-        return None
+class _WithLoads(Scheduler):
+    makes: type[Loads]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loads = self.makes()
 
 
-class _LeavesRoomUnused(Scheduler):
-    def _roomiest(self, run: module._Run) -> int | None:
-        return next(iter(self._by_load[0]), None)
+class _LoadsGivesTooMuchToOneWorker(Loads):
+    def roomiest(self, *, idle: bool) -> int | None:
+        workers = [] if idle else [worker for shelf in self._roomy[1:] for worker in shelf]
+        return workers[-1] if workers else super().roomiest(idle=idle)
+
+
+class _GivesTooMuchToOneWorker(_WithLoads):
+    makes = _LoadsGivesTooMuchToOneWorker
+
+
+class _LoadsLeavesRoomUnused(Loads):
+    def roomiest(self, *, idle: bool) -> int | None:
+        return super().roomiest(idle=True)
+
+
+class _LeavesRoomUnused(_WithLoads):
+    makes = _LoadsLeavesRoomUnused
+
+
+class _LoadsLeavesTheLastPlaceUnused(Loads):
+    def roomiest(self, *, idle: bool) -> int | None:
+        worker = super().roomiest(idle=idle)
+        is_full = worker is not None and len(self.held(worker)) == PREFETCH - 1
+        return None if is_full else worker
+
+
+class _LeavesTheLastPlaceUnused(_WithLoads):
+    makes = _LoadsLeavesTheLastPlaceUnused
+
+
+class _LoadsForgetsWhatIsAhead(Loads):
+    def push(self, worker: int, batch: Batch) -> None:
+        super().push(worker, batch)
+        self._loads[worker].seconds = 0.0
+
+
+class _ForgetsWhatIsAhead(_WithLoads):
+    makes = _LoadsForgetsWhatIsAhead
+
+
+class _LoadsKeepsCountingWhatIsOver(Loads):
+    def pop_first(self, worker: int) -> None:
+        seconds = self._loads[worker].seconds
+        super().pop_first(worker)
+        self._loads[worker].seconds = seconds
+
+
+class _KeepsCountingWhatIsOver(_WithLoads):
+    makes = _LoadsKeepsCountingWhatIsOver
 
 
 class _SendsMoreToASlowWorker(Scheduler):
     def _taken_back(self, item: TakenBack) -> None:
         super()._taken_back(item)
-        self._slow.clear()
+        self._loads.set_slow(item.worker, is_slow=False)
 
 
-class _IsSlowForEver(Scheduler):
-    def _progress(self, item: Progress) -> None:
-        slow = set(self._slow)
-        super()._progress(item)
-        self._slow |= slow
+class _LoadsIsSlowForEver(Loads):
+    def set_slow(self, worker: int, *, is_slow: bool) -> None:
+        super().set_slow(worker, is_slow=is_slow or self._loads[worker].is_slow)
+
+
+class _IsSlowForEver(_WithLoads):
+    makes = _LoadsIsSlowForEver
 
 
 class _LosesWhatIsTakenBack(Scheduler):
     def _taken_back(self, item: TakenBack) -> None:
-        size = self._held[item.worker][0].size
+        size = self._loads.held(item.worker)[0].size
         super()._taken_back(item)
-        self._held[item.worker][0].size = size
+        self._loads.held(item.worker)[0].size = size
 
 
 class _PassesOverErrorsOfPlanning(Scheduler):
-    def _resume(self, run: module._Run, cascade: Cascade, quiet: list[Cascade]) -> None:
+    def _resume(self, run: Run, cascade: Cascade, quiet: list[Cascade]) -> None:
         cascade.queue = deque(
             (event, UNWANTED if isinstance(plan, Unplannable) else plan)
             for event, plan in cascade.queue
@@ -198,14 +247,14 @@ class _KnowsNoKeys(Scheduler):
 
 
 class _TakesKeysInAnyOrder(Scheduler):
-    def _over(self, run: module._Run, cascade: Cascade) -> None:
+    def _over(self, run: Run, cascade: Cascade) -> None:
         for waiting in run.keys.values():
             waiting.reverse()
         super()._over(run, cascade)
 
 
 class _ForgetsWhoWaitsForAKey(Scheduler):
-    def _over(self, run: module._Run, cascade: Cascade) -> None:
+    def _over(self, run: Run, cascade: Cascade) -> None:
         if cascade.key is not None and run.keys[cascade.key]:
             cascade.key = None
         super()._over(run, cascade)
@@ -222,14 +271,14 @@ class _OrdersNoRun(Scheduler):
 
 
 class _IsOverWithEventsInFlight(Scheduler):
-    def _resume(self, run: module._Run, cascade: Cascade, quiet: list[Cascade]) -> None:
+    def _go_on(self, run: Run, cascade: Cascade, quiet: list[Cascade]) -> None:
         in_flight, cascade.in_flight = cascade.in_flight, 0
-        super()._resume(run, cascade, quiet)
+        super()._go_on(run, cascade, quiet)
         cascade.in_flight = in_flight
 
 
 class _GoesOnAfterAStop(Scheduler):
-    def _over(self, run: module._Run, cascade: Cascade) -> None:
+    def _over(self, run: Run, cascade: Cascade) -> None:
         queue = list(cascade.queue)
         super()._over(run, cascade)
         if run.unordered and queue:
@@ -238,7 +287,7 @@ class _GoesOnAfterAStop(Scheduler):
 
 
 class _ReportsAStoppedCascadeAgain(Scheduler):
-    def _over(self, run: module._Run, cascade: Cascade) -> None:
+    def _over(self, run: Run, cascade: Cascade) -> None:
         super()._over(run, cascade)
         cascade.is_over = not (run.unordered and cascade.in_flight)
 
@@ -250,9 +299,9 @@ class _ForgetsWhatHandlersLeft(Scheduler):
 
 class _ForgetsItOfCascades(Scheduler):
     def _event_over(
-        self, run: module._Run, cascade: Cascade, position: int, begin: int, item: Progress
+        self, run: Run, cascade: Cascade, position: int, seconds: float, item: Progress
     ) -> None:
-        super()._event_over(run, cascade, position, begin, item)
+        super()._event_over(run, cascade, position, seconds, item)
         if cascade.queue:
             cascade.processed = None
 
@@ -264,35 +313,66 @@ class _GivesTimesOfNeighbours(Scheduler):
 
 
 class _WeighsNothing(Scheduler):
-    def weigh(self, batch: Batch, size_bytes: int) -> None:
+    def weigh(self, worker: int, batch: Batch, size_bytes: int) -> None:
         pass
 
 
-class _HasNoWindow(Scheduler):
-    def weigh(self, batch: Batch, size_bytes: int) -> None:
-        super().weigh(batch, size_bytes)
-        batch.size_bytes = 0
+class _LoadsHasNoWindow(Loads):
+    def weigh(self, worker: int, batch: Batch, size_bytes: int) -> None:
+        pass
 
 
-class _HasASmallWindow(Scheduler):
-    def weigh(self, batch: Batch, size_bytes: int) -> None:
-        super().weigh(batch, size_bytes)
-        batch.size_bytes = module.WINDOW_BYTES
+class _HasNoWindow(_WithLoads):
+    makes = _LoadsHasNoWindow
 
 
-class _QueuesTheLastEvents(Scheduler):
-    def _roomiest(self, run: module._Run) -> int | None:
-        closed, run.closed = run.closed, False
-        worker = super()._roomiest(run)
-        run.closed = closed
-        return worker
+class _LoadsHasASmallWindow(Loads):
+    def weigh(self, worker: int, batch: Batch, size_bytes: int) -> None:
+        super().weigh(worker, batch, size_bytes + WINDOW_BYTES)
 
 
-class _LeavesTheLastButOne(Scheduler):
-    def _roomiest(self, run: module._Run) -> int | None:
-        if run.closed and not self._by_load[0] and run.ready_events <= self.workers + 1:
-            return None
-        return super()._roomiest(run)
+class _HasASmallWindow(_WithLoads):
+    makes = _LoadsHasASmallWindow
+
+
+class _LoadsWeighsWhatIsOver(Loads):
+    def _take_off(self, load: Any, batch: Batch) -> None:
+        size_bytes = load.size_bytes
+        super()._take_off(load, batch)
+        load.size_bytes = size_bytes
+
+
+class _WeighsWhatIsOver(_WithLoads):
+    makes = _LoadsWeighsWhatIsOver
+
+
+class _LoadsQueuesTheLastEvents(Loads):
+    def roomiest(self, *, idle: bool) -> int | None:
+        return super().roomiest(idle=False)
+
+
+class _QueuesTheLastEvents(_WithLoads):
+    makes = _LoadsQueuesTheLastEvents
+
+
+class _LoadsRestsWhileSomebodyWaits(Loads):
+    @property
+    def ahead(self) -> float:
+        return max([load.ahead for load in self._loads.values()], default=0.0)
+
+
+class _RestsWhileSomebodyWaits(_WithLoads):
+    makes = _LoadsRestsWhileSomebodyWaits
+
+
+class _LoadsAsksEverybody(Loads):
+    @property
+    def lopsided(self) -> list[int]:
+        return [worker for worker, load in self._loads.items() if len(load.held) > 1]
+
+
+class _AsksEverybody(_WithLoads):
+    makes = _LoadsAsksEverybody
 
 
 class _WantsWhatItHas(Scheduler):
@@ -309,7 +389,7 @@ class _WantsMoreAfterTheEnd(Scheduler):
 
 class _WantsNothingWhileOneIsAtWork(Scheduler):
     def demand(self, run: int) -> int:
-        return super().demand(run) if len(self._by_load[0]) == self.workers else 0
+        return super().demand(run) if len(self._loads.idle) == self.workers else 0
 
 
 @pytest.mark.parametrize(
@@ -318,7 +398,12 @@ class _WantsNothingWhileOneIsAtWork(Scheduler):
         _ChargesTheFirstOfTheBatch,
         _CountsWhatIsGivenBack,
         _DropsNoneThatWaits,
+        _AsksEverybody,
         _DropsTheOneBeforeAnError,
+        _ForgetsWhatIsAhead,
+        _KeepsCountingWhatIsOver,
+        _RestsWhileSomebodyWaits,
+        _WeighsWhatIsOver,
         _ForgetsItOfCascades,
         _ForgetsWhatHandlersLeft,
         _ForgetsWhoWaitsForAKey,
@@ -333,7 +418,7 @@ class _WantsNothingWhileOneIsAtWork(Scheduler):
         _KeepsWhatIsBehindAnError,
         _KnowsNoKeys,
         _LeavesRoomUnused,
-        _LeavesTheLastButOne,
+        _LeavesTheLastPlaceUnused,
         _LosesWhatIsGivenBack,
         _LosesWhatIsTakenBack,
         _LosesWhatWaitsInADeadWorker,
@@ -359,10 +444,14 @@ def test_the_simulation_notices_a_scheduler_that_is_wrong(mutant: type[Scheduler
             simulate(seed, 300, mutant())
 
 
-class _ChoosesWorkersByChance(Scheduler):
-    def _roomiest(self, run: module._Run) -> int | None:
-        worker = super()._roomiest(run)
-        return random.choice(list(self._by_load[0])) if self._by_load[0] else worker
+class _LoadsChoosesWorkersByChance(Loads):
+    def roomiest(self, *, idle: bool) -> int | None:
+        free = list(self.idle)
+        return random.choice(free) if free else super().roomiest(idle=idle)
+
+
+class _ChoosesWorkersByChance(_WithLoads):
+    makes = _LoadsChoosesWorkersByChance
 
 
 def test_the_history_tells_a_scheduler_that_leaves_something_to_chance() -> None:

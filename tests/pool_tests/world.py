@@ -21,8 +21,8 @@ What holds after every step:
   when each of its events was run, once, and is over;
 - a worker has at most `PREFETCH` batches, and the scheduler knows which is first;
 - no worker is idle beside something that may be sent, and one at work has the
-  next batch, but for the last events of a closed run, and unless it is slow or
-  holds `WINDOW_BYTES`;
+  next batches, but for the last events of a closed run, and unless it is slow or
+  holds `WINDOW_BYTES`, or enough for `AHEAD_SECONDS`;
 - no ordered cascade is in two batches, and its events are sent and run in FIFO
   order; of roots with equal keys only the first is sent that is not over;
 - what is behind the first failure of an `until_error` run, or was dropped, is
@@ -34,11 +34,13 @@ What holds after every step:
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Final
 
 from evproc_pool.estimates import MOST_EVENTS, Estimates
+from evproc_pool.loads import AHEAD_SECONDS, PREFETCH, WINDOW_BYTES
 from evproc_pool.schedule import (
     Accepted,
     Batch,
@@ -62,7 +64,7 @@ from evproc_pool.schedule import (
     WorkerGone,
     WorkerReady,
 )
-from evproc_pool.scheduler import PREFETCH, WINDOW_BYTES, Scheduler
+from evproc_pool.scheduler import Scheduler
 from tests.pool_tests.model import (
     DROP,
     ENDLESS,
@@ -102,7 +104,7 @@ class World:
         self._estimates = Estimates()  # what the scheduler is to have learned
         self._effects: list[Effect] = []  # of this step
         self._due: list[Root] = []
-        self._unweighed: list[Held] = []
+        self._unweighed: list[tuple[int, Held]] = []
         self._sent_unordered: list[Root] = []  # in this step
         # unordered, ended in this step by an event that cannot be planned
         self._just_ended: dict[tuple[int, int], Root] = {}
@@ -213,7 +215,7 @@ class World:
         if is_silent or worker % 2:
             times = list(times)
         model.clock = told.now
-        model.is_slow = False
+        model.is_slow = model.was_heavy = False
         held.done = end
         if gave_back:
             self.seen["given back"] += held.size - end
@@ -221,8 +223,7 @@ class World:
         if gave_back or end == held.size:
             model.held.popleft()
         timings = [] if is_silent else told.all_timings
-        for indices, count, total in timings:
-            self._estimates.learn_seconds(indices, total / count)
+        self._estimates.learn(timings, times)
         self._step(
             Progress(
                 worker,
@@ -500,10 +501,14 @@ class World:
 
     def _weigh(self) -> None:
         """Say how many bytes the batches have that were sent in this step."""
-        for held in self._unweighed:
+        for worker, _ in self._unweighed:
+            # room that opens by the weighing is used from the next step on
+            model = self.workers[worker]
+            model.was_heavy = model.size_bytes >= WINDOW_BYTES
+        for worker, held in self._unweighed:
             nodes = held.nodes
             held.size_bytes = round(sum([node.size_bytes for node in nodes]))
-            self.scheduler.weigh(held.batch, held.size_bytes)
+            self.scheduler.weigh(worker, held.batch, held.size_bytes)
             self._estimates.learn_bytes(nodes[0].plan, held.size_bytes / len(nodes))
         self._unweighed.clear()
 
@@ -708,13 +713,18 @@ class World:
             held.nodes += part.events
             position = part.stop
         check(position == batch.size, "a batch of {} says that it has {}", position, batch.size)
+        seconds = sum([self._estimates.seconds_of(node.plan) for node in held.nodes])
+        is_near = math.isclose(batch.seconds, seconds, rel_tol=1e-6)
+        check(is_near, "a batch of {} s says that it takes {}", seconds, batch.seconds)
         self._end_of_chains(run, held)
         self._check_bytes(held)
         if run.opened.return_events:
             roots = [at for at, node in enumerate(held.nodes) if node is held.roots[at].node]
             check(batch.root_positions == roots, "{} are roots", batch.root_positions)
+        held.size_bytes = round(batch.size * self._estimates.bytes_of(batch.parts[0].plans[0]))
+        check(batch.size_bytes == held.size_bytes, "a batch has {} bytes", batch.size_bytes)
         model.held.append(held)
-        self._unweighed.append(held)
+        self._unweighed.append((worker, held))
         self.on_send(worker)
 
     def _takes_off(
@@ -756,10 +766,16 @@ class World:
         check(len(model.held) < PREFETCH, "worker {} has {} batches", worker, len(model.held))
         check(not model.is_slow, "worker {} is slow, and is sent a second batch", worker)
         check(
-            model.held[0].size_bytes < WINDOW_BYTES,
-            "worker {} holds {} bytes, and is sent a second batch",
+            model.size_bytes < WINDOW_BYTES,
+            "worker {} holds {} bytes, and is sent one more batch",
             worker,
-            model.held[0].size_bytes,
+            model.size_bytes,
+        )
+        check(
+            len(model.held) == 1 or model.seconds_ahead < AHEAD_SECONDS + 1e-9,
+            "worker {} has {} s to do behind its batch, and is sent one more",
+            worker,
+            model.seconds_ahead,
         )
         idle = next((each for each, other in self.workers.items() if not other.held), None)
         check(idle is None, "worker {} has work and is sent more, worker {} is idle", worker, idle)
@@ -800,7 +816,22 @@ class World:
                 raise Violation(f"worker {worker} is somewhere else than is known")
             if len(model.held) > 1 or held.size - held.done > 1:
                 overloaded.append(worker)
-        check(scheduler.overloaded == (overloaded if is_any_idle else []), "wrong overloaded")
+        nothing_waits = not any(run.runnable for run in self.runs.values())
+        expected = overloaded if is_any_idle and nothing_waits else []
+        check(scheduler.overloaded == expected, "wrong overloaded")
+        self._check_slack(nothing_waits=nothing_waits)
+
+    def _check_slack(self, *, nothing_waits: bool) -> None:
+        loads = {worker: len(model.held) for worker, model in self.workers.items()}
+        least = min(loads.values(), default=0)
+        lopsided = [worker for worker, load in loads.items() if load > least + 1]
+        expected = lopsided if nothing_waits and least <= 1 else []
+        check(self.scheduler.lopsided == expected, "wrong lopsided")
+        slack = self.scheduler.slack
+        ahead = min([model.seconds_ahead for model in self.workers.values()], default=0.0)
+        check(0.0 <= slack <= ahead + 1e-9, "slack is {}, and {} are ahead", slack, ahead)
+        waits = all(run.runnable or run.closed or not run.is_open for run in self.runs.values())
+        check(bool(slack) == (waits and least > 1), "slack is {}", slack)
 
     def _check_room(self) -> None:
         least, open_least = PREFETCH, PREFETCH
@@ -810,9 +841,12 @@ class World:
             least = min(least, load)
             if load:
                 is_idle = False
-                if model.is_slow or model.held[0].size_bytes >= WINDOW_BYTES:
+                if model.is_slow or model.was_heavy or model.size_bytes >= WINDOW_BYTES:
                     load = PREFETCH
                     self.seen["no more"] += 1
+                elif load > 1 and model.seconds_ahead > AHEAD_SECONDS - 1e-9:
+                    load = PREFETCH
+                    self.seen["enough ahead"] += 1
             open_least = min(open_least, load)
         for run in self.runs.values():
             if run.bound != ENDLESS:

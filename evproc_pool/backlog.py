@@ -1,0 +1,117 @@
+"""What a run has waiting: roots in blocks, and cascades that are ready. Pure.
+
+Plain state with the few changes that keep its counts right; what happens when is
+the scheduler's, and what goes into a batch is `batching`'s.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Sequence
+from typing import Any, Final, NamedTuple
+
+from evproc_pool.schedule import Cascade, Opened, PlanLike
+
+#: The bound of a run in which every root is wanted.
+ENDLESS: Final = float("inf")
+
+
+class Block(NamedTuple):
+    """Roots that wait: neighbours by index, independent of each other."""
+
+    first: int
+    events: Sequence[Any]
+    plans: Sequence[PlanLike]
+
+    def slice(self, start: int, stop: int) -> Block:
+        """Some of them."""
+        return Block(self.first + start, self.events[start:stop], self.plans[start:stop])
+
+
+class Run:
+    """The scheduler's view of one run.
+
+    Attributes:
+        id: As the engine knows it.
+        opened: How it was opened.
+        unordered: Whether follow-ups are independent of each other.
+        closed: Whether no more roots come.
+        bound: Roots behind this index are not wanted any more.
+        blocks: Roots that wait for a worker.
+        backlog: How many these are.
+        ready: Cascades of which something can be sent, next first.
+        loose: In an unordered run, events in the queues of these.
+        keys: Busy keys (wrapped), with the cascades that wait for them.
+        waiting: How many these are.
+        open: Roots accepted and not reported.
+        newest_plan: Of the last root.
+        has_turn: Whether it stands in the scheduler's queue of runs.
+    """
+
+    __slots__ = (
+        "backlog",
+        "blocks",
+        "bound",
+        "closed",
+        "has_turn",
+        "id",
+        "keys",
+        "loose",
+        "newest_plan",
+        "open",
+        "opened",
+        "ready",
+        "unordered",
+        "waiting",
+    )
+
+    def __init__(self, opened: Opened) -> None:
+        self.id = opened.run
+        self.opened = opened
+        self.unordered = opened.unordered
+        self.closed = False
+        self.bound = ENDLESS
+        self.blocks: deque[Block] = deque()
+        self.backlog = 0
+        self.ready: deque[Cascade] = deque()
+        self.loose = 0
+        self.keys: dict[tuple[Hashable], deque[Cascade]] = {}
+        self.waiting = 0
+        self.open = 0
+        self.newest_plan: PlanLike | None = None
+        self.has_turn = False
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether something could be sent."""
+        return bool(self.blocks or self.ready)
+
+    @property
+    def ready_events(self) -> int:
+        """About how many events could be sent."""
+        return self.backlog + (self.loose if self.unordered else len(self.ready))
+
+    @property
+    def next_plan(self) -> PlanLike:
+        """The plan of the event that is sent next; only if there is one."""
+        return self.ready[0].queue[0][1] if self.ready else self.blocks[0].plans[0]
+
+    def put_back(self, block: Block) -> None:
+        """Put roots in front of the others."""
+        self.blocks.appendleft(block)
+        self.backlog += len(block.events)
+
+    def add_ready(self, cascade: Cascade) -> None:
+        """Put a cascade behind the others that are ready."""
+        cascade.is_ready = True
+        self.ready.append(cascade)
+        self.loose += len(cascade.queue)
+
+    def remove_ready(self, cascade: Cascade) -> None:
+        """Take a cascade out of those that are ready."""
+        cascade.is_ready = False
+        if self.ready[0] is cascade:
+            self.ready.popleft()
+        else:
+            self.ready.remove(cascade)
+        self.loose -= len(cascade.queue)

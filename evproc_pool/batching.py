@@ -1,0 +1,209 @@
+"""What goes into the next batch of a run. Pure.
+
+A batch is filled up to `TARGET_SECONDS` by what its events usually take, within
+the limits of bytes and events that `estimates` has, and with less near the end of
+a run. Cascades go before new roots, which bounds how many are open.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from evproc_pool.backlog import Run
+from evproc_pool.estimates import MOST_EVENTS, TARGET_SECONDS, Estimates
+from evproc_pool.schedule import Batch, Cascade, Part, PlanLike, Planned
+
+
+class Batcher:
+    """Makes batches.
+
+    Args:
+        estimates: What events take.
+        resume: Lets a cascade of an unordered run go on that has nothing to send at
+            the head of its queue; see `Scheduler`.
+    """
+
+    def __init__(self, estimates: Estimates, resume: Callable[[Run, Cascade], None]) -> None:
+        self._estimates = estimates
+        self._resume = resume
+
+    def make(self, run: Run, *, workers: int, idle: int) -> Batch:
+        """Take a batch out of a run that has something ready.
+
+        Args:
+            run: Its ready cascades and blocks shrink.
+            workers: How many there are.
+            idle: How many of them have nothing to do.
+        """
+        batch = Batch(run)
+        limit = TARGET_SECONDS
+        # Near the end of the run a batch takes half of a worker's share of what is
+        # left, so that all end at about the same time (guided self-scheduling,
+        # Polychronopoulos and Kuck, 1987).
+        shares = 2 * workers if run.closed else idle
+        if shares > 1:
+            seconds = run.ready_events * self._estimates.seconds_of(run.next_plan)
+            limit = min(limit, seconds / shares)
+        self._gather(batch, run, limit)
+        # by what its first plan's events had, until it is weighed
+        batch.size_bytes = round(batch.size * self._estimates.bytes_of(batch.parts[0].plans[0]))
+        return batch
+
+    def _gather(self, batch: Batch, run: Run, limit: float) -> None:
+        while run.ready and batch.seconds < limit and batch.size < MOST_EVENTS:
+            left = limit - batch.seconds
+            if not (self._add_singles(batch, run, left) or self._add_cascade(batch, run, left)):
+                return
+        while run.blocks and batch.seconds < limit and batch.size < MOST_EVENTS:
+            if not self._add_roots(batch, run, limit - batch.seconds):
+                return
+
+    def _add_singles(self, batch: Batch, run: Run, left: float) -> bool:
+        """Put the first ready cascades into a batch that have one event of one plan each.
+
+        Which is what most cascades are like that have follow-ups.
+
+        Returns:
+            Whether there was one that fits.
+        """
+        ready = run.ready
+        plan = ready[0].queue[0][1]
+        fit = round(left / self._estimates.seconds_of(plan))
+        room = min(fit, self._estimates.most_events(plan) - batch.size)
+        if not batch.size:
+            room = max(1, room)
+        events: list[Any] = []
+        cascades: list[Cascade] = []
+        while ready and len(events) < room:
+            cascade = ready[0]
+            queue = cascade.queue
+            if len(queue) != 1 or queue[0][1] is not plan:
+                break
+            ready.popleft()
+            cascade.is_ready = False
+            cascade.in_flight += 1
+            cascades.append(cascade)
+            events.append(queue.popleft()[0])
+        count = len(events)
+        if not count:
+            return False
+        part = _part_for(batch, is_chain=False)
+        part.events += events
+        part.plans += [plan] * count
+        part.cascades += cascades
+        part.stop += count
+        batch.size += count
+        batch.seconds += count * self._estimates.seconds_of(plan)
+        run.loose -= count
+        return True
+
+    def _add_cascade(self, batch: Batch, run: Run, left: float) -> bool:
+        """Put as much of the first ready cascade into a batch as time allows.
+
+        Returns:
+            Whether anything of it fits.
+        """
+        cascade = run.ready[0]
+        queue = cascade.queue
+        plan = queue[0][1]
+        seconds = self._estimates.seconds_of(plan)
+        room = self._estimates.most_events(plan) - batch.size
+        if batch.size and (seconds > left or room < 1):
+            return False
+        if not run.unordered:
+            run.remove_ready(cascade)  # until what is sent of it is over
+            left = TARGET_SECONDS - batch.seconds  # nobody else can take a share of it
+        taken = self._take(batch, queue, left)
+        part = _part_for(batch, is_chain=not run.unordered and len(taken) > 1)
+        for event, planned in taken:
+            part.events.append(event)
+            part.plans.append(planned)
+        part.cascades += [cascade] * len(taken)
+        part.stop += len(taken)
+        batch.size += len(taken)
+        cascade.in_flight += len(taken)
+        if run.unordered:
+            run.loose -= len(taken)
+            if not queue:
+                run.remove_ready(cascade)
+            elif not queue[0][1].indices:
+                run.remove_ready(cascade)
+                self._resume(run, cascade)
+                if cascade.is_ready:
+                    run.ready.rotate(1)  # it goes on being the first
+        return True
+
+    def _take(self, batch: Batch, queue: deque[Planned], left: float) -> list[Planned]:
+        """Take events from the head of a queue, at least one, and count their time."""
+        taken: list[Planned] = []
+        used = 0.0
+        size = batch.size
+        last_plan: PlanLike | None = None
+        seconds, most = 0.0, 0
+        while queue:
+            plan = queue[0][1]
+            if plan is not last_plan:
+                if taken and not plan.indices:
+                    break
+                seconds = self._estimates.seconds_of(plan)
+                most = self._estimates.most_events(plan)
+                last_plan = plan
+            if taken and (used + seconds > left or size >= most):
+                break
+            taken.append(queue.popleft())
+            used += seconds
+            size += 1
+        batch.seconds += used
+        return taken
+
+    def _add_roots(self, batch: Batch, run: Run, left: float) -> bool:
+        """Put as many roots of the first block into a batch as time allows; see above."""
+        block = run.blocks[0]
+        plan = block.plans[0]
+        seconds = self._estimates.seconds_of(plan)
+        room = self._estimates.most_events(plan) - batch.size
+        if batch.size and (seconds > left or room < 1):
+            return False
+        # one plan for all is the usual case, and is seen without a loop in Python
+        count = len(block.plans)
+        if block.plans.count(plan) == count:
+            count = max(1, min(count, room, round(left / seconds)))
+            used = count * seconds
+        else:
+            count, used = self._count_mixed(block.plans, batch.size, left)
+        run.blocks.popleft()
+        if count < len(block.events):
+            run.blocks.appendleft(block.slice(count, len(block.events)))
+            block = block.slice(0, count)
+        part = Part(batch.size, block.first)
+        part.events, part.plans = list(block.events), list(block.plans)
+        part.stop += count
+        batch.parts.append(part)
+        batch.size += count
+        batch.seconds += used
+        run.backlog -= count
+        return True
+
+    def _count_mixed(self, plans: Iterable[PlanLike], size: int, left: float) -> tuple[int, float]:
+        """How many of these fit, at least one, and how long they are expected to take."""
+        used = 0.0
+        count = 0
+        for plan in plans:
+            seconds = self._estimates.seconds_of(plan)
+            full = size + count >= self._estimates.most_events(plan)
+            if count and (used + seconds > left or full):
+                break
+            used += seconds
+            count += 1
+        return count, used
+
+
+def _part_for(batch: Batch, *, is_chain: bool) -> Part:
+    """The part to put events of a cascade into: the last one, if it will do."""
+    part = batch.parts[-1] if batch.parts else None
+    if part is None or part.first is not None or part.is_chain or is_chain:
+        part = Part(batch.size, None, is_chain=is_chain)
+        batch.parts.append(part)
+    return part

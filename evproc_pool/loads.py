@@ -1,0 +1,214 @@
+"""Which worker holds which batches, and which has room for more. Pure.
+
+Each question the scheduler asks at every step is answered in O(1); and so is each
+change of what one worker holds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+from typing import Final
+
+from evproc_pool.estimates import TARGET_SECONDS
+from evproc_pool.schedule import Batch, InternalError
+
+#: Batches that a worker may hold at the most: the one it runs, and the next ones.
+PREFETCH: Final = 6
+
+#: Work that a worker gets besides the batch it runs, in seconds; one more batch in
+#: any case.
+AHEAD_SECONDS: Final = 4 * TARGET_SECONDS
+
+#: A worker that holds so many bytes gets no further batch.
+WINDOW_BYTES: Final = 8 << 20
+
+
+# It takes two for one to have more than another.
+_FEWEST_TO_EVEN_OUT: Final = 2
+
+
+class _Load:
+    """What one worker holds.
+
+    Attributes:
+        held: Its batches, in order.
+        seconds: What they are expected to take.
+        size_bytes: What they have.
+        ahead: The seconds that those behind the first are expected to take.
+        is_slow: Whether events were taken back from it and it has not reported since.
+        shelf: The one of `Loads._roomy` that it stands on, if it has room.
+    """
+
+    __slots__ = ("ahead", "held", "is_slow", "seconds", "shelf", "size_bytes")
+
+    def __init__(self) -> None:
+        self.held: deque[Batch] = deque()
+        self.seconds = 0.0
+        self.size_bytes = 0
+        self.ahead = 0.0
+        self.is_slow = False
+        self.shelf: dict[int, None] | None = None
+
+
+class Loads:
+    """The workers that are ready.
+
+    Attributes:
+        free: How many batches more they could hold.
+    """
+
+    def __init__(self) -> None:
+        self._loads: dict[int, _Load] = {}
+        # workers with room, by how many batches they hold; dicts keep their order
+        self._roomy: tuple[dict[int, None], ...] = tuple({} for _ in range(PREFETCH))
+        self.free = 0
+
+    def __len__(self) -> int:
+        return len(self._loads)
+
+    def __contains__(self, worker: int) -> bool:
+        return worker in self._loads
+
+    # --- questions ---
+
+    @property
+    def idle(self) -> Collection[int]:
+        """The workers that hold nothing."""
+        return self._roomy[0].keys()
+
+    @property
+    def overloaded(self) -> list[int]:
+        """Those that hold more than the event they are at."""
+        return [
+            worker
+            for worker, load in self._loads.items()
+            if len(load.held) > 1 or (load.held and load.held[0].size - load.held[0].done > 1)
+        ]
+
+    @property
+    def lopsided(self) -> list[int]:
+        """Those that hold two batches more than one that is at its last, or idle."""
+        if len(self._loads) < _FEWEST_TO_EVEN_OUT:
+            return []
+        least = min([len(load.held) for load in self._loads.values()])
+        if least > 1:
+            return []
+        return [worker for worker, load in self._loads.items() if len(load.held) > least + 1]
+
+    @property
+    def ahead(self) -> float:
+        """The seconds for which every worker has something to do behind its first batch."""
+        if not self._loads or self._roomy[0]:
+            return 0.0
+        return min([load.ahead for load in self._loads.values()])
+
+    def held(self, worker: int) -> deque[Batch]:
+        """A worker's batches; not to be changed but by the methods below.
+
+        Raises:
+            InternalError: There is no such worker.
+        """
+        return self._load(worker).held
+
+    def roomiest(self, *, idle: bool) -> int | None:
+        """The worker that holds least of those with room, or None.
+
+        Args:
+            idle: Whether only one will do that holds nothing.
+        """
+        for shelf in self._roomy[:1] if idle else self._roomy:
+            for worker in shelf:
+                return worker
+        return None
+
+    # --- changes ---
+
+    def add(self, worker: int) -> None:
+        """A worker is ready.
+
+        Raises:
+            InternalError: It was before.
+        """
+        if worker in self._loads:
+            raise InternalError(f"worker {worker} is ready already")
+        load = self._loads[worker] = _Load()
+        self.free += PREFETCH
+        self._place(worker, load)
+
+    def remove(self, worker: int) -> None:
+        """A worker is gone."""
+        load = self._loads.pop(worker)
+        self.free -= PREFETCH - len(load.held)
+        if load.shelf is not None:
+            del load.shelf[worker]
+
+    def push(self, worker: int, batch: Batch) -> None:
+        """A worker gets a batch."""
+        load = self._loads[worker]
+        load.held.append(batch)
+        load.seconds += batch.seconds
+        load.size_bytes += batch.size_bytes
+        self.free -= 1
+        self._place(worker, load)
+
+    def pop_first(self, worker: int) -> None:
+        """A worker is done with its first batch."""
+        load = self._loads[worker]
+        self._take_off(load, load.held.popleft())
+        self._place(worker, load)
+
+    def pop_last(self, worker: int) -> Batch:
+        """A worker's last batch is taken from it."""
+        load = self._loads[worker]
+        batch = load.held.pop()
+        self._take_off(load, batch)
+        self._place(worker, load)
+        return batch
+
+    def _take_off(self, load: _Load, batch: Batch) -> None:
+        self.free += 1
+        if load.held:
+            load.seconds -= batch.seconds
+            load.size_bytes -= batch.size_bytes
+        else:
+            load.seconds, load.size_bytes = 0.0, 0  # and no rounding errors
+
+    def set_slow(self, worker: int, *, is_slow: bool) -> None:
+        """A slow worker gets nothing more while it holds something."""
+        load = self._loads[worker]
+        if load.is_slow != is_slow:
+            load.is_slow = is_slow
+            self._place(worker, load)
+
+    def weigh(self, worker: int, batch: Batch, size_bytes: int) -> None:
+        """The bytes of one of a worker's batches are known, which were an estimate."""
+        load = self._loads[worker]
+        was_full = load.size_bytes >= WINDOW_BYTES
+        load.size_bytes += size_bytes - batch.size_bytes
+        batch.size_bytes = size_bytes
+        if was_full != (load.size_bytes >= WINDOW_BYTES):
+            self._place(worker, load)
+
+    def _load(self, worker: int) -> _Load:
+        try:
+            return self._loads[worker]
+        except KeyError:
+            raise InternalError(f"there is no worker {worker}") from None
+
+    def _place(self, worker: int, load: _Load) -> None:
+        """Put a worker on the shelf where it belongs now, behind the others there."""
+        held = load.held
+        load.ahead = max(0.0, load.seconds - held[0].seconds) if len(held) > 1 else 0.0
+        if load.shelf is not None:
+            del load.shelf[worker]
+            load.shelf = None
+        has_room = not held or (
+            len(held) < PREFETCH
+            and not load.is_slow
+            and load.size_bytes < WINDOW_BYTES
+            and (len(held) == 1 or load.ahead < AHEAD_SECONDS)
+        )
+        if has_room:
+            load.shelf = self._roomy[len(held)]
+            load.shelf[worker] = None

@@ -1,0 +1,56 @@
+"""A run as the engine and its caller share it, and where its endings go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from evproc_pool.errors import PoolError
+from evproc_pool.schedule import Cascade, Ending, Opened
+
+
+class Sink(Protocol):
+    """Where a run's endings go. Called by the driver, one call at a time."""
+
+    def begins(self, root: int) -> bool:
+        """The root goes to a worker; False (it was cancelled) keeps it from running."""
+
+    def ended(self, root: int, ending: Ending) -> None:
+        """A root's cascade ended with something to tell."""
+
+    def settled(self, first: int, times: Sequence[float]) -> None:
+        """Roots ended without follow-ups, value or error; so many as there are times."""
+
+    def over(self, cascades: Sequence[Cascade]) -> None:
+        """Cascades ended without value or error."""
+
+    def dropped(self, first: int, roots: int) -> None:
+        """These roots were given up."""
+
+    def broken(self, error: PoolError) -> None:
+        """No more endings come, because the pool has ended."""
+
+
+class Run:
+    """A run as the engine and its caller share it.
+
+    Attributes:
+        id: For the scheduler.
+        sink: Where its endings go.
+        can_cancel: Whether to ask `sink.begins` for each root.
+        return_events: Whether roots come back as the handlers left them.
+        is_closing: Whether no more roots come.
+        is_finished: Whether there will be no more endings.
+        error: Why the engine ended it, if it did.
+    """
+
+    __slots__ = ("can_cancel", "error", "id", "is_closing", "is_finished", "return_events", "sink")
+
+    def __init__(self, opened: Opened, sink: Sink, *, can_cancel: bool) -> None:
+        self.id = opened.run
+        self.sink = sink
+        self.can_cancel = can_cancel
+        self.return_events = opened.return_events
+        self.is_closing = False
+        self.is_finished = False
+        self.error: PoolError | None = None
