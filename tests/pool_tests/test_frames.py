@@ -1,0 +1,166 @@
+"""The frames of batches and progress, and a worker that is fed with them in this process."""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections import deque
+from typing import Any
+
+import pytest
+
+import evproc
+from evproc_pool import progress, wire
+from evproc_pool.channel import Frame
+from evproc_pool.schedule import Times
+from evproc_pool.worker import Worker
+
+
+class Plain(evproc.Event):
+    name = "plain"
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+class _Channel:
+    """Gives frames, then says QUIT; keeps what is sent."""
+
+    def __init__(self, *frames: Frame) -> None:
+        self.frames = deque(frames)
+        self.sent: list[Frame] = []
+
+    def receive(self) -> Frame:
+        return self.frames.popleft() if self.frames else Frame(wire.QUIT, b"")
+
+    def send(self, tag: int, payload: bytes) -> None:
+        self.sent.append(Frame(tag, payload))
+
+
+def _worker(channel: _Channel, words: list[int]) -> Worker:
+    processor = evproc.Processor()
+    processor.register(lambda proc, ev: None, "quiet")
+    processor.register(evproc.want(lambda ev: ev.number % 2)(_odd), "odd")
+    return Worker(channel, processor, words)  # type: ignore[arg-type]  # all of it that is used
+
+
+def _odd(proc: Any, ev: Any) -> None:
+    raise evproc.StopProcessing(ev.number)
+
+
+def _batch(numbers: range, plan: tuple[int, ...] = (0,), *, is_known: bool = False) -> Frame:
+    packed = wire.EventPacker().pack([Plain(number) for number in numbers])
+    if is_known:
+        return Frame(wire.EVENTS, wire.dump_events(0, len(numbers), packed.data))
+    new = [(0, plan)]
+    frame = wire.BatchFrame(new, 0, len(numbers), (), (), packed)
+    return Frame(wire.BATCH, wire.dumps(tuple(frame)))
+
+
+def _words(taken_to: int = 0) -> list[int]:
+    words = [0] * 5
+    words[progress.TAKEN_TO] = taken_to
+    return words
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_a_batch_of_the_usual_kind_comes_out_as_it_went_in(count: int) -> None:
+    packed = wire.EventPacker().pack([Plain(number) for number in range(count)])
+    batch = wire.load_events(wire.dump_events(7, count, packed.data))
+    assert (batch.plans, batch.size, batch.new_plans, batch.chains) == (7, count, (), ())
+    assert [ev.number for ev in wire.unpack(batch.events)] == list(range(count))
+
+
+@pytest.mark.parametrize("gave_back", [False, True])
+def test_quiet_progress_comes_out_as_it_went_in(gave_back: bool) -> None:
+    ends = array("d", [1.5, 2.0, 4.0])
+    frame = wire.load_quiet(wire.dump_quiet(3, ends.tobytes(), 1.0, gave_back=gave_back))
+    assert (frame.done, frame.begun, frame.gave_back, frame.told) == (3, 1.0, gave_back, None)
+    times = Times(frame.begun, memoryview(frame.ends).cast("d"))
+    assert list(times) == [0.5, 0.5, 2.0] == [times[0], times[1], times[2]]
+
+
+def test_a_head_that_is_cut_short_is_an_error() -> None:
+    with pytest.raises(struct.error):
+        wire.load_quiet(b"\0")
+    with pytest.raises(struct.error):
+        wire.load_events(b"\0")
+
+
+def test_a_worker_answers_a_quiet_batch_in_short() -> None:
+    channel = _Channel(_batch(range(3)), _batch(range(3, 40), is_known=True))
+    _worker(channel, _words()).run()
+    assert [frame.tag for frame in channel.sent] == [wire.QUIET, wire.QUIET]
+    frames = [wire.load_quiet(frame.payload) for frame in channel.sent]
+    assert [frame.done for frame in frames] == [3, 37]
+
+
+def test_a_worker_tells_values_in_full_and_nothing_of_them_in_the_next_frame() -> None:
+    channel = _Channel(
+        _batch(range(3), plan=(0, 1)), _batch(range(0, 6, 2)), _batch(range(2), is_known=True)
+    )
+    _worker(channel, _words()).run()
+    tags = [frame.tag for frame in channel.sent]
+    assert tags == [wire.PROGRESS, wire.QUIET, wire.QUIET]
+    told = wire.load_progress(channel.sent[0].payload).told
+    assert told is not None
+    # handler 1 is in the plan: its filter was asked by the coordinator, for all of them
+    assert [(position, packed.data) for position, packed in map(_value, told.values)] == [
+        (0, 0),
+        (1, 1),
+        (2, 2),
+    ]
+
+
+def _value(item: Any) -> tuple[int, wire.PackedValue]:
+    position, packed = item
+    return position, wire.PackedValue(*packed)
+
+
+def test_a_worker_gives_back_batches_that_it_was_asked_for_and_has_not_begun() -> None:
+    # asked for the first two while the third was on its way
+    channel = _Channel(_batch(range(3)), _batch(range(3)), _batch(range(3)))
+    _worker(channel, _words(taken_to=2)).run()
+    assert [frame.tag for frame in channel.sent] == [wire.SKIPPED, wire.SKIPPED, wire.QUIET]
+    assert [wire.loads(frame.payload) for frame in channel.sent[:2]] == [1, 2]
+
+
+def test_what_is_asked_back_is_for_the_worker_to_see() -> None:
+    words = progress.ProgressWords.create()
+    try:
+        words.ask_back(4)
+        assert words.words[progress.TAKEN_TO] == 4
+        assert words.words[progress.TAKEN] == 0  # nothing of the batch that it is at
+    finally:
+        words.close()
+
+
+class _Node(evproc.Event):
+    name = "node"
+
+    def __init__(self, other: Any = None) -> None:
+        super().__init__()
+        self.other = other
+
+
+@pytest.mark.parametrize("count", [2, 40])
+def test_events_that_refer_to_each_other_stay_what_they_are(count: int) -> None:
+    first = _Node()
+    events = [first, *(_Node(first) for _ in range(count - 1))]
+    there = wire.unpack(wire.EventPacker().pack(events))
+    assert all(each.other is there[0] for each in there[1:])
+
+
+@pytest.mark.parametrize("count", [2, 40])
+def test_one_object_for_two_events_is_not_packed_together(count: int) -> None:
+    event = Plain(1)
+    with pytest.raises(Exception, match=r"^$"):
+        wire.EventPacker().pack([event] * count)
+
+
+@pytest.mark.parametrize("count", [2, 40])
+def test_events_of_several_classes_come_in_order(count: int) -> None:
+    events = [Plain(place) if place % 2 else _Node(place) for place in range(count)]
+    there = wire.unpack(wire.EventPacker().pack(events))
+    assert [type(each) for each in there] == [type(each) for each in events]
