@@ -20,7 +20,6 @@ from evproc_pool import wire
 from evproc_pool.engine import Engine
 from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolForkedError
 from evproc_pool.estimates import MOST_EVENTS
-from evproc_pool.loads import PREFETCH
 from evproc_pool.local import LocalBackend, default_context, usable_cpus
 from evproc_pool.outcome import Outcome
 from evproc_pool.recipe import LoadFrom, Recipe, Register, fingerprint
@@ -30,8 +29,8 @@ from evproc_pool.serial import run_cascade
 #: What is independent within a cascade; see `PoolProcessor`.
 Ordering = Literal["cascade", "unordered"]
 
-#: The default of `stream`'s `buffersize` for each worker: what it can hold.
-BUFFER_PER_WORKER: Final = PREFETCH * MOST_EVENTS
+#: The default of `stream`'s `buffersize` for each worker: two full batches of tiny events.
+BUFFER_PER_WORKER: Final = 2 * MOST_EVENTS
 
 # Before the standard library joins processes that are still there at exit, for
 # which it would wait for ever (multiprocessing.util runs higher numbers first).
