@@ -9,7 +9,6 @@ of its own children may keep its socket open) and on a wake-up from other thread
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import selectors
 import socket
@@ -18,12 +17,12 @@ import time
 from collections.abc import Iterable
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Any, Final, NamedTuple
-from weakref import WeakSet
+from typing import Final, NamedTuple
 
 from evproc_pool import wire, worker
 from evproc_pool.channel import Channel
 from evproc_pool.progress import IS_SUPPORTED, Progress, ProgressWords
+from evproc_pool.starting import ProcessName, main_left_alone, own
 
 # How long a worker may take to end by itself once it was told to, in seconds.
 # Idle workers end at once; this is for one whose handlers left threads behind.
@@ -55,56 +54,6 @@ class Gone(NamedTuple):
     pid: int | None
     exitcode: int | None
     progress: Progress | None
-
-
-def default_context() -> BaseContext:
-    """The context for `mp_context=None`: never a `fork` of this process as it is."""
-    # a process that os.fork made cannot use the forkserver of its parent
-    if sys.platform == "linux" and os.getpid() == _IMPORTED_BY:
-        return multiprocessing.get_context("forkserver")
-    return multiprocessing.get_context("spawn")
-
-
-_IMPORTED_BY: Final = os.getpid()
-
-# Worker processes of this process; multiprocessing knows them as its children.
-_processes: WeakSet[BaseProcess] = WeakSet()
-
-
-def _disown() -> None:
-    """In a process that os.fork made: its parent's workers are not its children.
-
-    `multiprocessing` would join them at exit, and fail.
-    """
-    for process in _processes:
-        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_disown)
-
-
-# Runs in the new process, before anything is imported there and before it knows
-# the caller's sys.path; so it is text, and needs nothing but the standard library.
-_LEAVE_MAIN_ALONE: Final = """[
-    setattr(__import__("multiprocessing.spawn", fromlist=["spawn"]), name, lambda *args: None)
-    for name in ("_fixup_main_from_name", "_fixup_main_from_path")
-] and {!r}"""
-
-
-class _ProcessName(str):
-    """The name of a worker process, which in passing keeps ``__main__`` from being rerun.
-
-    `multiprocessing` runs the caller's main script again in every child, under
-    another name; a script without a ``__main__`` guard would start pools within
-    pools. Workers do not need it: what lives in ``__main__`` reaches them by value.
-    The name is the first thing of ours that the child unpickles, ahead of that step.
-    """
-
-    __slots__ = ()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return eval, (_LEAVE_MAIN_ALONE.format(str(self)),)
 
 
 class _Member:
@@ -188,10 +137,11 @@ class LocalBackend:
             process: BaseProcess = self._context.Process(  # type: ignore[attr-defined]  # each context has it
                 target=worker.main,
                 args=(theirs, words, to_close),
-                name=_ProcessName(f"evproc-worker-{number}"),
+                name=ProcessName(f"evproc-worker-{number}"),
             )
-            process.start()
-            _processes.add(process)
+            with main_left_alone(self._context):
+                process.start()
+            own(process)
         except BaseException:
             ours.close()
             if words is not None:
@@ -316,9 +266,11 @@ class LocalBackend:
 
     def _forget(self, member: _Member) -> None:
         del self._members[member.number]
-        self._selector.unregister(member.channel)
-        for sentinel in member.sentinels:
-            self._selector.unregister(sentinel)
+        registered: list[Channel | int] = [member.channel, *member.sentinels]
+        for each in registered:
+            # one that an interrupt kept from being registered
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(each)
         member.close()
 
     def quit(self) -> None:

@@ -20,11 +20,12 @@ from evproc_pool import wire
 from evproc_pool.engine import Engine
 from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolForkedError
 from evproc_pool.estimates import MOST_EVENTS
-from evproc_pool.local import LocalBackend, default_context, usable_cpus
+from evproc_pool.local import LocalBackend, usable_cpus
 from evproc_pool.outcome import Outcome
 from evproc_pool.recipe import LoadFrom, Recipe, Register, fingerprint
 from evproc_pool.runs import Feeder, Futures, Gathered, Key, Streamed
 from evproc_pool.serial import run_cascade
+from evproc_pool.starting import default_context
 
 #: What is independent within a cascade; see `PoolProcessor`.
 Ordering = Literal["cascade", "unordered"]
@@ -179,8 +180,8 @@ class PoolProcessor:
     def process_many(
         self,
         events: Iterable[Event],
-        *,
         return_exceptions: bool = False,
+        *,
         ordering: Ordering | None = None,
         key: Key | None = None,
     ) -> list[Any]:

@@ -1,0 +1,255 @@
+"""Ctrl-C: one `KeyboardInterrupt` where the call is, nothing from workers, nothing left."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from evproc_pool import PoolProcessor
+from tests.pool_tests.actions import Do
+from tests.pool_tests.helpers import PATIENCE_SECONDS, Background, Gate, Script, warm
+from tests.pool_tests.sizes import BARS
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+
+_METHODS = [
+    method
+    for method in ("forkserver", "spawn", "fork")
+    if method in multiprocessing.get_all_start_methods()
+]
+
+_AT_WORK = """
+from evproc_pool import PoolProcessor
+from tests.pool_tests.actions import Do, act
+from tests.pool_tests.helpers import warm
+
+pool = PoolProcessor(workers=2, mp_context={method!r})
+pool.register(act)
+warm(pool)
+{use}
+"""
+
+# What the program is doing, and how many handlers run at once meanwhile.
+_USES = {
+    "process_many": ("pool.process_many([Do('wait_at', {address!r})] * 10)", 2),
+    "stream": ("list(pool.stream([Do('wait_at', {address!r})] * 10))", 2),
+    "process in a with block": ("with pool: pool.process(Do('wait_at', {address!r}))", 1),
+    "the result of a future": ("pool.submit(Do('wait_at', {address!r})).result()", 1),
+}
+
+
+def _interrupt_at_rest(script: Script) -> None:
+    """As the terminal does, to every process of the group, once the program waits.
+
+    Not before: what an interrupt does at other moments is looked at below.
+    """
+    program = psutil.Process(script.process.pid)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while program.status() != psutil.STATUS_SLEEPING:
+        assert time.monotonic() < deadline, "the program does not come to rest"
+    os.killpg(program.pid, signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("method", "use"),
+    [(method, "process_many") for method in _METHODS]
+    + [(_METHODS[0], use) for use in _USES if use != "process_many"],
+)
+def test_an_interrupted_program_ends_with_one_traceback(
+    tmp_path: Path, gate: Gate, method: str, use: str
+) -> None:
+    text, running = _USES[use]
+    code = _AT_WORK.format(method=method, use=text.format(address=gate.address))
+    with Script(code, tmp_path) as script:
+        pids = {gate.arrival().pid for _ in range(running)}
+        _interrupt_at_rest(script)
+        finished = script.finish()
+    assert len(pids) == running
+    assert finished.left == []
+    assert finished.code == -signal.SIGINT
+    assert finished.err.count("Traceback (most recent call last)") == 1, finished.err
+    assert finished.err.strip().splitlines()[-1] == "KeyboardInterrupt"
+    # the traceback is the program's own
+    assert str(tmp_path / "script.py") in finished.err
+    assert "evproc-worker" not in finished.err
+
+
+_GOES_ON = """
+from evproc_pool import PoolClosedError, PoolProcessor
+from tests.pool_tests.actions import Do, act
+from tests.pool_tests.helpers import warm
+
+pool = PoolProcessor(workers=2, mp_context={method!r})
+pool.register(act)
+warm(pool)
+try:
+    pool.process_many([Do("wait_at", {address!r})] * 10)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+try:
+    assert pool.process_many([Do("stop", 2)] * 4) == [2] * 4
+    print("usable", flush=True)
+except PoolClosedError:
+    print("closed", flush=True)
+pool.terminate()
+with PoolProcessor(workers=1, mp_context={method!r}) as another:
+    another.register(act)
+    assert another.process(Do("stop", 3)) == 3
+print("end", flush=True)
+"""
+
+
+@pytest.mark.parametrize("method", _METHODS)
+def test_a_program_that_catches_the_interrupt_goes_on(
+    tmp_path: Path, gate: Gate, method: str
+) -> None:
+    with Script(_GOES_ON.format(method=method, address=gate.address), tmp_path) as script:
+        pids = {gate.arrival().pid for _ in range(2)}
+        _interrupt_at_rest(script)
+        # a pool that stays usable waits for the handlers that were running
+        gate.close()
+        finished = script.finish()
+    assert (finished.code, finished.err, finished.left) == (0, "", [])
+    assert finished.out.split() in (
+        ["interrupted", "usable", "end"],
+        ["interrupted", "closed", "end"],
+    )
+    assert len(pids) == 2
+    assert script.process.pid not in pids
+
+
+def test_a_worker_takes_no_notice_of_an_interrupt(pool: PoolProcessor, gate: Gate) -> None:
+    workers = warm(pool)
+    with Background(lambda: pool.process(Do("wait_at", gate.address, "", "value"))) as call:
+        arrival = gate.arrival()
+        for pid in workers:
+            os.kill(pid, signal.SIGINT)
+        arrival.release()
+        assert call.result() == "value"
+    assert arrival.pid in workers
+    assert warm(pool) == workers
+
+
+# --- at any moment ---
+
+_ANYWHERE = '''
+import dis, os, sys, threading
+from pathlib import Path
+import evproc_pool
+from evproc_pool import PoolClosedError, PoolProcessor
+from tests.pool_tests.actions import Do, act
+from tests.pool_tests.helpers import warm
+
+FOLDER = str(Path(evproc_pool.__file__).parent)
+
+
+class Tracer:
+    """Raises KeyboardInterrupt at the n-th point of the package where Python may raise it.
+
+    Signals are looked at behind calls, at the end of a turn of a loop, and where a
+    function begins; and not, say, between a lock's release and what led to it.
+    Left out: what the engine does when it lets go of the part of the driver.
+    """
+
+    POINTS = ("CALL", "RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE")
+
+    def __init__(self, n):
+        self.left = n
+        self.where = None
+        self.before = {{}}
+
+    def trace(self, frame, event, arg):
+        if not frame.f_code.co_filename.startswith(FOLDER) or within(frame, "_leave"):
+            return None
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        if event == "opcode":
+            before = self.before.get(frame)
+            self.before[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            if before and before.startswith(self.POINTS):
+                self.left -= 1
+                if self.left == 0:
+                    self.where = f"{{Path(frame.f_code.co_filename).name}}:{{frame.f_lineno}}"
+                    self.before.clear()
+                    raise KeyboardInterrupt
+        elif event == "return":
+            self.before.pop(frame, None)
+        return self.trace
+
+
+def within(frame, function):
+    while frame is not None and frame.f_code.co_name != function:
+        frame = frame.f_back
+    return frame is not None
+
+
+def watched(what, function):
+    """Call it in another thread, and end the program if it hangs."""
+    outcome = []
+    def call():
+        try:
+            outcome.append(function())
+        except PoolClosedError:
+            outcome.append("closed")
+        except BaseException as error:
+            outcome.append(error)
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(15)
+    if thread.is_alive():
+        print(f"{{what}} hangs after an interrupt at {{tracer.where}}, point {{n}}", flush=True)
+        os._exit(1)
+    return outcome[0]
+
+
+for n in range({first}, 5_000, {step}):
+    pool = PoolProcessor(workers=1)
+    pool.register(act)
+    warm(pool)
+    tracer = Tracer(n)
+    sys.settrace(tracer.trace)
+    raised = None
+    try:
+        values = pool.process_many([Do("stop", place) for place in range(3)])
+    except BaseException as error:
+        raised = error
+    finally:
+        sys.settrace(None)
+    if raised is None:
+        assert values == [0, 1, 2]
+        watched("close", pool.close)
+        break
+    if type(raised) is not KeyboardInterrupt:
+        print(f"{{raised!r}} after an interrupt at {{tracer.where}}, point {{n}}", flush=True)
+    again = watched("process_many", lambda: pool.process_many([Do("stop", 5)] * 3))
+    if again not in ([5] * 3, "closed"):
+        print(f"{{again!r}} after an interrupt at {{tracer.where}}, point {{n}}", flush=True)
+    ended = watched("close", pool.close)
+    if ended is not None:
+        print(f"close: {{ended!r}} after an interrupt at {{tracer.where}}, point {{n}}", flush=True)
+print("points", n, flush=True)
+'''
+
+# Every point in full, in parts, because a test has a time limit; by default a sample.
+_PARTS = 25 if BARS else 1
+_STEP = 25 if BARS else 43
+
+
+@pytest.mark.parametrize("part", range(_PARTS))
+def test_an_interrupt_at_any_moment_leaves_a_pool_that_works_or_says_that_it_is_closed(
+    tmp_path: Path, part: int
+) -> None:
+    with Script(_ANYWHERE.format(first=1 + part, step=_STEP), tmp_path) as script:
+        finished = script.finish()
+    assert finished.left == []
+    assert (finished.out.splitlines()[:-1], finished.code) == ([], 0), finished.out
+    # there was something to interrupt
+    assert int(finished.out.split()[-1]) > 2 * _STEP
+    assert finished.err == ""

@@ -1,0 +1,271 @@
+"""What is defined in `__main__` works in workers, and the script needs no guard."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import textwrap
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pool_tests.helpers import Script, run_script
+
+_METHODS = multiprocessing.get_all_start_methods()
+
+# The methods that would run the script again.
+_NEW_PROCESSES = [method for method in _METHODS if method != "fork"]
+
+_SCRIPT = """
+import enum
+from evproc import Event, StopProcessing, requires, want
+from evproc_pool import PoolProcessor
+
+print("main runs", flush=True)   # once, if workers do not run it again
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+class Value:
+    def __init__(self, number):
+        self.number = number
+
+    def __eq__(self, other):
+        return type(other) is Value and other.number == self.number
+
+
+class OwnError(Exception):
+    def __init__(self, value):
+        super().__init__(value)
+        self.value = value
+
+
+class Base(Event):
+    name = "base"
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+
+class Derived(Base):
+    name = "derived"
+
+    def doubled(self):
+        return OFFSET + 2 * self.number
+
+
+OFFSET = 100
+calls = []
+
+
+def is_even(ev):
+    return ev.number % 2 == 0
+
+
+@want("derived", is_even)
+def even(proc, ev):
+    ev.proc.even.seen = True
+
+
+@want("derived")
+def prepare(proc, ev):
+    calls.append(ev.number)   # the worker's own list
+    ev.proc.prepare.value = Value(ev.doubled())
+
+
+@want("derived")
+@requires("prepare")
+def finish(proc, ev):
+    assert isinstance(ev, Derived) and isinstance(ev, Base)
+    assert hasattr(ev.proc.even, "seen") == (ev.number % 2 == 0)
+    if ev.number == 3:
+        raise OwnError(Value(3))
+    if ev.number == 4:
+        return [Base(ev.number)]
+    raise StopProcessing((ev.proc.prepare.value, Colour.RED, Derived, OwnError))
+
+
+@want("base", lambda ev: isinstance(ev, Base))
+def base(proc, ev):
+    raise StopProcessing([Base(5), Value(len(calls) >= 0)])
+
+
+class Counter:
+    def __init__(self):
+        self.__name__ = "counter"
+
+    def __call__(self, proc, ev):
+        ev.number += 0
+
+
+pool = PoolProcessor(workers=2, mp_context="METHOD")
+for handler in (even, finish, prepare, base, Counter()):
+    pool.register(handler)
+pool.register(lambda proc, ev: None, "lambda")
+
+values = pool.process_many([Derived(n) for n in range(6)], return_exceptions=True)
+for number in (0, 1, 2, 5):
+    assert values[number] == (Value(100 + 2 * number), Colour.RED, Derived, OwnError), values
+assert type(values[3]) is OwnError and values[3].value == Value(3), values
+event, value = values[4]
+assert type(event) is Base and event.number == 5 and value == Value(True), values
+try:
+    pool.process(Derived(3))
+except OwnError as error:
+    assert error.args == (Value(3),)
+else:
+    raise AssertionError("no error")
+assert pool.submit(Derived(1)).result()[2] is Derived
+assert calls == []
+# more
+print("main ends", flush=True)
+"""
+
+
+# How the interpreter is given the script, for `Script`.
+_WAYS: dict[str, dict[str, Any]] = {
+    "file": {"how": "file"},
+    "standard input": {"how": "stdin"},
+    "-c": {"how": "-c"},
+    "-m": {"python": ["-m", "script"]},  # what else `Script` says is left in sys.argv
+}
+
+
+def _run(code: str, folder: Path, methods: Sequence[str], way: str = "file") -> None:
+    """With several methods at the same time, since most of it is waiting for processes."""
+    with ExitStack() as stack:
+        scripts = []
+        for method in methods:
+            (folder / method).mkdir()
+            script = Script(code.replace("METHOD", method), folder / method, **_WAYS[way])
+            scripts.append(stack.enter_context(script))
+        for method, script in zip(methods, scripts, strict=True):
+            assert script.finish() == (0, "main runs\nmain ends\n", "", []), method
+
+
+@pytest.mark.parametrize("way", _WAYS)
+def test_events_handlers_errors_and_values_of_a_script_without_a_guard(
+    tmp_path: Path, way: str
+) -> None:
+    # a fork has the same __main__ however it came about
+    _run(_SCRIPT, tmp_path, _METHODS if way == "file" else _NEW_PROCESSES, way)
+
+
+def test_a_script_with_a_guard_works_as_well(tmp_path: Path) -> None:
+    definitions, use = _SCRIPT.replace("METHOD", "spawn").split("\npool = ")
+    guarded = textwrap.indent(f"pool = {use}", "    ")
+    code = f"{definitions}\nif __name__ == '__main__':\n{guarded}"
+    assert run_script(code, tmp_path) == "main runs\nmain ends\n"
+
+
+def test_a_script_may_add_handlers_after_a_run(tmp_path: Path) -> None:
+    more = """
+@want("derived")
+def first(proc, ev):
+    raise StopProcessing("first of all")
+
+
+pool = PoolProcessor(workers=2)
+pool.register(first)
+assert pool.process(Derived(1)) == "first of all"
+pool.register(base)
+assert pool.process(Base(1))[0].number == 5
+"""
+    code = _SCRIPT.replace("METHOD", "forkserver").replace("# more", more)
+    assert run_script(code, tmp_path) == "main runs\nmain ends\n"
+
+
+_GUARDLESS_DEATH = """
+import os
+from evproc import Event
+from evproc_pool import PoolProcessor, WorkerLostError
+
+
+class Die(Event):
+    name = "die"
+
+
+def handler(proc, ev):
+    os._exit(4)
+
+
+print("main runs", flush=True)
+pool = PoolProcessor(workers=2, mp_context="METHOD")
+pool.register(handler)
+for _ in range(3):
+    try:
+        pool.process(Die())
+    except WorkerLostError as error:
+        assert error.exitcode == 4
+    else:
+        raise AssertionError("no error")
+print("main ends", flush=True)
+"""
+
+
+def test_replacements_do_not_run_the_script_either(tmp_path: Path) -> None:
+    _run(_GUARDLESS_DEATH, tmp_path, _NEW_PROCESSES)
+
+
+def test_a_session_typed_line_by_line(tmp_path: Path) -> None:
+    code = (
+        "from evproc import Event, StopProcessing\n"
+        "from evproc_pool import PoolProcessor\n"
+        "class Ev(Event): name = 'ev'\n"
+        "\n"
+        "def handler(proc, ev): raise StopProcessing('typed')\n"
+        "\n"
+        "pool = PoolProcessor(workers=2)\n"
+        "pool.register(handler)\n"
+        "pool.process(Ev())\n"
+        "pool.close()\n"
+    )
+    with Script(code, tmp_path, how="stdin", python=["-i", "-q"]) as script:
+        finished = script.finish()
+    assert (finished.code, finished.left) == (0, [])
+    assert "'typed'" in finished.out
+    assert "Traceback" not in finished.err
+
+
+_AS_FROM_3_13_8 = """
+    from multiprocessing import spawn
+
+    real = spawn.get_preparation_data
+
+    def with_main_path(name):
+        data = real(name)
+        if "init_main_from_path" in data:
+            data["main_path"] = data["init_main_from_path"]
+        return data
+
+    if __name__ == "__main__":
+        spawn.get_preparation_data = with_main_path
+    print("runs as", __name__, flush=True)
+    import multiprocessing
+    from evproc import Event
+    from evproc_pool import PoolProcessor
+
+    class Ev(Event):
+        name = "ev"
+
+    def handler(proc, ev):
+        pass
+
+    with PoolProcessor(workers=2, mp_context="forkserver") as pool:
+        pool.register(handler)
+        pool.process_many([Ev(), Ev()])
+    print(multiprocessing.forkserver._forkserver._preload_modules)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no forkserver")
+def test_a_forkserver_that_preloads_main_is_told_not_to(tmp_path: Path) -> None:
+    # as from Python 3.13.8 on; see `starting.main_left_alone`
+    text = run_script(textwrap.dedent(_AS_FROM_3_13_8), tmp_path)
+    assert text.splitlines() == ["runs as __main__", "['__main__']"]
