@@ -92,6 +92,11 @@ class Run:
         return self.backlog + (self.loose if self.unordered else len(self.ready))
 
     @property
+    def left(self) -> int:
+        """About how many events are to be sent yet, as far as is known."""
+        return self.ready_events + self.waiting
+
+    @property
     def next_plan(self) -> PlanLike:
         """The plan of the event that is sent next; only if there is one."""
         return self.ready[0].queue[0][1] if self.ready else self.blocks[0].plans[0]

@@ -42,10 +42,9 @@ class Batcher:
         # Near the end of the run a batch takes half of a worker's share of what is
         # left, so that all end at about the same time (guided self-scheduling,
         # Polychronopoulos and Kuck, 1987).
-        shares = 2 * workers if run.closed else idle
+        shares, events = (2 * workers, run.left) if run.closed else (idle, run.ready_events)
         if shares > 1:
-            seconds = run.ready_events * self._estimates.seconds_of(run.next_plan)
-            limit = min(limit, seconds / shares)
+            limit = min(limit, events * self._estimates.seconds_of(run.next_plan) / shares)
         self._gather(batch, run, limit)
         # by what its first plan's events had, until it is weighed
         batch.size_bytes = round(batch.size * self._estimates.bytes_of(batch.parts[0].plans[0]))

@@ -233,6 +233,8 @@ class Scheduler:
             raise InternalError(f"run {item.run} is closed")
         if not item.events or len(item.events) != len(item.plans):
             raise InternalError(f"{len(item.events)} events with {len(item.plans)} plans")
+        if item.keys is not None:
+            _check_keys(item.keys, len(item.events))
         run.open += len(item.events)
         run.newest_plan = item.plans[-1]
         if item.keys is None:
@@ -395,6 +397,8 @@ class Scheduler:
         batch = held[0]
         if len(item.times) != item.done - batch.done:
             raise InternalError(f"{len(item.times)} times for {item.done - batch.done} events")
+        if any(events < 1 for _, events, _ in item.timings):
+            raise InternalError(f"worker {item.worker}: timings of no events")
         begin, batch.done = batch.done, item.done
         self._loads.set_slow(item.worker, is_slow=False)
         self._estimates.learn(item.timings, item.times)
@@ -578,7 +582,7 @@ class Scheduler:
             self._turns.append(run)
             # The last events of a run wait for a worker that is idle: behind another
             # event they might wait while that worker is long done.
-            is_end = run.closed and run.ready_events <= self.workers
+            is_end = run.closed and run.left <= self.workers
             worker = self._loads.roomiest(idle=is_end)
             if worker is None:
                 passed += 1
@@ -587,6 +591,15 @@ class Scheduler:
             batch = self._batcher.make(run, workers=len(self._loads), idle=len(self._loads.idle))
             self._loads.push(worker, batch)
             self._effects.append(Send(worker, batch))
+
+
+def _check_keys(keys: Sequence[Hashable], events: int) -> None:
+    if len(keys) != events:
+        raise InternalError(f"{events} events with {len(keys)} keys")
+    try:
+        frozenset(keys)
+    except TypeError as error:
+        raise InternalError(f"a key: {error}") from error
 
 
 def _never(item: NoReturn) -> NoReturn:

@@ -1233,6 +1233,10 @@ _IMPOSSIBLE: dict[str, Input] = {
     "no roots": Accepted(1, 10, [], []),
     "fewer plans than roots": Accepted(1, 10, ["a", "b"], [PLAN]),
     "more plans than roots": Accepted(1, 10, ["a"], [PLAN, PLAN]),
+    "fewer keys than roots": Accepted(1, 10, ["a", "b"], [PLAN, PLAN], ["k"]),
+    "more keys than roots": Accepted(1, 10, ["a"], [PLAN], ["k", "k"]),
+    "a key that is not hashable": Accepted(1, 10, ["a", "b"], [PLAN, PLAN], ["k", []]),  # type: ignore[list-item]  # that is the point
+    "timings of no events": Progress(1, 2, [0.0], timings=[((1,), 0, 0.0)]),
     "a worker ready twice": WorkerReady(1),
     "progress of an unknown worker": Progress(9, 1, [0.0]),
     "progress backwards": Progress(1, 0, []),
@@ -1359,3 +1363,15 @@ def test_a_run_with_nothing_under_way_takes_no_slack_from_others() -> None:
     assert scheduler.slack > 0
     scheduler.step(Opened(2))
     assert scheduler.slack > 0
+
+
+def test_at_the_end_of_a_keyed_run_those_that_wait_for_their_key_count() -> None:
+    # or each batch would take half of what is ready, then half of that, down to one
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS / 100)
+    keys = [place % 8 for place in range(80)]
+    roots = list(range(80))
+    scheduler.step(Accepted(1, 0, roots, [PLAN] * 80, keys))
+    effects = scheduler.step(Closed(1))
+    assert effects == []
+    assert [len(events) for _, events in sent(done(scheduler))] == [8]

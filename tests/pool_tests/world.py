@@ -781,7 +781,7 @@ class World:
         check(idle is None, "worker {} has work and is sent more, worker {} is idle", worker, idle)
         if run.closed and not self._just_ended:
             check(
-                self._most_ready(run) > len(self.workers),
+                self._most_ready(run) + len(run.waiting) > len(self.workers),
                 "worker {} has work already, and is sent the last events of run {}",
                 worker,
                 run.number,
