@@ -321,9 +321,18 @@ class Engine:
     def _leave(self) -> None:
         """End the driver's part; if the engine was closed meanwhile, end everything."""
         try:
+            self._hand_over()
+        except BaseException:
+            # An interrupt struck on the way. Once more: as long as this thread is
+            # taken for the driver, all others wait.
+            self._hand_over()
+            raise
+
+    def _hand_over(self) -> None:
+        try:
             if self._closed is not None and not self._is_ended:
-                self._is_ended = True
                 self._end(self._closed)
+                self._is_ended = True
         finally:
             with self._turn_over:
                 self._driver = None
@@ -336,11 +345,11 @@ class Engine:
             self._backend.kill()
         else:
             self._backend.quit()
-        runs, self._runs = self._runs, {}
-        for run in runs.values():
+        for run in list(self._runs.values()):
             run.error = reason
             run.is_finished = True
             run.sink.broken(reason)
+        self._runs.clear()
 
     # --- the driver's part ---
 

@@ -155,7 +155,6 @@ class Tracer:
 
     Signals are looked at behind calls, at the end of a turn of a loop, and where a
     function begins; and not, say, between a lock's release and what led to it.
-    Left out: what the engine does when it lets go of the part of the driver.
     """
 
     POINTS = ("CALL", "RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE")
@@ -166,7 +165,7 @@ class Tracer:
         self.before = {{}}
 
     def trace(self, frame, event, arg):
-        if not frame.f_code.co_filename.startswith(FOLDER) or within(frame, "_leave"):
+        if not frame.f_code.co_filename.startswith(FOLDER):
             return None
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
@@ -182,12 +181,6 @@ class Tracer:
         elif event == "return":
             self.before.pop(frame, None)
         return self.trace
-
-
-def within(frame, function):
-    while frame is not None and frame.f_code.co_name != function:
-        frame = frame.f_back
-    return frame is not None
 
 
 def watched(what, function):
