@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,13 @@ import pytest
 # How long a process may take to be gone that has been told to go. No test waits
 # for it to pass: it bounds the wait on a condition.
 GRACE_SECONDS = 20.0
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start be interrupted, also where these run in the background."""
+    # a shell has its background jobs ignore SIGINT, and that is inherited
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _own_helpers() -> set[int]:
