@@ -56,11 +56,11 @@ class Codec:
     """Encodes batches and decodes progress for the workers of one registry.
 
     Attributes:
-        one_by_one: Whether to pickle each event for itself from now on.
+        one_by_one: So many events that come next are to be pickled each for itself.
     """
 
     def __init__(self, registry: Registry) -> None:
-        self.one_by_one = False
+        self.one_by_one = 0
         self._registry = registry
         self._packer = wire.EventPacker()
         self._plan_numbers: dict[tuple[int, ...], int] = {}
@@ -83,7 +83,9 @@ class Codec:
         parts = batch.parts
         events = parts[0].events if len(parts) == 1 else _events_of(batch)
         packed = None
-        if not self.one_by_one and not sent.failures:
+        apart = self.one_by_one > 0
+        self.one_by_one = max(0, self.one_by_one - batch.size)
+        if not apart and not sent.failures:
             # where it fails, packing one by one finds out for which event
             try:
                 packed = self._packer.pack(events)

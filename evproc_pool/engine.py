@@ -28,6 +28,7 @@ lock around the scheduler (held while users' filters run).
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -43,6 +44,7 @@ from evproc_pool.errors import (
     PoolBrokenError,
     PoolClosedError,
     PoolError,
+    PoolForkedError,
     RegistryMismatchError,
     SerializationError,
 )
@@ -62,6 +64,7 @@ from evproc_pool.schedule import (
     Over,
     Progress,
     Result,
+    Retired,
     Send,
     Settled,
     TakenBack,
@@ -135,6 +138,7 @@ class Engine:
         config: bytes,
         expected: Fingerprint,
     ) -> None:
+        self._pid = os.getpid()
         self._size = workers
         self._backend = backend
         self._registry = registry
@@ -208,7 +212,8 @@ class Engine:
     def close_run(self, run: Run, *, drop: bool = False) -> None:
         """Say that no more roots come; see `schedule.Closed`."""
         run.is_closing = True
-        self._post(Closed(run.id, drop))
+        if os.getpid() == self._pid:  # else it is the parent's
+            self._post(Closed(run.id, drop))
 
     def demand(self, run: Run) -> int:
         """How many roots the run would take now."""
@@ -231,11 +236,14 @@ class Engine:
                 caller that has more to do in any case.
 
         Raises:
+            PoolForkedError: In a process that `os.fork` made.
             RuntimeError: Called from within a turn: by a filter, a pickling method
                 or a callback of a future. They may hand in events, but not wait.
             BaseException: What broke the turn, `KeyboardInterrupt` for one. The
                 engine is closed then.
         """
+        if os.getpid() != self._pid:
+            raise PoolForkedError("this pool belongs to the process that made it: make a new one")
         drives = False
         try:
             with self._turn_over:
@@ -428,7 +436,8 @@ class Engine:
         for worker in overloaded:
             at = self._backend.look_at(worker)
             sent = self._workers[worker].sent[0]
-            if at is None or at.batch != sent.number or at.position < sent.batch.done:
+            is_known = at is not None and at.batch == sent.number and not at.is_over
+            if at is None or not is_known or at.position < sent.batch.done:
                 self._seen.pop(worker, None)
                 continue
             since, before = self._seen.get(worker, (now, at))
@@ -523,6 +532,7 @@ class Engine:
                     " import of the handlers' modules do"
                 )
             return
+        self._step(Retired(item.worker))
         stalled, state.stalled = state.stalled, deque()
         for frame in stalled:
             if not isinstance(frame, int):  # what it left out is handed on in any case
@@ -550,19 +560,19 @@ class Engine:
         if at.batch != sent.number:
             return None, None
         if at.position == progress.UNPICKLING:
-            # Nobody knows which event it was. Charge none, and find out: from now on
-            # they are packed one by one, and the place is published for each.
-            self._codec.one_by_one = True
+            # Nobody knows which event it was. Charge none, and find out: they go to
+            # others first of all, now packed one by one with the place published for each.
+            self._codec.one_by_one += sum(each.batch.size for each in state.sent)
             return None, None
         if at.position < done:
             return None, None
-        # what had nothing to tell is over; what could not be packed has not begun
+        # what had nothing to tell is over, and so is what could not be packed
         over = at.position + at.is_over
         if at.unsent is not None and at.unsent >= done:
             over = min(over, at.unsent)
-        over = min([over, *(failed for failed in sent.failures if failed >= done)])
         if over > done:
-            self._step(Progress(item.worker, over, [0.0] * (over - done)))
+            failed = _failures(sent, done, over)
+            self._step(Progress(item.worker, over, [0.0] * (over - done), results=failed))
             if over == sent.batch.size:
                 state.sent.popleft()
         if at.is_over:
@@ -652,12 +662,7 @@ class Engine:
         sent = state.sent[0]
         begin = sent.batch.done
         if sent.failures:
-            failed = {
-                position: Result(error=failure)
-                for position, failure in sent.failures.items()
-                if begin <= position < frame.done
-            }
-            results = {**results, **failed}
+            results = {**results, **_failures(sent, begin, frame.done)}
         if frame.done == sent.batch.size or frame.gave_back:
             state.sent.popleft()
         times = Times(frame.begun, memoryview(frame.ends).cast("d"))
@@ -673,3 +678,12 @@ class Engine:
                 gave_back=frame.gave_back,
             )
         )
+
+
+def _failures(sent: Sent, begin: int, end: int) -> dict[int, Result]:
+    """What was kept from being sent, of the positions from `begin` up to `end`."""
+    return {
+        position: Result(error=failure)
+        for position, failure in sent.failures.items()
+        if begin <= position < end
+    }

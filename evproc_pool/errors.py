@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 
@@ -103,7 +104,9 @@ class RemoteTraceback(Exception):
 
 def chain_remote(error: BaseException, traceback: str) -> BaseException:
     """Give an exception that was rebuilt here the worker's traceback as its cause."""
-    error.__cause__ = RemoteTraceback(traceback)
+    # a class may refuse it, a frozen dataclass for one; the error itself is what counts
+    with contextlib.suppress(Exception):
+        error.__cause__ = RemoteTraceback(traceback)
     return error
 
 

@@ -36,17 +36,19 @@ class _Load:
         seconds: What they are expected to take.
         size_bytes: What they have.
         ahead: The seconds that those behind the first are expected to take.
+        is_retired: Whether it is sent nothing more.
         is_slow: Whether events were taken back from it and it has not reported since.
         shelf: The one of `Loads._roomy` that it stands on, if it has room.
     """
 
-    __slots__ = ("ahead", "held", "is_slow", "seconds", "shelf", "size_bytes")
+    __slots__ = ("ahead", "held", "is_retired", "is_slow", "seconds", "shelf", "size_bytes")
 
     def __init__(self) -> None:
         self.held: deque[Batch] = deque()
         self.seconds = 0.0
         self.size_bytes = 0
         self.ahead = 0.0
+        self.is_retired = False
         self.is_slow = False
         self.shelf: dict[int, None] | None = None
 
@@ -174,6 +176,16 @@ class Loads:
         else:
             load.seconds, load.size_bytes = 0.0, 0  # and no rounding errors
 
+    def retire(self, worker: int) -> None:
+        """A worker gets nothing more.
+
+        Raises:
+            InternalError: There is no such worker.
+        """
+        load = self._load(worker)
+        load.is_retired = True
+        self._place(worker, load)
+
     def set_slow(self, worker: int, *, is_slow: bool) -> None:
         """A slow worker gets nothing more while it holds something."""
         load = self._loads[worker]
@@ -203,11 +215,14 @@ class Loads:
         if load.shelf is not None:
             del load.shelf[worker]
             load.shelf = None
-        has_room = not held or (
-            len(held) < PREFETCH
-            and not load.is_slow
-            and load.size_bytes < WINDOW_BYTES
-            and (len(held) == 1 or load.ahead < AHEAD_SECONDS)
+        has_room = not load.is_retired and (
+            not held
+            or (
+                len(held) < PREFETCH
+                and not load.is_slow
+                and load.size_bytes < WINDOW_BYTES
+                and (len(held) == 1 or load.ahead < AHEAD_SECONDS)
+            )
         )
         if has_room:
             load.shelf = self._roomy[len(held)]

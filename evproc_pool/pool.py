@@ -391,8 +391,10 @@ class PoolProcessor:
         if os.getpid() != self._pid:
             return  # the workers are the parent's
         with self._lock:
-            self._closed = True
             futures, engine = self._futures, self._engine
+            if engine is not None:
+                engine.check_may_wait()
+            self._closed = True
         if futures is not None:
             futures.drain()
         if engine is not None:

@@ -8,12 +8,14 @@ an unlinked file that only the two processes hold.
 In the other direction, the coordinator can take back what a worker holds behind a
 slow event (`ProgressWords.take_back`). The worker looks for that only behind an
 event that took `SLOW_SECONDS`, so that quick ones pay nothing for it. Why the two
-cannot misunderstand each other: the coordinator has seen the same event running at
-two times further apart than that, so the worker will look. It publishes that the
-event is over before it looks; the coordinator writes before it checks that the
-event is not over. So if the worker missed what was written, the coordinator sees
-that the event was over, and takes nothing. Where the worker has left something out
-that was not taken, it says so.
+cannot misunderstand each other: when an event begins, the worker reads the clock and
+then publishes its place; when it ends, it publishes that it is over and then reads
+the clock. The coordinator has seen the same event running at two times further apart
+than `SLOW_SECONDS`, so the worker, too, finds that it took so long, and will look. It
+publishes that the event is over before it looks; the coordinator writes before it
+checks that the event is not over. So if the worker missed what was written, the
+coordinator sees that the event was over, and takes nothing. Where the worker has left
+something out that was not taken, it says so.
 
 That is also how it is asked for batches that it has not begun, when others are about
 to run dry (`ProgressWords.ask_back`): nothing counts as taken but what it says it has

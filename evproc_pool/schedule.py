@@ -215,6 +215,12 @@ class TakenBack(NamedTuple):
     kept: int
 
 
+class Retired(NamedTuple):
+    """A worker is sent nothing more: it is dead, and what it did is about to be told."""
+
+    worker: int
+
+
 class WorkerGone(NamedTuple):
     """A worker is dead. What it held is handed on, but for the one it was running.
 
@@ -231,7 +237,7 @@ class WorkerGone(NamedTuple):
     handler: str | None = None
 
 
-Input = Opened | Accepted | Closed | WorkerReady | Progress | TakenBack | WorkerGone
+Input = Opened | Accepted | Closed | WorkerReady | Progress | TakenBack | Retired | WorkerGone
 
 # --- what is to be done ---
 

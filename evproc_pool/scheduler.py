@@ -83,6 +83,7 @@ from evproc_pool.schedule import (
     Part,
     Progress,
     Result,
+    Retired,
     Send,
     Settled,
     TakenBack,
@@ -147,12 +148,14 @@ class Scheduler:
         """For how long every worker has something to do if nothing is done here, in seconds.
 
         Counted from the end of the batches that they are at, and 0 where somebody may
-        wait for one of these: where a run has nothing more to send and is not closed.
+        wait for one of these: where a run has nothing more to send, unless it is closed
+        and the only one.
         """
         slack = self._loads.ahead
         if slack:
+            is_only = len(self._runs) == 1
             for run in self._runs.values():
-                if run.open and not (run.has_ready or run.closed):
+                if run.open and not (run.has_ready or (run.closed and is_only)):
                     return 0.0
         return slack
 
@@ -201,6 +204,8 @@ class Scheduler:
                 self._worker_ready(item)
             case TakenBack():
                 self._taken_back(item)
+            case Retired():
+                self._loads.retire(item.worker)
             case WorkerGone():
                 self._worker_gone(item)
             case _:
@@ -582,7 +587,9 @@ class Scheduler:
             self._turns.append(run)
             # The last events of a run wait for a worker that is idle: behind another
             # event they might wait while that worker is long done.
-            is_end = run.closed and run.left <= self.workers
+            # Not beside another run, which would keep every worker busy for ever.
+            is_alone = not any(other.has_ready for other in self._turns if other is not run)
+            is_end = is_alone and run.closed and run.left <= self.workers
             worker = self._loads.roomiest(idle=is_end)
             if worker is None:
                 passed += 1

@@ -21,6 +21,7 @@ import io
 import operator
 import pickle
 import struct
+import sys
 import traceback
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -268,14 +269,12 @@ def _dump_states(kind: type, events: Sequence[Any]) -> bytes:
     content = (kind, list(map(_state_of, events)))
     try:
         pickler.dump(content)
-    except _SameClassInside:
+    except (_SameClassInside, KeyboardInterrupt):
         raise
-    except Exception:
+    except BaseException:
         return dumps((None, events))
     data = buffer.getvalue()
-    if b"__main__" in data:
-        return dumps((None, events))
-    return data
+    return dumps((None, events)) if _MAIN in data else data
 
 
 _state_of: Final = operator.attrgetter("__dict__")
@@ -339,6 +338,13 @@ def unpack_value(packed: PackedValue) -> Any:
         raise cannot_rebuild("what a handler returned", error) from error
 
 
+class PicklingExit(Exception):
+    """User code raised what is no `Exception` while it was pickled or rebuilt.
+
+    Nobody who pickles is prepared for, say, `SystemExit`; and it does not mean us.
+    """
+
+
 def dumps(value: object) -> bytes:
     """Pickle, by value where a reference would not be found on the other side.
 
@@ -346,18 +352,48 @@ def dumps(value: object) -> bytes:
         Exception: Whatever pickling raised; see `explain_failure`.
     """
     try:
-        data = pickle.dumps(value, PROTOCOL)
-    except Exception:
-        # lambdas, local classes and the like
-        return bytes(cloudpickle.dumps(value, PROTOCOL))
-    if b"__main__" in data:
+        try:
+            data = pickle.dumps(value, PROTOCOL)
+        except Exception:
+            # lambdas, local classes and the like
+            return _by_value(value)
         # Maybe a reference into this process's __main__. That it may be only a text
         # costs time and nothing else.
+        return _by_value(value) if _MAIN in data else data
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise PicklingExit(f"{type(error).__name__}: {text_of(error)}") from error
+
+
+# as it ends, in a process that multiprocessing made, too: there it is __mp_main__
+_MAIN: Final = b"_main__"
+
+
+def _by_value(value: object) -> bytes:
+    main = sys.modules.get("__mp_main__")
+    if main is None:
         return bytes(cloudpickle.dumps(value, PROTOCOL))
-    return data
+    # the main script, under the name that it has in a child of multiprocessing
+    cloudpickle.register_pickle_by_value(main)
+    try:
+        return bytes(cloudpickle.dumps(value, PROTOCOL))
+    finally:
+        cloudpickle.unregister_pickle_by_value(main)
 
 
-loads = pickle.loads
+def loads(data: bytes | bytearray | memoryview) -> Any:
+    """Unpickle.
+
+    Raises:
+        Exception: Whatever unpickling raised.
+    """
+    try:
+        return pickle.loads(data)
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise PicklingExit(f"{type(error).__name__}: {text_of(error)}") from error
 
 
 def cannot_pickle(what: str, value: object, cause: BaseException) -> SerializationError:
@@ -424,7 +460,7 @@ def text_of(error: BaseException) -> str:
     """`str` of an exception, or what can be said where that fails."""
     try:
         return str(error)
-    except Exception:
+    except BaseException:
         return "<unprintable>"
 
 
@@ -434,11 +470,11 @@ def encode_error(error: BaseException, handler: str | None) -> ErrorRecord:
     text = text_of(error)
     try:
         lines = "".join(traceback.format_exception(kind, error, error.__traceback__))
-    except Exception:
+    except BaseException:
         lines = f"{kind.__qualname__}: {text}\n"
     try:
         notes = tuple(note for note in getattr(error, "__notes__", ()) if isinstance(note, str))
-    except Exception:
+    except BaseException:
         notes = ()
     type_name = f"{kind.__module__}.{kind.__qualname__}"
     return ErrorRecord(handler, _pickle_error(error), type_name, text, lines, notes)

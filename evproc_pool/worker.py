@@ -122,19 +122,19 @@ class Worker:
                 self._outbox.repack(wire.loads(frame.payload))
                 continue
             self._words[progress.BATCH] = self._batches = self._batches + 1
+            if frame.tag == wire.EVENTS:
+                batch = wire.load_events(frame.payload)
+            else:
+                batch = wire.BatchFrame(*wire.loads(frame.payload))  # the events are inside yet
+            for number, indices in batch.new_plans:
+                plan = self._processor.registry.plan(indices)
+                self._plans[number] = tuple([(each.index + 1, each) for each in plan.handlers])
             if self._batches <= self._words[progress.TAKEN_TO]:
                 self._channel.send(wire.SKIPPED, wire.dumps(self._batches))
                 continue
             self._words[progress.PLACE] = progress.UNPICKLING
-            if frame.tag == wire.EVENTS:
-                batch = wire.load_events(frame.payload)
-            else:
-                batch = wire.BatchFrame(*wire.loads(frame.payload))
             del frame  # the events are there in a moment: do not hold them twice
             events, one_by_one = self._unpack(batch.events)
-            for number, indices in batch.new_plans:
-                plan = self._processor.registry.plan(indices)
-                self._plans[number] = tuple([(each.index + 1, each) for each in plan.handlers])
             self._run_batch(batch, events, one_by_one=one_by_one)
             self._words[progress.PLACE] = progress.NONE
 
@@ -176,11 +176,12 @@ class Worker:
         if one_by_one:
             self._run_one_by_one(job, events)
         else:
-            self._run(job, 0, events, calls)
+            self._run(job, 0, events, calls, now)
 
     def _run_one_by_one(self, job: _Job, pickles: Iterable[bytes]) -> None:
         calls = job.calls
         for position, pickled in enumerate(pickles):
+            began = perf_counter()
             self._words[progress.PLACE] = position << progress.HANDLER_BITS
             events: list[Any] = [None]
             if calls[position]:
@@ -190,13 +191,15 @@ class Worker:
                     self._outbox.fail(position, error, None)
                     job.end_chain(position)
                     calls[position] = ()
-            if not self._run(job, position, events, calls[position : position + 1]):
+            if not self._run(job, position, events, calls[position : position + 1], began):
                 return
 
     def _run(  # noqa: C901, PLR0912 - the hot loop, see below
-        self, job: _Job, first: int, events: Iterable[Any], calls: list[_Calls]
+        self, job: _Job, first: int, events: Iterable[Any], calls: list[_Calls], then: float
     ) -> bool:
         """Run the events from a position of the batch on; say whether to go on behind them.
+
+        `then` is a time before the place of the first one was published.
 
         The loop over handlers is that of `evproc.processor.run_handlers`, with the
         place published; it is written out, since at a microsecond an event a call
@@ -206,7 +209,6 @@ class Worker:
         places = count(first << progress.HANDLER_BITS, 1 << progress.HANDLER_BITS)
         ended, unsent, returns = outbox.ends.append, outbox.unsent, job.returns
         overdue = job.overdue
-        then = perf_counter()
         place = 0
         for place, ev, to_call in zip(places, events, calls):  # noqa: B905 - `places` is endless
             follow_ups: list[Event] | None = None
@@ -236,11 +238,13 @@ class Worker:
                 outbox.follow(place >> progress.HANDLER_BITS, ev, follow_ups)
             if returns and to_call:
                 outbox.give_back(place >> progress.HANDLER_BITS, ev, returns)
+            # Before the look at the clock: see `progress`. Without it a worker that is
+            # preempted between two events looks like one that is at the first of them.
+            words[progress.PLACE] = place | progress.OVER
             now = perf_counter()
             ended(now)
             if now - then >= progress.SLOW_SECONDS or now > overdue:
                 done = (place >> progress.HANDLER_BITS) + 1
-                words[progress.PLACE] = place | progress.OVER
                 if done < job.size:
                     is_taken = words[progress.TAKEN] == progress.taken_from(self._batches, done)
                     if is_taken or now > overdue:

@@ -295,12 +295,13 @@ class Held:
 class WorkerModel:
     """A ready worker: the batches it was sent and is not done with."""
 
-    __slots__ = ("clock", "held", "is_slow", "was_heavy")
+    __slots__ = ("clock", "held", "is_retired", "is_slow", "was_heavy")
 
     def __init__(self) -> None:
         self.held: deque[Held] = deque()
         self.is_slow = False
         self.was_heavy = False
+        self.is_retired = False
         self.clock = 0.0
 
     @property

@@ -350,6 +350,7 @@ class Simulation:
         positions = [position for position, _ in world.stretch(worker, end)]
         running = rng.choice(positions) if positions and rng.random() < 0.8 else None
         error = None
+        world.retire(worker)
         if running is not None:
             error = Failed("died")
             unsent = world.silent_end(worker, running)

@@ -119,8 +119,9 @@ def _value(item: Any) -> tuple[int, wire.PackedValue]:
 
 
 def test_a_worker_gives_back_batches_that_it_was_asked_for_and_has_not_begun() -> None:
-    # asked for the first two while the third was on its way
-    channel = _Channel(_batch(range(3)), _batch(range(3)), _batch(range(3)))
+    # asked for the first two while the third was on its way, which counts on the plan
+    # that came with the first one
+    channel = _Channel(_batch(range(3)), _batch(range(3)), _batch(range(3), is_known=True))
     _worker(channel, _words(taken_to=2)).run()
     assert [frame.tag for frame in channel.sent] == [wire.SKIPPED, wire.SKIPPED, wire.QUIET]
     assert [wire.loads(frame.payload) for frame in channel.sent[:2]] == [1, 2]

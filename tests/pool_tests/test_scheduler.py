@@ -31,6 +31,7 @@ from evproc_pool.schedule import (
     Planned,
     Progress,
     Result,
+    Retired,
     Send,
     Settled,
     TakenBack,
@@ -832,7 +833,7 @@ def test_runs_take_turns_a_batch_each() -> None:
     assert runs == [1, 2, 3] * FULL
 
 
-def test_a_run_that_waits_for_an_idle_worker_does_not_hold_up_others() -> None:
+def test_beside_another_run_the_last_events_do_not_wait_for_an_idle_worker() -> None:
     scheduler = opened(runs=2)
     taught(scheduler, SLOW, 1.0)
     scheduler.step(accepted(0, 3, run=1, plan=SLOW))
@@ -840,7 +841,20 @@ def test_a_run_that_waits_for_an_idle_worker_does_not_hold_up_others() -> None:
     # one is left of run 1, and waits until the worker is idle
     assert sent(done(scheduler)) == []
     effects = scheduler.step(accepted(0, 2, run=2))
-    assert [effect.batch.run_id for effect in effects if isinstance(effect, Send)] == [2]
+    # with enough of run 2 no worker would ever be idle
+    assert [effect.batch.run_id for effect in effects if isinstance(effect, Send)] == [1]
+
+
+def test_a_retired_worker_is_sent_nothing_more() -> None:
+    scheduler = opened(workers=2)
+    taught(scheduler, PLAN, TARGET_SECONDS)
+    scheduler.step(accepted(0, 100))
+    scheduler.step(Retired(1))
+    while scheduler.held_by(1) is not None:
+        assert all(worker == 2 for worker, _ in sent(done(scheduler, 1)))
+    assert {worker for worker, _ in sent(scheduler.step(WorkerGone(1, None)))} <= {2}
+    with pytest.raises(InternalError):
+        scheduler.step(Retired(1))
 
 
 # --- bytes ---
@@ -998,7 +1012,7 @@ def test_slack_is_what_the_worker_with_least_has_besides_the_batch_it_is_at() ->
     scheduler.step(Opened(2))
     scheduler.step(accepted(0, 2, run=2))  # three and two
     scheduler.step(Closed(2))
-    assert scheduler.slack == pytest.approx(TARGET_SECONDS)
+    assert scheduler.slack == 0.0  # somebody may wait for the one, not for the other
     done(scheduler, 2)  # two and two: it was the first to be idle, as worker 1 was taught
     assert scheduler.slack == pytest.approx(TARGET_SECONDS)
     done(scheduler, 2)
@@ -1375,3 +1389,9 @@ def test_at_the_end_of_a_keyed_run_those_that_wait_for_their_key_count() -> None
     effects = scheduler.step(Closed(1))
     assert effects == []
     assert [len(events) for _, events in sent(done(scheduler))] == [8]
+
+
+def test_there_is_slack_at_the_end_of_a_run_that_is_the_only_one() -> None:
+    scheduler = _with_three_batches_each()
+    scheduler.step(Closed(1))
+    assert scheduler.slack == pytest.approx(2 * TARGET_SECONDS)

@@ -56,6 +56,7 @@ from evproc_pool.schedule import (
     Over,
     Progress,
     Result,
+    Retired,
     Send,
     Settled,
     TakenBack,
@@ -250,6 +251,11 @@ class World:
         del held.nodes[kept:], held.roots[kept:]
         model.is_slow = True
         self._step(TakenBack(worker, kept))
+
+    def retire(self, worker: int) -> None:
+        """A dead worker is about to tell what it did; see `Retired`."""
+        self.workers[worker].is_retired = True
+        self._step(Retired(worker))
 
     def gone(self, worker: int, running: int | None, error: BaseException | None = None) -> None:
         """Let a worker die; see `WorkerGone`."""
@@ -684,6 +690,7 @@ class World:
 
     def _sent(self, worker: int, batch: Batch) -> None:
         check(worker in self.workers, "a batch is sent to worker {}, which is not ready", worker)
+        check(not self.workers[worker].is_retired, "a batch is sent to worker {}, retired", worker)
         check(batch.run_id in self.runs, "a batch of run {}, which is not open", batch.run_id)
         run = self.runs[batch.run_id]
         model = self.workers[worker]
@@ -779,7 +786,8 @@ class World:
         )
         idle = next((each for each, other in self.workers.items() if not other.held), None)
         check(idle is None, "worker {} has work and is sent more, worker {} is idle", worker, idle)
-        if run.closed and not self._just_ended:
+        others = [each for each in self.runs.values() if each is not run and each.runnable]
+        if run.closed and not others and not self._just_ended:
             check(
                 self._most_ready(run) + len(run.waiting) > len(self.workers),
                 "worker {} has work already, and is sent the last events of run {}",
@@ -808,7 +816,7 @@ class World:
         for worker, model in self.workers.items():
             batch = scheduler.held_by(worker)
             if not model.held:
-                is_any_idle = True
+                is_any_idle |= not model.is_retired
                 check(batch is None, "worker {} holds a batch", worker)
                 continue
             held = model.held[0]
@@ -830,7 +838,11 @@ class World:
         slack = self.scheduler.slack
         ahead = min([model.seconds_ahead for model in self.workers.values()], default=0.0)
         check(0.0 <= slack <= ahead + 1e-9, "slack is {}, and {} are ahead", slack, ahead)
-        waits = all(run.runnable or run.closed or not run.is_open for run in self.runs.values())
+        is_only = len(self.runs) == 1
+        waits = all(
+            run.runnable or not run.is_open or (run.closed and is_only)
+            for run in self.runs.values()
+        )
         check(bool(slack) == (waits and least > 1), "slack is {}", slack)
 
     def _check_room(self) -> None:
@@ -838,6 +850,9 @@ class World:
         is_idle = True
         for model in self.workers.values():
             load = len(model.held)
+            if model.is_retired:
+                is_idle = False
+                continue
             least = min(least, load)
             if load:
                 is_idle = False
