@@ -17,6 +17,7 @@ PURE = {
     "abc",
     "collections",
     "collections.abc",
+    "contextlib",
     "enum",
     "functools",
     "graphlib",
