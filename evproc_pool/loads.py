@@ -1,7 +1,8 @@
 """Which worker holds which batches, and which has room for more. Pure.
 
-Each question the scheduler asks at every step is answered in O(1); and so is each
-change of what one worker holds.
+A change of what one worker holds, and which worker is next, cost O(1). What all of
+them hold together (`overloaded`, `lopsided`, `ahead`) costs O(workers), and is asked
+once a turn at the most.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ AHEAD_SECONDS: Final = 4 * TARGET_SECONDS
 
 #: A worker that holds so many bytes gets no further batch.
 WINDOW_BYTES: Final = 8 << 20
-
 
 # It takes two for one to have more than another.
 _FEWEST_TO_EVEN_OUT: Final = 2
@@ -68,9 +68,6 @@ class Loads:
 
     def __len__(self) -> int:
         return len(self._loads)
-
-    def __contains__(self, worker: int) -> bool:
-        return worker in self._loads
 
     # --- questions ---
 

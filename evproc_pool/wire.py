@@ -22,6 +22,7 @@ import operator
 import pickle
 import struct
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -375,11 +376,18 @@ def _by_value(value: object) -> bytes:
     if main is None:
         return bytes(cloudpickle.dumps(value, PROTOCOL))
     # the main script, under the name that it has in a child of multiprocessing
-    cloudpickle.register_pickle_by_value(main)
-    try:
-        return bytes(cloudpickle.dumps(value, PROTOCOL))
-    finally:
-        cloudpickle.unregister_pickle_by_value(main)
+    with _main_by_value:
+        if main.__name__ in cloudpickle.list_registry_pickle_by_value():
+            return bytes(cloudpickle.dumps(value, PROTOCOL))  # somebody else wants it so
+        cloudpickle.register_pickle_by_value(main)
+        try:
+            return bytes(cloudpickle.dumps(value, PROTOCOL))
+        finally:
+            cloudpickle.unregister_pickle_by_value(main)
+
+
+# cloudpickle's registry is one for all threads; reentrant, since pickling may pickle
+_main_by_value: Final = threading.RLock()
 
 
 def loads(data: bytes | bytearray | memoryview) -> Any:
