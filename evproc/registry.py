@@ -264,6 +264,12 @@ class Registry:
             return None
         return None if selection is None else selection.plan
 
+    def plan_of_name(self, name: str) -> Plan | None:
+        """The plan of every event of a name, if no filter is asked; None says nothing."""
+        index = self._index
+        selection = index.selections.get(name, index.others)
+        return None if selection is None else selection.plan
+
     def plan(self, indices: Iterable[int]) -> Plan:
         """Rebuild a plan from its indices.
 

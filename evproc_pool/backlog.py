@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Hashable, Sequence
 from typing import Any, Final, NamedTuple
 
-from evproc_pool.schedule import Cascade, Opened, PlanLike
+from evproc_pool.schedule import Cascade, InternalError, Opened, PlanLike, Strands
 
 #: The bound of a run in which every root is wanted.
 ENDLESS: Final = float("inf")
@@ -39,8 +39,9 @@ class Run:
         bound: Roots behind this index are not wanted any more.
         blocks: Roots that wait for a worker.
         backlog: How many these are.
-        ready: Cascades of which something can be sent, next first.
-        loose: In an unordered run, events in the queues of these.
+        ready: Cascades of which something can be sent, next first; strands among them.
+        loose: In an unordered run, events in the queues of these cascades.
+        stranded: Events of these strands.
         keys: Busy keys (wrapped), with the cascades that wait for them.
         waiting: How many these are.
         open: Roots accepted and not reported.
@@ -49,6 +50,7 @@ class Run:
     """
 
     __slots__ = (
+        "_strands",
         "backlog",
         "blocks",
         "bound",
@@ -61,6 +63,7 @@ class Run:
         "open",
         "opened",
         "ready",
+        "stranded",
         "unordered",
         "waiting",
     )
@@ -73,8 +76,10 @@ class Run:
         self.bound = ENDLESS
         self.blocks: deque[Block] = deque()
         self.backlog = 0
-        self.ready: deque[Cascade] = deque()
+        self.ready: deque[Cascade | Strands] = deque()
         self.loose = 0
+        self.stranded = 0
+        self._strands = 0  # how many of those that are ready are strands
         self.keys: dict[tuple[Hashable], deque[Cascade]] = {}
         self.waiting = 0
         self.open = 0
@@ -89,7 +94,8 @@ class Run:
     @property
     def ready_events(self) -> int:
         """About how many events could be sent."""
-        return self.backlog + (self.loose if self.unordered else len(self.ready))
+        cascades = self.loose if self.unordered else len(self.ready) - self._strands
+        return self.backlog + self.stranded + cascades
 
     @property
     def left(self) -> int:
@@ -99,7 +105,10 @@ class Run:
     @property
     def next_plan(self) -> PlanLike:
         """The plan of the event that is sent next; only if there is one."""
-        return self.ready[0].queue[0][1] if self.ready else self.blocks[0].plans[0]
+        if not self.ready:
+            return self.blocks[0].plans[0]
+        first = self.ready[0]
+        return first.plan if isinstance(first, Strands) else first.queue[0][1]
 
     def put_back(self, block: Block) -> None:
         """Put roots in front of the others."""
@@ -120,3 +129,39 @@ class Run:
         else:
             self.ready.remove(cascade)
         self.loose -= len(cascade.queue)
+
+    def add_strands(self, strands: Strands) -> None:
+        """Put strands behind what is ready."""
+        self.ready.append(strands)
+        self._strands += 1
+        self.stranded += len(strands.events)
+
+    def take_strands(self, count: int) -> Strands:
+        """Take the first ones of the strands that are the next."""
+        strands = self.ready.popleft()
+        if not isinstance(strands, Strands):
+            raise InternalError("a cascade is next, and no strands")
+        if count < len(strands.events):
+            self.ready.appendleft(strands.slice(count, len(strands.events)))
+            strands = strands.slice(0, count)
+        else:
+            self._strands -= 1
+        self.stranded -= len(strands.events)
+        return strands
+
+    def drop_strands(self) -> list[int]:
+        """Give up those strands that are ready and behind the bound; give their roots."""
+        dropped: list[int] = []
+        if self._strands:
+            ready, self.ready = self.ready, deque()
+            self._strands = self.stranded = 0
+            for each in ready:
+                if isinstance(each, Cascade):
+                    self.ready.append(each)
+                    continue
+                roots = each.cascades.roots
+                dropped += [root for root in roots if root > self.bound]
+                wanted = [place for place, root in enumerate(roots) if root <= self.bound]
+                if wanted:
+                    self.add_strands(each.pick(wanted))
+        return dropped

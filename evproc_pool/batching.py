@@ -1,6 +1,6 @@
 """What goes into the next batch of a run. Pure.
 
-A batch is filled up to `TARGET_SECONDS` by what its events usually take, within
+A batch is filled up to `TARGET_SECONDS` (or `BULK_SECONDS`) by what its events usually take, within
 the limits of bytes and events that `estimates` has, and with less near the end of
 a run. Cascades go before new roots, which bounds how many are open.
 """
@@ -8,12 +8,18 @@ a run. Cascades go before new roots, which bounds how many are open.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from evproc_pool.backlog import Run
-from evproc_pool.estimates import MOST_EVENTS, TARGET_SECONDS, Estimates
-from evproc_pool.schedule import Batch, Cascade, Part, PlanLike, Planned
+from evproc_pool.estimates import (
+    BULK_SECONDS,
+    LEAST_SECONDS,
+    MOST_EVENTS,
+    TARGET_SECONDS,
+    Estimates,
+)
+from evproc_pool.schedule import Batch, Cascade, Part, PlanLike, Planned, Strands
 
 
 class Batcher:
@@ -29,22 +35,24 @@ class Batcher:
         self._estimates = estimates
         self._resume = resume
 
-    def make(self, run: Run, *, workers: int, idle: int) -> Batch:
+    def make(self, run: Run, *, workers: int, idle: int, is_alone: bool) -> Batch:
         """Take a batch out of a run that has something ready.
 
         Args:
             run: Its ready cascades and blocks shrink.
             workers: How many there are.
             idle: How many of them have nothing to do.
+            is_alone: Whether no other run has something ready.
         """
         batch = Batch(run)
-        limit = TARGET_SECONDS
+        limit = BULK_SECONDS if run.opened.is_bulk and is_alone else TARGET_SECONDS
         # Near the end of the run a batch takes half of a worker's share of what is
         # left, so that all end at about the same time (guided self-scheduling,
         # Polychronopoulos and Kuck, 1987).
         shares, events = (2 * workers, run.left) if run.closed else (idle, run.ready_events)
         if shares > 1:
-            limit = min(limit, events * self._estimates.seconds_of(run.next_plan) / shares)
+            share = events * self._estimates.seconds_of(run.next_plan) / shares
+            limit = min(limit, max(share, LEAST_SECONDS))
         self._gather(batch, run, limit)
         # by what its first plan's events had, until it is weighed
         batch.size_bytes = round(batch.size * self._estimates.bytes_of(batch.parts[0].plans[0]))
@@ -52,59 +60,55 @@ class Batcher:
 
     def _gather(self, batch: Batch, run: Run, limit: float) -> None:
         while run.ready and batch.seconds < limit and batch.size < MOST_EVENTS:
-            left = limit - batch.seconds
-            if not (self._add_singles(batch, run, left) or self._add_cascade(batch, run, left)):
+            first, left = run.ready[0], limit - batch.seconds
+            if isinstance(first, Strands):
+                has_room = self._add_strands(batch, run, first, left)
+            else:
+                has_room = self._add_cascade(batch, run, first, left)
+            if not has_room:
                 return
         while run.blocks and batch.seconds < limit and batch.size < MOST_EVENTS:
             if not self._add_roots(batch, run, limit - batch.seconds):
                 return
 
-    def _add_singles(self, batch: Batch, run: Run, left: float) -> bool:
-        """Put the first ready cascades into a batch that have one event of one plan each.
-
-        Which is what most cascades are like that have follow-ups.
+    def _add_strands(self, batch: Batch, run: Run, strands: Strands, left: float) -> bool:
+        """Put as many of the first strands into a batch as time allows.
 
         Returns:
-            Whether there was one that fits.
+            Whether any of them fit.
         """
-        ready = run.ready
-        plan = ready[0].queue[0][1]
-        fit = round(left / self._estimates.seconds_of(plan))
-        room = min(fit, self._estimates.most_events(plan) - batch.size)
-        if not batch.size:
-            room = max(1, room)
-        events: list[Any] = []
-        cascades: list[Cascade] = []
-        while ready and len(events) < room:
-            cascade = ready[0]
-            queue = cascade.queue
-            if len(queue) != 1 or queue[0][1] is not plan:
-                break
-            ready.popleft()
-            cascade.is_ready = False
-            cascade.in_flight += 1
-            cascades.append(cascade)
-            events.append(queue.popleft()[0])
-        count = len(events)
-        if not count:
-            return False
-        part = _part_for(batch, is_chain=False)
-        part.events += events
-        part.plans += [plan] * count
-        part.cascades += cascades
-        part.stop += count
-        batch.size += count
-        batch.seconds += count * self._estimates.seconds_of(plan)
-        run.loose -= count
-        return True
+        count = self._count(batch, strands.plan, len(strands.events), left)
+        if count:
+            strands = run.take_strands(count)
+            part = Part(batch.size, None)
+            part.strands = strands
+            self._add(batch, part, strands.events, [strands.plan] * count)
+            batch.seconds += count * self._estimates.seconds_of(strands.plan)
+        return count > 0
 
-    def _add_cascade(self, batch: Batch, run: Run, left: float) -> bool:
+    def _count(self, batch: Batch, plan: PlanLike, events: int, left: float) -> int:
+        """How many of some events of one plan fit; at least one into an empty batch."""
+        seconds = self._estimates.seconds_of(plan)
+        room = self._estimates.most_events(plan) - batch.size
+        if batch.size and (seconds > left or room < 1):
+            return 0
+        return max(1, min(events, room, round(left / seconds)))
+
+    def _add(
+        self, batch: Batch, part: Part, events: Sequence[Any], plans: Sequence[PlanLike]
+    ) -> None:
+        """Put a new part into a batch."""
+        part.events, part.plans = events, list(plans)
+        part.stop += len(events)
+        batch.parts.append(part)
+        batch.size += len(events)
+
+    def _add_cascade(self, batch: Batch, run: Run, cascade: Cascade, left: float) -> bool:
         """Put as much of the first ready cascade into a batch as time allows.
 
         Returns:
             Whether anything of it fits.
         """
-        cascade = run.ready[0]
         queue = cascade.queue
         plan = queue[0][1]
         seconds = self._estimates.seconds_of(plan)
@@ -116,11 +120,7 @@ class Batcher:
             left = TARGET_SECONDS - batch.seconds  # nobody else can take a share of it
         taken = self._take(batch, queue, left)
         part = _part_for(batch, is_chain=not run.unordered and len(taken) > 1)
-        for event, planned in taken:
-            part.events.append(event)
-            part.plans.append(planned)
-        part.cascades += [cascade] * len(taken)
-        part.stop += len(taken)
+        part.extend(cascade, taken)
         batch.size += len(taken)
         cascade.in_flight += len(taken)
         if run.unordered:
@@ -161,27 +161,20 @@ class Batcher:
         """Put as many roots of the first block into a batch as time allows; see above."""
         block = run.blocks[0]
         plan = block.plans[0]
-        seconds = self._estimates.seconds_of(plan)
-        room = self._estimates.most_events(plan) - batch.size
-        if batch.size and (seconds > left or room < 1):
+        count = self._count(batch, plan, len(block.plans), left)
+        if not count:
             return False
         # one plan for all is the usual case, and is seen without a loop in Python
-        count = len(block.plans)
-        if block.plans.count(plan) == count:
-            count = max(1, min(count, room, round(left / seconds)))
-            used = count * seconds
+        if block.plans.count(plan) == len(block.plans):
+            batch.seconds += count * self._estimates.seconds_of(plan)
         else:
             count, used = self._count_mixed(block.plans, batch.size, left)
+            batch.seconds += used
         run.blocks.popleft()
         if count < len(block.events):
             run.blocks.appendleft(block.slice(count, len(block.events)))
             block = block.slice(0, count)
-        part = Part(batch.size, block.first)
-        part.events, part.plans = list(block.events), list(block.plans)
-        part.stop += count
-        batch.parts.append(part)
-        batch.size += count
-        batch.seconds += used
+        self._add(batch, Part(batch.size, block.first), block.events, block.plans)
         run.backlog -= count
         return True
 
@@ -202,7 +195,8 @@ class Batcher:
 def _part_for(batch: Batch, *, is_chain: bool) -> Part:
     """The part to put events of a cascade into: the last one, if it will do."""
     part = batch.parts[-1] if batch.parts else None
-    if part is None or part.first is not None or part.is_chain or is_chain:
+    is_other = part is None or part.first is not None or part.strands is not None
+    if part is None or is_other or part.is_chain or is_chain:
         part = Part(batch.size, None, is_chain=is_chain)
         batch.parts.append(part)
     return part

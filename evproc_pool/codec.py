@@ -7,15 +7,25 @@ No process and no channel in it; pickling and filters are code of the user.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from evproc.event import describe_event
+from evproc.event import Event, describe_event
 from evproc.exc import add_note
 from evproc.registry import Registry
 from evproc_pool import wire
 from evproc_pool.errors import SerializationError
-from evproc_pool.schedule import Batch, PlanLike, Planned, Result, Times, Unplannable
+from evproc_pool.estimates import OVERDUE_FACTOR, TARGET_SECONDS
+from evproc_pool.schedule import (
+    Batch,
+    PlanLike,
+    Planned,
+    Result,
+    Singles,
+    Times,
+    Unplannable,
+)
+from evproc_pool.sealed import Sealed, constant_name, unseal
 
 
 class Sent:
@@ -81,14 +91,13 @@ class Codec:
         """
         batch = sent.batch
         parts = batch.parts
-        events = parts[0].events if len(parts) == 1 else _events_of(batch)
         packed = None
         apart = self.one_by_one > 0
         self.one_by_one = max(0, self.one_by_one - batch.size)
         if not apart and not sent.failures:
             # where it fails, packing one by one finds out for which event
             try:
-                packed = self._packer.pack(events)
+                packed = _as_they_came(batch) or self._packer.pack(_events_of(batch))
             except Exception:
                 packed = None
         if packed is None:
@@ -96,11 +105,12 @@ class Codec:
         new_plans: list[tuple[int, tuple[int, ...]]] = []
         numbers = self._numbers_of(sent, known, new_plans)
         chains = [(part.start, part.stop) for part in parts if part.is_chain]
-        is_usual = not (new_plans or chains or return_events or packed.one_by_one)
-        if is_usual and isinstance(numbers, int):
-            return wire.EVENTS, wire.dump_events(numbers, batch.size, packed.data)
+        is_unusual = new_plans or chains or return_events or packed.one_by_one or packed.is_sealed
+        overdue = OVERDUE_FACTOR * max(TARGET_SECONDS, batch.seconds)
+        if not is_unusual and isinstance(numbers, int):
+            return wire.EVENTS, wire.dump_events(numbers, batch.size, overdue, packed.data)
         roots = batch.root_positions if return_events else ()
-        frame = wire.BatchFrame(new_plans, numbers, batch.size, chains, roots, packed)
+        frame = wire.BatchFrame(new_plans, numbers, batch.size, chains, roots, overdue, packed)
         return wire.BATCH, wire.dumps(tuple(frame))
 
     def _numbers_of(
@@ -198,17 +208,34 @@ class Codec:
             results[position] = Result(error=raised, handler=record.handler)
         return Left(follow_ups, results, processed)
 
-    def _follow_ups(self, told: wire.Told) -> tuple[dict[int, list[Planned]], dict[int, Result]]:
+    def _follow_ups(
+        self, told: wire.Told
+    ) -> tuple[Mapping[int, Sequence[Planned]], dict[int, Result]]:
         """By the position of the event that gave them; and failures by position."""
         if not told.givers:
             return {}, {}
         if told.follow_ups.one_by_one:
             return self._unpack_blobs(told, told.follow_ups.data)
         try:
-            events = wire.unpack(told.follow_ups)
+            events, plan = self._received(told.follow_ups)
         except Exception as error:
             raise wire.cannot_rebuild("what a handler returned", error) from error
-        return self._planned(told, events), {}
+        return self._planned(told, events, plan), {}
+
+    def _received(self, packed: wire.PackedEvents) -> tuple[Sequence[Any], PlanLike | None]:
+        """Events that were packed together, and the plan of all of them if that is seen at once."""
+        if packed.is_sealed:
+            kind = wire.loads(packed.data[0].kind)
+            name = constant_name(kind)
+            plan = None
+            if name is not None and issubclass(kind, Event):
+                plan = self._registry.plan_of_name(name)
+            if plan is not None:
+                return Sealed.received(packed.data), plan
+            events = unseal(packed.data)
+        else:
+            events = wire.unpack(packed)
+        return events, self._registry.common_plan(events)
 
     def _unpack_blobs(
         self, told: wire.Told, blobs: Sequence[Any]
@@ -227,29 +254,38 @@ class Codec:
                     error=wire.cannot_rebuild("what a handler returned", error)
                 )
             else:
-                follow_ups[position] = [self._plan(event) for event in events]
+                follow_ups[position] = [(event, self._plan(event)) for event in events]
         return follow_ups, failed
 
-    def _planned(self, told: wire.Told, events: Sequence[Any]) -> dict[int, list[Planned]]:
-        """Plan follow-ups, by the position of the event that gave them."""
-        planned: Iterator[Planned] = map(self._plan, events)
-        common = self._registry.common_plan(events)
-        if common is not None:
-            planned = zip(events, itertools.repeat(common))
+    def _planned(
+        self, told: wire.Told, events: Sequence[Any], common: PlanLike | None
+    ) -> Mapping[int, Sequence[Planned]]:
+        """Plan follow-ups, by the position of the event that gave them.
+
+        Args:
+            told: Who gave how many.
+            events: All of them, in order.
+            common: The plan of all of them, if that is known.
+        """
+        plans: list[PlanLike]
+        plans = (
+            [self._plan(event) for event in events] if common is None else [common] * len(events)
+        )
         if len(told.givers) == len(events):  # one each, the usual case
-            return {position: [each] for position, each in zip(told.givers, planned, strict=True)}
+            return Singles(told.givers, events, plans)
+        planned = zip(events, plans, strict=True)
         return {
             position: list(itertools.islice(planned, count))
             for position, count in zip(told.givers, told.counts, strict=True)
         }
 
-    def _plan(self, event: Any) -> Planned:
+    def _plan(self, event: Any) -> PlanLike:
         try:
-            return event, self._registry.match(event)
+            return self._registry.match(event)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            return event, Unplannable(error)
+            return Unplannable(error)
 
     def _value(self, packed: wire.PackedValue) -> Result:
         """The result of an event that was stopped with a value."""
@@ -259,8 +295,18 @@ class Codec:
             return Result(error=error)
 
 
+def _as_they_came(batch: Batch) -> wire.PackedEvents | None:
+    """The events of a batch of sealed ones, which need no packing; None if it has others."""
+    slices = []
+    for part in batch.parts:
+        if not isinstance(part.events, Sealed):
+            return None
+        slices += part.events.slices
+    return wire.PackedEvents(False, slices, is_sealed=True)
+
+
 def _events_of(batch: Batch) -> list[Any]:
     parts = batch.parts
     if len(parts) == 1:
-        return parts[0].events
+        return list(parts[0].events)
     return [event for part in parts for event in part.events]

@@ -152,6 +152,7 @@ class Engine:
         # where overloaded workers are, and since when
         self._seen: dict[int, tuple[float, Place]] = {}
         self._is_heavy = False  # whether the last frames were large ones
+        self._woke = 0.0  # when it last had nothing to do
         self._runs: dict[int, Run] = {}
         self._next_run = 0
         self._inbox: deque[Input] = deque()
@@ -188,6 +189,7 @@ class Engine:
         until_error: bool = False,
         unordered: bool = False,
         return_events: bool = False,
+        is_bulk: bool = False,
         can_cancel: bool = False,
     ) -> Run:
         """Begin a run; see `schedule.Opened` and `Run`.
@@ -198,7 +200,7 @@ class Engine:
         with self._turn_over:
             if self._closed is not None:
                 raise self._closed
-            opened = Opened(self._next_run, until_error, unordered, return_events)
+            opened = Opened(self._next_run, until_error, unordered, return_events, is_bulk)
             run = Run(opened, sink, can_cancel=can_cancel)
             self._next_run += 1
             self._runs[run.id] = run
@@ -372,7 +374,10 @@ class Engine:
             timeout = self._take_back_from_slow()
             self._even_out()
             self._rest()
-        for item in self._backend.poll(timeout):
+        happened = self._backend.poll(timeout)
+        if timeout != 0:
+            self._woke = time.monotonic()
+        for item in happened:
             match item:
                 case Arrived():
                     self._arrived(item)
@@ -385,10 +390,13 @@ class Engine:
 
         What they send meanwhile is taken in together, which costs the coordinator
         a fraction: the workers use the same CPUs, and its caches are cold each time.
+        What it takes to do that is time in which they are not served, too.
         """
-        seconds = _REST_SHARE * self._scheduler.slack
+        was_busy = time.monotonic() - self._woke
+        seconds = _REST_SHARE * self._scheduler.slack - was_busy
         if seconds >= _LEAST_REST_SECONDS and not self._is_heavy and not self._backend.is_writing:
             self._backend.rest(seconds)
+            self._woke = time.monotonic()
 
     def _drain_inbox(self) -> bool:
         """Take in every input; say whether that is news to a caller."""
@@ -412,7 +420,7 @@ class Engine:
                 case Settled():
                     run.sink.settled(effect.first, effect.times)
                 case Over():
-                    run.sink.over(effect.cascades)
+                    run.sink.over(effect.roots, effect.events, effect.seconds)
                 case Ended():
                     run.sink.ended(effect.root, effect.ending)
                 case Dropped():

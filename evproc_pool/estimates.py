@@ -1,19 +1,32 @@
 """What an event of a plan is expected to take, in seconds and in bytes. Pure.
 
-Running means of what is usual, by plan; from these follows how many events go
-into a batch. O(1) for each question.
+Of what was usual lately, by plan; from these follows how many events go into a
+batch. O(1) for each question.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
 from evproc_pool.schedule import PlanLike
 
-#: Work in a batch, in seconds. Long beside the cost of a batch (tens of
-#: microseconds), short beside what a person or the end of a run notices.
+#: Work in a batch, in seconds. Long beside the cost of a batch (a hundred microseconds
+#: in the coordinator, and as much in the worker, whose caches are cold each time),
+#: short beside what a person or the end of a run notices.
 TARGET_SECONDS: Final = 0.008
+
+#: The same where nobody waits for single events, only for all of them.
+BULK_SECONDS: Final = 4 * TARGET_SECONDS
+
+#: A batch that takes so many times what it was meant to take is given up: the worker
+#: leaves the rest to others.
+OVERDUE_FACTOR: Final = 2
+
+#: Less work than that is not worth a batch of its own, in seconds: about what a batch
+#: costs the coordinator and the worker, which wakes up for it.
+LEAST_SECONDS: Final = TARGET_SECONDS / 32
 
 #: The most events in a batch: past it nothing is gained, and what is lost with a
 #: worker, and the wait for the first result, grow.
@@ -31,7 +44,11 @@ _MOST_PLANS: Final = 4096
 # no event is taken to be shorter, in seconds
 _SHORTEST: Final = 1e-7
 
-# Weight of the newest measurement in the running means.
+# Of so many measurements of a plan the median is taken. A worker that had to leave the
+# CPU to somebody for a while, in the middle of an event, makes one that is far too long.
+_MEASUREMENTS: Final = 5
+
+# Weight of the newest number of bytes in the running mean.
 _NEWEST: Final = 0.3
 
 
@@ -40,6 +57,7 @@ class Estimates:
 
     def __init__(self) -> None:
         self._seconds: dict[tuple[int, ...], float] = {}
+        self._measured: dict[tuple[int, ...], deque[float]] = {}
         self._bytes: dict[tuple[int, ...], float] = {}
 
     def learn(
@@ -55,11 +73,22 @@ class Estimates:
 
     def learn_seconds(self, indices: tuple[int, ...], seconds: float) -> None:
         """Take in how long an event of a plan usually took."""
-        _learn(self._seconds, indices, max(seconds, _SHORTEST))
+        measured = self._measured.get(indices)
+        if measured is None:
+            if len(self._measured) >= _MOST_PLANS:
+                self._measured.clear()
+                self._seconds.clear()
+            measured = self._measured[indices] = deque(maxlen=_MEASUREMENTS)
+        measured.append(max(seconds, _SHORTEST))
+        self._seconds[indices] = sorted(measured)[(len(measured) - 1) // 2]
 
     def learn_bytes(self, plan: PlanLike, size_bytes: float) -> None:
         """Take in how many bytes the events of a plan had, on average."""
-        _learn(self._bytes, plan.indices, max(size_bytes, 1.0))
+        known = self._bytes.get(plan.indices)
+        if known is None and len(self._bytes) >= _MOST_PLANS:
+            self._bytes.clear()
+        new = max(size_bytes, 1.0)
+        self._bytes[plan.indices] = new if known is None else known + _NEWEST * (new - known)
 
     def seconds_of(self, plan: PlanLike) -> float:
         """What an event is expected to take."""
@@ -85,13 +114,3 @@ def typical(times: Sequence[float]) -> float:
     """About the median of three or more times: that of the first, a middle and the last one."""
     last = len(times) - 1
     return sorted((times[0], times[last // 2], times[last]))[1]
-
-
-def _learn(means: dict[tuple[int, ...], float], key: tuple[int, ...], new: float) -> None:
-    known = means.get(key)
-    if known is None:
-        if len(means) >= _MOST_PLANS:
-            means.clear()
-        means[key] = new
-    else:
-        means[key] = known + _NEWEST * (new - known)

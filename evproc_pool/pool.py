@@ -210,7 +210,9 @@ class PoolProcessor:
         iterator = iter(events)
         gathered = Gathered()
         engine = self._running_engine()
-        run = engine.open(gathered, until_error=not return_exceptions, unordered=unordered)
+        run = engine.open(
+            gathered, until_error=not return_exceptions, unordered=unordered, is_bulk=True
+        )
         registry = self._processor.registry
         feeder = Feeder(engine, run, gathered, iterator, registry=registry, key=key)
         try:

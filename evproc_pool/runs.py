@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Final
 
 from evproc import Event
 from evproc.event import describe_event
@@ -21,9 +21,13 @@ from evproc.processor import check_event
 from evproc.registry import Plan, Registry
 from evproc_pool.engine import Engine
 from evproc_pool.errors import PoolError
+from evproc_pool.estimates import MOST_EVENTS
 from evproc_pool.outcome import Outcome
-from evproc_pool.schedule import Accepted, Cascade, Ending
+from evproc_pool.schedule import Accepted, Ending
 from evproc_pool.sink import Run
+
+# So many are read at a time: workers begin with the first ones while more are read.
+_MOST_READ: Final = 2 * MOST_EVENTS
 
 #: Gives the key of a root event.
 Key = Callable[[Any], Hashable]
@@ -71,8 +75,10 @@ class Sink:
     def settled(self, first: int, times: Sequence[float]) -> None:
         """See `engine.Sink`."""
 
-    def over(self, cascades: Sequence[Cascade]) -> None:
+    def over(self, roots: Sequence[int], events: Sequence[int], seconds: Sequence[float]) -> None:
         """See `engine.Sink`."""
+        for root, number, took in zip(roots, events, seconds, strict=True):
+            self.ended(root, Ending(events=number, seconds=took))
 
     def dropped(self, first: int, roots: int) -> None:
         """See `engine.Sink`."""
@@ -124,8 +130,8 @@ class Feeder:
             until_error: Read nothing more once a root has failed.
 
         Returns:
-            Whether that is all until the workers are further. False if much of what
-            was read concerned no handler: there is demand left.
+            Whether that is all until the workers are further. False if there is demand
+            left: there was much to read, or much of it concerned no handler.
         """
         if self.is_exhausted:
             return True
@@ -135,7 +141,7 @@ class Feeder:
             demand = self._engine.demand(self.run)
             if most is not None:
                 demand = min(demand, most)
-            accepted = self._take(self._read(demand), until_error=until_error)
+            accepted = self._take(self._read(min(demand, _MOST_READ)), until_error=until_error)
         if until_error and self._sink.has_failed:
             self.is_exhausted = True
         if self.is_exhausted:
@@ -239,6 +245,9 @@ class Gathered(Sink):
         self._has_failed |= ending.error is not None
         self._endings[root] = ending
 
+    def over(self, roots: Sequence[int], events: Sequence[int], seconds: Sequence[float]) -> None:
+        """See `engine.Sink`."""
+
     def values(self, feeder: Feeder, *, return_exceptions: bool) -> list[Any]:
         """The list that `process_many` returns, or its error."""
         if not return_exceptions:
@@ -284,11 +293,6 @@ class Streamed(Sink):
         """See `engine.Sink`."""
         for root, seconds in enumerate(times, first):
             self.ended(root, Ending(seconds=seconds))
-
-    def over(self, cascades: Sequence[Cascade]) -> None:
-        """See `engine.Sink`."""
-        for cascade in cascades:
-            self.ended(cascade.index, Ending(events=cascade.events, seconds=cascade.seconds))
 
     @property
     def has_next(self) -> bool:
@@ -430,11 +434,6 @@ class Futures(Sink):
         """See `engine.Sink`."""
         for root in range(first, first + len(times)):
             self.ended(root, Ending())
-
-    def over(self, cascades: Sequence[Cascade]) -> None:
-        """See `engine.Sink`."""
-        for cascade in cascades:
-            self.ended(cascade.index, Ending())
 
     def broken(self, error: PoolError) -> None:
         """See `engine.Sink`."""

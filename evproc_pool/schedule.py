@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, overload
@@ -80,6 +81,46 @@ class Ending(NamedTuple):
     processed: Any = None
 
 
+class Singles(Mapping[int, Sequence[Planned]]):
+    """Follow-ups by the position of the event that returned them: one of each.
+
+    Which is what they mostly are; as columns they cost next to nothing.
+
+    Args:
+        givers: The positions, in order.
+        events: The follow-up of each.
+        plans: Its plan.
+    """
+
+    __slots__ = ("_by_position", "_events", "_givers", "_plans")
+
+    def __init__(
+        self, givers: Sequence[int], events: Sequence[Any], plans: Sequence[PlanLike]
+    ) -> None:
+        self._givers = givers
+        self._events = events
+        self._plans = plans
+        self._by_position: dict[int, list[Planned]] | None = None
+
+    def within(self, positions: range) -> tuple[Sequence[int], Sequence[Any], Sequence[PlanLike]]:
+        """The givers in a range of positions, with what each of them gave."""
+        begin = bisect_left(self._givers, positions.start)
+        end = bisect_left(self._givers, positions.stop)
+        return self._givers[begin:end], self._events[begin:end], self._plans[begin:end]
+
+    def __len__(self) -> int:
+        return len(self._givers)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._givers)
+
+    def __getitem__(self, position: int) -> list[Planned]:
+        if self._by_position is None:
+            columns = zip(self._givers, self._events, self._plans, strict=True)
+            self._by_position = {giver: [(event, plan)] for giver, event, plan in columns}
+        return self._by_position[position]
+
+
 class Times(Sequence[float]):
     """Seconds that each of some events took, from when each was over.
 
@@ -133,12 +174,14 @@ class Opened(NamedTuple):
             failed one are finished, as `Processor` would have, the others dropped.
         unordered: Whether follow-ups are independent of each other.
         return_events: Whether roots are to come back as the handlers left them.
+        is_bulk: Whether nobody waits for single roots, only for the end of all of them.
     """
 
     run: int
     until_error: bool = False
     unordered: bool = False
     return_events: bool = False
+    is_bulk: bool = False
 
 
 class Accepted(NamedTuple):
@@ -264,10 +307,19 @@ class Settled(NamedTuple):
 
 
 class Over(NamedTuple):
-    """Cascades ended without value or error."""
+    """Cascades ended without value or error.
+
+    Attributes:
+        run: Their run.
+        roots: The indices of their roots.
+        events: How many events each had.
+        seconds: How long these took.
+    """
 
     run: int
-    cascades: Sequence[Cascade]
+    roots: Sequence[int]
+    events: Sequence[int]
+    seconds: Sequence[float]
 
 
 class Ended(NamedTuple):
@@ -336,6 +388,80 @@ class Cascade:
         self.processed: Any = None
 
 
+class Abreast(NamedTuple):
+    """Cascades that go side by side, as columns: none needs an object before it differs.
+
+    Attributes:
+        roots: The indices of their roots.
+        over: How many events of each are over.
+        seconds: How long these took, of each.
+    """
+
+    roots: Sequence[int]
+    over: int
+    seconds: Sequence[float]
+
+    def slice(self, start: int, stop: int) -> Abreast:
+        """Some of them."""
+        return Abreast(self.roots[start:stop], self.over, self.seconds[start:stop])
+
+    def pick(self, places: Sequence[int], shift: int = 0) -> Abreast:
+        """Those at some places, less `shift`."""
+        roots = [self.roots[place - shift] for place in places]
+        return Abreast(roots, self.over, [self.seconds[place - shift] for place in places])
+
+    def after(self, times: Sequence[float]) -> Abreast:
+        """When one more event of each is over, which took so long."""
+        return Abreast(self.roots, self.over + 1, list(map(operator.add, self.seconds, times)))
+
+    def go_on(self, events: Sequence[Any], plans: Sequence[PlanLike]) -> list[Strands]:
+        """With a next event for each, and its plan: by which they part."""
+        kinds = {id(plan): plan for plan in plans}
+        if len(kinds) == 1:
+            return [Strands(self, events, plans[0])]
+        parted = []
+        for plan in kinds.values():
+            places = [place for place, each in enumerate(plans) if each is plan]
+            parted.append(Strands(self.pick(places), [events[place] for place in places], plan))
+        return parted
+
+
+class Strands(NamedTuple):
+    """Cascades abreast that have one event each to be run next, all of one plan.
+
+    Most roots that have follow-ups have one, which maybe has one.
+
+    Attributes:
+        cascades: What is over of them.
+        events: The next event of each.
+        plan: That of these events.
+    """
+
+    cascades: Abreast
+    events: Sequence[Any]
+    plan: PlanLike
+
+    def slice(self, start: int, stop: int) -> Strands:
+        """Some of them."""
+        return Strands(self.cascades.slice(start, stop), self.events[start:stop], self.plan)
+
+    def pick(self, places: Sequence[int]) -> Strands:
+        """Those at some places."""
+        events = [self.events[place] for place in places]
+        return Strands(self.cascades.pick(places), events, self.plan)
+
+    def in_flight(self) -> list[Cascade]:
+        """Each for itself, with its next event in flight."""
+        cascades = []
+        for root, seconds in zip(self.cascades.roots, self.cascades.seconds, strict=True):
+            cascade = Cascade(root)
+            cascade.events = self.cascades.over
+            cascade.seconds = seconds
+            cascade.in_flight = 1
+            cascades.append(cascade)
+        return cascades
+
+
 class Part:
     """Neighbours in a batch.
 
@@ -345,21 +471,32 @@ class Part:
         events: One or more.
         plans: One for each.
         first: For roots, the index of the first.
+        strands: For events of strands, these.
         cascades: For others, the cascade of each.
         is_chain: Whether they are of one cascade, to be run one after another, the
             rest not at all once one of them ends the cascade.
     """
 
-    __slots__ = ("cascades", "events", "first", "is_chain", "plans", "start", "stop")
+    __slots__ = ("cascades", "events", "first", "is_chain", "plans", "start", "stop", "strands")
 
     def __init__(self, start: int, first: int | None, *, is_chain: bool = False) -> None:
         self.start = start
         self.stop = start
-        self.events: list[Any] = []
+        self.events: Sequence[Any] = []
         self.plans: list[PlanLike] = []
         self.first = first
+        self.strands: Strands | None = None
         self.cascades: list[Cascade] = []
         self.is_chain = is_chain
+
+    def extend(self, cascade: Cascade, taken: Sequence[Planned]) -> None:
+        """Put events of a cascade behind the others."""
+        if not isinstance(self.events, list):
+            raise InternalError("a part of roots or strands has no cascades")
+        self.events += [event for event, _ in taken]
+        self.plans += [plan for _, plan in taken]
+        self.cascades += [cascade] * len(taken)
+        self.stop += len(taken)
 
     def within(self, begin: int, end: int) -> range:
         """Its positions from `begin` up to `end`."""
@@ -400,6 +537,7 @@ class Batch:
         return [
             position
             for part in self.parts
+            if part.strands is None
             for position in range(part.start, part.stop)
             if part.first is not None or not part.cascades[position - part.start].events
         ]
@@ -416,5 +554,9 @@ class Batch:
         for part in self.parts:
             if position < part.stop:
                 place = position - part.start
-                return part.cascades[place].index if part.first is None else part.first + place
+                if part.first is not None:
+                    return part.first + place
+                if part.strands is not None:
+                    return part.strands.cascades.roots[place]
+                return part.cascades[place].index
         raise InternalError(f"position {position} in a batch of {self.size}")

@@ -35,7 +35,8 @@ the root with the same key before it is over.
 Each worker gets `AHEAD_SECONDS` of work besides the batch it is at, in at most
 `PREFETCH` batches, so that it finds the next one when it is done with one, and the
 coordinator need not be there at that moment (`slack`). Batches are sized by time:
-`TARGET_SECONDS` of work by what the plan's events usually took so far, few while
+`TARGET_SECONDS` of work (more in a run that is alone and of which nobody waits for
+single roots) by what the plan's events usually took so far, few while
 that is not known, and less when little work is left, so that no worker idles beside
 one with a queue. Where events turn out to take much longer than is usual, the worker
 gives the rest of the batch back (`Progress.gave_back`), or, where one takes long and
@@ -60,13 +61,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from evproc_pool.backlog import ENDLESS, Block, Run
 from evproc_pool.batching import Batcher
 from evproc_pool.estimates import Estimates
 from evproc_pool.loads import Loads
 from evproc_pool.schedule import (
+    Abreast,
     Accepted,
     Batch,
     Cascade,
@@ -81,11 +83,13 @@ from evproc_pool.schedule import (
     Opened,
     Over,
     Part,
+    PlanLike,
     Progress,
     Result,
     Retired,
     Send,
     Settled,
+    Singles,
     TakenBack,
     Unplannable,
     WorkerGone,
@@ -288,14 +292,21 @@ class Scheduler:
                 run.backlog -= dropped
                 run.open -= dropped
                 self._effects.append(Dropped(run.id, block.first + wanted, dropped))
+        self._drop_cascades(run)
+
+    def _drop_cascades(self, run: Run) -> None:
         for waiting in run.keys.values():
             while waiting and waiting[-1].index > run.bound:
                 run.waiting -= 1
                 cascade = waiting.pop()
                 cascade.key = None  # it only waited for it
                 self._drop(run, cascade)
-        for cascade in [each for each in run.ready if each.index > run.bound]:
-            if not cascade.is_over:  # an earlier one of the list may have released it
+        for root in run.drop_strands():
+            run.open -= 1
+            self._effects.append(Dropped(run.id, root, 1))
+        for cascade in [each for each in run.ready if isinstance(each, Cascade)]:
+            # an earlier one may have released it
+            if cascade.index > run.bound and not cascade.is_over:
                 run.remove_ready(cascade)
                 if not cascade.in_flight:
                     self._drop(run, cascade)
@@ -411,13 +422,50 @@ class Scheduler:
             self._loads.pop_first(item.worker)
         for part in batch.parts:
             positions = part.within(begin, item.done)
-            if positions:
+            if positions and not self._side_by_side(batch.run, part, positions, begin, item):
                 if part.first is not None:
                     self._roots_over(batch.run, positions, part.first - part.start, begin, item)
                 else:
                     self._cascades_over(batch.run, part, positions, begin, item)
         if item.gave_back:
             self._hand_back(batch, None, Result())
+
+    def _side_by_side(
+        self, run: Run, part: Part, positions: range, begin: int, item: Progress
+    ) -> bool:
+        """Let roots or strands go on, if none of them left more behind than one follow-up.
+
+        Returns:
+            Whether that is so. If not, nothing has happened, but that strands are
+            cascades now.
+        """
+        strands = part.strands
+        if strands is None and (part.first is None or not isinstance(item.follow_ups, Singles)):
+            return False
+        gave = _gave(item, positions) if run.bound == ENDLESS else None
+        if gave is None:
+            if strands is not None:
+                part.cascades, part.strands = strands.in_flight(), None
+            return False
+        givers, events, plans = gave
+        times = item.times[positions.start - begin : positions.stop - begin]
+        start, stop = positions.start - part.start, positions.stop - part.start
+        if strands is None:
+            first = part.first or 0
+            cascades = Abreast(range(first + start, first + stop), 1, list(times))
+        else:
+            cascades = strands.cascades.slice(start, stop).after(times)
+        if len(givers) < len(positions):
+            quiet = cascades.pick(sorted(set(positions).difference(givers)), positions.start)
+            run.open -= len(quiet.roots)
+            events_each = [quiet.over] * len(quiet.roots)
+            self._effects.append(Over(run.id, quiet.roots, events_each, quiet.seconds))
+            cascades = cascades.pick(givers, positions.start)
+        if givers:
+            for strands in cascades.go_on(events, plans):
+                run.add_strands(strands)
+        self._take_turns(run)
+        return True
 
     def _roots_over(
         self, run: Run, positions: range, shift: int, begin: int, item: Progress
@@ -455,7 +503,10 @@ class Scheduler:
 
     def _tell_over(self, run: Run, cascades: list[Cascade]) -> None:
         if cascades:
-            self._effects.append(Over(run.id, cascades))
+            roots = [cascade.index for cascade in cascades]
+            events = [cascade.events for cascade in cascades]
+            seconds = [cascade.seconds for cascade in cascades]
+            self._effects.append(Over(run.id, roots, events, seconds))
 
     def _cascades_over(
         self, run: Run, part: Part, positions: range, begin: int, item: Progress
@@ -535,8 +586,8 @@ class Scheduler:
         for part in reversed(batch.parts):
             left = part.within(batch.done, batch.size)
             at = running if running is not None and running in left else None
-            if part.first is not None:
-                self._roots_back(run, part, left, at, charged)
+            if part.first is not None or part.strands is not None:
+                self._columns_back(run, part, left, at, charged)
                 continue
             for position in reversed(left):
                 place = position - part.start
@@ -558,21 +609,27 @@ class Scheduler:
         self._drop_unwanted(run)
         self._take_turns(run)
 
-    def _roots_back(
+    def _columns_back(
         self, run: Run, part: Part, left: range, running: int | None, charged: Result
     ) -> None:
-        shift = (part.first or 0) - part.start
+        """Put back roots or strands; see `_hand_back`."""
         pieces = [left]
         if running is not None:
             pieces = [range(running + 1, left.stop), range(left.start, running)]
-            cascade = Cascade(running + shift)
-            cascade.events = 1
+            place = running - part.start
+            if part.strands is None:
+                cascade = Cascade((part.first or 0) + place)
+            else:
+                (cascade,) = part.strands.slice(place, place + 1).in_flight()
+            cascade.events += 1
             self._end(run, cascade, charged)
         for piece in pieces:
-            if piece:
-                places = slice(piece.start - part.start, piece.stop - part.start)
-                block = Block(piece.start + shift, part.events[places], part.plans[places])
-                run.put_back(block)
+            start, stop = piece.start - part.start, piece.stop - part.start
+            if piece and part.strands is not None:
+                run.add_strands(part.strands.slice(start, stop))
+            elif piece:
+                first = (part.first or 0) + start
+                run.put_back(Block(first, part.events[start:stop], part.plans[start:stop]))
 
     # --- batches ---
 
@@ -595,9 +652,29 @@ class Scheduler:
                 passed += 1
                 continue
             passed = 0
-            batch = self._batcher.make(run, workers=len(self._loads), idle=len(self._loads.idle))
+            batch = self._batcher.make(
+                run,
+                workers=len(self._loads),
+                idle=len(self._loads.idle),
+                is_alone=is_alone,
+            )
             self._loads.push(worker, batch)
             self._effects.append(Send(worker, batch))
+
+
+def _gave(
+    item: Progress, positions: range
+) -> tuple[Sequence[int], Sequence[Any], Sequence[PlanLike]] | None:
+    """Which events returned a follow-up, and the plan of each; None if that is not all."""
+    if item.results or item.processed:
+        return None
+    if not item.follow_ups:
+        return (), (), ()
+    if not isinstance(item.follow_ups, Singles):
+        return None
+    givers, events, plans = item.follow_ups.within(positions)
+    kinds = {id(plan): plan for plan in plans}
+    return (givers, events, plans) if all(plan.indices for plan in kinds.values()) else None
 
 
 def _check_keys(keys: Sequence[Hashable], events: int) -> None:

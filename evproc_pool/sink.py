@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from evproc_pool.errors import PoolError
-from evproc_pool.schedule import Cascade, Ending, Opened
+from evproc_pool.schedule import Ending, Opened
 
 
 class Sink(Protocol):
@@ -21,8 +21,8 @@ class Sink(Protocol):
     def settled(self, first: int, times: Sequence[float]) -> None:
         """Roots ended without follow-ups, value or error; so many as there are times."""
 
-    def over(self, cascades: Sequence[Cascade]) -> None:
-        """Cascades ended without value or error."""
+    def over(self, roots: Sequence[int], events: Sequence[int], seconds: Sequence[float]) -> None:
+        """Cascades ended without value or error; see `schedule.Over`."""
 
     def dropped(self, first: int, roots: int) -> None:
         """These roots were given up."""

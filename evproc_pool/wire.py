@@ -76,6 +76,7 @@ class BatchFrame(NamedTuple):
             leaves the rest unrun.
         return_events: The positions of events that are to come back as the handlers
             left them.
+        overdue: How long it may take, in seconds, before the rest is given back.
         events: The events.
     """
 
@@ -84,6 +85,7 @@ class BatchFrame(NamedTuple):
     size: int
     chains: Sequence[tuple[int, int]]
     return_events: Sequence[int]
+    overdue: float
     events: PackedEvents
 
 
@@ -150,26 +152,27 @@ class Told(NamedTuple):
     errors: Sequence[tuple[int, ErrorRecord]]
 
 
-_EVENTS_HEAD: Final = struct.Struct("<II")  # plan number, events
+_EVENTS_HEAD: Final = struct.Struct("<IId")  # plan number, events, overdue
 _QUIET_HEAD: Final = struct.Struct("<I?d")  # done, whether the rest is given back, begun
 
 
-def dump_events(plan: int, size: int, pickled: bytes) -> bytes:
+def dump_events(plan: int, size: int, overdue: float, pickled: bytes) -> bytes:
     """The payload of an EVENTS frame.
 
     Args:
         plan: The number of the plan of all of them, known to the worker.
         size: How many.
+        overdue: See `BatchFrame`.
         pickled: Packed together.
     """
-    return _EVENTS_HEAD.pack(plan, size) + pickled
+    return _EVENTS_HEAD.pack(plan, size, overdue) + pickled
 
 
 def load_events(payload: bytes | bytearray) -> BatchFrame:
     """Its opposite."""
-    plan, size = _EVENTS_HEAD.unpack_from(payload)
+    plan, size, overdue = _EVENTS_HEAD.unpack_from(payload)
     packed = PackedEvents(False, memoryview(payload)[_EVENTS_HEAD.size :])
-    return BatchFrame((), plan, size, (), (), packed)
+    return BatchFrame((), plan, size, (), (), overdue, packed)
 
 
 def dump_quiet(done: int, ends: bytes, begun: float, *, gave_back: bool) -> bytes:
@@ -202,10 +205,12 @@ class PackedEvents(NamedTuple):
     Attributes:
         one_by_one: Whether `data` is a list with a pickle for each.
         data: Otherwise one pickle of all.
+        is_sealed: Whether it is a list of `sealed.Slice` instead.
     """
 
     one_by_one: bool
     data: Any
+    is_sealed: bool = False
 
 
 class PackedValue(NamedTuple):
@@ -242,23 +247,32 @@ class EventPacker:
         Raises:
             Exception: Whatever pickling raised; `pack_one_by_one` finds out where.
         """
-        if len(events) > 1 and len(set(map(id, events))) < len(events):
+        if has_same_twice(events):
             raise _SameObjectTwice  # it would come out as one object, in some batches
-        kinds = set(map(type, events)) if len(events) >= _WORTHWHILE else ()
-        if len(kinds) == 1:
-            (kind,) = kinds
-            if self._is_plain(kind):
-                try:
-                    return PackedEvents(False, _dump_states(kind, events))
-                except _SameClassInside:
-                    pass
+        kind = self.plain_kind(events)
+        if kind is not None:
+            try:
+                return PackedEvents(False, _dump_states(kind, events))
+            except _SameClassInside:
+                pass
         return PackedEvents(False, dumps((None, events)))
 
-    def _is_plain(self, kind: type) -> bool:
+    def plain_kind(self, events: Sequence[Any]) -> type | None:
+        """The class of all these events, if they are enough and their states are all of them."""
+        kinds = set(map(type, events)) if len(events) >= _WORTHWHILE else ()
+        if len(kinds) != 1:
+            return None
+        kind: type
+        (kind,) = kinds
         known = self._has_default_state.get(kind)
         if known is None:
             known = self._has_default_state[kind] = has_default_state(kind)
-        return known
+        return kind if known else None
+
+
+def has_same_twice(events: Sequence[Any]) -> bool:
+    """Whether an object stands for two of the events."""
+    return len(set(map(id, events))) < len(events)
 
 
 def _dump_states(kind: type, events: Sequence[Any]) -> bytes:
@@ -305,10 +319,15 @@ def unpack(packed: PackedEvents) -> list[Any]:
     kind, content = loads(packed.data)
     if kind is None:
         return list(content)
+    return instances(kind, content)
+
+
+def instances(kind: type, states: Sequence[dict[str, Any]]) -> list[Any]:
+    """Events of a class that pickles in Python's default way, of their states."""
     new = object.__new__
-    events = []
-    for state in content:
-        event = new(kind)
+    events: list[Any] = []
+    for state in states:
+        event: Any = new(kind)
         event.__dict__ = state
         events.append(event)
     return events

@@ -27,7 +27,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import count
 from time import perf_counter
-from typing import Any, Final
+from typing import Any
 
 from evproc import Event, Processor, StopProcessing
 from evproc.event import describe_event
@@ -36,13 +36,9 @@ from evproc.processor import annotate_error, collect_follow_ups
 from evproc.registry import Handler
 from evproc_pool import progress, wire
 from evproc_pool.channel import BlockingChannel, Frame
-from evproc_pool.estimates import TARGET_SECONDS
 from evproc_pool.loads import PREFETCH
 from evproc_pool.recipe import Recipe, fingerprint
-
-#: A batch that takes so long is longer than it was meant to be: what is left of it
-#: goes back, since another worker may be idle.
-OVERDUE_SECONDS: Final = 2 * TARGET_SECONDS
+from evproc_pool.sealed import Sealer, unseal
 
 
 def main(
@@ -147,7 +143,7 @@ class Worker:
         is_collecting = gc.isenabled()
         gc.disable()
         try:
-            return wire.unpack(packed), False
+            return unseal(packed.data) if packed.is_sealed else wire.unpack(packed), False
         except Exception:
             self._channel.send(wire.UNREADABLE, wire.dumps(self._batches))
         finally:
@@ -171,7 +167,7 @@ class Worker:
             # what could not be packed has failed already: there is nothing to call
             calls = [() if each == wire.OMITTED else plans[each] for each in batch.plans]
         now = perf_counter()
-        job = _Job(batch, calls, now + OVERDUE_SECONDS)
+        job = _Job(batch, calls, now + batch.overdue)
         self._outbox.begin(batch.plans, now)
         if one_by_one:
             self._run_one_by_one(job, events)
@@ -308,6 +304,7 @@ class _Outbox:
     def __init__(self, channel: BlockingChannel, packer: wire.EventPacker, words: Any) -> None:
         self._channel = channel
         self._packer = packer
+        self._sealer = Sealer(packer)
         self._words = words
         self._number = 0  # of the last frame with follow-ups
         # The follow-ups of the last batches, for a coordinator that cannot unpack them.
@@ -398,11 +395,7 @@ class _Outbox:
         packed = wire.NO_EVENTS
         if self._follow_ups:
             self._number += 1
-            try:
-                packed = self._packer.pack(self._follow_ups)
-            except Exception:
-                blobs = _one_by_one(self._events, self._counts, self._follow_ups)
-                packed = wire.PackedEvents(True, blobs)
+            packed = self._pack()
             self._kept[-1][self._number] = (self._events, self._counts, self._follow_ups)
         return wire.Told(
             self._number,
@@ -413,6 +406,16 @@ class _Outbox:
             self._processed,
             self._errors,
         )
+
+    def _pack(self) -> wire.PackedEvents:
+        slices = self._sealer.seal(self._follow_ups)
+        if slices is not None:
+            return wire.PackedEvents(False, slices, is_sealed=True)
+        try:
+            return self._packer.pack(self._follow_ups)
+        except Exception:
+            blobs = _one_by_one(self._events, self._counts, self._follow_ups)
+            return wire.PackedEvents(True, blobs)
 
     def _timings(self) -> list[tuple[int, int, float]]:
         """Plan number, events, and their seconds."""

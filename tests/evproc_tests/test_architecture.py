@@ -17,6 +17,7 @@ PURE = {
     "abc",
     "collections",
     "collections.abc",
+    "bisect",
     "contextlib",
     "enum",
     "functools",

@@ -739,6 +739,16 @@ def test_many_events_of_one_name_have_a_common_plan_once_it_is_known() -> None:
     assert made.match(events[0]) is made.common_plan(events)
 
 
+def test_a_name_has_a_plan_once_it_is_known_unless_a_filter_is_asked() -> None:
+    made = registry_of(some=make(want("ev")), asking=make(want("asked", truth(True))))
+    assert made.plan_of_name("ev") is None  # nothing has been matched yet
+    for name in ("ev", "unmentioned"):
+        plan = made.match(Named(name))
+        assert made.plan_of_name(name) is plan
+    made.match(Named("asked"))
+    assert made.plan_of_name("asked") is None
+
+
 class VirtualEvent:
     name = "ev"
 

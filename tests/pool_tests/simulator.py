@@ -14,14 +14,11 @@ import random
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from evproc_pool.estimates import MOST_EVENTS, TARGET_SECONDS
+from evproc_pool.estimates import MOST_EVENTS, OVERDUE_FACTOR, TARGET_SECONDS
 from evproc_pool.schedule import Result, Unplannable
 from evproc_pool.scheduler import Scheduler
 from tests.pool_tests.model import ENDLESS, UNWANTED, Failed, FakePlan, Node, Violation, check
 from tests.pool_tests.world import World
-
-# As the worker does.
-_OVERDUE_SECONDS: Final = 2 * TARGET_SECONDS
 
 # Trees that roots are picked from, and how many steps these are the same.
 _TREES: Final = 150
@@ -69,6 +66,7 @@ class _Character(NamedTuple):
     keyed: float
     most_keys: int
     returns: float
+    bulk: float
 
 
 def _character(rng: random.Random) -> _Character:
@@ -100,6 +98,7 @@ def _character(rng: random.Random) -> _Character:
         keyed=rng.choice([0.0, 0.3, 1.0]),
         most_keys=rng.choice([1, 3, 20, 1000]),
         returns=rng.choice([0.0, 0.0, 0.5]),
+        bulk=rng.choice([0.0, 0.5, 1.0]),
     )
 
 
@@ -195,6 +194,7 @@ class Simulation:
             until_error=rng.random() < 0.5,
             unordered=rng.random() < character.unordered,
             return_events=rng.random() < character.returns,
+            is_bulk=rng.random() < character.bulk,
         )
 
     def _application(self) -> None:
@@ -302,9 +302,11 @@ class Simulation:
             gives = end < held.size or held.done == 0
             end = 0 if end == held.size and gives else end
         seconds = 0.0
+        # as the worker does
+        overdue = OVERDUE_FACTOR * max(TARGET_SECONDS, held.batch.seconds)
         for position, node in self.world.stretch(worker, end):
             seconds += node.seconds
-            if seconds > _OVERDUE_SECONDS and position + 1 < held.size:
+            if seconds > overdue and position + 1 < held.size:
                 end, gives = position + 1, True
                 break
         if rng.random() < character.deaths and not self._is_winding_down:

@@ -37,12 +37,22 @@ def test_plans_are_told_apart_by_their_handlers() -> None:
 
 def test_a_change_is_believed_after_a_few_measurements() -> None:
     estimates = Estimates()
-    estimates.learn_seconds(PLAN.indices, 1.0)
-    estimates.learn_seconds(PLAN.indices, 2.0)
-    assert 1.0 < estimates.seconds_of(PLAN) < 2.0
     for _ in range(20):
+        estimates.learn_seconds(PLAN.indices, 1.0)
+    for _ in range(2):
         estimates.learn_seconds(PLAN.indices, 2.0)
-    assert estimates.seconds_of(PLAN) == pytest.approx(2.0, rel=0.01)
+        assert estimates.seconds_of(PLAN) == 1.0
+    estimates.learn_seconds(PLAN.indices, 2.0)
+    assert estimates.seconds_of(PLAN) == 2.0
+
+
+@pytest.mark.parametrize("before", range(1, 7))
+def test_an_event_in_which_the_worker_had_to_wait_for_a_cpu_does_not_count(before: int) -> None:
+    estimates = Estimates()
+    for _ in range(before):
+        estimates.learn_seconds(PLAN.indices, 1e-6)
+    estimates.learn_seconds(PLAN.indices, 2e-3)
+    assert estimates.seconds_of(PLAN) == 1e-6
 
 
 def test_a_batch_comes_as_near_to_its_time_as_whole_events_can() -> None:
@@ -144,4 +154,5 @@ def test_the_memory_of_measurements_is_bounded() -> None:
         estimates.learn_seconds((number,), 1e-3)
         estimates.learn_bytes(FakePlan((number,)), 100.0)
     assert len(estimates._seconds) <= module._MOST_PLANS
+    assert len(estimates._measured) <= module._MOST_PLANS
     assert len(estimates._bytes) <= module._MOST_PLANS

@@ -52,9 +52,9 @@ def _odd(proc: Any, ev: Any) -> None:
 def _batch(numbers: range, plan: tuple[int, ...] = (0,), *, is_known: bool = False) -> Frame:
     packed = wire.EventPacker().pack([Plain(number) for number in numbers])
     if is_known:
-        return Frame(wire.EVENTS, wire.dump_events(0, len(numbers), packed.data))
+        return Frame(wire.EVENTS, wire.dump_events(0, len(numbers), 1.0, packed.data))
     new = [(0, plan)]
-    frame = wire.BatchFrame(new, 0, len(numbers), (), (), packed)
+    frame = wire.BatchFrame(new, 0, len(numbers), (), (), 1.0, packed)
     return Frame(wire.BATCH, wire.dumps(tuple(frame)))
 
 
@@ -67,8 +67,9 @@ def _words(taken_to: int = 0) -> list[int]:
 @pytest.mark.parametrize("count", [1, 3, 40])
 def test_a_batch_of_the_usual_kind_comes_out_as_it_went_in(count: int) -> None:
     packed = wire.EventPacker().pack([Plain(number) for number in range(count)])
-    batch = wire.load_events(wire.dump_events(7, count, packed.data))
+    batch = wire.load_events(wire.dump_events(7, count, 0.25, packed.data))
     assert (batch.plans, batch.size, batch.new_plans, batch.chains) == (7, count, (), ())
+    assert batch.overdue == 0.25
     assert [ev.number for ev in wire.unpack(batch.events)] == list(range(count))
 
 

@@ -10,7 +10,14 @@ import pytest
 
 from evproc_pool.backlog import Run
 from evproc_pool.batching import Batcher
-from evproc_pool.estimates import MOST_BYTES, MOST_EVENTS, TARGET_SECONDS, Estimates
+from evproc_pool.estimates import (
+    BULK_SECONDS,
+    LEAST_SECONDS,
+    MOST_BYTES,
+    MOST_EVENTS,
+    TARGET_SECONDS,
+    Estimates,
+)
 from evproc_pool.loads import AHEAD_SECONDS, PREFETCH, WINDOW_BYTES, Loads, _Load
 from evproc_pool.schedule import (
     Accepted,
@@ -42,6 +49,7 @@ from evproc_pool.schedule import (
 )
 from evproc_pool.scheduler import Scheduler
 from tests.pool_tests.model import UNWANTED, FakePlan
+from tests.pool_tests.world import as_singles
 
 PLAN = FakePlan((1,))
 SLOW = FakePlan((2,))
@@ -68,6 +76,7 @@ def opened(
     until_error: bool = False,
     unordered: bool = False,
     return_events: bool = False,
+    is_bulk: bool = False,
     runs: int = 1,
 ) -> Scheduler:
     """A scheduler with workers 1, 2, ... and runs 1, 2, ..."""
@@ -75,7 +84,7 @@ def opened(
     for worker in range(1, workers + 1):
         assert scheduler.step(WorkerReady(worker)) == []
     for run in range(1, runs + 1):
-        assert scheduler.step(Opened(run, until_error, unordered, return_events)) == []
+        assert scheduler.step(Opened(run, until_error, unordered, return_events, is_bulk)) == []
     return scheduler
 
 
@@ -109,18 +118,14 @@ def settled(first: int, count: int, run: int = 1) -> Settled:
     return Settled(run, first, [0.0] * count)
 
 
-def over(*cascades: tuple[int, int], run: int = 1) -> Any:
-    """An `Over` as `done` shows it: index and events of each."""
-    return Over(run, cascades)  # type: ignore[arg-type]  # that is the point
+def over(*cascades: tuple[int, int], run: int = 1) -> Over:
+    """An `Over` with these indices and numbers of events, in no time."""
+    roots = [root for root, _ in cascades]
+    return Over(run, roots, [events for _, events in cascades], [0.0] * len(roots))
 
 
 def _shown(effect: Effect) -> Effect:
-    if not isinstance(effect, Over):
-        return effect
-    shown: Effect = over(
-        *[(cascade.index, cascade.events) for cascade in effect.cascades], run=effect.run
-    )
-    return shown
+    return effect._replace(roots=list(effect.roots)) if isinstance(effect, Over) else effect
 
 
 def done(
@@ -144,7 +149,7 @@ def done(
         worker,
         end,
         [0.0] * (end - batch.done),
-        follow_ups or {},
+        as_singles(follow_ups or {}),
         results or {},
         processed or {},
         timings,
@@ -311,8 +316,7 @@ def test_a_cascade_has_the_seconds_of_its_events() -> None:
     scheduler.step(Progress(1, 1, [0.25], {0: planned("a", "b")}))
     [effect] = scheduler.step(Progress(1, 2, Times(1.0, [2.0, 4.0])))
     assert isinstance(effect, Over)
-    [cascade] = effect.cascades
-    assert (cascade.index, cascade.events, cascade.seconds) == (0, 3, 3.25)
+    assert effect == Over(1, [0], [3], [3.25])
 
 
 # --- cascades ---
@@ -358,7 +362,6 @@ def test_single_events_of_several_cascades_share_a_part() -> None:
     assert batch is not None
     [part] = batch.parts
     assert not part.is_chain
-    assert [cascade.index for cascade in part.cascades] == [0, 1]
     assert [batch.root_at(0), batch.root_at(1)] == [0, 1]
     # one that ends its cascade is nothing to the other
     assert done(scheduler, results={0: FAILED}) == [
@@ -380,7 +383,7 @@ def test_cascades_of_one_event_each_go_together_and_in_order(unordered: bool) ->
     [part] = batch.parts
     assert (part.start, part.stop, part.is_chain, batch.size) == (0, 3, False, 3)
     assert part.plans == [OTHER] * 3
-    assert [cascade.index for cascade in part.cascades] == [0, 1, 2]
+    assert [batch.root_at(position) for position in range(3)] == [0, 1, 2]
     assert batch.seconds == pytest.approx(TARGET_SECONDS)
     assert done(scheduler) == [over((0, 2), (1, 2), (2, 2))]
     assert done(scheduler) == [over((3, 2))]
@@ -756,10 +759,29 @@ def test_the_worker_with_least_to_do_is_served_first() -> None:
     assert rounds == [[1, 2, 3]] * FULL
 
 
+def test_batches_are_longer_where_nobody_waits_for_single_events() -> None:
+    each = TARGET_SECONDS / 10
+    sizes = []
+    for is_bulk in (False, True):
+        scheduler = opened(is_bulk=is_bulk)
+        taught(scheduler, PLAN, each)
+        sizes.append(len(sent(scheduler.step(accepted(0, 100)))[0][1]))
+    assert sizes == [10, round(BULK_SECONDS / each)]
+
+
+def test_batches_are_not_longer_while_another_run_waits() -> None:
+    scheduler = opened(is_bulk=True, runs=2)
+    taught(scheduler, PLAN, TARGET_SECONDS / 10)
+    scheduler.step(accepted(0, 1000))
+    scheduler.step(accepted(0, 1000, run=2))
+    sizes = [len(events) for _, events in sent(done(scheduler, 1)) + sent(done(scheduler, 1))]
+    assert set(sizes) == {10}
+
+
 @pytest.mark.parametrize("are_cascades", [False, True])
 def test_few_events_are_shared_out_among_idle_workers(are_cascades: bool) -> None:
     scheduler = opened(workers=4)
-    taught(scheduler, PLAN, TARGET_SECONDS / 100)
+    taught(scheduler, PLAN, TARGET_SECONDS / 20)
     keys = list(range(8)) if are_cascades else None
     batches = sent(scheduler.step(accepted(0, 8, keys=keys)))
     assert sorted((worker, len(events)) for worker, events in batches) == [
@@ -785,7 +807,7 @@ def test_the_last_events_of_a_run_wait_for_an_idle_worker() -> None:
 
 def test_at_the_end_of_a_run_a_worker_takes_half_of_its_share() -> None:
     scheduler = opened()
-    taught(scheduler, PLAN, TARGET_SECONDS / 1000)
+    taught(scheduler, PLAN, TARGET_SECONDS / 100)
     scheduler.step(WorkerReady(2))
     full = scheduler._estimates.events_per_batch(PLAN)
     scheduler.step(accepted(0, 2 * FULL * full + 80))
@@ -794,6 +816,15 @@ def test_at_the_end_of_a_run_a_worker_takes_half_of_its_share() -> None:
     # of 80 left, half of what two workers would have each; and so on, up to `PREFETCH`
     assert sizes == [20, 15]
     assert len(sent(done(scheduler, 2))[0][1]) == 11
+
+
+def test_the_end_of_a_run_is_not_cut_finer_than_a_batch_is_worth() -> None:
+    scheduler = opened(workers=4)
+    each = TARGET_SECONDS / 1000
+    taught(scheduler, PLAN, each)
+    fit = round(LEAST_SECONDS / each)
+    batches = sent(scheduler.step(accepted(0, 80)))
+    assert sorted(len(events) for _, events in batches) == [80 - 2 * fit, fit, fit]
 
 
 def test_a_batch_is_sized_by_time() -> None:

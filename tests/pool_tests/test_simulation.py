@@ -15,9 +15,12 @@ from evproc_pool.schedule import (
     Batch,
     Cascade,
     Opened,
+    Over,
     Part,
     Progress,
     Result,
+    Singles,
+    Strands,
     TakenBack,
     Times,
     Unplannable,
@@ -53,12 +56,15 @@ def test_the_invariants_hold_after_every_step(part: int) -> None:
 
 
 _EVERYTHING = [
+    "bulk",
     "chains",
     "dropped",
     "finished",
     "given back",
     "limited by bytes",
     "lost",
+    "side by side",
+    "strands",
     "enough ahead",
     "no more",
     "taken back",
@@ -222,9 +228,57 @@ class _ReordersWhatComesBack(Scheduler):
     def _hand_back(self, batch: Batch, running: int | None, charged: Result) -> None:
         for part in batch.parts:
             if part.is_chain and running is None and not batch.done:
-                part.events.reverse()
+                part.events = part.events[::-1]
                 part.plans.reverse()
         super()._hand_back(batch, running, charged)
+
+
+class _ForgetsWhatStrandsTook(Scheduler):
+    def _side_by_side(
+        self, run: Run, part: Part, positions: range, begin: int, item: Progress
+    ) -> bool:
+        strands = part.strands
+        if strands is not None:
+            cascades = strands.cascades._replace(seconds=[0.0] * len(strands.events))
+            part.strands = strands._replace(cascades=cascades)
+        return super()._side_by_side(run, part, positions, begin, item)
+
+
+class _MixesStrandsUp(Scheduler):
+    def _side_by_side(
+        self, run: Run, part: Part, positions: range, begin: int, item: Progress
+    ) -> bool:
+        strands = part.strands
+        if strands is not None:
+            cascades = strands.cascades._replace(roots=strands.cascades.roots[::-1])
+            part.strands = strands._replace(cascades=cascades)
+        return super()._side_by_side(run, part, positions, begin, item)
+
+
+class _LosesTheQuietOnesBesideFollowUps(Scheduler):
+    def _side_by_side(
+        self, run: Run, part: Part, positions: range, begin: int, item: Progress
+    ) -> bool:
+        went = super()._side_by_side(run, part, positions, begin, item)
+        if went and isinstance(item.follow_ups, Singles):
+            self._effects = [each for each in self._effects if not isinstance(each, Over)]
+        return went
+
+
+class _KeepsStrandsBehindTheBound(Scheduler):
+    def _drop_cascades(self, run: Run) -> None:
+        strands = [each for each in run.ready if isinstance(each, Strands)]
+        super()._drop_cascades(run)
+        for each in strands:
+            run.add_strands(each)
+
+
+class _LosesStrandsThatComeBack(Scheduler):
+    def _columns_back(
+        self, run: Run, part: Part, left: range, running: int | None, charged: Result
+    ) -> None:
+        if part.strands is None:
+            super()._columns_back(run, part, left, running, charged)
 
 
 class _LosesWhatIsGivenBack(Scheduler):
@@ -419,6 +473,11 @@ class _WantsNothingWhileOneIsAtWork(Scheduler):
         _KnowsNoKeys,
         _LeavesRoomUnused,
         _LeavesTheLastPlaceUnused,
+        _ForgetsWhatStrandsTook,
+        _MixesStrandsUp,
+        _LosesTheQuietOnesBesideFollowUps,
+        _KeepsStrandsBehindTheBound,
+        _LosesStrandsThatComeBack,
         _LosesWhatIsGivenBack,
         _LosesWhatIsTakenBack,
         _LosesWhatWaitsInADeadWorker,

@@ -36,15 +36,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Final
 
-from evproc_pool.estimates import MOST_EVENTS, Estimates
+from evproc_pool.estimates import BULK_SECONDS, MOST_EVENTS, TARGET_SECONDS, Estimates
 from evproc_pool.loads import AHEAD_SECONDS, PREFETCH, WINDOW_BYTES
 from evproc_pool.schedule import (
     Accepted,
     Batch,
-    Cascade,
     Closed,
     Dropped,
     Effect,
@@ -54,11 +53,13 @@ from evproc_pool.schedule import (
     Input,
     Opened,
     Over,
+    Planned,
     Progress,
     Result,
     Retired,
     Send,
     Settled,
+    Singles,
     TakenBack,
     Times,
     Unplannable,
@@ -83,6 +84,15 @@ from tests.pool_tests.model import (
 
 # told of an event that was not run: must not matter
 _NOISE: Final = Result(error=Failed("was not sent"))
+
+
+def as_singles(follow_ups: Mapping[int, Sequence[Planned]]) -> Mapping[int, Sequence[Planned]]:
+    """The same as columns, if each giver has one."""
+    if not follow_ups or any(len(each) > 1 for each in follow_ups.values()):
+        return follow_ups
+    givers = sorted(follow_ups)
+    pairs = [follow_ups[giver][0] for giver in givers]
+    return Singles(givers, [event for event, _ in pairs], [plan for _, plan in pairs])
 
 
 class World:
@@ -119,8 +129,9 @@ class World:
         until_error: bool = False,
         unordered: bool = False,
         return_events: bool = False,
+        is_bulk: bool = False,
     ) -> None:
-        opened = Opened(run, until_error, unordered, return_events)
+        opened = Opened(run, until_error, unordered, return_events, is_bulk)
         self.runs[run] = RunModel(opened)
         self._step(opened)
 
@@ -225,12 +236,16 @@ class World:
             model.held.popleft()
         timings = [] if is_silent else told.all_timings
         self._estimates.learn(timings, times)
+        follow_ups: Mapping[int, Sequence[Planned]] = told.follow_ups
+        if self.steps % 8:  # mostly as the codec has it
+            follow_ups = as_singles(follow_ups)
+            self.seen["side by side"] += isinstance(follow_ups, Singles)
         self._step(
             Progress(
                 worker,
                 end,
                 times,
-                told.follow_ups,
+                follow_ups,
                 told.results,
                 told.processed,
                 timings,
@@ -527,10 +542,10 @@ class World:
                 self._settled(effect)
                 note = (2, effect.run, effect.first, len(effect.times))
             case Over():
-                check(effect.cascades, "a report on no cascades")
-                for cascade in effect.cascades:
-                    self._over(effect.run, cascade)
-                note = (3, effect.run, effect.cascades[0].index, len(effect.cascades))
+                check(effect.roots, "a report on no cascades")
+                for each in zip(effect.roots, effect.events, effect.seconds, strict=True):
+                    self._over(effect.run, *each)
+                note = (3, effect.run, effect.roots[0], len(effect.roots))
             case Ended():
                 self._ended(effect.run, effect.root, effect.ending)
                 note = (4, effect.run, effect.root, effect.ending.events)
@@ -563,12 +578,12 @@ class World:
             check(root.seconds == seconds, "root {}: {}, not {} s", index, seconds, root.seconds)
             self._is_over(root, None)
 
-    def _over(self, number: int, cascade: Cascade) -> None:
-        root = self._report(number, cascade.index)
-        check(root.due is QUIET, "root {} is over, and is {}", root.index, root.due)
-        check(cascade.events == root.events, "root {} is over, with {} events", root.index, cascade)
-        check(cascade.seconds == root.seconds, "root {}: wrong seconds", root.index)
-        check(cascade.processed is None, "root {} has something to tell", root.index)
+    def _over(self, number: int, index: int, events: int, seconds: float) -> None:
+        root = self._report(number, index)
+        check(root.due is QUIET, "root {} is over, and is {}", index, root.due)
+        check(events == root.events, "root {} is over, with {} events", index, events)
+        check(seconds == root.seconds, "root {}: wrong seconds", index)
+        check(root.processed is None, "root {} has something to tell", index)
         self._is_over(root, None)
 
     def _ended(self, number: int, index: int, ending: Ending) -> None:
@@ -706,11 +721,16 @@ class World:
             count = part.stop - part.start
             check(len(part.events) == len(part.plans) == count > 0, "a part of wrong size")
             if part.first is not None:
-                indices: Iterable[int] = range(part.first, part.first + count)
+                indices: Sequence[int] = range(part.first, part.first + count)
                 check(not part.is_chain, "roots are no chain")
             else:
-                check(len(part.cascades) == count, "a part with cascades for some")
                 indices = [cascade.index for cascade in part.cascades]
+                if part.strands is not None:
+                    check(not indices, "a part of cascades and strands")
+                    check(not run.keys, "strands with keys")
+                    indices = part.strands.cascades.roots
+                    self.seen["strands"] += count
+                check(len(indices) == count, "a part with cascades for some")
                 if part.is_chain:
                     check(len(set(indices)) == 1, "a chain of several cascades")
                     check(not run.unordered, "a chain in an unordered run")
@@ -723,6 +743,7 @@ class World:
         seconds = sum([self._estimates.seconds_of(node.plan) for node in held.nodes])
         is_near = math.isclose(batch.seconds, seconds, rel_tol=1e-6)
         check(is_near, "a batch of {} s says that it takes {}", seconds, batch.seconds)
+        self._check_seconds(held)
         self._end_of_chains(run, held)
         self._check_bytes(held)
         if run.opened.return_events:
@@ -794,6 +815,20 @@ class World:
                 worker,
                 run.number,
             )
+
+    def _check_seconds(self, held: Held) -> None:
+        others = [each for each in self.runs.values() if each is not held.run and each.runnable]
+        is_bulk = held.run.opened.is_bulk and not others
+        limit = BULK_SECONDS if is_bulk else TARGET_SECONDS
+        self.seen["bulk"] += held.batch.seconds > 2 * TARGET_SECONDS and held.size > 1
+        longest = max(self._estimates.seconds_of(node.plan) for node in held.nodes)
+        # to the nearest whole event, in each of its parts
+        check(
+            held.size == 1 or held.batch.seconds <= limit + longest,
+            "a batch of {} s, where {} s are meant",
+            held.batch.seconds,
+            limit,
+        )
 
     def _check_bytes(self, held: Held) -> None:
         limits = {plan: self._estimates.most_events(plan) for plan in {n.plan for n in held.nodes}}

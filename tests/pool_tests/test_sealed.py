@@ -1,0 +1,246 @@
+"""Follow-ups that go from worker to worker as they came, and those that must not."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import evproc
+from evproc_pool import PoolProcessor, codec, sealed, wire
+from evproc_pool.sealed import Sealed, Sealer, Slice, constant_name, unseal
+
+
+class Plain(evproc.Event):
+    name = "plain"
+
+    def __init__(self, number: int, **more: Any) -> None:
+        super().__init__()
+        self.number = number
+        self.__dict__.update(more)
+
+
+class Other(evproc.Event):
+    name = "other"
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+class Named(evproc.Event):
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    @property
+    def name(self) -> str:
+        return "plain"
+
+
+class Looking(Plain):
+    def __getattribute__(self, attribute: str) -> Any:
+        return "other" if attribute == "name" else super().__getattribute__(attribute)
+
+
+def seal(events: list[Any]) -> list[Slice] | None:
+    return Sealer(wire.EventPacker()).seal(events)
+
+
+def sealed_events(count: int) -> Sealed:
+    slices = seal(
+        [Plain(number, tags=["a", {"b": (number, 2.5, None)}]) for number in range(count)]
+    )
+    assert slices is not None
+    return Sealed.received(slices)
+
+
+def numbers(events: Any) -> list[int]:
+    return [ev.number for ev in events]
+
+
+# --- what is sealed ---
+
+
+@pytest.mark.parametrize("count", [16, 256, 257, 700])
+def test_sealed_events_come_out_as_they_went_in(count: int) -> None:
+    events = sealed_events(count)
+    out = unseal(events.slices)
+    assert len(events) == len(out) == count
+    assert {type(ev) for ev in out} == {Plain}
+    assert [vars(ev) for ev in out] == [vars(ev) for ev in events]
+    assert out[-1].tags == ["a", {"b": (count - 1, 2.5, None)}]
+    assert out[-1].name == "plain"
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, 700), (0, 1), (255, 257), (256, 512), (300, 300), (699, 700), (10, 650)]
+)
+def test_a_part_of_sealed_events_is_that_part(start: int, stop: int) -> None:
+    some = sealed_events(700)[start:stop]
+    assert len(some) == stop - start
+    assert numbers(some) == numbers(unseal(some.slices)) == list(range(start, stop))
+    again = some[1:-1]
+    assert numbers(unseal(again.slices)) == list(range(start, stop))[1:-1]
+    assert [some[place].number for place in range(len(some))] == list(range(start, stop))
+
+
+def test_one_of_sealed_events_is_the_same_object_each_time() -> None:
+    events = sealed_events(20)
+    assert events[3] is events[3]
+    assert events[5:][0] is events[5]
+    with pytest.raises(ValueError, match="not enough values"):
+        events[20]
+
+
+# --- what is not ---
+
+
+_UNSEALED: dict[str, Callable[[], list[Any]]] = {
+    "few": lambda: [Plain(number) for number in range(15)],
+    "two classes": lambda: [Plain(number) if number % 2 else Other(number) for number in range(20)],
+    "the same one twice": lambda: [Plain(1)] * 20,
+    "a name by a property": lambda: [Named(number) for number in range(20)],
+    "attributes of their own making": lambda: [Looking(number) for number in range(20)],
+    "a name of its own": lambda: [Plain(number, name="other") for number in range(20)],
+    "a name, maybe": lambda: [Plain(number, inner={"name": 1}) for number in range(20)],
+    "an object": lambda: [Plain(number, inner=complex(number, 1)) for number in range(20)],
+    "a class": lambda: [Plain(number, inner=Plain) for number in range(20)],
+    "an event": lambda: [Plain(number, inner=Plain(1)) for number in range(20)],
+    "what cannot be pickled": lambda: [
+        Plain(number, inner=threading.Lock()) for number in range(20)
+    ],
+}
+
+
+@pytest.mark.parametrize("which", _UNSEALED)
+def test_what_a_filter_or_an_error_may_depend_on_is_not_sealed(which: str) -> None:
+    assert seal(_UNSEALED[which]()) is None
+
+
+def test_a_class_that_was_refused_is_not_tried_again() -> None:
+    sealer = Sealer(wire.EventPacker())
+    assert sealer.seal([Plain(number, inner=1j) for number in range(20)]) is None
+    assert sealer.seal([Plain(number) for number in range(20)]) is None
+    assert sealer.seal([Other(number) for number in range(20)]) is not None
+
+
+def test_the_class_of_a_script_has_no_constant_name() -> None:
+    assert constant_name(Plain) == "plain"
+    in_main = type("InMain", (evproc.Event,), {"__module__": "__main__", "name": "plain"})
+    assert constant_name(in_main) is None
+    assert constant_name(int) is None
+
+
+# --- through the pool ---
+
+
+class Begin(evproc.Event):
+    name = "begin"
+
+    def __init__(self, number: int, kind: str = "plain") -> None:
+        super().__init__()
+        self.number = number
+        self.kind = kind
+
+
+@evproc.want("begin")
+def begin(proc: Any, ev: Any) -> list[evproc.Event]:
+    if ev.kind == "named":
+        return [Named(ev.number)]
+    if ev.kind == "own":
+        return [Plain(ev.number, name="other")]
+    return [Plain(ev.number)]
+
+
+@evproc.want("plain")
+def plain(proc: Any, ev: Any) -> None:
+    raise evproc.StopProcessing(("plain", ev.number))
+
+
+@evproc.want("other")
+def other(proc: Any, ev: Any) -> None:
+    raise evproc.StopProcessing(("other", ev.number))
+
+
+@evproc.want("plain", lambda ev: ev.number % 2)
+def odd(proc: Any, ev: Any) -> None:
+    raise evproc.StopProcessing(("odd", ev.number))
+
+
+@pytest.fixture
+def unsealed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Takes the size of each piece that is unpacked in this process."""
+    seen: list[int] = []
+    instances = wire.instances
+
+    def spy(kind: type, states: Any) -> list[Any]:
+        seen.append(len(states))
+        return instances(kind, states)
+
+    monkeypatch.setattr(wire, "instances", spy)
+    return seen
+
+
+@pytest.mark.parametrize("kind", ["plain", "named", "own"])
+@pytest.mark.parametrize("filtered", [False, True])
+def test_values_are_the_same_whether_sealed_or_not(
+    kind: str, filtered: bool, unsealed: list[int]
+) -> None:
+    events = [Begin(number, kind) for number in range(600)]
+    processor = evproc.Processor()
+    with PoolProcessor(1) as pool:  # nothing is handed on from one worker to another
+        for proc in (processor, pool):
+            proc.register(begin)
+            if filtered:
+                proc.register(odd)
+            proc.register(plain)
+            proc.register(other)
+        expected = [processor.process(ev) for ev in events]
+        # the plan of a name is known from the second time on
+        assert pool.process_many(events) == expected
+        del unsealed[:]
+        assert pool.process_many(events) == expected
+    if kind == "plain":
+        # but for the events of frames with few of them
+        assert (sum(unsealed) > 500) == filtered
+
+
+def test_an_event_that_dies_in_a_worker_is_unpacked_to_be_named() -> None:
+    with PoolProcessor(1) as pool:
+        pool.register(begin)
+        pool.register(_die_at_40, "die")
+        pool.process_many([Begin(number) for number in range(30)])
+        outcomes = list(pool.stream([Begin(number) for number in range(100)]))
+    assert [outcome.index for outcome in outcomes if outcome.error is not None] == [40]
+    assert "'plain'" in str(outcomes[40].error)
+    assert [outcome.events for outcome in outcomes] == [2] * 100
+
+
+@evproc.want("plain")
+def _die_at_40(proc: Any, ev: Any) -> None:
+    if ev.number == 40:
+        os._exit(3)
+
+
+def test_a_batch_that_is_sealed_in_part_is_packed_as_any_other() -> None:
+    events = sealed_events(20)
+
+    class _Part:
+        def __init__(self, events: Any) -> None:
+            self.events = events
+
+    class _Batch:
+        def __init__(self, *parts: Any) -> None:
+            self.parts = [_Part(part) for part in parts]
+
+    as_they_came: Any = codec._as_they_came
+    assert as_they_came(_Batch(events, [Plain(1)])) is None
+    assert as_they_came(_Batch([Plain(1)])) is None
+    packed = as_they_came(_Batch(events[:5], events[5:]))
+    assert packed.is_sealed
+    assert numbers(unseal(packed.data)) == list(range(20))
+    assert sealed.unseal([]) == []
