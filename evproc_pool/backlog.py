@@ -108,7 +108,7 @@ class Run:
         if not self.ready:
             return self.blocks[0].plans[0]
         first = self.ready[0]
-        return first.plan if isinstance(first, Strands) else first.queue[0][1]
+        return first.plan if isinstance(first, Strands) else first.queue.next_plan
 
     def put_back(self, block: Block) -> None:
         """Put roots in front of the others."""

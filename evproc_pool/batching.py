@@ -7,9 +7,8 @@ a run. Cascades go before new roots, which bounds how many are open.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from evproc_pool.backlog import Run
 from evproc_pool.estimates import (
@@ -19,7 +18,10 @@ from evproc_pool.estimates import (
     TARGET_SECONDS,
     Estimates,
 )
-from evproc_pool.schedule import Batch, Cascade, Part, PlanLike, Planned, Strands
+from evproc_pool.schedule import Batch, Bunch, Cascade, EventQueue, Part, PlanLike, Strands
+
+# So that the whole number of events that fits exactly does so.
+_ROUNDING: Final = 1e-6
 
 
 class Batcher:
@@ -110,50 +112,47 @@ class Batcher:
             Whether anything of it fits.
         """
         queue = cascade.queue
-        plan = queue[0][1]
-        seconds = self._estimates.seconds_of(plan)
-        room = self._estimates.most_events(plan) - batch.size
+        seconds = self._estimates.seconds_of(queue.next_plan)
+        room = self._estimates.most_events(queue.next_plan) - batch.size
         if batch.size and (seconds > left or room < 1):
             return False
         if not run.unordered:
             run.remove_ready(cascade)  # until what is sent of it is over
             left = TARGET_SECONDS - batch.seconds  # nobody else can take a share of it
         taken = self._take(batch, queue, left)
-        part = _part_for(batch, is_chain=not run.unordered and len(taken) > 1)
-        part.extend(cascade, taken)
-        batch.size += len(taken)
-        cascade.in_flight += len(taken)
+        count = sum(map(len, taken))
+        part = _part_for(batch, is_chain=not run.unordered and count > 1)
+        for bunch in taken:
+            part.extend(cascade, bunch)
+        batch.size += count
+        cascade.in_flight += count
         if run.unordered:
-            run.loose -= len(taken)
+            run.loose -= count
             if not queue:
                 run.remove_ready(cascade)
-            elif not queue[0][1].indices:
+            elif not queue.next_plan.indices:
                 run.remove_ready(cascade)
                 self._resume(run, cascade)
                 if cascade.is_ready:
                     run.ready.rotate(1)  # it goes on being the first
         return True
 
-    def _take(self, batch: Batch, queue: deque[Planned], left: float) -> list[Planned]:
+    def _take(self, batch: Batch, queue: EventQueue, left: float) -> list[Bunch]:
         """Take events from the head of a queue, at least one, and count their time."""
-        taken: list[Planned] = []
+        taken: list[Bunch] = []
         used = 0.0
         size = batch.size
-        last_plan: PlanLike | None = None
-        seconds, most = 0.0, 0
-        while queue:
-            plan = queue[0][1]
-            if plan is not last_plan:
-                if taken and not plan.indices:
+        while queue and (not taken or queue.next_plan.indices):
+            seconds = self._estimates.seconds_of(queue.next_plan)
+            room = self._estimates.most_events(queue.next_plan) - size
+            count = min(queue.alike, room, int((left - used) / seconds + _ROUNDING))
+            if count < 1:
+                if taken:
                     break
-                seconds = self._estimates.seconds_of(plan)
-                most = self._estimates.most_events(plan)
-                last_plan = plan
-            if taken and (used + seconds > left or size >= most):
-                break
-            taken.append(queue.popleft())
-            used += seconds
-            size += 1
+                count = 1
+            taken.append(queue.take(count))
+            used += count * seconds
+            size += count
         batch.seconds += used
         return taken
 
@@ -195,8 +194,9 @@ class Batcher:
 def _part_for(batch: Batch, *, is_chain: bool) -> Part:
     """The part to put events of a cascade into: the last one, if it will do."""
     part = batch.parts[-1] if batch.parts else None
-    is_other = part is None or part.first is not None or part.strands is not None
-    if part is None or is_other or part.is_chain or is_chain:
+    # one that holds sealed events stays as it is, so that these go on as they came
+    is_other = part is None or part.strands is not None or not isinstance(part.events, list)
+    if part is None or is_other or part.first is not None or part.is_chain or is_chain:
         part = Part(batch.size, None, is_chain=is_chain)
         batch.parts.append(part)
     return part

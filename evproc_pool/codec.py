@@ -18,6 +18,7 @@ from evproc_pool.errors import SerializationError
 from evproc_pool.estimates import OVERDUE_FACTOR, TARGET_SECONDS
 from evproc_pool.schedule import (
     Batch,
+    Bunch,
     PlanLike,
     Planned,
     Result,
@@ -273,10 +274,16 @@ class Codec:
         )
         if len(told.givers) == len(events):  # one each, the usual case
             return Singles(told.givers, events, plans)
-        planned = zip(events, plans, strict=True)
+        ends = list(itertools.accumulate(told.counts))
+        ranges = zip(told.givers, told.counts, ends, strict=True)
+        if common is not None:
+            return {
+                position: Bunch(events[end - count : end], common)
+                for position, count, end in ranges
+            }
         return {
-            position: list(itertools.islice(planned, count))
-            for position, count in zip(told.givers, told.counts, strict=True)
+            position: list(zip(events[end - count : end], plans[end - count : end], strict=True))
+            for position, count, end in ranges
         }
 
     def _plan(self, event: Any) -> PlanLike:

@@ -121,6 +121,81 @@ class Singles(Mapping[int, Sequence[Planned]]):
         return self._by_position[position]
 
 
+class Bunch(Sequence[Planned]):
+    """Events of one plan, as a fan-out has them: as columns, see `Singles`."""
+
+    __slots__ = ("events", "plan")
+
+    def __init__(self, events: Sequence[Any], plan: PlanLike) -> None:
+        self.events = events
+        self.plan = plan
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    @overload
+    def __getitem__(self, place: int) -> Planned: ...
+    @overload
+    def __getitem__(self, place: slice) -> Bunch: ...
+    def __getitem__(self, place: int | slice) -> Planned | Bunch:
+        if isinstance(place, int):
+            return self.events[place], self.plan
+        return Bunch(self.events[place], self.plan)
+
+
+class EventQueue:
+    """Planned events that wait, in order; neighbours of one plan in one piece."""
+
+    __slots__ = ("_bunches", "_length")
+
+    def __init__(self) -> None:
+        self._bunches: deque[Bunch] = deque()
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Planned]:
+        return itertools.chain.from_iterable(self._bunches)
+
+    @property
+    def next_plan(self) -> PlanLike:
+        """The plan of the first; only if there is one."""
+        return self._bunches[0].plan
+
+    @property
+    def alike(self) -> int:
+        """How many at the head are sure to be of one plan."""
+        return len(self._bunches[0])
+
+    def extend(self, planned: Sequence[Planned]) -> None:
+        """Put events behind the others."""
+        if isinstance(planned, Bunch):
+            self._bunches.append(planned)
+        else:
+            self._bunches.extend([Bunch([event], plan) for event, plan in planned])
+        self._length += len(planned)
+
+    def put_back(self, event: Any, plan: PlanLike) -> None:
+        """Put an event in front of the others."""
+        self._bunches.appendleft(Bunch([event], plan))
+        self._length += 1
+
+    def take(self, count: int) -> Bunch:
+        """Take the first ones, no more than are `alike`."""
+        bunch = self._bunches.popleft()
+        if count < len(bunch):
+            self._bunches.appendleft(bunch[count:])
+            bunch = bunch[:count]
+        self._length -= count
+        return bunch
+
+    def clear(self) -> None:
+        """Drop all of them."""
+        self._bunches.clear()
+        self._length = 0
+
+
 class Times(Sequence[float]):
     """Seconds that each of some events took, from when each was over.
 
@@ -378,7 +453,7 @@ class Cascade:
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.queue: deque[Planned] = deque()
+        self.queue = EventQueue()
         self.events = 0
         self.seconds = 0.0
         self.in_flight = 0
@@ -489,12 +564,13 @@ class Part:
         self.cascades: list[Cascade] = []
         self.is_chain = is_chain
 
-    def extend(self, cascade: Cascade, taken: Sequence[Planned]) -> None:
+    def extend(self, cascade: Cascade, taken: Bunch) -> None:
         """Put events of a cascade behind the others."""
-        if not isinstance(self.events, list):
-            raise InternalError("a part of roots or strands has no cascades")
-        self.events += [event for event, _ in taken]
-        self.plans += [plan for _, plan in taken]
+        if isinstance(self.events, list) and (self.events or isinstance(taken.events, list)):
+            self.events += taken.events
+        else:
+            self.events = [*self.events, *taken.events] if self.events else taken.events
+        self.plans += [taken.plan] * len(taken)
         self.cascades += [cascade] * len(taken)
         self.stop += len(taken)
 

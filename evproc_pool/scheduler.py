@@ -258,7 +258,7 @@ class Scheduler:
     def _accept_keyed(self, run: Run, item: Accepted, place: int, key: tuple[Hashable]) -> None:
         cascade = Cascade(item.first + place)
         cascade.key = key
-        cascade.queue.append((item.events[place], item.plans[place]))
+        cascade.queue.extend([(item.events[place], item.plans[place])])
         waiting = run.keys.get(key)
         if waiting is None:
             run.keys[key] = deque()
@@ -359,7 +359,7 @@ class Scheduler:
     def _go_on(self, run: Run, cascade: Cascade, quiet: list[Cascade]) -> None:
         """Do what `_resume` does, quickly where a worker is needed next; takes no turns."""
         queue = cascade.queue
-        if queue and queue[0][1].indices and cascade.index <= run.bound:
+        if queue and queue.next_plan.indices and cascade.index <= run.bound:
             if not cascade.is_ready:  # and not over, or its queue would be empty
                 run.add_ready(cascade)
         elif not cascade.is_over:
@@ -392,12 +392,14 @@ class Scheduler:
                     quiet.append(cascade)
                 else:
                     self._end(run, cascade, Result())
-            elif queue[0][1].indices:
+            elif queue.next_plan.indices:
                 self._make_ready(run, cascade)
             else:
                 # no handler wants it, or it could not be planned
-                _, plan = queue.popleft()
-                cascade.events += 1
+                plan = queue.next_plan
+                unwanted = 1 if isinstance(plan, Unplannable) else queue.alike
+                queue.take(unwanted)
+                cascade.events += unwanted
                 if isinstance(plan, Unplannable):
                     self._end(run, cascade, Result(error=plan.error))
 
@@ -600,7 +602,7 @@ class Scheduler:
                     cascade.events += 1
                     self._end(run, cascade, charged)
                 else:
-                    cascade.queue.appendleft((part.events[place], part.plans[place]))
+                    cascade.queue.put_back(part.events[place], part.plans[place])
                     run.loose += cascade.is_ready
             for cascade in dict.fromkeys(part.cascades[place - part.start] for place in left):
                 if not cascade.is_over and (run.unordered or not cascade.in_flight):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import Counter, deque
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -57,6 +57,7 @@ def test_the_invariants_hold_after_every_step(part: int) -> None:
 
 _EVERYTHING = [
     "bulk",
+    "bunches",
     "chains",
     "dropped",
     "finished",
@@ -217,9 +218,10 @@ class _LosesWhatIsTakenBack(Scheduler):
 
 class _PassesOverErrorsOfPlanning(Scheduler):
     def _resume(self, run: Run, cascade: Cascade, quiet: list[Cascade]) -> None:
-        cascade.queue = deque(
-            (event, UNWANTED if isinstance(plan, Unplannable) else plan)
-            for event, plan in cascade.queue
+        queue = list(cascade.queue)
+        cascade.queue.clear()
+        cascade.queue.extend(
+            [(event, UNWANTED if isinstance(plan, Unplannable) else plan) for event, plan in queue]
         )
         super()._resume(run, cascade, quiet)
 

@@ -44,6 +44,7 @@ from evproc_pool.loads import AHEAD_SECONDS, PREFETCH, WINDOW_BYTES
 from evproc_pool.schedule import (
     Accepted,
     Batch,
+    Bunch,
     Closed,
     Dropped,
     Effect,
@@ -87,12 +88,19 @@ _NOISE: Final = Result(error=Failed("was not sent"))
 
 
 def as_singles(follow_ups: Mapping[int, Sequence[Planned]]) -> Mapping[int, Sequence[Planned]]:
-    """The same as columns, if each giver has one."""
+    """The same as columns, as far as that is possible."""
     if not follow_ups or any(len(each) > 1 for each in follow_ups.values()):
-        return follow_ups
+        return {giver: _as_bunch(planned) for giver, planned in follow_ups.items()}
     givers = sorted(follow_ups)
     pairs = [follow_ups[giver][0] for giver in givers]
     return Singles(givers, [event for event, _ in pairs], [plan for _, plan in pairs])
+
+
+def _as_bunch(planned: Sequence[Planned]) -> Sequence[Planned]:
+    plan = planned[0][1]
+    if any(each is not plan for _, each in planned):
+        return planned
+    return Bunch([event for event, _ in planned], plan)
 
 
 class World:
@@ -240,6 +248,7 @@ class World:
         if self.steps % 8:  # mostly as the codec has it
             follow_ups = as_singles(follow_ups)
             self.seen["side by side"] += isinstance(follow_ups, Singles)
+            self.seen["bunches"] += any(isinstance(each, Bunch) for each in follow_ups.values())
         self._step(
             Progress(
                 worker,
