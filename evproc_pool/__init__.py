@@ -1,6 +1,7 @@
 """A multiprocess worker pool for ``evproc``: the same handlers, on all cores."""
 
 from evproc_pool.errors import (
+    EventTimeoutError,
     PoolBrokenError,
     PoolBusyError,
     PoolClosedError,
@@ -16,6 +17,7 @@ from evproc_pool.outcome import Outcome
 from evproc_pool.pool import PoolProcessor
 
 __all__ = [
+    "EventTimeoutError",
     "Outcome",
     "PoolBrokenError",
     "PoolBusyError",

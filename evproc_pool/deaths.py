@@ -6,7 +6,8 @@ import signal
 from typing import Any, Final
 
 from evproc.event import describe_event
-from evproc_pool.errors import WorkerLostError
+from evproc.exc import add_note
+from evproc_pool.errors import EventTimeoutError, WorkerLostError
 from evproc_pool.local import Gone
 
 
@@ -24,15 +25,40 @@ def describe_exit(exitcode: int | None) -> str:
 
 def worker_lost(item: Gone, event: Any, handler: str | None) -> WorkerLostError:
     """Say which worker died at which event, of what, and what to do."""
-    where = f"in handler {handler!r}" if handler else "between handlers"
-    return WorkerLostError(
-        f"worker {item.worker} (process {item.pid}) died {where} of event"
+    error = WorkerLostError(
+        f"worker {item.worker} (process {item.pid}) died {_where(handler)} of event"
         f" {describe_event(event)}, by {describe_exit(item.exitcode)}; {_hint(item.exitcode)}."
         " The event was not run again, since it may have had effects",
         describe_event(event),
         handler,
         item.exitcode,
+        stack=item.stack,
     )
+    if item.stack:
+        add_note(error, f"the worker's stacks when it died:\n{item.stack}")
+    return error
+
+
+def timed_out(
+    item: Gone, event: Any, handler: str | None, timeout: float, stack: str
+) -> EventTimeoutError:
+    """Say which event took too long, and where it was."""
+    error = EventTimeoutError(
+        f"event {describe_event(event)} took longer than event_timeout={timeout:g} s and was"
+        f" {_where(handler)}; worker {item.worker} (process {item.pid}) was killed. The event was"
+        " not run again, since it may have had effects",
+        describe_event(event),
+        handler,
+        timeout,
+        stack=stack,
+    )
+    if stack:
+        add_note(error, f"the worker's stacks before it was killed:\n{stack}")
+    return error
+
+
+def _where(handler: str | None) -> str:
+    return f"in handler {handler!r}" if handler else "between handlers"
 
 
 def _hint(exitcode: int | None) -> str:

@@ -39,7 +39,7 @@ from typing import Any, Final
 from evproc.registry import Registry
 from evproc_pool import progress, wire
 from evproc_pool.codec import NOTHING_LEFT, Codec, Left, Sent
-from evproc_pool.deaths import describe_exit, worker_lost
+from evproc_pool.deaths import describe_exit, timed_out, worker_lost
 from evproc_pool.errors import (
     PoolBrokenError,
     PoolClosedError,
@@ -74,6 +74,7 @@ from evproc_pool.schedule import (
 )
 from evproc_pool.scheduler import Scheduler
 from evproc_pool.sink import Run, Sink
+from evproc_pool.stays import Stays
 
 # Workers that die before they are ready, one after the other, until starting more
 # is no use.
@@ -90,6 +91,11 @@ _REST_SHARE: Final = 0.75
 
 # To rest for less is not worth waking up twice for.
 _LEAST_REST_SECONDS: Final = 0.001
+
+# How often to look for events that take too long: so many times in the time that they
+# may take, and no more seldom than that, in seconds.
+_LOOKS: Final = 10
+_MOST_LOOK_SECONDS: Final = 0.25
 
 # A worker that has so many bytes to send may have to wait for the coordinator.
 _HEAVY_BYTES: Final = 1 << 15
@@ -128,6 +134,7 @@ class Engine:
         registry: The coordinator's.
         config: The pickled recipe that makes the workers' registries.
         expected: The fingerprint that these must have.
+        event_timeout: After how many seconds in one event a worker is killed.
     """
 
     def __init__(
@@ -137,6 +144,8 @@ class Engine:
         registry: Registry,
         config: bytes,
         expected: Fingerprint,
+        *,
+        event_timeout: float | None = None,
     ) -> None:
         self._pid = os.getpid()
         self._size = workers
@@ -149,8 +158,11 @@ class Engine:
         self._next_worker = 0
         self._failed_starts = 0
         self._codec = Codec(registry)
-        # where overloaded workers are, and since when
-        self._seen: dict[int, tuple[float, Place]] = {}
+        self._event_timeout = event_timeout
+        self._overloaded = Stays()
+        self._running = Stays()  # with an event timeout
+        # workers that were killed for it, with their stacks
+        self._overtime: dict[int, str] = {}
         self._is_heavy = False  # whether the last frames were large ones
         self._woke = 0.0  # when it last had nothing to do
         self._runs: dict[int, Run] = {}
@@ -372,6 +384,9 @@ class Engine:
         timeout: float | None = 0
         if may_block and not has_news:
             timeout = self._take_back_from_slow()
+            if self._event_timeout is not None:
+                look_again = self._end_overtime(self._event_timeout)
+                timeout = look_again if timeout is None else min(timeout, look_again)
             self._even_out()
             self._rest()
         happened = self._backend.poll(timeout)
@@ -438,7 +453,7 @@ class Engine:
         """
         overloaded = self._scheduler.overloaded
         if not overloaded:
-            self._seen.clear()
+            self._overloaded.clear()
             return None
         now = time.monotonic()
         for worker in overloaded:
@@ -446,15 +461,27 @@ class Engine:
             sent = self._workers[worker].sent[0]
             is_known = at is not None and at.batch == sent.number and not at.is_over
             if at is None or not is_known or at.position < sent.batch.done:
-                self._seen.pop(worker, None)
-                continue
-            since, before = self._seen.get(worker, (now, at))
-            if (before.batch, before.position) != (at.batch, at.position):
-                since = now
-            self._seen[worker] = since, at
-            if now - since >= _STUCK_SECONDS:
+                self._overloaded.forget(worker)
+            elif self._overloaded.note(worker, at, now) >= _STUCK_SECONDS:
                 self._take_back(worker, at)
         return _STUCK_SECONDS / 2
+
+    def _end_overtime(self, limit: float) -> float:
+        """Kill workers that have been at one event for too long.
+
+        Returns:
+            When to look again, in seconds.
+        """
+        now = time.monotonic()
+        for worker, state in self._workers.items():
+            at = self._backend.look_at(worker) if state.sent else None
+            if at is None or at.position == progress.NONE:
+                self._running.forget(worker)
+            elif self._running.note(worker, at, now) >= limit and worker not in self._overtime:
+                stack = self._backend.kill_stuck(worker, at)
+                if stack is not None:
+                    self._overtime[worker] = stack
+        return min(_MOST_LOOK_SECONDS, limit / _LOOKS)
 
     def _even_out(self) -> None:
         """Ask workers for the batches that they have not begun, where others run dry."""
@@ -465,7 +492,7 @@ class Engine:
                 self._backend.ask_back(worker, state.batches)
 
     def _take_back(self, worker: int, at: Place) -> None:
-        del self._seen[worker]
+        self._overloaded.forget(worker)
         state = self._workers[worker]
         if self._backend.take_back(worker, at, state.batches):
             while len(state.sent) > 1:
@@ -531,6 +558,8 @@ class Engine:
 
     def _gone(self, item: Gone) -> None:
         state = self._workers.pop(item.worker)
+        stack = self._overtime.pop(item.worker, None)
+        self._running.forget(item.worker)
         if not state.is_ready:
             self._failed_starts += 1
             if self._failed_starts >= _MOST_FAILED_STARTS:
@@ -546,9 +575,12 @@ class Engine:
             if not isinstance(frame, int):  # what it left out is handed on in any case
                 self._take(item.worker, state, frame, is_last_chance=True)
         running, handler = self._place_of_death(item, state)
-        error = None
+        error: PoolError | None = None
         if running is not None:
-            error = worker_lost(item, state.sent[0].batch.at(running), handler)
+            event = state.sent[0].batch.at(running)
+            error = worker_lost(item, event, handler)
+            if stack is not None and self._event_timeout is not None:
+                error = timed_out(item, event, handler, self._event_timeout, stack)
         self._step(WorkerGone(item.worker, running, error, handler))
 
     def _place_of_death(  # noqa: PLR0911 - a case each

@@ -49,21 +49,56 @@ class WorkerLostError(PoolError):
         exitcode: The exit code; negative for the number of the signal that killed it.
             None where it cannot be known.
         attempt: The attempt that was lost, from 1.
+        stack: Where the worker's threads were when it crashed (SIGSEGV and the like), as
+            text; otherwise empty.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - all of them, as it is pickled
         self,
         message: str,
         event: str = "",
         handler: str | None = None,
         exitcode: int | None = None,
         attempt: int = 1,
+        stack: str = "",
     ) -> None:
-        super().__init__(message, event, handler, exitcode, attempt)
+        super().__init__(message, event, handler, exitcode, attempt, stack)
         self.event = event
         self.handler = handler
         self.exitcode = exitcode
         self.attempt = attempt
+        self.stack = stack
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class EventTimeoutError(PoolError, TimeoutError):
+    """An event took longer than `event_timeout`; its worker was killed.
+
+    Attributes:
+        event: The event's name and class.
+        handler: The handler that was running, or None if it was between handlers.
+        timeout: The limit, in seconds.
+        attempt: The attempt that was ended, from 1.
+        stack: Where the worker's threads were, as text; empty if it did not say.
+    """
+
+    def __init__(  # noqa: PLR0917 - all of them, as it is pickled
+        self,
+        message: str,
+        event: str = "",
+        handler: str | None = None,
+        timeout: float = 0.0,
+        attempt: int = 1,
+        stack: str = "",
+    ) -> None:
+        super().__init__(message, event, handler, timeout, attempt, stack)
+        self.event = event
+        self.handler = handler
+        self.timeout = timeout
+        self.attempt = attempt
+        self.stack = stack
 
     def __str__(self) -> str:
         return str(self.args[0])

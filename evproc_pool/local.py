@@ -19,9 +19,12 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Final, NamedTuple
 
+import psutil
+
 from evproc_pool import wire, worker
 from evproc_pool.channel import Channel
 from evproc_pool.progress import IS_SUPPORTED, Progress, ProgressWords
+from evproc_pool.stacks import StackFile
 from evproc_pool.starting import ProcessName, main_left_alone, own
 
 # How long a worker may take to end by itself once it was told to, in seconds.
@@ -48,12 +51,14 @@ class Gone(NamedTuple):
         pid: The process id that it had.
         exitcode: As of `multiprocessing`: negative for a signal.
         progress: Where it was, or None where that cannot be known.
+        stack: The stacks of its threads when it crashed, as text; mostly empty.
     """
 
     worker: int
     pid: int | None
     exitcode: int | None
     progress: Progress | None
+    stack: str = ""
 
 
 class _Member:
@@ -62,20 +67,43 @@ class _Member:
     Attributes:
         number: Which worker.
         process: Its process.
+        handle: The same, for signals: never another process that got its id later on.
         channel: To it.
         words: Where it is.
+        stacks: Where its stacks go when it crashes, or is asked for them.
+        answered_bytes: How much of that was in answer to being asked.
         sentinels: Descriptors that can be read from when it is dead.
     """
 
-    __slots__ = ("_pidfd", "channel", "number", "process", "sentinels", "words")
+    __slots__ = (
+        "_pidfd",
+        "answered_bytes",
+        "channel",
+        "handle",
+        "number",
+        "process",
+        "sentinels",
+        "stacks",
+        "words",
+    )
 
     def __init__(
-        self, number: int, process: BaseProcess, channel: Channel, words: ProgressWords | None
+        self,
+        number: int,
+        process: BaseProcess,
+        channel: Channel,
+        words: ProgressWords | None,
+        stacks: StackFile | None,
     ) -> None:
         self.number = number
         self.process = process
         self.channel = channel
         self.words = words
+        self.stacks = stacks
+        self.answered_bytes = 0
+        self.handle: psutil.Process | None = None
+        with contextlib.suppress(psutil.Error):
+            self.handle = psutil.Process(process.pid)
         self._pidfd: int | None = None
         self.sentinels: list[int] = []
         if sys.platform != "win32":
@@ -92,6 +120,8 @@ class _Member:
         self.channel.close()
         if self.words is not None:
             self.words.close()
+        if self.stacks is not None:
+            self.stacks.close()
         if self._pidfd is not None:
             os.close(self._pidfd)
         self.process.close()
@@ -132,11 +162,12 @@ class LocalBackend:
         """
         ours, theirs = socket.socketpair()
         words = ProgressWords.create() if IS_SUPPORTED else None
+        stacks = StackFile.create() if IS_SUPPORTED else None
         try:
             to_close = self._inherited(ours) if self._is_fork else ()
             process: BaseProcess = self._context.Process(  # type: ignore[attr-defined]  # each context has it
                 target=worker.main,
-                args=(theirs, words, to_close),
+                args=(theirs, words, stacks, to_close),
                 name=ProcessName(f"evproc-worker-{number}"),
             )
             with main_left_alone(self._context):
@@ -144,12 +175,13 @@ class LocalBackend:
             own(process)
         except BaseException:
             ours.close()
-            if words is not None:
-                words.close()
+            for each in (words, stacks):
+                if each is not None:
+                    each.close()
             raise
         finally:
             theirs.close()
-        member = _Member(number, process, Channel(ours), words)
+        member = _Member(number, process, Channel(ours), words, stacks)
         self._members[number] = member
         self._selector.register(ours, selectors.EVENT_READ, member)
         for sentinel in member.sentinels:
@@ -201,6 +233,40 @@ class LocalBackend:
         member = self._members.get(number)
         if member is not None and member.words is not None:
             member.words.ask_back(newest)
+
+    def kill_stuck(self, number: int, seen: Progress) -> str | None:
+        """Kill a worker that is still at an event, with all its descendants.
+
+        Args:
+            number: Which worker.
+            seen: Where it was.
+
+        Returns:
+            Its stacks, as text, maybe empty. None if it has moved on, and lives.
+        """
+        member = self._members.get(number)
+        process = None if member is None else member.handle
+        if member is None or member.words is None or process is None:
+            return None
+        stack = ""
+        try:
+            if member.stacks is not None:
+                stack = member.stacks.ask(process)
+                member.answered_bytes = member.stacks.size_bytes
+            # so that it neither moves on nor starts another process meanwhile
+            process.suspend()
+            now = member.words.read()
+            if (now.batch, now.position, now.is_over) != (seen.batch, seen.position, False):
+                process.resume()
+                return None
+            descendants = process.children(recursive=True)
+            process.kill()
+        except psutil.Error:
+            return None  # it has died by itself
+        for each in descendants:
+            with contextlib.suppress(psutil.Error):
+                each.kill()
+        return stack
 
     def wake(self) -> None:
         """Let a `poll` in another thread, or the next one, return."""
@@ -260,7 +326,8 @@ class LocalBackend:
         process.join()
         happened = self._receive(member, float("inf"))
         progress = member.words.read() if member.words is not None else None
-        happened.append(Gone(member.number, process.pid, process.exitcode, progress))
+        stack = member.stacks.read(member.answered_bytes) if member.stacks is not None else ""
+        happened.append(Gone(member.number, process.pid, process.exitcode, progress, stack))
         self._forget(member)
         return happened
 

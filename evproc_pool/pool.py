@@ -70,6 +70,10 @@ class PoolProcessor:
         key: Called with each root event: those with equal keys are processed one
             after another, in the order in which they were handed in. A failed one
             does not stop the next.
+        event_timeout: After how many seconds in one event (all of its handlers) its
+            worker is killed, with the processes that it has started. The event fails
+            with `EventTimeoutError`, the others go on. It is watched as long as
+            somebody waits for results. Not with `workers=0`, and not on Windows.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -85,6 +89,7 @@ class PoolProcessor:
         initargs: Iterable[Any] = (),
         ordering: Ordering = "cascade",
         key: Key | None = None,
+        event_timeout: float | None = None,
     ) -> None:
         self._size = _worker_count(workers)
         self._context = _context(mp_context)
@@ -92,6 +97,7 @@ class PoolProcessor:
         _check_callable("key", key)
         self._unordered = _is_unordered(ordering)
         self._key = key
+        self._event_timeout = _positive("event_timeout", event_timeout)
         self._initializer = initializer
         self._initargs = tuple(initargs)
         self._processor = Processor()
@@ -168,6 +174,7 @@ class PoolProcessor:
 
         Raises:
             WorkerLostError: A worker died while it ran an event of the cascade.
+            EventTimeoutError: An event of the cascade took longer than `event_timeout`.
             SerializationError: Something cannot be pickled or rebuilt.
             RemoteError: In place of a handler's exception that cannot.
             PoolBrokenError: No worker can be started.
@@ -469,7 +476,14 @@ class PoolProcessor:
                     ) from error
                 registry = self._processor.registry
                 backend = LocalBackend(self._context)
-                engine = Engine(self._size, backend, registry, config, fingerprint(registry))
+                engine = Engine(
+                    self._size,
+                    backend,
+                    registry,
+                    config,
+                    fingerprint(registry),
+                    event_timeout=self._event_timeout,
+                )
                 # by the engine, not by self: the finalizer must not keep the pool alive
                 self._finalizer = util.Finalize(
                     self, engine.stop, kwargs={"kill": True}, exitpriority=_EXIT_PRIORITY
@@ -503,6 +517,16 @@ def _is_unordered(ordering: str) -> bool:
 def _check_callable(what: str, value: object) -> None:
     if value is not None and not callable(value):
         raise TypeError(f"{what} is a callable or None, not {value!r}")
+
+
+def _positive(what: str, value: float | None) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{what} is a number of seconds or None, not {value!r}")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{what} must be more than 0 and finite, and is {value}")
+    return float(value)
 
 
 def _worker_count(workers: int | None) -> int:

@@ -39,16 +39,21 @@ from evproc_pool.channel import BlockingChannel, Frame
 from evproc_pool.loads import PREFETCH
 from evproc_pool.recipe import Recipe, fingerprint
 from evproc_pool.sealed import Sealer, unseal
+from evproc_pool.stacks import StackFile
 
 
 def main(
-    sock: socket.socket, words: progress.ProgressWords | None, to_close: Sequence[int]
+    sock: socket.socket,
+    words: progress.ProgressWords | None,
+    stacks: StackFile | None,
+    to_close: Sequence[int],
 ) -> None:
     """Run a worker until it is told to end.
 
     Args:
         sock: Its end of the channel.
         words: Where it says what it is doing.
+        stacks: Where its stacks go when it crashes.
         to_close: Descriptors that a forked process has inherited and must not hold:
             the coordinator's ends, which would keep other workers from noticing
             that the coordinator is gone.
@@ -57,6 +62,8 @@ def main(
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     for fd in to_close:
         socket.close(fd)
+    if stacks is not None:
+        stacks.install()
     channel = BlockingChannel(sock)
     # the coordinator is gone: there is nobody to tell, and nothing to do
     with contextlib.suppress(EOFError, ConnectionError):

@@ -62,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
         "evproc_pool.loads",
         "evproc_pool.schedule",
     },
+    "evproc_pool.stays": set(),
     "evproc_pool.errors": set(),
     "evproc_pool.outcome": {"dataclasses", "evproc"},
 }

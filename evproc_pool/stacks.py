@@ -1,0 +1,91 @@
+"""The stacks of a worker, written by `faulthandler` where the coordinator can read them.
+
+The file has no name and is held by the two processes only. A crash (SIGSEGV, SIGABRT,
+SIGBUS, SIGFPE, SIGILL) leaves the stacks of all threads in it, and so does a signal by
+which the coordinator asks for them. Neither needs the GIL or a live interpreter.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing import reduction
+from typing import Any, Final
+
+import psutil
+
+# Of all signals the one that does nothing to a process that does not expect it, and
+# that hardly any program uses.
+_ASK: Final = getattr(signal, "SIGURG", None)
+
+# How long to wait for an answer, in all and between two looks, in seconds. A process
+# that blocks the signal gives none.
+_PATIENCE_SECONDS: Final = 0.1
+_LOOK_SECONDS: Final = 0.002
+
+# of a deep recursion, or very many threads
+_MOST_BYTES: Final = 1 << 16
+
+
+class StackFile:
+    """The file; picklable only for a process that is being started."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @classmethod
+    def create(cls) -> StackFile:
+        """Make it: empty."""
+        if hasattr(os, "memfd_create"):
+            return cls(os.memfd_create("evproc_pool_stacks", os.MFD_CLOEXEC))
+        with tempfile.TemporaryFile() as file:
+            return cls(os.dup(file.fileno()))
+
+    def install(self) -> None:
+        """In the worker: from now on stacks are written to it."""
+        faulthandler.enable(self._fd)
+        if _ASK is not None:
+            faulthandler.register(_ASK, self._fd)
+
+    @property
+    def size_bytes(self) -> int:
+        """How much there is."""
+        return os.fstat(self._fd).st_size
+
+    def read(self, start: int = 0) -> str:
+        """What was written from a place on."""
+        return os.pread(self._fd, _MOST_BYTES, start).decode(errors="replace")
+
+    def ask(self, process: psutil.Process) -> str:
+        """Where a process that has installed it is; empty if it does not answer.
+
+        Raises:
+            psutil.Error: It is gone.
+        """
+        if _ASK is None:
+            return ""
+        before = size = self.size_bytes
+        process.send_signal(_ASK)
+        end = time.monotonic() + _PATIENCE_SECONDS
+        # complete when it grows no more
+        while time.monotonic() < end and (size == before or size != self.size_bytes):
+            size = self.size_bytes
+            time.sleep(_LOOK_SECONDS)
+        return self.read(before)
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _rebuild, (reduction.DupFd(self._fd),)
+
+
+def _rebuild(duplicate: Any) -> StackFile:
+    return StackFile(duplicate.detach())

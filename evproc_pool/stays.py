@@ -1,0 +1,47 @@
+"""For how long a worker is known to have been at the same event. Pure; O(1)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Place(Protocol):
+    """What `progress.Progress` says of where a worker is."""
+
+    @property
+    def batch(self) -> int:
+        """Which batch."""
+
+    @property
+    def position(self) -> int:
+        """Which event of it; negative ones are no event."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the event is over."""
+
+
+class Stays:
+    """Takes what is seen of workers, now and then.
+
+    An event began when it was first seen, or before that: what is told is never too
+    long.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[int, tuple[float, int, int]] = {}
+
+    def note(self, worker: int, at: Place, now: float) -> float:
+        """Say for how many seconds at least a worker has been where it is."""
+        seen = self._since.get(worker)
+        if at.is_over or seen is None or seen[1:] != (at.batch, at.position):
+            seen = self._since[worker] = now, at.batch, at.position
+        return now - seen[0]
+
+    def forget(self, worker: int) -> None:
+        """It is idle, or gone."""
+        self._since.pop(worker, None)
+
+    def clear(self) -> None:
+        """All are."""
+        self._since.clear()
