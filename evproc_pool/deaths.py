@@ -57,6 +57,35 @@ def timed_out(
     return error
 
 
+def too_large(
+    item: Gone,
+    event: Any,
+    handler: str | None,
+    *,
+    size_bytes: int,
+    most_bytes: int,
+    stack: str,
+) -> WorkerLostError:
+    """Say which event took far more memory than its worker may have."""
+    error = WorkerLostError(
+        f"worker {item.worker} (process {item.pid}) had {_megabytes(size_bytes)}, far beyond"
+        f" max_worker_memory_bytes ({_megabytes(most_bytes)}), and was killed {_where(handler)} of"
+        f" event {describe_event(event)}: let the event take less memory, or raise the limit. The"
+        " event was not run again, since it may have had effects",
+        describe_event(event),
+        handler,
+        item.exitcode,
+        stack=stack,
+    )
+    if stack:
+        add_note(error, f"the worker's stacks before it was killed:\n{stack}")
+    return error
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:,.0f} MB"
+
+
 def _where(handler: str | None) -> str:
     return f"in handler {handler!r}" if handler else "between handlers"
 

@@ -39,7 +39,7 @@ from typing import Any, Final
 from evproc.registry import Registry
 from evproc_pool import progress, wire
 from evproc_pool.codec import NOTHING_LEFT, Codec, Left, Sent
-from evproc_pool.deaths import describe_exit, timed_out, worker_lost
+from evproc_pool.deaths import describe_exit
 from evproc_pool.errors import (
     PoolBrokenError,
     PoolClosedError,
@@ -48,6 +48,7 @@ from evproc_pool.errors import (
     RegistryMismatchError,
     SerializationError,
 )
+from evproc_pool.limits import Limits
 from evproc_pool.local import Arrived, Gone, LocalBackend
 from evproc_pool.progress import Progress as Place
 from evproc_pool.recipe import Fingerprint, describe_difference
@@ -75,6 +76,7 @@ from evproc_pool.schedule import (
 from evproc_pool.scheduler import Scheduler
 from evproc_pool.sink import Run, Sink
 from evproc_pool.stays import Stays
+from evproc_pool.watch import Watch
 
 # Workers that die before they are ready, one after the other, until starting more
 # is no use.
@@ -92,11 +94,6 @@ _REST_SHARE: Final = 0.75
 # To rest for less is not worth waking up twice for.
 _LEAST_REST_SECONDS: Final = 0.001
 
-# How often to look for events that take too long: so many times in the time that they
-# may take, and no more seldom than that, in seconds.
-_LOOKS: Final = 10
-_MOST_LOOK_SECONDS: Final = 0.25
-
 # A worker that has so many bytes to send may have to wait for the coordinator.
 _HEAVY_BYTES: Final = 1 << 15
 
@@ -107,6 +104,8 @@ class _WorkerState:
     Attributes:
         asked_for: The number of the last batch that it was asked to give back.
         is_ready: Whether it has made its registry.
+        is_ending: Whether it will end soon, and its replacement is to be started.
+        is_retired: Whether it is sent nothing more.
         batches: How many it was sent.
         sent: Those that are not over, in order.
         plans: The numbers of the plans that it knows.
@@ -114,11 +113,22 @@ class _WorkerState:
             follow-ups of the first of them have come again, packed one by one.
     """
 
-    __slots__ = ("asked_for", "batches", "is_ready", "plans", "sent", "stalled")
+    __slots__ = (
+        "asked_for",
+        "batches",
+        "is_ending",
+        "is_ready",
+        "is_retired",
+        "plans",
+        "sent",
+        "stalled",
+    )
 
     def __init__(self) -> None:
         self.asked_for = 0
         self.is_ready = False
+        self.is_ending = False
+        self.is_retired = False
         self.batches = 0
         self.sent: deque[Sent] = deque()
         self.plans: set[int] = set()
@@ -134,7 +144,7 @@ class Engine:
         registry: The coordinator's.
         config: The pickled recipe that makes the workers' registries.
         expected: The fingerprint that these must have.
-        event_timeout: After how many seconds in one event a worker is killed.
+        limits: What each worker may use.
     """
 
     def __init__(
@@ -145,7 +155,7 @@ class Engine:
         config: bytes,
         expected: Fingerprint,
         *,
-        event_timeout: float | None = None,
+        limits: Limits,
     ) -> None:
         self._pid = os.getpid()
         self._size = workers
@@ -158,11 +168,8 @@ class Engine:
         self._next_worker = 0
         self._failed_starts = 0
         self._codec = Codec(registry)
-        self._event_timeout = event_timeout
+        self._watch = Watch(limits, backend)
         self._overloaded = Stays()
-        self._running = Stays()  # with an event timeout
-        # workers that were killed for it, with their stacks
-        self._overtime: dict[int, str] = {}
         self._is_heavy = False  # whether the last frames were large ones
         self._woke = 0.0  # when it last had nothing to do
         self._runs: dict[int, Run] = {}
@@ -377,15 +384,17 @@ class Engine:
 
     def _turn(self, *, may_block: bool) -> None:
         """Take in what was handed in, wait for something to happen, act on it."""
-        while len(self._workers) < self._size and self._start_worker():
+        while self._is_short() and self._start_worker():
             pass
         # whoever waits for this news is to have it before we wait for more
         has_news = self._drain_inbox()
         timeout: float | None = 0
         if may_block and not has_news:
             timeout = self._take_back_from_slow()
-            if self._event_timeout is not None:
-                look_again = self._end_overtime(self._event_timeout)
+            if self._watch.is_needed:
+                look_again = self._watch.look(
+                    {worker: bool(state.sent) for worker, state in self._workers.items()}
+                )
                 timeout = look_again if timeout is None else min(timeout, look_again)
             self._even_out()
             self._rest()
@@ -399,6 +408,11 @@ class Engine:
                 case Gone():
                     self._gone(item)
         self._drain_inbox()
+
+    def _is_short(self) -> bool:
+        """Whether there are fewer workers than there should be; those about to end do not count."""
+        staying = [state for state in self._workers.values() if not state.is_ending]
+        return len(staying) < self._size
 
     def _rest(self) -> None:
         """Let workers go on alone for a part of the time for which they have work.
@@ -466,23 +480,6 @@ class Engine:
                 self._take_back(worker, at)
         return _STUCK_SECONDS / 2
 
-    def _end_overtime(self, limit: float) -> float:
-        """Kill workers that have been at one event for too long.
-
-        Returns:
-            When to look again, in seconds.
-        """
-        now = time.monotonic()
-        for worker, state in self._workers.items():
-            at = self._backend.look_at(worker) if state.sent else None
-            if at is None or at.position == progress.NONE:
-                self._running.forget(worker)
-            elif self._running.note(worker, at, now) >= limit and worker not in self._overtime:
-                stack = self._backend.kill_stuck(worker, at)
-                if stack is not None:
-                    self._overtime[worker] = stack
-        return min(_MOST_LOOK_SECONDS, limit / _LOOKS)
-
     def _even_out(self) -> None:
         """Ask workers for the batches that they have not begun, where others run dry."""
         for worker in self._scheduler.lopsided:
@@ -530,6 +527,8 @@ class Engine:
                 self._backend.send(item.worker, wire.REPACKED, wire.dumps(packed.data))
             case wire.SKIPPED:
                 self._skipped(item.worker, wire.loads(item.payload))
+            case wire.NEARLY | wire.LEAVING:
+                self._will_end(item.worker, is_at_once=item.tag == wire.LEAVING)
             case wire.FOLLOW_UPS:
                 self._repacked(item.worker, wire.loads(item.payload)[1])
             case wire.READY:
@@ -555,11 +554,34 @@ class Engine:
         self._workers[worker].is_ready = True
         self._failed_starts = 0
         self._step(WorkerReady(worker))
+        # it is the replacement of one that is about to end, if there is such
+        for number, state in self._workers.items():
+            if state.is_ending and not state.is_retired:
+                self._retire(number)
+                break
+
+    def _will_end(self, worker: int, *, is_at_once: bool) -> None:
+        """A worker has used up its quota, or has nearly: it is to be replaced."""
+        state = self._workers[worker]
+        state.is_ending = True
+        if is_at_once and not state.is_retired:
+            self._retire(worker)
+
+    def _retire(self, worker: int) -> None:
+        """Send a worker nothing more, and let it end when it is done with what it is at."""
+        state = self._workers[worker]
+        state.is_retired = True
+        self._step(Retired(worker))
+        self._backend.ask_back(worker, state.batches)
+        self._let_go(worker, state)
+
+    def _let_go(self, worker: int, state: _WorkerState) -> None:
+        """End a worker that was retired, if it is done."""
+        if state.is_retired and not state.sent and not state.stalled:
+            self._backend.send(worker, wire.QUIT, b"")
 
     def _gone(self, item: Gone) -> None:
         state = self._workers.pop(item.worker)
-        stack = self._overtime.pop(item.worker, None)
-        self._running.forget(item.worker)
         if not state.is_ready:
             self._failed_starts += 1
             if self._failed_starts >= _MOST_FAILED_STARTS:
@@ -578,9 +600,8 @@ class Engine:
         error: PoolError | None = None
         if running is not None:
             event = state.sent[0].batch.at(running)
-            error = worker_lost(item, event, handler)
-            if stack is not None and self._event_timeout is not None:
-                error = timed_out(item, event, handler, self._event_timeout, stack)
+            error = self._watch.error_of(item, event, handler)
+        self._watch.forget(item.worker)
         self._step(WorkerGone(item.worker, running, error, handler))
 
     def _place_of_death(  # noqa: PLR0911 - a case each
@@ -673,6 +694,7 @@ class Engine:
         elif state.sent and state.sent[0].number == number:
             state.sent.popleft()
             self._step(Progress(worker, 0, (), gave_back=True))
+            self._let_go(worker, state)
         # otherwise it is known that it was taken back
 
     def _repacked(self, worker: int, blobs: Sequence[Any]) -> None:
@@ -718,6 +740,7 @@ class Engine:
                 gave_back=frame.gave_back,
             )
         )
+        self._let_go(worker, state)
 
 
 def _failures(sent: Sent, begin: int, end: int) -> dict[int, Result]:

@@ -88,19 +88,24 @@ class Loads:
     @property
     def lopsided(self) -> list[int]:
         """Those that hold two batches more than one that is at its last, or idle."""
-        if len(self._loads) < _FEWEST_TO_EVEN_OUT:
+        held = {
+            worker: len(load.held) for worker, load in self._loads.items() if not load.is_retired
+        }
+        least = min(held.values(), default=0)
+        if least > 1 or len(held) < _FEWEST_TO_EVEN_OUT:
             return []
-        least = min([len(load.held) for load in self._loads.values()])
-        if least > 1:
-            return []
-        return [worker for worker, load in self._loads.items() if len(load.held) > least + 1]
+        return [worker for worker, count in held.items() if count > least + 1]
 
     @property
     def ahead(self) -> float:
-        """The seconds for which every worker has something to do behind its first batch."""
-        if not self._loads or self._roomy[0]:
+        """The seconds for which every worker has something to do behind its first batch.
+
+        But for those that are sent nothing more in any case.
+        """
+        if self._roomy[0]:
             return 0.0
-        return min([load.ahead for load in self._loads.values()])
+        staying = [load.ahead for load in self._loads.values() if not load.is_retired]
+        return min(staying, default=0.0)
 
     def held(self, worker: int) -> deque[Batch]:
         """A worker's batches; not to be changed but by the methods below.

@@ -268,6 +268,15 @@ class LocalBackend:
                 each.kill()
         return stack
 
+    def memory_bytes(self, number: int) -> int:
+        """The resident memory of a worker; 0 if it is gone."""
+        member = self._members.get(number)
+        if member is not None and member.handle is not None:
+            with contextlib.suppress(psutil.Error):
+                size: int = member.handle.memory_info().rss
+                return size
+        return 0
+
     def wake(self) -> None:
         """Let a `poll` in another thread, or the next one, return."""
         # full: it will wake anyway; closed: nobody polls any more

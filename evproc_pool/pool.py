@@ -20,6 +20,7 @@ from evproc_pool import wire
 from evproc_pool.engine import Engine
 from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolForkedError
 from evproc_pool.estimates import MOST_EVENTS
+from evproc_pool.limits import Limits
 from evproc_pool.local import LocalBackend, usable_cpus
 from evproc_pool.outcome import Outcome
 from evproc_pool.recipe import LoadFrom, Recipe, Register, fingerprint
@@ -74,6 +75,11 @@ class PoolProcessor:
             worker is killed, with the processes that it has started. The event fails
             with `EventTimeoutError`, the others go on. It is watched as long as
             somebody waits for results. Not with `workers=0`, and not on Windows.
+        max_tasks_per_child: After how many events (follow-ups are events, too) a worker
+            is replaced by a new one, between two events. Not with `workers=0`.
+        max_worker_memory_bytes: At how much resident memory a worker is replaced,
+            between two events. One that comes to half as much again within one event
+            is killed, and the event fails with `WorkerLostError`. Not with `workers=0`.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -90,6 +96,8 @@ class PoolProcessor:
         ordering: Ordering = "cascade",
         key: Key | None = None,
         event_timeout: float | None = None,
+        max_tasks_per_child: int | None = None,
+        max_worker_memory_bytes: int | None = None,
     ) -> None:
         self._size = _worker_count(workers)
         self._context = _context(mp_context)
@@ -97,7 +105,11 @@ class PoolProcessor:
         _check_callable("key", key)
         self._unordered = _is_unordered(ordering)
         self._key = key
-        self._event_timeout = _positive("event_timeout", event_timeout)
+        self._limits = Limits(
+            _seconds("event_timeout", event_timeout),
+            _count("max_tasks_per_child", max_tasks_per_child),
+            _count("max_worker_memory_bytes", max_worker_memory_bytes),
+        )
         self._initializer = initializer
         self._initargs = tuple(initargs)
         self._processor = Processor()
@@ -469,7 +481,7 @@ class PoolProcessor:
             if self._engine is None:
                 recipe = Recipe(self._initializer, self._initargs, tuple(self._steps))
                 try:
-                    config = wire.dumps(recipe)
+                    config = wire.dumps((recipe, self._limits))
                 except Exception as error:
                     raise wire.cannot_pickle(
                         "a handler or the initializer", recipe, error
@@ -482,7 +494,7 @@ class PoolProcessor:
                     registry,
                     config,
                     fingerprint(registry),
-                    event_timeout=self._event_timeout,
+                    limits=self._limits,
                 )
                 # by the engine, not by self: the finalizer must not keep the pool alive
                 self._finalizer = util.Finalize(
@@ -519,7 +531,7 @@ def _check_callable(what: str, value: object) -> None:
         raise TypeError(f"{what} is a callable or None, not {value!r}")
 
 
-def _positive(what: str, value: float | None) -> float | None:
+def _seconds(what: str, value: float | None) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -527,6 +539,15 @@ def _positive(what: str, value: float | None) -> float | None:
     if not 0 < value < float("inf"):
         raise ValueError(f"{what} must be more than 0 and finite, and is {value}")
     return float(value)
+
+
+def _count(what: str, value: int | None) -> int | None:
+    if value is not None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{what} is a whole number or None, not {value!r}")
+        if value < 1:
+            raise ValueError(f"{what} must be at least 1, and is {value}")
+    return value
 
 
 def _worker_count(workers: int | None) -> int:

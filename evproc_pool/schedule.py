@@ -334,7 +334,10 @@ class TakenBack(NamedTuple):
 
 
 class Retired(NamedTuple):
-    """A worker is sent nothing more: it is dead, and what it did is about to be told."""
+    """A worker is sent nothing more.
+
+    It is dead, and what it did is about to be told, or it is to end when it is done.
+    """
 
     worker: int
 

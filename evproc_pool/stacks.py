@@ -14,9 +14,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing import reduction
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import psutil
+if TYPE_CHECKING:
+    import psutil  # takes a while to import, which a worker need not
 
 # Of all signals the one that does nothing to a process that does not expect it, and
 # that hardly any program uses.

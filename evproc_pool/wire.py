@@ -49,6 +49,8 @@ PROGRESS: Final = 18
 UNREADABLE: Final = 19
 FOLLOW_UPS: Final = 20  # the answer to REPACK
 SKIPPED: Final = 21  # a batch was taken back before it began
+LEAVING: Final = 23  # the worker has used up its quota, or (NEARLY) will have soon
+NEARLY: Final = 24
 QUIET: Final = 22  # PROGRESS of the usual kind: events of one plan, which left nothing behind
 
 #: Marks the position of an event that could not be packed; the worker passes over it.

@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import signal
 import socket
 from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import count
 from time import perf_counter
 from typing import Any
 
@@ -36,6 +36,7 @@ from evproc.processor import annotate_error, collect_follow_ups
 from evproc.registry import Handler
 from evproc_pool import progress, wire
 from evproc_pool.channel import BlockingChannel, Frame
+from evproc_pool.limits import NEARLY, Limits, Quota
 from evproc_pool.loads import PREFETCH
 from evproc_pool.recipe import Recipe, fingerprint
 from evproc_pool.sealed import Sealer, unseal
@@ -76,7 +77,9 @@ def main(
 def _start(channel: BlockingChannel, words: progress.ProgressWords | None) -> Worker | None:
     frame = channel.receive()
     try:
-        recipe: Recipe = wire.loads(frame.payload)
+        recipe: Recipe
+        limits: Limits
+        recipe, limits = wire.loads(frame.payload)
         processor = recipe.follow()
         answer = wire.dumps(fingerprint(processor.registry))
     except BaseException as error:  # an initializer may raise SystemExit
@@ -85,7 +88,8 @@ def _start(channel: BlockingChannel, words: progress.ProgressWords | None) -> Wo
     # What has been loaded stays; a full garbage collection need not go through it.
     gc.freeze()
     channel.send(wire.READY, answer)
-    return Worker(channel, processor, words.words if words is not None else [0] * 5)
+    words_or_list = words.words if words is not None else [0] * 5
+    return Worker(channel, processor, words_or_list, Quota(limits))
 
 
 class Worker:
@@ -95,14 +99,21 @@ class Worker:
         channel: To the coordinator.
         processor: What the handlers are given; its registry has them.
         words: See `progress`; anything that takes items will do.
+        quota: What it may use.
     """
 
     def __init__(
-        self, channel: BlockingChannel, processor: Processor, words: memoryview | list[int]
+        self,
+        channel: BlockingChannel,
+        processor: Processor,
+        words: memoryview | list[int],
+        quota: Quota,
     ) -> None:
         self._channel = channel
         self._processor = processor
         self._words: Any = words
+        self._quota = quota
+        self._told = 0.0  # the share of the quota that was told last
         # what to call for each plan, with what to publish before
         self._plans: dict[int, tuple[tuple[int, Handler], ...]] = {}
         self._batches = 0
@@ -132,7 +143,7 @@ class Worker:
             for number, indices in batch.new_plans:
                 plan = self._processor.registry.plan(indices)
                 self._plans[number] = tuple([(each.index + 1, each) for each in plan.handlers])
-            if self._batches <= self._words[progress.TAKEN_TO]:
+            if self._batches <= self._words[progress.TAKEN_TO] or self._quota.is_used_up:
                 self._channel.send(wire.SKIPPED, wire.dumps(self._batches))
                 continue
             self._words[progress.PLACE] = progress.UNPICKLING
@@ -140,6 +151,15 @@ class Worker:
             events, one_by_one = self._unpack(batch.events)
             self._run_batch(batch, events, one_by_one=one_by_one)
             self._words[progress.PLACE] = progress.NONE
+            if self._quota.share >= NEARLY:
+                self._tell_quota()
+
+    def _tell_quota(self) -> None:
+        if self._quota.is_used_up:
+            self._channel.send(wire.LEAVING, b"")
+        elif not self._told:
+            self._channel.send(wire.NEARLY, b"")
+        self._told = self._quota.share
 
     def _unpack(self, packed: wire.PackedEvents) -> tuple[Iterable[Any], bool]:
         """The events, or a pickle of each; and which of these it is."""
@@ -176,14 +196,18 @@ class Worker:
         now = perf_counter()
         job = _Job(batch, calls, now + batch.overdue)
         self._outbox.begin(batch.plans, now)
+        most = int(min(batch.size, self._quota.tasks_left))
         if one_by_one:
-            self._run_one_by_one(job, events)
+            is_through = self._run_one_by_one(job, events, most)
         else:
-            self._run(job, 0, events, calls, now)
+            is_through = self._run(job, 0, events, calls[:most], now)
+        if is_through and most < batch.size:
+            self._outbox.send(most, gave_back=True)
+        self._quota.spend(self._outbox.sent)
 
-    def _run_one_by_one(self, job: _Job, pickles: Iterable[bytes]) -> None:
+    def _run_one_by_one(self, job: _Job, pickles: Iterable[bytes], most: int) -> bool:
         calls = job.calls
-        for position, pickled in enumerate(pickles):
+        for position, pickled in enumerate(itertools.islice(pickles, most)):
             began = perf_counter()
             self._words[progress.PLACE] = position << progress.HANDLER_BITS
             events: list[Any] = [None]
@@ -195,9 +219,10 @@ class Worker:
                     job.end_chain(position)
                     calls[position] = ()
             if not self._run(job, position, events, calls[position : position + 1], began):
-                return
+                return False
+        return True
 
-    def _run(  # noqa: C901, PLR0912 - the hot loop, see below
+    def _run(  # noqa: C901, PLR0912, PLR0915 - the hot loop, see below
         self, job: _Job, first: int, events: Iterable[Any], calls: list[_Calls], then: float
     ) -> bool:
         """Run the events from a position of the batch on; say whether to go on behind them.
@@ -209,9 +234,10 @@ class Worker:
         more is felt.
         """
         words, proc, outbox = self._words, self._processor, self._outbox
-        places = count(first << progress.HANDLER_BITS, 1 << progress.HANDLER_BITS)
+        places = itertools.count(first << progress.HANDLER_BITS, 1 << progress.HANDLER_BITS)
         ended, unsent, returns = outbox.ends.append, outbox.unsent, job.returns
-        overdue = job.overdue
+        overdue, quota = job.overdue, self._quota
+        look_at = min(overdue, quota.look_at)
         place = 0
         for place, ev, to_call in zip(places, events, calls):  # noqa: B905 - `places` is endless
             follow_ups: list[Event] | None = None
@@ -246,11 +272,14 @@ class Worker:
             words[progress.PLACE] = place | progress.OVER
             now = perf_counter()
             ended(now)
-            if now - then >= progress.SLOW_SECONDS or now > overdue:
+            if now - then >= progress.SLOW_SECONDS or now > look_at:
+                if now > quota.look_at:
+                    quota.look(now)
+                    look_at = min(overdue, quota.look_at)
                 done = (place >> progress.HANDLER_BITS) + 1
                 if done < job.size:
                     is_taken = words[progress.TAKEN] == progress.taken_from(self._batches, done)
-                    if is_taken or now > overdue:
+                    if is_taken or now > overdue or quota.is_used_up:
                         outbox.send(done, gave_back=True)
                         return False
                     if unsent:
@@ -314,6 +343,7 @@ class _Outbox:
         self._sealer = Sealer(packer)
         self._words = words
         self._number = 0  # of the last frame with follow-ups
+        self.sent = 0  # events of the batch that are over, as was told
         # The follow-ups of the last batches, for a coordinator that cannot unpack them.
         # It sends a batch only when it has read all but PREFETCH - 1 of those before.
         self._kept: deque[dict[int, tuple[list[Event], list[int], list[Event]]]] = deque(
@@ -328,7 +358,7 @@ class _Outbox:
     def begin(self, plans: Sequence[int] | int, now: float) -> None:
         """Begin a batch."""
         self._plans = plans
-        self._sent = 0
+        self.sent = 0
         self._begun = now
         self._kept.append({})
 
@@ -394,7 +424,7 @@ class _Outbox:
             self._channel.send(wire.PROGRESS, wire.dump_progress(frame))
             self._words[progress.UNSENT] = progress.NONE
             self._forget()
-        self._sent = done
+        self.sent = done
         self._begun = self.ends[-1]
         del self.ends[:]
 
@@ -431,7 +461,7 @@ class _Outbox:
             return [(plans, len(self.ends), self.ends[-1] - self._begun)]
         totals: dict[int, tuple[int, float]] = {}
         then = self._begun
-        numbers = plans[self._sent : self._sent + len(self.ends)]
+        numbers = plans[self.sent : self.sent + len(self.ends)]
         for number, now in zip(numbers, self.ends, strict=True):
             if number != wire.OMITTED:
                 events, total = totals.get(number, (0, 0.0))

@@ -67,6 +67,7 @@ class _Character(NamedTuple):
     most_keys: int
     returns: float
     bulk: float
+    retires: float
 
 
 def _character(rng: random.Random) -> _Character:
@@ -99,6 +100,7 @@ def _character(rng: random.Random) -> _Character:
         most_keys=rng.choice([1, 3, 20, 1000]),
         returns=rng.choice([0.0, 0.0, 0.5]),
         bulk=rng.choice([0.0, 0.5, 1.0]),
+        retires=rng.choice([0.0, 0.0, 0.01, 0.1]),
     )
 
 
@@ -171,7 +173,24 @@ class Simulation:
         elif any(self._applications[run].left for run in world.runs):
             raise Violation("there is input left, and everybody waits")
 
+    def _replace(self) -> None:
+        """Let a worker end when it is done with what it holds."""
+        alive = [each for each, model in self.world.workers.items() if not model.is_retired]
+        if alive and not self._is_winding_down:
+            worker = self._rng.choice(alive)
+            self.world.seen["replaced"] += 1
+            self.world.retire(worker)
+            self._start_worker()
+            self._let_go(worker)
+
+    def _let_go(self, worker: int) -> None:
+        model = self.world.workers.get(worker)
+        if model is not None and model.is_retired and not model.held:
+            self.world.gone(worker, None)
+
     def _pass_time(self) -> None:
+        if self._rng.random() < self._character.retires:
+            self._replace()
         if self._rng.random() < self._character.slow:
             self._look_for_slow()
         self._now, _, happen = heapq.heappop(self._heap)
@@ -232,7 +251,8 @@ class Simulation:
             application.left -= demand
             self._accept(run, demand)
         if application.left and not application.is_keyed:
-            idle = [each for each, worker in world.workers.items() if not worker.held]
+            workers = world.workers.items()
+            idle = [each for each, load in workers if not (load.held or load.is_retired)]
             check(not idle, "workers {} are idle, and run {} is fed", idle, run)
         if not application.left:
             world.close(run)
@@ -331,6 +351,7 @@ class Simulation:
         # where the batch was its only one, a new one has begun by being sent
         if not is_over or had > 1:
             self._begin(worker)
+        self._let_go(worker)
 
     def _look_for_slow(self) -> None:
         """Take back what waits in a worker that is overloaded."""

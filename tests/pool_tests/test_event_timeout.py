@@ -140,7 +140,10 @@ def test_a_follow_up_that_takes_too_long_ends_its_cascade_and_the_next_with_its_
 
 
 def test_without_return_exceptions_it_is_raised() -> None:
-    with pool_of(_LIMIT) as pool, pytest.raises(EventTimeoutError, match=f"event_timeout={_LIMIT:g}"):
+    with (
+        pool_of(_LIMIT) as pool,
+        pytest.raises(EventTimeoutError, match=f"event_timeout={_LIMIT:g}"),
+    ):
         pool.process(Stuck())
 
 

@@ -12,6 +12,7 @@ import pytest
 import evproc
 from evproc_pool import progress, wire
 from evproc_pool.channel import Frame
+from evproc_pool.limits import Limits, Quota
 from evproc_pool.schedule import Times
 from evproc_pool.worker import Worker
 
@@ -42,7 +43,7 @@ def _worker(channel: _Channel, words: list[int]) -> Worker:
     processor = evproc.Processor()
     processor.register(lambda proc, ev: None, "quiet")
     processor.register(evproc.want(lambda ev: ev.number % 2)(_odd), "odd")
-    return Worker(channel, processor, words)  # type: ignore[arg-type]  # all of it that is used
+    return Worker(channel, processor, words, Quota(Limits()))  # type: ignore[arg-type]  # all of it that is used
 
 
 def _odd(proc: Any, ev: Any) -> None:

@@ -64,6 +64,7 @@ _EVERYTHING = [
     "given back",
     "limited by bytes",
     "lost",
+    "replaced",
     "side by side",
     "strands",
     "enough ahead",

@@ -324,7 +324,7 @@ class World:
                 or any(root.flight for root in model.roots.values())
             )
             check(is_at_work, "no demand, and run {} does nothing", run)
-            is_idle = any(not each.held for each in self.workers.values())
+            is_idle = any(not (each.held or each.is_retired) for each in self.workers.values())
             check(not is_idle or model.keys, "no demand, and a worker is idle")
         return demand
 
@@ -814,7 +814,8 @@ class World:
             worker,
             model.seconds_ahead,
         )
-        idle = next((each for each, other in self.workers.items() if not other.held), None)
+        staying = [each for each, other in self.workers.items() if not other.is_retired]
+        idle = next((each for each in staying if not self.workers[each].held), None)
         check(idle is None, "worker {} has work and is sent more, worker {} is idle", worker, idle)
         others = [each for each in self.runs.values() if each is not run and each.runnable]
         if run.closed and not others and not self._just_ended:
@@ -874,13 +875,14 @@ class World:
         self._check_slack(nothing_waits=nothing_waits)
 
     def _check_slack(self, *, nothing_waits: bool) -> None:
-        loads = {worker: len(model.held) for worker, model in self.workers.items()}
+        staying = {each: model for each, model in self.workers.items() if not model.is_retired}
+        loads = {worker: len(model.held) for worker, model in staying.items()}
         least = min(loads.values(), default=0)
         lopsided = [worker for worker, load in loads.items() if load > least + 1]
         expected = lopsided if nothing_waits and least <= 1 else []
         check(self.scheduler.lopsided == expected, "wrong lopsided")
         slack = self.scheduler.slack
-        ahead = min([model.seconds_ahead for model in self.workers.values()], default=0.0)
+        ahead = min([model.seconds_ahead for model in staying.values()], default=0.0)
         check(0.0 <= slack <= ahead + 1e-9, "slack is {}, and {} are ahead", slack, ahead)
         is_only = len(self.runs) == 1
         waits = all(

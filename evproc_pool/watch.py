@@ -1,0 +1,115 @@
+"""Kills workers that break limits which they cannot keep themselves.
+
+That is one that is at an event for too long, or grows far beyond its limit in one.
+It is looked at now and then by the driver of the engine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+from evproc_pool.deaths import timed_out, too_large, worker_lost
+from evproc_pool.errors import PoolError
+from evproc_pool.limits import Limits
+from evproc_pool.local import Gone
+from evproc_pool.progress import NONE, Progress
+from evproc_pool.stays import Stays
+
+# A worker that has so many times the memory that it may have is not waited for.
+_FAR_BEYOND: Final = 1.5
+
+# How often the coordinator looks at workers: so many times in the time that an event
+# may take, and no more seldom than that, in seconds.
+_LOOKS: Final = 10
+_MOST_LOOK_SECONDS: Final = 0.25
+_LARGE_LOOK_SECONDS: Final = 0.05
+
+_NEVER: Final = float("inf")
+
+
+class Backend(Protocol):
+    """What `Watch` needs of `local.LocalBackend`."""
+
+    def look_at(self, number: int) -> Progress | None:
+        """Where a worker is."""
+
+    def memory_bytes(self, number: int) -> int:
+        """Its resident memory."""
+
+    def kill_stuck(self, number: int, seen: Progress) -> str | None:
+        """Kill it if it is there still."""
+
+
+class Watch:
+    """Kills workers that break limits, in the coordinator.
+
+    Args:
+        limits: Which.
+        backend: Has the workers.
+    """
+
+    def __init__(self, limits: Limits, backend: Backend) -> None:
+        self._limits = limits
+        self._backend = backend
+        self._again = _NEVER
+        if limits.event_timeout is not None:
+            self._again = min(_MOST_LOOK_SECONDS, limits.event_timeout / _LOOKS)
+        if limits.max_memory_bytes is not None:
+            self._again = min(self._again, _LARGE_LOOK_SECONDS)
+        self._stays = Stays()
+        # those that were killed: their stacks, and their memory if that was why
+        self._killed: dict[int, tuple[str, int | None]] = {}
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is a limit to watch."""
+        return self._again < _NEVER
+
+    def look(self, workers: Mapping[int, bool]) -> float:
+        """Kill those that break a limit.
+
+        Args:
+            workers: By number whether they have something to do.
+
+        Returns:
+            When to look again, in seconds.
+        """
+        now = time.monotonic()
+        for worker, is_busy in workers.items():
+            at = self._backend.look_at(worker) if is_busy else None
+            if at is None or at.position == NONE or worker in self._killed:
+                self._stays.forget(worker)
+            else:
+                self._look_at(worker, at, now)
+        return self._again
+
+    def _look_at(self, worker: int, at: Progress, now: float) -> None:
+        timeout, most = self._limits.event_timeout, self._limits.max_memory_bytes
+        stay = self._stays.note(worker, at, now)
+        size: int | None = None
+        if most is not None and not at.is_over:
+            size = self._backend.memory_bytes(worker)
+            if size < _FAR_BEYOND * most:
+                size = None
+        if size is not None or (timeout is not None and stay >= timeout):
+            stack = self._backend.kill_stuck(worker, at)
+            if stack is not None:
+                self._killed[worker] = stack, size
+
+    def error_of(self, item: Gone, event: Any, handler: str | None) -> PoolError:
+        """What the event fails with that a dead worker was at."""
+        killed = self._killed.get(item.worker)
+        if killed is None:
+            return worker_lost(item, event, handler)
+        stack, size = killed
+        if size is not None:
+            most = self._limits.max_memory_bytes or 0
+            return too_large(item, event, handler, size_bytes=size, most_bytes=most, stack=stack)
+        return timed_out(item, event, handler, self._limits.event_timeout or 0.0, stack)
+
+    def forget(self, worker: int) -> None:
+        """It is gone, and all that is to be said about it was said."""
+        self._stays.forget(worker)
+        self._killed.pop(worker, None)
