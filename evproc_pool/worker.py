@@ -200,7 +200,8 @@ class Worker:
         if one_by_one:
             is_through = self._run_one_by_one(job, events, most)
         else:
-            is_through = self._run(job, 0, events, calls[:most], now)
+            # not a copy: what ends in a chain empties the calls of the rest
+            is_through = self._run(job, 0, events, itertools.islice(calls, most), now)
         if is_through and most < batch.size:
             self._outbox.send(most, gave_back=True)
         self._quota.spend(self._outbox.sent)
@@ -223,7 +224,7 @@ class Worker:
         return True
 
     def _run(  # noqa: C901, PLR0912, PLR0915 - the hot loop, see below
-        self, job: _Job, first: int, events: Iterable[Any], calls: list[_Calls], then: float
+        self, job: _Job, first: int, events: Iterable[Any], calls: Iterable[_Calls], then: float
     ) -> bool:
         """Run the events from a position of the batch on; say whether to go on behind them.
 
