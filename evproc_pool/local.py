@@ -23,6 +23,7 @@ import psutil
 
 from evproc_pool import wire, worker
 from evproc_pool.channel import Channel
+from evproc_pool.lifeline import CAN_KILL, Lifeline
 from evproc_pool.progress import IS_SUPPORTED, Progress, ProgressWords
 from evproc_pool.stacks import StackFile
 from evproc_pool.starting import ProcessName, main_left_alone, own
@@ -71,6 +72,7 @@ class _Member:
         channel: To it.
         words: Where it is.
         stacks: Where its stacks go when it crashes, or is asked for them.
+        lifeline: The descriptor on which its life hangs, or None.
         answered_bytes: How much of that was in answer to being asked.
         sentinels: Descriptors that can be read from when it is dead.
     """
@@ -80,6 +82,7 @@ class _Member:
         "answered_bytes",
         "channel",
         "handle",
+        "lifeline",
         "number",
         "process",
         "sentinels",
@@ -94,12 +97,15 @@ class _Member:
         channel: Channel,
         words: ProgressWords | None,
         stacks: StackFile | None,
+        *,
+        lifeline: int | None,
     ) -> None:
         self.number = number
         self.process = process
         self.channel = channel
         self.words = words
         self.stacks = stacks
+        self.lifeline = lifeline
         self.answered_bytes = 0
         self.handle: psutil.Process | None = None
         with contextlib.suppress(psutil.Error):
@@ -122,6 +128,8 @@ class _Member:
             self.words.close()
         if self.stacks is not None:
             self.stacks.close()
+        if self.lifeline is not None:
+            os.close(self.lifeline)
         if self._pidfd is not None:
             os.close(self._pidfd)
         self.process.close()
@@ -163,11 +171,12 @@ class LocalBackend:
         ours, theirs = socket.socketpair()
         words = ProgressWords.create() if IS_SUPPORTED else None
         stacks = StackFile.create() if IS_SUPPORTED else None
+        lifeline, line = Lifeline.create() if CAN_KILL else (None, None)
         try:
-            to_close = self._inherited(ours) if self._is_fork else ()
+            to_close = self._inherited(ours, line) if self._is_fork else ()
             process: BaseProcess = self._context.Process(  # type: ignore[attr-defined]  # each context has it
                 target=worker.main,
-                args=(theirs, words, stacks, to_close),
+                args=(theirs, words, stacks, lifeline, to_close),
                 name=ProcessName(f"evproc-worker-{number}"),
             )
             with main_left_alone(self._context):
@@ -178,10 +187,14 @@ class LocalBackend:
             for each in (words, stacks):
                 if each is not None:
                     each.close()
+            if line is not None:
+                os.close(line)
             raise
         finally:
             theirs.close()
-        member = _Member(number, process, Channel(ours), words, stacks)
+            if lifeline is not None:
+                lifeline.close()
+        member = _Member(number, process, Channel(ours), words, stacks, lifeline=line)
         self._members[number] = member
         self._selector.register(ours, selectors.EVENT_READ, member)
         for sentinel in member.sentinels:
@@ -192,10 +205,12 @@ class LocalBackend:
     def _is_fork(self) -> bool:
         return self._context.get_start_method() == "fork"
 
-    def _inherited(self, ours: socket.socket) -> tuple[int, ...]:
+    def _inherited(self, ours: socket.socket, line: int | None) -> tuple[int, ...]:
         """What a forked child gets of us and must close."""
         mine = [self._wake_read.fileno(), self._wake_write.fileno(), ours.fileno()]
-        return (*mine, *(member.channel.fileno() for member in self._members.values()))
+        theirs = [member.channel.fileno() for member in self._members.values()]
+        lines = [line, *(member.lifeline for member in self._members.values())]
+        return (*mine, *theirs, *(each for each in lines if each is not None))
 
     def send(self, number: int, tag: int, payload: bytes) -> None:
         """Queue a frame for a worker; what does not fit now is written by `poll`.

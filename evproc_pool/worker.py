@@ -36,6 +36,7 @@ from evproc.processor import annotate_error, collect_follow_ups
 from evproc.registry import Handler
 from evproc_pool import progress, wire
 from evproc_pool.channel import BlockingChannel, Frame
+from evproc_pool.lifeline import Lifeline
 from evproc_pool.limits import NEARLY, Limits, Quota
 from evproc_pool.loads import PREFETCH
 from evproc_pool.recipe import Recipe, fingerprint
@@ -47,6 +48,7 @@ def main(
     sock: socket.socket,
     words: progress.ProgressWords | None,
     stacks: StackFile | None,
+    lifeline: Lifeline | None,
     to_close: Sequence[int],
 ) -> None:
     """Run a worker until it is told to end.
@@ -55,6 +57,7 @@ def main(
         sock: Its end of the channel.
         words: Where it says what it is doing.
         stacks: Where its stacks go when it crashes.
+        lifeline: Ends it when the coordinator is gone.
         to_close: Descriptors that a forked process has inherited and must not hold:
             the coordinator's ends, which would keep other workers from noticing
             that the coordinator is gone.
@@ -65,6 +68,8 @@ def main(
         socket.close(fd)
     if stacks is not None:
         stacks.install()
+    if lifeline is not None:
+        lifeline.hold()
     channel = BlockingChannel(sock)
     # the coordinator is gone: there is nobody to tell, and nothing to do
     with contextlib.suppress(EOFError, ConnectionError):

@@ -118,6 +118,25 @@ def signalled(number: int) -> None:
 
 
 @action
+def spin(path: str) -> None:
+    """Appends a line to a file, and never returns, whatever signal comes."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
+    log(path, "spins")
+    while True:
+        pass
+
+
+@action
+def hold_gil(path: str) -> None:
+    """Appends a line to a file, and sleeps in C without letting go of the GIL."""
+    import ctypes
+
+    log(path, "holds")
+    while True:
+        ctypes.PyDLL(None).sleep(1000)
+
+
+@action
 def crash() -> None:
     """Is killed by a memory access."""
     import ctypes

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 from evproc_pool import PoolBusyError, PoolClosedError, PoolForkedError, PoolProcessor
+from evproc_pool.lifeline import CAN_KILL
 from tests.pool_tests import actions
 from tests.pool_tests.actions import Do
 from tests.pool_tests.helpers import (
@@ -30,6 +32,7 @@ from tests.pool_tests.helpers import (
     run_script,
     warm,
 )
+from tests.pool_tests.sizes import BARS
 
 # runs pytest in pytest
 pytest_plugins = ["pytester"]
@@ -601,6 +604,37 @@ def test_workers_end_when_the_coordinator_is_killed(
     assert finished.left == []
     assert _are_gone(members)
     assert finished.err == ""
+
+
+_KILLED_IN_LOOPS = """
+from evproc_pool import PoolProcessor
+from tests.pool_tests.actions import Do, act
+
+pool = PoolProcessor(workers=2, mp_context={method!r})
+pool.register(act)
+pool.process_many([Do({what!r}, "log"), Do({what!r}, "log")])
+"""
+
+
+@pytest.mark.skipif(not CAN_KILL, reason="the kernel does not end workers here")
+@pytest.mark.parametrize("repeat", range(20 if BARS else 1))
+@pytest.mark.parametrize("what", ["spin", "hold_gil"])
+@pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])
+def test_workers_that_cannot_look_end_with_the_coordinator(
+    tmp_path: Path, method: str, what: str, repeat: int
+) -> None:
+    log = tmp_path / "log"
+    with Script(_KILLED_IN_LOOPS.format(method=method, what=what), tmp_path) as script:
+        while not log.exists() or len(log.read_text("ascii").split()) < 2:
+            assert script.process.poll() is None, (tmp_path / "err.txt").read_text()
+        members = [each for each in script.members if each.pid != script.process.pid]
+        script.process.send_signal(signal.SIGKILL)
+        begin = time.monotonic()
+        finished = script.finish()
+        if BARS:
+            assert time.monotonic() - begin < 1.0
+    assert finished.left == []
+    assert _are_gone(members)
 
 
 def test_a_pool_within_a_worker_leaves_nothing_behind(pool: PoolProcessor) -> None:

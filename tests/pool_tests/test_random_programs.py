@@ -79,6 +79,14 @@ def test_workers_come_to_the_same_as_a_processor(part: int, tmp_path: Path) -> N
         assert _play(seed, tmp_path, way, workers=workers) == expected, f"seed {seed}"
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_that_are_replaced_come_to_the_same(workers: int, tmp_path: Path) -> None:
+    for seed in range(2000, 2000 + (100 if BARS else 6)):
+        way = ("many", "keyed", "stream")[seed % 3]
+        actual = _play(seed, tmp_path, way, workers=workers, max_tasks_per_child=7)
+        assert actual == _serial(seed, tmp_path), f"seed {seed}"
+
+
 @pytest.mark.parametrize("way", ["many", "stream"])
 def test_no_workers_come_to_the_same_as_a_processor(way: str, tmp_path: Path) -> None:
     for seed in range(200):

@@ -1,0 +1,64 @@
+"""Ends a worker when its coordinator is gone, whatever the worker is doing.
+
+A pipe: the coordinator holds one end, never writes, and closes it by dying at the
+latest. On Linux the kernel then sends a signal to the worker that holds the other end
+(`O_ASYNC` with `F_SETSIG`, see fcntl(2)): SIGKILL, which reaches a worker in a tight
+loop, in a C call that holds the GIL, and one that blocks every signal. Nobody has to
+look, so it costs nothing. Elsewhere a worker notices when it next reads its channel.
+
+Rejected: a thread that waits for the end of the pipe (it cannot run while a C call
+holds the GIL); PR_SET_PDEATHSIG (the parent of a worker may be the forkserver).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing import reduction
+from typing import Any, Final
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    _SETSIG = None
+else:
+    _SETSIG = getattr(fcntl, "F_SETSIG", None)
+
+#: Whether the kernel can be asked to see to it.
+CAN_KILL: Final = _SETSIG is not None
+
+
+class Lifeline:
+    """The worker's end; picklable only for a process that is being started."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @classmethod
+    def create(cls) -> tuple[Lifeline, int]:
+        """Make a pipe: the worker's end, and the descriptor of the coordinator's."""
+        reads, writes = os.pipe()
+        return cls(reads), writes
+
+    def hold(self) -> None:
+        """In the worker: from now on its life hangs on it."""
+        if _SETSIG is None:
+            return
+        fcntl.fcntl(self._fd, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(self._fd, _SETSIG, signal.SIGKILL)
+        flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
+        fcntl.fcntl(self._fd, fcntl.F_SETFL, flags | os.O_ASYNC)
+
+    def close(self) -> None:
+        """Close this end, in the coordinator once the worker has it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _rebuild, (reduction.DupFd(self._fd),)
+
+
+def _rebuild(duplicate: Any) -> Lifeline:
+    return Lifeline(duplicate.detach())
