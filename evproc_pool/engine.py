@@ -31,7 +31,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from typing import Any, Final
@@ -82,6 +82,9 @@ from evproc_pool.watch import Watch
 # is no use.
 _MOST_FAILED_STARTS: Final = 3
 
+# The same once a worker was ready: then it is not what every worker does at its start.
+_MOST_FAILED_RESTARTS: Final = 10
+
 # A worker that has been at one event for so long is slow, in seconds; more than
 # twice `progress.SLOW_SECONDS`, which is what taking back rests on.
 _STUCK_SECONDS: Final = 0.005
@@ -93,6 +96,9 @@ _REST_SHARE: Final = 0.75
 
 # To rest for less is not worth waking up twice for.
 _LEAST_REST_SECONDS: Final = 0.001
+
+# So many workers may die in sending what an event left behind, until it is charged.
+_MOST_UNCLEAR_DEATHS: Final = 3
 
 # A worker that has so many bytes to send may have to wait for the coordinator.
 _HEAVY_BYTES: Final = 1 << 15
@@ -167,9 +173,12 @@ class Engine:
         self._workers: dict[int, _WorkerState] = {}
         self._next_worker = 0
         self._failed_starts = 0
+        self._was_ready = False  # whether any worker ever was
         self._codec = Codec(registry)
         self._watch = Watch(limits, backend)
         self._overloaded = Stays()
+        # by run and root, how often a worker died when it had something of it to send
+        self._unclear: Counter[tuple[int, int]] = Counter()
         self._is_heavy = False  # whether the last frames were large ones
         self._woke = 0.0  # when it last had nothing to do
         self._runs: dict[int, Run] = {}
@@ -457,6 +466,8 @@ class Engine:
                 case Finished():
                     run.is_finished = True
                     del self._runs[effect.run]
+                    for key in [each for each in self._unclear if each[0] == effect.run]:
+                        del self._unclear[key]
         return has_news
 
     def _take_back_from_slow(self) -> float | None:
@@ -553,6 +564,7 @@ class Engine:
             ) from cause
         self._workers[worker].is_ready = True
         self._failed_starts = 0
+        self._was_ready = True
         self._step(WorkerReady(worker))
         # it is the replacement of one that is about to end, if there is such
         for number, state in self._workers.items():
@@ -584,7 +596,8 @@ class Engine:
         state = self._workers.pop(item.worker)
         if not state.is_ready:
             self._failed_starts += 1
-            if self._failed_starts >= _MOST_FAILED_STARTS:
+            most = _MOST_FAILED_RESTARTS if self._was_ready else _MOST_FAILED_STARTS
+            if self._failed_starts >= most:
                 raise PoolBrokenError(
                     f"{self._failed_starts} workers in a row died before they were ready, the last"
                     f" with {describe_exit(item.exitcode)}; look at what the initializer and the"
@@ -628,7 +641,8 @@ class Engine:
         if at.position < done:
             return None, None
         # what had nothing to tell is over, and so is what could not be packed
-        over = at.position + at.is_over
+        is_over = at.is_over and not at.is_untold
+        over = at.position + is_over
         if at.unsent is not None and at.unsent >= done:
             over = min(over, at.unsent)
         if over > done:
@@ -636,10 +650,22 @@ class Engine:
             self._step(Progress(item.worker, over, [0.0] * (over - done), results=failed))
             if over == sent.batch.size:
                 state.sent.popleft()
-        if at.is_over:
-            return None, None
+        if is_over:
+            return self._place_between(sent, over, at), None
         handler = None if at.handler is None else self._registry.handlers[at.handler].name
         return at.position, handler
+
+    def _place_between(self, sent: Sent, over: int, at: Place) -> int | None:
+        """The position to charge for a death behind an event: none, unless it goes on like that.
+
+        A worker that dies in sending what an event left behind would run it, and die,
+        for ever.
+        """
+        if at.unsent is None or not sent.batch.done <= over < sent.batch.size:
+            return None
+        key = sent.batch.run_id, sent.batch.root_at(over)
+        self._unclear[key] += 1
+        return over if self._unclear[key] >= _MOST_UNCLEAR_DEATHS else None
 
     # --- batches ---
 

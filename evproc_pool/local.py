@@ -26,7 +26,7 @@ from evproc_pool.channel import Channel
 from evproc_pool.lifeline import CAN_KILL, Lifeline
 from evproc_pool.progress import IS_SUPPORTED, Progress, ProgressWords
 from evproc_pool.stacks import StackFile
-from evproc_pool.starting import ProcessName, main_left_alone, own
+from evproc_pool.starting import ProcessName, own, prepared
 
 # How long a worker may take to end by itself once it was told to, in seconds.
 # Idle workers end at once; this is for one whose handlers left threads behind.
@@ -179,7 +179,7 @@ class LocalBackend:
                 args=(theirs, words, stacks, lifeline, to_close),
                 name=ProcessName(f"evproc-worker-{number}"),
             )
-            with main_left_alone(self._context):
+            with prepared(self._context):
                 process.start()
             own(process)
         except BaseException:

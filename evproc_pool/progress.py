@@ -52,6 +52,10 @@ HANDLER_BITS: Final = 20
 #: In the bits of the handler: the event is over, and the worker decides what comes next.
 OVER: Final = (1 << HANDLER_BITS) - 1
 
+#: Beside the last handler of an event: it is over, but what it left behind was not sent
+#: yet, and if it took long is not to be done again.
+UNTOLD: Final = 1 << (HANDLER_BITS - 1)
+
 #: `PLACE` between batches; no position in `UNSENT`.
 NONE: Final = -1
 #: `PLACE` while the events of a batch are being unpickled together.
@@ -67,6 +71,7 @@ class Progress(NamedTuple):
         handler: The handler's index in the registry, or None.
         unsent: The first position whose result has not been sent, or None.
         is_over: Whether the event is over.
+        is_untold: Whether it has left something behind that is about to be sent.
     """
 
     batch: int
@@ -74,6 +79,7 @@ class Progress(NamedTuple):
     handler: int | None
     unsent: int | None
     is_over: bool = False
+    is_untold: bool = False
 
 
 class ProgressWords:
@@ -103,13 +109,15 @@ class ProgressWords:
         batch, place, unsent, *_ = self.words
         if place < 0:
             return Progress(batch, place, None, None)
-        handler = place & ((1 << HANDLER_BITS) - 1)
+        code = place & ((1 << HANDLER_BITS) - 1)
+        handler = 0 if code == OVER else code & (UNTOLD - 1)
         return Progress(
             batch,
             place >> HANDLER_BITS,
-            handler - 1 if 0 < handler < OVER else None,
+            handler - 1 if handler else None,
             unsent if unsent >= 0 else None,
-            handler == OVER,
+            code >= UNTOLD,
+            UNTOLD <= code < OVER,
         )
 
     def take_back(self, seen: Progress, newest: int) -> bool:

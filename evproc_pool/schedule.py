@@ -149,46 +149,47 @@ class EventQueue:
     __slots__ = ("_bunches", "_length")
 
     def __init__(self) -> None:
-        self._bunches: deque[Bunch] = deque()
+        # each with how many of it were taken: what is left of a long one is not copied
+        self._bunches: deque[tuple[Bunch, int]] = deque()
         self._length = 0
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[Planned]:
-        return itertools.chain.from_iterable(self._bunches)
+        return itertools.chain.from_iterable(bunch[taken:] for bunch, taken in self._bunches)
 
     @property
     def next_plan(self) -> PlanLike:
         """The plan of the first; only if there is one."""
-        return self._bunches[0].plan
+        return self._bunches[0][0].plan
 
     @property
     def alike(self) -> int:
         """How many at the head are sure to be of one plan."""
-        return len(self._bunches[0])
+        bunch, taken = self._bunches[0]
+        return len(bunch) - taken
 
     def extend(self, planned: Sequence[Planned]) -> None:
         """Put events behind the others."""
         if isinstance(planned, Bunch):
-            self._bunches.append(planned)
+            self._bunches.append((planned, 0))
         else:
-            self._bunches.extend([Bunch([event], plan) for event, plan in planned])
+            self._bunches.extend([(Bunch([event], plan), 0) for event, plan in planned])
         self._length += len(planned)
 
     def put_back(self, event: Any, plan: PlanLike) -> None:
         """Put an event in front of the others."""
-        self._bunches.appendleft(Bunch([event], plan))
+        self._bunches.appendleft((Bunch([event], plan), 0))
         self._length += 1
 
     def take(self, count: int) -> Bunch:
         """Take the first ones, no more than are `alike`."""
-        bunch = self._bunches.popleft()
-        if count < len(bunch):
-            self._bunches.appendleft(bunch[count:])
-            bunch = bunch[:count]
+        bunch, taken = self._bunches.popleft()
+        if taken + count < len(bunch):
+            self._bunches.appendleft((bunch, taken + count))
         self._length -= count
-        return bunch
+        return bunch[taken : taken + count]
 
     def clear(self) -> None:
         """Drop all of them."""

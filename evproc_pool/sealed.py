@@ -12,16 +12,22 @@ piece only when it needs an event itself, for an error that names it for example
 from __future__ import annotations
 
 import io
+import itertools
 import operator
 import pickle
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, overload
 from weakref import WeakSet
 
 from evproc_pool import wire
 
-# Small enough that little is unpacked in vain where a batch takes a part of a piece.
-_PIECE_EVENTS: Final = 256
+# A batch that takes a part of a piece carries and unpacks the whole of it: so a piece
+# is small, and larger events are sealed not at all.
+_PIECE_BYTES: Final = 1 << 14
+_LEAST_EVENTS: Final = 16
+_MOST_EVENTS: Final = 64
+_MOST_EVENT_BYTES: Final = _PIECE_BYTES // _LEAST_EVENTS
 
 # As a pickle has a dictionary's key of that name: such an event may have its own.
 _NAME_KEY: Final = b"\x8c\x04name"
@@ -67,25 +73,44 @@ class Sealer:
 
     def seal(self, events: Sequence[Any]) -> list[Slice] | None:
         """Pickle events in pieces; None if they must not be sealed. Never raises."""
+        try:
+            kind = self._kind_of(events)
+            return None if kind is None else self._seal(kind, events)
+        except BaseException:
+            # by code of the user's: what it is shows when they are packed as any other
+            return None
+
+    def _kind_of(self, events: Sequence[Any]) -> type | None:
         kind = self._packer.plain_kind(events)
         if kind is None or kind in self._refused or constant_name(kind) is None:
             return None
-        if wire.has_same_twice(events):
-            return None
+        return None if wire.has_same_twice(events) else kind
+
+    def _seal(self, kind: type, events: Sequence[Any]) -> list[Slice] | None:
+        name = pickle.dumps(kind, wire.PROTOCOL)
+        slices: list[Slice] = []
+        begin, step = 0, _LEAST_EVENTS
+        while begin < len(events):
+            piece = events[begin : begin + step]
+            states = self._states(piece)
+            if states is None or _NAME_KEY in states:
+                self._refused.add(kind)
+                return None
+            each_bytes = len(states) / len(piece)
+            if each_bytes > _MOST_EVENT_BYTES:
+                return None
+            slices.append(Slice(name, states, 0, len(piece)))
+            begin += len(piece)
+            step = max(_LEAST_EVENTS, min(_MOST_EVENTS, int(_PIECE_BYTES / each_bytes)))
+        return slices
+
+    def _states(self, events: Sequence[Any]) -> bytes | None:
+        buffer = io.BytesIO()
         try:
-            name = pickle.dumps(kind, wire.PROTOCOL)
-            slices = []
-            for begin in range(0, len(events), _PIECE_EVENTS):
-                piece = events[begin : begin + _PIECE_EVENTS]
-                buffer = io.BytesIO()
-                _PlainPickler(buffer, wire.PROTOCOL).dump(list(map(_state_of, piece)))
-                slices.append(Slice(name, buffer.getvalue(), 0, len(piece)))
-        except Exception:
-            slices = []
-        if slices and not any(_NAME_KEY in each.states for each in slices):
-            return slices
-        self._refused.add(kind)
-        return None
+            _PlainPickler(buffer, wire.PROTOCOL).dump(list(map(_state_of, events)))
+        except (Exception, wire.PicklingExit):
+            return None
+        return buffer.getvalue()
 
 
 _state_of: Final = operator.attrgetter("__dict__")
@@ -115,6 +140,16 @@ def unseal(slices: Sequence[Slice]) -> list[Any]:
     return events
 
 
+class Unrebuildable:
+    """Stands for an event that could be rebuilt once, and now cannot; neither can it be packed."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce__(self) -> Any:
+        raise self.error
+
+
 class _Piece:
     """A piece, in the coordinator."""
 
@@ -129,18 +164,22 @@ class _Piece:
     def events(self) -> list[Any]:
         """All of them, unpacked once."""
         if self._events is None:
-            self._events = wire.instances(wire.loads(self.kind), wire.loads(self.states))
+            states = wire.loads(self.states)
+            try:
+                self._events = wire.instances(wire.loads(self.kind), states)
+            except Exception as error:
+                self._events = [Unrebuildable(error) for _ in states]
         return self._events
 
 
 class Sealed(Sequence[Any]):
     """Sealed events; unpacked when somebody asks for one of them."""
 
-    __slots__ = ("_length", "_ranges")
+    __slots__ = ("_ends", "_ranges")
 
     def __init__(self, ranges: Sequence[tuple[_Piece, int, int]]) -> None:
         self._ranges = ranges
-        self._length = sum([stop - start for _, start, stop in ranges])
+        self._ends = list(itertools.accumulate(stop - start for _, start, stop in ranges))
 
     @classmethod
     def received(cls, slices: Sequence[Slice]) -> Sealed:
@@ -153,7 +192,7 @@ class Sealed(Sequence[Any]):
         return [Slice(piece.kind, piece.states, start, stop) for piece, start, stop in self._ranges]
 
     def __len__(self) -> int:
-        return self._length
+        return self._ends[-1] if self._ends else 0
 
     def __iter__(self) -> Iterator[Any]:
         for piece, start, stop in self._ranges:
@@ -165,14 +204,18 @@ class Sealed(Sequence[Any]):
     def __getitem__(self, place: slice) -> Sealed: ...
     def __getitem__(self, place: int | slice) -> Any:
         if isinstance(place, int):
+            place = range(len(self))[place]  # raises the IndexError
             (event,) = self[place : place + 1]
             return event
-        begin, end, _ = place.indices(self._length)
+        begin, end, _ = place.indices(len(self))
         some: list[tuple[_Piece, int, int]] = []
-        for piece, start, stop in self._ranges:
-            size = stop - start
-            if begin < size and end > 0:
-                some.append((piece, start + max(begin, 0), start + min(end, size)))
-            begin -= size
-            end -= size
+        # no look at the pieces before it: a queue is taken from its head, bit by bit
+        number = bisect_right(self._ends, begin)
+        while begin < end:
+            piece, _, stop = self._ranges[number]
+            first = stop - (self._ends[number] - begin)
+            last = min(stop, first + end - begin)
+            some.append((piece, first, last))
+            begin += last - first
+            number += 1
         return Sealed(some)

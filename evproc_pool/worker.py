@@ -36,6 +36,7 @@ from evproc.processor import annotate_error, collect_follow_ups
 from evproc.registry import Handler
 from evproc_pool import progress, wire
 from evproc_pool.channel import BlockingChannel, Frame
+from evproc_pool.estimates import TARGET_SECONDS
 from evproc_pool.lifeline import Lifeline
 from evproc_pool.limits import NEARLY, Limits, Quota
 from evproc_pool.loads import PREFETCH
@@ -243,8 +244,9 @@ class Worker:
         places = itertools.count(first << progress.HANDLER_BITS, 1 << progress.HANDLER_BITS)
         ended, unsent, returns = outbox.ends.append, outbox.unsent, job.returns
         overdue, quota = job.overdue, self._quota
-        look_at = min(overdue, quota.look_at)
-        place = 0
+        # what events leave behind does not wait for the end of a long batch
+        look_at = min(overdue, quota.look_at, then + TARGET_SECONDS)
+        place = code = 0
         for place, ev, to_call in zip(places, events, calls):  # noqa: B905 - `places` is endless
             follow_ups: list[Event] | None = None
             handler: Handler | None = None
@@ -275,13 +277,14 @@ class Worker:
                 outbox.give_back(place >> progress.HANDLER_BITS, ev, returns)
             # Before the look at the clock: see `progress`. Without it a worker that is
             # preempted between two events looks like one that is at the first of them.
-            words[progress.PLACE] = place | progress.OVER
+            is_untold = unsent and unsent[-1] == place >> progress.HANDLER_BITS
+            words[progress.PLACE] = place | (progress.UNTOLD | code if is_untold else progress.OVER)
             now = perf_counter()
             ended(now)
             if now - then >= progress.SLOW_SECONDS or now > look_at:
                 if now > quota.look_at:
                     quota.look(now)
-                    look_at = min(overdue, quota.look_at)
+                look_at = min(overdue, quota.look_at, now + TARGET_SECONDS)
                 done = (place >> progress.HANDLER_BITS) + 1
                 if done < job.size:
                     is_taken = words[progress.TAKEN] == progress.taken_from(self._batches, done)
@@ -290,6 +293,9 @@ class Worker:
                         return False
                     if unsent:
                         outbox.send(done)
+                        words[progress.PLACE] = place | progress.OVER
+            elif is_untold:
+                words[progress.PLACE] = place | progress.OVER
             then = now
         if (place >> progress.HANDLER_BITS) + 1 == job.size:
             outbox.send(job.size)
@@ -456,7 +462,7 @@ class _Outbox:
             return wire.PackedEvents(False, slices, is_sealed=True)
         try:
             return self._packer.pack(self._follow_ups)
-        except Exception:
+        except BaseException:  # also what the hooks of a class raise
             blobs = _one_by_one(self._events, self._counts, self._follow_ups)
             return wire.PackedEvents(True, blobs)
 

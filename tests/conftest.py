@@ -70,6 +70,8 @@ def _shared_memory() -> set[str]:
 def _standard_helpers() -> None:
     """Start the standard forkserver now, so that no test is blamed for its pipes."""
     if "forkserver" in multiprocessing.get_all_start_methods():
+        # as the first pool would have it
+        multiprocessing.set_forkserver_preload(["evproc_pool.worker"])
         process = multiprocessing.get_context("forkserver").Process(target=os.getpid)
         process.start()
         process.join()

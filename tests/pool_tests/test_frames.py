@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from array import array
 from collections import deque
 from typing import Any
@@ -118,6 +119,45 @@ def test_a_worker_tells_values_in_full_and_nothing_of_them_in_the_next_frame() -
 def _value(item: Any) -> tuple[int, wire.PackedValue]:
     position, packed = item
     return position, wire.PackedValue(*packed)
+
+
+class _Watching(_Channel):
+    """Keeps where the worker says that it is when it sends."""
+
+    def __init__(self, words: list[int], *frames: Frame) -> None:
+        super().__init__(*frames)
+        self.words = words
+        self.places: list[int] = []
+
+    def send(self, tag: int, payload: bytes) -> None:
+        self.places.append(self.words[progress.PLACE])
+        super().send(tag, payload)
+
+
+def _slowly(proc: Any, ev: Any) -> None:
+    end = time.thread_time() + 2 * progress.SLOW_SECONDS
+    while time.thread_time() < end:
+        pass
+    raise evproc.StopProcessing(ev.number)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_while_the_result_of_a_slow_event_is_sent_the_worker_is_at_it(count: int) -> None:
+    words = _words()
+    channel = _Watching(words, _batch(range(count), plan=(2,)))
+    worker = _worker(channel, words)
+    worker._processor.register(_slowly, "slow")
+    worker.run()
+    assert channel.places == [
+        position << progress.HANDLER_BITS | progress.UNTOLD | 3 for position in range(count)
+    ]
+
+
+def test_while_results_of_quick_events_are_sent_the_worker_is_behind_them() -> None:
+    words = _words()
+    channel = _Watching(words, _batch(range(3), plan=(1,)))
+    _worker(channel, words).run()
+    assert channel.places[-1] == 2 << progress.HANDLER_BITS | progress.OVER
 
 
 def test_a_worker_gives_back_batches_that_it_was_asked_for_and_has_not_begun() -> None:

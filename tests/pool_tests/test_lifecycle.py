@@ -563,6 +563,43 @@ def test_an_uncaught_error_ends_the_program_with_one_traceback(tmp_path: Path) -
     assert "KeyError: 'the error'" in finished.err.splitlines()[-3:] or "KeyError" in finished.err
 
 
+# --- how workers are started ---
+
+_PRELOADS = """
+import multiprocessing, os, sys
+from evproc import Event, StopProcessing
+from evproc_pool import PoolProcessor, starting
+
+{before}
+
+class Ev(Event):
+    name = "ev"
+
+def handler(proc, ev):
+    by = sys.modules["evproc_pool.starting"]._IMPORTED_BY
+    raise StopProcessing((by == os.getppid(), "colorsys" in sys.modules))
+
+with PoolProcessor(workers=1) as pool:
+    pool.register(handler)
+    print(pool.process(Ev()), multiprocessing.forkserver._forkserver._preload_modules)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no forkserver")
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        ("", "(True, False) ['__main__']"),
+        ("multiprocessing.set_forkserver_preload(['colorsys'])", "(True, True) ['colorsys']"),
+    ],
+    ids=["nothing chosen", "something chosen"],
+)
+def test_the_forkserver_has_imported_what_workers_need(
+    tmp_path: Path, before: str, expected: str
+) -> None:
+    assert run_script(_PRELOADS.format(before=before), tmp_path).strip() == expected
+
+
 # --- the death of the coordinator ---
 
 _KILLED = """

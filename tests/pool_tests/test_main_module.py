@@ -266,6 +266,6 @@ _AS_FROM_3_13_8 = """
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no forkserver")
 def test_a_forkserver_that_preloads_main_is_told_not_to(tmp_path: Path) -> None:
-    # as from Python 3.13.8 on; see `starting.main_left_alone`
+    # as from Python 3.13.8 on; see `starting.prepared`
     text = run_script(textwrap.dedent(_AS_FROM_3_13_8), tmp_path)
     assert text.splitlines() == ["runs as __main__", "['__main__']"]

@@ -27,13 +27,22 @@ def test_new_words_say_that_nothing_runs() -> None:
 
 
 @pytest.mark.parametrize("position", [0, 1, 2047, 2**31])
-@pytest.mark.parametrize("handler", [None, 0, 1, 2**progress.HANDLER_BITS - 3])
+@pytest.mark.parametrize("handler", [None, 0, 1, 2 ** (progress.HANDLER_BITS - 1) - 2])
 def test_what_is_written_is_read(position: int, handler: int | None) -> None:
     words = ProgressWords.create()
     _write(words, 5, _place(position, handler), 3)
     assert words.read() == Progress(5, position, handler, 3)
     _write(words, 5, _place(position, handler), progress.NONE)
     assert words.read() == Progress(5, position, handler, None)
+    words.close()
+
+
+def test_an_event_that_is_over_may_have_something_to_tell() -> None:
+    words = ProgressWords.create()
+    _write(words, 5, _place(7, 3) | progress.UNTOLD, 7)
+    assert words.read() == Progress(5, 7, 3, 7, is_over=True, is_untold=True)
+    _write(words, 5, 7 << progress.HANDLER_BITS | progress.OVER, 7)
+    assert words.read() == Progress(5, 7, None, 7, is_over=True)
     words.close()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import evproc
-from evproc_pool import PoolProcessor, codec, sealed, wire
+from evproc_pool import PoolProcessor, SerializationError, codec, sealed, wire
 from evproc_pool.sealed import Sealed, Sealer, Slice, constant_name, unseal
 
 
@@ -92,7 +92,8 @@ def test_one_of_sealed_events_is_the_same_object_each_time() -> None:
     events = sealed_events(20)
     assert events[3] is events[3]
     assert events[5:][0] is events[5]
-    with pytest.raises(ValueError, match="not enough values"):
+    assert events[-1] is events[19]
+    with pytest.raises(IndexError):
         events[20]
 
 
@@ -126,6 +127,57 @@ def test_a_class_that_was_refused_is_not_tried_again() -> None:
     assert sealer.seal([Plain(number, inner=1j) for number in range(20)]) is None
     assert sealer.seal([Plain(number) for number in range(20)]) is None
     assert sealer.seal([Other(number) for number in range(20)]) is not None
+
+
+def test_large_events_are_not_sealed_and_pieces_are_small() -> None:
+    assert seal([Plain(number, data=bytes(5000)) for number in range(20)]) is None
+    for size in (0, 100, 900):
+        slices = seal([Plain(number, data=bytes(size)) for number in range(300)])
+        assert slices is not None
+        assert max(len(each.states) for each in slices) < 2 * 16 * 1024
+        assert sum(each.stop - each.start for each in slices) == 300
+    # a class is not refused for ever because some of its events are large
+    sealer = Sealer(wire.EventPacker())
+    assert sealer.seal([Plain(number, data=bytes(5000)) for number in range(20)]) is None
+    assert sealer.seal([Plain(number) for number in range(20)]) is not None
+
+
+class _Meta(type(evproc.Event)):  # type: ignore[misc]  # the metaclass of events
+    def __getattr__(cls, attribute: str) -> Any:
+        raise KeyError(attribute)  # which should be an AttributeError
+
+
+class Mistaken(evproc.Event, metaclass=_Meta):
+    name = "mistaken"
+
+
+def test_a_class_whose_hooks_raise_is_not_sealed() -> None:
+    assert seal([Mistaken() for _ in range(20)]) is None
+
+
+def test_what_a_class_raises_in_packing_follow_ups_ends_their_cascades_only() -> None:
+    with PoolProcessor(1) as pool:
+        pool.register(give_mistaken)
+        pool.register(plain)
+        events: list[evproc.Event] = [Plain(1), Begin(1), Plain(2)]
+        values = pool.process_many(events, return_exceptions=True)
+    assert [values[0], values[2]] == [("plain", 1), ("plain", 2)]
+    assert values[1] is None or isinstance(values[1], SerializationError)
+
+
+@evproc.want("begin")
+def give_mistaken(proc: Any, ev: Any) -> list[evproc.Event]:
+    return [Mistaken() for _ in range(20)]
+
+
+def test_events_that_cannot_be_rebuilt_any_more_say_so_when_they_are_packed() -> None:
+    slices = seal([Plain(number) for number in range(20)])
+    assert slices is not None
+    events = Sealed.received([each._replace(kind=b"nonsense") for each in slices])
+    assert len(list(events)) == 20
+    with pytest.raises(Exception, match=r".") as info:
+        wire.dumps(events[0])
+    assert not isinstance(info.value, AssertionError)
 
 
 def test_the_class_of_a_script_has_no_constant_name() -> None:
