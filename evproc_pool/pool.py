@@ -60,7 +60,8 @@ class PoolProcessor:
             use (affinity and cgroup quota). 0: none; all runs in this process,
             through `evproc.Processor`.
         mp_context: A `multiprocessing` context or the name of a start method. By
-            default `forkserver` on Linux and `spawn` elsewhere.
+            default `forkserver` on Linux and `spawn` elsewhere. If this pool is the one
+            that starts the forkserver, workers find their module imported there.
         initializer: Called in each worker before the handlers are loaded (with
             `workers=0`, once in this process, before the first event).
         initargs: Its arguments.

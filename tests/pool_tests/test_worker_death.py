@@ -6,11 +6,12 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from evproc import Event
+from evproc import Event, want
 from evproc_pool import PoolProcessor, WorkerLostError
 from tests.pool_tests import actions
 from tests.pool_tests.actions import Do
@@ -240,3 +241,38 @@ def test_a_replacement_has_the_same_handlers(pool: PoolProcessor) -> None:
     after = warm(pool)
     assert len(before & after) == 1
     assert pids(pool) == after
+
+
+class Bomb(Event):
+    """Ends a worker that pickles it."""
+
+    name = "bomb"
+
+    def __reduce__(self) -> Any:
+        if actions.in_worker():
+            os._exit(5)
+        return Bomb, ()
+
+
+class Light(Event):
+    name = "light"
+
+
+@want("light")
+def light(proc: Any, ev: Any) -> list[Event]:
+    return [Bomb()]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_follow_up_that_kills_whoever_sends_it_is_given_up(workers: int) -> None:
+    events: list[Event] = [Do("stop", place) for place in range(20)]
+    events[7] = Light()
+    pool = PoolProcessor(workers)
+    register_all(pool, [actions.act, light])
+    with pool:
+        values = pool.process_many(events, return_exceptions=True)
+        assert pool.process_many([Do("stop", 1)] * 5) == [1] * 5
+    error = values.pop(7)
+    assert isinstance(error, WorkerLostError)
+    assert error.exitcode == 5
+    assert values == [place for place in range(20) if place != 7]
