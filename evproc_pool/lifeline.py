@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from multiprocessing import reduction
-from typing import Any, Final
+from typing import Final
+
+from evproc_pool.inherited import Inherited
 
 try:
     import fcntl
@@ -29,11 +29,8 @@ else:
 CAN_KILL: Final = _SETSIG is not None
 
 
-class Lifeline:
-    """The worker's end; picklable only for a process that is being started."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+class Lifeline(Inherited):
+    """The worker's end. The coordinator closes it once the worker has it."""
 
     @classmethod
     def create(cls) -> tuple[Lifeline, int]:
@@ -49,16 +46,3 @@ class Lifeline:
         fcntl.fcntl(self._fd, _SETSIG, signal.SIGKILL)
         flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
         fcntl.fcntl(self._fd, fcntl.F_SETFL, flags | os.O_ASYNC)
-
-    def close(self) -> None:
-        """Close this end, in the coordinator once the worker has it."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _rebuild, (reduction.DupFd(self._fd),)
-
-
-def _rebuild(duplicate: Any) -> Lifeline:
-    return Lifeline(duplicate.detach())

@@ -29,9 +29,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from multiprocessing import reduction
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
+
+from evproc_pool.inherited import Inherited
 
 # the words
 BATCH: Final = 0  # which batch, from 1
@@ -82,11 +82,11 @@ class Progress(NamedTuple):
     is_untold: bool = False
 
 
-class ProgressWords:
-    """The words; picklable only for a process that is being started."""
+class ProgressWords(Inherited):
+    """The words."""
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        super().__init__(fd)
         self._map = mmap.mmap(fd, _BYTES)
         #: Signed words, by the constants above.
         self.words = memoryview(self._map).cast("q")
@@ -146,21 +146,12 @@ class ProgressWords:
         """Let go of the memory."""
         self.words.release()
         self._map.close()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _rebuild, (reduction.DupFd(self._fd),)
+        super().close()
 
 
 def taken_from(batch: int, position: int) -> int:
     """What `TAKEN` has if a batch is taken back from a position on."""
     return batch << 32 | position
-
-
-def _rebuild(duplicate: Any) -> ProgressWords:
-    return ProgressWords(duplicate.detach())
 
 
 #: Whether a descriptor can be handed to a process of any start method here. Where

@@ -12,9 +12,9 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable
-from multiprocessing import reduction
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from evproc_pool.inherited import Inherited
 
 if TYPE_CHECKING:
     import psutil  # takes a while to import, which a worker need not
@@ -32,11 +32,8 @@ _LOOK_SECONDS: Final = 0.002
 _MOST_BYTES: Final = 1 << 16
 
 
-class StackFile:
-    """The file; picklable only for a process that is being started."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+class StackFile(Inherited):
+    """The file."""
 
     @classmethod
     def create(cls) -> StackFile:
@@ -77,16 +74,3 @@ class StackFile:
             size = self.size_bytes
             time.sleep(_LOOK_SECONDS)
         return self.read(before)
-
-    def close(self) -> None:
-        """Let go of it."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _rebuild, (reduction.DupFd(self._fd),)
-
-
-def _rebuild(duplicate: Any) -> StackFile:
-    return StackFile(duplicate.detach())
