@@ -118,8 +118,9 @@ def test_every_event_ends_once_whatever_dies(seed: int, shape: str, tmp_path: Pa
         if outcome.error is None:
             assert (outcome.value, ended[last]) == (outcome.index, 1)
         else:
-            # it was running: its last event that began is not the one before another
-            assert any(begun[f"{outcome.index}.{left}"] for left in range(depth + 1))
+            # it was running: in its handler, maybe before the first line that this writes
+            is_begun = any(begun[f"{outcome.index}.{left}"] for left in range(depth + 1))
+            assert is_begun or outcome.handler == "toil"
     if shape == "keys":
         _check_order(path)
 
