@@ -169,6 +169,8 @@ class Codec:
         self, frame: wire.ProgressFrame, batch: Batch, times: Times
     ) -> list[tuple[tuple[int, ...], int, float]]:
         """The timings of a frame by the plans' indices."""
+        if not times:
+            return []
         if frame.timings is None:
             return [(batch.parts[0].plans[0].indices, len(times), times.total)]
         return [

@@ -97,8 +97,8 @@ _REST_SHARE: Final = 0.75
 # To rest for less is not worth waking up twice for.
 _LEAST_REST_SECONDS: Final = 0.001
 
-# So many workers may die in sending what an event left behind, until it is charged.
-_MOST_UNCLEAR_DEATHS: Final = 3
+# So many workers may die in sending what one event left behind, until it is charged.
+_MOST_UNCLEAR_DEATHS: Final = 2
 
 # A worker that has so many bytes to send may have to wait for the coordinator.
 _HEAVY_BYTES: Final = 1 << 15
@@ -181,6 +181,7 @@ class Engine:
         self._unclear: Counter[tuple[int, int]] = Counter()
         self._is_heavy = False  # whether the last frames were large ones
         self._woke = 0.0  # when it last had nothing to do
+        self._looked = 0.0  # when it last looked after the workers
         self._runs: dict[int, Run] = {}
         self._next_run = 0
         self._inbox: deque[Input] = deque()
@@ -398,15 +399,13 @@ class Engine:
         # whoever waits for this news is to have it before we wait for more
         has_news = self._drain_inbox()
         timeout: float | None = 0
-        if may_block and not has_news:
-            timeout = self._take_back_from_slow()
-            if self._watch.is_needed:
-                look_again = self._watch.look(
-                    {worker: bool(state.sent) for worker, state in self._workers.items()}
-                )
-                timeout = look_again if timeout is None else min(timeout, look_again)
-            self._even_out()
-            self._rest()
+        may_block = may_block and not has_news
+        # also where the input is slower than the workers, and no turn ever waits
+        if may_block or time.monotonic() - self._looked >= _STUCK_SECONDS / 2:
+            look_again = self._look_after_workers()
+            if may_block:
+                timeout = look_again
+                self._rest()
         happened = self._backend.poll(timeout)
         if timeout != 0:
             self._woke = time.monotonic()
@@ -417,6 +416,18 @@ class Engine:
                 case Gone():
                     self._gone(item)
         self._drain_inbox()
+
+    def _look_after_workers(self) -> float | None:
+        """Take back, ask back, and kill what breaks a limit; say when to look again."""
+        self._looked = time.monotonic()
+        timeout = self._take_back_from_slow()
+        if self._watch.is_needed:
+            look_again = self._watch.look(
+                {worker: bool(state.sent) for worker, state in self._workers.items()}
+            )
+            timeout = look_again if timeout is None else min(timeout, look_again)
+        self._even_out()
+        return timeout
 
     def _is_short(self) -> bool:
         """Whether there are fewer workers than there should be; those about to end do not count."""
@@ -651,21 +662,26 @@ class Engine:
             if over == sent.batch.size:
                 state.sent.popleft()
         if is_over:
-            return self._place_between(sent, over, at), None
+            return self._place_between(state, at) if state.sent else None, None
         handler = None if at.handler is None else self._registry.handlers[at.handler].name
         return at.position, handler
 
-    def _place_between(self, sent: Sent, over: int, at: Place) -> int | None:
-        """The position to charge for a death behind an event: none, unless it goes on like that.
+    def _place_between(self, state: _WorkerState, at: Place) -> int | None:
+        """The position to charge for a death behind an event, if any.
 
-        A worker that dies in sending what an event left behind would run it, and die,
-        for ever.
+        Where a worker died in sending what events left behind, whoever runs them next
+        would die as well, and so on for ever. So they are sent one by one from then on,
+        and each result by itself; and an event is charged if it happens again.
         """
-        if at.unsent is None or not sent.batch.done <= over < sent.batch.size:
+        if at.unsent is None:
             return None
-        key = sent.batch.run_id, sent.batch.root_at(over)
+        sent = state.sent[0]
+        self._codec.one_by_one += sum(each.batch.size for each in state.sent)
+        if at.unsent != at.position or not sent.batch.done <= at.position < sent.batch.size:
+            return None
+        key = sent.batch.run_id, sent.batch.root_at(at.position)
         self._unclear[key] += 1
-        return over if self._unclear[key] >= _MOST_UNCLEAR_DEATHS else None
+        return at.position if self._unclear[key] >= _MOST_UNCLEAR_DEATHS else None
 
     # --- batches ---
 

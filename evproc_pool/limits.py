@@ -32,6 +32,20 @@ class Limits(NamedTuple):
     max_tasks: int | None = None
     max_memory_bytes: int | None = None
 
+    def check_room(self) -> None:
+        """In a worker that has done nothing yet: see whether it can do anything.
+
+        Raises:
+            ValueError: It has nearly as much memory already as it may have.
+        """
+        if self.max_memory_bytes is not None:
+            size = resident_bytes()
+            if size >= NEARLY * self.max_memory_bytes:
+                raise ValueError(
+                    f"max_worker_memory_bytes is {self.max_memory_bytes:,}, and a worker has"
+                    f" {size:,} before its first event: it must be well above that"
+                )
+
 
 class Quota:
     """What is left to a worker of its limits, in that worker.

@@ -32,6 +32,9 @@ from evproc_pool.starting import ProcessName, own, prepared
 # Idle workers end at once; this is for one whose handlers left threads behind.
 _QUIT_SECONDS: Final = 5.0
 
+# How long to wait for a process to stop that was told to, in seconds.
+_STOP_SECONDS: Final = 0.1
+
 # How long to wait for the exit status of a process whose socket is closed.
 _REAP_SECONDS: Final = 5.0
 
@@ -144,6 +147,8 @@ class LocalBackend:
     def __init__(self, context: BaseContext) -> None:
         self._context = context
         self._members: dict[int, _Member] = {}
+        # workers that closed their channel, with the time at which they are killed
+        self._ending: dict[int, float] = {}
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
@@ -168,11 +173,20 @@ class LocalBackend:
         Raises:
             OSError: The process cannot be started. Nothing is left of it.
         """
-        ours, theirs = socket.socketpair()
-        words = ProgressWords.create() if IS_SUPPORTED else None
-        stacks = StackFile.create() if IS_SUPPORTED else None
-        lifeline, line = Lifeline.create() if CAN_KILL else (None, None)
-        try:
+        with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as in_any_case:
+            ours, theirs = socket.socketpair()
+            on_failure.callback(ours.close)
+            in_any_case.callback(theirs.close)
+            words = stacks = lifeline = line = None
+            if IS_SUPPORTED:
+                words = ProgressWords.create()
+                on_failure.callback(words.close)
+                stacks = StackFile.create()
+                on_failure.callback(stacks.close)
+            if CAN_KILL:
+                lifeline, line = Lifeline.create()
+                on_failure.callback(os.close, line)
+                in_any_case.callback(lifeline.close)
             to_close = self._inherited(ours, line) if self._is_fork else ()
             process: BaseProcess = self._context.Process(  # type: ignore[attr-defined]  # each context has it
                 target=worker.main,
@@ -182,18 +196,7 @@ class LocalBackend:
             with prepared(self._context):
                 process.start()
             own(process)
-        except BaseException:
-            ours.close()
-            for each in (words, stacks):
-                if each is not None:
-                    each.close()
-            if line is not None:
-                os.close(line)
-            raise
-        finally:
-            theirs.close()
-            if lifeline is not None:
-                lifeline.close()
+            on_failure.pop_all()
         member = _Member(number, process, Channel(ours), words, stacks, lifeline=line)
         self._members[number] = member
         self._selector.register(ours, selectors.EVENT_READ, member)
@@ -222,7 +225,7 @@ class LocalBackend:
         if member is None:
             return
         member.channel.send(tag, payload)
-        if member.channel.has_outgoing:
+        if member.channel.has_outgoing and not member.channel.at_end:
             self._watch(member)
 
     def _watch(self, member: _Member) -> None:
@@ -270,6 +273,7 @@ class LocalBackend:
                 member.answered_bytes = member.stacks.size_bytes
             # so that it neither moves on nor starts another process meanwhile
             process.suspend()
+            _await_stop(process)
             now = member.words.read()
             if (now.batch, now.position, now.is_over) != (seen.batch, seen.position, False):
                 process.resume()
@@ -277,6 +281,8 @@ class LocalBackend:
             descendants = process.children(recursive=True)
             process.kill()
         except psutil.Error:
+            with contextlib.suppress(psutil.Error):
+                process.resume()
             return None  # it has died by itself
         for each in descendants:
             with contextlib.suppress(psutil.Error):
@@ -315,7 +321,7 @@ class LocalBackend:
         """
         happened: list[Arrived | Gone] = []
         dead: dict[int, _Member] = {}
-        for key, events in self._selector.select(timeout):
+        for key, events in self._selector.select(self._until_overdue(timeout)):
             member: _Member | None = key.data
             if member is None:
                 with contextlib.suppress(BlockingIOError):
@@ -329,11 +335,37 @@ class LocalBackend:
                 self._watch(member)
             if events & selectors.EVENT_READ:
                 happened += self._receive(member)
-                if member.channel.at_end:
+                if member.channel.at_end and member.sentinels:
+                    self._await_end(member)
+                elif member.channel.at_end:
                     dead[member.number] = member
         for member in dead.values():
             happened += self._bury(member)
         return happened
+
+    def _await_end(self, member: _Member) -> None:
+        """A worker has closed its channel: it is about to end, which may take a while.
+
+        Its threads or children may keep it; or a handler closed what it did not own.
+        In each case it is of no more use.
+        """
+        self._selector.unregister(member.channel)
+        self._ending[member.number] = time.monotonic() + _REAP_SECONDS
+
+    def _until_overdue(self, timeout: float | None) -> float | None:
+        """Kill workers that do not come to an end; a timeout in which none would be missed."""
+        if self._ending:
+            now = time.monotonic()
+            for number, deadline in list(self._ending.items()):
+                if now < deadline:
+                    left = deadline - now
+                    timeout = left if timeout is None else min(timeout, left)
+                    continue
+                del self._ending[number]
+                member = self._members.get(number)
+                if member is not None:
+                    member.process.kill()
+        return timeout
 
     def _receive(self, member: _Member, *most_bytes: float) -> list[Arrived | Gone]:
         return [Arrived(member.number, *frame) for frame in member.channel.receive(*most_bytes)]
@@ -357,6 +389,7 @@ class LocalBackend:
 
     def _forget(self, member: _Member) -> None:
         del self._members[member.number]
+        self._ending.pop(member.number, None)
         registered: list[Channel | int] = [member.channel, *member.sentinels]
         for each in registered:
             # one that an interrupt kept from being registered
@@ -388,6 +421,13 @@ class LocalBackend:
         self._wake_selector.close()
         self._wake_read.close()
         self._wake_write.close()
+
+
+def _await_stop(process: psutil.Process) -> None:
+    """Wait until a process that was sent SIGSTOP has stopped, which is soon."""
+    end = time.monotonic() + _STOP_SECONDS
+    while process.status() != psutil.STATUS_STOPPED and time.monotonic() < end:
+        time.sleep(0)
 
 
 def usable_cpus() -> int:

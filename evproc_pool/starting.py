@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -32,6 +33,16 @@ def _has_parents_server() -> bool:
 
 _IMPORTED_BY: Final = os.getpid()
 
+
+class _Lock:
+    """One thread at a time starts a process; new in a process that os.fork made."""
+
+    def __init__(self) -> None:
+        self.held = threading.Lock()
+
+
+_lock: Final = _Lock()
+
 # Worker processes of this process; multiprocessing knows them as its children.
 _processes: WeakSet[BaseProcess] = WeakSet()
 
@@ -46,6 +57,7 @@ def _disown() -> None:
 
     `multiprocessing` would join them at exit, and fail.
     """
+    _lock.held = threading.Lock()
     for process in _processes:
         multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
 
@@ -92,16 +104,17 @@ def prepared(context: BaseContext) -> Iterator[None]:
         from multiprocessing import forkserver
 
         server = getattr(forkserver, "_forkserver", None)
-    preloaded = getattr(server, "_preload_modules", None)
-    if preloaded is None:
+    if server is None or not hasattr(server, "_preload_modules"):
         yield  # another start method, or another Python than is known
         return
-    chosen = [] if preloaded == ["__main__"] else preloaded
-    context.set_forkserver_preload([*chosen, _PRELOAD])
-    try:
-        yield
-    finally:
-        context.set_forkserver_preload(preloaded)
+    with _lock.held:
+        preloaded = server._preload_modules  # noqa: SLF001 - no public way
+        chosen = [] if preloaded == ["__main__"] else preloaded
+        context.set_forkserver_preload([*chosen, _PRELOAD])
+        try:
+            yield
+        finally:
+            context.set_forkserver_preload(preloaded)
 
 
 _PRELOAD: Final = "evproc_pool.worker"

@@ -87,6 +87,7 @@ def _start(channel: BlockingChannel, words: progress.ProgressWords | None) -> Wo
         limits: Limits
         recipe, limits = wire.loads(frame.payload)
         processor = recipe.follow()
+        limits.check_room()
         answer = wire.dumps(fingerprint(processor.registry))
     except BaseException as error:  # an initializer may raise SystemExit
         channel.send(wire.NOT_READY, wire.dumps(wire.encode_error(error, None)))
@@ -200,11 +201,11 @@ class Worker:
             # what could not be packed has failed already: there is nothing to call
             calls = [() if each == wire.OMITTED else plans[each] for each in batch.plans]
         now = perf_counter()
-        job = _Job(batch, calls, now + batch.overdue)
-        self._outbox.begin(batch.plans, now)
         most = int(min(batch.size, self._quota.tasks_left))
+        job = _Job(batch, calls, now + batch.overdue, most)
+        self._outbox.begin(batch.plans, now)
         if one_by_one:
-            is_through = self._run_one_by_one(job, events, most)
+            is_through = self._run_one_by_one(job, events)
         else:
             # not a copy: what ends in a chain empties the calls of the rest
             is_through = self._run(job, 0, events, itertools.islice(calls, most), now)
@@ -212,9 +213,9 @@ class Worker:
             self._outbox.send(most, gave_back=True)
         self._quota.spend(self._outbox.sent)
 
-    def _run_one_by_one(self, job: _Job, pickles: Iterable[bytes], most: int) -> bool:
+    def _run_one_by_one(self, job: _Job, pickles: Iterable[bytes]) -> bool:
         calls = job.calls
-        for position, pickled in enumerate(itertools.islice(pickles, most)):
+        for position, pickled in enumerate(itertools.islice(pickles, job.stop)):
             began = perf_counter()
             self._words[progress.PLACE] = position << progress.HANDLER_BITS
             events: list[Any] = [None]
@@ -227,6 +228,9 @@ class Worker:
                     calls[position] = ()
             if not self._run(job, position, events, calls[position : position + 1], began):
                 return False
+            # alone, too: where a worker dies in sending it, that is the one
+            if self._outbox.unsent and position + 1 < job.stop:
+                self._outbox.send(position + 1)
         return True
 
     def _run(  # noqa: C901, PLR0912, PLR0915 - the hot loop, see below
@@ -286,7 +290,7 @@ class Worker:
                     quota.look(now)
                 look_at = min(overdue, quota.look_at, now + TARGET_SECONDS)
                 done = (place >> progress.HANDLER_BITS) + 1
-                if done < job.size:
+                if done < job.stop:
                     is_taken = words[progress.TAKEN] == progress.taken_from(self._batches, done)
                     if is_taken or now > overdue or quota.is_used_up:
                         outbox.send(done, gave_back=True)
@@ -314,19 +318,23 @@ class _Job:
         calls: What to call for each; emptied for those that are not to run any more.
         returns: Positions of events that are to come back.
         overdue: When it takes longer than it was meant to.
+        stop: How many of its events are to be run here.
     """
 
-    __slots__ = ("_chain_ends", "calls", "overdue", "returns", "size")
+    __slots__ = ("_chain_ends", "calls", "overdue", "returns", "size", "stop")
 
-    def __init__(self, batch: wire.BatchFrame, calls: list[_Calls], overdue: float) -> None:
+    def __init__(
+        self, batch: wire.BatchFrame, calls: list[_Calls], overdue: float, stop: int
+    ) -> None:
         self.size = batch.size
         self.calls = calls
         self.returns = frozenset(batch.return_events)
         self.overdue = overdue
+        self.stop = stop
         self._chain_ends: dict[int, int] = {}
         if batch.chains:
-            for start, stop in batch.chains:
-                self._chain_ends.update(dict.fromkeys(range(start, stop), stop))
+            for first, last in batch.chains:
+                self._chain_ends.update(dict.fromkeys(range(first, last), last))
             for position, to_call in enumerate(calls):
                 if not to_call:
                     self.end_chain(position)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,24 @@ def test_a_follow_up_that_takes_too_long_ends_its_cascade_and_the_next_with_its_
         assert isinstance(future.exception(timeout=PATIENCE_SECONDS), EventTimeoutError)
     assert isinstance(values[0], EventTimeoutError)
     assert values[1:] == [1, 2]
+
+
+def test_it_is_watched_also_where_events_come_more_slowly_than_they_are_processed() -> None:
+    seen: list[int] = []
+
+    def events() -> Iterator[Event]:
+        yield Stuck()
+        number = 0
+        while not seen:
+            number += 1
+            yield Quick(number)
+
+    with pool_of(_LIMIT) as pool:
+        for outcome in pool.stream(events(), ordered=False):
+            if outcome.error is not None:
+                assert isinstance(outcome.error, EventTimeoutError)
+                seen.append(outcome.index)
+    assert seen == [0]
 
 
 def test_without_return_exceptions_it_is_raised() -> None:

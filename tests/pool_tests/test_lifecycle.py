@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import signal
 import sys
@@ -16,7 +17,14 @@ from typing import Any
 import psutil
 import pytest
 
-from evproc_pool import PoolBusyError, PoolClosedError, PoolForkedError, PoolProcessor
+from evproc_pool import (
+    PoolBusyError,
+    PoolClosedError,
+    PoolForkedError,
+    PoolProcessor,
+    local,
+    starting,
+)
 from evproc_pool.lifeline import CAN_KILL
 from tests.pool_tests import actions
 from tests.pool_tests.actions import Do
@@ -598,6 +606,47 @@ def test_the_forkserver_has_imported_what_workers_need(
     tmp_path: Path, before: str, expected: str
 ) -> None:
     assert run_script(_PRELOADS.format(before=before), tmp_path).strip() == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no forkserver")
+def test_threads_that_start_workers_leave_the_preload_list_as_it_was() -> None:
+    context = multiprocessing.get_context("forkserver")
+    before = list(_preloaded())
+
+    def enter() -> list[str]:
+        with starting.prepared(context):
+            return list(_preloaded())
+
+    with starting.prepared(context):
+        other = Background(enter)
+        mine = list(_preloaded())
+    assert mine.count("evproc_pool.worker") == other.result().count("evproc_pool.worker")
+    assert other.result() == mine
+    assert _preloaded() == before
+
+
+def _preloaded() -> list[str]:
+    from multiprocessing import forkserver  # there is none on Windows
+
+    server: Any = forkserver._forkserver  # no public way
+    modules: list[str] = server._preload_modules
+    return modules
+
+
+@pytest.mark.parametrize("what", ["ProgressWords", "StackFile", "Lifeline"])
+def test_what_a_worker_was_to_have_is_closed_if_it_cannot_be_started(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise OSError(24, "too many open files")
+
+    backend = local.LocalBackend(multiprocessing.get_context("spawn"))
+    before = set(Path("/proc/self/fd").iterdir())
+    monkeypatch.setattr(getattr(local, what), "create", fail)
+    with pytest.raises(OSError, match="too many"):
+        backend.start(1, b"")
+    assert set(Path("/proc/self/fd").iterdir()) == before
+    backend.kill()
 
 
 # --- the death of the coordinator ---

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
 from evproc import Event, StopProcessing, want
-from evproc_pool import PoolProcessor, WorkerLostError
+from evproc_pool import PoolBrokenError, PoolProcessor, WorkerLostError, local
 from evproc_pool.limits import NEARLY, Limits, Quota, resident_bytes
 from tests.pool_tests.helpers import register_all
 from tests.pool_tests.sizes import BARS
@@ -63,6 +66,38 @@ def leak(proc: Any, ev: Any) -> None:
     raise StopProcessing((os.getpid(), resident_bytes()))
 
 
+class Slow(Who):
+    name = "slow"
+
+
+@want("slow")
+def slow(proc: Any, ev: Any) -> list[Event]:
+    end = time.thread_time() + 0.0015
+    while time.thread_time() < end:
+        pass
+    return [Who(ev.number, before=(os.getpid(),))]
+
+
+class Linger(Event):
+    name = "linger"
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+
+@want("linger")
+def linger(proc: Any, ev: Any) -> None:
+    """Leaves a thread behind for which its process waits at its end."""
+
+    def wait() -> None:
+        while not Path(ev.path).exists():
+            time.sleep(0.01)
+
+    threading.Thread(target=wait).start()
+    raise StopProcessing(os.getpid())
+
+
 @want("refuses")
 def refuses(proc: Any, ev: Any) -> None:
     pass
@@ -70,7 +105,7 @@ def refuses(proc: Any, ev: Any) -> None:
 
 def pool_of(workers: int = 2, **options: Any) -> PoolProcessor:
     pool = PoolProcessor(workers, **options)
-    register_all(pool, [who, leak, refuses])
+    register_all(pool, [who, slow, linger, leak, refuses])
     return pool
 
 
@@ -101,6 +136,45 @@ def test_follow_ups_count_and_cascades_go_on_in_another_worker() -> None:
     assert [(outcome.value[0], outcome.events) for outcome in outcomes] == [
         (number, 2) for number in range(30)
     ]
+
+
+@pytest.mark.parametrize(("workers", "most"), [(1, 1), (2, 1), (2, 4), (1, 5), (2, 7)])
+def test_slow_events_that_leave_something_behind_count_as_well(workers: int, most: int) -> None:
+    with pool_of(workers, max_tasks_per_child=most) as pool:
+        values = pool.process_many([Slow(number) for number in range(16)])
+    assert [number for number, _ in values] == list(range(16))
+    assert max(runs_by_pid(values).values()) <= most
+
+
+def test_a_worker_that_takes_long_to_end_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # if the coordinator waited for it, it would wait for as long as the test has
+    monkeypatch.setattr(local, "_REAP_SECONDS", 1000.0)
+    path = tmp_path / "go"
+    with pool_of(1, max_tasks_per_child=1) as pool:
+        pid = pool.process(Linger(str(path)))
+        assert pool.process(Who(5))[0] == 5
+        assert psutil.pid_exists(pid)
+        path.touch()
+
+
+def test_a_worker_that_does_not_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_REAP_SECONDS", 0.0)
+    with pool_of(1, max_tasks_per_child=1) as pool:
+        process = psutil.Process(pool.process(Linger(str(tmp_path / "never"))))
+        while process.is_running():
+            assert pool.process(Who(5))[0] == 5
+
+
+def test_a_limit_that_a_new_worker_is_at_already_is_told_at_once() -> None:
+    with (
+        pool_of(1, max_worker_memory_bytes=1 << 20) as pool,
+        pytest.raises(PoolBrokenError, match="max_worker_memory_bytes is 1,048,576"),
+    ):
+        pool.process(Who(1))
 
 
 def test_the_count_goes_on_where_events_come_one_by_one() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from evproc import Event, want
+from evproc import Event, StopProcessing, want
 from evproc_pool import PoolProcessor, WorkerLostError
 from tests.pool_tests import actions
 from tests.pool_tests.actions import Do
@@ -276,3 +276,43 @@ def test_a_follow_up_that_kills_whoever_sends_it_is_given_up(workers: int) -> No
     assert isinstance(error, WorkerLostError)
     assert error.exitcode == 5
     assert values == [place for place in range(20) if place != 7]
+
+
+class Give(Event):
+    name = "give"
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+class Given(Give):
+    """Ends a worker that pickles the one of number 40."""
+
+    name = "given"
+
+    def __reduce__(self) -> Any:
+        if self.number == 40 and actions.in_worker():
+            os._exit(7)
+        return Given, (self.number,)
+
+
+@want("give")
+def give(proc: Any, ev: Any) -> list[Event]:
+    return [Given(ev.number)]
+
+
+@want("given")
+def given(proc: Any, ev: Any) -> None:
+    raise StopProcessing(ev.number)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_of_many_that_are_sent_together_only_the_one_that_kills_is_charged(workers: int) -> None:
+    pool = PoolProcessor(workers)
+    register_all(pool, [give, given])
+    with pool:
+        pool.process_many([Give(number) for number in range(100, 400)])  # batches are large now
+        values = pool.process_many([Give(number) for number in range(100)], return_exceptions=True)
+    assert isinstance(values.pop(40), WorkerLostError)
+    assert values == [number for number in range(100) if number != 40]
