@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -9,13 +10,14 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evproc import Event, StopProcessing, want
-from evproc_pool import PoolProcessor, WorkerLostError
+from evproc_pool import Outcome, PoolProcessor, WorkerLostError
 from tests.pool_tests import actions
 from tests.pool_tests.helpers import Background, register_all
 from tests.pool_tests.sizes import BARS
@@ -26,6 +28,7 @@ _EVENTS = 3000 if BARS else 400
 _SEEDS = 20 if BARS else 2
 _POISON_EVERY = 97
 _KILL_EVERY_SECONDS = 0.150
+_KILL_EVERY_OUTCOMES = 40
 _TOIL_SECONDS = 0.002
 
 #: How an event ends the process that it runs in.
@@ -65,20 +68,43 @@ def toil(proc: Any, ev: Any) -> list[Event] | None:
     raise StopProcessing(ev.number)
 
 
-def _kill_now_and_then(pool: PoolProcessor, rng: random.Random, over: threading.Event) -> int:
-    """Kill a worker that is at work every 150 ms."""
-    kills = 0
-    while not over.wait(_KILL_EVERY_SECONDS):
-        engine = pool._engine
+class _Killer:
+    """Kills a worker now and then: every 150 ms, or without a clock every so many outcomes.
+
+    With a clock it is for a machine with nothing else to do: where starting a worker
+    takes longer than that, none would ever be ready.
+    """
+
+    def __init__(self, pool: PoolProcessor, rng: random.Random) -> None:
+        self._pool = pool
+        self._rng = rng
+        self.kills = 0
+
+    def kill(self) -> None:
+        engine = self._pool._engine
         assert engine is not None
         pids = [pid for pid in map(engine._backend.pid, engine._backend.numbers) if pid]
-        if pids:
-            try:
-                os.kill(rng.choice(pids), signal.SIGKILL)
-                kills += 1
-            except ProcessLookupError:  # it has just died by itself
-                pass
-    return kills
+        # one may just have died by itself
+        with contextlib.suppress(ProcessLookupError, IndexError):
+            os.kill(self._rng.choice(pids), signal.SIGKILL)
+            self.kills += 1
+
+    def collect(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
+        """The outcomes, with kills meanwhile."""
+        over = threading.Event()
+
+        def by_the_clock() -> None:
+            while not over.wait(_KILL_EVERY_SECONDS):
+                self.kill()
+
+        collected = []
+        with Background(by_the_clock if BARS else int):
+            for number, outcome in enumerate(outcomes):
+                collected.append(outcome)
+                if not BARS and number % _KILL_EVERY_OUTCOMES == 0:
+                    self.kill()
+            over.set()
+        return collected
 
 
 @pytest.mark.parametrize("seed", range(_SEEDS))
@@ -92,15 +118,12 @@ def test_every_event_ends_once_whatever_dies(seed: int, shape: str, tmp_path: Pa
         Toil(path, number, rng.choice(_DEATHS) if number % _POISON_EVERY == 50 else "", depth)
         for number in range(count)
     ]
-    over = threading.Event()
     pool = PoolProcessor(2, key=_last_digit if shape == "keys" else None)
     register_all(pool, [toil, actions.act])
     with pool:
         pool.process_many([actions.Do("nothing")] * 10)
-        with Background(lambda: _kill_now_and_then(pool, rng, over)) as killing:
-            outcomes = list(pool.stream(events))
-            over.set()
-            kills = killing.result()
+        killer = _Killer(pool, rng)
+        outcomes = killer.collect(pool.stream(events))
         # the pool works on
         assert pool.process_many([actions.Do("stop", 1)] * 5) == [1] * 5
     begun, ended = _read(path)
@@ -110,7 +133,7 @@ def test_every_event_ends_once_whatever_dies(seed: int, shape: str, tmp_path: Pa
     poisonous = {number for number, ev in enumerate(events) if ev.death}
     assert poisonous <= {outcome.index for outcome in lost}
     # each kill from outside costs one running event at the most
-    assert len(lost) - len(poisonous) <= kills
+    assert len(lost) - len(poisonous) <= killer.kills
     # nothing is run again, whatever became of it
     assert set(begun.values()) == {1}
     for outcome in outcomes:
