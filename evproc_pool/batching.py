@@ -1,8 +1,8 @@
 """What goes into the next batch of a run. Pure.
 
-A batch is filled up to `TARGET_SECONDS` (or `BULK_SECONDS`) by what its events usually take, within
-the limits of bytes and events that `estimates` has, and with less near the end of
-a run. Cascades go before new roots, which bounds how many are open.
+A batch is filled up to `TARGET_SECONDS` (or `BULK_SECONDS`) by what its events usually
+take, within the limits of bytes and events that `estimates` has, and with less near
+the end of a run. Cascades go before new roots, which bounds how many are open.
 """
 
 from __future__ import annotations

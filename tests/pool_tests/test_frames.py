@@ -13,6 +13,7 @@ import pytest
 import evproc
 from evproc_pool import progress, wire
 from evproc_pool.channel import Frame
+from evproc_pool.estimates import TARGET_SECONDS
 from evproc_pool.limits import Limits, Quota
 from evproc_pool.schedule import Times
 from evproc_pool.worker import Worker
@@ -158,6 +159,28 @@ def test_while_results_of_quick_events_are_sent_the_worker_is_behind_them() -> N
     channel = _Watching(words, _batch(range(3), plan=(1,)))
     _worker(channel, words).run()
     assert channel.places[-1] == 2 << progress.HANDLER_BITS | progress.OVER
+
+
+@evproc.want("plain")
+def _half_a_millisecond(proc: Any, ev: Any) -> None:
+    end = time.thread_time() + progress.SLOW_SECONDS / 2
+    while time.thread_time() < end:
+        pass
+    raise evproc.StopProcessing(ev.number)
+
+
+def test_what_events_leave_behind_does_not_wait_for_the_end_of_a_long_batch() -> None:
+    # many times as long as a result may wait, and no event of it slow by itself
+    count = round(4 * TARGET_SECONDS / (progress.SLOW_SECONDS / 2))
+    channel = _Channel(_batch(range(count), plan=(2,)))
+    worker = _worker(channel, _words())
+    worker._processor.register(_half_a_millisecond, "half")
+    worker.run()
+    frames = [wire.load_progress(frame.payload) for frame in channel.sent]
+    assert len(frames) >= 4
+    assert frames[-1].done == count
+    told = [position for frame in frames if frame.told for position, _ in frame.told.values]
+    assert told == list(range(count))
 
 
 def test_a_worker_gives_back_batches_that_it_was_asked_for_and_has_not_begun() -> None:

@@ -22,12 +22,14 @@ from evproc_pool.loads import AHEAD_SECONDS, PREFETCH, WINDOW_BYTES, Loads, _Loa
 from evproc_pool.schedule import (
     Accepted,
     Batch,
+    Bunch,
     Cascade,
     Closed,
     Dropped,
     Effect,
     Ended,
     Ending,
+    EventQueue,
     Finished,
     Input,
     InternalError,
@@ -368,6 +370,29 @@ def test_single_events_of_several_cascades_share_a_part() -> None:
         Ended(1, 0, Ending(error=ERROR, events=2)),
         over((1, 2)),
     ]
+
+
+class _Counted(list[int]):
+    """Counts what is copied of it."""
+
+    copied = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        part = super().__getitem__(place)
+        self.copied += len(part) if isinstance(place, slice) else 0
+        return part
+
+
+def test_of_a_long_queue_only_what_is_taken_is_copied() -> None:
+    events = _Counted(range(1000))
+    queue = EventQueue()
+    queue.extend(Bunch(events, PLAN))
+    taken = [event for _ in range(100) for event, _ in queue.take(3)]
+    assert taken == list(range(300))
+    assert events.copied == 300
+    queue.put_back(-1, OTHER)
+    assert [event for event, _ in queue] == [-1, *range(300, 1000)]
+    assert (len(queue), queue.alike, queue.next_plan) == (701, 1, OTHER)
 
 
 @pytest.mark.parametrize("unordered", [False, True])
