@@ -12,6 +12,7 @@ import pytest
 
 import evproc
 from evproc_pool import progress, wire
+from evproc_pool import worker as worker_module
 from evproc_pool.channel import Frame
 from evproc_pool.estimates import TARGET_SECONDS
 from evproc_pool.limits import Limits, Quota
@@ -161,23 +162,24 @@ def test_while_results_of_quick_events_are_sent_the_worker_is_behind_them() -> N
     assert channel.places[-1] == 2 << progress.HANDLER_BITS | progress.OVER
 
 
-@evproc.want("plain")
-def _half_a_millisecond(proc: Any, ev: Any) -> None:
-    end = time.thread_time() + progress.SLOW_SECONDS / 2
-    while time.thread_time() < end:
-        pass
-    raise evproc.StopProcessing(ev.number)
+def test_what_events_leave_behind_does_not_wait_for_the_end_of_a_long_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
 
+    def take_a_while(proc: Any, ev: Any) -> None:
+        nonlocal now
+        now += progress.SLOW_SECONDS / 2  # none is slow by itself
+        raise evproc.StopProcessing(ev.number)
 
-def test_what_events_leave_behind_does_not_wait_for_the_end_of_a_long_batch() -> None:
-    # many times as long as a result may wait, and no event of it slow by itself
+    monkeypatch.setattr(worker_module, "perf_counter", lambda: now)
     count = round(4 * TARGET_SECONDS / (progress.SLOW_SECONDS / 2))
     channel = _Channel(_batch(range(count), plan=(2,)))
     worker = _worker(channel, _words())
-    worker._processor.register(_half_a_millisecond, "half")
+    worker._processor.register(take_a_while, "while")
     worker.run()
     frames = [wire.load_progress(frame.payload) for frame in channel.sent]
-    assert len(frames) >= 4
+    assert len(frames) == 4
     assert frames[-1].done == count
     told = [position for frame in frames if frame.told for position, _ in frame.told.values]
     assert told == list(range(count))
