@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 from array import array
 from collections import deque
 from typing import Any
@@ -18,6 +17,23 @@ from evproc_pool.estimates import TARGET_SECONDS
 from evproc_pool.limits import Limits, Quota
 from evproc_pool.schedule import Times
 from evproc_pool.worker import Worker
+
+
+class _Clock:
+    """What a worker takes for the time: it goes on only where a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+    clock = _Clock()
+    monkeypatch.setattr(worker_module, "perf_counter", clock)
+    return clock
 
 
 class Plain(evproc.Event):
@@ -136,19 +152,18 @@ class _Watching(_Channel):
         super().send(tag, payload)
 
 
-def _slowly(proc: Any, ev: Any) -> None:
-    end = time.thread_time() + 2 * progress.SLOW_SECONDS
-    while time.thread_time() < end:
-        pass
-    raise evproc.StopProcessing(ev.number)
-
-
 @pytest.mark.parametrize("count", [1, 3])
-def test_while_the_result_of_a_slow_event_is_sent_the_worker_is_at_it(count: int) -> None:
+def test_while_the_result_of_a_slow_event_is_sent_the_worker_is_at_it(
+    count: int, clock: _Clock
+) -> None:
+    def slowly(proc: Any, ev: Any) -> None:
+        clock.now += 2 * progress.SLOW_SECONDS
+        raise evproc.StopProcessing(ev.number)
+
     words = _words()
     channel = _Watching(words, _batch(range(count), plan=(2,)))
     worker = _worker(channel, words)
-    worker._processor.register(_slowly, "slow")
+    worker._processor.register(slowly, "slow")
     worker.run()
     assert channel.places == [
         position << progress.HANDLER_BITS | progress.UNTOLD | 3 for position in range(count)
@@ -163,16 +178,12 @@ def test_while_results_of_quick_events_are_sent_the_worker_is_behind_them() -> N
 
 
 def test_what_events_leave_behind_does_not_wait_for_the_end_of_a_long_batch(
-    monkeypatch: pytest.MonkeyPatch,
+    clock: _Clock,
 ) -> None:
-    now = 0.0
-
     def take_a_while(proc: Any, ev: Any) -> None:
-        nonlocal now
-        now += progress.SLOW_SECONDS / 2  # none is slow by itself
+        clock.now += progress.SLOW_SECONDS / 2  # none is slow by itself
         raise evproc.StopProcessing(ev.number)
 
-    monkeypatch.setattr(worker_module, "perf_counter", lambda: now)
     count = round(4 * TARGET_SECONDS / (progress.SLOW_SECONDS / 2))
     channel = _Channel(_batch(range(count), plan=(2,)))
     worker = _worker(channel, _words())
