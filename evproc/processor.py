@@ -224,6 +224,9 @@ def annotate_error(error: BaseException, handler: Handler, ev: Event) -> None:
 def collect_follow_ups(returned: Any, handler: Handler, ev: Event, queue: FollowUps) -> None:
     """Check what a handler returned and queue it; all of it or, on error, what is good so far."""
     kind = type(returned)
+    if kind is list and len(returned) == 1 and Event in type(returned[0]).__mro__:
+        queue.extend(returned)  # as it is mostly
+        return
     if kind is not list and isinstance(returned, (str, bytes, Event)):
         raise _wrong_return(handler, ev, f"returned {_describe_value(returned)}")
     try:

@@ -399,7 +399,10 @@ class _Outbox:
 
     def follow(self, position: int, ev: Event, follow_ups: list[Event]) -> None:
         """An event returned these."""
-        self._has(position)
+        # as `_has` does, without the call: in a cascade of tiny events it is felt
+        if not self.unsent:
+            self._words[progress.UNSENT] = position
+        self.unsent.append(position)
         self._givers.append(position)
         self._events.append(ev)
         self._counts.append(len(follow_ups))
