@@ -1,5 +1,7 @@
 """A multiprocess worker pool for ``evproc``: the same handlers, on all cores."""
 
+import logging
+
 from evproc_pool.errors import (
     EventTimeoutError,
     PoolBrokenError,
@@ -31,3 +33,6 @@ __all__ = [
     "SerializationError",
     "WorkerLostError",
 ]
+
+# An application that does not configure logging gets the errors, and nothing printed.
+logging.getLogger(__name__).addHandler(logging.NullHandler())

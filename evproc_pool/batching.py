@@ -60,6 +60,16 @@ class Batcher:
         batch.size_bytes = round(batch.size * self._estimates.bytes_of(batch.parts[0].plans[0]))
         return batch
 
+    def make_alone(self, run: Run, cascade: Cascade, taken: Bunch) -> Batch:
+        """Make a batch of one event that gets no other beside it; it is in flight already."""
+        batch = Batch(run)
+        batch.is_alone = True
+        _part_for(batch, is_chain=False).extend(cascade, taken)
+        batch.size = 1
+        batch.seconds = self._estimates.seconds_of(taken.plan)
+        batch.size_bytes = round(self._estimates.bytes_of(taken.plan))
+        return batch
+
     def _gather(self, batch: Batch, run: Run, limit: float) -> None:
         while run.ready and batch.seconds < limit and batch.size < MOST_EVENTS:
             first, left = run.ready[0], limit - batch.seconds

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from evproc.event import describe_event
 from evproc.exc import add_note
-from evproc_pool.errors import EventTimeoutError, WorkerLostError
+from evproc_pool.errors import EventTimeoutError, PoolError, WorkerLostError
 from evproc_pool.local import Gone
 
 
@@ -23,63 +23,93 @@ def describe_exit(exitcode: int | None) -> str:
         return f"signal {-exitcode}"
 
 
-def worker_lost(item: Gone, event: Any, handler: str | None) -> WorkerLostError:
+class Lost(NamedTuple):
+    """What is known of an event whose worker is dead.
+
+    Attributes:
+        gone: The worker.
+        event: The event.
+        handler: The handler that was running, or None.
+        attempt: Which attempt it was, from 1.
+    """
+
+    gone: Gone
+    event: Any
+    handler: str | None
+    attempt: int
+
+
+def worker_lost(lost: Lost) -> WorkerLostError:
     """Say which worker died at which event, of what, and what to do."""
+    item = lost.gone
     error = WorkerLostError(
-        f"worker {item.worker} (process {item.pid}) died {_where(handler)} of event"
-        f" {describe_event(event)}, by {describe_exit(item.exitcode)}; {_hint(item.exitcode)}."
-        " The event was not run again, since it may have had effects",
-        describe_event(event),
-        handler,
+        f"worker {item.worker} (process {item.pid}) died {_where(lost.handler)} of event"
+        f" {describe_event(lost.event)}, by {describe_exit(item.exitcode)};"
+        f" {_hint(item.exitcode)}",
+        describe_event(lost.event),
+        lost.handler,
         item.exitcode,
-        stack=item.stack,
+        lost.attempt,
+        item.stack,
     )
     if item.stack:
         add_note(error, f"the worker's stacks when it died:\n{item.stack}")
     return error
 
 
-def timed_out(
-    item: Gone, event: Any, handler: str | None, timeout: float, stack: str
-) -> EventTimeoutError:
+def timed_out(lost: Lost, timeout: float, stack: str) -> EventTimeoutError:
     """Say which event took too long, and where it was."""
+    item = lost.gone
     error = EventTimeoutError(
-        f"event {describe_event(event)} took longer than event_timeout={timeout:g} s and was"
-        f" {_where(handler)}; worker {item.worker} (process {item.pid}) was killed. The event was"
-        " not run again, since it may have had effects",
-        describe_event(event),
-        handler,
+        f"event {describe_event(lost.event)} took longer than event_timeout={timeout:g} s and was"
+        f" {_where(lost.handler)}; worker {item.worker} (process {item.pid}) was killed",
+        describe_event(lost.event),
+        lost.handler,
         timeout,
-        stack=stack,
+        lost.attempt,
+        stack,
     )
     if stack:
         add_note(error, f"the worker's stacks before it was killed:\n{stack}")
     return error
 
 
-def too_large(
-    item: Gone,
-    event: Any,
-    handler: str | None,
-    *,
-    size_bytes: int,
-    most_bytes: int,
-    stack: str,
-) -> WorkerLostError:
+def too_large(lost: Lost, size_bytes: int, most_bytes: int, stack: str) -> WorkerLostError:
     """Say which event took far more memory than its worker may have."""
+    item = lost.gone
     error = WorkerLostError(
         f"worker {item.worker} (process {item.pid}) had {_megabytes(size_bytes)}, far beyond"
-        f" max_worker_memory_bytes ({_megabytes(most_bytes)}), and was killed {_where(handler)} of"
-        f" event {describe_event(event)}: let the event take less memory, or raise the limit. The"
-        " event was not run again, since it may have had effects",
-        describe_event(event),
-        handler,
+        f" max_worker_memory_bytes ({_megabytes(most_bytes)}), and was killed"
+        f" {_where(lost.handler)} of event {describe_event(lost.event)}: let the event take less"
+        " memory, or raise the limit",
+        describe_event(lost.event),
+        lost.handler,
         item.exitcode,
-        stack=stack,
+        lost.attempt,
+        stack,
     )
     if stack:
         add_note(error, f"the worker's stacks before it was killed:\n{stack}")
     return error
+
+
+def say_fate(error: PoolError, attempt: int, *, is_last: bool) -> None:
+    """Add to an error what becomes of the event whose worker died, or which took too long.
+
+    Args:
+        error: One of the above.
+        attempt: Which attempt it was, from 1.
+        is_last: Whether there is no further one.
+    """
+    if not is_last:
+        fate = f"This was attempt {attempt}, and the event is run again"
+    elif attempt > 1:
+        fate = f"The event was given up after {attempt} attempts"
+    elif isinstance(error, EventTimeoutError):
+        fate = "The event was not run again, since it may have had effects; see max_retries"
+    else:
+        fate = "The event was not run again, since it may have had effects; see crash_limit"
+    error.args = (f"{error.args[0]}. {fate}", *error.args[1:])
 
 
 def _megabytes(size_bytes: int) -> str:

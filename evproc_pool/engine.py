@@ -28,6 +28,7 @@ lock around the scheduler (held while users' filters run).
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -39,7 +40,7 @@ from typing import Any, Final
 from evproc.registry import Registry
 from evproc_pool import progress, wire
 from evproc_pool.codec import NOTHING_LEFT, Codec, Left, Sent
-from evproc_pool.deaths import describe_exit
+from evproc_pool.deaths import describe_exit, say_fate
 from evproc_pool.errors import (
     PoolBrokenError,
     PoolClosedError,
@@ -50,13 +51,16 @@ from evproc_pool.errors import (
 )
 from evproc_pool.limits import Limits
 from evproc_pool.local import Arrived, Gone, LocalBackend
+from evproc_pool.pauses import Pauses
 from evproc_pool.progress import Progress as Place
 from evproc_pool.recipe import Fingerprint, describe_difference
+from evproc_pool.retries import RetryPolicy, attempt_of
 from evproc_pool.schedule import (
     Accepted,
     Batch,
     Closed,
     Dropped,
+    Due,
     Ended,
     Finished,
     Input,
@@ -66,6 +70,7 @@ from evproc_pool.schedule import (
     Progress,
     Result,
     Retired,
+    Retry,
     Send,
     Settled,
     TakenBack,
@@ -77,6 +82,8 @@ from evproc_pool.scheduler import Scheduler
 from evproc_pool.sink import Run, Sink
 from evproc_pool.stays import Stays
 from evproc_pool.watch import Watch
+
+_LOG: Final = logging.getLogger("evproc_pool")
 
 # Workers that die before they are ready, one after the other, until starting more
 # is no use.
@@ -151,6 +158,7 @@ class Engine:
         config: The pickled recipe that makes the workers' registries.
         expected: The fingerprint that these must have.
         limits: What each worker may use.
+        policy: Which events are run again after a failure.
     """
 
     def __init__(
@@ -162,6 +170,7 @@ class Engine:
         expected: Fingerprint,
         *,
         limits: Limits,
+        policy: RetryPolicy,
     ) -> None:
         self._pid = os.getpid()
         self._size = workers
@@ -169,7 +178,9 @@ class Engine:
         self._registry = registry
         self._config = config
         self._expected = expected
-        self._scheduler = Scheduler()
+        self._policy = policy
+        self._scheduler = Scheduler(policy)
+        self._pauses = Pauses(policy)
         self._workers: dict[int, _WorkerState] = {}
         self._next_worker = 0
         self._failed_starts = 0
@@ -397,7 +408,7 @@ class Engine:
         while self._is_short() and self._start_worker():
             pass
         # whoever waits for this news is to have it before we wait for more
-        has_news = self._drain_inbox()
+        has_news = self._drain_inbox() | self._end_pauses()
         timeout: float | None = 0
         may_block = may_block and not has_news
         # also where the input is slower than the workers, and no turn ever waits
@@ -427,6 +438,9 @@ class Engine:
             )
             timeout = look_again if timeout is None else min(timeout, look_again)
         self._even_out()
+        pause = self._pauses.left(self._looked)
+        if pause is not None:
+            timeout = pause if timeout is None else min(timeout, pause)
         return timeout
 
     def _is_short(self) -> bool:
@@ -456,12 +470,22 @@ class Engine:
             has_news |= self._step(item) or isinstance(item, Opened)
         return has_news
 
+    def _end_pauses(self) -> bool:
+        """Have events run again that have waited long enough; say whether that ended anything."""
+        has_news = False
+        for token in self._pauses.over(time.monotonic()):
+            has_news |= self._step(Due(token))
+        return has_news
+
     def _step(self, item: Input) -> bool:
         """Let the scheduler decide, and do it; say whether that ended anything."""
         has_news = False
         for effect in self._scheduler.step(item):
             if isinstance(effect, Send):
                 self._send(effect.worker, effect.batch)
+                continue
+            if isinstance(effect, Retry):
+                self._pauses.begin(effect.token, effect.failures, time.monotonic())
                 continue
             has_news = True
             run = self._runs[effect.run]
@@ -623,10 +647,23 @@ class Engine:
         running, handler = self._place_of_death(item, state)
         error: PoolError | None = None
         if running is not None:
-            event = state.sent[0].batch.at(running)
-            error = self._watch.error_of(item, event, handler)
+            error = self._error_of(item, state.sent[0].batch, running, handler)
+            _LOG.warning("%s", error)
+        elif not state.is_retired:
+            how = describe_exit(item.exitcode)
+            _LOG.warning("worker %d (process %d) died between events, by %s", *item[:2], how)
         self._watch.forget(item.worker)
         self._step(WorkerGone(item.worker, running, error, handler))
+
+    def _error_of(self, item: Gone, batch: Batch, position: int, handler: str | None) -> PoolError:
+        """What an event fails with that a dead worker was at."""
+        event, plan = batch.at(position)
+        attempt = attempt_of(plan)
+        error = self._watch.error_of(item, event, handler, attempt)
+        charged = Result(error=error, handler=handler)
+        is_last = self._policy.again(plan, charged, has_died=True) is None
+        say_fate(error, attempt, is_last=is_last)
+        return error
 
     def _place_of_death(  # noqa: PLR0911 - a case each
         self, item: Gone, state: _WorkerState

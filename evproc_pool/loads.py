@@ -64,6 +64,7 @@ class Loads:
         self._loads: dict[int, _Load] = {}
         # workers with room, by how many batches they hold; dicts keep their order
         self._roomy: tuple[dict[int, None], ...] = tuple({} for _ in range(PREFETCH))
+        self._reserved: int | None = None  # gets nothing more while it holds something
         self.free = 0
 
     def __len__(self) -> int:
@@ -127,6 +128,32 @@ class Loads:
         return None
 
     # --- changes ---
+
+    def reserve(self) -> int | None:
+        """A worker that holds nothing, for a batch that has to be alone; or None.
+
+        In that case one with little to do gets nothing more until it is idle.
+        """
+        for worker in self._roomy[0]:
+            return worker
+        reserved = self._loads.get(self._reserved) if self._reserved is not None else None
+        if reserved is None or reserved.is_retired or reserved.held[0].is_alone:
+            self.release()
+            able = {
+                worker: (len(load.held), load.seconds)
+                for worker, load in self._loads.items()
+                if not (load.is_retired or load.held[0].is_alone)
+            }
+            if able:
+                self._reserved = min(able, key=able.__getitem__)
+                self._place(self._reserved, self._loads[self._reserved])
+        return None
+
+    def release(self) -> None:
+        """No worker need be reserved any more."""
+        worker, self._reserved = self._reserved, None
+        if worker is not None and worker in self._loads:
+            self._place(worker, self._loads[worker])
 
     def add(self, worker: int) -> None:
         """A worker is ready.
@@ -221,7 +248,7 @@ class Loads:
             not held
             or (
                 len(held) < PREFETCH
-                and not load.is_slow
+                and not (load.is_slow or held[0].is_alone or worker == self._reserved)
                 and load.size_bytes < WINDOW_BYTES
                 and (len(held) == 1 or load.ahead < AHEAD_SECONDS)
             )

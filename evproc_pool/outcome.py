@@ -19,7 +19,8 @@ class Outcome:
         stopped: Whether a handler ended the cascade by `StopProcessing(value)`.
         error: What `Processor.process` would raise, or None.
         handler: The name of the handler that raised it, if one did.
-        attempts: How many attempts were charged to it; 1, since nothing is retried.
+        attempts: How often the event of the cascade was run that was run most often: 1,
+            unless one failed and was run again (`max_retries`, `crash_limit`).
         events: How many events of the cascade were handled.
         seconds: How long that took in the workers.
         processed: With `return_events=True`, the root event as the handlers left it,

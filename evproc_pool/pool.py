@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from math import inf
 from multiprocessing import get_context, util
 from multiprocessing.context import BaseContext
 from types import TracebackType
@@ -24,6 +25,7 @@ from evproc_pool.limits import Limits
 from evproc_pool.local import LocalBackend, usable_cpus
 from evproc_pool.outcome import Outcome
 from evproc_pool.recipe import LoadFrom, Recipe, Register, fingerprint
+from evproc_pool.retries import RetryPolicy
 from evproc_pool.runs import Feeder, Futures, Gathered, Key, Streamed
 from evproc_pool.serial import run_cascade
 from evproc_pool.starting import default_context
@@ -81,6 +83,20 @@ class PoolProcessor:
         max_worker_memory_bytes: At how much resident memory a worker is replaced,
             between two events. One that comes to half as much again within one event
             is killed, and the event fails with `WorkerLostError`. Not with `workers=0`.
+        max_retries: How often an event is run again that failed with one of
+            `retry_exceptions`: all of its handlers, with the event as it was sent (with
+            `workers=0`, pickled and rebuilt; where that is not possible, as the failed
+            attempt left it). What the failed attempt returned is forgotten, what else it
+            did is not. What stands behind it in its cascade, or has its key, waits.
+        retry_exceptions: An exception class or several; what a handler raised, and
+            `EventTimeoutError`. Not what the pool reports otherwise, and no filter's error.
+        retry_backoff: How many seconds the first retry of an event waits; each further
+            one waits twice as long. A random part of up to one half is taken off, so that
+            what failed together does not come back together.
+        retry_backoff_max: The longest of these pauses, in seconds.
+        crash_limit: How many workers may die while they run one event. By default 1: an
+            event that may have had effects is not run again. With more, it is run again
+            in a worker that has nothing else to do.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -99,6 +115,11 @@ class PoolProcessor:
         event_timeout: float | None = None,
         max_tasks_per_child: int | None = None,
         max_worker_memory_bytes: int | None = None,
+        max_retries: int = 0,
+        retry_exceptions: type[BaseException] | Iterable[type[BaseException]] = Exception,
+        retry_backoff: float = 0.1,
+        retry_backoff_max: float = 60.0,
+        crash_limit: int = 1,
     ) -> None:
         self._size = _worker_count(workers)
         self._context = _context(mp_context)
@@ -108,8 +129,15 @@ class PoolProcessor:
         self._key = key
         self._limits = Limits(
             _seconds("event_timeout", event_timeout),
-            _count("max_tasks_per_child", max_tasks_per_child),
-            _count("max_worker_memory_bytes", max_worker_memory_bytes),
+            _count_or_none("max_tasks_per_child", max_tasks_per_child),
+            _count_or_none("max_worker_memory_bytes", max_worker_memory_bytes),
+        )
+        self._policy = RetryPolicy(
+            _count("max_retries", max_retries, least=0),
+            _exceptions("retry_exceptions", retry_exceptions),
+            _count("crash_limit", crash_limit),
+            _pause("retry_backoff", retry_backoff),
+            _pause("retry_backoff_max", retry_backoff_max),
         )
         self._initializer = initializer
         self._initargs = tuple(initargs)
@@ -334,7 +362,9 @@ class PoolProcessor:
     ) -> Generator[Outcome, None, None]:
         self._initialize_here()
         for index, ev in enumerate(events):
-            yield run_cascade(self._processor, ev, index, return_events=return_events)
+            yield run_cascade(
+                self._processor, ev, index, policy=self._policy, return_events=return_events
+            )
 
     def _choose(self, ordering: Ordering | None, key: Key | None) -> tuple[bool, Key | None]:
         """What a call says about order, or else the pool."""
@@ -373,7 +403,7 @@ class PoolProcessor:
         values = []
         for ev in events:
             try:
-                values.append(self._processor.process(ev))
+                values.append(self._process_one_here(ev))
             except KeyboardInterrupt:
                 raise  # somebody at the keyboard, as far as can be told in one process
             except BaseException as error:
@@ -387,7 +417,7 @@ class PoolProcessor:
         future.set_running_or_notify_cancel()
         try:
             self._initialize_here()
-            value = self._processor.process(ev)
+            value = self._process_one_here(ev)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -395,6 +425,13 @@ class PoolProcessor:
         else:
             future.set_result(value)
         return future
+
+    def _process_one_here(self, ev: Event) -> Any:
+        if not self._policy.max_retries:
+            return self._processor.process(ev)
+        return run_cascade(
+            self._processor, ev, 0, policy=self._policy, return_events=False
+        ).unwrap()
 
     def _initialize_here(self) -> None:
         with self._lock:
@@ -496,6 +533,7 @@ class PoolProcessor:
                     config,
                     fingerprint(registry),
                     limits=self._limits,
+                    policy=self._policy,
                 )
                 # by the engine, not by self: the finalizer must not keep the pool alive
                 self._finalizer = util.Finalize(
@@ -535,20 +573,48 @@ def _check_callable(what: str, value: object) -> None:
 def _seconds(what: str, value: float | None) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{what} is a number of seconds or None, not {value!r}")
-    if not 0 < value < float("inf"):
+    seconds = _number(what, value, " or None")
+    if not 0 < seconds < inf:
         raise ValueError(f"{what} must be more than 0 and finite, and is {value}")
+    return seconds
+
+
+def _pause(what: str, value: float) -> float:
+    seconds = _number(what, value)
+    if not 0 <= seconds < inf:
+        raise ValueError(f"{what} must not be negative, and must be finite, and is {value}")
+    return seconds
+
+
+def _number(what: str, value: float, alternative: str = "") -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{what} is a number of seconds{alternative}, not {value!r}")
     return float(value)
 
 
-def _count(what: str, value: int | None) -> int | None:
-    if value is not None:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{what} is a whole number or None, not {value!r}")
-        if value < 1:
-            raise ValueError(f"{what} must be at least 1, and is {value}")
+def _count_or_none(what: str, value: int | None) -> int | None:
+    return None if value is None else _count(what, value, " or None")
+
+
+def _count(what: str, value: int, alternative: str = "", *, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} is a whole number{alternative}, not {value!r}")
+    if value < least:
+        raise ValueError(f"{what} must be at least {least}, and is {value}")
     return value
+
+
+def _exceptions(
+    what: str, value: type[BaseException] | Iterable[type[BaseException]]
+) -> tuple[type[BaseException], ...]:
+    try:
+        kinds = (value,) if isinstance(value, type) else tuple(value)
+    except TypeError:
+        raise TypeError(f"{what} is an exception class or several, not {value!r}") from None
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"{what} is an exception class or several, and {kind!r} is none")
+    return kinds
 
 
 def _worker_count(workers: int | None) -> int:

@@ -318,7 +318,7 @@ class Streamed(Sink):
             ending.stopped,
             ending.error,
             ending.handler,
-            1,
+            ending.attempts,
             ending.events,
             ending.seconds,
             ending.processed,

@@ -70,6 +70,7 @@ class Ending(NamedTuple):
         events: How many events were handled, the last one included.
         seconds: How long they took in the workers.
         processed: The root as the handlers left it, if that was asked for.
+        attempts: How often the event was run that was run most often.
     """
 
     value: Any = None
@@ -79,6 +80,7 @@ class Ending(NamedTuple):
     events: int = 1
     seconds: float = 0.0
     processed: Any = None
+    attempts: int = 1
 
 
 class Singles(Mapping[int, Sequence[Planned]]):
@@ -359,7 +361,17 @@ class WorkerGone(NamedTuple):
     handler: str | None = None
 
 
-Input = Opened | Accepted | Closed | WorkerReady | Progress | TakenBack | Retired | WorkerGone
+class Due(NamedTuple):
+    """An event that waited to be run again has waited long enough.
+
+    Attributes:
+        token: That of its `Retry`. One that was dropped meanwhile is not known any more.
+    """
+
+    token: int
+
+
+Input = Opened | Accepted | Closed | WorkerReady | Progress | TakenBack | Retired | WorkerGone | Due
 
 # --- what is to be done ---
 
@@ -369,6 +381,22 @@ class Send(NamedTuple):
 
     worker: int
     batch: Batch
+
+
+class Retry(NamedTuple):
+    """An event failed and is to be run again after a pause: say `Due` then.
+
+    Attributes:
+        run: Its run.
+        root: The index of its root.
+        token: Names it.
+        failures: How often it has failed, from 1.
+    """
+
+    run: int
+    root: int
+    token: int
+    failures: int
 
 
 class Settled(NamedTuple):
@@ -423,7 +451,7 @@ class Finished(NamedTuple):
     run: int
 
 
-Effect = Send | Settled | Over | Ended | Dropped | Finished
+Effect = Send | Retry | Settled | Over | Ended | Dropped | Finished
 
 # --- what is in flight ---
 
@@ -436,14 +464,16 @@ class Cascade:
         queue: What is left to send, in order.
         events: How many are over.
         seconds: How long they took.
-        in_flight: How many were sent and are not over.
+        in_flight: How many were sent and are not over, or wait to be run again.
         is_over: Whether it was reported.
         is_ready: Whether it stands in the run's queue of ready cascades.
         key: Its key, wrapped; None if it has none.
         processed: The root as the handlers left it.
+        attempts: How often the event was run that was run most often.
     """
 
     __slots__ = (
+        "attempts",
         "events",
         "in_flight",
         "index",
@@ -465,6 +495,7 @@ class Cascade:
         self.is_ready = False
         self.key: tuple[Hashable] | None = None
         self.processed: Any = None
+        self.attempts = 1
 
 
 class Abreast(NamedTuple):
@@ -593,9 +624,10 @@ class Batch:
         done: How many of them are over.
         seconds: What they are expected to take.
         size_bytes: What the frame has; an estimate until it is weighed.
+        is_alone: Whether its worker gets nothing else beside it.
     """
 
-    __slots__ = ("done", "parts", "run", "seconds", "size", "size_bytes")
+    __slots__ = ("done", "is_alone", "parts", "run", "seconds", "size", "size_bytes")
 
     def __init__(self, run: Any) -> None:
         self.run = run
@@ -604,6 +636,7 @@ class Batch:
         self.done = 0
         self.seconds = 0.0
         self.size_bytes = 0
+        self.is_alone = False
 
     @property
     def run_id(self) -> int:
@@ -622,11 +655,12 @@ class Batch:
             if part.first is not None or not part.cascades[position - part.start].events
         ]
 
-    def at(self, position: int) -> Any:
-        """The event at a position."""
+    def at(self, position: int) -> Planned:
+        """The event at a position, with its plan."""
         for part in self.parts:
             if position < part.stop:
-                return part.events[position - part.start]
+                place = position - part.start
+                return part.events[place], part.plans[place]
         raise InternalError(f"position {position} in a batch of {self.size}")
 
     def root_at(self, position: int) -> int:

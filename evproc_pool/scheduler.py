@@ -29,6 +29,11 @@ together, as a *chain*: the worker leaves the rest of a chain unrun when one of
 it stops or fails. In an unordered run every event of the queue may be sent at
 once, and the cascade is over when none is left, or as soon as one stops or fails.
 
+An event that fails, or dies, may be run again (`retries`). Until then the rest of an
+ordered cascade, and roots with its key, wait; of an unordered one it waits alone. One
+that a worker died of is sent to a worker that holds nothing else, and gets nothing
+else meanwhile.
+
 A root with a *key* is a cascade from the start, and waits until the cascade of
 the root with the same key before it is over.
 
@@ -63,17 +68,21 @@ from collections import deque
 from collections.abc import Hashable, Sequence
 from typing import Any, NoReturn
 
+from evproc.exc import add_note
 from evproc_pool.backlog import ENDLESS, Block, Run
 from evproc_pool.batching import Batcher
 from evproc_pool.estimates import Estimates
 from evproc_pool.loads import Loads
+from evproc_pool.retries import Again, Retries, RetryPolicy, Tried, Waiting, attempt_of
 from evproc_pool.schedule import (
     Abreast,
     Accepted,
     Batch,
+    Bunch,
     Cascade,
     Closed,
     Dropped,
+    Due,
     Effect,
     Ended,
     Ending,
@@ -87,6 +96,7 @@ from evproc_pool.schedule import (
     Progress,
     Result,
     Retired,
+    Retry,
     Send,
     Settled,
     Singles,
@@ -98,9 +108,15 @@ from evproc_pool.schedule import (
 
 
 class Scheduler:
-    """See the module's text. Not safe for threads: the engine has one driver at a time."""
+    """See the module's text. Not safe for threads: the engine has one driver at a time.
 
-    def __init__(self) -> None:
+    Args:
+        policy: Which events are run again.
+    """
+
+    def __init__(self, policy: RetryPolicy | None = None) -> None:
+        self._policy = policy or RetryPolicy()
+        self._retries = Retries()
         self._runs: dict[int, Run] = {}
         self._turns: deque[Run] = deque()  # runs with something ready, next first
         self._loads = Loads()
@@ -119,7 +135,7 @@ class Scheduler:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is in flight and nothing waits to be sent."""
-        nothing_waits = not any(run.has_ready for run in self._turns)
+        nothing_waits = not (self._retries.suspects or any(run.has_ready for run in self._turns))
         return nothing_waits and len(self._loads.idle) == len(self._loads)
 
     def held_by(self, worker: int) -> Batch | None:
@@ -156,6 +172,8 @@ class Scheduler:
         and the only one.
         """
         slack = self._loads.ahead
+        if self._retries.suspects:
+            return 0.0
         if slack:
             is_only = len(self._runs) == 1
             for run in self._runs.values():
@@ -185,7 +203,7 @@ class Scheduler:
 
     # --- the step ---
 
-    def step(self, item: Input) -> list[Effect]:
+    def step(self, item: Input) -> list[Effect]:  # noqa: C901 - a case each
         """Advance the schedule by one input.
 
         Returns:
@@ -212,6 +230,8 @@ class Scheduler:
                 self._loads.retire(item.worker)
             case WorkerGone():
                 self._worker_gone(item)
+            case Due():
+                self._due(item)
             case _:
                 _never(item)
         self._fill()
@@ -292,6 +312,11 @@ class Scheduler:
                 run.backlog -= dropped
                 run.open -= dropped
                 self._effects.append(Dropped(run.id, block.first + wanted, dropped))
+        for cascade in self._retries.of(run):
+            if cascade.index > run.bound:
+                cascade.in_flight -= self._retries.drop(cascade)
+                if not (cascade.in_flight or cascade.is_ready):
+                    self._drop(run, cascade)
         self._drop_cascades(run)
 
     def _drop_cascades(self, run: Run) -> None:
@@ -333,6 +358,8 @@ class Scheduler:
             run.remove_ready(cascade)
         cascade.is_over = True
         cascade.queue.clear()
+        if cascade.attempts > 1:
+            cascade.in_flight -= self._retries.drop(cascade)
         run.open -= 1
         self._release_key(run, cascade)
 
@@ -350,7 +377,9 @@ class Scheduler:
 
     def _end(self, run: Run, cascade: Cascade, result: Result) -> None:
         self._over(run, cascade)
-        ending = Ending(*result, cascade.events, cascade.seconds, cascade.processed)
+        ending = Ending(
+            *result, cascade.events, cascade.seconds, cascade.processed, cascade.attempts
+        )
         self._effects.append(Ended(run.id, cascade.index, ending))
         if result.error is not None and run.opened.until_error and cascade.index < run.bound:
             run.bound = cascade.index
@@ -387,13 +416,18 @@ class Scheduler:
             if not queue:
                 if cascade.in_flight:
                     return
-                if cascade.processed is None:
+                if cascade.processed is None and cascade.attempts == 1:
                     self._over(run, cascade)
                     quiet.append(cascade)
                 else:
                     self._end(run, cascade, Result())
             elif queue.next_plan.indices:
                 self._make_ready(run, cascade)
+            elif isinstance(queue.next_plan, Again):
+                again = queue.next_plan
+                ((event, _),) = queue.take(1)
+                self._wait(run, cascade, event, again)
+                return
             else:
                 # no handler wants it, or it could not be planned
                 plan = queue.next_plan
@@ -426,7 +460,7 @@ class Scheduler:
             positions = part.within(begin, item.done)
             if positions and not self._side_by_side(batch.run, part, positions, begin, item):
                 if part.first is not None:
-                    self._roots_over(batch.run, positions, part.first - part.start, begin, item)
+                    self._roots_over(batch.run, part, positions, begin, item)
                 else:
                     self._cascades_over(batch.run, part, positions, begin, item)
         if item.gave_back:
@@ -470,9 +504,10 @@ class Scheduler:
         return True
 
     def _roots_over(
-        self, run: Run, positions: range, shift: int, begin: int, item: Progress
+        self, run: Run, part: Part, positions: range, begin: int, item: Progress
     ) -> None:
         """Report roots: those with nothing to say by the count, the others one by one."""
+        shift = (part.first or 0) - part.start
         if not (item.follow_ups or item.results or item.processed):
             times = item.times
             if len(times) != len(positions):
@@ -491,7 +526,7 @@ class Scheduler:
                 self._settle(run, quiet + shift, item.times[quiet - begin : position - begin])
             quiet = position + 1
             cascade = Cascade(position + shift)
-            self._event_over(run, cascade, position, seconds[position - begin], item)
+            self._event_over(run, cascade, part, position, item, seconds=seconds[position - begin])
             self._go_on(run, cascade, quiet_cascades)
         if positions.stop > quiet:
             self._settle(run, quiet + shift, item.times[quiet - begin : positions.stop - begin])
@@ -533,28 +568,127 @@ class Scheduler:
             if cascade.is_over:
                 self._release_key(run, cascade)
                 continue
-            self._event_over(run, cascade, position, seconds[position - begin], item)
+            self._event_over(run, cascade, part, position, item, seconds=seconds[position - begin])
             if run.unordered or not cascade.in_flight:
                 self._go_on(run, cascade, quiet)
         self._tell_over(run, quiet)
         self._take_turns(run)
 
     def _event_over(
-        self, run: Run, cascade: Cascade, position: int, seconds: float, item: Progress
+        self,
+        run: Run,
+        cascade: Cascade,
+        part: Part,
+        position: int,
+        item: Progress,
+        *,
+        seconds: float,
     ) -> None:
         """Take what one event left behind into its cascade; end the cascade if it says so."""
-        cascade.events += 1
         cascade.seconds += seconds
+        result = item.results.get(position) if item.results else None
+        if result is not None and result.error is not None:
+            place = position - part.start
+            if self._try_again(run, cascade, part, place, result, has_died=False):
+                self._chain_back(cascade, part, place + 1)
+                return
+        cascade.events += 1
         if item.processed and position in item.processed:
             cascade.processed = item.processed[position]
-        if item.results and position in item.results:
-            self._end(run, cascade, item.results[position])
+        if result is not None:
+            self._end(run, cascade, result)
             return
         follow_ups = item.follow_ups.get(position)
         if follow_ups:
             cascade.queue.extend(follow_ups)
             if cascade.is_ready:
                 run.loose += len(follow_ups)
+
+    # --- what is run again ---
+
+    def _try_again(
+        self,
+        run: Run,
+        cascade: Cascade,
+        part: Part,
+        place: int,
+        result: Result,
+        *,
+        has_died: bool,
+    ) -> bool:
+        """Have an event that failed run again, if it is to be; say whether it is.
+
+        It goes back to the head of an ordered cascade's queue, as the next one.
+        """
+        if cascade.index > run.bound:
+            return False
+        event, plan = part.events[place], part.plans[place]
+        again = self._policy.again(plan, result, has_died=has_died)
+        if again is None:
+            if isinstance(plan, Tried) and result.error is not None and not has_died:
+                attempts = attempt_of(plan)
+                add_note(result.error, f"evproc_pool: given up after {attempts} attempts")
+            return False
+        cascade.attempts = max(cascade.attempts, attempt_of(again.tried))
+        self._back_to_be_run(run, cascade, event, again)
+        return True
+
+    def _back_to_be_run(self, run: Run, cascade: Cascade, event: Any, again: Again) -> None:
+        if run.unordered:
+            self._wait(run, cascade, event, again)
+        else:
+            cascade.queue.put_back(event, again)
+
+    def _chain_back(self, cascade: Cascade, part: Part, place: int) -> None:
+        """Put back what a worker leaves out of a chain, from a place of the part on.
+
+        It waits behind the event that is run again.
+        """
+        if not part.is_chain:
+            return
+        queue = cascade.queue
+        ((event, again),) = queue.take(1)
+        for each in range(part.stop - part.start - 1, place - 1, -1):
+            queue.put_back(part.events[each], part.plans[each])
+            cascade.in_flight -= 1
+            part.cascades[each] = _nobody()
+        queue.put_back(event, again)
+
+    def _wait(self, run: Run, cascade: Cascade, event: Any, again: Again) -> None:
+        """Let an event wait until it is run again."""
+        cascade.in_flight += 1
+        waiting = Waiting(run, cascade, event, again.tried)
+        if again.has_to_pause:
+            token = self._retries.pause(waiting)
+            self._effects.append(Retry(run.id, cascade.index, token, again.tried.failures))
+        else:
+            self._retries.suspects.append(waiting)
+
+    def _due(self, item: Due) -> None:
+        waiting = self._retries.take(item.token)
+        if waiting is None:
+            return
+        run, cascade, event, tried = waiting
+        if tried.crashes:
+            self._retries.suspects.append(waiting)
+            return
+        cascade.in_flight -= 1
+        cascade.queue.put_back(event, tried)
+        run.loose += cascade.is_ready
+        self._make_ready(run, cascade)
+
+    def _send_suspects(self) -> None:
+        """Send those that have to be run alone."""
+        suspects = self._retries.suspects
+        while suspects:
+            worker = self._loads.reserve()
+            if worker is None:
+                return
+            run, cascade, event, tried = suspects.popleft()
+            batch = self._batcher.make_alone(run, cascade, Bunch([event], tried))
+            self._loads.push(worker, batch)
+            self._effects.append(Send(worker, batch))
+        self._loads.release()
 
     def _taken_back(self, item: TakenBack) -> None:
         held = self._loads.held(item.worker)
@@ -567,6 +701,8 @@ class Scheduler:
         done, batch.done = batch.done, item.kept
         self._hand_back(batch, None, Result())
         batch.done, batch.size = done, item.kept
+        for part in batch.parts:
+            part.stop = min(part.stop, max(part.start, item.kept))
 
     def _worker_gone(self, item: WorkerGone) -> None:
         held = self._loads.held(item.worker)
@@ -599,10 +735,13 @@ class Scheduler:
                     self._release_key(run, cascade)
                     continue
                 if position == at:
-                    cascade.events += 1
-                    self._end(run, cascade, charged)
+                    if not self._try_again(run, cascade, part, place, charged, has_died=True):
+                        cascade.events += 1
+                        self._end(run, cascade, charged)
+                elif isinstance(plan := part.plans[place], Tried) and plan.crashes:
+                    self._back_to_be_run(run, cascade, part.events[place], Again(plan))
                 else:
-                    cascade.queue.put_back(part.events[place], part.plans[place])
+                    cascade.queue.put_back(part.events[place], plan)
                     run.loose += cascade.is_ready
             for cascade in dict.fromkeys(part.cascades[place - part.start] for place in left):
                 if not cascade.is_over and (run.unordered or not cascade.in_flight):
@@ -623,8 +762,12 @@ class Scheduler:
                 cascade = Cascade((part.first or 0) + place)
             else:
                 (cascade,) = part.strands.slice(place, place + 1).in_flight()
-            cascade.events += 1
-            self._end(run, cascade, charged)
+                cascade.in_flight = 0
+            if self._try_again(run, cascade, part, place, charged, has_died=True):
+                self._resume_quietly(run, cascade)
+            else:
+                cascade.events += 1
+                self._end(run, cascade, charged)
         for piece in pieces:
             start, stop = piece.start - part.start, piece.stop - part.start
             if piece and part.strands is not None:
@@ -637,6 +780,7 @@ class Scheduler:
 
     def _fill(self) -> None:
         """Send while a worker has room and something is ready."""
+        self._send_suspects()
         passed = 0  # runs in a row for which there is no worker
         while passed < len(self._turns):
             run = self._turns.popleft()
@@ -677,6 +821,13 @@ def _gave(
     givers, events, plans = item.follow_ups.within(positions)
     kinds = {id(plan): plan for plan in plans}
     return (givers, events, plans) if all(plan.indices for plan in kinds.values()) else None
+
+
+def _nobody() -> Cascade:
+    """Stands for the cascade of an event that is not run in its batch any more."""
+    nobody = Cascade(-1)
+    nobody.is_over = True
+    return nobody
 
 
 def _check_keys(keys: Sequence[Hashable], events: int) -> None:

@@ -1,17 +1,22 @@
-"""A cascade in this process, told as an `Outcome`: what `stream` does with `workers=0`."""
+"""A cascade in this process, told as an `Outcome`: what the pool does with `workers=0`."""
 
 from __future__ import annotations
 
+import random
+import time
 from collections import deque
 from collections.abc import Iterator
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 from evproc import Event, Processor
-from evproc.exc import _unset
+from evproc.exc import _unset, add_note
 from evproc.processor import check_event, run_handlers
 from evproc.registry import Handler, Plan
+from evproc_pool import wire
 from evproc_pool.outcome import Outcome
+from evproc_pool.retries import RetryPolicy, Tried, attempt_of
+from evproc_pool.schedule import Result
 
 
 class _Watched:
@@ -27,7 +32,9 @@ class _Watched:
             yield handler
 
 
-def run_cascade(processor: Processor, ev: Event, index: int, *, return_events: bool) -> Outcome:
+def run_cascade(
+    processor: Processor, ev: Event, index: int, *, policy: RetryPolicy, return_events: bool
+) -> Outcome:
     """Process an event as `Processor.process` does, and say how it went.
 
     Raises:
@@ -35,16 +42,22 @@ def run_cascade(processor: Processor, ev: Event, index: int, *, return_events: b
     """
     outcome = Outcome(ev, index, events=0)
     queue: deque[Any] = deque([ev])
+    root: Event | None = None
+    paused = 0.0
     begin = perf_counter()
-    handlers: _Watched | None = None
+    attempt: _Attempt | None = None
     try:
         while queue:
-            handlers = None
+            attempt = None
             each = queue.popleft()
             check_event(each)
             outcome.events += 1
-            handlers = _Watched(processor.registry.match(each))
-            value = run_handlers(processor, each, handlers, queue)
+            attempt = _Attempt(processor, each, policy)
+            value = attempt.run(queue)
+            outcome.attempts = max(outcome.attempts, attempt.number)
+            paused += attempt.paused
+            if root is None:
+                root = attempt.ev
             if value is not _unset:
                 outcome.value, outcome.stopped = value, True
                 break
@@ -52,8 +65,79 @@ def run_cascade(processor: Processor, ev: Event, index: int, *, return_events: b
         raise
     except BaseException as error:
         outcome.error = error
-        outcome.handler = handlers.current if handlers is not None else None
-    outcome.seconds = perf_counter() - begin
+        if attempt is not None:
+            outcome.handler = attempt.handler
+            outcome.attempts = max(outcome.attempts, attempt.number)
+            paused += attempt.paused
+    outcome.seconds = perf_counter() - begin - paused
     if return_events and outcome.error is None:
-        outcome.processed = ev
+        outcome.processed = root
     return outcome
+
+
+# its own: that of the `random` module may be seeded by the application
+_RANDOM: Final = random.Random()  # noqa: S311 - nobody gains by guessing it
+
+
+class _Attempt:
+    """One event, run until it is well or given up.
+
+    Attributes:
+        ev: The event as it was run last: a copy, from the second attempt on.
+        handler: The handler that is running, or raised.
+        number: Which attempt it is, from 1.
+        paused: How long it has waited between attempts, in seconds.
+    """
+
+    def __init__(self, processor: Processor, ev: Event, policy: RetryPolicy) -> None:
+        self.ev = ev
+        self.handler: str | None = None
+        self.number = 1
+        self.paused = 0.0
+        self._processor = processor
+        self._policy = policy
+
+    def run(self, queue: deque[Any]) -> Any:
+        """Run it; see `evproc.processor.run_handlers`."""
+        plan = self._processor.registry.match(self.ev)
+        if not self._policy.max_retries:
+            return self._run_once(plan, queue)
+        pickled = self._pickle()
+        tried: Plan | Tried = plan
+        while True:
+            follow_ups: deque[Any] = deque()
+            try:
+                value = self._run_once(plan, follow_ups)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                failed = Result(error=error, handler=self.handler)
+                again = self._policy.again(tried, failed, has_died=False)
+                if again is None:
+                    if self.number > 1:
+                        add_note(error, f"evproc_pool: given up after {self.number} attempts")
+                    raise
+                tried = again.tried
+            else:
+                queue.extend(follow_ups)
+                return value
+            seconds = self._policy.pause(tried.failures, _RANDOM.random())
+            time.sleep(seconds)
+            self.paused += seconds
+            self.number = attempt_of(tried)
+            if pickled is not None:
+                self.ev = wire.loads(pickled)
+
+    def _pickle(self) -> bytes | None:
+        """The event as it is now; None if it has to be run again as the failed attempt left it."""
+        try:
+            return wire.dumps(self.ev)
+        except Exception:
+            return None
+
+    def _run_once(self, plan: Plan, queue: deque[Any]) -> Any:
+        handlers = _Watched(plan)
+        try:
+            return run_handlers(self._processor, self.ev, handlers, queue)
+        finally:
+            self.handler = handlers.current

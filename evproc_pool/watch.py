@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-from evproc_pool.deaths import timed_out, too_large, worker_lost
+from evproc_pool.deaths import Lost, timed_out, too_large, worker_lost
 from evproc_pool.errors import PoolError
 from evproc_pool.limits import Limits
 from evproc_pool.local import Gone
@@ -98,16 +98,16 @@ class Watch:
             if stack is not None:
                 self._killed[worker] = stack, size
 
-    def error_of(self, item: Gone, event: Any, handler: str | None) -> PoolError:
+    def error_of(self, item: Gone, event: Any, handler: str | None, attempt: int) -> PoolError:
         """What the event fails with that a dead worker was at."""
         killed = self._killed.get(item.worker)
+        lost = Lost(item, event, handler, attempt)
         if killed is None:
-            return worker_lost(item, event, handler)
+            return worker_lost(lost)
         stack, size = killed
         if size is not None:
-            most = self._limits.max_memory_bytes or 0
-            return too_large(item, event, handler, size_bytes=size, most_bytes=most, stack=stack)
-        return timed_out(item, event, handler, self._limits.event_timeout or 0.0, stack)
+            return too_large(lost, size, self._limits.max_memory_bytes or 0, stack)
+        return timed_out(lost, self._limits.event_timeout or 0.0, stack)
 
     def forget(self, worker: int) -> None:
         """It is gone, and all that is to be said about it was said."""

@@ -6,7 +6,7 @@ Seconds are multiples of a power of two, so that sums and differences are exact.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Hashable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -48,6 +48,10 @@ class Failed(Exception):
     """A handler's error, or a planning error, or a worker's death."""
 
 
+class Transient(Failed):
+    """A handler's error after which the event is run again."""
+
+
 def exact(seconds: float) -> float:
     """These seconds, or a little more or less, such that sums of them are exact."""
     return round(seconds * (1 << 20)) / (1 << 20)
@@ -62,6 +66,7 @@ class Node:
             same, and must not matter.
         ending: How it ends its cascade, or None.
         seconds: How long a worker is at it.
+        failures: How often it fails before it comes to that.
         size_bytes: What it has on the wire.
     """
 
@@ -70,6 +75,7 @@ class Node:
         "_whole",
         "children",
         "ending",
+        "failures",
         "plan",
         "planned",
         "seconds",
@@ -83,8 +89,10 @@ class Node:
         children: tuple[Node, ...] = (),
         ending: Result | None = None,
         seconds: float = 0.001,
+        failures: int = 0,
     ) -> None:
         self.plan = plan
+        self.failures = failures
         self.children = children
         self.ending = ending
         self.seconds = exact(seconds)
@@ -171,14 +179,21 @@ class Root:
         may_drop: Whether `Dropped` would do as well.
         is_begun: Whether the root itself was sent, and not handed back since.
         is_abandoned: Unordered: some of it was given up, so that it cannot end well.
+        failed: How often events of it failed and were to be run again.
+        crashed: How often workers died of events of it, which were to be run again.
+        waits: Events that wait to be run again: for their pause, or to be run alone.
+        pausing: Events in an ordered run's queue that failed, and are to pause when it is
+            their turn.
     """
 
     __slots__ = (
         "bad",
         "before_bad",
+        "crashed",
         "due",
         "empties",
         "events",
+        "failed",
         "flight",
         "index",
         "is_abandoned",
@@ -187,12 +202,14 @@ class Root:
         "key",
         "may_drop",
         "node",
+        "pausing",
         "processed",
         "queue",
         "ran",
         "run",
         "seconds",
         "slack",
+        "waits",
     )
 
     def __init__(self, run: RunModel, index: int, node: Node, key: tuple[Hashable] | None) -> None:
@@ -215,6 +232,27 @@ class Root:
         self.is_begun = False
         self.is_abandoned = False
         self.is_reported = False
+        self.failed: Counter[Node] = Counter()
+        self.crashed: Counter[Node] = Counter()
+        self.waits: set[Node] = set()
+        self.pausing: dict[Node, Result] = {}
+
+    @property
+    def attempts(self) -> int:
+        """How often the event was run that was run most often."""
+        nodes = self.failed.keys() | self.crashed.keys()
+        return 1 + max([self.failed[node] + self.crashed[node] for node in nodes], default=0)
+
+    def ending_of(self, node: Node) -> Result | None:
+        """What a worker makes of an event that it runs now."""
+        if self.failed[node] < node.failures:
+            return Result(error=Transient("for now"), handler="h")
+        return node.ending
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether some of it is in a batch, or waits to be run again."""
+        return bool(self.flight or self.waits)
 
 
 class RunModel:
@@ -303,6 +341,11 @@ class WorkerModel:
         self.was_heavy = False
         self.is_retired = False
         self.clock = 0.0
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it gets nothing beside what it holds."""
+        return bool(self.held) and self.held[0].batch.is_alone
 
     @property
     def size_bytes(self) -> int:

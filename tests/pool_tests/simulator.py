@@ -15,9 +15,19 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from evproc_pool.estimates import MOST_EVENTS, OVERDUE_FACTOR, TARGET_SECONDS
+from evproc_pool.retries import RetryPolicy
 from evproc_pool.schedule import Result, Unplannable
 from evproc_pool.scheduler import Scheduler
-from tests.pool_tests.model import ENDLESS, UNWANTED, Failed, FakePlan, Node, Violation, check
+from tests.pool_tests.model import (
+    ENDLESS,
+    UNWANTED,
+    Failed,
+    FakePlan,
+    Node,
+    Transient,
+    Violation,
+    check,
+)
 from tests.pool_tests.world import World
 
 # Trees that roots are picked from, and how many steps these are the same.
@@ -47,6 +57,10 @@ class _Character(NamedTuple):
         keyed: That a run has keys.
         most_keys: How many keys.
         returns: That a run returns its events.
+        bulk: That nobody waits for single roots of a run.
+        retires: That a worker is replaced.
+        fails: That an event fails at first.
+        policy: Which events are run again.
     """
 
     workers: int
@@ -68,6 +82,8 @@ class _Character(NamedTuple):
     returns: float
     bulk: float
     retires: float
+    fails: float
+    policy: RetryPolicy
 
 
 def _character(rng: random.Random) -> _Character:
@@ -101,6 +117,10 @@ def _character(rng: random.Random) -> _Character:
         returns=rng.choice([0.0, 0.0, 0.5]),
         bulk=rng.choice([0.0, 0.5, 1.0]),
         retires=rng.choice([0.0, 0.0, 0.01, 0.1]),
+        fails=rng.choice([0.0, 0.0, 0.02, 0.2]),
+        policy=RetryPolicy(
+            rng.choice([0, 1, 3]), (Transient,), crash_limit=rng.choice([1, 2, 2, 4])
+        ),
     )
 
 
@@ -122,11 +142,13 @@ class _Application:
 class Simulation:
     """One seed's run; see the module's text."""
 
-    def __init__(self, seed: int, scheduler: Scheduler | None = None) -> None:
+    def __init__(self, seed: int, kind: type[Scheduler] = Scheduler) -> None:
         self._rng = random.Random(seed)
         self._character = _character(self._rng)
-        self.world = World(scheduler)
+        policy = self._character.policy
+        self.world = World(kind(policy), policy)
         self.world.on_send = self._sent
+        self.world.on_retry = self._retry
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._ties = 0
         self._now = 0.0
@@ -281,10 +303,14 @@ class Simulation:
         if rng.random() < character.surprise:
             seconds *= 30
         ending = None
+        failures = 0
+        if rng.random() < character.fails:
+            failures = rng.choice([1, 1, 2, 4])
         if rng.random() < character.ends:
             kind = rng.randrange(3)
             if kind == 0:
-                ending = Result(error=Failed("handler"), handler="h")
+                error = Failed("handler") if rng.random() < 0.7 else Transient("for ever")
+                ending = Result(error=error, handler="h")
             else:
                 ending = Result(stopped=True, value=None if kind == 1 else draw)
         children: tuple[Node, ...] = ()
@@ -296,9 +322,12 @@ class Simulation:
                 if seconds < 1e-4 and draw < character.follows / 200:
                     count = 2 * MOST_EVENTS  # more than go into a batch
             children = tuple([self._node(depth + 1, planned=False) for _ in range(count)])
-        return Node(plan, children=children, ending=ending, seconds=seconds)
+        return Node(plan, children=children, ending=ending, seconds=seconds, failures=failures)
 
     # --- workers ---
+
+    def _retry(self, token: int) -> None:
+        self._at(self._rng.choice([0.0, 0.002, 0.1]), lambda: self.world.due(token))
 
     def _start_worker(self) -> None:
         self._next_worker += 1
@@ -388,13 +417,13 @@ class Simulation:
             self._start_worker()
 
 
-def simulate(seed: int, steps: int, scheduler: Scheduler | None = None) -> World:
+def simulate(seed: int, steps: int, kind: type[Scheduler] = Scheduler) -> World:
     """Play a seed.
 
     Raises:
         Violation: Something does not hold; the seed finds it again.
     """
-    return Simulation(seed, scheduler).play(steps)
+    return Simulation(seed, kind).play(steps)
 
 
 def histories(seeds: Sequence[int], steps: int) -> Iterator[int]:

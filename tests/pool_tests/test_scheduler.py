@@ -19,6 +19,7 @@ from evproc_pool.estimates import (
     Estimates,
 )
 from evproc_pool.loads import AHEAD_SECONDS, PREFETCH, WINDOW_BYTES, Loads, _Load
+from evproc_pool.retries import Retries
 from evproc_pool.schedule import (
     Accepted,
     Batch,
@@ -424,7 +425,7 @@ def test_cascades_of_one_event_and_of_several_keep_their_order_in_a_batch() -> N
     done(scheduler, None, {0: planned("a"), 1: others, 2: planned("c", "d"), 3: planned("e")})
     batch = scheduler.held_by(1)
     assert batch is not None
-    assert [batch.at(position) for position in range(batch.size)] == list("abcde")
+    assert [batch.at(position)[0] for position in range(batch.size)] == list("abcde")
     assert [batch.root_at(position) for position in range(batch.size)] == [0, 1, 2, 2, 3]
     assert [plan for part in batch.parts for plan in part.plans] == [PLAN, OTHER, PLAN, PLAN, PLAN]
     parts = [(part.start, part.stop, part.is_chain) for part in batch.parts]
@@ -1266,7 +1267,7 @@ def test_there_is_no_demand_once_a_run_is_closed_or_has_failed(until_error: bool
 # --- what cannot have happened ---
 
 
-_STATEFUL = (Scheduler, Loads, _Load, Estimates, Batcher, Run, Batch, Part, Cascade)
+_STATEFUL = (Scheduler, Loads, _Load, Estimates, Batcher, Retries, Run, Batch, Part, Cascade)
 
 
 def _snapshot(value: Any) -> Any:
@@ -1370,7 +1371,7 @@ def test_a_batch_says_what_is_where() -> None:
     scheduler.step(accepted(4, 2))
     batch = scheduler.held_by(1)
     assert batch is not None
-    assert [batch.at(0), batch.at(1)] == ["root 4", "root 5"]
+    assert [batch.at(0)[0], batch.at(1)[0]] == ["root 4", "root 5"]
     assert [batch.root_at(0), batch.root_at(1)] == [4, 5]
     with pytest.raises(InternalError):
         batch.at(2)

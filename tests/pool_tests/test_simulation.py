@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from evproc_pool.backlog import ENDLESS, Run
-from evproc_pool.loads import PREFETCH, WINDOW_BYTES, Loads
+from evproc_pool.loads import PREFETCH, WINDOW_BYTES, Loads, _Load
+from evproc_pool.retries import Again, Retries, RetryPolicy
 from evproc_pool.schedule import (
     Accepted,
     Batch,
     Cascade,
+    Due,
     Opened,
     Over,
     Part,
@@ -49,17 +51,20 @@ def test_the_invariants_hold_after_every_step(part: int) -> None:
         most_events = max(most_events, world.most_events)
         seen += world.seen
     assert steps >= _SEEDS * _STEPS
-    # the worlds are not all alike, nor all small
-    assert most_events > 20
+    # the worlds are not all alike, nor all small; ten of them may be
     if not BARS:
+        assert most_events > 20
         assert min(seen[what] for what in _EVERYTHING) > 0
 
 
 _EVERYTHING = [
+    "alone",
     "bulk",
     "bunches",
     "chains",
+    "chains broken",
     "dropped",
+    "failed",
     "finished",
     "given back",
     "limited by bytes",
@@ -67,6 +72,7 @@ _EVERYTHING = [
     "replaced",
     "side by side",
     "strands",
+    "suspects",
     "enough ahead",
     "no more",
     "taken back",
@@ -99,11 +105,18 @@ class _LosesWhatWaitsInADeadWorker(Scheduler):
 
 class _RunsFollowUpsAtOnce(Scheduler):
     def _event_over(
-        self, run: Run, cascade: Cascade, position: int, seconds: float, item: Progress
+        self,
+        run: Run,
+        cascade: Cascade,
+        part: Part,
+        position: int,
+        item: Progress,
+        *,
+        seconds: float,
     ) -> None:
         waiting = list(cascade.queue)
         cascade.queue.clear()
-        super()._event_over(run, cascade, position, seconds, item)
+        super()._event_over(run, cascade, part, position, item, seconds=seconds)
         if not cascade.is_over:
             cascade.queue.extend(waiting)
 
@@ -139,8 +152,8 @@ class _DropsNoneThatWaits(Scheduler):
 class _WithLoads(Scheduler):
     makes: type[Loads]
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, policy: RetryPolicy) -> None:
+        super().__init__(policy)
         self._loads = self.makes()
 
 
@@ -356,9 +369,16 @@ class _ForgetsWhatHandlersLeft(Scheduler):
 
 class _ForgetsItOfCascades(Scheduler):
     def _event_over(
-        self, run: Run, cascade: Cascade, position: int, seconds: float, item: Progress
+        self,
+        run: Run,
+        cascade: Cascade,
+        part: Part,
+        position: int,
+        item: Progress,
+        *,
+        seconds: float,
     ) -> None:
-        super()._event_over(run, cascade, position, seconds, item)
+        super()._event_over(run, cascade, part, position, item, seconds=seconds)
         if cascade.queue:
             cascade.processed = None
 
@@ -449,9 +469,103 @@ class _WantsNothingWhileOneIsAtWork(Scheduler):
         return super().demand(run) if len(self._loads.idle) == self.workers else 0
 
 
+class _RunsSuspectsBesideOthers(Scheduler):
+    def _send_suspects(self) -> None:
+        suspects = self._retries.suspects
+        while suspects:
+            run, cascade, event, tried = suspects.popleft()
+            cascade.in_flight -= 1
+            cascade.queue.put_back(event, tried)
+            run.loose += cascade.is_ready
+            self._make_ready(run, cascade)
+
+
+class _LoadsFillsUpBehindASuspect(Loads):
+    def _place(self, worker: int, load: _Load) -> None:
+        if load.held and load.held[0].is_alone:
+            load.held[0].is_alone = False
+            super()._place(worker, load)
+            load.held[0].is_alone = True
+        else:
+            super()._place(worker, load)
+
+
+class _FillsUpBehindASuspect(_WithLoads):
+    makes = _LoadsFillsUpBehindASuspect
+
+
+class _ForgetsWhoWaits(Scheduler):
+    def _due(self, item: Due) -> None:
+        pass
+
+
+class _GoesOnWhileOneWaits(Scheduler):
+    def _wait(self, run: Run, cascade: Cascade, event: Any, again: Again) -> None:
+        super()._wait(run, cascade, event, again)
+        if cascade.queue:
+            self._make_ready(run, cascade)
+
+
+class _LosesTheRestOfAChain(Scheduler):
+    def _chain_back(self, cascade: Cascade, part: Part, place: int) -> None:
+        pass
+
+
+class _ChangesTheOrderOfAChain(Scheduler):
+    def _chain_back(self, cascade: Cascade, part: Part, place: int) -> None:
+        super()._chain_back(cascade, part, place)
+        if part.is_chain:
+            ((event, again),) = cascade.queue.take(1)
+            cascade.queue.extend([(event, again)])
+
+
+class _TriesOnceTooOften(Scheduler):
+    def __init__(self, policy: RetryPolicy) -> None:
+        super().__init__(policy._replace(max_retries=policy.max_retries + 1))
+
+
+class _GivesUpTooLate(Scheduler):
+    def __init__(self, policy: RetryPolicy) -> None:
+        super().__init__(policy._replace(crash_limit=policy.crash_limit + 1))
+
+
+class _RetriesKeepsWhatIsUnwanted(Retries):
+    def of(self, run: Run) -> list[Cascade]:
+        return []
+
+
+class _RetriesWhatIsUnwanted(Scheduler):
+    def __init__(self, policy: RetryPolicy) -> None:
+        super().__init__(policy)
+        self._retries = _RetriesKeepsWhatIsUnwanted()
+
+
+class _CountsEveryAttemptAsAnEvent(Scheduler):
+    def _wait(self, run: Run, cascade: Cascade, event: Any, again: Again) -> None:
+        super()._wait(run, cascade, event, again)
+        cascade.events += 1
+
+
+class _TellsOneAttempt(Scheduler):
+    def _end(self, run: Run, cascade: Cascade, result: Result) -> None:
+        cascade.attempts = 1
+        super()._end(run, cascade, result)
+
+
 @pytest.mark.parametrize(
     "mutant",
     [
+        _ChangesTheOrderOfAChain,
+        _CountsEveryAttemptAsAnEvent,
+        _FillsUpBehindASuspect,
+        _ForgetsWhoWaits,
+        _GivesUpTooLate,
+        _GoesOnWhileOneWaits,
+        _LosesTheRestOfAChain,
+        _RetriesWhatIsUnwanted,
+        _RunsSuspectsBesideOthers,
+        _TellsOneAttempt,
+        _TriesOnceTooOften,
         _ChargesTheFirstOfTheBatch,
         _CountsWhatIsGivenBack,
         _DropsNoneThatWaits,
@@ -503,7 +617,7 @@ def test_the_simulation_notices_a_scheduler_that_is_wrong(mutant: type[Scheduler
     # some run into an error of their own
     with pytest.raises((Violation, LookupError)):  # noqa: PT012 - by one of the seeds
         for seed in range(100):
-            simulate(seed, 300, mutant())
+            simulate(seed, 300, mutant)
 
 
 class _LoadsChoosesWorkersByChance(Loads):
@@ -518,6 +632,6 @@ class _ChoosesWorkersByChance(_WithLoads):
 
 def test_the_history_tells_a_scheduler_that_leaves_something_to_chance() -> None:
     def history(seed: int) -> int:
-        return simulate(seed, 300, _ChoosesWorkersByChance()).history
+        return simulate(seed, 300, _ChoosesWorkersByChance).history
 
     assert any(history(seed) != history(seed) for seed in range(20))

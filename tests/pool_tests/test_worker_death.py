@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.pool_tests import actions
 from tests.pool_tests.actions import Do
 from tests.pool_tests.helpers import (
     PATIENCE_SECONDS,
+    ROOT,
     Background,
     Gate,
     close_in_time,
@@ -316,3 +318,54 @@ def test_of_many_that_are_sent_together_only_the_one_that_kills_is_charged(worke
         values = pool.process_many([Give(number) for number in range(100)], return_exceptions=True)
     assert isinstance(values.pop(40), WorkerLostError)
     assert values == [number for number in range(100) if number != 40]
+
+
+# --- the log ---
+
+
+def test_deaths_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with PoolProcessor(1) as pool, caplog.at_level("WARNING", "evproc_pool"):
+        register_all(pool, [actions.act])
+        error = error_of(lambda: pool.process(Do("leave", 3)))
+        assert [record.getMessage() for record in caplog.records] == [str(error)]
+        (pid,) = warm(pool)
+        os.kill(pid, signal.SIGKILL)
+        assert warm(pool) != {pid}
+        (record,) = caplog.records[1:]
+        assert f"(process {pid}) died between events, by signal SIGKILL" in record.getMessage()
+        caplog.clear()
+    assert not caplog.records  # that they end with the pool is no news
+
+
+_LOSES_A_WORKER = """
+import os
+from evproc import Event, want
+from evproc_pool import PoolProcessor, WorkerLostError
+
+class Leave(Event):
+    name = "leave"
+
+@want("leave")
+def leave(proc, ev):
+    os._exit(3)
+
+if __name__ == "__main__":
+    with PoolProcessor(1) as pool:
+        pool.register(leave)
+        (value,) = pool.process_many([Leave()], return_exceptions=True)
+        assert isinstance(value, WorkerLostError), value
+"""
+
+
+def test_without_logging_nothing_is_printed(tmp_path: Path) -> None:
+    script = tmp_path / "loses.py"
+    script.write_text(_LOSES_A_WORKER)
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

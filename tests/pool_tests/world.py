@@ -29,7 +29,10 @@ What holds after every step:
   not sent any more and is reported at once;
 - the death of a worker ends no cascade but that of the running event, and what is
   given back or taken back costs nobody anything;
-- a batch has no event that, by what its plan's events had so far, is too many.
+- a batch has no event that, by what its plan's events had so far, is too many;
+- an event that fails or dies, and has attempts left by the policy, is run again:
+  after its pause, or alone in a worker, as long as its cascade is wanted; in an
+  ordered run the rest of its cascade, and the roots with its key, wait for it.
 """
 
 from __future__ import annotations
@@ -41,12 +44,14 @@ from typing import Any, Final
 
 from evproc_pool.estimates import BULK_SECONDS, MOST_EVENTS, TARGET_SECONDS, Estimates
 from evproc_pool.loads import AHEAD_SECONDS, PREFETCH, WINDOW_BYTES
+from evproc_pool.retries import RetryPolicy
 from evproc_pool.schedule import (
     Accepted,
     Batch,
     Bunch,
     Closed,
     Dropped,
+    Due,
     Effect,
     Ended,
     Ending,
@@ -58,6 +63,7 @@ from evproc_pool.schedule import (
     Progress,
     Result,
     Retired,
+    Retry,
     Send,
     Settled,
     Singles,
@@ -72,12 +78,14 @@ from tests.pool_tests.model import (
     DROP,
     ENDLESS,
     QUIET,
+    UNWANTED,
     Failed,
     Held,
     Node,
     Root,
     RunModel,
     Told,
+    Transient,
     Violation,
     WorkerModel,
     check,
@@ -108,11 +116,16 @@ class World:
 
     Attributes:
         seen: How often things happened, by name.
+        policy: Which events are run again.
         on_send: Called with a worker that was sent a batch.
+        on_retry: Called with the token of an event that waits for its pause.
     """
 
-    def __init__(self, scheduler: Scheduler | None = None) -> None:
-        self.scheduler = scheduler or Scheduler()
+    def __init__(
+        self, scheduler: Scheduler | None = None, policy: RetryPolicy | None = None
+    ) -> None:
+        self.policy = policy or RetryPolicy()
+        self.scheduler = scheduler or Scheduler(self.policy)
         self.workers: dict[int, WorkerModel] = {}
         self.runs: dict[int, RunModel] = {}
         self.steps = 0
@@ -120,6 +133,12 @@ class World:
         self.most_events = 0
         self.seen: Counter[str] = Counter()
         self.on_send: Callable[[int], object] = lambda worker: None
+        self.on_retry: Callable[[int], object] = lambda token: None
+        # those that wait for their pause by token, and those of this step without one yet
+        self._pauses: dict[int, tuple[Root, Node]] = {}
+        self._to_pause: list[tuple[Root, Node, Result]] = []
+        self._suspects: list[tuple[Root, Node]] = []  # to be run alone
+        self._had_suspects = False
         self._estimates = Estimates()  # what the scheduler is to have learned
         self._effects: list[Effect] = []  # of this step
         self._due: list[Root] = []
@@ -192,7 +211,7 @@ class World:
             if position >= skip_to:
                 node = held.nodes[position]
                 found.append((position, node))
-                if node.ending is not None:
+                if held.roots[position].ending_of(node) is not None:
                     skip_to = held.chain_stop(position)
         return found
 
@@ -204,7 +223,7 @@ class World:
             if position < held.skip_to:
                 continue
             is_returned = held.run.opened.return_events and node is root.node
-            if node.ending is not None or node.children or is_returned:
+            if root.ending_of(node) is not None or node.children or is_returned:
                 return position
         return end
 
@@ -286,16 +305,27 @@ class World:
         model = self.workers.pop(worker)
         handler = None if running is None else "h"
         charged: Root | None = None
+        suspect: int | None = None
         if running is not None:
             charged = model.held[0].roots[running]
-            if charged.due is None and not charged.is_reported:
+            node = model.held[0].nodes[running]
+            if charged.due is not None or charged.is_reported:
+                pass
+            elif (
+                charged.crashed[node] + 1 < self.policy.crash_limit
+                and charged.index <= charged.run.bound
+            ):
+                charged.crashed[node] += 1
+                suspect = running
+                self.seen["suspects"] += 1
+            else:
                 # its cascade ends here, wherever it was
                 charged.run.lost.add(charged.index)
                 charged.events += 1
                 self._ends(charged, Result(error=error, handler=handler))
                 self.seen["lost"] += 1
         for held in reversed(model.held):
-            self._hand_back(held, held.done)
+            self._hand_back(held, held.done, suspect if held is model.held[0] else None)
         for effect in self._step(WorkerGone(worker, running, error, handler)):
             if isinstance(effect, Ended) and (effect.run, effect.root) not in self._just_ended:
                 check(
@@ -305,6 +335,18 @@ class World:
                     worker,
                     effect.root,
                 )
+
+    def due(self, token: int) -> None:
+        """Say that an event has waited long enough; see `Due`."""
+        root, node = self._pauses.pop(token)
+        if not root.is_reported and node in root.waits:
+            if root.crashed[node]:
+                self._suspects.append((root, node))
+            else:
+                root.waits.remove(node)
+                root.queue.appendleft(node)
+                root.run.runnable[root.index] = root
+        self._step(Due(token))
 
     def demand(self, run: int) -> int:
         """Ask how many roots a run would take; there must be room for them."""
@@ -320,8 +362,8 @@ class World:
         if not demand:
             is_at_work = (
                 model.runnable
-                or any(line[0].flight for line in model.keys.values())
-                or any(root.flight for root in model.roots.values())
+                or any(line[0].is_at_work for line in model.keys.values())
+                or any(root.is_at_work for root in model.roots.values())
             )
             check(is_at_work, "no demand, and run {} does nothing", run)
             is_idle = any(not (each.held or each.is_retired) for each in self.workers.values())
@@ -336,7 +378,13 @@ class World:
         seconds = told.ran(node, 0.0 if is_silent else node.seconds)
         if node.children:
             told.follow_ups[position] = node.planned
-        ending = node.ending
+        ending = root.ending_of(node)
+        if ending is not node.ending or isinstance(ending and ending.error, Transient):
+            told.results[position] = ending or Result()
+            if held.chains:
+                held.skip_to = held.chain_stop(position)
+            self._failed(held, position, told.results[position], seconds)
+            return
         if ending is not None:
             told.results[position] = ending
             if held.chains:
@@ -349,6 +397,52 @@ class World:
         if has_processed:
             told.processed[position] = ("processed", root.index)
         self._ran(root, node, seconds, has_processed=has_processed)
+
+    def _failed(self, held: Held, position: int, result: Result, seconds: float) -> None:
+        """An event failed with an error after which it is run again, if it may be."""
+        node, root = held.nodes[position], held.roots[position]
+        root.flight -= 1
+        if root.due is not None or root.is_reported:
+            self._release_if_over(root)
+            return
+        root.seconds += seconds
+        if root.failed[node] >= self.policy.max_retries or root.index > root.run.bound:
+            if result is not node.ending:
+                root.run.lost.add(root.index)
+            else:
+                root.ran.append(node)
+            root.events += 1
+            self._ends(root, result)
+            return
+        root.failed[node] += 1
+        self.seen["failed"] += 1
+        if root.run.unordered:
+            root.waits.add(node)
+            self._to_pause.append((root, node, result))
+            return
+        if held.chains:
+            # what is behind it in the chain is not run
+            for place in range(held.chain_stop(position) - 1, position, -1):
+                if place < held.size:
+                    root.queue.appendleft(held.nodes[place])
+                    root.flight -= 1
+                    held.roots[place] = _nobody(root.run)
+                    self.seen["chains broken"] += 1
+        root.queue.appendleft(node)
+        root.pausing[node] = result
+        self._line_up(root)
+
+    def _line_up(self, root: Root) -> None:
+        """Ordered: what is first goes on, or waits to be run again."""
+        node = root.queue[0]
+        if node in root.pausing:
+            root.waits.add(root.queue.popleft())
+            self._to_pause.append((root, node, root.pausing.pop(node)))
+        elif root.crashed[node]:
+            root.waits.add(root.queue.popleft())
+            self._suspects.append((root, node))
+        else:
+            root.run.runnable[root.index] = root
 
     def _ran(self, root: Root, node: Node, seconds: float, *, has_processed: bool) -> None:
         root.flight -= 1
@@ -386,14 +480,15 @@ class World:
     def _ends(self, root: Root, result: Result, *, may_drop: bool = False) -> None:
         """It ends with something to tell."""
         root.run.runnable.pop(root.index, None)
-        root.due = Ending(*result, root.events, root.seconds, root.processed)
+        root.due = Ending(*result, root.events, root.seconds, root.processed, root.attempts)
         root.slack = root.empties
         root.may_drop = may_drop
         root.queue.clear()
+        root.waits.clear()
         self._due.append(root)
 
     def _ends_quietly(self, root: Root) -> None:
-        if root.processed is not None:
+        if root.processed is not None or root.attempts > 1:
             self._ends(root, Result(), may_drop=True)
             root.slack = 0
             return
@@ -418,7 +513,7 @@ class World:
         while queue:
             plan = queue[0].plan
             if plan.indices:
-                root.run.runnable[root.index] = root
+                self._line_up(root)
                 return
             queue.popleft()
             root.events += 1
@@ -429,7 +524,7 @@ class World:
 
     def _settle(self, root: Root) -> None:
         """Unordered: it is over, or ready, or waits for what is in flight."""
-        if (root.queue or root.bad) and root.index > root.run.bound:
+        if (root.queue or root.bad or root.waits) and root.index > root.run.bound:
             self._abandon(root)
         if root.is_abandoned:
             root.queue.clear()
@@ -440,32 +535,43 @@ class World:
         elif root.bad is not None:
             root.events += 1
             self._ends(root, Result(error=root.bad), may_drop=True)
-        elif not root.flight:
+        elif not root.is_at_work:
             root.events += root.empties
             self._ends_quietly(root)
 
     def _abandon(self, root: Root) -> None:
         root.run.runnable.pop(root.index, None)
         root.queue.clear()
+        root.waits.clear()
         root.is_abandoned = True
 
-    def _hand_back(self, held: Held, begin: int) -> None:
-        """The worker will not run what is in a batch from a position on."""
+    def _hand_back(self, held: Held, begin: int, suspect: int | None = None) -> None:
+        """The worker will not run what is in a batch from a position on.
+
+        Args:
+            held: The batch.
+            begin: The first position.
+            suspect: The one that it died of, if that is to be run again.
+        """
         for position in range(held.size - 1, begin - 1, -1):
             node, root = held.nodes[position], held.roots[position]
             root.flight -= 1
             if root.due is not None or root.is_reported:
                 self._release_if_over(root)
                 continue
-            if node is root.node:
+            if node is root.node and not (root.failed[node] or root.crashed[node]):
                 root.is_begun = False
                 root.run.unbegun += 1
             if not root.is_abandoned:
-                root.queue.appendleft(node)
+                if root.run.unordered and root.crashed[node]:
+                    root.waits.add(node)
+                    self._suspects.append((root, node))
+                else:
+                    root.queue.appendleft(node)
             if root.run.unordered:
                 self._settle(root)
             elif not root.flight:
-                root.run.runnable[root.index] = root
+                self._line_up(root)
 
     def _release_if_over(self, root: Root) -> None:
         """Let the next root with the key begin.
@@ -491,6 +597,11 @@ class World:
         for root in list(run.runnable.values()):
             if root.index > bound and root.flight:
                 self._abandon(root)
+        for root in run.roots.values():
+            if root.index > bound and root.waits:
+                root.waits.clear()
+                if root.flight:
+                    self._abandon(root)
 
     # --- a step, and what must hold after it ---
 
@@ -498,6 +609,8 @@ class World:
         self.steps += 1
         self._just_ended.clear()
         self._sent_unordered.clear()
+        # what was to be run alone may be given up in the middle of the step
+        self._had_suspects = bool(self._suspects)
         self._effects = effects = self.scheduler.step(item)
         for effect in effects:
             self._take(effect)
@@ -511,6 +624,10 @@ class World:
                 root.due = None
                 self._abandon(root)
         self._due.clear()
+        for root, node, _ in self._to_pause:
+            check(node not in root.waits, "root {}: no pause for what failed", root.index)
+        self._to_pause.clear()
+        self._suspects = [(root, node) for root, node in self._suspects if node in root.waits]
         for root in self._sent_unordered:
             check(
                 root.queue or not root.bad or root.is_reported or root.is_abandoned,
@@ -544,6 +661,9 @@ class World:
 
     def _take(self, effect: Effect) -> None:
         match effect:
+            case Retry():
+                self._pausing(effect)
+                note = (7, effect.run, effect.root, effect.failures)
             case Send():
                 self._sent(effect.worker, effect.batch)
                 note = (1, effect.worker, effect.batch.size, len(effect.batch.parts))
@@ -568,6 +688,18 @@ class World:
                 note = (6, effect.run, 0, 0)
         self.history = hash((self.history, note))
 
+    def _pausing(self, effect: Retry) -> None:
+        """An event waits until it is run again."""
+        check(effect.token not in self._pauses, "two pauses with token {}", effect.token)
+        for place, (root, node, _) in enumerate(self._to_pause):
+            if (root.run.number, root.index) == (effect.run, effect.root):
+                check(effect.failures == root.failed[node], "{} failures", effect.failures)
+                self._pauses[effect.token] = root, node
+                del self._to_pause[place]
+                self.on_retry(effect.token)
+                return
+        raise Violation(f"a pause for root {effect.root}, of which nothing has failed")
+
     def _report(self, number: int, index: int) -> Root:
         run = self.runs.get(number)
         if run is None:
@@ -576,6 +708,7 @@ class World:
         if root is None:
             raise Violation(f"root {index} of run {number} is reported twice, or never came in")
         root.is_reported = True
+        root.waits.clear()
         return root
 
     def _settled(self, effect: Settled) -> None:
@@ -600,7 +733,7 @@ class World:
         root = self._report(number, index)
         if root.bad is not None and ending.error is root.bad:
             self._ended_by_plan(root, ending)
-        due = root.due
+        due = root.due or self._given_up(root, ending)
         if due is None:
             raise Violation(f"root {index} is reported and has not ended")
         more = ending.events - due.events
@@ -613,12 +746,22 @@ class World:
             due,
         )
         is_telling = ending.stopped or ending.error is not None or ending.processed is not None
-        check(is_telling, "root {} ended with nothing to tell", index)
+        check(is_telling or ending.attempts > 1, "root {} ended with nothing to tell", index)
         self._is_over(root, ending)
         if ending.error is not None and run is not None:
             run.failures[index] = ending.error
             if run.opened.until_error:
                 self._set_bound(run, index)
+
+    def _given_up(self, root: Root, ending: Ending) -> Ending | None:
+        """It failed when it was just found to be unwanted: then it is not run again."""
+        errors = [result.error for each, _, result in self._to_pause if each is root]
+        if root.index <= root.run.bound or ending.error is None or ending.error not in errors:
+            return None
+        root.run.lost.add(root.index)
+        root.run.runnable.pop(root.index, None)
+        root.queue.clear()
+        return ending._replace(value=None, stopped=False, handler="h")
 
     def _is_still_sent(self, root: Root) -> bool:
         """Whether it was ended by a plan when some of it had been put into a batch."""
@@ -667,7 +810,7 @@ class World:
             is_quiet = not plain.ending.stopped and plain.ending.error is None
             check(is_quiet, "root {}: a FIFO: {}", root.index, plain.ending)
         else:
-            same = ending._replace(seconds=0.0, processed=None) == plain.ending
+            same = ending._replace(seconds=0.0, processed=None, attempts=1) == plain.ending
             check(same, "root {}: {}, a FIFO: {}", root.index, ending, plain.ending)
 
     def _dropped(self, number: int, index: int) -> None:
@@ -718,6 +861,9 @@ class World:
         check(batch.run_id in self.runs, "a batch of run {}, which is not open", batch.run_id)
         run = self.runs[batch.run_id]
         model = self.workers[worker]
+        if batch.is_alone:
+            check(not model.held, "a suspect is sent to worker {}, which has work", worker)
+            check(batch.size == 1, "a suspect is sent with {} others", batch.size - 1)
         if model.held:
             self._check_prefetch(worker, model, run)
         check(0 < batch.size <= MOST_EVENTS, "a batch of {} events", batch.size)
@@ -745,7 +891,10 @@ class World:
                     check(not run.unordered, "a chain in an unordered run")
                     held.chains.append((part.start, part.stop))
             for index, node, plan in zip(indices, part.events, part.plans, strict=True):
-                held.roots.append(self._takes_off(run, index, node, plan, part.is_chain))
+                if batch.is_alone:
+                    held.roots.append(self._takes_off_alone(run, index, node, plan))
+                else:
+                    held.roots.append(self._takes_off(run, index, node, plan, part.is_chain))
             held.nodes += part.events
             position = part.stop
         check(position == batch.size, "a batch of {} says that it has {}", position, batch.size)
@@ -764,16 +913,28 @@ class World:
         self._unweighed.append((worker, held))
         self.on_send(worker)
 
-    def _takes_off(
-        self, run: RunModel, index: int, node: Node, plan: object, is_chain: bool
-    ) -> Root:
+    def _takes_off_alone(self, run: RunModel, index: int, node: Node, plan: Any) -> Root:
+        root = run.roots.get(index)
+        if root is None or (root, node) not in self._suspects or node not in root.waits:
+            raise Violation(f"root {index} is sent alone, and is not suspected")
+        check(plan.indices == node.plan.indices, "root {} is sent with the wrong plan", index)
+        root.waits.remove(node)
+        self._suspects.remove((root, node))
+        root.flight += 1
+        self.seen["alone"] += 1
+        return root
+
+    def _takes_off(self, run: RunModel, index: int, node: Node, plan: Any, is_chain: bool) -> Root:
         root = run.runnable.get(index) or self._just_ended.get((run.number, index))
         if root is None:
             raise Violation(f"root {index} is sent, and is in flight, waits, or is over")
         if index > run.bound and not self._just_ended:
             raise Violation(f"root {index} is sent, and the bound is {run.bound}")
-        if node.plan is not plan or not node.plan.indices:
+        has_failed = root.failed[node] > 0
+        same = plan.indices == node.plan.indices if has_failed else plan is node.plan
+        if not (same and plan.indices):
             raise Violation(f"root {index} is sent with the wrong plan")
+        check(not root.crashed[node], "root {} is suspected, and is not sent alone", index)
         queue = root.queue
         if not queue or queue[0] is not node:
             check(run.unordered and node in queue, "root {} is sent out of order, or twice", index)
@@ -781,7 +942,7 @@ class World:
         else:
             queue.popleft()
         root.flight += 1
-        if node is root.node:
+        if node is root.node and not root.is_begun:
             root.is_begun = True
             run.unbegun -= 1
         if run.unordered:
@@ -802,6 +963,7 @@ class World:
     def _check_prefetch(self, worker: int, model: WorkerModel, run: RunModel) -> None:
         check(len(model.held) < PREFETCH, "worker {} has {} batches", worker, len(model.held))
         check(not model.is_slow, "worker {} is slow, and is sent a second batch", worker)
+        check(not model.is_alone, "worker {} is to run its event alone", worker)
         check(
             model.size_bytes < WINDOW_BYTES,
             "worker {} holds {} bytes, and is sent one more batch",
@@ -889,26 +1051,18 @@ class World:
             run.runnable or not run.is_open or (run.closed and is_only)
             for run in self.runs.values()
         )
+        waits = waits and not self._suspects
         check(bool(slack) == (waits and least > 1), "slack is {}", slack)
 
     def _check_room(self) -> None:
-        least, open_least = PREFETCH, PREFETCH
-        is_idle = True
-        for model in self.workers.values():
-            load = len(model.held)
-            if model.is_retired:
-                is_idle = False
-                continue
-            least = min(least, load)
-            if load:
-                is_idle = False
-                if model.is_slow or model.was_heavy or model.size_bytes >= WINDOW_BYTES:
-                    load = PREFETCH
-                    self.seen["no more"] += 1
-                elif load > 1 and model.seconds_ahead > AHEAD_SECONDS - 1e-9:
-                    load = PREFETCH
-                    self.seen["enough ahead"] += 1
-            open_least = min(open_least, load)
+        least, open_loads = self._open_loads()
+        is_idle = not self._suspects and all(not model.held for model in self.workers.values())
+        is_idle = is_idle and not any(model.is_retired for model in self.workers.values())
+        if self._suspects:
+            check(least > 0, "a worker is idle, and {} wait to be run alone", len(self._suspects))
+        if self._suspects or self._had_suspects:
+            open_loads = sorted(open_loads)[1:]  # one may be kept free for these
+        open_least = min(open_loads, default=PREFETCH)
         for run in self.runs.values():
             if run.bound != ENDLESS:
                 check(
@@ -932,6 +1086,27 @@ class World:
             )
         check(self.scheduler.is_idle == is_idle, "is_idle is {}", not is_idle)
 
+    def _open_loads(self) -> tuple[int, list[int]]:
+        """How many batches the least busy worker has, and each; as full where it gets no more."""
+        least, loads = PREFETCH, []
+        for model in self.workers.values():
+            load = len(model.held)
+            if model.is_retired:
+                continue
+            least = min(least, load)
+            if not load:
+                pass
+            elif model.is_alone:
+                load = PREFETCH
+            elif model.is_slow or model.was_heavy or model.size_bytes >= WINDOW_BYTES:
+                load = PREFETCH
+                self.seen["no more"] += 1
+            elif load > 1 and model.seconds_ahead > AHEAD_SECONDS - 1e-9:
+                load = PREFETCH
+                self.seen["enough ahead"] += 1
+            loads.append(load)
+        return least, loads
+
     def _least_ready(self, run: RunModel) -> int:
         """How many events of it could be sent, at least: or enough of them."""
         count = len(run.runnable)
@@ -950,3 +1125,10 @@ class World:
         """Nothing is left: every run finished, every worker idle."""
         check(not self.runs, "runs {} did not finish", list(self.runs))
         check(self.scheduler.is_idle, "the scheduler is not idle")
+
+
+def _nobody(run: RunModel) -> Root:
+    """Stands for the root of an event that is not run in its batch any more."""
+    nobody = Root(run, -1, Node(UNWANTED), None)
+    nobody.is_reported = True
+    return nobody

@@ -1,0 +1,38 @@
+"""How long events wait until they are run again, and which have waited long enough."""
+
+from __future__ import annotations
+
+import heapq
+import random
+
+from evproc_pool.retries import RetryPolicy
+
+
+class Pauses:
+    """The pauses that are going on. Without a clock: the time is an argument.
+
+    Args:
+        policy: How long they are.
+    """
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._heap: list[tuple[float, int]] = []
+        # its own: that of the `random` module may be seeded by the application
+        self._random = random.Random()  # noqa: S311 - nobody gains by guessing it
+
+    def begin(self, token: int, failures: int, now: float) -> None:
+        """A pause begins; see `schedule.Retry`."""
+        seconds = self._policy.pause(failures, self._random.random())
+        heapq.heappush(self._heap, (now + seconds, token))
+
+    def over(self, now: float) -> list[int]:
+        """The tokens of those that are over, each told once."""
+        tokens = []
+        while self._heap and self._heap[0][0] <= now:
+            tokens.append(heapq.heappop(self._heap)[1])
+        return tokens
+
+    def left(self, now: float) -> float | None:
+        """For how long none is over, in seconds; None: there are none."""
+        return max(0.0, self._heap[0][0] - now) if self._heap else None
