@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from math import inf
 from multiprocessing import get_context, util
 from multiprocessing.context import BaseContext
@@ -441,12 +442,21 @@ class PoolProcessor:
 
     # --- the end ---
 
-    def close(self) -> None:
+    def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """Finish what was submitted, then end the workers. Idempotent.
+
+        Args:
+            drain: False: finish nothing; as `terminate`.
+            timeout: After how many seconds what is not finished by then is ended as by
+                `terminate`. None: wait as long as it takes.
 
         Raises:
             RuntimeError: Called from a future's callback, for which it would wait.
         """
+        if not drain:
+            self.terminate()
+            return
+        seconds = None if timeout is None else _pause("timeout", timeout)
         if os.getpid() != self._pid:
             return  # the workers are the parent's
         with self._lock:
@@ -454,10 +464,11 @@ class PoolProcessor:
             if engine is not None:
                 engine.check_may_wait()
             self._closed = True
-        if futures is not None:
-            futures.drain()
         if engine is not None:
-            engine.drain()
+            with _stopped_after(seconds, engine):
+                if futures is not None:
+                    futures.drain()
+                engine.drain()
         with self._lock:
             engine = self._detach_engine()
         _stop(engine, kill=False)
@@ -557,6 +568,23 @@ def _stop(engine: Engine | None, *, kill: bool) -> None:
     # in a callback that wants the lock, for a `submit`.
     if engine is not None:
         engine.stop(kill=kill)
+
+
+@contextmanager
+def _stopped_after(seconds: float | None, engine: Engine) -> Iterator[None]:
+    """If the block takes longer than that, end the engine; None: never."""
+    if seconds is None:
+        yield
+        return
+    # a thread, since whoever drains may be in code of the user's: a filter, a callback
+    timer = threading.Timer(seconds, engine.stop, kwargs={"kill": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def _is_unordered(ordering: str) -> bool:

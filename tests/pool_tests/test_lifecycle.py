@@ -153,6 +153,42 @@ def test_close_waits_for_a_call_in_another_thread(gate: Gate) -> None:
         assert call.result() == [5]
 
 
+@pytest.mark.parametrize("waits", ["in a handler", "for a retry"])
+def test_close_waits_no_longer_than_it_is_told_to(waits: str, gate: Gate) -> None:
+    pool = _new(workers=1, max_retries=1, retry_backoff=3600, retry_backoff_max=3600)
+    processes = _processes(pool)
+    if waits == "in a handler":
+        future = pool.submit(Do("wait_at", gate.address))
+        gate.arrival()
+    else:
+        future = pool.submit(Do("fail", KeyError))
+        while not pool._engine or pool._engine._pauses.left(0.0) is None:
+            pool.process(Do("nothing"))
+    pool.close(timeout=0.01)
+    assert _are_gone(processes)
+    assert isinstance(future.exception(0), PoolClosedError)
+    assert isinstance(error_of_submit(pool), PoolClosedError)
+    pool.close(timeout=0.01)
+
+
+def test_close_in_good_time_finishes_what_was_submitted() -> None:
+    pool = _new(workers=1)
+    futures = [pool.submit(Do("stop", place)) for place in range(50)]
+    pool.close(timeout=PATIENCE_SECONDS)
+    assert [future.result(0) for future in futures] == list(range(50))
+    assert not any(isinstance(each, threading.Timer) for each in threading.enumerate())
+
+
+def test_close_without_draining_does_not_wait(gate: Gate) -> None:
+    pool = _new(workers=1)
+    processes = _processes(pool)
+    future = pool.submit(Do("wait_at", gate.address))
+    gate.arrival()
+    pool.close(drain=False)
+    assert _are_gone(processes)
+    assert isinstance(future.exception(0), PoolClosedError)
+
+
 def test_terminate_does_not_wait(gate: Gate) -> None:
     pool = _new(workers=2)
     processes = _processes(pool)

@@ -87,6 +87,15 @@ def test_workers_that_are_replaced_come_to_the_same(workers: int, tmp_path: Path
         assert actual == _serial(seed, tmp_path), f"seed {seed}"
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_retries_come_to_the_same_with_workers_and_without(workers: int, tmp_path: Path) -> None:
+    retries = {"max_retries": 2, "retry_backoff": 0.0, "retry_exceptions": BaseException}
+    for seed in range(3000, 3000 + (200 if BARS else 10)):
+        way = ("many", "keyed", "stream")[seed % 3]
+        expected = _play(seed, tmp_path, way, workers=0, **retries)
+        assert _play(seed, tmp_path, way, workers=workers, **retries) == expected, f"seed {seed}"
+
+
 @pytest.mark.parametrize("way", ["many", "stream"])
 def test_no_workers_come_to_the_same_as_a_processor(way: str, tmp_path: Path) -> None:
     for seed in range(200):
