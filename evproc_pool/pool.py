@@ -19,6 +19,7 @@ from evproc.entrypoints import OnError
 from evproc.registry import Handler
 from evproc.report import CheckReport, Explanation
 from evproc_pool import wire
+from evproc_pool.coordinator import Coordinator
 from evproc_pool.engine import Engine
 from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolForkedError
 from evproc_pool.estimates import MOST_EVENTS
@@ -537,7 +538,7 @@ class PoolProcessor:
                     ) from error
                 registry = self._processor.registry
                 backend = LocalBackend(self._context)
-                engine = Engine(
+                coordinator = Coordinator(
                     self._size,
                     backend,
                     registry,
@@ -546,6 +547,7 @@ class PoolProcessor:
                     limits=self._limits,
                     policy=self._policy,
                 )
+                engine = Engine(coordinator, backend)
                 # by the engine, not by self: the finalizer must not keep the pool alive
                 self._finalizer = util.Finalize(
                     self, engine.stop, kwargs={"kill": True}, exitpriority=_EXIT_PRIORITY

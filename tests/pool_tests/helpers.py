@@ -136,7 +136,7 @@ def warm(pool: PoolProcessor) -> set[int]:
     """Work until every worker is ready; answers with their processes."""
     pool.process(Do("nothing"))
     engine = pool._engine
-    while engine is not None and engine._scheduler.workers < pool.workers:
+    while engine is not None and engine._coordinator._scheduler.workers < pool.workers:
         pool.process(Do("nothing"))
     return pids(pool)
 

@@ -290,6 +290,11 @@ class RunModel:
         self.lost: set[int] = set()
 
     @property
+    def has_more(self) -> bool:
+        """Whether there is something to send that is wanted; in the middle of a step, too."""
+        return any(index <= self.bound for index in self.runnable)
+
+    @property
     def is_open(self) -> bool:
         """Whether a root was handed in and not reported."""
         return any(not root.is_reported for root in self.roots.values())

@@ -256,7 +256,7 @@ def test_a_worker_that_cannot_be_started_now_is_started_later(
         pool.process(Do("nothing"))
     engine = pool._engine
     assert engine is not None
-    assert len(engine._workers) == 2
+    assert len(engine._coordinator._workers) == 2
 
 
 def test_a_lost_worker_that_cannot_be_replaced_leaves_the_others_at_work(

@@ -162,7 +162,7 @@ def test_close_waits_no_longer_than_it_is_told_to(waits: str, gate: Gate) -> Non
         gate.arrival()
     else:
         future = pool.submit(Do("fail", KeyError))
-        while not pool._engine or pool._engine._pauses.left(0.0) is None:
+        while not pool._engine or pool._engine._coordinator._pauses.left(0.0) is None:
             pool.process(Do("nothing"))
     pool.close(timeout=0.01)
     assert _are_gone(processes)

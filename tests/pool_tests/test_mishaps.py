@@ -197,7 +197,7 @@ def test_after_a_death_in_unpickling_events_are_soon_packed_together_again(
     two.process_many([Do("stop", n) for n in range(200)])
     engine = two._engine
     assert engine is not None
-    assert engine._codec.one_by_one == 0
+    assert engine._coordinator._codec.one_by_one == 0
 
 
 class _Deadly(Event):

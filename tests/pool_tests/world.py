@@ -979,7 +979,7 @@ class World:
         staying = [each for each, other in self.workers.items() if not other.is_retired]
         idle = next((each for each in staying if not self.workers[each].held), None)
         check(idle is None, "worker {} has work and is sent more, worker {} is idle", worker, idle)
-        others = [each for each in self.runs.values() if each is not run and each.runnable]
+        others = [each for each in self.runs.values() if each is not run and each.has_more]
         if run.closed and not others and not self._just_ended:
             check(
                 self._most_ready(run) + len(run.waiting) > len(self.workers),
@@ -989,7 +989,7 @@ class World:
             )
 
     def _check_seconds(self, held: Held) -> None:
-        others = [each for each in self.runs.values() if each is not held.run and each.runnable]
+        others = [each for each in self.runs.values() if each is not held.run and each.has_more]
         is_bulk = held.run.opened.is_bulk and not others
         limit = BULK_SECONDS if is_bulk else TARGET_SECONDS
         self.seen["bulk"] += held.batch.seconds > 2 * TARGET_SECONDS and held.size > 1

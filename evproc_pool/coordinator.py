@@ -1,0 +1,583 @@
+"""The coordinator: drives the scheduler with real workers, a turn at a time.
+
+::
+
+    inbox --> Scheduler.step --> Send ----> LocalBackend
+                   ^                            |
+                   +--- Progress, WorkerGone <--+
+    sink <--- Settled, Ended, Dropped, Finished
+
+Nothing here is safe for threads: `engine` sees to it that one thread drives at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
+from typing import Any, Final
+
+from evproc.registry import Registry
+from evproc_pool import wire
+from evproc_pool.codec import NOTHING_LEFT, Codec, Left, Sent
+from evproc_pool.deaths import describe_exit, say_fate
+from evproc_pool.errors import (
+    PoolBrokenError,
+    PoolError,
+    RegistryMismatchError,
+    SerializationError,
+)
+from evproc_pool.limits import Limits
+from evproc_pool.local import Arrived, Gone, LocalBackend
+from evproc_pool.pauses import Pauses
+from evproc_pool.postmortem import Postmortem
+from evproc_pool.progress import Progress as Place
+from evproc_pool.recipe import Fingerprint, describe_difference
+from evproc_pool.retries import RetryPolicy, attempt_of
+from evproc_pool.schedule import (
+    Batch,
+    Dropped,
+    Due,
+    Ended,
+    Finished,
+    Input,
+    InternalError,
+    Opened,
+    Over,
+    Progress,
+    Result,
+    Retired,
+    Retry,
+    Send,
+    Settled,
+    TakenBack,
+    Times,
+    WorkerGone,
+    WorkerReady,
+)
+from evproc_pool.scheduler import Scheduler
+from evproc_pool.sink import Run
+from evproc_pool.stays import Stays
+from evproc_pool.watch import Watch
+
+_LOG: Final = logging.getLogger("evproc_pool")
+
+# Workers that die before they are ready, one after the other, until starting more
+# is no use.
+_MOST_FAILED_STARTS: Final = 3
+
+# The same once a worker was ready: then it is not what every worker does at its start.
+_MOST_FAILED_RESTARTS: Final = 10
+
+# A worker that has been at one event for so long is slow, in seconds; more than
+# twice `progress.SLOW_SECONDS`, which is what taking back rests on.
+_STUCK_SECONDS: Final = 0.005
+
+
+# How much of the time for which workers have work the coordinator rests. It may be
+# woken late, since workers keep all CPUs busy.
+_REST_SHARE: Final = 0.75
+
+# To rest for less is not worth waking up twice for.
+_LEAST_REST_SECONDS: Final = 0.001
+
+# A worker that has so many bytes to send may have to wait for the coordinator.
+_HEAVY_BYTES: Final = 1 << 15
+
+
+class _WorkerState:
+    """What the coordinator knows of a worker besides its process.
+
+    Attributes:
+        asked_for: The number of the last batch that it was asked to give back.
+        is_ready: Whether it has made its registry.
+        is_ending: Whether it will end soon, and its replacement is to be started.
+        is_retired: Whether it is sent nothing more.
+        batches: How many it was sent.
+        sent: Those that are not over, in order.
+        plans: The numbers of the plans that it knows.
+        stalled: Frames (and the numbers of skipped batches) that wait until the
+            follow-ups of the first of them have come again, packed one by one.
+    """
+
+    __slots__ = (
+        "asked_for",
+        "batches",
+        "is_ending",
+        "is_ready",
+        "is_retired",
+        "plans",
+        "sent",
+        "stalled",
+    )
+
+    def __init__(self) -> None:
+        self.asked_for = 0
+        self.is_ready = False
+        self.is_ending = False
+        self.is_retired = False
+        self.batches = 0
+        self.sent: deque[Sent] = deque()
+        self.plans: set[int] = set()
+        self.stalled: deque[wire.ProgressFrame | int] = deque()
+
+
+class Coordinator:
+    """Runs on a fixed registry with a fixed number of workers; see the module's text.
+
+    Attributes:
+        inbox: What was handed in; any thread may append to it.
+        runs: Those that are not finished, by id; any thread may add one.
+
+    Args:
+        workers: How many to keep.
+        backend: Starts them.
+        registry: The coordinator's.
+        config: The pickled recipe that makes the workers' registries.
+        expected: The fingerprint that these must have.
+        limits: What each worker may use.
+        policy: Which events are run again after a failure.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        backend: LocalBackend,
+        registry: Registry,
+        config: bytes,
+        expected: Fingerprint,
+        *,
+        limits: Limits,
+        policy: RetryPolicy,
+    ) -> None:
+        self.inbox: deque[Input] = deque()
+        self.runs: dict[int, Run] = {}
+        self._size = workers
+        self._backend = backend
+        self._registry = registry
+        self._config = config
+        self._expected = expected
+        self._policy = policy
+        self._scheduler = Scheduler(policy)
+        self._pauses = Pauses(policy)
+        self._workers: dict[int, _WorkerState] = {}
+        self._next_worker = 0
+        self._failed_starts = 0
+        self._was_ready = False  # whether any worker ever was
+        self._codec = Codec(registry)
+        self._watch = Watch(limits, backend)
+        self._overloaded = Stays()
+        self._postmortem = Postmortem(self._codec, registry)
+        self._is_heavy = False  # whether the last frames were large ones
+        self._woke = 0.0  # when it last had nothing to do
+        self._looked = 0.0  # when it last looked after the workers
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether any worker was started."""
+        return bool(self._workers)
+
+    def demand(self, run: Run) -> int:
+        """How many roots the run would take now. Any thread may ask."""
+        return self._scheduler.demand(run.id)
+
+    def end(self, reason: PoolError, *, kill: bool) -> None:
+        """End the workers, and tell all open runs why."""
+        self._workers.clear()
+        if kill:
+            self._backend.kill()
+        else:
+            self._backend.quit()
+        for run in list(self.runs.values()):
+            run.error = reason
+            run.is_finished = True
+            run.sink.broken(reason)
+        self.runs.clear()
+
+    # --- a turn ---
+
+    def turn(self, *, may_block: bool) -> None:
+        """Take in what was handed in, wait for something to happen, act on it."""
+        while self._is_short() and self._start_worker():
+            pass
+        # whoever waits for this news is to have it before we wait for more
+        has_news = self._drain_inbox() | self._end_pauses()
+        timeout: float | None = 0
+        may_block = may_block and not has_news
+        # also where the input is slower than the workers, and no turn ever waits
+        if may_block or time.monotonic() - self._looked >= _STUCK_SECONDS / 2:
+            look_again = self._look_after_workers()
+            if may_block:
+                timeout = look_again
+                self._rest()
+        happened = self._backend.poll(timeout)
+        if timeout != 0:
+            self._woke = time.monotonic()
+        for item in happened:
+            match item:
+                case Arrived():
+                    self._arrived(item)
+                case Gone():
+                    self._gone(item)
+        self._drain_inbox()
+
+    def _look_after_workers(self) -> float | None:
+        """Take back, ask back, and kill what breaks a limit; say when to look again."""
+        self._looked = time.monotonic()
+        timeout = self._take_back_from_slow()
+        if self._watch.is_needed:
+            look_again = self._watch.look(
+                {worker: bool(state.sent) for worker, state in self._workers.items()}
+            )
+            timeout = look_again if timeout is None else min(timeout, look_again)
+        self._even_out()
+        pause = self._pauses.left(self._looked)
+        if pause is not None:
+            timeout = pause if timeout is None else min(timeout, pause)
+        return timeout
+
+    def _is_short(self) -> bool:
+        """Whether there are fewer workers than there should be; those about to end do not count."""
+        staying = [state for state in self._workers.values() if not state.is_ending]
+        return len(staying) < self._size
+
+    def _rest(self) -> None:
+        """Let workers go on alone for a part of the time for which they have work.
+
+        What they send meanwhile is taken in together, which costs the coordinator
+        a fraction: the workers use the same CPUs, and its caches are cold each time.
+        What it takes to do that is time in which they are not served, too.
+        """
+        was_busy = time.monotonic() - self._woke
+        seconds = _REST_SHARE * self._scheduler.slack - was_busy
+        if seconds >= _LEAST_REST_SECONDS and not self._is_heavy and not self._backend.is_writing:
+            self._backend.rest(seconds)
+            self._woke = time.monotonic()
+
+    def _drain_inbox(self) -> bool:
+        """Take in every input; say whether that is news to a caller."""
+        has_news = False
+        while self.inbox:
+            item = self.inbox.popleft()
+            # a run has demand from the moment it is open
+            has_news |= self._step(item) or isinstance(item, Opened)
+        return has_news
+
+    def _end_pauses(self) -> bool:
+        """Have events run again that have waited long enough; say whether that ended anything."""
+        has_news = False
+        for token in self._pauses.over(time.monotonic()):
+            has_news |= self._step(Due(token))
+        return has_news
+
+    def _step(self, item: Input) -> bool:
+        """Let the scheduler decide, and do it; say whether that ended anything."""
+        has_news = False
+        for effect in self._scheduler.step(item):
+            if isinstance(effect, Send):
+                self._send(effect.worker, effect.batch)
+                continue
+            if isinstance(effect, Retry):
+                self._pauses.begin(effect.token, effect.failures, time.monotonic())
+                continue
+            has_news = True
+            run = self.runs[effect.run]
+            match effect:
+                case Settled():
+                    run.sink.settled(effect.first, effect.times)
+                case Over():
+                    run.sink.over(effect.roots, effect.events, effect.seconds)
+                case Ended():
+                    run.sink.ended(effect.root, effect.ending)
+                case Dropped():
+                    run.sink.dropped(effect.first, effect.roots)
+                case Finished():
+                    run.is_finished = True
+                    del self.runs[effect.run]
+                    self._postmortem.forget(effect.run)
+        return has_news
+
+    def _take_back_from_slow(self) -> float | None:
+        """Take back what waits behind a slow event while another worker is idle.
+
+        Returns:
+            When to look again, in seconds; None if there is nothing to look at.
+        """
+        overloaded = self._scheduler.overloaded
+        if not overloaded:
+            self._overloaded.clear()
+            return None
+        now = time.monotonic()
+        for worker in overloaded:
+            at = self._backend.look_at(worker)
+            sent = self._workers[worker].sent[0]
+            is_known = at is not None and at.batch == sent.number and not at.is_over
+            if at is None or not is_known or at.position < sent.batch.done:
+                self._overloaded.forget(worker)
+            elif self._overloaded.note(worker, at, now) >= _STUCK_SECONDS:
+                self._take_back(worker, at)
+        return _STUCK_SECONDS / 2
+
+    def _even_out(self) -> None:
+        """Ask workers for the batches that they have not begun, where others run dry."""
+        for worker in self._scheduler.lopsided:
+            state = self._workers[worker]
+            if state.asked_for < state.batches:
+                state.asked_for = state.batches
+                self._backend.ask_back(worker, state.batches)
+
+    def _take_back(self, worker: int, at: Place) -> None:
+        self._overloaded.forget(worker)
+        state = self._workers[worker]
+        if self._backend.take_back(worker, at, state.batches):
+            while len(state.sent) > 1:
+                state.sent.pop()
+            self._step(TakenBack(worker, at.position + 1))
+
+    # --- workers ---
+
+    def _start_worker(self) -> bool:
+        """Start a worker; say whether that went well. If not, the next turn tries again."""
+        self._next_worker += 1
+        try:
+            self._backend.start(self._next_worker, self._config)
+        except OSError as error:
+            if self._workers:
+                return False  # go on with those that are there
+            raise PoolBrokenError(f"no worker process can be started: {error}") from error
+        self._workers[self._next_worker] = _WorkerState()
+        return True
+
+    def _arrived(self, item: Arrived) -> None:
+        self._is_heavy = len(item.payload) >= _HEAVY_BYTES
+        match item.tag:
+            case wire.QUIET:
+                frame = wire.load_quiet(item.payload)
+                self._take(item.worker, self._workers[item.worker], frame, is_last_chance=False)
+            case wire.PROGRESS:
+                frame = wire.load_progress(item.payload)
+                self._take(item.worker, self._workers[item.worker], frame, is_last_chance=False)
+            case wire.UNREADABLE:
+                number = wire.loads(item.payload)
+                sents = self._workers[item.worker].sent
+                (sent,) = [each for each in sents if each.number == number]
+                packed = self._codec.pack_one_by_one(sent)
+                self._backend.send(item.worker, wire.REPACKED, wire.dumps(packed.data))
+            case wire.SKIPPED:
+                self._skipped(item.worker, wire.loads(item.payload))
+            case wire.NEARLY | wire.LEAVING:
+                self._will_end(item.worker, is_at_once=item.tag == wire.LEAVING)
+            case wire.FOLLOW_UPS:
+                self._repacked(item.worker, wire.loads(item.payload)[1])
+            case wire.READY:
+                self._ready(item.worker, wire.loads(item.payload))
+            case wire.NOT_READY:
+                cause = wire.decode_error(wire.loads(item.payload))
+                raise PoolBrokenError(
+                    "a worker could not make its registry:"
+                    f" {type(cause).__name__}: {cause}; the initializer and the handlers' modules"
+                    " must work in a new process"
+                ) from cause
+            case tag:
+                raise InternalError(f"worker {item.worker} sent a frame of unknown kind {tag}")
+
+    def _ready(self, worker: int, actual: Fingerprint) -> None:
+        difference = describe_difference(self._expected, actual)
+        if difference:
+            cause = RegistryMismatchError(f"the registry of a worker differs: {difference}")
+            raise PoolBrokenError(
+                f"{cause}; a worker must find the same distributions in the same versions as this"
+                " process (sys.path, working directory, environment)"
+            ) from cause
+        self._workers[worker].is_ready = True
+        self._failed_starts = 0
+        self._was_ready = True
+        self._step(WorkerReady(worker))
+        # it is the replacement of one that is about to end, if there is such
+        for number, state in self._workers.items():
+            if state.is_ending and not state.is_retired:
+                self._retire(number)
+                break
+
+    def _will_end(self, worker: int, *, is_at_once: bool) -> None:
+        """A worker has used up its quota, or has nearly: it is to be replaced."""
+        state = self._workers[worker]
+        state.is_ending = True
+        if is_at_once and not state.is_retired:
+            self._retire(worker)
+
+    def _retire(self, worker: int) -> None:
+        """Send a worker nothing more, and let it end when it is done with what it is at."""
+        state = self._workers[worker]
+        state.is_retired = True
+        self._step(Retired(worker))
+        self._backend.ask_back(worker, state.batches)
+        self._let_go(worker, state)
+
+    def _let_go(self, worker: int, state: _WorkerState) -> None:
+        """End a worker that was retired, if it is done."""
+        if state.is_retired and not state.sent and not state.stalled:
+            self._backend.send(worker, wire.QUIT, b"")
+
+    def _gone(self, item: Gone) -> None:
+        state = self._workers.pop(item.worker)
+        if not state.is_ready:
+            self._failed_starts += 1
+            most = _MOST_FAILED_RESTARTS if self._was_ready else _MOST_FAILED_STARTS
+            if self._failed_starts >= most:
+                raise PoolBrokenError(
+                    f"{self._failed_starts} workers in a row died before they were ready, the last"
+                    f" with {describe_exit(item.exitcode)}; look at what the initializer and the"
+                    " import of the handlers' modules do"
+                )
+            return
+        self._step(Retired(item.worker))
+        stalled, state.stalled = state.stalled, deque()
+        for frame in stalled:
+            if not isinstance(frame, int):  # what it left out is handed on in any case
+                self._take(item.worker, state, frame, is_last_chance=True)
+        verdict = self._postmortem.examine(item, state.sent)
+        running, handler = verdict.running, verdict.handler
+        if state.sent:
+            self._over_untold(item.worker, state, verdict.over)
+        error: PoolError | None = None
+        if running is not None:
+            error = self._error_of(item, state.sent[0].batch, running, handler)
+            _LOG.warning("%s", error)
+        elif not state.is_retired:
+            how = describe_exit(item.exitcode)
+            _LOG.warning("worker %d (process %d) died between events, by %s", *item[:2], how)
+        self._watch.forget(item.worker)
+        self._step(WorkerGone(item.worker, running, error, handler))
+
+    def _over_untold(self, worker: int, state: _WorkerState, over: int) -> None:
+        """Take in that events of a dead worker are over, which had nothing to tell."""
+        sent = state.sent[0]
+        done = sent.batch.done
+        if over > done:
+            failed = _failures(sent, done, over)
+            self._step(Progress(worker, over, [0.0] * (over - done), results=failed))
+            if over == sent.batch.size:
+                state.sent.popleft()
+
+    def _error_of(self, item: Gone, batch: Batch, position: int, handler: str | None) -> PoolError:
+        """What an event fails with that a dead worker was at."""
+        event, plan = batch.at(position)
+        attempt = attempt_of(plan)
+        error = self._watch.error_of(item, event, handler, attempt)
+        charged = Result(error=error, handler=handler)
+        is_last = self._policy.again(plan, charged, has_died=True) is None
+        say_fate(error, attempt, is_last=is_last)
+        return error
+
+    # --- batches ---
+
+    def _send(self, worker: int, batch: Batch) -> None:
+        state = self._workers[worker]
+        state.batches += 1
+        sent = Sent(batch, state.batches)
+        state.sent.append(sent)
+        run = self.runs[batch.run_id]
+        if run.can_cancel:
+            for position in batch.root_positions:
+                if not run.sink.begins(batch.root_at(position)):
+                    sent.failures[position] = CancelledError()
+        tag, payload = self._codec.encode(sent, state.plans, return_events=run.return_events)
+        self._backend.send(worker, tag, payload)
+        self._scheduler.weigh(worker, batch, len(payload))
+
+    # --- results ---
+
+    def _take(
+        self, worker: int, state: _WorkerState, frame: wire.ProgressFrame, *, is_last_chance: bool
+    ) -> None:
+        """Unpack and plan the follow-ups of a frame, and tell the scheduler what it says.
+
+        Args:
+            worker: Who sent it.
+            state: That worker's.
+            frame: Its progress; waits behind frames that are stalled.
+            is_last_chance: The worker is dead, and cannot be asked to pack them again.
+        """
+        if state.stalled:
+            state.stalled.append(frame)
+            return
+        told = frame.told
+        if told is None:
+            self._apply(worker, state, frame, NOTHING_LEFT)
+            return
+        where = f"worker {worker} (process {self._backend.pid(worker)})"
+        try:
+            left = self._codec.unpack(told, where, is_last_chance=is_last_chance)
+        except SerializationError:
+            state.stalled.append(frame)
+            self._backend.send(worker, wire.REPACK, wire.dumps(told.number))
+        else:
+            self._apply(worker, state, frame, left)
+
+    def _skipped(self, worker: int, number: int) -> None:
+        """A worker has left a batch out, because it found it taken back."""
+        state = self._workers[worker]
+        if state.stalled:
+            state.stalled.append(number)
+        elif state.sent and state.sent[0].number == number:
+            state.sent.popleft()
+            self._step(Progress(worker, 0, (), gave_back=True))
+            self._let_go(worker, state)
+        # otherwise it is known that it was taken back
+
+    def _repacked(self, worker: int, blobs: Sequence[Any]) -> None:
+        """The follow-ups of the first stalled frame have come again, one by one."""
+        state = self._workers[worker]
+        frames, state.stalled = state.stalled, deque()
+        first = frames[0]
+        if isinstance(first, int) or first.told is None:
+            raise InternalError(f"worker {worker} repacked what was not asked for")
+        told = first.told._replace(follow_ups=wire.PackedEvents(True, blobs))
+        frames[0] = first._replace(told=told)
+        for frame in frames:
+            if isinstance(frame, int):
+                self._skipped(worker, frame)
+            else:
+                self._take(worker, state, frame, is_last_chance=False)
+
+    def _apply(
+        self,
+        worker: int,
+        state: _WorkerState,
+        frame: wire.ProgressFrame,
+        left: Left,
+    ) -> None:
+        """Tell the scheduler what a frame says."""
+        results = left.results
+        sent = state.sent[0]
+        begin = sent.batch.done
+        if sent.failures:
+            results = {**results, **_failures(sent, begin, frame.done)}
+        if frame.done == sent.batch.size or frame.gave_back:
+            state.sent.popleft()
+        times = Times(frame.begun, memoryview(frame.ends).cast("d"))
+        self._step(
+            Progress(
+                worker,
+                frame.done,
+                times,
+                left.follow_ups,
+                results,
+                left.processed,
+                self._codec.timings(frame, sent.batch, times),
+                gave_back=frame.gave_back,
+            )
+        )
+        self._let_go(worker, state)
+
+
+def _failures(sent: Sent, begin: int, end: int) -> dict[int, Result]:
+    """What was kept from being sent, of the positions from `begin` up to `end`."""
+    return {
+        position: Result(error=failure)
+        for position, failure in sent.failures.items()
+        if begin <= position < end
+    }
