@@ -10,7 +10,10 @@ from collections import deque
 from collections.abc import Hashable, Sequence
 from typing import Any, Final, NamedTuple
 
-from evproc_pool.schedule import Cascade, InternalError, Opened, PlanLike, Strands
+from evproc_pool.columns import PlanLike
+from evproc_pool.errors import InternalError
+from evproc_pool.flight import Cascade, Strands
+from evproc_pool.schedule import Opened
 
 #: The bound of a run in which every root is wanted.
 ENDLESS: Final = float("inf")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from evproc_pool.backlog import Run
+from evproc_pool.columns import Bunch, EventQueue, PlanLike
 from evproc_pool.estimates import (
     BULK_SECONDS,
     LEAST_SECONDS,
@@ -18,7 +19,7 @@ from evproc_pool.estimates import (
     TARGET_SECONDS,
     Estimates,
 )
-from evproc_pool.schedule import Batch, Bunch, Cascade, EventQueue, Part, PlanLike, Strands
+from evproc_pool.flight import Batch, Cascade, Part, Strands
 
 # So that the whole number of events that fits exactly does so.
 _ROUNDING: Final = 1e-6

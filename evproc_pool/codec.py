@@ -14,18 +14,11 @@ from evproc.event import Event, describe_event
 from evproc.exc import add_note
 from evproc.registry import Registry
 from evproc_pool import wire
+from evproc_pool.columns import Bunch, PlanLike, Planned, Singles, Times, Unplannable
 from evproc_pool.errors import SerializationError
 from evproc_pool.estimates import OVERDUE_FACTOR, TARGET_SECONDS
-from evproc_pool.schedule import (
-    Batch,
-    Bunch,
-    PlanLike,
-    Planned,
-    Result,
-    Singles,
-    Times,
-    Unplannable,
-)
+from evproc_pool.flight import Batch
+from evproc_pool.schedule import Result
 from evproc_pool.sealed import Sealed, constant_name, unseal
 
 

@@ -22,13 +22,16 @@ from typing import Any, Final
 from evproc.registry import Registry
 from evproc_pool import wire
 from evproc_pool.codec import NOTHING_LEFT, Codec, Left, Sent
+from evproc_pool.columns import Times
 from evproc_pool.deaths import describe_exit, say_fate
 from evproc_pool.errors import (
+    InternalError,
     PoolBrokenError,
     PoolError,
     RegistryMismatchError,
     SerializationError,
 )
+from evproc_pool.flight import Batch
 from evproc_pool.limits import Limits
 from evproc_pool.local import Arrived, Gone, LocalBackend
 from evproc_pool.pauses import Pauses
@@ -37,13 +40,11 @@ from evproc_pool.progress import Progress as Place
 from evproc_pool.recipe import Fingerprint, describe_difference
 from evproc_pool.retries import RetryPolicy, attempt_of
 from evproc_pool.schedule import (
-    Batch,
     Dropped,
     Due,
     Ended,
     Finished,
     Input,
-    InternalError,
     Opened,
     Over,
     Progress,
@@ -53,7 +54,6 @@ from evproc_pool.schedule import (
     Send,
     Settled,
     TakenBack,
-    Times,
     WorkerGone,
     WorkerReady,
 )

@@ -148,3 +148,7 @@ def chain_remote(error: BaseException, traceback: str) -> BaseException:
 def rebuild_plain(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
     """Rebuild an exception without calling its constructor."""
     return cls.__new__(cls, *args)
+
+
+class InternalError(RuntimeError):
+    """The scheduler was told something that cannot have happened: a bug in the engine."""

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from evproc_pool.schedule import PlanLike
+from evproc_pool.columns import PlanLike
 
 #: Work in a batch, in seconds. Long beside the cost of a batch (a hundred microseconds
 #: in the coordinator, and as much in the worker, whose caches are cold each time),

@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Collection
 from typing import Final
 
+from evproc_pool.errors import InternalError
 from evproc_pool.estimates import TARGET_SECONDS
-from evproc_pool.schedule import Batch, InternalError
+from evproc_pool.flight import Batch
 
 #: Batches that a worker may hold at the most: the one it runs, and the next ones.
 PREFETCH: Final = 6

@@ -16,8 +16,10 @@ from collections import deque
 from typing import Any, Final, NamedTuple
 
 from evproc_pool.backlog import Run
+from evproc_pool.columns import PlanLike
 from evproc_pool.errors import EventTimeoutError
-from evproc_pool.schedule import Cascade, PlanLike, Result
+from evproc_pool.flight import Cascade
+from evproc_pool.schedule import Result
 
 
 class Tried(NamedTuple):
@@ -35,7 +37,7 @@ class Tried(NamedTuple):
 
     @property
     def indices(self) -> tuple[int, ...]:
-        """See `schedule.PlanLike`."""
+        """See `columns.PlanLike`."""
         return self.plan.indices
 
 

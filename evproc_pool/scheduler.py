@@ -71,15 +71,14 @@ from typing import Any, NoReturn
 from evproc.exc import add_note
 from evproc_pool.backlog import ENDLESS, Block, Run
 from evproc_pool.batching import Batcher
+from evproc_pool.columns import Bunch, PlanLike, Singles, Unplannable
+from evproc_pool.errors import InternalError
 from evproc_pool.estimates import Estimates
+from evproc_pool.flight import Abreast, Batch, Cascade, Part
 from evproc_pool.loads import Loads
 from evproc_pool.retries import Again, Retries, RetryPolicy, Tried, Waiting, attempt_of
 from evproc_pool.schedule import (
-    Abreast,
     Accepted,
-    Batch,
-    Bunch,
-    Cascade,
     Closed,
     Dropped,
     Due,
@@ -88,20 +87,15 @@ from evproc_pool.schedule import (
     Ending,
     Finished,
     Input,
-    InternalError,
     Opened,
     Over,
-    Part,
-    PlanLike,
     Progress,
     Result,
     Retired,
     Retry,
     Send,
     Settled,
-    Singles,
     TakenBack,
-    Unplannable,
     WorkerGone,
     WorkerReady,
 )

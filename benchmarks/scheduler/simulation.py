@@ -18,10 +18,11 @@ from time import perf_counter
 from typing import Final, NamedTuple, TypeVar
 
 from benchmarks.model import BenchmarkError
+from evproc_pool.columns import Times
 from evproc_pool.estimates import MOST_EVENTS
+from evproc_pool.flight import Batch
 from evproc_pool.schedule import (
     Accepted,
-    Batch,
     Closed,
     Effect,
     Finished,
@@ -30,7 +31,6 @@ from evproc_pool.schedule import (
     Progress,
     Send,
     Settled,
-    Times,
     WorkerReady,
 )
 from evproc_pool.scheduler import Scheduler

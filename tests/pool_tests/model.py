@@ -10,7 +10,9 @@ from collections import Counter, deque
 from collections.abc import Hashable, Sequence
 from typing import Any, Final, NamedTuple
 
-from evproc_pool.schedule import Batch, Ending, Opened, Planned, Result, Unplannable
+from evproc_pool.columns import Planned, Unplannable
+from evproc_pool.flight import Batch
+from evproc_pool.schedule import Ending, Opened, Result
 
 
 class Violation(AssertionError):

@@ -14,9 +14,10 @@ import random
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Final, NamedTuple
 
+from evproc_pool.columns import Unplannable
 from evproc_pool.estimates import MOST_EVENTS, OVERDUE_FACTOR, TARGET_SECONDS
 from evproc_pool.retries import RetryPolicy
-from evproc_pool.schedule import Result, Unplannable
+from evproc_pool.schedule import Result
 from evproc_pool.scheduler import Scheduler
 from tests.pool_tests.model import (
     ENDLESS,

@@ -13,9 +13,9 @@ import evproc
 from evproc_pool import progress, wire
 from evproc_pool import worker as worker_module
 from evproc_pool.channel import Frame
+from evproc_pool.columns import Times
 from evproc_pool.estimates import TARGET_SECONDS
 from evproc_pool.limits import Limits, Quota
-from evproc_pool.schedule import Times
 from evproc_pool.worker import Worker
 
 

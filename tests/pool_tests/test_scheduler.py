@@ -10,6 +10,8 @@ import pytest
 
 from evproc_pool.backlog import Run
 from evproc_pool.batching import Batcher
+from evproc_pool.columns import Bunch, EventQueue, PlanLike, Planned, Times, Unplannable
+from evproc_pool.errors import InternalError
 from evproc_pool.estimates import (
     BULK_SECONDS,
     LEAST_SECONDS,
@@ -18,35 +20,26 @@ from evproc_pool.estimates import (
     TARGET_SECONDS,
     Estimates,
 )
+from evproc_pool.flight import Batch, Cascade, Part
 from evproc_pool.loads import AHEAD_SECONDS, PREFETCH, WINDOW_BYTES, Loads, _Load
 from evproc_pool.retries import Retries
 from evproc_pool.schedule import (
     Accepted,
-    Batch,
-    Bunch,
-    Cascade,
     Closed,
     Dropped,
     Effect,
     Ended,
     Ending,
-    EventQueue,
     Finished,
     Input,
-    InternalError,
     Opened,
     Over,
-    Part,
-    PlanLike,
-    Planned,
     Progress,
     Result,
     Retired,
     Send,
     Settled,
     TakenBack,
-    Times,
-    Unplannable,
     WorkerGone,
     WorkerReady,
 )

@@ -16,7 +16,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from evproc_pool.schedule import Result, Unplannable
+from evproc_pool.columns import Unplannable
+from evproc_pool.schedule import Result
 from tests.pool_tests.model import UNWANTED, Failed, FakePlan, Node
 from tests.pool_tests.sizes import BARS
 from tests.pool_tests.world import World

@@ -9,23 +9,18 @@ from typing import Any
 import pytest
 
 from evproc_pool.backlog import ENDLESS, Run
+from evproc_pool.columns import Singles, Times, Unplannable
+from evproc_pool.flight import Batch, Cascade, Part, Strands
 from evproc_pool.loads import PREFETCH, WINDOW_BYTES, Loads, _Load
 from evproc_pool.retries import Again, Retries, RetryPolicy
 from evproc_pool.schedule import (
     Accepted,
-    Batch,
-    Cascade,
     Due,
     Opened,
     Over,
-    Part,
     Progress,
     Result,
-    Singles,
-    Strands,
     TakenBack,
-    Times,
-    Unplannable,
     WorkerGone,
 )
 from evproc_pool.scheduler import Scheduler

@@ -42,13 +42,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Final
 
+from evproc_pool.columns import Bunch, Planned, Singles, Times, Unplannable
 from evproc_pool.estimates import BULK_SECONDS, MOST_EVENTS, TARGET_SECONDS, Estimates
+from evproc_pool.flight import Batch
 from evproc_pool.loads import AHEAD_SECONDS, PREFETCH, WINDOW_BYTES
 from evproc_pool.retries import RetryPolicy
 from evproc_pool.schedule import (
     Accepted,
-    Batch,
-    Bunch,
     Closed,
     Dropped,
     Due,
@@ -59,17 +59,13 @@ from evproc_pool.schedule import (
     Input,
     Opened,
     Over,
-    Planned,
     Progress,
     Result,
     Retired,
     Retry,
     Send,
     Settled,
-    Singles,
     TakenBack,
-    Times,
-    Unplannable,
     WorkerGone,
     WorkerReady,
 )

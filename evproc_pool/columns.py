@@ -1,0 +1,196 @@
+"""Events as columns: with their plans, in queues, with their times. Plain data.
+
+Most of what the scheduler handles comes by the thousand and is all alike, so it is
+kept in columns, which cost next to nothing an event, and taken apart where it differs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol, overload
+
+
+class PlanLike(Protocol):
+    """What the scheduler knows of a plan."""
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """The handlers' places in the registry; none: no worker is needed."""
+
+
+class Unplannable:
+    """Stands in the place of a plan where planning raised an error.
+
+    The error is raised when it is the event's turn.
+    """
+
+    __slots__ = ("error",)
+    indices: Final = ()
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+#: An event with its plan.
+Planned = tuple[Any, PlanLike]
+
+
+class Singles(Mapping[int, Sequence[Planned]]):
+    """Follow-ups by the position of the event that returned them: one of each.
+
+    Which is what they mostly are; as columns they cost next to nothing.
+
+    Args:
+        givers: The positions, in order.
+        events: The follow-up of each.
+        plans: Its plan.
+    """
+
+    __slots__ = ("_by_position", "_events", "_givers", "_plans")
+
+    def __init__(
+        self, givers: Sequence[int], events: Sequence[Any], plans: Sequence[PlanLike]
+    ) -> None:
+        self._givers = givers
+        self._events = events
+        self._plans = plans
+        self._by_position: dict[int, list[Planned]] | None = None
+
+    def within(self, positions: range) -> tuple[Sequence[int], Sequence[Any], Sequence[PlanLike]]:
+        """The givers in a range of positions, with what each of them gave."""
+        begin = bisect_left(self._givers, positions.start)
+        end = bisect_left(self._givers, positions.stop)
+        return self._givers[begin:end], self._events[begin:end], self._plans[begin:end]
+
+    def __len__(self) -> int:
+        return len(self._givers)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._givers)
+
+    def __getitem__(self, position: int) -> list[Planned]:
+        if self._by_position is None:
+            columns = zip(self._givers, self._events, self._plans, strict=True)
+            self._by_position = {giver: [(event, plan)] for giver, event, plan in columns}
+        return self._by_position[position]
+
+
+class Bunch(Sequence[Planned]):
+    """Events of one plan, as a fan-out has them: as columns, see `Singles`."""
+
+    __slots__ = ("events", "plan")
+
+    def __init__(self, events: Sequence[Any], plan: PlanLike) -> None:
+        self.events = events
+        self.plan = plan
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    @overload
+    def __getitem__(self, place: int) -> Planned: ...
+    @overload
+    def __getitem__(self, place: slice) -> Bunch: ...
+    def __getitem__(self, place: int | slice) -> Planned | Bunch:
+        if isinstance(place, int):
+            return self.events[place], self.plan
+        return Bunch(self.events[place], self.plan)
+
+
+class EventQueue:
+    """Planned events that wait, in order; neighbours of one plan in one piece."""
+
+    __slots__ = ("_bunches", "_length")
+
+    def __init__(self) -> None:
+        # each with how many of it were taken: what is left of a long one is not copied
+        self._bunches: deque[tuple[Bunch, int]] = deque()
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Planned]:
+        return itertools.chain.from_iterable(bunch[taken:] for bunch, taken in self._bunches)
+
+    @property
+    def next_plan(self) -> PlanLike:
+        """The plan of the first; only if there is one."""
+        return self._bunches[0][0].plan
+
+    @property
+    def alike(self) -> int:
+        """How many at the head are sure to be of one plan."""
+        bunch, taken = self._bunches[0]
+        return len(bunch) - taken
+
+    def extend(self, planned: Sequence[Planned]) -> None:
+        """Put events behind the others."""
+        if isinstance(planned, Bunch):
+            self._bunches.append((planned, 0))
+        else:
+            self._bunches.extend([(Bunch([event], plan), 0) for event, plan in planned])
+        self._length += len(planned)
+
+    def put_back(self, event: Any, plan: PlanLike) -> None:
+        """Put an event in front of the others."""
+        self._bunches.appendleft((Bunch([event], plan), 0))
+        self._length += 1
+
+    def take(self, count: int) -> Bunch:
+        """Take the first ones, no more than are `alike`."""
+        bunch, taken = self._bunches.popleft()
+        if taken + count < len(bunch):
+            self._bunches.appendleft((bunch, taken + count))
+        self._length -= count
+        return bunch[taken : taken + count]
+
+    def clear(self) -> None:
+        """Drop all of them."""
+        self._bunches.clear()
+        self._length = 0
+
+
+class Times(Sequence[float]):
+    """Seconds that each of some events took, from when each was over.
+
+    The differences are taken when somebody asks, which mostly nobody does.
+    """
+
+    __slots__ = ("_begun", "_ends")
+
+    def __init__(self, begun: float, ends: Sequence[float]) -> None:
+        self._begun = begun
+        self._ends = ends
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __iter__(self) -> Iterator[float]:
+        return map(operator.sub, self._ends, itertools.chain((self._begun,), self._ends))
+
+    @property
+    def total(self) -> float:
+        """Their sum."""
+        return self._ends[-1] - self._begun if self._ends else 0.0
+
+    @overload
+    def __getitem__(self, place: int) -> float: ...
+    @overload
+    def __getitem__(self, place: slice) -> Times: ...
+    def __getitem__(self, place: int | slice) -> float | Times:
+        ends = self._ends
+        if isinstance(place, int):
+            if place > 0:
+                return ends[place] - ends[place - 1]
+            if place == 0:
+                return ends[0] - self._begun
+            raise IndexError("Times has no negative places")
+        start, stop, step = place.indices(len(ends))
+        if step != 1:
+            raise ValueError("a slice of Times has no step")
+        return Times(ends[start - 1] if start else self._begun, ends[start:stop])

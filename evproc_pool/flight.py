@@ -1,0 +1,233 @@
+"""What is in flight: batches, their parts, and the cascades in them.
+
+Made by the scheduler, read by the coordinator.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
+
+from evproc_pool.columns import Bunch, EventQueue, PlanLike, Planned
+from evproc_pool.errors import InternalError
+
+
+class Cascade:
+    """A root that is more than an index: it has follow-ups, a key, or something to tell.
+
+    Attributes:
+        index: The root's index in its run.
+        queue: What is left to send, in order.
+        events: How many are over.
+        seconds: How long they took.
+        in_flight: How many were sent and are not over, or wait to be run again.
+        is_over: Whether it was reported.
+        is_ready: Whether it stands in the run's queue of ready cascades.
+        key: Its key, wrapped; None if it has none.
+        processed: The root as the handlers left it.
+        attempts: How often the event was run that was run most often.
+    """
+
+    __slots__ = (
+        "attempts",
+        "events",
+        "in_flight",
+        "index",
+        "is_over",
+        "is_ready",
+        "key",
+        "processed",
+        "queue",
+        "seconds",
+    )
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.queue = EventQueue()
+        self.events = 0
+        self.seconds = 0.0
+        self.in_flight = 0
+        self.is_over = False
+        self.is_ready = False
+        self.key: tuple[Hashable] | None = None
+        self.processed: Any = None
+        self.attempts = 1
+
+
+class Abreast(NamedTuple):
+    """Cascades that go side by side, as columns: none needs an object before it differs.
+
+    Attributes:
+        roots: The indices of their roots.
+        over: How many events of each are over.
+        seconds: How long these took, of each.
+    """
+
+    roots: Sequence[int]
+    over: int
+    seconds: Sequence[float]
+
+    def slice(self, start: int, stop: int) -> Abreast:
+        """Some of them."""
+        return Abreast(self.roots[start:stop], self.over, self.seconds[start:stop])
+
+    def pick(self, places: Sequence[int], shift: int = 0) -> Abreast:
+        """Those at some places, less `shift`."""
+        roots = [self.roots[place - shift] for place in places]
+        return Abreast(roots, self.over, [self.seconds[place - shift] for place in places])
+
+    def after(self, times: Sequence[float]) -> Abreast:
+        """When one more event of each is over, which took so long."""
+        return Abreast(self.roots, self.over + 1, list(map(operator.add, self.seconds, times)))
+
+    def go_on(self, events: Sequence[Any], plans: Sequence[PlanLike]) -> list[Strands]:
+        """With a next event for each, and its plan: by which they part."""
+        kinds = {id(plan): plan for plan in plans}
+        if len(kinds) == 1:
+            return [Strands(self, events, plans[0])]
+        parted = []
+        for plan in kinds.values():
+            places = [place for place, each in enumerate(plans) if each is plan]
+            parted.append(Strands(self.pick(places), [events[place] for place in places], plan))
+        return parted
+
+
+class Strands(NamedTuple):
+    """Cascades abreast that have one event each to be run next, all of one plan.
+
+    Most roots that have follow-ups have one, which maybe has one.
+
+    Attributes:
+        cascades: What is over of them.
+        events: The next event of each.
+        plan: That of these events.
+    """
+
+    cascades: Abreast
+    events: Sequence[Any]
+    plan: PlanLike
+
+    def slice(self, start: int, stop: int) -> Strands:
+        """Some of them."""
+        return Strands(self.cascades.slice(start, stop), self.events[start:stop], self.plan)
+
+    def pick(self, places: Sequence[int]) -> Strands:
+        """Those at some places."""
+        events = [self.events[place] for place in places]
+        return Strands(self.cascades.pick(places), events, self.plan)
+
+    def in_flight(self) -> list[Cascade]:
+        """Each for itself, with its next event in flight."""
+        cascades = []
+        for root, seconds in zip(self.cascades.roots, self.cascades.seconds, strict=True):
+            cascade = Cascade(root)
+            cascade.events = self.cascades.over
+            cascade.seconds = seconds
+            cascade.in_flight = 1
+            cascades.append(cascade)
+        return cascades
+
+
+class Part:
+    """Neighbours in a batch.
+
+    Attributes:
+        start: The position of the first in the batch.
+        stop: The position behind the last.
+        events: One or more.
+        plans: One for each.
+        first: For roots, the index of the first.
+        strands: For events of strands, these.
+        cascades: For others, the cascade of each.
+        is_chain: Whether they are of one cascade, to be run one after another, the
+            rest not at all once one of them ends the cascade.
+    """
+
+    __slots__ = ("cascades", "events", "first", "is_chain", "plans", "start", "stop", "strands")
+
+    def __init__(self, start: int, first: int | None, *, is_chain: bool = False) -> None:
+        self.start = start
+        self.stop = start
+        self.events: Sequence[Any] = []
+        self.plans: list[PlanLike] = []
+        self.first = first
+        self.strands: Strands | None = None
+        self.cascades: list[Cascade] = []
+        self.is_chain = is_chain
+
+    def extend(self, cascade: Cascade, taken: Bunch) -> None:
+        """Put events of a cascade behind the others."""
+        if isinstance(self.events, list) and (self.events or isinstance(taken.events, list)):
+            self.events += taken.events
+        else:
+            self.events = [*self.events, *taken.events] if self.events else taken.events
+        self.plans += [taken.plan] * len(taken)
+        self.cascades += [cascade] * len(taken)
+        self.stop += len(taken)
+
+    def within(self, begin: int, end: int) -> range:
+        """Its positions from `begin` up to `end`."""
+        return range(max(self.start, begin), min(self.stop, end))
+
+
+class Batch:
+    """Envelopes on their way to a worker, in one frame.
+
+    Attributes:
+        run: The run that all of them belong to.
+        parts: In order; positions run through all parts.
+        size: How many envelopes.
+        done: How many of them are over.
+        seconds: What they are expected to take.
+        size_bytes: What the frame has; an estimate until it is weighed.
+        is_alone: Whether its worker gets nothing else beside it.
+    """
+
+    __slots__ = ("done", "is_alone", "parts", "run", "seconds", "size", "size_bytes")
+
+    def __init__(self, run: Any) -> None:
+        self.run = run
+        self.parts: list[Part] = []
+        self.size = 0
+        self.done = 0
+        self.seconds = 0.0
+        self.size_bytes = 0
+        self.is_alone = False
+
+    @property
+    def run_id(self) -> int:
+        """The id of the run."""
+        run_id: int = self.run.id
+        return run_id
+
+    @property
+    def root_positions(self) -> list[int]:
+        """The positions of events that are roots."""
+        return [
+            position
+            for part in self.parts
+            if part.strands is None
+            for position in range(part.start, part.stop)
+            if part.first is not None or not part.cascades[position - part.start].events
+        ]
+
+    def at(self, position: int) -> Planned:
+        """The event at a position, with its plan."""
+        for part in self.parts:
+            if position < part.stop:
+                place = position - part.start
+                return part.events[place], part.plans[place]
+        raise InternalError(f"position {position} in a batch of {self.size}")
+
+    def root_at(self, position: int) -> int:
+        """The index of the root that the event at a position belongs to."""
+        for part in self.parts:
+            if position < part.stop:
+                place = position - part.start
+                if part.first is not None:
+                    return part.first + place
+                if part.strands is not None:
+                    return part.strands.cascades.roots[place]
+                return part.cascades[place].index
+        raise InternalError(f"position {position} in a batch of {self.size}")
