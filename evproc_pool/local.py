@@ -14,7 +14,7 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Final, NamedTuple
@@ -142,10 +142,15 @@ class LocalBackend:
     """Worker processes on this machine.
 
     One thread at a time may use it, but for `wake`, which any may call.
+
+    Args:
+        context: By which they are started.
+        modules: What a forkserver imports for them.
     """
 
-    def __init__(self, context: BaseContext) -> None:
+    def __init__(self, context: BaseContext, modules: Sequence[str] = ()) -> None:
         self._context = context
+        self._modules = modules
         self._members: dict[int, _Member] = {}
         # workers that closed their channel, with the time at which they are killed
         self._ending: dict[int, float] = {}
@@ -193,7 +198,7 @@ class LocalBackend:
                 args=(theirs, words, stacks, lifeline, to_close),
                 name=ProcessName(f"evproc-worker-{number}"),
             )
-            with prepared(self._context):
+            with prepared(self._context, self._modules):
                 process.start()
             own(process)
             on_failure.pop_all()

@@ -26,6 +26,7 @@ from evproc_pool.estimates import MOST_EVENTS
 from evproc_pool.limits import Limits
 from evproc_pool.local import LocalBackend, usable_cpus
 from evproc_pool.outcome import Outcome
+from evproc_pool.preloading import modules_of
 from evproc_pool.recipe import LoadFrom, Recipe, Register, fingerprint
 from evproc_pool.retries import RetryPolicy
 from evproc_pool.runs import Feeder, Futures, Gathered, Key, Streamed
@@ -64,8 +65,7 @@ class PoolProcessor:
             use (affinity and cgroup quota). 0: none; all runs in this process,
             through `evproc.Processor`.
         mp_context: A `multiprocessing` context or the name of a start method. By
-            default `forkserver` on Linux and `spawn` elsewhere. If this pool is the one
-            that starts the forkserver, workers find their module imported there.
+            default `forkserver` on Linux and `spawn` elsewhere.
         initializer: Called in each worker before the handlers are loaded (with
             `workers=0`, once in this process, before the first event).
         initargs: Its arguments.
@@ -99,6 +99,12 @@ class PoolProcessor:
         crash_limit: How many workers may die while they run one event. By default 1: an
             event that may have had effects is not run again. With more, it is run again
             in a worker that has nothing else to do.
+        preload: With `forkserver`, whether the handlers' modules are imported there, once
+            for all workers, so that a new worker is ready in milliseconds. Not with an
+            `initializer`, which goes before them; and only by the first pool of a
+            program, for there is one forkserver. What these modules make when they are
+            imported (connections, random generators) is the same in every worker, and
+            threads that they start are in none: False where that does not do.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -122,6 +128,7 @@ class PoolProcessor:
         retry_backoff: float = 0.1,
         retry_backoff_max: float = 60.0,
         crash_limit: int = 1,
+        preload: bool = True,
     ) -> None:
         self._size = _worker_count(workers)
         self._context = _context(mp_context)
@@ -141,6 +148,7 @@ class PoolProcessor:
             _pause("retry_backoff", retry_backoff),
             _pause("retry_backoff_max", retry_backoff_max),
         )
+        self._preload = preload
         self._initializer = initializer
         self._initargs = tuple(initargs)
         self._processor = Processor()
@@ -537,7 +545,7 @@ class PoolProcessor:
                         "a handler or the initializer", recipe, error
                     ) from error
                 registry = self._processor.registry
-                backend = LocalBackend(self._context)
+                backend = LocalBackend(self._context, self._modules_to_preload())
                 coordinator = Coordinator(
                     self._size,
                     backend,
@@ -554,6 +562,12 @@ class PoolProcessor:
                 )
                 self._engine = engine
             return self._engine
+
+    def _modules_to_preload(self) -> list[str]:
+        # with an initializer: they may need what it sets up
+        if not self._preload or self._initializer is not None:
+            return []
+        return modules_of(handler.func for handler in self._processor.registry.handlers)
 
     def _detach_engine(self) -> Engine | None:
         """Take the engine away, for the caller to stop when it has let go of the lock."""

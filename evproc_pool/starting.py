@@ -7,11 +7,13 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Final
 from weakref import WeakSet
+
+from evproc_pool.preloading import entries
 
 
 def default_context() -> BaseContext:
@@ -90,14 +92,18 @@ class ProcessName(str):
 
 
 @contextlib.contextmanager
-def prepared(context: BaseContext) -> Iterator[None]:
+def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None]:
     """While a process is started, tell a forkserver that may be started what to import.
 
-    That is the worker's module, so that its processes need not: a new worker is ready
-    in a fifth of the time. And it is not ``__main__``, which the forkserver would run
-    before it forks, from Python 3.13.8 on
-    (https://github.com/python/cpython/issues/126631). What the application has told
-    it to import stays, and a forkserver that runs already stays as it is.
+    That is the worker's module and those of the handlers (`preloading`), so that its
+    processes need not: a new worker is ready in milliseconds. And it is not
+    ``__main__``, which the forkserver would run before it forks, from Python 3.13.8 on
+    (https://github.com/python/cpython/issues/126631). What the application has told it
+    to import stays, and a forkserver that runs already stays as it is.
+
+    Args:
+        context: The context by which the process is started.
+        modules: Those of the handlers.
     """
     server = None
     if context.get_start_method() == "forkserver":
@@ -110,11 +116,8 @@ def prepared(context: BaseContext) -> Iterator[None]:
     with _lock.held:
         preloaded = server._preload_modules  # noqa: SLF001 - no public way
         chosen = [] if preloaded == ["__main__"] else preloaded
-        context.set_forkserver_preload([*chosen, _PRELOAD])
+        context.set_forkserver_preload([*chosen, *entries(modules)])
         try:
             yield
         finally:
             context.set_forkserver_preload(preloaded)
-
-
-_PRELOAD: Final = "evproc_pool.worker"

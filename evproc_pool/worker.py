@@ -34,7 +34,7 @@ from evproc.event import describe_event
 from evproc.exc import _unset
 from evproc.processor import annotate_error, collect_follow_ups
 from evproc.registry import Handler
-from evproc_pool import progress, wire
+from evproc_pool import preloading, progress, wire
 from evproc_pool.channel import BlockingChannel, Frame
 from evproc_pool.estimates import TARGET_SECONDS
 from evproc_pool.lifeline import Lifeline
@@ -83,6 +83,7 @@ def main(
 def _start(channel: BlockingChannel, words: progress.ProgressWords | None) -> Worker | None:
     frame = channel.receive()
     try:
+        preloading.refresh()
         recipe: Recipe
         limits: Limits
         recipe, limits = wire.loads(frame.payload)

@@ -656,7 +656,7 @@ def test_threads_that_start_workers_leave_the_preload_list_as_it_was() -> None:
     with starting.prepared(context):
         other = Background(enter)
         mine = list(_preloaded())
-    assert mine.count("evproc_pool.worker") == other.result().count("evproc_pool.worker")
+    assert mine.count("evproc_pool.preload") == other.result().count("evproc_pool.preload") == 1
     assert other.result() == mine
     assert _preloaded() == before
 

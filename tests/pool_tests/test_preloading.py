@@ -1,0 +1,188 @@
+"""Handlers' modules are imported once, by the forkserver, where that does no harm."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import textwrap
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evproc_pool import preloading
+from tests.pool_tests import actions
+from tests.pool_tests.helpers import run_script
+
+_ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="there is no forkserver")
+
+# Says on each import who imports it. With `breaks`, it raises in other processes than
+# the first one.
+_HANDLERS = """
+import os, random, signal, sys
+from pathlib import Path
+from evproc import Event, StopProcessing, want
+import helper_of_handlers
+
+log = Path(__file__).with_name("imports")
+first = log.exists()
+with log.open("a") as file:
+    print(os.getpid(), signal.getsignal(signal.SIGINT) is signal.SIG_IGN, file=file)
+if first and (Path(__file__).with_name("breaks")).exists():
+    raise {error}
+
+class Ask(Event):
+    name = "ask"
+
+@want("ask")
+def answer(proc, ev):
+    raise StopProcessing((os.getpid(), helper_of_handlers.ANSWER))
+"""
+
+_SCRIPT = """
+import multiprocessing, os, sys, time
+from pathlib import Path
+sys.path.insert(0, {folder!r})  # not where the forkserver would look
+import handlers_here
+from evproc_pool import PoolBrokenError, PoolProcessor
+
+def imports():
+    return [line.split() for line in (Path({folder!r}) / "imports").read_text().splitlines()]
+
+def ask(pool):
+    values = []
+    while len({{pid for pid, _ in values}}) < pool.workers:
+        values += pool.process_many([handlers_here.Ask() for _ in range(50)])
+    return values
+
+"""
+
+
+def _run(body: str, folder: Path, error: str = "KeyError('here')") -> list[str]:
+    modules = folder / "modules"
+    modules.mkdir()
+    (modules / "handlers_here.py").write_text(_HANDLERS.format(error=error))
+    (modules / "helper_of_handlers.py").write_text("ANSWER = 1\n")
+    script = _SCRIPT.format(folder=str(modules)) + textwrap.dedent(body)
+    return run_script(script, folder).splitlines()
+
+
+_WORKERS = """
+with PoolProcessor(workers=2, mp_context="forkserver"{arguments}) as pool:
+    pool.register(handlers_here.answer)
+    pids = {{str(pid) for pid, _ in ask(pool)}}
+    importers = {{pid for pid, _ in imports()}}
+    print(len(importers), len(importers & pids), imports()[1][1])
+"""
+
+
+@_ON_LINUX
+def test_the_forkserver_imports_them_once_for_all_workers(tmp_path: Path) -> None:
+    # Ctrl-C does not end it meanwhile
+    assert _run(_WORKERS.format(arguments=""), tmp_path) == ["2 0 True"]
+
+
+@_ON_LINUX
+@pytest.mark.parametrize("arguments", [", preload=False", ", initializer=len, initargs=['']"])
+def test_workers_import_them_where_that_has_to_be(arguments: str, tmp_path: Path) -> None:
+    assert _run(_WORKERS.format(arguments=arguments), tmp_path) == ["3 2 True"]
+
+
+@_ON_LINUX
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("KeyError('here')", "KeyError: 'here'"),
+        ("ImportError('here')", "ImportError: here"),
+        ("SystemExit(3)", "PicklingExit: SystemExit: 3"),
+    ],
+)
+def test_what_a_module_raises_is_for_a_worker_to_tell(
+    error: str, told: str, tmp_path: Path
+) -> None:
+    body = """
+    (Path(handlers_here.__file__).with_name("breaks")).touch()
+    pool = PoolProcessor(workers=1, mp_context="forkserver")
+    pool.register(handlers_here.answer)
+    try:
+        pool.process(handlers_here.Ask())
+    except PoolBrokenError as error:
+        print(f"{type(error.__cause__).__name__}: {error.__cause__}")
+    """
+    assert _run(body, tmp_path, error) == [told]
+
+
+@_ON_LINUX
+@pytest.mark.parametrize("changed", ["handlers_here", "helper_of_handlers"])
+def test_a_module_that_has_changed_since_is_imported_anew(changed: str, tmp_path: Path) -> None:
+    body = f"""
+    def other(proc, ev):
+        pass
+
+    with PoolProcessor(workers=1, mp_context="forkserver") as pool:
+        pool.register(handlers_here.answer)
+        print(ask(pool)[0][1])
+        source = Path(handlers_here.__file__).with_name("{changed}.py")
+        if source.stem == "handlers_here":
+            source.write_text(source.read_text().replace("helper_of_handlers.ANSWER", "1 + 1"))
+        else:
+            source.write_text("ANSWER = 1 + 1\\n")
+        pool.register(other)  # new workers
+        print(ask(pool)[0][1])
+    """
+    assert _run(body, tmp_path) == ["1", "2"]
+
+
+@_ON_LINUX
+def test_other_processes_of_the_forkserver_are_as_ever(tmp_path: Path) -> None:
+    body = """
+    def report(queue):
+        import signal
+        queue.put(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+
+    if __name__ == "__main__":
+        with PoolProcessor(workers=1, mp_context="forkserver") as pool:
+            pool.register(handlers_here.answer)
+            ask(pool)
+            context = multiprocessing.get_context("forkserver")
+            queue = context.SimpleQueue()
+            process = context.Process(target=report, args=(queue,))
+            process.start()
+            print(queue.get())
+            process.join()
+            queue.close()
+    """
+    assert _run(body, tmp_path) == ["True"]
+
+
+class _Callable:
+    def __call__(self, proc: Any, ev: Any) -> None: ...
+
+    def method(self, proc: Any, ev: Any) -> None: ...
+
+
+def test_the_modules_of_handlers() -> None:
+    here = __name__
+    by_hand = types.FunctionType(actions.nothing.__code__, {"__name__": "made_by_hand"})
+    partial = functools.partial(functools.partial(actions.stop), 1)
+    funcs = [actions.act, _Callable(), _Callable().method, partial, len, by_hand]
+    assert preloading.modules_of(funcs) == [actions.__name__, here, "builtins"]
+    in_main = types.FunctionType(actions.nothing.__code__, {"__name__": "__main__"})
+    assert preloading.modules_of([in_main]) == []
+
+
+def test_numpys_global_generator_is_seeded_in_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, ...]] = []
+    fake = types.ModuleType("numpy.random")
+    monkeypatch.setattr(fake, "seed", lambda *args: calls.append(args), raising=False)
+    monkeypatch.setitem(sys.modules, "numpy.random", fake)
+    preloading.refresh()
+    assert calls == [()]
+
+
+def test_without_a_forkserver_nothing_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = list(sys.path)
+    preloading.run()
+    assert sys.path == path
+    assert not preloading._sources
