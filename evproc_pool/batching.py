@@ -20,6 +20,7 @@ from evproc_pool.estimates import (
     Estimates,
 )
 from evproc_pool.flight import Batch, Cascade, Part, Strands
+from evproc_pool.retries import Tried
 
 # So that the whole number of events that fits exactly does so.
 _ROUNDING: Final = 1e-6
@@ -64,7 +65,7 @@ class Batcher:
     def make_alone(self, run: Run, cascade: Cascade, taken: Bunch) -> Batch:
         """Make a batch of one event that gets no other beside it; it is in flight already."""
         batch = Batch(run)
-        batch.is_alone = True
+        batch.is_alone = batch.is_careful = True
         _part_for(batch, is_chain=False).extend(cascade, taken)
         batch.size = 1
         batch.seconds = self._estimates.seconds_of(taken.plan)
@@ -135,6 +136,7 @@ class Batcher:
         part = _part_for(batch, is_chain=not run.unordered and count > 1)
         for bunch in taken:
             part.extend(cascade, bunch)
+            batch.is_careful |= isinstance(bunch.plan, Tried)
         batch.size += count
         cascade.in_flight += count
         if run.unordered:

@@ -86,7 +86,7 @@ class Codec:
         batch = sent.batch
         parts = batch.parts
         packed = None
-        apart = self.one_by_one > 0
+        apart = self.one_by_one > 0 or batch.is_careful
         self.one_by_one = max(0, self.one_by_one - batch.size)
         if not apart and not sent.failures:
             # where it fails, packing one by one finds out for which event

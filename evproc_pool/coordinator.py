@@ -268,6 +268,7 @@ class Coordinator:
     def _end_pauses(self) -> bool:
         """Have events run again that have waited long enough; say whether that ended anything."""
         has_news = False
+        self._pauses.forget_others(self._scheduler.pausing)
         for token in self._pauses.over(time.monotonic()):
             has_news |= self._step(Due(token))
         return has_news

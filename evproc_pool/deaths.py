@@ -106,7 +106,10 @@ def say_fate(error: PoolError, attempt: int, *, is_last: bool) -> None:
     elif attempt > 1:
         fate = f"The event was given up after {attempt} attempts"
     elif isinstance(error, EventTimeoutError):
-        fate = "The event was not run again, since it may have had effects; see max_retries"
+        fate = (
+            "The event was not run again, since it may have had effects; see max_retries and"
+            " retry_exceptions"
+        )
     else:
         fate = "The event was not run again, since it may have had effects; see crash_limit"
     error.args = (f"{error.args[0]}. {fate}", *error.args[1:])

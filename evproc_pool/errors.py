@@ -111,13 +111,17 @@ class RemoteError(PoolError):
         type_name: Module and qualified name of the original's type.
         text: What `str` of the original was.
         traceback: The worker's traceback, as text.
+        bases: Module and qualified name of the original's type and of all its bases.
     """
 
-    def __init__(self, type_name: str, text: str = "", traceback: str = "") -> None:
-        super().__init__(type_name, text, traceback)
+    def __init__(
+        self, type_name: str, text: str = "", traceback: str = "", bases: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(type_name, text, traceback, bases)
         self.type_name = type_name
         self.text = text
         self.traceback = traceback
+        self.bases = bases
 
     def __str__(self) -> str:
         return (

@@ -182,9 +182,11 @@ class Batch:
         seconds: What they are expected to take.
         size_bytes: What the frame has; an estimate until it is weighed.
         is_alone: Whether its worker gets nothing else beside it.
+        is_careful: Whether it has an event that failed before, so that each is to be
+            packed by itself: should it die in unpickling, that is the one.
     """
 
-    __slots__ = ("done", "is_alone", "parts", "run", "seconds", "size", "size_bytes")
+    __slots__ = ("done", "is_alone", "is_careful", "parts", "run", "seconds", "size", "size_bytes")
 
     def __init__(self, run: Any) -> None:
         self.run = run
@@ -194,6 +196,7 @@ class Batch:
         self.seconds = 0.0
         self.size_bytes = 0
         self.is_alone = False
+        self.is_careful = False
 
     @property
     def run_id(self) -> int:

@@ -65,7 +65,7 @@ class Loads:
         self._loads: dict[int, _Load] = {}
         # workers with room, by how many batches they hold; dicts keep their order
         self._roomy: tuple[dict[int, None], ...] = tuple({} for _ in range(PREFETCH))
-        self._reserved: int | None = None  # gets nothing more while it holds something
+        self._is_draining = False  # whether those that hold something get nothing more
         self.free = 0
 
     def __len__(self) -> int:
@@ -133,28 +133,23 @@ class Loads:
     def reserve(self) -> int | None:
         """A worker that holds nothing, for a batch that has to be alone; or None.
 
-        In that case one with little to do gets nothing more until it is idle.
+        In that case none gets anything more until one is idle, which so is the first
+        that can be, and no worker runs dry before.
         """
         for worker in self._roomy[0]:
             return worker
-        reserved = self._loads.get(self._reserved) if self._reserved is not None else None
-        if reserved is None or reserved.is_retired or reserved.held[0].is_alone:
-            self.release()
-            able = {
-                worker: (len(load.held), load.seconds)
-                for worker, load in self._loads.items()
-                if not (load.is_retired or load.held[0].is_alone)
-            }
-            if able:
-                self._reserved = min(able, key=able.__getitem__)
-                self._place(self._reserved, self._loads[self._reserved])
+        self._drain(is_draining=True)
         return None
 
     def release(self) -> None:
-        """No worker need be reserved any more."""
-        worker, self._reserved = self._reserved, None
-        if worker is not None and worker in self._loads:
-            self._place(worker, self._loads[worker])
+        """No batch has to be alone any more."""
+        self._drain(is_draining=False)
+
+    def _drain(self, *, is_draining: bool) -> None:
+        if self._is_draining != is_draining:
+            self._is_draining = is_draining
+            for worker, load in self._loads.items():
+                self._place(worker, load)
 
     def add(self, worker: int) -> None:
         """A worker is ready.
@@ -249,7 +244,7 @@ class Loads:
             not held
             or (
                 len(held) < PREFETCH
-                and not (load.is_slow or held[0].is_alone or worker == self._reserved)
+                and not (load.is_slow or held[0].is_alone or self._is_draining)
                 and load.size_bytes < WINDOW_BYTES
                 and (len(held) == 1 or load.ahead < AHEAD_SECONDS)
             )

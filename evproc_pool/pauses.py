@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections.abc import Collection
+from typing import Final
 
 from evproc_pool.retries import RetryPolicy
+
+# So many that were given up do no harm.
+_FEW: Final = 100
 
 
 class Pauses:
@@ -32,6 +37,16 @@ class Pauses:
         while self._heap and self._heap[0][0] <= now:
             tokens.append(heapq.heappop(self._heap)[1])
         return tokens
+
+    def forget_others(self, pausing: Collection[int]) -> None:
+        """Forget those that were given up, once they are many.
+
+        Args:
+            pausing: The tokens of those that were not.
+        """
+        if len(self._heap) > 2 * len(pausing) + _FEW:
+            self._heap = [each for each in self._heap if each[1] in pausing]
+            heapq.heapify(self._heap)
 
     def left(self, now: float) -> float | None:
         """For how long none is over, in seconds; None: there are none."""

@@ -12,12 +12,11 @@ alone.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any, Final, NamedTuple
 
 from evproc_pool.backlog import Run
 from evproc_pool.columns import PlanLike
-from evproc_pool.errors import EventTimeoutError
+from evproc_pool.errors import EventTimeoutError, RemoteError
 from evproc_pool.flight import Cascade
 from evproc_pool.schedule import Result
 
@@ -58,6 +57,10 @@ class Again:
         self.has_to_pause = has_to_pause
 
 
+# More of them would overflow; so many make ages of any pause.
+_MOST_DOUBLINGS: Final = 500
+
+
 class RetryPolicy(NamedTuple):
     """When an event is run again; by default never.
 
@@ -93,12 +96,21 @@ class RetryPolicy(NamedTuple):
         if has_died and not is_timeout:
             tried = tried._replace(crashes=tried.crashes + 1)
             return Again(tried) if tried.crashes < self.crash_limit else None
-        if result.handler is None and not is_timeout:
+        if (result.handler is None and not is_timeout) or tried.failures >= self.max_retries:
             return None
-        tried = tried._replace(failures=tried.failures + 1)
-        if tried.failures > self.max_retries or not isinstance(result.error, self.exceptions):
+        if not self._is_listed(result.error):
             return None
-        return Again(tried, has_to_pause=True)
+        return Again(tried._replace(failures=tried.failures + 1), has_to_pause=True)
+
+    def _is_listed(self, error: BaseException | None) -> bool:
+        """Whether an error is one after which to try again; by what the handler raised."""
+        if isinstance(error, RemoteError) and RemoteError not in self.exceptions:
+            names = {f"{kind.__module__}.{kind.__qualname__}" for kind in self.exceptions}
+            return not names.isdisjoint(error.bases)
+        try:
+            return isinstance(error, self.exceptions)
+        except Exception:  # code of the user's: a class may decide itself what is one of it
+            return False
 
     def pause(self, failures: int, draw: float) -> float:
         """How long an event waits for a retry, in seconds.
@@ -111,13 +123,8 @@ class RetryPolicy(NamedTuple):
             failures: How often it has failed, from 1.
             draw: A random number from 0 to 1.
         """
-        # not by a power of the number: a large one overflows
-        whole = self.backoff
-        for _ in range(failures - 1):
-            if whole >= self.backoff_max:
-                break
-            whole *= 2
-        return min(whole, self.backoff_max) * (1 + draw) / 2
+        doublings = min(failures - 1, _MOST_DOUBLINGS)
+        return min(self.backoff * 2.0**doublings, self.backoff_max) * (1 + draw) / 2
 
 
 def attempt_of(plan: PlanLike) -> int:
@@ -137,39 +144,66 @@ class Waiting(NamedTuple):
 
 
 class Retries:
-    """The events that wait to be run again.
+    """The events that wait to be run again. Every change costs O(1), or O(what is dropped).
 
     Attributes:
-        suspects: Those that have to be run alone, next first.
+        pausing: Those that wait for a pause to end, by their tokens.
     """
 
     def __init__(self) -> None:
-        self.suspects: deque[Waiting] = deque()
-        self._pausing: dict[int, Waiting] = {}
+        self.pausing: dict[int, Waiting] = {}
+        self._suspects: dict[int, Waiting] = {}  # to be run alone, next first
+        # the tokens of all of them, by the id of their run and by cascade
+        self._tokens: dict[int, dict[Cascade, set[int]]] = {}
         self._last_token = 0
 
+    @property
+    def has_suspects(self) -> bool:
+        """Whether any has to be run alone."""
+        return bool(self._suspects)
+
     def pause(self, waiting: Waiting) -> int:
-        """Let an event wait; give the token that it is known by."""
+        """Let an event wait for a pause; give the token that it is known by."""
+        return self._add(waiting, self.pausing)
+
+    def suspect(self, waiting: Waiting) -> None:
+        """Let an event wait until it can be run alone."""
+        self._add(waiting, self._suspects)
+
+    def _add(self, waiting: Waiting, where: dict[int, Waiting]) -> int:
         self._last_token += 1
-        self._pausing[self._last_token] = waiting
-        return self._last_token
+        token = self._last_token
+        where[token] = waiting
+        cascades = self._tokens.setdefault(waiting.run.id, {})
+        cascades.setdefault(waiting.cascade, set()).add(token)
+        return token
 
     def take(self, token: int) -> Waiting | None:
-        """An event that has waited long enough; None if it was dropped meanwhile."""
-        return self._pausing.pop(token, None)
+        """Take an event that has waited long enough; None if it was dropped meanwhile."""
+        return self._take(token, self.pausing) if token in self.pausing else None
+
+    def take_suspect(self) -> Waiting:
+        """Take the next one that has to be run alone; only if there is one."""
+        return self._take(next(iter(self._suspects)), self._suspects)
+
+    def _take(self, token: int, where: dict[int, Waiting]) -> Waiting:
+        waiting = where.pop(token)
+        cascades = self._tokens[waiting.run.id]
+        tokens = cascades[waiting.cascade]
+        tokens.remove(token)
+        if not tokens:
+            del cascades[waiting.cascade]
+            if not cascades:
+                del self._tokens[waiting.run.id]
+        return waiting
 
     def of(self, run: Run) -> list[Cascade]:
         """The cascades of a run that have an event that waits, each once."""
-        waiting = [*self.suspects, *self._pausing.values()]
-        return list(dict.fromkeys(each.cascade for each in waiting if each.run is run))
+        return list(self._tokens.get(run.id, ()))
 
-    def drop(self, cascade: Cascade) -> int:
+    def drop(self, run: Run, cascade: Cascade) -> int:
         """Drop the events of a cascade that wait; say how many these were."""
-        before = len(self.suspects) + len(self._pausing)
-        if before:
-            kept = [each for each in self.suspects if each.cascade is not cascade]
-            self.suspects = deque(kept)
-            self._pausing = {
-                token: each for token, each in self._pausing.items() if each.cascade is not cascade
-            }
-        return before - len(self.suspects) - len(self._pausing)
+        tokens = list(self._tokens.get(run.id, {}).get(cascade, ()))
+        for token in tokens:
+            self._take(token, self.pausing if token in self.pausing else self._suspects)
+        return len(tokens)

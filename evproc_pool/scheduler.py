@@ -65,15 +65,15 @@ an object per event (at a million events a second it is all one does).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Collection, Hashable, Sequence
+from typing import Any, Final, NoReturn
 
 from evproc.exc import add_note
 from evproc_pool.backlog import ENDLESS, Block, Run
 from evproc_pool.batching import Batcher
 from evproc_pool.columns import Bunch, PlanLike, Singles, Unplannable
 from evproc_pool.errors import InternalError
-from evproc_pool.estimates import Estimates
+from evproc_pool.estimates import MOST_EVENTS, Estimates
 from evproc_pool.flight import Abreast, Batch, Cascade, Part
 from evproc_pool.loads import Loads
 from evproc_pool.retries import Again, Retries, RetryPolicy, Tried, Waiting, attempt_of
@@ -99,6 +99,9 @@ from evproc_pool.schedule import (
     WorkerGone,
     WorkerReady,
 )
+
+# So many roots that wait for their keys are passed over in search of one that need not.
+_MOST_PASSED_OVER: Final = 4 * MOST_EVENTS
 
 
 class Scheduler:
@@ -129,7 +132,9 @@ class Scheduler:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is in flight and nothing waits to be sent."""
-        nothing_waits = not (self._retries.suspects or any(run.has_ready for run in self._turns))
+        nothing_waits = not (
+            self._retries.has_suspects or any(run.has_ready for run in self._turns)
+        )
         return nothing_waits and len(self._loads.idle) == len(self._loads)
 
     def held_by(self, worker: int) -> Batch | None:
@@ -166,7 +171,7 @@ class Scheduler:
         and the only one.
         """
         slack = self._loads.ahead
-        if self._retries.suspects:
+        if self._retries.has_suspects:
             return 0.0
         if slack:
             is_only = len(self._runs) == 1
@@ -186,9 +191,17 @@ class Scheduler:
             return 0
         batches = max(1, self.workers) + self._loads.free
         wanted = self._estimates.events_per_batch(state.newest_plan) * batches
-        # with keys, roots that can be sent are among the cascades
-        keyed = state.waiting + len(state.ready) if state.keys else 0
+        # With keys, roots that can be sent are among the cascades. Where all that is there
+        # waits for keys and a worker is idle, others have to be found, up to a limit.
+        keyed = len(state.ready) + state.waiting if state.keys else 0
+        if self._loads.idle and not state.has_ready:
+            keyed = max(0, state.waiting - _MOST_PASSED_OVER)
         return max(0, wanted - state.backlog - keyed)
+
+    @property
+    def pausing(self) -> Collection[int]:
+        """The tokens of the events that wait for a pause to end."""
+        return self._retries.pausing.keys()
 
     def weigh(self, worker: int, batch: Batch, size_bytes: int) -> None:
         """Learn how many bytes a batch has that is being sent. No step: nothing follows."""
@@ -308,7 +321,7 @@ class Scheduler:
                 self._effects.append(Dropped(run.id, block.first + wanted, dropped))
         for cascade in self._retries.of(run):
             if cascade.index > run.bound:
-                cascade.in_flight -= self._retries.drop(cascade)
+                cascade.in_flight -= self._retries.drop(run, cascade)
                 if not (cascade.in_flight or cascade.is_ready):
                     self._drop(run, cascade)
         self._drop_cascades(run)
@@ -353,7 +366,7 @@ class Scheduler:
         cascade.is_over = True
         cascade.queue.clear()
         if cascade.attempts > 1:
-            cascade.in_flight -= self._retries.drop(cascade)
+            cascade.in_flight -= self._retries.drop(run, cascade)
         run.open -= 1
         self._release_key(run, cascade)
 
@@ -371,9 +384,8 @@ class Scheduler:
 
     def _end(self, run: Run, cascade: Cascade, result: Result) -> None:
         self._over(run, cascade)
-        ending = Ending(
-            *result, cascade.events, cascade.seconds, cascade.processed, cascade.attempts
-        )
+        processed = cascade.processed if result.error is None else None
+        ending = Ending(*result, cascade.events, cascade.seconds, processed, cascade.attempts)
         self._effects.append(Ended(run.id, cascade.index, ending))
         if result.error is not None and run.opened.until_error and cascade.index < run.bound:
             run.bound = cascade.index
@@ -656,7 +668,7 @@ class Scheduler:
             token = self._retries.pause(waiting)
             self._effects.append(Retry(run.id, cascade.index, token, again.tried.failures))
         else:
-            self._retries.suspects.append(waiting)
+            self._retries.suspect(waiting)
 
     def _due(self, item: Due) -> None:
         waiting = self._retries.take(item.token)
@@ -664,7 +676,7 @@ class Scheduler:
             return
         run, cascade, event, tried = waiting
         if tried.crashes:
-            self._retries.suspects.append(waiting)
+            self._retries.suspect(waiting)
             return
         cascade.in_flight -= 1
         cascade.queue.put_back(event, tried)
@@ -673,12 +685,11 @@ class Scheduler:
 
     def _send_suspects(self) -> None:
         """Send those that have to be run alone."""
-        suspects = self._retries.suspects
-        while suspects:
+        while self._retries.has_suspects:
             worker = self._loads.reserve()
             if worker is None:
                 return
-            run, cascade, event, tried = suspects.popleft()
+            run, cascade, event, tried = self._retries.take_suspect()
             batch = self._batcher.make_alone(run, cascade, Bunch([event], tried))
             self._loads.push(worker, batch)
             self._effects.append(Send(worker, batch))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections import deque
@@ -126,7 +127,9 @@ class _Attempt:
             self.paused += seconds
             self.number = attempt_of(tried)
             if pickled is not None:
-                self.ev = wire.loads(pickled)
+                # as the failed attempt left it, where it cannot be rebuilt
+                with contextlib.suppress(Exception):
+                    self.ev = wire.loads(pickled)
 
     def _pickle(self) -> bytes | None:
         """The event as it is now; None if it has to be run again as the failed attempt left it."""

@@ -97,7 +97,7 @@ class ErrorRecord(NamedTuple):
     Attributes:
         handler: The handler that raised it, or None.
         pickled: The exception, or None where it cannot be pickled and rebuilt.
-        type_name: Module and qualified name of its type.
+        bases: Module and qualified name of its type, and of all bases of that, in order.
         text: `str` of it.
         traceback: As text.
         notes: Its notes, which a class's own pickling may lose.
@@ -105,7 +105,7 @@ class ErrorRecord(NamedTuple):
 
     handler: str | None
     pickled: bytes | None
-    type_name: str
+    bases: tuple[str, ...]
     text: str
     traceback: str
     notes: tuple[str, ...]
@@ -505,8 +505,8 @@ def encode_error(error: BaseException, handler: str | None) -> ErrorRecord:
         notes = tuple(note for note in getattr(error, "__notes__", ()) if isinstance(note, str))
     except BaseException:
         notes = ()
-    type_name = f"{kind.__module__}.{kind.__qualname__}"
-    return ErrorRecord(handler, _pickle_error(error), type_name, text, lines, notes)
+    bases = tuple([f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__])
+    return ErrorRecord(handler, _pickle_error(error), bases, text, lines, notes)
 
 
 class _WithoutConstructor:
@@ -554,7 +554,7 @@ def decode_error(record: ErrorRecord) -> BaseException:
         except Exception:
             error = None
     if not isinstance(error, BaseException):
-        error = RemoteError(record.type_name, record.text, record.traceback)
+        error = RemoteError(record.bases[0], record.text, record.traceback, record.bases)
     for note in record.notes:
         add_note(error, note)
     return chain_remote(error, record.traceback)

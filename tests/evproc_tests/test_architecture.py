@@ -66,6 +66,7 @@ ALLOWED: dict[str, set[str]] = {
         "evproc_pool.columns",
         "evproc_pool.estimates",
         "evproc_pool.flight",
+        "evproc_pool.retries",
     },
     "evproc_pool.retries": {
         "evproc_pool.backlog",

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 
 from evproc import Event, StopProcessing, want
-from evproc_pool import EventTimeoutError, Outcome, PoolProcessor, WorkerLostError
+from evproc_pool import EventTimeoutError, Outcome, PoolProcessor, RemoteError, WorkerLostError
+from evproc_pool.flight import Batch
+from evproc_pool.loads import Loads
 from evproc_pool.pauses import Pauses
 from evproc_pool.retries import Again, RetryPolicy, Tried, attempt_of
 from evproc_pool.schedule import Result
@@ -76,6 +79,10 @@ def _do(what: str, ev: Task) -> None:
     match what:
         case "raise":
             raise Flaky(ev.label)
+        case "raise locked":
+            raise _Locked(ev.label)
+        case "raise locked base":
+            raise _LockedBase(ev.label)
         case "raise other":
             raise KeyError(ev.label)
         case "kill":
@@ -210,6 +217,105 @@ def test_the_event_comes_back_as_the_last_attempt_left_it(workers: int, log: Pat
     assert outcome.processed.seen == ["note"]
 
 
+class _Locked(ConnectionError):
+    """Cannot be pickled, so that it comes as a `RemoteError`."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.lock = threading.Lock()
+
+
+class _LockedBase(BaseException):
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.lock = threading.Lock()
+
+
+@_EVERYWHERE
+@pytest.mark.parametrize(
+    ("what", "exceptions", "attempts"),
+    [
+        ("raise locked", ConnectionError, 3),
+        ("raise locked", KeyError, 1),
+        ("raise locked base", Exception, 1),
+        ("raise locked base", BaseException, 3),
+    ],
+)
+def test_what_counts_is_what_the_handler_raised(
+    workers: int, what: str, exceptions: type[BaseException], attempts: int, log: Path
+) -> None:
+    with _pool(workers, max_retries=2, retry_exceptions=exceptions) as pool:
+        (outcome,) = _outcomes(pool, Task(log, "a", *[what] * 9))
+    assert outcome.attempts == attempts
+    assert isinstance(outcome.error, BaseException)
+
+
+def test_who_waits_for_the_pool_s_own_error_gets_it(log: Path) -> None:
+    with _pool(1, max_retries=2, retry_exceptions=RemoteError) as pool:
+        (outcome,) = _outcomes(pool, Task(log, "a", *["raise locked base"] * 9))
+    assert isinstance(outcome.error, RemoteError)
+    assert outcome.attempts == 3
+
+
+class _AsksTheClass(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        raise RuntimeError("is not to be asked")
+
+
+class _Odd(Exception, metaclass=_AsksTheClass):
+    pass
+
+
+@_EVERYWHERE
+def test_a_class_that_cannot_be_compared_retries_nothing(workers: int, log: Path) -> None:
+    with _pool(workers, max_retries=2, retry_exceptions=_Odd) as pool:
+        (outcome,) = _outcomes(pool, Task(log, "a", "raise"))
+    assert isinstance(outcome.error, Flaky)
+    assert outcome.attempts == 1
+
+
+class _CannotBeRebuilt(Event):
+    name = "cannot be rebuilt"
+    runs = 0
+
+    def __setstate__(self, state: object) -> None:
+        raise KeyError("cannot be rebuilt")
+
+
+@want("cannot be rebuilt")
+def fail_once(proc: Any, ev: _CannotBeRebuilt) -> None:
+    ev.runs += 1
+    if ev.runs == 1:
+        raise Flaky
+
+
+def test_without_workers_an_event_that_cannot_be_rebuilt_is_run_as_it_is() -> None:
+    with PoolProcessor(0, max_retries=1, retry_backoff=_AT_ONCE) as pool:
+        pool.register(fail_once)
+        (outcome,) = pool.stream([_CannotBeRebuilt()])
+    assert (outcome.error, outcome.attempts) == (None, 2)
+
+
+@_EVERYWHERE
+def test_a_root_whose_cascade_failed_does_not_come_back(workers: int, log: Path) -> None:
+    root = Task(log, "root", follow_ups=(Task(log, "child", "raise"),))
+    with _pool(workers) as pool:
+        (outcome,) = _outcomes(pool, root, return_events=True)
+    assert isinstance(outcome.error, Flaky)
+    assert outcome.processed is None
+
+
+def test_other_keys_do_not_wait(log: Path) -> None:
+    with _pool(2, max_retries=1, retry_backoff=3600, retry_backoff_max=3600) as pool:
+        pool.process_many([Task(log, "warm") for _ in range(50)])
+        first = [Task(log, "a", *["raise"] * (place == 0)) for place in range(100)]
+        others = [Task(log, f"b{place}") for place in range(100)]
+        stream = pool.stream([*first, *others], ordered=False, key=lambda ev: ev.label)
+        ended = {cast("Task", next(stream).event).label for _ in range(100)}
+        stream.close()
+    assert ended == {task.label for task in others}
+
+
 def test_a_stream_that_is_closed_does_not_wait_for_retries(log: Path) -> None:
     with _pool(1, max_retries=9, retry_backoff=3600, retry_backoff_max=3600) as pool:
         stream = pool.stream([Task(log, "a"), Task(log, "b", "raise")], buffersize=2)
@@ -259,6 +365,35 @@ def test_it_is_given_up_at_the_limit(log: Path) -> None:
     assert "given up after 3 attempts" in str(outcome.error)
     assert [other.attempts for other in others] == [1] * 5
     assert _attempts(log)["poison"] == 3
+
+
+class _Bomb(Event):
+    """Kills every process but this one that rebuilds it."""
+
+    name = "task"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.home = os.getpid()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if os.getpid() != state["home"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@_POSIX
+@pytest.mark.parametrize("crash_limit", [1, 3])
+def test_one_that_kills_in_unpickling_is_found_out_once(
+    crash_limit: int, log: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with _pool(2, crash_limit=crash_limit) as pool, caplog.at_level("WARNING", "evproc_pool"):
+        warm_up = [Task(log, "warm") for _ in range(20)]
+        pool.process_many(warm_up)
+        (outcome,) = _outcomes(pool, _Bomb())
+    assert isinstance(outcome.error, WorkerLostError)
+    assert outcome.attempts == crash_limit
+    # once more than it is charged, since at first nobody knew which event it was
+    assert len(caplog.records) == crash_limit + 1
 
 
 @_POSIX
@@ -372,6 +507,35 @@ def test_pauses_end_in_the_order_of_their_length() -> None:
     assert pauses.over(1.0) == []
     assert pauses.left(100.0) == 0.0
     assert pauses.over(100.0) == [1]
+
+
+def test_pauses_that_were_given_up_are_forgotten() -> None:
+    pauses = Pauses(RetryPolicy(backoff=1.0))
+    for token in range(1000):
+        pauses.begin(token, 1, 0.0)
+    pauses.forget_others({5, 500})
+    assert sorted(pauses.over(1.0)) == [5, 500]
+
+
+def test_no_worker_gets_more_until_one_is_idle_that_is_needed_alone() -> None:
+    loads = Loads()
+    batches = {worker: Batch(None) for worker in (1, 2)}
+    for worker, batch in batches.items():
+        loads.add(worker)
+        loads.push(worker, batch)
+    assert loads.roomiest(idle=False) == 1
+    assert loads.reserve() is None
+    assert loads.roomiest(idle=False) is None
+    loads.pop_first(2)
+    assert loads.reserve() == 2
+    alone = Batch(None)
+    alone.is_alone = True
+    loads.push(2, alone)
+    loads.release()
+    assert loads.roomiest(idle=False) == 1
+    loads.push(1, Batch(None))
+    loads.retire(1)
+    assert loads.roomiest(idle=False) is None  # beside the one that is alone nothing is sent
 
 
 @pytest.mark.parametrize(

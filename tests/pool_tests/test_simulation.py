@@ -466,9 +466,8 @@ class _WantsNothingWhileOneIsAtWork(Scheduler):
 
 class _RunsSuspectsBesideOthers(Scheduler):
     def _send_suspects(self) -> None:
-        suspects = self._retries.suspects
-        while suspects:
-            run, cascade, event, tried = suspects.popleft()
+        while self._retries.has_suspects:
+            run, cascade, event, tried = self._retries.take_suspect()
             cascade.in_flight -= 1
             cascade.queue.put_back(event, tried)
             run.loose += cascade.is_ready

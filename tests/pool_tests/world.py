@@ -353,7 +353,10 @@ class World:
             return 0
         each = self._estimates.events_per_batch(model.newest)
         batches = (PREFETCH + 1) * max(1, len(self.workers))
-        most = max(0, each * batches - model.unbegun)
+        is_idle = any(not (each.held or each.is_retired) for each in self.workers.values())
+        # for a worker that is idle others have to be found than those that wait for keys
+        waiting = 0 if is_idle and not model.runnable else model.unbegun
+        most = max(0, each * batches - waiting)
         check(0 <= demand <= most, "demand is {}, and {} wait already", demand, model.unbegun)
         if not demand:
             is_at_work = (
@@ -362,7 +365,6 @@ class World:
                 or any(root.is_at_work for root in model.roots.values())
             )
             check(is_at_work, "no demand, and run {} does nothing", run)
-            is_idle = any(not (each.held or each.is_retired) for each in self.workers.values())
             check(not is_idle or model.keys, "no demand, and a worker is idle")
         return demand
 
@@ -476,7 +478,8 @@ class World:
     def _ends(self, root: Root, result: Result, *, may_drop: bool = False) -> None:
         """It ends with something to tell."""
         root.run.runnable.pop(root.index, None)
-        root.due = Ending(*result, root.events, root.seconds, root.processed, root.attempts)
+        processed = root.processed if result.error is None else None
+        root.due = Ending(*result, root.events, root.seconds, processed, root.attempts)
         root.slack = root.empties
         root.may_drop = may_drop
         root.queue.clear()
@@ -1057,7 +1060,7 @@ class World:
         if self._suspects:
             check(least > 0, "a worker is idle, and {} wait to be run alone", len(self._suspects))
         if self._suspects or self._had_suspects:
-            open_loads = sorted(open_loads)[1:]  # one may be kept free for these
+            open_loads = []  # none gets more until one is idle
         open_least = min(open_loads, default=PREFETCH)
         for run in self.runs.values():
             if run.bound != ENDLESS:
