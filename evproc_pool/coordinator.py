@@ -227,16 +227,10 @@ class Coordinator:
         """Take back, ask back, and kill what breaks a limit; say when to look again."""
         self._looked = time.monotonic()
         timeout = self._take_back_from_slow()
-        if self._watch.is_needed:
-            look_again = self._watch.look(
-                {worker: bool(state.sent) for worker, state in self._workers.items()}
-            )
-            timeout = look_again if timeout is None else min(timeout, look_again)
+        busy = {worker: bool(state.sent) for worker, state in self._workers.items()}
+        again = [timeout, self._watch.look(busy), self._pauses.left(self._looked)]
         self._even_out()
-        pause = self._pauses.left(self._looked)
-        if pause is not None:
-            timeout = pause if timeout is None else min(timeout, pause)
-        return timeout
+        return min((each for each in again if each is not None), default=None)
 
     def _is_short(self) -> bool:
         """Whether there are fewer workers than there should be; those about to end do not count."""

@@ -31,26 +31,32 @@ class Lost(NamedTuple):
         event: The event.
         handler: The handler that was running, or None.
         attempt: Which attempt it was, from 1.
+        memory_bytes: The worker's resident memory when last seen, if it was.
     """
 
     gone: Gone
     event: Any
     handler: str | None
     attempt: int
+    memory_bytes: int | None
 
 
 def worker_lost(lost: Lost) -> WorkerLostError:
     """Say which worker died at which event, of what, and what to do."""
     item = lost.gone
+    had = ""
+    if lost.memory_bytes is not None:
+        had = f" (it had {_megabytes(lost.memory_bytes)} of memory when last seen)"
     error = WorkerLostError(
         f"worker {item.worker} (process {item.pid}) died {_where(lost.handler)} of event"
-        f" {describe_event(lost.event)}, by {describe_exit(item.exitcode)};"
+        f" {describe_event(lost.event)}, by {describe_exit(item.exitcode)}{had};"
         f" {_hint(item.exitcode)}",
         describe_event(lost.event),
         lost.handler,
         item.exitcode,
         lost.attempt,
         item.stack,
+        lost.memory_bytes,
     )
     if item.stack:
         add_note(error, f"the worker's stacks when it died:\n{item.stack}")
@@ -87,6 +93,7 @@ def too_large(lost: Lost, size_bytes: int, most_bytes: int, stack: str) -> Worke
         item.exitcode,
         lost.attempt,
         stack,
+        size_bytes,
     )
     if stack:
         add_note(error, f"the worker's stacks before it was killed:\n{stack}")

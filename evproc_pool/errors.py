@@ -51,6 +51,8 @@ class WorkerLostError(PoolError):
         attempt: The attempt that was lost, from 1.
         stack: Where the worker's threads were when it crashed (SIGSEGV and the like), as
             text; otherwise empty.
+        memory_bytes: The worker's resident memory when the coordinator last looked, which
+            it does a few times a second; None if it did not.
     """
 
     def __init__(  # noqa: PLR0917 - all of them, as it is pickled
@@ -61,13 +63,15 @@ class WorkerLostError(PoolError):
         exitcode: int | None = None,
         attempt: int = 1,
         stack: str = "",
+        memory_bytes: int | None = None,
     ) -> None:
-        super().__init__(message, event, handler, exitcode, attempt, stack)
+        super().__init__(message, event, handler, exitcode, attempt, stack, memory_bytes)
         self.event = event
         self.handler = handler
         self.exitcode = exitcode
         self.attempt = attempt
         self.stack = stack
+        self.memory_bytes = memory_bytes
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -1,7 +1,8 @@
-"""Kills workers that break limits which they cannot keep themselves.
+"""Looks after workers: kills those that break limits which they cannot keep themselves.
 
 That is one that is at an event for too long, or grows far beyond its limit in one.
-It is looked at now and then by the driver of the engine.
+They are looked at now and then by the driver of the engine, which also remembers how
+much memory they had: nobody can tell of one that is dead.
 """
 
 from __future__ import annotations
@@ -25,8 +26,6 @@ _FAR_BEYOND: Final = 1.5
 _LOOKS: Final = 10
 _MOST_LOOK_SECONDS: Final = 0.25
 _LARGE_LOOK_SECONDS: Final = 0.05
-
-_NEVER: Final = float("inf")
 
 
 class Backend(Protocol):
@@ -53,28 +52,25 @@ class Watch:
     def __init__(self, limits: Limits, backend: Backend) -> None:
         self._limits = limits
         self._backend = backend
-        self._again = _NEVER
+        self._again = _MOST_LOOK_SECONDS
         if limits.event_timeout is not None:
-            self._again = min(_MOST_LOOK_SECONDS, limits.event_timeout / _LOOKS)
+            self._again = min(self._again, limits.event_timeout / _LOOKS)
         if limits.max_memory_bytes is not None:
             self._again = min(self._again, _LARGE_LOOK_SECONDS)
+        self._next_sample = 0.0
+        self._memory_bytes: dict[int, int] = {}  # when last seen
         self._stays = Stays()
         # those that were killed: their stacks, and their memory if that was why
         self._killed: dict[int, tuple[str, int | None]] = {}
 
-    @property
-    def is_needed(self) -> bool:
-        """Whether there is a limit to watch."""
-        return self._again < _NEVER
-
-    def look(self, workers: Mapping[int, bool]) -> float:
+    def look(self, workers: Mapping[int, bool]) -> float | None:
         """Kill those that break a limit.
 
         Args:
             workers: By number whether they have something to do.
 
         Returns:
-            When to look again, in seconds.
+            When to look again, in seconds; None if there is nobody to look at.
         """
         now = time.monotonic()
         for worker, is_busy in workers.items():
@@ -83,7 +79,11 @@ class Watch:
                 self._stays.forget(worker)
             else:
                 self._look_at(worker, at, now)
-        return self._again
+        if now >= self._next_sample:
+            self._next_sample = now + _MOST_LOOK_SECONDS
+            for worker in [each for each, is_busy in workers.items() if is_busy]:
+                self._memory_bytes[worker] = self._backend.memory_bytes(worker)
+        return self._again if any(workers.values()) else None
 
     def _look_at(self, worker: int, at: Progress, now: float) -> None:
         timeout, most = self._limits.event_timeout, self._limits.max_memory_bytes
@@ -101,7 +101,7 @@ class Watch:
     def error_of(self, item: Gone, event: Any, handler: str | None, attempt: int) -> PoolError:
         """What the event fails with that a dead worker was at."""
         killed = self._killed.get(item.worker)
-        lost = Lost(item, event, handler, attempt)
+        lost = Lost(item, event, handler, attempt, self._memory_bytes.get(item.worker) or None)
         if killed is None:
             return worker_lost(lost)
         stack, size = killed
@@ -112,4 +112,5 @@ class Watch:
     def forget(self, worker: int) -> None:
         """It is gone, and all that is to be said about it was said."""
         self._stays.forget(worker)
+        self._memory_bytes.pop(worker, None)
         self._killed.pop(worker, None)

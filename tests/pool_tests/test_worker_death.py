@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
 
 from evproc import Event, StopProcessing, want
 from evproc_pool import PoolProcessor, WorkerLostError
+from evproc_pool.engine import Engine
 from tests.pool_tests import actions
 from tests.pool_tests.actions import Do
 from tests.pool_tests.helpers import (
@@ -318,6 +320,28 @@ def test_of_many_that_are_sent_together_only_the_one_that_kills_is_charged(worke
         values = pool.process_many([Give(number) for number in range(100)], return_exceptions=True)
     assert isinstance(values.pop(40), WorkerLostError)
     assert values == [number for number in range(100) if number != 40]
+
+
+# --- its memory ---
+
+
+def test_the_error_tells_how_much_memory_the_worker_had_when_last_seen(gate: Gate) -> None:
+    with PoolProcessor(1) as pool:
+        register_all(pool, [actions.act])
+        (pid,) = warm(pool)
+        future = pool.submit(Do("wait_at", gate.address))
+        gate.arrival()
+        watch = cast("Engine", pool._engine)._coordinator._watch
+        while not watch._memory_bytes:
+            pass
+        size_bytes = psutil.Process(pid).memory_info().rss
+        os.kill(pid, signal.SIGKILL)
+        error = future.exception(PATIENCE_SECONDS)
+    assert isinstance(error, WorkerLostError)
+    assert error.memory_bytes is not None
+    assert size_bytes / 2 < error.memory_bytes < 2 * size_bytes
+    assert f"it had {error.memory_bytes / 1e6:,.0f} MB of memory when last seen" in str(error)
+    assert pickle.loads(pickle.dumps(error)).memory_bytes == error.memory_bytes
 
 
 # --- the log ---

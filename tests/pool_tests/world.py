@@ -732,7 +732,7 @@ class World:
         root = self._report(number, index)
         if root.bad is not None and ending.error is root.bad:
             self._ended_by_plan(root, ending)
-        due = root.due or self._given_up(root, ending)
+        due = self._given_up(root, ending) or root.due
         if due is None:
             raise Violation(f"root {index} is reported and has not ended")
         more = ending.events - due.events
