@@ -280,7 +280,7 @@ class LocalBackend:
             process.suspend()
             _await_stop(process)
             now = member.words.read()
-            if (now.batch, now.position, now.is_over) != (seen.batch, seen.position, False):
+            if (now.batch, now.position, now.runs_code) != (seen.batch, seen.position, True):
                 process.resume()
                 return None
             descendants = process.children(recursive=True)

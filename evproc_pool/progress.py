@@ -39,8 +39,10 @@ PLACE: Final = 1  # position << HANDLER_BITS | index of the handler + 1, or one 
 UNSENT: Final = 2  # the first position with a result that was not sent, or NONE
 TAKEN: Final = 3  # batch << 32 | position from which on that batch is taken back
 TAKEN_TO: Final = 4  # batches up to this one that have not begun are taken back as well
-_WORDS: Final = 5
-_BYTES: Final = 8 * _WORDS
+PACKING: Final = 5  # 1 while what events left behind is pickled, which runs the user's code
+#: How many words these are.
+WORDS: Final = 6
+_BYTES: Final = 8 * WORDS
 
 #: An event that took so long is slow: what it left behind is sent at once, and behind
 #: it the worker looks whether its other events were taken back.
@@ -72,6 +74,7 @@ class Progress(NamedTuple):
         unsent: The first position whose result has not been sent, or None.
         is_over: Whether the event is over.
         is_untold: Whether it has left something behind that is about to be sent.
+        is_packing: Whether what events left behind is being pickled.
     """
 
     batch: int
@@ -80,6 +83,12 @@ class Progress(NamedTuple):
     unsent: int | None
     is_over: bool = False
     is_untold: bool = False
+    is_packing: bool = False
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether code of the user's may be running, which may take for ever."""
+        return self.is_packing or not self.is_over
 
 
 class ProgressWords(Inherited):
@@ -106,7 +115,7 @@ class ProgressWords(Inherited):
 
     def read(self) -> Progress:
         """What the worker wrote last; torn while it is alive."""
-        batch, place, unsent, *_ = self.words
+        batch, place, unsent, _, _, packing = self.words
         if place < 0:
             return Progress(batch, place, None, None)
         code = place & ((1 << HANDLER_BITS) - 1)
@@ -118,6 +127,7 @@ class ProgressWords(Inherited):
             unsent if unsent >= 0 else None,
             code >= UNTOLD,
             UNTOLD <= code < OVER,
+            packing != 0,
         )
 
     def take_back(self, seen: Progress, newest: int) -> bool:

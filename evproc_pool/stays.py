@@ -17,8 +17,8 @@ class Place(Protocol):
         """Which event of it; negative ones are no event."""
 
     @property
-    def is_over(self) -> bool:
-        """Whether the event is over."""
+    def runs_code(self) -> bool:
+        """Whether it is at it, or at what it left behind."""
 
 
 class Stays:
@@ -34,7 +34,7 @@ class Stays:
     def note(self, worker: int, at: Place, now: float) -> float:
         """Say for how many seconds at least a worker has been where it is."""
         seen = self._since.get(worker)
-        if at.is_over or seen is None or seen[1:] != (at.batch, at.position):
+        if not at.runs_code or seen is None or seen[1:] != (at.batch, at.position):
             seen = self._since[worker] = now, at.batch, at.position
         return now - seen[0]
 

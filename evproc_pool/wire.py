@@ -360,6 +360,17 @@ def unpack_value(packed: PackedValue) -> Any:
         raise cannot_rebuild("what a handler returned", error) from error
 
 
+# What pickling raises as it is. In the caller's process an interrupt is one; in a worker,
+# which ignores Ctrl-C, it is something that code of the user's has raised.
+_as_they_are: tuple[type[BaseException], ...] = (Exception, KeyboardInterrupt)
+
+
+def ignore_interrupts() -> None:
+    """From now on a `KeyboardInterrupt` in pickling is an error like others."""
+    global _as_they_are  # noqa: PLW0603 - once, in a worker
+    _as_they_are = (Exception,)
+
+
 class PicklingExit(Exception):
     """User code raised what is no `Exception` while it was pickled or rebuilt.
 
@@ -382,7 +393,7 @@ def dumps(value: object) -> bytes:
         # Maybe a reference into this process's __main__. That it may be only a text
         # costs time and nothing else.
         return _by_value(value) if _MAIN in data else data
-    except (Exception, KeyboardInterrupt):
+    except _as_they_are:
         raise
     except BaseException as error:
         raise PicklingExit(f"{type(error).__name__}: {text_of(error)}") from error
@@ -419,7 +430,7 @@ def loads(data: bytes | bytearray | memoryview) -> Any:
     """
     try:
         return pickle.loads(data)
-    except (Exception, KeyboardInterrupt):
+    except _as_they_are:
         raise
     except BaseException as error:
         raise PicklingExit(f"{type(error).__name__}: {text_of(error)}") from error

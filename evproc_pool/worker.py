@@ -65,6 +65,7 @@ def main(
     """
     with contextlib.suppress(ValueError):  # not the main thread: nothing to ignore
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    wire.ignore_interrupts()
     for fd in to_close:
         socket.close(fd)
     if stacks is not None:
@@ -96,7 +97,7 @@ def _start(channel: BlockingChannel, words: progress.ProgressWords | None) -> Wo
     # What has been loaded stays; a full garbage collection need not go through it.
     gc.freeze()
     channel.send(wire.READY, answer)
-    words_or_list = words.words if words is not None else [0] * 5
+    words_or_list = words.words if words is not None else [0] * progress.WORDS
     return Worker(channel, processor, words_or_list, Quota(limits))
 
 
@@ -443,7 +444,9 @@ class _Outbox:
             quiet = wire.dump_quiet(done, ends, self._begun, gave_back=gave_back)
             self._channel.send(wire.QUIET, quiet)
         else:
+            self._words[progress.PACKING] = 1
             told = self._told() if self.unsent else None
+            self._words[progress.PACKING] = 0
             frame = wire.ProgressFrame(done, self._begun, ends, self._timings(), gave_back, told)
             self._channel.send(wire.PROGRESS, wire.dump_progress(frame))
             self._words[progress.UNSENT] = progress.NONE

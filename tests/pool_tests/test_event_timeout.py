@@ -202,10 +202,10 @@ def test_a_limit_is_a_positive_number_of_seconds(value: Any, kind: type[Exceptio
 
 
 class _At:
-    def __init__(self, batch: int, position: int, *, is_over: bool = False) -> None:
+    def __init__(self, batch: int, position: int, *, runs_code: bool = True) -> None:
         self.batch = batch
         self.position = position
-        self.is_over = is_over
+        self.runs_code = runs_code
 
 
 def test_a_stay_is_counted_from_the_first_look() -> None:
@@ -216,7 +216,7 @@ def test_a_stay_is_counted_from_the_first_look() -> None:
     assert stays.note(1, _At(1, 0), 12.0) == 2.0
 
 
-@pytest.mark.parametrize("then", [_At(1, 1), _At(2, 0), _At(1, 0, is_over=True)])
+@pytest.mark.parametrize("then", [_At(1, 1), _At(2, 0), _At(1, 0, runs_code=False)])
 def test_a_stay_ends_with_the_event(then: _At) -> None:
     stays = Stays()
     stays.note(1, _At(1, 0), 10.0)

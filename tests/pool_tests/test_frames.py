@@ -79,7 +79,7 @@ def _batch(numbers: range, plan: tuple[int, ...] = (0,), *, is_known: bool = Fal
 
 
 def _words(taken_to: int = 0) -> list[int]:
-    words = [0] * 5
+    words = [0] * progress.WORDS
     words[progress.TAKEN_TO] = taken_to
     return words
 
@@ -168,6 +168,26 @@ def test_while_the_result_of_a_slow_event_is_sent_the_worker_is_at_it(
     assert channel.places == [
         position << progress.HANDLER_BITS | progress.UNTOLD | 3 for position in range(count)
     ]
+
+
+def test_while_what_events_left_behind_is_packed_the_worker_says_so() -> None:
+    seen: list[int] = []
+    words = _words()
+
+    class Looks:
+        def __reduce__(self) -> Any:
+            seen.append(words[progress.PACKING])
+            return Looks, ()
+
+    def follow(proc: Any, ev: Any) -> list[Any]:
+        return [Plain(Looks())]  # type: ignore[arg-type]
+
+    worker = _worker(_Channel(_batch(range(1), plan=(2,))), words)
+    worker._processor.register(follow, "follow")
+    worker.run()
+    assert seen
+    assert set(seen) == {1}
+    assert words[progress.PACKING] == 0
 
 
 def test_while_results_of_quick_events_are_sent_the_worker_is_behind_them() -> None:

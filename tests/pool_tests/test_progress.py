@@ -46,6 +46,18 @@ def test_an_event_that_is_over_may_have_something_to_tell() -> None:
     words.close()
 
 
+def test_code_of_the_users_runs_in_an_event_and_while_what_it_left_is_packed() -> None:
+    words = ProgressWords.create()
+    over = 7 << progress.HANDLER_BITS | progress.OVER
+    assert words.read().runs_code
+    _write(words, 5, over, 7)
+    assert not words.read().runs_code
+    words.words[progress.PACKING] = 1
+    assert words.read() == Progress(5, 7, None, 7, is_over=True, is_packing=True)
+    assert words.read().runs_code
+    words.close()
+
+
 @pytest.mark.parametrize("place", [progress.NONE, progress.UNPICKLING])
 def test_between_events_there_is_no_handler_and_nothing_unsent(place: int) -> None:
     words = ProgressWords.create()
