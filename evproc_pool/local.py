@@ -135,7 +135,16 @@ class _Member:
             os.close(self.lifeline)
         if self._pidfd is not None:
             os.close(self._pidfd)
+        popen = self.process._popen  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
+        if popen is not None and popen.returncode is None:
+            # The application has waited for it, or ignores SIGCHLD: `multiprocessing`
+            # cannot, and would take it for alive for ever.
+            popen.returncode = _UNKNOWN
         self.process.close()
+
+
+# What a process's exit code is where nobody can say.
+_UNKNOWN: Final = 255
 
 
 class LocalBackend:

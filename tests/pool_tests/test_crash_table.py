@@ -174,8 +174,18 @@ _PLACES: Final = [
 ]
 
 
-@pytest.mark.parametrize("way", _WAYS)
-@pytest.mark.parametrize("place", _PLACES)
+# In full every way at every place; by default those that differ.
+_USUAL: Final = {"an exception", "KeyboardInterrupt", "os._exit", "SIGKILL", "a crash", "a hang"}
+
+_CELLS: Final = [
+    (place, way)
+    for place in _PLACES
+    for way in _WAYS
+    if BARS or place == "the handler" or way in _USUAL
+]
+
+
+@pytest.mark.parametrize(("place", "way"), _CELLS)
 def test_a_cell(pool: PoolProcessor, place: str, way: str) -> None:
     processes = len(warm(pool))
     events = [_event(place, way) if number == 11 else Try() for number in range(24)]
@@ -191,13 +201,33 @@ def test_while_idle(pool: PoolProcessor, way: str) -> None:
     pids = warm(pool)
     for pid in pids:
         os.kill(pid, getattr(signal, way))
-    psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)])
+    while any(_is_alive(pid) for pid in pids):
+        pass
     assert pool.process_many([Try() for _ in range(24)]) == [None] * 24
     assert warm(pool).isdisjoint(pids)
 
 
+def _is_alive(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_while_idle_and_the_application_waits_for_its_children() -> None:
+    with PoolProcessor(1, mp_context="spawn") as pool:
+        register_all(pool, [attempt, actions.act])
+        (pid,) = warm(pool)
+        os.kill(pid, signal.SIGKILL)
+        assert os.waitpid(pid, 0)[0] == pid
+        assert pool.process_many([Try() for _ in range(24)]) == [None] * 24
+        assert warm(pool) != {pid}
+
+
 @pytest.mark.parametrize("method", _START_METHODS)
-@pytest.mark.parametrize("way", [way for way in _WAYS if way != "a hang"])
+@pytest.mark.parametrize(
+    "way", [way for way in _WAYS if way != "a hang" and (BARS or way in _USUAL)]
+)
 def test_in_the_initializer(method: str, way: str) -> None:
     with PoolProcessor(1, mp_context=method, initializer=fail, initargs=[way]) as pool:
         register_all(pool, [attempt])
