@@ -83,9 +83,9 @@ class Abreast(NamedTuple):
 
     def go_on(self, events: Sequence[Any], plans: Sequence[PlanLike]) -> list[Strands]:
         """With a next event for each, and its plan: by which they part."""
-        kinds = {id(plan): plan for plan in plans}
-        if len(kinds) == 1:
+        if plans.count(plans[0]) == len(plans):  # as is usual, and seen without a loop
             return [Strands(self, events, plans[0])]
+        kinds = {id(plan): plan for plan in plans}
         parted = []
         for plan in kinds.values():
             places = [place for place, each in enumerate(plans) if each is plan]

@@ -454,6 +454,10 @@ class PoolProcessor:
     def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """Finish what was submitted, then end the workers. Idempotent.
 
+        In this order: nothing more is taken; what was submitted, and calls in other
+        threads, are finished, pauses before retries included; workers are told to end,
+        and killed if they do not within five seconds; what they shared is let go of.
+
         Args:
             drain: False: finish nothing; as `terminate`.
             timeout: After how many seconds what is not finished by then is ended as by

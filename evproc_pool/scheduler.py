@@ -498,11 +498,15 @@ class Scheduler:
         else:
             cascades = strands.cascades.slice(start, stop).after(times)
         if len(givers) < len(positions):
-            quiet = cascades.pick(sorted(set(positions).difference(givers)), positions.start)
+            quiet = cascades
+            if givers:
+                others = sorted(set(positions).difference(givers))
+                quiet = cascades.pick(others, positions.start)
             run.open -= len(quiet.roots)
             events_each = [quiet.over] * len(quiet.roots)
             self._effects.append(Over(run.id, quiet.roots, events_each, quiet.seconds))
-            cascades = cascades.pick(givers, positions.start)
+            if givers:
+                cascades = cascades.pick(givers, positions.start)
         if givers:
             for strands in cascades.go_on(events, plans):
                 run.add_strands(strands)
@@ -824,8 +828,11 @@ def _gave(
     if not isinstance(item.follow_ups, Singles):
         return None
     givers, events, plans = item.follow_ups.within(positions)
-    kinds = {id(plan): plan for plan in plans}
-    return (givers, events, plans) if all(plan.indices for plan in kinds.values()) else None
+    if plans and plans.count(plans[0]) == len(plans):
+        is_wanted = bool(plans[0].indices)  # one plan for all, as is usual: seen without a loop
+    else:
+        is_wanted = all(plan.indices for plan in plans)
+    return (givers, events, plans) if is_wanted else None
 
 
 def _nobody() -> Cascade:

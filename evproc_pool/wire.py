@@ -138,7 +138,7 @@ class Told(NamedTuple):
     Attributes:
         number: Which frame with follow-ups this is, for REPACK.
         givers: Positions that returned follow-ups.
-        counts: How many each.
+        counts: How many each; empty where it is one each.
         follow_ups: All of them, in order.
         values: Positions that were stopped, with the value.
         processed: Positions, with the event as the handlers left it.

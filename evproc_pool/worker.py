@@ -457,14 +457,20 @@ class _Outbox:
 
     def _told(self) -> wire.Told:
         packed = wire.NO_EVENTS
+        givers: Sequence[int] = self._givers
+        counts: Sequence[int] = self._counts
         if self._follow_ups:
             self._number += 1
             packed = self._pack()
             self._kept[-1][self._number] = (self._events, self._counts, self._follow_ups)
+            if len(givers) == len(self._follow_ups):
+                counts = ()  # as is usual: one each
+            if givers[-1] - givers[0] == len(givers) - 1:
+                givers = range(givers[0], givers[-1] + 1)
         return wire.Told(
             self._number,
-            self._givers,
-            self._counts,
+            givers,
+            counts,
             packed,
             self._values,
             self._processed,
