@@ -83,6 +83,9 @@ _REST_SHARE: Final = 0.75
 # To rest for less is not worth waking up twice for.
 _LEAST_REST_SECONDS: Final = 0.001
 
+# A turn waits no longer than that: much longer times are too long for the selector.
+_LONGEST_WAIT_SECONDS: Final = 3600.0
+
 # A worker that has so many bytes to send may have to wait for the coordinator.
 _HEAVY_BYTES: Final = 1 << 15
 
@@ -183,13 +186,18 @@ class Coordinator:
         """How many roots the run would take now. Any thread may ask."""
         return self._scheduler.demand(run.id)
 
-    def end(self, reason: PoolError, *, kill: bool) -> None:
-        """End the workers, and tell all open runs why."""
+    def end(self, reason: PoolError, *, most_seconds: float) -> None:
+        """End the workers, and tell all open runs why.
+
+        Args:
+            reason: Why.
+            most_seconds: How long they are waited for until they are killed.
+        """
         self._workers.clear()
-        if kill:
-            self._backend.kill()
+        if most_seconds > 0:
+            self._backend.quit(most_seconds)
         else:
-            self._backend.quit()
+            self._backend.kill()
         for run in list(self.runs.values()):
             run.error = reason
             run.is_finished = True
@@ -230,7 +238,8 @@ class Coordinator:
         busy = {worker: bool(state.sent) for worker, state in self._workers.items()}
         again = [timeout, self._watch.look(busy), self._pauses.left(self._looked)]
         self._even_out()
-        return min((each for each in again if each is not None), default=None)
+        seconds = min((each for each in again if each is not None), default=None)
+        return None if seconds is None else min(seconds, _LONGEST_WAIT_SECONDS)
 
     def _is_short(self) -> bool:
         """Whether there are fewer workers than there should be; those about to end do not count."""

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import os
 import threading
+from math import inf
 
 from evproc_pool.coordinator import Coordinator
 from evproc_pool.errors import PoolClosedError, PoolError, PoolForkedError
@@ -56,7 +57,7 @@ class Engine:
         self._driver: int | None = None
         self._turns = 0
         self._closed: PoolError | None = None
-        self._kill = False
+        self._most_seconds = inf  # for which workers are waited for at the end
         self._is_ended = False
 
     # --- for callers, from any thread ---
@@ -156,11 +157,11 @@ class Engine:
                 self._driver = threading.get_ident()
             self._coordinator.turn(may_block=may_block)
         except PoolError as error:
-            self._closed, self._kill = error, True  # the runs get it, and tell
+            self._closed, self._most_seconds = error, 0.0  # the runs get it, and tell
         except BaseException as error:
             if drives:
                 # in the middle of a turn: nobody knows what state things are in
-                self._kill = True
+                self._most_seconds = 0.0
                 self._closed = PoolClosedError(
                     f"the pool was ended by {type(error).__name__}: make a new PoolProcessor"
                 )
@@ -203,17 +204,18 @@ class Engine:
                 return
         self.wait_turn(self._turns, may_block=False)
 
-    def stop(self, *, kill: bool) -> None:
+    def stop(self, *, most_seconds: float) -> None:
         """End the workers; open runs end with `PoolClosedError`. Idempotent.
 
         Args:
-            kill: At once; otherwise they are told to end, and waited for.
+            most_seconds: How long they are waited for until they are killed; 0: they are
+                not told to end, but killed at once.
         """
         me = threading.get_ident()
         with self._turn_over:
             if self._closed is None:
                 self._closed = PoolClosedError("the pool is closed: make a new PoolProcessor")
-            self._kill |= kill
+            self._most_seconds = min(self._most_seconds, most_seconds)
             if self._driver == me:
                 # from a callback, or a signal handler: the end of the turn sees to it
                 self._backend.wake()
@@ -237,7 +239,7 @@ class Engine:
     def _hand_over(self) -> None:
         try:
             if self._closed is not None and not self._is_ended:
-                self._coordinator.end(self._closed, kill=self._kill)
+                self._coordinator.end(self._closed, most_seconds=self._most_seconds)
                 self._is_ended = True
         finally:
             with self._turn_over:

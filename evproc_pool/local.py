@@ -26,7 +26,7 @@ from evproc_pool.channel import Channel
 from evproc_pool.lifeline import CAN_KILL, Lifeline
 from evproc_pool.progress import IS_SUPPORTED, Progress, ProgressWords
 from evproc_pool.stacks import StackFile
-from evproc_pool.starting import ProcessName, own, prepared
+from evproc_pool.starting import ProcessName, fresh, own, prepared
 
 # How long a worker may take to end by itself once it was told to, in seconds.
 # Idle workers end at once; this is for one whose handlers left threads behind.
@@ -202,13 +202,14 @@ class LocalBackend:
                 on_failure.callback(os.close, line)
                 in_any_case.callback(lifeline.close)
             to_close = self._inherited(ours, line) if self._is_fork else ()
-            process: BaseProcess = self._context.Process(  # type: ignore[attr-defined]  # each context has it
+            context = fresh(self._context)
+            process: BaseProcess = context.Process(  # type: ignore[attr-defined]  # each context has it
                 target=worker.main,
                 args=(theirs, words, stacks, lifeline, to_close),
                 name=ProcessName(f"evproc-worker-{number}"),
             )
-            with prepared(self._context, self._modules):
-                process.start()
+            with prepared(context, self._modules):
+                _start(process)
             own(process)
             on_failure.pop_all()
         member = _Member(number, process, Channel(ours), words, stacks, lifeline=line)
@@ -411,11 +412,11 @@ class LocalBackend:
                 self._selector.unregister(each)
         member.close()
 
-    def quit(self) -> None:
-        """Tell idle workers to end, wait for them, and close everything."""
+    def quit(self, most_seconds: float) -> None:
+        """Tell idle workers to end, wait for them, though not for long, and close everything."""
         for member in self._members.values():
             member.channel.send(wire.QUIT, b"")
-        self._end(_QUIT_SECONDS)
+        self._end(min(_QUIT_SECONDS, most_seconds))
 
     def kill(self) -> None:
         """Kill all workers and close everything."""
@@ -435,6 +436,14 @@ class LocalBackend:
         self._wake_selector.close()
         self._wake_read.close()
         self._wake_write.close()
+
+
+def _start(process: BaseProcess) -> None:
+    try:
+        process.start()
+    except EOFError as error:
+        # multiprocessing's word for it
+        raise OSError("the forkserver has died; look at what it was told to import") from error
 
 
 def _await_stop(process: psutil.Process) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -99,12 +100,13 @@ class PoolProcessor:
         crash_limit: How many workers may die while they run one event. By default 1: an
             event that may have had effects is not run again. With more, it is run again
             in a worker that has nothing else to do.
-        preload: With `forkserver`, whether the handlers' modules are imported there, once
-            for all workers, so that a new worker is ready in milliseconds. Not with an
-            `initializer`, which goes before them; and only by the first pool of a
-            program, for there is one forkserver. What these modules make when they are
-            imported (connections, random generators) is the same in every worker, and
-            threads that they start are in none: False where that does not do.
+        preload: With `forkserver`, have the handlers' modules imported there, once for all
+            workers, so that a new worker is ready in milliseconds even if they import
+            much. What they make at their import is the same in every worker then, or
+            not there at all: connections, threads, random generators and their seeds,
+            `sys.argv`. There is one forkserver in a program: it imports what the first
+            pool asks for. Workers are spawned instead once a source has changed. Not
+            with an `initializer`, which goes before the imports.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -128,7 +130,7 @@ class PoolProcessor:
         retry_backoff: float = 0.1,
         retry_backoff_max: float = 60.0,
         crash_limit: int = 1,
-        preload: bool = True,
+        preload: bool = False,
     ) -> None:
         self._size = _worker_count(workers)
         self._context = _context(mp_context)
@@ -189,7 +191,7 @@ class PoolProcessor:
             self._processor.register(proc, name)
             self._steps.append(Register(proc, name))
             engine = self._detach_engine()
-        _stop(engine, kill=False)
+        _stop(engine)
 
     def load_from(self, namespace: str, on_error: OnError = "raise") -> tuple[str, ...]:
         """Register every entry point of a group; see `Processor.load_from`.
@@ -207,7 +209,7 @@ class PoolProcessor:
             names = self._processor.load_from(namespace, on_error)
             self._steps.append(LoadFrom(namespace, skip=on_error != "raise"))
             engine = self._detach_engine()
-        _stop(engine, kill=False)
+        _stop(engine)
         return names
 
     def check(self) -> CheckReport:
@@ -466,10 +468,11 @@ class PoolProcessor:
         Raises:
             RuntimeError: Called from a future's callback, for which it would wait.
         """
+        seconds = inf if timeout is None else _pause("timeout", timeout)
+        end = time.monotonic() + seconds
         if not drain:
             self.terminate()
             return
-        seconds = None if timeout is None else _pause("timeout", timeout)
         if os.getpid() != self._pid:
             return  # the workers are the parent's
         with self._lock:
@@ -484,7 +487,7 @@ class PoolProcessor:
                 engine.drain()
         with self._lock:
             engine = self._detach_engine()
-        _stop(engine, kill=False)
+        _stop(engine, most_seconds=max(0.0, end - time.monotonic()))
 
     def terminate(self) -> None:
         """Kill the workers. What is in flight fails with `PoolClosedError`. Idempotent."""
@@ -493,7 +496,7 @@ class PoolProcessor:
         with self._lock:
             self._closed = True
             engine = self._detach_engine()
-        _stop(engine, kill=True)
+        _stop(engine, most_seconds=0.0)
 
     def __enter__(self) -> PoolProcessor:  # noqa: PYI034 - typing.Self came with Python 3.11
         with self._lock:
@@ -514,6 +517,8 @@ class PoolProcessor:
     # --- the engine ---
 
     def _check_usable(self) -> None:
+        if os.getpid() != self._pid and self._engine is None:
+            self._pid = os.getpid()  # nothing was started by the other process
         if os.getpid() != self._pid:
             raise PoolForkedError(
                 f"this PoolProcessor belongs to process {self._pid}, and this is process"
@@ -562,7 +567,7 @@ class PoolProcessor:
                 engine = Engine(coordinator, backend)
                 # by the engine, not by self: the finalizer must not keep the pool alive
                 self._finalizer = util.Finalize(
-                    self, engine.stop, kwargs={"kill": True}, exitpriority=_EXIT_PRIORITY
+                    self, engine.stop, kwargs={"most_seconds": 0.0}, exitpriority=_EXIT_PRIORITY
                 )
                 self._engine = engine
             return self._engine
@@ -583,21 +588,21 @@ class PoolProcessor:
         return engine
 
 
-def _stop(engine: Engine | None, *, kill: bool) -> None:
+def _stop(engine: Engine | None, *, most_seconds: float = inf) -> None:
     # Never with a pool's lock held: this waits for the driver, and the driver may be
     # in a callback that wants the lock, for a `submit`.
     if engine is not None:
-        engine.stop(kill=kill)
+        engine.stop(most_seconds=most_seconds)
 
 
 @contextmanager
-def _stopped_after(seconds: float | None, engine: Engine) -> Iterator[None]:
-    """If the block takes longer than that, end the engine; None: never."""
-    if seconds is None:
+def _stopped_after(seconds: float, engine: Engine) -> Iterator[None]:
+    """If the block takes longer than that, end the engine."""
+    if seconds > threading.TIMEOUT_MAX:
         yield
         return
     # a thread, since whoever drains may be in code of the user's: a filter, a callback
-    timer = threading.Timer(seconds, engine.stop, kwargs={"kill": True})
+    timer = threading.Timer(seconds, engine.stop, kwargs={"most_seconds": 0.0})
     timer.daemon = True
     timer.start()
     try:

@@ -7,37 +7,27 @@ that cannot be imported (`entries`): whatever a module raises is caught here, an
 for the worker to find and to tell. A forkserver by itself passes over an `ImportError`
 only, and dies of others.
 
-What is imported once is the same for all workers. Two things are seen to: a module
-whose source has changed since is imported anew (`refresh`), and NumPy's global
-generator is seeded anew, as Python itself does with `random`'s.
+What was imported once stays as it is. So the coordinator remembers what the sources
+looked like (`Sources`), and starts workers in another way where one has changed since.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType
 from typing import Final, NamedTuple
 
 _PRELOAD: Final = "evproc_pool.preload"
 _SEPARATOR: Final = ":"
 
-
-class _Source(NamedTuple):
-    """The source file of a module, and what tells whether it has changed."""
-
-    path: str
-    mtime_ns: int
-    size_bytes: int
-
-
-# The application's own modules that were imported here, and not those that are
-# installed: nobody edits these while a program runs, and not all can be imported twice.
-_sources: Final[dict[str, _Source]] = {}
+# So many partials in each other are looked through for the function.
+_DEEPEST: Final = 10
 
 
 def entries(modules: Iterable[str]) -> list[str]:
@@ -50,8 +40,8 @@ def modules_of(funcs: Iterable[object]) -> list[str]:
     names = []
     for func in funcs:
         inner = func
-        while hasattr(inner, "func"):
-            inner = inner.func  # a partial
+        for _ in range(_DEEPEST):
+            inner = getattr(inner, "func", inner)  # of a partial
         name = getattr(inner, "__module__", None)
         # what runs as a script, or was made by hand, cannot be imported by its name
         if isinstance(name, str) and getattr(sys.modules.get(name), "__spec__", None):
@@ -59,19 +49,44 @@ def modules_of(funcs: Iterable[object]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name not in ("__main__", "__mp_main__")]
 
 
-def refresh() -> None:
-    """In a worker that was forked: see to what must not be the same in all of them."""
-    if any(_source_of(sys.modules.get(name)) != source for name, source in _sources.items()):
-        # a module that has not changed may refer to one that has
-        for name in _sources:
-            sys.modules.pop(name, None)
-    random = sys.modules.get("numpy.random")
-    if random is not None:
-        random.seed()
+class _Source(NamedTuple):
+    """A source file, and what tells whether it has changed."""
+
+    path: str
+    mtime_ns: int
+    size_bytes: int
 
 
-def _source_of(module: ModuleType | None) -> _Source | None:
-    path = getattr(module, "__file__", None)
+class Sources:
+    """What the application's own modules look like now, in the coordinator.
+
+    Not those that are installed: nobody edits these while a program runs.
+    """
+
+    def __init__(self) -> None:
+        self._sources: dict[str, _Source | None] = {}
+        for name in list(sys.modules):
+            source = _source_of(name)
+            if source is not None and not source.path.startswith(_INSTALLED):
+                self._sources[name] = source
+
+    @property
+    def have_changed(self) -> bool:
+        """Whether any of them is another one by now, or was edited."""
+        return any(_source_of(name) != source for name, source in self._sources.items())
+
+
+# The standard library, what is installed, and this package itself.
+_INSTALLED: Final = tuple(
+    [f"{Path(sysconfig.get_paths()[kind])}{os.sep}" for kind in ("stdlib", "purelib", "platlib")]
+    + [f"{Path(__file__).parent}{os.sep}"]
+)
+
+
+def _source_of(name: str) -> _Source | None:
+    path = None
+    with contextlib.suppress(Exception):  # a module may be anything that was put there
+        path = getattr(sys.modules.get(name), "__file__", None)
     if not isinstance(path, str):
         return None
     try:
@@ -89,7 +104,6 @@ def run() -> None:
     # as a forkserver does itself from Python 3.13 on
     # (https://github.com/python/cpython/issues/117378)
     sys.path[:] = frame.f_locals.get("sys_path") or sys.path
-    before = set(sys.modules)
     # Ctrl-C reaches the whole process group; until its loop begins, a forkserver would
     # die of it, with a traceback
     interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -99,14 +113,17 @@ def run() -> None:
                 __import__(name)
     finally:
         signal.signal(signal.SIGINT, interrupted)
-    installed = [sysconfig.get_paths()[kind] for kind in ("stdlib", "purelib", "platlib")]
-    for name in set(sys.modules) - before:
-        source = _source_of(sys.modules[name])
-        if source is not None and not source.path.startswith((*installed, _OURS)):
-            _sources[name] = source
+    os.register_at_fork(after_in_child=_seed_numpy)
 
 
-_OURS: Final = str(Path(__file__).parent)
+def _seed_numpy() -> None:
+    """What Python itself does with `random` in a process that was forked.
+
+    Its processes would all draw the same numbers otherwise, also those of others than us.
+    """
+    random = sys.modules.get("numpy.random")
+    if random is not None:
+        random.seed()
 
 
 def _named_in(preload: Iterable[str]) -> list[str]:

@@ -39,7 +39,7 @@ PLACE: Final = 1  # position << HANDLER_BITS | index of the handler + 1, or one 
 UNSENT: Final = 2  # the first position with a result that was not sent, or NONE
 TAKEN: Final = 3  # batch << 32 | position from which on that batch is taken back
 TAKEN_TO: Final = 4  # batches up to this one that have not begun are taken back as well
-PACKING: Final = 5  # 1 while what events left behind is pickled, which runs the user's code
+PACKING: Final = 5  # of how many events what they left behind is being pickled
 #: How many words these are.
 WORDS: Final = 6
 _BYTES: Final = 8 * WORDS
@@ -74,7 +74,8 @@ class Progress(NamedTuple):
         unsent: The first position whose result has not been sent, or None.
         is_over: Whether the event is over.
         is_untold: Whether it has left something behind that is about to be sent.
-        is_packing: Whether what events left behind is being pickled.
+        packing: Of how many events what they left behind is being pickled, which runs
+            code of the user's.
     """
 
     batch: int
@@ -83,12 +84,12 @@ class Progress(NamedTuple):
     unsent: int | None
     is_over: bool = False
     is_untold: bool = False
-    is_packing: bool = False
+    packing: int = 0
 
     @property
     def runs_code(self) -> bool:
         """Whether code of the user's may be running, which may take for ever."""
-        return self.is_packing or not self.is_over
+        return self.packing > 0 or not self.is_over
 
 
 class ProgressWords(Inherited):
@@ -127,7 +128,7 @@ class ProgressWords(Inherited):
             unsent if unsent >= 0 else None,
             code >= UNTOLD,
             UNTOLD <= code < OVER,
-            packing != 0,
+            packing,
         )
 
     def take_back(self, seen: Progress, newest: int) -> bool:

@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Final
 from weakref import WeakSet
 
-from evproc_pool.preloading import entries
+from evproc_pool.preloading import Sources, entries
 
 
 def default_context() -> BaseContext:
@@ -91,6 +91,24 @@ class ProcessName(str):
         return eval, (_LEAVE_MAIN_ALONE.format(str(self)),)
 
 
+class _Preloaded:
+    """What the forkserver of this process has imported, if it imported handlers."""
+
+    sources: Sources | None = None
+
+
+_preloaded: Final = _Preloaded()
+
+
+def fresh(context: BaseContext) -> BaseContext:
+    """The context to start a worker by: `spawn` where a forkserver has old sources."""
+    is_forkserver = context.get_start_method() == "forkserver"
+    sources = _preloaded.sources if is_forkserver else None
+    if sources is not None and sources.have_changed:
+        return multiprocessing.get_context("spawn")
+    return context
+
+
 @contextlib.contextmanager
 def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None]:
     """While a process is started, tell a forkserver that may be started what to import.
@@ -116,7 +134,11 @@ def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None
     with _lock.held:
         preloaded = server._preload_modules  # noqa: SLF001 - no public way
         chosen = [] if preloaded == ["__main__"] else preloaded
-        context.set_forkserver_preload([*chosen, *entries(modules)])
+        # an entry that is no text does not come through the forkserver's command line
+        ours = entries(modules) if all(type(path) is str for path in sys.path) else []
+        if ours and getattr(server, "_forkserver_pid", None) is None:
+            _preloaded.sources = Sources() if modules else None
+        context.set_forkserver_preload([*chosen, *ours])
         try:
             yield
         finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from math import inf
 from typing import Any, Final, Protocol
 
 from evproc_pool.deaths import Lost, timed_out, too_large, worker_lost
@@ -93,7 +94,9 @@ class Watch:
             size = self._backend.memory_bytes(worker)
             if size < _FAR_BEYOND * most:
                 size = None
-        if size is not None or (timeout is not None and stay >= timeout):
+        # what many events left behind is pickled together, and may take as long as they may
+        most_seconds = inf if timeout is None else timeout * max(1, at.packing)
+        if size is not None or stay >= most_seconds:
             stack = self._backend.kill_stuck(worker, at)
             if stack is not None:
                 self._killed[worker] = stack, size

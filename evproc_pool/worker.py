@@ -34,7 +34,7 @@ from evproc.event import describe_event
 from evproc.exc import _unset
 from evproc.processor import annotate_error, collect_follow_ups
 from evproc.registry import Handler
-from evproc_pool import preloading, progress, wire
+from evproc_pool import progress, wire
 from evproc_pool.channel import BlockingChannel, Frame
 from evproc_pool.estimates import TARGET_SECONDS
 from evproc_pool.lifeline import Lifeline
@@ -84,7 +84,6 @@ def main(
 def _start(channel: BlockingChannel, words: progress.ProgressWords | None) -> Worker | None:
     frame = channel.receive()
     try:
-        preloading.refresh()
         recipe: Recipe
         limits: Limits
         recipe, limits = wire.loads(frame.payload)
@@ -444,7 +443,7 @@ class _Outbox:
             quiet = wire.dump_quiet(done, ends, self._begun, gave_back=gave_back)
             self._channel.send(wire.QUIET, quiet)
         else:
-            self._words[progress.PACKING] = 1
+            self._words[progress.PACKING] = len(self.unsent)
             told = self._told() if self.unsent else None
             self._words[progress.PACKING] = 0
             frame = wire.ProgressFrame(done, self._begun, ends, self._timings(), gave_back, told)

@@ -201,6 +201,34 @@ def test_a_limit_is_a_positive_number_of_seconds(value: Any, kind: type[Exceptio
 # --- the pure part ---
 
 
+class _SlowToPack(Event):
+    name = "slow to pack"
+
+    def __getstate__(self) -> dict[str, Any]:
+        end = time.thread_time() + 0.004
+        while time.thread_time() < end:
+            pass
+        return self.__dict__
+
+
+class _Gives(Event):
+    name = "gives"
+
+
+@want("gives")
+def give(proc: Any, ev: Event) -> list[Event]:
+    return [_SlowToPack()]
+
+
+def test_what_many_events_left_behind_may_take_as_long_as_all_of_them() -> None:
+    # some fifty of them are packed together, and each for itself is far from the limit
+    pool = PoolProcessor(1, event_timeout=_LIMIT / 2)
+    register_all(pool, [give])
+    with pool:
+        outcomes = list(pool.stream([_Gives() for _ in range(300)]))
+    assert [outcome.error for outcome in outcomes] == [None] * 300
+
+
 class _At:
     def __init__(self, batch: int, position: int, *, runs_code: bool = True) -> None:
         self.batch = batch

@@ -26,6 +26,7 @@ from evproc_pool import (
     starting,
 )
 from evproc_pool.lifeline import CAN_KILL
+from evproc_pool.local import LocalBackend
 from tests.pool_tests import actions
 from tests.pool_tests.actions import Do
 from tests.pool_tests.helpers import (
@@ -169,6 +170,59 @@ def test_close_waits_no_longer_than_it_is_told_to(waits: str, gate: Gate) -> Non
     assert isinstance(future.exception(0), PoolClosedError)
     assert isinstance(error_of_submit(pool), PoolClosedError)
     pool.close(timeout=0.01)
+
+
+def test_close_waits_no_longer_for_what_it_does_not_finish(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    quit_workers = LocalBackend.quit
+
+    def note(backend: LocalBackend, most_seconds: float) -> None:
+        waits.append(most_seconds)
+        quit_workers(backend, most_seconds)
+
+    monkeypatch.setattr(LocalBackend, "quit", note)
+    pool = _new(workers=1)
+    processes = _processes(pool)
+    stream = pool.stream([Do("wait_at", gate.address)])
+    with Background(lambda: next(stream)) as call:
+        gate.arrival()
+        pool.close(timeout=0.5)
+        assert isinstance(call.error(), PoolClosedError)
+    assert _are_gone(processes)
+    assert all(wait <= 0.5 for wait in waits)
+
+
+@pytest.mark.parametrize("timeout", [1e10, 1e300])
+def test_close_with_all_the_time_in_the_world(timeout: float) -> None:
+    pool = _new(workers=1)
+    future = pool.submit(Do("stop", 1))
+    pool.close(timeout=timeout)
+    assert future.result(0) == 1
+
+
+def test_a_retry_may_be_ages_away() -> None:
+    pool = _new(workers=1, max_retries=1, retry_backoff=1e9, retry_backoff_max=1e300)
+    future = pool.submit(Do("fail", KeyError))
+    while not pool._engine or pool._engine._coordinator._pauses.left(0.0) is None:
+        pool.process(Do("nothing"))
+    assert pool.process(Do("stop", 1)) == 1
+    pool.terminate()
+    assert isinstance(future.exception(0), PoolClosedError)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_pool_that_has_started_nothing_can_be_used_in_a_forked_process() -> None:
+    with PoolProcessor(0) as pool:
+        register_all(pool, [actions.act])
+        pid = os.fork()
+        if not pid:
+            try:
+                os._exit(pool.process(Do("stop", 7)))
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 
 
 def test_close_in_good_time_finishes_what_was_submitted() -> None:

@@ -80,11 +80,11 @@ with PoolProcessor(workers=2, mp_context="forkserver"{arguments}) as pool:
 @_ON_LINUX
 def test_the_forkserver_imports_them_once_for_all_workers(tmp_path: Path) -> None:
     # Ctrl-C does not end it meanwhile
-    assert _run(_WORKERS.format(arguments=""), tmp_path) == ["2 0 True"]
+    assert _run(_WORKERS.format(arguments=", preload=True"), tmp_path) == ["2 0 True"]
 
 
 @_ON_LINUX
-@pytest.mark.parametrize("arguments", [", preload=False", ", initializer=len, initargs=['']"])
+@pytest.mark.parametrize("arguments", ["", ", preload=True, initializer=len, initargs=['']"])
 def test_workers_import_them_where_that_has_to_be(arguments: str, tmp_path: Path) -> None:
     assert _run(_WORKERS.format(arguments=arguments), tmp_path) == ["3 2 True"]
 
@@ -103,7 +103,7 @@ def test_what_a_module_raises_is_for_a_worker_to_tell(
 ) -> None:
     body = """
     (Path(handlers_here.__file__).with_name("breaks")).touch()
-    pool = PoolProcessor(workers=1, mp_context="forkserver")
+    pool = PoolProcessor(workers=1, mp_context="forkserver", preload=True)
     pool.register(handlers_here.answer)
     try:
         pool.process(handlers_here.Ask())
@@ -120,7 +120,7 @@ def test_a_module_that_has_changed_since_is_imported_anew(changed: str, tmp_path
     def other(proc, ev):
         pass
 
-    with PoolProcessor(workers=1, mp_context="forkserver") as pool:
+    with PoolProcessor(workers=1, mp_context="forkserver", preload=True) as pool:
         pool.register(handlers_here.answer)
         print(ask(pool)[0][1])
         source = Path(handlers_here.__file__).with_name("{changed}.py")
@@ -142,7 +142,7 @@ def test_other_processes_of_the_forkserver_are_as_ever(tmp_path: Path) -> None:
         queue.put(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
 
     if __name__ == "__main__":
-        with PoolProcessor(workers=1, mp_context="forkserver") as pool:
+        with PoolProcessor(workers=1, mp_context="forkserver", preload=True) as pool:
             pool.register(handlers_here.answer)
             ask(pool)
             context = multiprocessing.get_context("forkserver")
@@ -172,17 +172,55 @@ def test_the_modules_of_handlers() -> None:
     assert preloading.modules_of([in_main]) == []
 
 
-def test_numpys_global_generator_is_seeded_in_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numpys_global_generator_is_seeded_in_each_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     calls: list[tuple[Any, ...]] = []
     fake = types.ModuleType("numpy.random")
     monkeypatch.setattr(fake, "seed", lambda *args: calls.append(args), raising=False)
     monkeypatch.setitem(sys.modules, "numpy.random", fake)
-    preloading.refresh()
+    preloading._seed_numpy()
     assert calls == [()]
 
 
-def test_without_a_forkserver_nothing_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_forkserver_nothing_is_imported() -> None:
     path = list(sys.path)
     preloading.run()
     assert sys.path == path
-    assert not preloading._sources
+
+
+def test_a_module_that_is_no_module_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lazy:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(name)
+
+    monkeypatch.setitem(sys.modules, "lazy_settings", Lazy())
+    assert not preloading.Sources().have_changed
+
+
+_DIES = """
+    (Path(handlers_here.__file__).with_name("breaks")).touch()
+    pool = PoolProcessor(workers=1, mp_context="forkserver", preload=True)
+    pool.register(handlers_here.answer)
+    try:
+        pool.process(handlers_here.Ask())
+    except PoolBrokenError as error:
+        print(error)
+"""
+
+
+@_ON_LINUX
+def test_a_module_that_ends_the_forkserver_is_told(tmp_path: Path) -> None:
+    (text,) = _run(_DIES, tmp_path, "os._exit(3)")
+    assert "the forkserver has died" in text
+
+
+@_ON_LINUX
+def test_a_path_that_is_no_text_keeps_nobody_from_starting(tmp_path: Path) -> None:
+    body = """
+    sys.path.append(Path("/nowhere"))
+    with PoolProcessor(workers=1, mp_context="forkserver", preload=True) as pool:
+        pool.register(handlers_here.answer)
+        print(ask(pool)[0][1])
+    """
+    assert _run(body, tmp_path) == ["1"]

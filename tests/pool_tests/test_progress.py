@@ -52,8 +52,8 @@ def test_code_of_the_users_runs_in_an_event_and_while_what_it_left_is_packed() -
     assert words.read().runs_code
     _write(words, 5, over, 7)
     assert not words.read().runs_code
-    words.words[progress.PACKING] = 1
-    assert words.read() == Progress(5, 7, None, 7, is_over=True, is_packing=True)
+    words.words[progress.PACKING] = 9
+    assert words.read() == Progress(5, 7, None, 7, is_over=True, packing=9)
     assert words.read().runs_code
     words.close()
 
