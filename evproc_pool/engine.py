@@ -5,10 +5,10 @@ Who does the work
 
 There is no coordinator thread. A thread that waits for events *drives*: it reads
 what workers sent, lets the scheduler decide, pickles and sends, one turn at a
-time (`coordinator`). If another thread drives already, it waits until that turn is over. So a
-single-threaded application has no hop between threads and no fight for the GIL;
-several threads take turns. For futures, for which nobody need wait, a background
-thread drives while there are any.
+time (`coordinator`). If another thread drives already, it waits until that turn is
+over. So a single-threaded application has no hop between threads and no fight for
+the GIL; several threads take turns. For futures, for which nobody need wait, a
+background thread drives while there are any.
 
 Only the driver touches the scheduler, the workers and the codec, so none of them
 needs a lock, and no lock is held while code of the user runs (filters, pickling,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from math import inf
-from multiprocessing import get_context, util
+from multiprocessing import util
 from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -19,20 +19,19 @@ from evproc.decorator import HandlerFunc
 from evproc.entrypoints import OnError
 from evproc.registry import Handler
 from evproc.report import CheckReport, Explanation
-from evproc_pool import wire
+from evproc_pool import arguments, wire
 from evproc_pool.coordinator import Coordinator
 from evproc_pool.engine import Engine
 from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolForkedError
 from evproc_pool.estimates import MOST_EVENTS
 from evproc_pool.limits import Limits
-from evproc_pool.local import LocalBackend, usable_cpus
+from evproc_pool.local import LocalBackend
 from evproc_pool.outcome import Outcome
 from evproc_pool.preloading import modules_of
 from evproc_pool.recipe import LoadFrom, Recipe, Register, fingerprint
 from evproc_pool.retries import RetryPolicy
 from evproc_pool.runs import Feeder, Futures, Gathered, Key, Streamed
 from evproc_pool.serial import run_cascade
-from evproc_pool.starting import default_context
 
 #: What is independent within a cascade; see `PoolProcessor`.
 Ordering = Literal["cascade", "unordered"]
@@ -67,8 +66,9 @@ class PoolProcessor:
             through `evproc.Processor`.
         mp_context: A `multiprocessing` context or the name of a start method. By
             default `forkserver` on Linux and `spawn` elsewhere.
-        initializer: Called in each worker before the handlers are loaded (with
-            `workers=0`, once in this process, before the first event).
+        initializer: Called in each worker before entry points are loaded (with
+            `workers=0`, once in this process, before the first event). The modules of
+            registered functions, and its own, are imported before that.
         initargs: Its arguments.
         ordering: `"cascade"`: as described above. `"unordered"`: a follow-up is
             independent from the moment it is returned, for fan-out. A value given to
@@ -106,7 +106,7 @@ class PoolProcessor:
             not there at all: connections, threads, random generators and their seeds,
             `sys.argv`. There is one forkserver in a program: it imports what the first
             pool asks for. Workers are spawned instead once a source has changed. Not
-            with an `initializer`, which goes before the imports.
+            with an `initializer`, which entry points may need.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -132,23 +132,23 @@ class PoolProcessor:
         crash_limit: int = 1,
         preload: bool = False,
     ) -> None:
-        self._size = _worker_count(workers)
-        self._context = _context(mp_context)
-        _check_callable("initializer", initializer)
-        _check_callable("key", key)
-        self._unordered = _is_unordered(ordering)
+        self._size = arguments.worker_count(workers)
+        self._context = arguments.context(mp_context)
+        arguments.check_callable("initializer", initializer)
+        arguments.check_callable("key", key)
+        self._unordered = arguments.is_unordered(ordering)
         self._key = key
         self._limits = Limits(
-            _seconds("event_timeout", event_timeout),
-            _count_or_none("max_tasks_per_child", max_tasks_per_child),
-            _count_or_none("max_worker_memory_bytes", max_worker_memory_bytes),
+            arguments.seconds_or_none("event_timeout", event_timeout),
+            arguments.count_or_none("max_tasks_per_child", max_tasks_per_child),
+            arguments.count_or_none("max_worker_memory_bytes", max_worker_memory_bytes),
         )
         self._policy = RetryPolicy(
-            _count("max_retries", max_retries, least=0),
-            _exceptions("retry_exceptions", retry_exceptions),
-            _count("crash_limit", crash_limit),
-            _pause("retry_backoff", retry_backoff),
-            _pause("retry_backoff_max", retry_backoff_max),
+            arguments.count("max_retries", max_retries, least=0),
+            arguments.exceptions("retry_exceptions", retry_exceptions),
+            arguments.count("crash_limit", crash_limit),
+            arguments.seconds("retry_backoff", retry_backoff),
+            arguments.seconds("retry_backoff_max", retry_backoff_max),
         )
         self._preload = preload
         self._initializer = initializer
@@ -382,8 +382,8 @@ class PoolProcessor:
         """What a call says about order, or else the pool."""
         with self._lock:
             self._check_usable()
-        _check_callable("key", key)
-        unordered = self._unordered if ordering is None else _is_unordered(ordering)
+        arguments.check_callable("key", key)
+        unordered = self._unordered if ordering is None else arguments.is_unordered(ordering)
         return unordered, self._key if key is None else key
 
     def submit(self, ev: Event) -> Future[Any]:
@@ -468,7 +468,7 @@ class PoolProcessor:
         Raises:
             RuntimeError: Called from a future's callback, for which it would wait.
         """
-        seconds = inf if timeout is None else _pause("timeout", timeout)
+        seconds = inf if timeout is None else arguments.seconds("timeout", timeout)
         end = time.monotonic() + seconds
         if not drain:
             self.terminate()
@@ -573,7 +573,7 @@ class PoolProcessor:
             return self._engine
 
     def _modules_to_preload(self) -> list[str]:
-        # with an initializer: they may need what it sets up
+        # with an initializer: entry points may need what it sets up
         if not self._preload or self._initializer is not None:
             return []
         return modules_of(handler.func for handler in self._processor.registry.handlers)
@@ -610,84 +610,3 @@ def _stopped_after(seconds: float, engine: Engine) -> Iterator[None]:
     finally:
         timer.cancel()
         timer.join()
-
-
-def _is_unordered(ordering: str) -> bool:
-    if ordering not in ("cascade", "unordered"):
-        raise ValueError(f"ordering is 'cascade' or 'unordered', not {ordering!r}")
-    return ordering == "unordered"
-
-
-def _check_callable(what: str, value: object) -> None:
-    if value is not None and not callable(value):
-        raise TypeError(f"{what} is a callable or None, not {value!r}")
-
-
-def _seconds(what: str, value: float | None) -> float | None:
-    if value is None:
-        return None
-    seconds = _number(what, value, " or None")
-    if not 0 < seconds < inf:
-        raise ValueError(f"{what} must be more than 0 and finite, and is {value}")
-    return seconds
-
-
-def _pause(what: str, value: float) -> float:
-    seconds = _number(what, value)
-    if not 0 <= seconds < inf:
-        raise ValueError(f"{what} must not be negative, and must be finite, and is {value}")
-    return seconds
-
-
-def _number(what: str, value: float, alternative: str = "") -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{what} is a number of seconds{alternative}, not {value!r}")
-    return float(value)
-
-
-def _count_or_none(what: str, value: int | None) -> int | None:
-    return None if value is None else _count(what, value, " or None")
-
-
-def _count(what: str, value: int, alternative: str = "", *, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} is a whole number{alternative}, not {value!r}")
-    if value < least:
-        raise ValueError(f"{what} must be at least {least}, and is {value}")
-    return value
-
-
-def _exceptions(
-    what: str, value: type[BaseException] | Iterable[type[BaseException]]
-) -> tuple[type[BaseException], ...]:
-    try:
-        kinds = (value,) if isinstance(value, type) else tuple(value)
-    except TypeError:
-        raise TypeError(f"{what} is an exception class or several, not {value!r}") from None
-    for kind in kinds:
-        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            raise TypeError(f"{what} is an exception class or several, and {kind!r} is none")
-    return kinds
-
-
-def _worker_count(workers: int | None) -> int:
-    if workers is None:
-        return usable_cpus()
-    if isinstance(workers, bool) or not isinstance(workers, int):
-        raise TypeError(f"workers is a number of processes or None, not {workers!r}")
-    if workers < 0:
-        raise ValueError(f"workers must not be negative, and is {workers}")
-    return workers
-
-
-def _context(mp_context: BaseContext | str | None) -> BaseContext:
-    if mp_context is None:
-        return default_context()
-    if isinstance(mp_context, str):
-        return get_context(mp_context)
-    if not isinstance(mp_context, BaseContext):
-        raise TypeError(
-            "mp_context is a multiprocessing context, the name of a start method, or None,"
-            f" not {mp_context!r}"
-        )
-    return mp_context

@@ -89,6 +89,19 @@ def test_workers_import_them_where_that_has_to_be(arguments: str, tmp_path: Path
     assert _run(_WORKERS.format(arguments=arguments), tmp_path) == ["3 2 True"]
 
 
+# The error of a pool whose handlers can be imported only here, and its cause.
+_BREAKS = """
+(Path(handlers_here.__file__).with_name("breaks")).touch()
+pool = PoolProcessor(workers=1, mp_context="forkserver", preload=True)
+pool.register(handlers_here.answer)
+try:
+    pool.process(handlers_here.Ask())
+except PoolBrokenError as error:
+    print(error)
+    print(f"{type(error.__cause__).__name__}: {error.__cause__}")
+"""
+
+
 @_ON_LINUX
 @pytest.mark.parametrize(
     ("error", "told"),
@@ -101,16 +114,7 @@ def test_workers_import_them_where_that_has_to_be(arguments: str, tmp_path: Path
 def test_what_a_module_raises_is_for_a_worker_to_tell(
     error: str, told: str, tmp_path: Path
 ) -> None:
-    body = """
-    (Path(handlers_here.__file__).with_name("breaks")).touch()
-    pool = PoolProcessor(workers=1, mp_context="forkserver", preload=True)
-    pool.register(handlers_here.answer)
-    try:
-        pool.process(handlers_here.Ask())
-    except PoolBrokenError as error:
-        print(f"{type(error.__cause__).__name__}: {error.__cause__}")
-    """
-    assert _run(body, tmp_path, error) == [told]
+    assert _run(_BREAKS, tmp_path, error)[1:] == [told]
 
 
 @_ON_LINUX
@@ -198,20 +202,9 @@ def test_a_module_that_is_no_module_does_no_harm(monkeypatch: pytest.MonkeyPatch
     assert not preloading.Sources().have_changed
 
 
-_DIES = """
-    (Path(handlers_here.__file__).with_name("breaks")).touch()
-    pool = PoolProcessor(workers=1, mp_context="forkserver", preload=True)
-    pool.register(handlers_here.answer)
-    try:
-        pool.process(handlers_here.Ask())
-    except PoolBrokenError as error:
-        print(error)
-"""
-
-
 @_ON_LINUX
 def test_a_module_that_ends_the_forkserver_is_told(tmp_path: Path) -> None:
-    (text,) = _run(_DIES, tmp_path, "os._exit(3)")
+    text, _ = _run(_BREAKS, tmp_path, "os._exit(3)")
     assert "the forkserver has died" in text
 
 

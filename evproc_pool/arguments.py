@@ -1,0 +1,105 @@
+"""The arguments of a `PoolProcessor`, checked.
+
+Each takes the argument's name and what was given for it, and raises a `TypeError` or a
+`ValueError` that says what it has to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import inf
+from multiprocessing import get_context
+from multiprocessing.context import BaseContext
+
+from evproc_pool.local import usable_cpus
+from evproc_pool.starting import default_context
+
+
+def is_unordered(ordering: str) -> bool:
+    """Whether an `ordering` is the unordered one."""
+    if ordering not in ("cascade", "unordered"):
+        raise ValueError(f"ordering is 'cascade' or 'unordered', not {ordering!r}")
+    return ordering == "unordered"
+
+
+def check_callable(what: str, value: object) -> None:
+    """Refuse what cannot be called."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{what} is a callable or None, not {value!r}")
+
+
+def seconds_or_none(what: str, value: float | None) -> float | None:
+    """A number of seconds, more than 0."""
+    if value is None:
+        return None
+    number = _number(what, value, " or None")
+    if not 0 < number < inf:
+        raise ValueError(f"{what} must be more than 0 and finite, and is {value}")
+    return number
+
+
+def seconds(what: str, value: float) -> float:
+    """A number of seconds, or 0."""
+    number = _number(what, value)
+    if not 0 <= number < inf:
+        raise ValueError(f"{what} must not be negative, and must be finite, and is {value}")
+    return number
+
+
+def _number(what: str, value: float, alternative: str = "") -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{what} is a number of seconds{alternative}, not {value!r}")
+    return float(value)
+
+
+def count_or_none(what: str, value: int | None) -> int | None:
+    """A whole number, at least 1."""
+    return None if value is None else count(what, value, " or None")
+
+
+def count(what: str, value: int, alternative: str = "", *, least: int = 1) -> int:
+    """A whole number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} is a whole number{alternative}, not {value!r}")
+    if value < least:
+        raise ValueError(f"{what} must be at least {least}, and is {value}")
+    return value
+
+
+def exceptions(
+    what: str, value: type[BaseException] | Iterable[type[BaseException]]
+) -> tuple[type[BaseException], ...]:
+    """One exception class or several, as a tuple."""
+    try:
+        kinds = (value,) if isinstance(value, type) else tuple(value)
+    except TypeError:
+        raise TypeError(f"{what} is an exception class or several, not {value!r}") from None
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"{what} is an exception class or several, and {kind!r} is none")
+    return kinds
+
+
+def worker_count(workers: int | None) -> int:
+    """How many workers; None: as many as there are CPUs to use."""
+    if workers is None:
+        return usable_cpus()
+    if isinstance(workers, bool) or not isinstance(workers, int):
+        raise TypeError(f"workers is a number of processes or None, not {workers!r}")
+    if workers < 0:
+        raise ValueError(f"workers must not be negative, and is {workers}")
+    return workers
+
+
+def context(mp_context: BaseContext | str | None) -> BaseContext:
+    """A `multiprocessing` context, also by the name of its start method."""
+    if mp_context is None:
+        return default_context()
+    if isinstance(mp_context, str):
+        return get_context(mp_context)
+    if not isinstance(mp_context, BaseContext):
+        raise TypeError(
+            "mp_context is a multiprocessing context, the name of a start method, or None,"
+            f" not {mp_context!r}"
+        )
+    return mp_context
