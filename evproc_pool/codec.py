@@ -7,7 +7,7 @@ No process and no channel in it; pickling and filters are code of the user.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from evproc.event import Event, describe_event
@@ -17,9 +17,9 @@ from evproc_pool import wire
 from evproc_pool.columns import Bunch, PlanLike, Planned, Singles, Times, Unplannable
 from evproc_pool.errors import SerializationError
 from evproc_pool.estimates import OVERDUE_FACTOR, TARGET_SECONDS
-from evproc_pool.flight import Batch
+from evproc_pool.flight import Batch, Part
 from evproc_pool.schedule import Result
-from evproc_pool.sealed import Sealed, constant_name, unseal
+from evproc_pool.sealed import Sealed, SealedOrPacked, Slice, constant_name, unseal
 
 
 class Sent:
@@ -91,7 +91,7 @@ class Codec:
         if not apart and not sent.failures:
             # where it fails, packing one by one finds out for which event
             try:
-                packed = _as_they_came(batch) or self._packer.pack(_events_of(batch))
+                packed = self._pack(batch)
             except Exception:
                 packed = None
         if packed is None:
@@ -134,9 +134,25 @@ class Codec:
             numbers[position] = wire.OMITTED
         return numbers
 
+    def _pack(self, batch: Batch) -> wire.PackedEvents:
+        """Pack the events of a batch; sealed ones go on as they are.
+
+        Raises:
+            Exception: Whatever pickling raised.
+        """
+        if not any(map(_is_sealed, batch.parts)):
+            return self._packer.pack(_events_of(batch.parts))
+        packed: list[SealedOrPacked] = []
+        for is_sealed, parts in itertools.groupby(batch.parts, _is_sealed):
+            if is_sealed:
+                packed += itertools.chain.from_iterable(map(_slices_of, parts))
+            else:
+                packed.append(self._packer.pack(_events_of(parts)).data)
+        return wire.PackedEvents(False, packed, is_sealed=True)
+
     def pack_one_by_one(self, sent: Sent) -> wire.PackedEvents:
         """Pickle each event; those for which that fails become failures of the batch."""
-        events = _events_of(sent.batch)
+        events = _events_of(sent.batch.parts)
         blobs = [b""] * len(events)
         for position, event in enumerate(events):
             if position in sent.failures:
@@ -297,18 +313,14 @@ class Codec:
             return Result(error=error)
 
 
-def _as_they_came(batch: Batch) -> wire.PackedEvents | None:
-    """The events of a batch of sealed ones, which need no packing; None if it has others."""
-    slices = []
-    for part in batch.parts:
-        if not isinstance(part.events, Sealed):
-            return None
-        slices += part.events.slices
-    return wire.PackedEvents(False, slices, is_sealed=True)
+def _is_sealed(part: Part) -> bool:
+    return isinstance(part.events, Sealed)
 
 
-def _events_of(batch: Batch) -> list[Any]:
-    parts = batch.parts
-    if len(parts) == 1:
-        return list(parts[0].events)
-    return [event for part in parts for event in part.events]
+def _slices_of(part: Part) -> Sequence[Slice]:
+    """The events of a part that is sealed, as they go on."""
+    return part.events.slices if isinstance(part.events, Sealed) else ()
+
+
+def _events_of(parts: Iterable[Part]) -> list[Any]:
+    return list(itertools.chain.from_iterable(part.events for part in parts))

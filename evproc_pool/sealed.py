@@ -128,15 +128,23 @@ def constant_name(kind: type) -> str | None:
     return None
 
 
-def unseal(slices: Sequence[Slice]) -> list[Any]:
-    """The events.
+#: What a batch is made of that has sealed events: these, and what others are packed as.
+SealedOrPacked = Slice | bytes
+
+
+def unseal(parts: Sequence[SealedOrPacked]) -> list[Any]:
+    """The events, of sealed ones and of what `wire.EventPacker` has packed.
 
     Raises:
-        Exception: Their class cannot be imported.
+        Exception: A class cannot be imported, or what unpacking raised.
     """
     events: list[Any] = []
-    for kind, states, start, stop in slices:
-        events += wire.instances(wire.loads(kind), wire.loads(states)[start:stop])
+    for part in parts:
+        if isinstance(part, bytes):
+            events += wire.unpack(wire.PackedEvents(False, part))
+        else:
+            kind, states, start, stop = part
+            events += wire.instances(wire.loads(kind), wire.loads(states)[start:stop])
     return events
 
 

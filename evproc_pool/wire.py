@@ -207,7 +207,7 @@ class PackedEvents(NamedTuple):
     Attributes:
         one_by_one: Whether `data` is a list with a pickle for each.
         data: Otherwise one pickle of all.
-        is_sealed: Whether it is a list of `sealed.Slice` instead.
+        is_sealed: Whether it is a list of `sealed.SealedOrPacked` instead.
     """
 
     one_by_one: bool

@@ -11,6 +11,7 @@ import pytest
 
 import evproc
 from evproc_pool import PoolProcessor, SerializationError, codec, sealed, wire
+from evproc_pool.flight import Batch, Part
 from evproc_pool.sealed import Sealed, Sealer, Slice, constant_name, unseal
 
 
@@ -278,21 +279,30 @@ def _die_at_40(proc: Any, ev: Any) -> None:
         os._exit(3)
 
 
-def test_a_batch_that_is_sealed_in_part_is_packed_as_any_other() -> None:
-    events = sealed_events(20)
+def test_sealed_events_of_a_batch_go_on_as_they_came_beside_others() -> None:
+    events = sealed_events(16)
 
-    class _Part:
-        def __init__(self, events: Any) -> None:
-            self.events = events
+    def packed(*parts: Any) -> wire.PackedEvents:
+        batch = Batch(None)
+        for each in parts:
+            part = Part(batch.size, None)
+            part.events = each
+            batch.parts.append(part)
+        return codec.Codec(evproc.Processor().registry)._pack(batch)
 
-    class _Batch:
-        def __init__(self, *parts: Any) -> None:
-            self.parts = [_Part(part) for part in parts]
+    def kinds(content: wire.PackedEvents) -> list[type]:
+        assert content.is_sealed
+        return [type(each) for each in content.data]
 
-    as_they_came: Any = codec._as_they_came
-    assert as_they_came(_Batch(events, [Plain(1)])) is None
-    assert as_they_came(_Batch([Plain(1)])) is None
-    packed = as_they_came(_Batch(events[:5], events[5:]))
-    assert packed.is_sealed
-    assert numbers(unseal(packed.data)) == list(range(20))
+    assert not packed([Plain(1)]).is_sealed
+    halves = packed(events[:5], events[5:])
+    assert kinds(halves) == [sealed.Slice, sealed.Slice]
+    assert numbers(unseal(halves.data)) == list(range(16))
+    # also where they look the same
+    twice = packed(sealed_events(16), sealed_events(16))
+    assert numbers(unseal(twice.data)) == [*range(16), *range(16)]
+    mixed = packed([Plain(30)], events[:5], [Plain(31)], [Plain(32)], events[5:])
+    # neighbours that are not sealed are packed together
+    assert kinds(mixed) == [bytes, sealed.Slice, bytes, sealed.Slice]
+    assert numbers(unseal(mixed.data)) == [30, *range(5), 31, 32, *range(5, 16)]
     assert sealed.unseal([]) == []
