@@ -26,7 +26,7 @@ from evproc_pool.channel import Channel
 from evproc_pool.lifeline import CAN_KILL, Lifeline
 from evproc_pool.progress import IS_SUPPORTED, Progress, ProgressWords
 from evproc_pool.stacks import StackFile
-from evproc_pool.starting import ProcessName, fresh, own, prepared
+from evproc_pool.starting import ProcessName, disown, fresh, own, prepared
 
 # How long a worker may take to end by itself once it was told to, in seconds.
 # Idle workers end at once; this is for one whose handlers left threads behind.
@@ -136,11 +136,15 @@ class _Member:
         if self._pidfd is not None:
             os.close(self._pidfd)
         popen = self.process._popen  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
-        if popen is not None and popen.returncode is None:
-            # The application has waited for it, or ignores SIGCHLD: `multiprocessing`
-            # cannot, and would take it for alive for ever.
-            popen.returncode = _UNKNOWN
-        self.process.close()
+        if popen is not None:
+            if popen.returncode is None:
+                # The application has waited for it, or ignores SIGCHLD: `multiprocessing`
+                # cannot, and would take it for alive for ever.
+                popen.returncode = _UNKNOWN
+            # Not `process.close`: this may be a garbage collection that strikes while
+            # `multiprocessing` goes through its children, and trips over a closed one.
+            popen.close()
+            disown(self.process)
 
 
 # What a process's exit code is where nobody can say.

@@ -81,8 +81,12 @@ class Sealer:
             return None
 
     def _kind_of(self, events: Sequence[Any]) -> type | None:
-        kind = self._packer.plain_kind(events)
-        if kind is None or kind in self._refused or constant_name(kind) is None:
+        kinds = set(map(type, events)) if len(events) >= _LEAST_EVENTS else ()
+        if len(kinds) != 1:
+            return None
+        kind: type
+        (kind,) = kinds
+        if not self._packer.is_plain(kind) or kind in self._refused or constant_name(kind) is None:
             return None
         return None if wire.has_same_twice(events) else kind
 
@@ -144,7 +148,8 @@ def unseal(parts: Sequence[SealedOrPacked]) -> list[Any]:
             events += wire.unpack(wire.PackedEvents(False, part))
         else:
             kind, states, start, stop = part
-            events += wire.instances(wire.loads(kind), wire.loads(states)[start:stop])
+            kinds = itertools.repeat(wire.loads(kind))
+            events += wire.instances(kinds, wire.loads(states)[start:stop])
     return events
 
 
@@ -174,7 +179,7 @@ class _Piece:
         if self._events is None:
             states = wire.loads(self.states)
             try:
-                self._events = wire.instances(wire.loads(self.kind), states)
+                self._events = wire.instances(itertools.repeat(wire.loads(self.kind)), states)
             except Exception as error:
                 self._events = [Unrebuildable(error) for _ in states]
         return self._events

@@ -54,18 +54,20 @@ def own(process: BaseProcess) -> None:
     _processes.add(process)
 
 
-def _disown() -> None:
-    """In a process that os.fork made: its parent's workers are not its children.
+def disown(process: BaseProcess) -> None:
+    """Let `multiprocessing` forget a worker process: it would join it at exit."""
+    multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
 
-    `multiprocessing` would join them at exit, and fail.
-    """
+
+def _disown_all() -> None:
+    """In a process that os.fork made: its parent's workers are not its children."""
     _lock.held = threading.Lock()
     for process in _processes:
-        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
+        disown(process)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_disown)
+    os.register_at_fork(after_in_child=_disown_all)
 
 
 # Runs in the new process, before anything is imported there and before it knows

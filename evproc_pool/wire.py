@@ -17,14 +17,17 @@ registry, and known by a number from then on.
 from __future__ import annotations
 
 import copyreg
+import functools
 import io
+import itertools
 import operator
 import pickle
 import struct
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -229,19 +232,24 @@ class _SameObjectTwice(Exception):
     """An object stands for two events; one by one they come out as two."""
 
 
-class _SameClassInside(Exception):
-    """An event refers to an event of its own class, maybe to itself."""
+class _EventInside(Exception):
+    """An event refers to another one of these classes, or to itself."""
 
 
 def _refuse(instance: object) -> Any:  # noqa: ARG001 - as `copyreg` calls it
-    raise _SameClassInside
+    raise _EventInside
 
 
 class EventPacker:
-    """Packs events. Remembers which classes pickle in Python's default way."""
+    """Packs events. Remembers which classes pickle in Python's default way.
+
+    A class that has to go by value, one of ``__main__`` for example, goes as it is when
+    it is met first, which is about when workers get their handlers.
+    """
 
     def __init__(self) -> None:
         self._has_default_state: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
+        self._by_value: WeakKeyDictionary[type, bytes | None] = WeakKeyDictionary()
 
     def pack(self, events: Sequence[Any]) -> PackedEvents:
         """Pack all events in one pass.
@@ -251,47 +259,62 @@ class EventPacker:
         """
         if has_same_twice(events):
             raise _SameObjectTwice  # it would come out as one object, in some batches
-        kind = self.plain_kind(events)
-        if kind is not None:
-            try:
-                return PackedEvents(False, _dump_states(kind, events))
-            except _SameClassInside:
-                pass
-        return PackedEvents(False, dumps((None, events)))
+        kinds = list(dict.fromkeys(map(type, events)))
+        if len(events) >= _WORTHWHILE * len(kinds) and all(map(self.is_plain, kinds)):
+            states = self._dump_states(kinds, events)
+            if states is not None:
+                numbers = {kind: number for number, kind in enumerate(kinds)}
+                which = map(numbers.__getitem__, map(type, events))
+                order = array("H", which).tobytes() if len(kinds) > 1 else b""
+                named = [self._by_value_of(kind) or kind for kind in kinds]
+                return PackedEvents(False, pickle.dumps((named, order, states), PROTOCOL))
+        by_value = any(map(_lives_in_main, kinds))
+        return PackedEvents(False, dumps((None, b"", events), by_value=by_value))
 
-    def plain_kind(self, events: Sequence[Any]) -> type | None:
-        """The class of all these events, if they are enough and their states are all of them."""
-        kinds = set(map(type, events)) if len(events) >= _WORTHWHILE else ()
-        if len(kinds) != 1:
-            return None
-        kind: type
-        (kind,) = kinds
+    def is_plain(self, kind: type) -> bool:
+        """Whether instances of a class can go as their states."""
         known = self._has_default_state.get(kind)
         if known is None:
             known = self._has_default_state[kind] = has_default_state(kind)
-        return kind if known else None
+        return known
+
+    def _dump_states(self, kinds: Sequence[type], events: Sequence[Any]) -> bytes | None:
+        """The states of events, pickled; None where that would not be the same as the events."""
+        buffer = io.BytesIO()
+        pickler = pickle.Pickler(buffer, PROTOCOL)
+        # An instance of such a class inside a state would come out as another object than
+        # the event that it is: with plain pickling it does not.
+        pickler.dispatch_table = {**copyreg.dispatch_table, **dict.fromkeys(kinds, _refuse)}
+        try:
+            pickler.dump(list(map(_state_of, events)))
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            return None
+        data = buffer.getvalue()
+        return None if _MAIN in data else data
+
+    def _by_value_of(self, kind: type) -> bytes | None:
+        """The pickle of a class that has to go by value; None if a reference will do.
+
+        That of a class takes as long as those of hundreds of events, and so is kept.
+        """
+        if kind not in self._by_value:
+            pickled = dumps(kind)
+            self._by_value[kind] = None if pickled == _reference_to(kind) else pickled
+        return self._by_value[kind]
+
+
+def _reference_to(kind: type) -> bytes | None:
+    try:
+        return pickle.dumps(kind, PROTOCOL)
+    except Exception:
+        return None
 
 
 def has_same_twice(events: Sequence[Any]) -> bool:
     """Whether an object stands for two of the events."""
     return len(set(map(id, events))) < len(events)
-
-
-def _dump_states(kind: type, events: Sequence[Any]) -> bytes:
-    buffer = io.BytesIO()
-    pickler = pickle.Pickler(buffer, PROTOCOL)
-    # An instance of the class inside a state would come out as another object than
-    # the event that it is: with plain pickling it does not.
-    pickler.dispatch_table = {**copyreg.dispatch_table, kind: _refuse}
-    content = (kind, list(map(_state_of, events)))
-    try:
-        pickler.dump(content)
-    except (_SameClassInside, KeyboardInterrupt):
-        raise
-    except BaseException:
-        return dumps((None, events))
-    data = buffer.getvalue()
-    return dumps((None, events)) if _MAIN in data else data
 
 
 _state_of: Final = operator.attrgetter("__dict__")
@@ -318,17 +341,27 @@ def unpack(packed: PackedEvents) -> list[Any]:
     Raises:
         Exception: Whatever unpickling raised.
     """
-    kind, content = loads(packed.data)
-    if kind is None:
+    kinds, order, content = loads(packed.data)
+    if kinds is None:
         return list(content)
-    return instances(kind, content)
+    kinds = [_class_of(kind) if isinstance(kind, bytes) else kind for kind in kinds]
+    if order:
+        return instances(map(kinds.__getitem__, memoryview(order).cast("H")), loads(content))
+    return instances(itertools.repeat(kinds[0]), loads(content))
 
 
-def instances(kind: type, states: Sequence[dict[str, Any]]) -> list[Any]:
-    """Events of a class that pickles in Python's default way, of their states."""
+@functools.lru_cache(maxsize=256)
+def _class_of(pickled: bytes) -> type:
+    """A class that came by value: unpickling it again would only set its attributes again."""
+    kind: type = loads(pickled)
+    return kind
+
+
+def instances(kinds: Iterable[type], states: Iterable[dict[str, Any]]) -> list[Any]:
+    """Events of classes that pickle in Python's default way: the class and the state of each."""
     new = object.__new__
     events: list[Any] = []
-    for state in states:
+    for kind, state in zip(kinds, states):  # noqa: B905 - `kinds` may be endless
         event: Any = new(kind)
         event.__dict__ = state
         events.append(event)
@@ -378,13 +411,19 @@ class PicklingExit(Exception):
     """
 
 
-def dumps(value: object) -> bytes:
+def dumps(value: object, *, by_value: bool = False) -> bytes:
     """Pickle, by value where a reference would not be found on the other side.
+
+    Args:
+        value: What to pickle.
+        by_value: It is known that there would be such a reference.
 
     Raises:
         Exception: Whatever pickling raised; see `explain_failure`.
     """
     try:
+        if by_value or _lives_in_main(type(value)):
+            return _by_value(value)
         try:
             data = pickle.dumps(value, PROTOCOL)
         except Exception:
@@ -401,6 +440,11 @@ def dumps(value: object) -> bytes:
 
 # as it ends, in a process that multiprocessing made, too: there it is __mp_main__
 _MAIN: Final = b"_main__"
+
+
+def _lives_in_main(kind: type) -> bool:
+    """Whether a class is this process's main script's, or a name in another's."""
+    return kind.__module__ in ("__main__", "__mp_main__")
 
 
 def _by_value(value: object) -> bytes:

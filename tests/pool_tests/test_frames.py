@@ -233,33 +233,3 @@ def test_what_is_asked_back_is_for_the_worker_to_see() -> None:
         assert words.words[progress.TAKEN] == 0  # nothing of the batch that it is at
     finally:
         words.close()
-
-
-class _Node(evproc.Event):
-    name = "node"
-
-    def __init__(self, other: Any = None) -> None:
-        super().__init__()
-        self.other = other
-
-
-@pytest.mark.parametrize("count", [2, 40])
-def test_events_that_refer_to_each_other_stay_what_they_are(count: int) -> None:
-    first = _Node()
-    events = [first, *(_Node(first) for _ in range(count - 1))]
-    there = wire.unpack(wire.EventPacker().pack(events))
-    assert all(each.other is there[0] for each in there[1:])
-
-
-@pytest.mark.parametrize("count", [2, 40])
-def test_one_object_for_two_events_is_not_packed_together(count: int) -> None:
-    event = Plain(1)
-    with pytest.raises(Exception, match=r"^$"):
-        wire.EventPacker().pack([event] * count)
-
-
-@pytest.mark.parametrize("count", [2, 40])
-def test_events_of_several_classes_come_in_order(count: int) -> None:
-    events = [Plain(place) if place % 2 else _Node(place) for place in range(count)]
-    there = wire.unpack(wire.EventPacker().pack(events))
-    assert [type(each) for each in there] == [type(each) for each in events]

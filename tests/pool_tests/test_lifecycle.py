@@ -907,3 +907,32 @@ def test_terminate_from_a_callback_ends_the_pool(pool: PoolProcessor, gate: Gate
 def test_forked_error_is_a_runtime_error() -> None:
     assert issubclass(PoolForkedError, RuntimeError)
     assert issubclass(PoolClosedError, RuntimeError)
+
+
+class _EndsPool:
+    """A child of `multiprocessing` that ends a pool when it is looked at."""
+
+    def __init__(self, pool: PoolProcessor) -> None:
+        self._popen = self
+        self._pool = pool
+
+    def poll(self) -> int:
+        self._pool.terminate()
+        return 0
+
+
+def test_a_pool_may_end_while_multiprocessing_goes_through_its_children() -> None:
+    """As a garbage collection makes it end, which strikes anywhere; Python 3.10 trips over it."""
+    pool = PoolProcessor(1)
+    pool.register(actions.act)
+    pool.process(Do("nothing"))
+    children: set[Any] = multiprocessing.process._children  # type: ignore[attr-defined]
+    # it goes through them in no order; one of these comes before the worker
+    some = [_EndsPool(pool) for _ in range(50)]
+    children.update(some)
+    try:
+        multiprocessing.active_children()
+    finally:
+        children.difference_update(some)
+    with pytest.raises(PoolClosedError):
+        pool.process(Do("nothing"))

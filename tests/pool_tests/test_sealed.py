@@ -230,9 +230,9 @@ def unsealed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     instances = wire.instances
 
-    def spy(kind: type, states: Any) -> list[Any]:
+    def spy(kinds: Any, states: Any) -> list[Any]:
         seen.append(len(states))
-        return instances(kind, states)
+        return instances(kinds, states)
 
     monkeypatch.setattr(wire, "instances", spy)
     return seen
