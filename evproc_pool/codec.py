@@ -29,14 +29,17 @@ class Sent:
         batch: The scheduler's.
         number: Which batch it is of those the worker was sent, from 1.
         failures: By position, what keeps an event from being sent.
+        is_one_by_one: Whether each event is pickled for itself, for one that was to be
+            found out.
     """
 
-    __slots__ = ("batch", "failures", "number")
+    __slots__ = ("batch", "failures", "is_one_by_one", "number")
 
     def __init__(self, batch: Batch, number: int) -> None:
         self.batch = batch
         self.number = number
         self.failures: dict[int, BaseException] = {}
+        self.is_one_by_one = False
 
 
 class Left(NamedTuple):
@@ -60,7 +63,7 @@ class Codec:
     """Encodes batches and decodes progress for the workers of one registry.
 
     Attributes:
-        one_by_one: So many events that come next are to be pickled each for itself.
+        one_by_one: So many events are to be pickled each for itself, until they are over.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -86,8 +89,8 @@ class Codec:
         batch = sent.batch
         parts = batch.parts
         packed = None
-        apart = self.one_by_one > 0 or batch.is_careful
-        self.one_by_one = max(0, self.one_by_one - batch.size)
+        sent.is_one_by_one = self.one_by_one > 0
+        apart = sent.is_one_by_one or batch.is_careful
         if not apart and not sent.failures:
             # where it fails, packing one by one finds out for which event
             try:
@@ -99,7 +102,7 @@ class Codec:
         new_plans: list[tuple[int, tuple[int, ...]]] = []
         numbers = self._numbers_of(sent, known, new_plans)
         chains = [(part.start, part.stop) for part in parts if part.is_chain]
-        is_unusual = new_plans or chains or return_events or packed.one_by_one or packed.is_sealed
+        is_unusual = new_plans or chains or return_events or packed.one_by_one or packed.in_parts
         overdue = OVERDUE_FACTOR * max(TARGET_SECONDS, batch.seconds)
         if not is_unusual and isinstance(numbers, int):
             return wire.EVENTS, wire.dump_events(numbers, batch.size, overdue, packed.data)
@@ -148,7 +151,7 @@ class Codec:
                 packed += itertools.chain.from_iterable(map(_slices_of, parts))
             else:
                 packed.append(self._packer.pack(_events_of(parts)).data)
-        return wire.PackedEvents(False, packed, is_sealed=True)
+        return wire.PackedEvents(False, packed, in_parts=True)
 
     def pack_one_by_one(self, sent: Sent) -> wire.PackedEvents:
         """Pickle each event; those for which that fails become failures of the batch."""
@@ -173,6 +176,11 @@ class Codec:
         return number
 
     # --- progress ---
+
+    def over(self, sent: Sent, events: int) -> None:
+        """So many events more of a batch are over."""
+        if sent.is_one_by_one:
+            self.one_by_one = max(0, self.one_by_one - events)
 
     def timings(
         self, frame: wire.ProgressFrame, batch: Batch, times: Times
@@ -236,14 +244,16 @@ class Codec:
 
     def _received(self, packed: wire.PackedEvents) -> tuple[Sequence[Any], PlanLike | None]:
         """Events that were packed together, and the plan of all of them if that is seen at once."""
-        if packed.is_sealed:
-            kind = wire.loads(packed.data[0].kind)
-            name = constant_name(kind)
-            plan = None
-            if name is not None and issubclass(kind, Event):
-                plan = self._registry.plan_of_name(name)
-            if plan is not None:
-                return Sealed.received(packed.data), plan
+        if packed.in_parts:
+            first = packed.data[0]
+            if isinstance(first, Slice):  # then all are, and of one class
+                kind = wire.loads(first.kind)
+                name = constant_name(kind)
+                plan = None
+                if name is not None and issubclass(kind, Event):
+                    plan = self._registry.plan_of_name(name)
+                if plan is not None:
+                    return Sealed.received(packed.data), plan
             events = unseal(packed.data)
         else:
             events = wire.unpack(packed)

@@ -462,6 +462,7 @@ class Coordinator:
         done = sent.batch.done
         if over > done:
             failed = _failures(sent, done, over)
+            self._codec.over(sent, over - done)
             self._step(Progress(worker, over, [0.0] * (over - done), results=failed))
             if over == sent.batch.size:
                 state.sent.popleft()
@@ -558,6 +559,7 @@ class Coordinator:
         results = left.results
         sent = state.sent[0]
         begin = sent.batch.done
+        self._codec.over(sent, frame.done - begin)
         if sent.failures:
             results = {**results, **_failures(sent, begin, frame.done)}
         if frame.done == sent.batch.size or frame.gave_back:

@@ -54,10 +54,12 @@ class Quota:
         tasks_left: How many events more it may run.
         look_at: When it is time to `look`, by the worker's clock.
         share: How much of its limits it has used; 1 or more: all.
+        is_timed: Whether an event may take so long only.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self.is_timed = limits.event_timeout is not None
         self.tasks_left: float = inf if limits.max_tasks is None else limits.max_tasks
         self.look_at = inf if limits.max_memory_bytes is None else 0.0
         self.share = 0.0

@@ -294,7 +294,7 @@ class LocalBackend:
             process.suspend()
             _await_stop(process)
             now = member.words.read()
-            if (now.batch, now.position, now.runs_code) != (seen.batch, seen.position, True):
+            if now.activity != seen.activity or not now.runs_code:
                 process.resume()
                 return None
             descendants = process.children(recursive=True)

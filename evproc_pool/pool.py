@@ -80,7 +80,9 @@ class PoolProcessor:
         event_timeout: After how many seconds in one event (all of its handlers) its
             worker is killed, with the processes that it has started. The event fails
             with `EventTimeoutError`, the others go on. It is watched as long as
-            somebody waits for results. Not with `workers=0`, and not on Windows.
+            somebody waits for results. Where what an event has left behind hangs in
+            pickling, it takes some twenty times as long to find out whose it is. Not
+            with `workers=0`, and not on Windows.
         max_tasks_per_child: After how many events (follow-ups are events, too) a worker
             is replaced by a new one, between two events. Not with `workers=0`.
         max_worker_memory_bytes: At how much resident memory a worker is replaced,

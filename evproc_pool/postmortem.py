@@ -69,7 +69,7 @@ class Postmortem:
         if at.position < done:
             return Verdict(done)
         # what had nothing to tell is over, and so is what could not be packed
-        is_over = at.is_over and not at.is_untold
+        is_over = at.is_over and (at.packing > 0 or not at.is_untold)
         over = at.position + is_over
         if at.unsent is not None and at.unsent >= done:
             over = min(over, at.unsent)
@@ -81,19 +81,23 @@ class Postmortem:
     def _between(self, sents: deque[Sent], over: int, at: Place) -> int | None:
         """The position to charge for a death behind an event, if any.
 
-        Where a worker died in sending what events left behind, whoever runs them next
-        would die as well, and so on for ever. So they are sent one by one from then on,
-        and each result by itself; and an event is charged if it happens again.
+        Where a worker died in packing or sending what events left behind, whoever runs
+        them next would die as well, and so on for ever. So they are sent one by one from
+        then on, and each result by itself; and an event is charged if it happens again.
         """
         if at.unsent is None:
             return None
         batch = sents[0].batch
         self._one_by_one(sents)
-        if at.unsent != at.position or not over <= at.position < batch.size:
+        if at.packing:
+            is_one, position = at.packing == 1, at.packed
+        else:
+            is_one, position = at.unsent == at.position, at.position
+        if not (is_one and over <= position < batch.size):
             return None
-        key = batch.run_id, batch.root_at(at.position)
+        key = batch.run_id, batch.root_at(position)
         self._unclear[key] += 1
-        return at.position if self._unclear[key] >= _MOST_UNCLEAR_DEATHS else None
+        return position if self._unclear[key] >= _MOST_UNCLEAR_DEATHS else None
 
     def _one_by_one(self, sents: deque[Sent]) -> None:
         self._codec.one_by_one += sum(each.batch.size for each in sents)

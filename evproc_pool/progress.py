@@ -29,6 +29,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from evproc_pool.inherited import Inherited
@@ -39,7 +40,7 @@ PLACE: Final = 1  # position << HANDLER_BITS | index of the handler + 1, or one 
 UNSENT: Final = 2  # the first position with a result that was not sent, or NONE
 TAKEN: Final = 3  # batch << 32 | position from which on that batch is taken back
 TAKEN_TO: Final = 4  # batches up to this one that have not begun are taken back as well
-PACKING: Final = 5  # of how many events what they left behind is being pickled
+PACKING: Final = 5  # of which events what they left behind is being pickled, see `packing`
 #: How many words these are.
 WORDS: Final = 6
 _BYTES: Final = 8 * WORDS
@@ -57,6 +58,10 @@ OVER: Final = (1 << HANDLER_BITS) - 1
 #: Beside the last handler of an event: it is over, but what it left behind was not sent
 #: yet, and if it took long is not to be done again.
 UNTOLD: Final = 1 << (HANDLER_BITS - 1)
+
+# Bits of `PACKING` that hold how many.
+_PACKED_BITS: Final = 8
+_MOST_PACKED: Final = (1 << _PACKED_BITS) - 1
 
 #: `PLACE` between batches; no position in `UNSENT`.
 NONE: Final = -1
@@ -76,6 +81,7 @@ class Progress(NamedTuple):
         is_untold: Whether it has left something behind that is about to be sent.
         packing: Of how many events what they left behind is being pickled, which runs
             code of the user's.
+        packed: The position of the first of these.
     """
 
     batch: int
@@ -85,6 +91,12 @@ class Progress(NamedTuple):
     is_over: bool = False
     is_untold: bool = False
     packing: int = 0
+    packed: int = 0
+
+    @property
+    def activity(self) -> tuple[int, ...]:
+        """What the worker is at: the event, or, behind it, what is being pickled."""
+        return self.batch, self.position, self.packing, self.packed
 
     @property
     def runs_code(self) -> bool:
@@ -128,7 +140,8 @@ class ProgressWords(Inherited):
             unsent if unsent >= 0 else None,
             code >= UNTOLD,
             UNTOLD <= code < OVER,
-            packing,
+            packing & _MOST_PACKED,
+            packing >> _PACKED_BITS,
         )
 
     def take_back(self, seen: Progress, newest: int) -> bool:
@@ -158,6 +171,11 @@ class ProgressWords(Inherited):
         self.words.release()
         self._map.close()
         super().close()
+
+
+def packing(positions: Sequence[int]) -> int:
+    """What `PACKING` has while what some events left behind is pickled, in order."""
+    return positions[0] << _PACKED_BITS | min(len(positions), _MOST_PACKED)
 
 
 def taken_from(batch: int, position: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Protocol
 
 
@@ -9,12 +10,8 @@ class Place(Protocol):
     """What `progress.Progress` says of where a worker is."""
 
     @property
-    def batch(self) -> int:
-        """Which batch."""
-
-    @property
-    def position(self) -> int:
-        """Which event of it; negative ones are no event."""
+    def activity(self) -> Hashable:
+        """What it is at: another one as soon as it has moved on."""
 
     @property
     def runs_code(self) -> bool:
@@ -29,13 +26,13 @@ class Stays:
     """
 
     def __init__(self) -> None:
-        self._since: dict[int, tuple[float, int, int]] = {}
+        self._since: dict[int, tuple[float, Hashable]] = {}
 
     def note(self, worker: int, at: Place, now: float) -> float:
         """Say for how many seconds at least a worker has been where it is."""
         seen = self._since.get(worker)
-        if not at.runs_code or seen is None or seen[1:] != (at.batch, at.position):
-            seen = self._since[worker] = now, at.batch, at.position
+        if not at.runs_code or seen is None or seen[1] != at.activity:
+            seen = self._since[worker] = now, at.activity
         return now - seen[0]
 
     def forget(self, worker: int) -> None:

@@ -94,7 +94,7 @@ class Watch:
             size = self._backend.memory_bytes(worker)
             if size < _FAR_BEYOND * most:
                 size = None
-        # what many events left behind is pickled together, and may take as long as they may
+        # what a few events left behind is pickled together, and may take as long as they may
         most_seconds = inf if timeout is None else timeout * max(1, at.packing)
         if size is not None or stay >= most_seconds:
             stack = self._backend.kill_stuck(worker, at)

@@ -210,12 +210,12 @@ class PackedEvents(NamedTuple):
     Attributes:
         one_by_one: Whether `data` is a list with a pickle for each.
         data: Otherwise one pickle of all.
-        is_sealed: Whether it is a list of `sealed.SealedOrPacked` instead.
+        in_parts: Whether it is a list of `sealed.SealedOrPacked` instead.
     """
 
     one_by_one: bool
     data: Any
-    is_sealed: bool = False
+    in_parts: bool = False
 
 
 class PackedValue(NamedTuple):

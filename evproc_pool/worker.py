@@ -25,9 +25,9 @@ import signal
 import socket
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 from evproc import Event, Processor, StopProcessing
 from evproc.event import describe_event
@@ -127,7 +127,7 @@ class Worker:
         self._batches = 0
         self._waiting: deque[Frame] = deque()
         self._packer = wire.EventPacker()
-        self._outbox = _Outbox(channel, self._packer, self._words)
+        self._outbox = _Outbox(channel, self._packer, self._words, is_timed=quota.is_timed)
 
     def run(self) -> None:
         """Serve until told to end.
@@ -178,7 +178,7 @@ class Worker:
         is_collecting = gc.isenabled()
         gc.disable()
         try:
-            return unseal(packed.data) if packed.is_sealed else wire.unpack(packed), False
+            return unseal(packed.data) if packed.in_parts else wire.unpack(packed), False
         except Exception:
             self._channel.send(wire.UNREADABLE, wire.dumps(self._batches))
         finally:
@@ -355,11 +355,19 @@ def _load_event(pickled: bytes) -> Event:
     return event
 
 
+# Of so many events what they left behind is pickled together at the most, where pickling
+# may take an event so long only.
+_PACKED_TOGETHER: Final = 16
+
+
 class _Outbox:
     """What has been done in a batch and not been sent."""
 
-    def __init__(self, channel: BlockingChannel, packer: wire.EventPacker, words: Any) -> None:
+    def __init__(
+        self, channel: BlockingChannel, packer: wire.EventPacker, words: Any, *, is_timed: bool
+    ) -> None:
         self._channel = channel
+        self._is_timed = is_timed
         self._packer = packer
         self._sealer = Sealer(packer)
         self._words = words
@@ -367,9 +375,7 @@ class _Outbox:
         self.sent = 0  # events of the batch that are over, as was told
         # The follow-ups of the last batches, for a coordinator that cannot unpack them.
         # It sends a batch only when it has read all but PREFETCH - 1 of those before.
-        self._kept: deque[dict[int, tuple[list[Event], list[int], list[Event]]]] = deque(
-            maxlen=PREFETCH + 1
-        )
+        self._kept: deque[dict[int, _Given]] = deque(maxlen=PREFETCH + 1)
         # These two are emptied and never replaced, since the hot loop holds on to them.
         self.ends = array("d")  # when each event was over
         self.unsent: list[int] = []  # positions with something to tell
@@ -443,7 +449,7 @@ class _Outbox:
             quiet = wire.dump_quiet(done, ends, self._begun, gave_back=gave_back)
             self._channel.send(wire.QUIET, quiet)
         else:
-            self._words[progress.PACKING] = len(self.unsent)
+            self._words[progress.PACKING] = progress.packing(self.unsent)
             told = self._told() if self.unsent else None
             self._words[progress.PACKING] = 0
             frame = wire.ProgressFrame(done, self._begun, ends, self._timings(), gave_back, told)
@@ -461,7 +467,8 @@ class _Outbox:
         if self._follow_ups:
             self._number += 1
             packed = self._pack()
-            self._kept[-1][self._number] = (self._events, self._counts, self._follow_ups)
+            given = self._givers, self._events, self._counts, self._follow_ups
+            self._kept[-1][self._number] = given
             if len(givers) == len(self._follow_ups):
                 counts = ()  # as is usual: one each
             if givers[-1] - givers[0] == len(givers) - 1:
@@ -479,12 +486,25 @@ class _Outbox:
     def _pack(self) -> wire.PackedEvents:
         slices = self._sealer.seal(self._follow_ups)
         if slices is not None:
-            return wire.PackedEvents(False, slices, is_sealed=True)
+            return wire.PackedEvents(False, slices, in_parts=True)
         try:
-            return self._packer.pack(self._follow_ups)
+            if not self._is_timed:
+                return self._packer.pack(self._follow_ups)
+            parts = [self._packer.pack(piece).data for piece in self._pieces()]
+            return wire.PackedEvents(False, parts, in_parts=True)
         except BaseException:  # also what the hooks of a class raise
-            blobs = _one_by_one(self._events, self._counts, self._follow_ups)
+            blobs = self._one_by_one(self._givers, self._events, self._counts, self._follow_ups)
             return wire.PackedEvents(True, blobs)
+
+    def _pieces(self) -> Iterator[list[Event]]:
+        """The follow-ups of a few events at a time, published as they are asked for."""
+        begin = 0
+        for first in range(0, len(self._givers), _PACKED_TOGETHER):
+            some = slice(first, first + _PACKED_TOGETHER)
+            self._words[progress.PACKING] = progress.packing(self._givers[some])
+            end = begin + sum(self._counts[some])
+            yield self._follow_ups[begin:end]
+            begin = end
 
     def _timings(self) -> list[tuple[int, int, float]]:
         """Plan number, events, and their seconds."""
@@ -505,23 +525,32 @@ class _Outbox:
         """Answer a coordinator that could not unpack the follow-ups of a frame."""
         for batch in self._kept:
             if number in batch:
-                blobs = _one_by_one(*batch[number])
+                blobs = self._one_by_one(*batch[number])
+                self._words[progress.PACKING] = 0
                 self._channel.send(wire.FOLLOW_UPS, wire.dumps((number, blobs)))
 
+    def _one_by_one(
+        self,
+        givers: Sequence[int],
+        events: Sequence[Event],
+        counts: Sequence[int],
+        follow_ups: Sequence[Event],
+    ) -> list[Any]:
+        """For each event that gave follow-ups their pickle, or why there is none."""
+        blobs: list[Any] = []
+        begin = 0
+        for position, giver, number in zip(givers, events, counts, strict=True):
+            self._words[progress.PACKING] = progress.packing((position,))
+            given = follow_ups[begin : begin + number]
+            begin += number
+            try:
+                blobs.append(wire.dumps(given))
+            except Exception as error:
+                what = f"what a handler returned for event {describe_event(giver)}"
+                failure = wire.cannot_pickle(what, given, error)
+                blobs.append(wire.encode_error(failure, None))
+        return blobs
 
-def _one_by_one(
-    givers: Sequence[Event], counts: Sequence[int], follow_ups: Sequence[Event]
-) -> list[Any]:
-    """For each event that gave follow-ups their pickle, or why there is none."""
-    blobs: list[Any] = []
-    begin = 0
-    for giver, number in zip(givers, counts, strict=True):
-        events = follow_ups[begin : begin + number]
-        begin += number
-        try:
-            blobs.append(wire.dumps(events))
-        except Exception as error:
-            what = f"what a handler returned for event {describe_event(giver)}"
-            failure = wire.cannot_pickle(what, events, error)
-            blobs.append(wire.encode_error(failure, None))
-    return blobs
+
+# Follow-ups: the positions of the events that gave them, these events, how many each, all.
+_Given = tuple[Sequence[int], list[Event], list[int], list[Event]]

@@ -229,11 +229,41 @@ def test_what_many_events_left_behind_may_take_as_long_as_all_of_them() -> None:
     assert [outcome.error for outcome in outcomes] == [None] * 300
 
 
+class _HangsToPack(Event):
+    name = "hangs to pack"
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def __reduce__(self) -> Any:
+        if self.number == 1_500:
+            going_round_in_circles()
+        return _HangsToPack, (self.number,)
+
+
+@want("quick")
+def give_what_hangs(proc: Any, ev: Quick) -> list[Event]:
+    return [_HangsToPack(ev.number)]
+
+
+def test_what_hangs_in_packing_is_found_among_thousands() -> None:
+    """In some twenty times the limit, not in as many as there are events in the batch."""
+    pool = PoolProcessor(1, event_timeout=_LIMIT / 4)
+    pool.register(give_what_hangs)
+    with pool:
+        pool.process_many([Quick(number) for number in range(1_000)])
+        events = [Quick(number) for number in range(1_000, 3_000)]
+        outcomes = list(pool.stream(events))
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    assert [outcome.index for outcome in failed] == [500]
+    assert isinstance(failed[0].error, EventTimeoutError)
+
+
 class _At:
-    def __init__(self, batch: int, position: int, *, runs_code: bool = True) -> None:
-        self.batch = batch
-        self.position = position
-        self.runs_code = runs_code
+    def __init__(self, batch: int, position: int, packed: int = 0, **more: bool) -> None:
+        self.activity = (batch, position, packed)
+        self.runs_code = more.get("runs_code", True)
 
 
 def test_a_stay_is_counted_from_the_first_look() -> None:
@@ -244,7 +274,7 @@ def test_a_stay_is_counted_from_the_first_look() -> None:
     assert stays.note(1, _At(1, 0), 12.0) == 2.0
 
 
-@pytest.mark.parametrize("then", [_At(1, 1), _At(2, 0), _At(1, 0, runs_code=False)])
+@pytest.mark.parametrize("then", [_At(1, 1), _At(2, 0), _At(1, 0, 1), _At(1, 0, runs_code=False)])
 def test_a_stay_ends_with_the_event(then: _At) -> None:
     stays = Stays()
     stays.note(1, _At(1, 0), 10.0)

@@ -16,6 +16,7 @@ from evproc_pool.channel import Frame
 from evproc_pool.columns import Times
 from evproc_pool.estimates import TARGET_SECONDS
 from evproc_pool.limits import Limits, Quota
+from evproc_pool.sealed import unseal
 from evproc_pool.worker import Worker
 
 
@@ -34,6 +35,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
     clock = _Clock()
     monkeypatch.setattr(worker_module, "perf_counter", clock)
     return clock
+
+
+_NO_LIMITS = Limits()
 
 
 class Plain(evproc.Event):
@@ -58,11 +62,11 @@ class _Channel:
         self.sent.append(Frame(tag, payload))
 
 
-def _worker(channel: _Channel, words: list[int]) -> Worker:
+def _worker(channel: _Channel, words: list[int], limits: Limits = _NO_LIMITS) -> Worker:
     processor = evproc.Processor()
     processor.register(lambda proc, ev: None, "quiet")
     processor.register(evproc.want(lambda ev: ev.number % 2)(_odd), "odd")
-    return Worker(channel, processor, words, Quota(Limits()))  # type: ignore[arg-type]  # all of it that is used
+    return Worker(channel, processor, words, Quota(limits))  # type: ignore[arg-type]  # all of it that is used
 
 
 def _odd(proc: Any, ev: Any) -> None:
@@ -182,12 +186,20 @@ def test_while_what_events_left_behind_is_packed_the_worker_says_so() -> None:
     def follow(proc: Any, ev: Any) -> list[Any]:
         return [Plain(Looks())]  # type: ignore[arg-type]
 
-    worker = _worker(_Channel(_batch(range(1), plan=(2,))), words)
+    channel = _Channel(_batch(range(40), plan=(2,)))
+    worker = _worker(channel, words, Limits(event_timeout=1.0))
     worker._processor.register(follow, "follow")
     worker.run()
-    assert seen
-    assert set(seen) == {1}
+    assert list(dict.fromkeys(seen)) == [
+        progress.packing(range(16)),
+        progress.packing(range(16, 32)),
+        progress.packing(range(32, 40)),
+    ]
     assert words[progress.PACKING] == 0
+    told = wire.load_progress(channel.sent[-1].payload).told
+    assert told is not None
+    assert told.follow_ups.in_parts
+    assert len(unseal(told.follow_ups.data)) == 40
 
 
 def test_while_results_of_quick_events_are_sent_the_worker_is_behind_them() -> None:

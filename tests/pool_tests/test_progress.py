@@ -52,9 +52,12 @@ def test_code_of_the_users_runs_in_an_event_and_while_what_it_left_is_packed() -
     assert words.read().runs_code
     _write(words, 5, over, 7)
     assert not words.read().runs_code
-    words.words[progress.PACKING] = 9
-    assert words.read() == Progress(5, 7, None, 7, is_over=True, packing=9)
+    words.words[progress.PACKING] = progress.packing(range(32, 41))
+    assert words.read() == Progress(5, 7, None, 7, is_over=True, packing=9, packed=32)
     assert words.read().runs_code
+    seen = words.read().activity
+    words.words[progress.PACKING] = progress.packing(range(48, 57))
+    assert words.read().activity != seen
     words.close()
 
 

@@ -291,10 +291,10 @@ def test_sealed_events_of_a_batch_go_on_as_they_came_beside_others() -> None:
         return codec.Codec(evproc.Processor().registry)._pack(batch)
 
     def kinds(content: wire.PackedEvents) -> list[type]:
-        assert content.is_sealed
+        assert content.in_parts
         return [type(each) for each in content.data]
 
-    assert not packed([Plain(1)]).is_sealed
+    assert not packed([Plain(1)]).in_parts
     halves = packed(events[:5], events[5:])
     assert kinds(halves) == [sealed.Slice, sealed.Slice]
     assert numbers(unseal(halves.data)) == list(range(16))
