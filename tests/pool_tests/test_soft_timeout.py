@@ -168,17 +168,27 @@ def forking(ev: Any) -> None:
     reads, writes = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(writes)
-        os.read(reads, 1)  # until the parent has closed it
-        os._exit(7)
+        try:
+            os.close(writes)
+            os.read(reads, 1)  # until the parent has closed it
+            os._exit(7)
+        finally:
+            os._exit(8)
     try:
         going_round_in_circles(ev)
     except SoftTimeoutError:
-        # the signal goes to one process; here to the other one as well
+        # The signal goes to one process; here to the other one as well, and the word that
+        # they share still has the event. The parent itself is not to hear it once more.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [SIGNAL or 0])
+        words = _taker().__self__._words
+        place = words[progress.PLACE] >> progress.HANDLER_BITS
+        words[progress.STRUCK] = progress.event_at(words[progress.BATCH], place)
         os.kill(child, SIGNAL or 0)
         os.close(writes)
         os.close(reads)
         _, status = os.waitpid(child, 0)
+        assert words[progress.STRUCK], "the child took it"
+        words[progress.STRUCK] = 0
         raise StopProcessing(os.waitstatus_to_exitcode(status)) from None
 
 
