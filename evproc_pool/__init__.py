@@ -13,6 +13,7 @@ from evproc_pool.errors import (
     RemoteError,
     RemoteTraceback,
     SerializationError,
+    SoftTimeoutError,
     WorkerLostError,
 )
 from evproc_pool.outcome import Outcome
@@ -31,6 +32,7 @@ __all__ = [
     "RemoteError",
     "RemoteTraceback",
     "SerializationError",
+    "SoftTimeoutError",
     "WorkerLostError",
 ]
 

@@ -38,6 +38,14 @@ def seconds_or_none(what: str, value: float | None) -> float | None:
     return number
 
 
+def check_soft(soft: float | None, hard: float | None) -> None:
+    """Refuse an `event_soft_timeout` that leaves a handler no time until `event_timeout`."""
+    if soft is not None and hard is not None and soft >= hard:
+        raise ValueError(
+            f"event_soft_timeout must be less than event_timeout ({hard:g}), and is {soft:g}"
+        )
+
+
 def seconds(what: str, value: float) -> float:
     """A number of seconds, or 0."""
     number = _number(what, value)

@@ -108,6 +108,26 @@ class EventTimeoutError(PoolError, TimeoutError):
         return str(self.args[0])
 
 
+class SoftTimeoutError(PoolError, TimeoutError):
+    """An event took longer than `event_soft_timeout`; raised in its handler, in the worker.
+
+    Attributes:
+        event: The event's name and class.
+        handler: The handler that was running.
+        timeout: The limit, in seconds.
+    """
+
+    def __init__(
+        self, message: str, event: str = "", handler: str = "", timeout: float = 0.0
+    ) -> None:
+        # the rest is pickled with its attributes: two to five arguments are an errno and
+        # so on to a TimeoutError
+        super().__init__(message)
+        self.event = event
+        self.handler = handler
+        self.timeout = timeout
+
+
 class RemoteError(PoolError):
     """Stands in for a handler's exception that cannot be pickled or rebuilt.
 

@@ -26,11 +26,13 @@ class Limits(NamedTuple):
         event_timeout: Seconds in one event.
         max_tasks: Events, all in all.
         max_memory_bytes: Resident memory.
+        event_soft_timeout: Seconds in one event until its handler is told.
     """
 
     event_timeout: float | None = None
     max_tasks: int | None = None
     max_memory_bytes: int | None = None
+    event_soft_timeout: float | None = None
 
     def check_room(self) -> None:
         """In a worker that has done nothing yet: see whether it can do anything.

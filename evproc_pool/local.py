@@ -25,6 +25,7 @@ from evproc_pool import wire, worker
 from evproc_pool.channel import Channel
 from evproc_pool.lifeline import CAN_KILL, Lifeline
 from evproc_pool.progress import IS_SUPPORTED, Progress, ProgressWords
+from evproc_pool.soft_timeout import SIGNAL
 from evproc_pool.stacks import StackFile
 from evproc_pool.starting import ProcessName, disown, fresh, own, prepared
 
@@ -270,6 +271,25 @@ class LocalBackend:
         member = self._members.get(number)
         if member is not None and member.words is not None:
             member.words.ask_back(newest)
+
+    def strike(self, number: int, seen: Progress, *, is_again: bool) -> None:
+        """Have a worker raise the soft timeout in the event that it is at; see `soft_timeout`.
+
+        Args:
+            number: Which worker.
+            seen: Where it was.
+            is_again: Whether it was told before; then it is only if it has not raised it.
+        """
+        member = self._members.get(number)
+        process = None if member is None else member.handle
+        if member is None or member.words is None or process is None or SIGNAL is None:
+            return
+        if not is_again:
+            member.words.strike(seen)
+        elif not member.words.is_struck(seen):
+            return
+        with contextlib.suppress(psutil.Error):  # it has died by itself
+            process.send_signal(SIGNAL)
 
     def kill_stuck(self, number: int, seen: Progress) -> str | None:
         """Kill a worker that is still at an event, with all its descendants.

@@ -83,6 +83,16 @@ class PoolProcessor:
             somebody waits for results. Where what an event has left behind hangs in
             pickling, it takes some twenty times as long to find out whose it is. Not
             with `workers=0`, and not on Windows.
+        event_soft_timeout: After how many seconds in one event (all of its handlers)
+            `SoftTimeoutError` is raised in the handler that is running, once for each
+            attempt. It may clean up and let it pass: then the event fails with that
+            error, and the worker stays. Or it may catch it and go on, or return what it
+            has. Like a `KeyboardInterrupt` it may come between any two instructions; it
+            ends sleeping and most waiting, but not a call into native code, and is lost
+            in a `__del__` or a callback whose errors Python ignores: there
+            `event_timeout`, which must be longer, helps. In workers it takes the signal
+            `SIGRTMIN + 11` (on macOS `SIGINFO`). Watched like `event_timeout`, and not
+            with `workers=0` or on Windows either.
         max_tasks_per_child: After how many events (follow-ups are events, too) a worker
             is replaced by a new one, between two events. Not with `workers=0`.
         max_worker_memory_bytes: At how much resident memory a worker is replaced,
@@ -125,6 +135,7 @@ class PoolProcessor:
         ordering: Ordering = "cascade",
         key: Key | None = None,
         event_timeout: float | None = None,
+        event_soft_timeout: float | None = None,
         max_tasks_per_child: int | None = None,
         max_worker_memory_bytes: int | None = None,
         max_retries: int = 0,
@@ -144,7 +155,9 @@ class PoolProcessor:
             arguments.seconds_or_none("event_timeout", event_timeout),
             arguments.count_or_none("max_tasks_per_child", max_tasks_per_child),
             arguments.count_or_none("max_worker_memory_bytes", max_worker_memory_bytes),
+            arguments.seconds_or_none("event_soft_timeout", event_soft_timeout),
         )
+        arguments.check_soft(self._limits.event_soft_timeout, self._limits.event_timeout)
         self._policy = RetryPolicy(
             arguments.count("max_retries", max_retries, least=0),
             arguments.exceptions("retry_exceptions", retry_exceptions),
@@ -230,6 +243,7 @@ class PoolProcessor:
         Raises:
             WorkerLostError: A worker died while it ran an event of the cascade.
             EventTimeoutError: An event of the cascade took longer than `event_timeout`.
+            SoftTimeoutError: Likewise `event_soft_timeout`, and its handler let it pass.
             SerializationError: Something cannot be pickled or rebuilt.
             RemoteError: In place of a handler's exception that cannot.
             PoolBrokenError: No worker can be started.

@@ -20,6 +20,9 @@ something out that was not taken, it says so.
 That is also how it is asked for batches that it has not begun, when others are about
 to run dry (`ProgressWords.ask_back`): nothing counts as taken but what it says it has
 left out.
+
+It also says there in which event the worker is to raise the soft timeout
+(`ProgressWords.strike`, see `soft_timeout`).
 """
 
 from __future__ import annotations
@@ -41,8 +44,9 @@ UNSENT: Final = 2  # the first position with a result that was not sent, or NONE
 TAKEN: Final = 3  # batch << 32 | position from which on that batch is taken back
 TAKEN_TO: Final = 4  # batches up to this one that have not begun are taken back as well
 PACKING: Final = 5  # of which events what they left behind is being pickled, see `packing`
+STRUCK: Final = 6  # batch << 32 | position of the event that took too long; 0 once it was told
 #: How many words these are.
-WORDS: Final = 6
+WORDS: Final = 7
 _BYTES: Final = 8 * WORDS
 
 #: An event that took so long is slow: what it left behind is sent at once, and behind
@@ -128,7 +132,7 @@ class ProgressWords(Inherited):
 
     def read(self) -> Progress:
         """What the worker wrote last; torn while it is alive."""
-        batch, place, unsent, _, _, packing = self.words
+        batch, place, unsent, _, _, packing, _ = self.words
         if place < 0:
             return Progress(batch, place, None, None)
         code = place & ((1 << HANDLER_BITS) - 1)
@@ -166,6 +170,15 @@ class ProgressWords(Inherited):
         """Ask for what has not begun of the batches up to this one; the worker answers."""
         self.words[TAKEN_TO] = newest
 
+    def strike(self, seen: Progress) -> None:
+        """Say that the event that a worker is at takes too long."""
+        self.words[STRUCK] = event_at(seen.batch, seen.position)
+
+    def is_struck(self, seen: Progress) -> bool:
+        """Whether that was said, and the worker has not raised it yet."""
+        struck: int = self.words[STRUCK]
+        return struck == event_at(seen.batch, seen.position)
+
     def close(self) -> None:
         """Let go of the memory."""
         self.words.release()
@@ -180,6 +193,11 @@ def packing(positions: Sequence[int]) -> int:
 
 def taken_from(batch: int, position: int) -> int:
     """What `TAKEN` has if a batch is taken back from a position on."""
+    return batch << 32 | position
+
+
+def event_at(batch: int, position: int) -> int:
+    """What `STRUCK` has for an event; never 0, since batches are counted from 1."""
     return batch << 32 | position
 
 

@@ -1,6 +1,7 @@
 """Looks after workers: kills those that break limits which they cannot keep themselves.
 
-That is one that is at an event for too long, or grows far beyond its limit in one.
+That is one that is at an event for too long, or grows far beyond its limit in one. Before
+that, a handler that takes too long is told so, where that is asked for (`soft_timeout`).
 They are looked at now and then by the driver of the engine, which also remembers how
 much memory they had: nobody can tell of one that is dead.
 """
@@ -29,6 +30,23 @@ _MOST_LOOK_SECONDS: Final = 0.25
 _LARGE_LOOK_SECONDS: Final = 0.05
 
 
+class _Told:
+    """A worker's handler was told that its event takes too long.
+
+    Attributes:
+        event: Batch and position.
+        since: When it was told first.
+        then: When it is told again, if it was not reached.
+    """
+
+    __slots__ = ("event", "since", "then")
+
+    def __init__(self, event: tuple[int, int], now: float, then: float) -> None:
+        self.event = event
+        self.since = now
+        self.then = then
+
+
 class Backend(Protocol):
     """What `Watch` needs of `local.LocalBackend`."""
 
@@ -37,6 +55,9 @@ class Backend(Protocol):
 
     def memory_bytes(self, number: int) -> int:
         """Its resident memory."""
+
+    def strike(self, number: int, seen: Progress, *, is_again: bool) -> None:
+        """Have it raise the soft timeout; again: if it has not done so."""
 
     def kill_stuck(self, number: int, seen: Progress) -> str | None:
         """Kill it if it is there still."""
@@ -54,13 +75,15 @@ class Watch:
         self._limits = limits
         self._backend = backend
         self._again = _MOST_LOOK_SECONDS
-        if limits.event_timeout is not None:
-            self._again = min(self._again, limits.event_timeout / _LOOKS)
+        for timeout in (limits.event_timeout, limits.event_soft_timeout):
+            if timeout is not None:
+                self._again = min(self._again, timeout / _LOOKS)
         if limits.max_memory_bytes is not None:
             self._again = min(self._again, _LARGE_LOOK_SECONDS)
         self._next_sample = 0.0
         self._memory_bytes: dict[int, int] = {}  # when last seen
         self._stays = Stays()
+        self._told: dict[int, _Told] = {}
         # those that were killed: their stacks, and their memory if that was why
         self._killed: dict[int, tuple[str, int | None]] = {}
 
@@ -96,10 +119,31 @@ class Watch:
                 size = None
         # what a few events left behind is pickled together, and may take as long as they may
         most_seconds = inf if timeout is None else timeout * max(1, at.packing)
-        if size is not None or stay >= most_seconds:
+        is_just_told = self._strike(worker, at, stay, now)
+        if size is not None or (stay >= most_seconds and not is_just_told):
             stack = self._backend.kill_stuck(worker, at)
             if stack is not None:
                 self._killed[worker] = stack, size
+
+    def _strike(self, worker: int, at: Progress, stay: float, now: float) -> bool:
+        """Tell a handler that its event takes too long; say whether that was just now.
+
+        It is to have a moment for it also where nobody looked for long, and the event
+        has had all of its time.
+        """
+        soft = self._limits.event_soft_timeout
+        if soft is None or stay < soft or at.is_over or at.handler is None:
+            return False
+        told = self._told.get(worker)
+        if told is None or told.event != (at.batch, at.position):
+            told = _Told((at.batch, at.position), now, now + self._again)
+            self._told[worker] = told
+            self._backend.strike(worker, at, is_again=False)
+        elif now >= told.then:
+            # more and more seldom: it may be in a call that goes on whatever signal comes
+            told.then = now + 2 * (now - told.since)
+            self._backend.strike(worker, at, is_again=True)
+        return now - told.since < self._again
 
     def error_of(self, item: Gone, event: Any, handler: str | None, attempt: int) -> PoolError:
         """What the event fails with that a dead worker was at."""
@@ -115,5 +159,6 @@ class Watch:
     def forget(self, worker: int) -> None:
         """It is gone, and all that is to be said about it was said."""
         self._stays.forget(worker)
+        self._told.pop(worker, None)
         self._memory_bytes.pop(worker, None)
         self._killed.pop(worker, None)

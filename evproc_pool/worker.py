@@ -42,6 +42,7 @@ from evproc_pool.limits import NEARLY, Limits, Quota
 from evproc_pool.loads import PREFETCH
 from evproc_pool.recipe import Recipe, fingerprint
 from evproc_pool.sealed import Sealer, unseal
+from evproc_pool.soft_timeout import SoftTimeout
 from evproc_pool.stacks import StackFile
 
 
@@ -97,7 +98,10 @@ def _start(channel: BlockingChannel, words: progress.ProgressWords | None) -> Wo
     gc.freeze()
     channel.send(wire.READY, answer)
     words_or_list = words.words if words is not None else [0] * progress.WORDS
-    return Worker(channel, processor, words_or_list, Quota(limits))
+    worker = Worker(channel, processor, words_or_list, Quota(limits))
+    if words is not None and limits.event_soft_timeout is not None:
+        worker.heed_soft_timeout(limits.event_soft_timeout)
+    return worker
 
 
 class Worker:
@@ -128,6 +132,10 @@ class Worker:
         self._waiting: deque[Frame] = deque()
         self._packer = wire.EventPacker()
         self._outbox = _Outbox(channel, self._packer, self._words, is_timed=quota.is_timed)
+
+    def heed_soft_timeout(self, seconds: float) -> None:
+        """Raise it in a handler when the coordinator says so; see `soft_timeout`."""
+        SoftTimeout(seconds, self._words, self._run.__code__).install()
 
     def run(self) -> None:
         """Serve until told to end.
@@ -243,7 +251,8 @@ class Worker:
 
         The loop over handlers is that of `evproc.processor.run_handlers`, with the
         place published; it is written out, since at a microsecond an event a call
-        more is felt.
+        more is felt. A soft timeout tells by the lines in which `handler.func` and
+        `collect_follow_ups` are called that a handler is running, and raises there.
         """
         words, proc, outbox = self._words, self._processor, self._outbox
         places = itertools.count(first << progress.HANDLER_BITS, 1 << progress.HANDLER_BITS)
