@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from math import inf
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
+from typing import Any
 
 from evproc_pool.local import usable_cpus
 from evproc_pool.starting import default_context
@@ -57,7 +58,24 @@ def seconds(what: str, value: float) -> float:
 def _number(what: str, value: float, alternative: str = "") -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{what} is a number of seconds{alternative}, not {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{what} is too large a number of seconds") from None
+
+
+def flag(what: str, value: bool) -> bool:
+    """True or False, and not what only counts as one of them."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{what} is True or False, not {value!r}")
+    return value
+
+
+def initargs(value: Iterable[Any]) -> tuple[Any, ...]:
+    """The arguments of an initializer."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"initargs is a tuple of arguments, not {value!r}")
+    return tuple(value)
 
 
 def count_or_none(what: str, value: int | None) -> int | None:

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from typing import Any, Final
 
+from evproc.event import describe_event
+from evproc.exc import add_note
 from evproc.registry import Registry
 from evproc_pool import wire
 from evproc_pool.codec import NOTHING_LEFT, Codec, Left, Sent
@@ -559,6 +561,10 @@ class Coordinator:
         results = left.results
         sent = state.sent[0]
         begin = sent.batch.done
+        for position, result in results.items():
+            if result.error is not None and result.handler is None:
+                event = describe_event(sent.batch.at(position)[0])
+                add_note(result.error, f"evproc_pool: with event {event}")
         self._codec.over(sent, frame.done - begin)
         if sent.failures:
             results = {**results, **_failures(sent, begin, frame.done)}

@@ -89,6 +89,8 @@ class Engine:
     ) -> Run:
         """Begin a run; see `schedule.Opened` and `Run`.
 
+        One of which nobody waits for single roots is a call, of this thread.
+
         Raises:
             PoolError: The engine is closed.
         """
@@ -96,7 +98,8 @@ class Engine:
             if self._closed is not None:
                 raise self._closed
             opened = Opened(self._next_run, until_error, unordered, return_events, is_bulk)
-            run = Run(opened, sink, can_cancel=can_cancel)
+            caller = threading.get_ident() if is_bulk else None
+            run = Run(opened, sink, can_cancel=can_cancel, caller=caller)
             self._next_run += 1
             self._coordinator.runs[run.id] = run
         self._post(opened)
@@ -184,14 +187,18 @@ class Engine:
             )
 
     def drain(self) -> None:
-        """Wait for the end of what is in flight of runs that were closed.
+        """Wait for the end of what is in flight of runs that were closed, and of calls.
+
+        But not of the call that this is done in: its input may end the pool.
 
         Raises:
             RuntimeError: See `check_may_wait`.
         """
+        me = threading.get_ident()
         while self._closed is None:
             turns = self._turns
-            if not any(run.is_closing for run in list(self._coordinator.runs.values())):
+            runs = list(self._coordinator.runs.values())
+            if not any(run.is_closing or run.caller not in (None, me) for run in runs):
                 return
             self.wait_turn(turns)
 
@@ -214,7 +221,10 @@ class Engine:
         me = threading.get_ident()
         with self._turn_over:
             if self._closed is None:
-                self._closed = PoolClosedError("the pool is closed: make a new PoolProcessor")
+                self._closed = PoolClosedError(
+                    "the pool was ended before this was finished, and what was running may have"
+                    " had effects: make a new PoolProcessor"
+                )
             self._most_seconds = min(self._most_seconds, most_seconds)
             if self._driver == me:
                 # from a callback, or a signal handler: the end of the turn sees to it

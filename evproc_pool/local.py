@@ -465,9 +465,13 @@ class LocalBackend:
 def _start(process: BaseProcess) -> None:
     try:
         process.start()
-    except EOFError as error:
-        # multiprocessing's word for it
-        raise OSError("the forkserver has died; look at what it was told to import") from error
+    except (EOFError, ConnectionError) as error:
+        # multiprocessing's words for it
+        raise OSError(
+            "the forkserver has died; look at what it imports: what"
+            " multiprocessing.set_forkserver_preload names, and with preload=True the handlers'"
+            " modules"
+        ) from error
 
 
 def _await_stop(process: psutil.Process) -> None:

@@ -28,9 +28,9 @@ from evproc_pool.limits import Limits
 from evproc_pool.local import LocalBackend
 from evproc_pool.outcome import Outcome
 from evproc_pool.preloading import modules_of
-from evproc_pool.recipe import LoadFrom, Recipe, Register, fingerprint
+from evproc_pool.recipe import LoadFrom, Recipe, Register, cannot_send, fingerprint
 from evproc_pool.retries import RetryPolicy
-from evproc_pool.runs import Feeder, Futures, Gathered, Key, Streamed
+from evproc_pool.runs import Feeder, Futures, Gathered, Key, Streamed, key_of, plan_root
 from evproc_pool.serial import run_cascade
 
 #: What is independent within a cascade; see `PoolProcessor`.
@@ -165,9 +165,9 @@ class PoolProcessor:
             arguments.seconds("retry_backoff", retry_backoff),
             arguments.seconds("retry_backoff_max", retry_backoff_max),
         )
-        self._preload = preload
+        self._preload = arguments.flag("preload", preload)
         self._initializer = initializer
-        self._initargs = tuple(initargs)
+        self._initargs = arguments.initargs(initargs)
         self._processor = Processor()
         self._steps: list[Register | LoadFrom] = []
         self._lock = threading.RLock()  # guards what follows
@@ -176,6 +176,7 @@ class PoolProcessor:
         self._finalizer: util.Finalize | None = None
         self._closed = False
         self._is_initialized = False
+        self._streams_here = 0  # with no workers, those that were begun and have not ended
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
@@ -282,7 +283,7 @@ class PoolProcessor:
         """
         unordered, key = self._choose(ordering, key)
         if self._size == 0:
-            return self._process_here(events, return_exceptions=return_exceptions)
+            return self._process_here(events, key, return_exceptions=return_exceptions)
         iterator = iter(events)
         gathered = Gathered()
         engine = self._running_engine()
@@ -349,7 +350,7 @@ class PoolProcessor:
             raise ValueError(f"buffersize must be positive, and is {buffersize}")
         iterator = iter(events)
         if self._size == 0:
-            return self._stream_here(iterator, return_events=return_events)
+            return self._stream_here(iterator, key, return_events=return_events)
         streamed = Streamed(ordered=ordered)
 
         def open_run(engine: Engine) -> Feeder:
@@ -386,13 +387,16 @@ class PoolProcessor:
             raise feeder.error
 
     def _stream_here(
-        self, events: Iterator[Event], *, return_events: bool
+        self, events: Iterator[Event], key: Key | None, *, return_events: bool
     ) -> Generator[Outcome, None, None]:
         self._initialize_here()
-        for index, ev in enumerate(events):
-            yield run_cascade(
-                self._processor, ev, index, policy=self._policy, return_events=return_events
-            )
+        self._streams_here += 1
+        try:
+            for index, ev in enumerate(events):
+                self._check_usable()
+                yield self._run_here(ev, index, key, return_events=return_events)
+        finally:
+            self._streams_here -= 1
 
     def _choose(self, ordering: Ordering | None, key: Key | None) -> tuple[bool, Key | None]:
         """What a call says about order, or else the pool."""
@@ -426,12 +430,14 @@ class PoolProcessor:
         # without the lock: filters and `key` are the user's code
         return futures.submit(ev)
 
-    def _process_here(self, events: Iterable[Event], *, return_exceptions: bool) -> list[Any]:
+    def _process_here(
+        self, events: Iterable[Event], key: Key | None, *, return_exceptions: bool
+    ) -> list[Any]:
         self._initialize_here()
         values = []
         for ev in events:
             try:
-                values.append(self._process_one_here(ev))
+                values.append(self._process_one_here(ev, key))
             except KeyboardInterrupt:
                 raise  # somebody at the keyboard, as far as can be told in one process
             except BaseException as error:
@@ -445,7 +451,7 @@ class PoolProcessor:
         future.set_running_or_notify_cancel()
         try:
             self._initialize_here()
-            value = self._process_one_here(ev)
+            value = self._process_one_here(ev, self._key)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -454,12 +460,22 @@ class PoolProcessor:
             future.set_result(value)
         return future
 
-    def _process_one_here(self, ev: Event) -> Any:
-        if not self._policy.max_retries:
+    def _process_one_here(self, ev: Event, key: Key | None) -> Any:
+        if key is None and not self._policy.max_retries:
             return self._processor.process(ev)
+        return self._run_here(ev, 0, key, return_events=False).unwrap()
+
+    def _run_here(self, ev: Event, index: int, key: Key | None, *, return_events: bool) -> Outcome:
+        if key is not None:
+            # Only for what it raises: all events are processed one after another here.
+            try:
+                plan_root(self._processor.registry, ev)
+                key_of(key, ev)
+            except Exception as error:
+                return Outcome(ev, index, error=error, events=int(isinstance(ev, Event)))
         return run_cascade(
-            self._processor, ev, 0, policy=self._policy, return_events=False
-        ).unwrap()
+            self._processor, ev, index, policy=self._policy, return_events=return_events
+        )
 
     def _initialize_here(self) -> None:
         with self._lock:
@@ -472,14 +488,16 @@ class PoolProcessor:
     def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """Finish what was submitted, then end the workers. Idempotent.
 
-        In this order: nothing more is taken; what was submitted, and calls in other
-        threads, are finished, pauses before retries included; workers are told to end,
-        and killed if they do not within five seconds; what they shared is let go of.
+        In this order: no new call is taken; what was submitted, and calls of
+        `process_many` in other threads, are finished, pauses before retries included;
+        streams are ended; workers are told to end, and killed if they do not within five
+        seconds; what they shared is let go of.
 
         Args:
             drain: False: finish nothing; as `terminate`.
             timeout: After how many seconds what is not finished by then is ended as by
-                `terminate`. None: wait as long as it takes.
+                `terminate`. None: wait as long as it takes. Code of yours that runs in
+                this process meanwhile, a filter or a future's callback, is waited for.
 
         Raises:
             RuntimeError: Called from a future's callback, for which it would wait.
@@ -547,11 +565,11 @@ class PoolProcessor:
 
     def _check_idle(self, what: str) -> None:
         self._check_usable()
-        if self._engine is None:
-            return
-        self._engine.refresh()
-        futures = self._futures.outstanding if self._futures is not None else 0
-        runs = self._engine.open_runs - (self._futures is not None)
+        futures, runs = 0, self._streams_here
+        if self._engine is not None:
+            self._engine.refresh()
+            futures = self._futures.outstanding if self._futures is not None else 0
+            runs += self._engine.open_runs - (self._futures is not None)
         if futures or runs:
             raise PoolBusyError(
                 f"{what}() needs an idle pool, because the workers are replaced: {runs} calls of"
@@ -566,9 +584,7 @@ class PoolProcessor:
                 try:
                     config = wire.dumps((recipe, self._limits))
                 except Exception as error:
-                    raise wire.cannot_pickle(
-                        "a handler or the initializer", recipe, error
-                    ) from error
+                    raise cannot_send(recipe, error) from error
                 registry = self._processor.registry
                 backend = LocalBackend(self._context, self._modules_to_preload())
                 coordinator = Coordinator(

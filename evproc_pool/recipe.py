@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from evproc import Processor
-from evproc.decorator import HandlerFunc, describe_callable
+from evproc.decorator import HandlerFunc, default_name, describe_callable
 from evproc.registry import Registry
+from evproc_pool import wire
+from evproc_pool.errors import SerializationError
 
 # how many differences an error lists
 _MOST_LINES: Final = 5
@@ -67,6 +69,32 @@ class Recipe(NamedTuple):
         finally:
             logger.removeFilter(_is_not_skip)
         return processor
+
+
+def cannot_send(recipe: Recipe, cause: BaseException) -> SerializationError:
+    """Say what of a recipe cannot be pickled."""
+    what = "what workers need to start"
+    value: object = recipe
+    parts: list[tuple[str, object]] = [
+        ("the initializer", recipe.initializer),
+        ("an argument of the initializer", recipe.initargs),
+    ]
+    for step in recipe.steps:
+        if isinstance(step, Register):
+            origin = describe_callable(step.func)
+            name = step.name or default_name(step.func)
+            parts.append((f"handler {name!r} ({origin})", step.func))
+    for name, part in parts:
+        if not wire.can_pickle(part):
+            what, value = name, part
+            break
+    return wire.cannot_pickle(
+        what,
+        value,
+        cause,
+        "make it in each worker (in the handler, or in an initializer), or move the function into"
+        " a module that workers import",
+    )
 
 
 def _is_not_skip(record: logging.LogRecord) -> bool:

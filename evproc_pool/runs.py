@@ -187,7 +187,7 @@ class Feeder:
                 plan = plan_root(self._registry, ev)
                 key = None if self._key is None else key_of(self._key, ev)
             except Exception as error:
-                self._sink.ended(index, Ending(error=error))
+                self._sink.ended(index, Ending(error=error, events=int(isinstance(ev, Event))))
                 if until_error:
                     break
                 continue

@@ -40,17 +40,30 @@ class Run:
         can_cancel: Whether to ask `sink.begins` for each root.
         return_events: Whether roots come back as the handlers left them.
         is_closing: Whether no more roots come.
+        caller: The thread that is in a call until the run is finished, if one is.
         is_finished: Whether there will be no more endings.
         error: Why the engine ended it, if it did.
     """
 
-    __slots__ = ("can_cancel", "error", "id", "is_closing", "is_finished", "return_events", "sink")
+    __slots__ = (
+        "caller",
+        "can_cancel",
+        "error",
+        "id",
+        "is_closing",
+        "is_finished",
+        "return_events",
+        "sink",
+    )
 
-    def __init__(self, opened: Opened, sink: Sink, *, can_cancel: bool) -> None:
+    def __init__(
+        self, opened: Opened, sink: Sink, *, can_cancel: bool, caller: int | None = None
+    ) -> None:
         self.id = opened.run
         self.sink = sink
         self.can_cancel = can_cancel
         self.return_events = opened.return_events
         self.is_closing = False
+        self.caller = caller
         self.is_finished = False
         self.error: PoolError | None = None

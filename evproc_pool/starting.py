@@ -138,10 +138,13 @@ def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None
         chosen = [] if preloaded == ["__main__"] else preloaded
         # an entry that is no text does not come through the forkserver's command line
         ours = entries(modules) if all(type(path) is str for path in sys.path) else []
-        if ours and getattr(server, "_forkserver_pid", None) is None:
-            _preloaded.sources = Sources() if modules else None
+        before = getattr(server, "_forkserver_pid", None)
+        sources = Sources() if ours and modules else None
         context.set_forkserver_preload([*chosen, *ours])
         try:
             yield
         finally:
             context.set_forkserver_preload(preloaded)
+            if getattr(server, "_forkserver_pid", None) != before:
+                # the first one, or another since that has died: it has imported them now
+                _preloaded.sources = sources

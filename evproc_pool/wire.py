@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import copyreg
 import functools
+import inspect
 import io
 import itertools
 import operator
@@ -390,7 +391,7 @@ def unpack_value(packed: PackedValue) -> Any:
     try:
         return loads(packed.data)
     except Exception as error:
-        raise cannot_rebuild("what a handler returned", error) from error
+        raise cannot_rebuild("the value given to StopProcessing", error) from error
 
 
 # What pickling raises as it is. In the caller's process an interrupt is one; in a worker,
@@ -480,14 +481,20 @@ def loads(data: bytes | bytearray | memoryview) -> Any:
         raise PicklingExit(f"{type(error).__name__}: {text_of(error)}") from error
 
 
-def cannot_pickle(what: str, value: object, cause: BaseException) -> SerializationError:
+def cannot_pickle(
+    what: str,
+    value: object,
+    cause: BaseException,
+    advice: str = (
+        "keep it out of what crosses to another process, or give its class a __reduce__"
+    ),
+) -> SerializationError:
     """Say which part of a value cannot be pickled."""
     path, part = _find_culprit(value)
-    where = f" at {path}" if path else ""
+    where = f" at {path.strip()}" if path else ""
     error = SerializationError(
         f"{what} cannot be pickled{where} ({type(part).__qualname__}):"
-        f" {type(cause).__name__}: {text_of(cause)}; keep it out of what crosses to another"
-        " process, or give its class a __reduce__"
+        f" {type(cause).__name__}: {text_of(cause)}; {advice}"
     )
     error.__cause__ = cause
     return error
@@ -509,7 +516,7 @@ def _find_culprit(value: object) -> tuple[str, object]:
     path = ""
     for _ in range(_DEEPEST):
         for step, part in _parts(value):
-            if not _can_pickle(part):
+            if not can_pickle(part):
                 path, value = path + step, part
                 break
         else:
@@ -517,7 +524,8 @@ def _find_culprit(value: object) -> tuple[str, object]:
     return path, value
 
 
-def _can_pickle(value: object) -> bool:
+def can_pickle(value: object) -> bool:
+    """Whether pickling a value raises nothing."""
     try:
         dumps(value)
     except Exception:
@@ -532,6 +540,12 @@ def _parts(value: object) -> list[tuple[str, object]]:
             return [(f"[{key!r}]", item) for key, item in value.items()]
         if isinstance(value, (list, tuple)):
             return [(f"[{place}]", item) for place, item in enumerate(value)]
+        if inspect.isfunction(value):  # it goes by value
+            used = inspect.getclosurevars(value)
+            return [
+                (f" variable {name!r}", item)
+                for name, item in (*used.nonlocals.items(), *used.globals.items())
+            ]
         attributes = getattr(value, "__dict__", None)
         if isinstance(attributes, dict):
             return [(f".{name}", item) for name, item in attributes.items()]
