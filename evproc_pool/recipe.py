@@ -33,6 +33,10 @@ class LoadFrom(NamedTuple):
     skip: bool
 
 
+#: What is done to a registry that is full; its fingerprint must stay the same.
+Change = Callable[[Registry], object]
+
+
 class Recipe(NamedTuple):
     """What a worker does before it is ready, in order.
 
@@ -40,11 +44,13 @@ class Recipe(NamedTuple):
         initializer: Called first, since handlers may need what it sets up.
         initargs: Its arguments.
         steps: How the registry was filled.
+        changes: What is done to it then; for tests.
     """
 
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
     steps: tuple[Register | LoadFrom, ...]
+    changes: tuple[Change, ...] = ()
 
     def follow(self) -> Processor:
         """Run the initializer and fill a new `Processor`.
@@ -66,6 +72,8 @@ class Recipe(NamedTuple):
                     processor.load_from(step.group, on_error="skip" if step.skip else "raise")
         finally:
             logger.removeFilter(_is_not_skip)
+        for change in self.changes:
+            change(processor.registry)
         return processor
 
 
