@@ -320,15 +320,22 @@ class Coordinator:
             self._overloaded.clear()
             return None
         now = self._clock()
+        look_again = False
         for worker in overloaded:
             at = self._backend.look_at(worker)
-            sent = self._workers[worker].sent[0]
+            sents = self._workers[worker].sent
+            sent = sents[0]
             is_known = at is not None and at.batch == sent.number and not at.is_over
             if at is None or not is_known or at.position < sent.batch.done:
                 self._overloaded.forget(worker)
+            elif len(sents) == 1 and at.position + 1 == sent.batch.size:
+                # What it holds besides is over, and not told yet; or was taken back.
+                self._overloaded.forget(worker)
+                continue
             elif self._overloaded.note(worker, at, now) >= _STUCK_SECONDS:
                 self._take_back(worker, at)
-        return _STUCK_SECONDS / 2
+            look_again = True
+        return _STUCK_SECONDS / 2 if look_again else None
 
     def _even_out(self) -> None:
         """Ask workers for the batches that they have not begun, where others run dry."""
