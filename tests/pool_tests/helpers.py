@@ -19,6 +19,7 @@ import psutil
 
 from evproc import Event
 from evproc_pool import PoolProcessor
+from evproc_pool.testing import worker_pids
 from tests.pool_tests.actions import Do
 
 #: The folder that holds the packages and `tests`.
@@ -122,23 +123,13 @@ def notes_of(error: BaseException) -> str:
     return "\n".join(getattr(error, "__notes__", ()))
 
 
-def pids(pool: PoolProcessor) -> set[int]:
-    """The processes of a pool's workers that are known to the engine."""
-    engine = pool._engine
-    if engine is None:
-        return set()
-    backend = engine._backend
-    found = {backend.pid(number) for number in backend.numbers}
-    return {pid for pid in found if pid is not None}
-
-
 def warm(pool: PoolProcessor) -> set[int]:
     """Work until every worker is ready; answers with their processes."""
     pool.process(Do("nothing"))
     engine = pool._engine
     while engine is not None and engine._coordinator._scheduler.workers < pool.workers:
         pool.process(Do("nothing"))
-    return pids(pool)
+    return set(worker_pids(pool))
 
 
 def close_in_time(pool: PoolProcessor) -> None:
