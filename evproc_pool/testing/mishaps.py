@@ -21,11 +21,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, NoReturn, Protocol
 
 from evproc.decorator import HandlerFunc
 from evproc.registry import Registry
+from evproc_pool.errors import PoolBusyError
 from evproc_pool.pool import PoolProcessor
 
 #: Called with the event that is being handled.
@@ -161,7 +162,7 @@ class _Plan:
 class _Sabotaged(functools.partial):  # type: ignore[type-arg]  # the function's own is not known
     """A handler's function with a mishap; as a `partial` it is described as what it calls."""
 
-    def __new__(cls, func: HandlerFunc, plan: _Plan) -> _Sabotaged:  # noqa: PYI034 - likewise
+    def __new__(cls, func: HandlerFunc, plan: _Plan) -> _Sabotaged:  # noqa: PYI034 - typing.Self came with Python 3.11
         made = super().__new__(cls, func)
         made.plan = plan
         return made
@@ -236,8 +237,12 @@ def sabotage(
         pool._change(plan)  # noqa: SLF001 - its one use
         try:
             yield
-        finally:
-            pool._undo(plan)  # noqa: SLF001 - likewise
+        except BaseException:
+            # what was raised in the block says more than that events are in flight
+            with suppress(PoolBusyError):
+                pool._undo(plan)  # noqa: SLF001 - likewise
+            raise
+        pool._undo(plan)  # noqa: SLF001 - likewise
 
 
 def _check(
