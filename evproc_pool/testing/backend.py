@@ -22,6 +22,9 @@ from evproc_pool.testing.workers import FakeWorker
 # So many steps of workers happen, at the most, before the coordinator has its turn.
 _MOST_STEPS: Final = 20
 
+# The share of the frames that a worker reads before the coordinator goes on.
+_AT_ONCE_SHARE: Final = 0.2
+
 # The powers of ten between which the time is drawn that a step of a worker takes, in
 # seconds: from events by the thousand in a batch to those that are too long for company.
 _PACES: Final = (-6.0, -2.0)
@@ -67,8 +70,12 @@ class FakeBackend:
     def send(self, number: int, tag: int, payload: bytes) -> None:
         """See `backend.Backend`."""
         worker = self._workers.get(number)
-        if worker is not None:
-            worker.to_read.append(Frame(tag, payload))
+        if worker is None:
+            return
+        worker.to_read.append(Frame(tag, payload))
+        # it may be faster than the coordinator, and have begun before that does anything else
+        if worker.can_go_on and self._rng.random() < _AT_ONCE_SHARE:
+            worker.go_on()
 
     def look_at(self, number: int) -> Progress | None:
         """See `backend.Backend`."""
