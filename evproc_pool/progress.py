@@ -166,6 +166,7 @@ class Words:
         struck: int = self.words[STRUCK]
         return struck == event_at(seen.batch, seen.position)
 
+
 class ProgressWords(Words, Inherited):
     """The words in memory that two processes share."""
 

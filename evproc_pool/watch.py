@@ -11,9 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from evproc_pool.backend import Backend, Gone
+from evproc_pool.backend import Gone
 from evproc_pool.deaths import Lost, timed_out, too_large, worker_lost
 from evproc_pool.errors import PoolError
 from evproc_pool.limits import Limits
@@ -45,6 +45,22 @@ class _Told:
         self.event = event
         self.since = now
         self.then = then
+
+
+class Backend(Protocol):
+    """What `Watch` needs of a `backend.Backend`."""
+
+    def look_at(self, number: int) -> Progress | None:
+        """Where a worker is."""
+
+    def memory_bytes(self, number: int) -> int:
+        """Its resident memory."""
+
+    def strike(self, number: int, seen: Progress, *, is_again: bool) -> None:
+        """Have it raise the soft timeout; again: if it has not done so."""
+
+    def kill_stuck(self, number: int, seen: Progress) -> str | None:
+        """Kill it if it is there still."""
 
 
 class Watch:

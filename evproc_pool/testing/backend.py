@@ -93,6 +93,9 @@ class FakeBackend:
         if worker is not None:
             worker.ask_back(newest)
 
+    def strike(self, number: int, seen: Progress, *, is_again: bool) -> None:
+        """Nothing: it takes a signal, and a thread gets none."""
+
     def kill_stuck(self, number: int, seen: Progress) -> str | None:
         """See `backend.Backend`."""
         worker = self._workers.get(number)

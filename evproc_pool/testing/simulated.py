@@ -11,7 +11,7 @@ from evproc_pool.testing.backend import FakeBackend
 from evproc_pool.testing.clock import ManualClock
 
 #: Arguments that are about processes, of which a simulated pool has none.
-OF_PROCESSES: Final = ("mp_context", "preload", "max_worker_memory_bytes")
+OF_PROCESSES: Final = ("mp_context", "preload", "max_worker_memory_bytes", "event_soft_timeout")
 
 
 class _SimulatedPool(PoolProcessor):
@@ -51,8 +51,8 @@ def simulated_pool(
         seed: Decides what is left to chance.
         clock: What time it is; by default a new one.
         options: Others of `PoolProcessor`, but for those that are about processes:
-            `mp_context`, `preload`, `max_worker_memory_bytes`. The `initializer` is called
-            in this process, for each worker.
+            `mp_context`, `preload`, `max_worker_memory_bytes`, `event_soft_timeout`. The
+            `initializer` is called in this process, for each worker.
 
     Raises:
         TypeError: An argument of the wrong type, or one that there is none of.

@@ -123,13 +123,18 @@ def notes_of(error: BaseException) -> str:
     return "\n".join(getattr(error, "__notes__", ()))
 
 
+def pids(pool: PoolProcessor) -> set[int]:
+    """See `worker_pids`; for comparison."""
+    return set(worker_pids(pool))
+
+
 def warm(pool: PoolProcessor) -> set[int]:
     """Work until every worker is ready; answers with their processes."""
     pool.process(Do("nothing"))
     engine = pool._engine
     while engine is not None and engine._coordinator._scheduler.workers < pool.workers:
         pool.process(Do("nothing"))
-    return set(worker_pids(pool))
+    return pids(pool)
 
 
 def close_in_time(pool: PoolProcessor) -> None:

@@ -472,6 +472,7 @@ def test_it_says_what_it_is() -> None:
         (TypeError, {"mp_context": "spawn"}),
         (TypeError, {"preload": True}),
         (TypeError, {"max_worker_memory_bytes": 1 << 30}),
+        (TypeError, {"event_soft_timeout": 1.0}),
         (TypeError, {"no_such": 1}),
         (TypeError, {"workers": None}),
         (TypeError, {"workers": 1.5}),
