@@ -484,9 +484,11 @@ class _Outbox:
             quiet = wire.dump_quiet(done, ends, self._begun, gave_back=gave_back)
             self._channel.send(wire.QUIET, quiet)
         else:
-            self._words[progress.PACKING] = progress.packing(self.unsent)
-            told = self._told() if self.unsent else None
-            self._words[progress.PACKING] = 0
+            told = None
+            if self.unsent:
+                self._words[progress.PACKING] = progress.packing(self.unsent)
+                told = self._told()
+                self._words[progress.PACKING] = 0
             frame = wire.ProgressFrame(done, self._begun, ends, self._timings(), gave_back, told)
             self._channel.send(wire.PROGRESS, wire.dump_progress(frame))
             self._words[progress.UNSENT] = progress.NONE
