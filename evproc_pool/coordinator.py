@@ -2,9 +2,9 @@
 
 ::
 
-    inbox --> Scheduler.step --> Send ----> LocalBackend
-                   ^                            |
-                   +--- Progress, WorkerGone <--+
+    inbox --> Scheduler.step --> Send ----> Backend
+                   ^                       |
+                   +--- Progress, Gone <---+
     sink <--- Settled, Ended, Dropped, Finished
 
 Nothing here is safe for threads: `engine` sees to it that one thread drives at a time.
@@ -13,9 +13,10 @@ Nothing here is safe for threads: `engine` sees to it that one thread drives at 
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from evproc.event import describe_event
 from evproc.exc import add_note
 from evproc.registry import Registry
 from evproc_pool import wire
+from evproc_pool.backend import Arrived, Backend, Gone
 from evproc_pool.codec import NOTHING_LEFT, Codec, Left, Sent
 from evproc_pool.columns import Times
 from evproc_pool.deaths import describe_exit, say_fate
@@ -35,7 +37,6 @@ from evproc_pool.errors import (
 )
 from evproc_pool.flight import Batch
 from evproc_pool.limits import Limits
-from evproc_pool.local import Arrived, Gone, LocalBackend
 from evproc_pool.pauses import Pauses
 from evproc_pool.postmortem import Postmortem
 from evproc_pool.progress import Progress as Place
@@ -144,18 +145,22 @@ class Coordinator:
         expected: The fingerprint that these must have.
         limits: What each worker may use.
         policy: Which events are run again after a failure.
+        clock: Says what time it is, in seconds.
+        rng: Draws how long pauses are; by default one of its own.
     """
 
     def __init__(
         self,
         workers: int,
-        backend: LocalBackend,
+        backend: Backend,
         registry: Registry,
         config: bytes,
         expected: Fingerprint,
         *,
         limits: Limits,
         policy: RetryPolicy,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
     ) -> None:
         self.inbox: deque[Input] = deque()
         self.runs: dict[int, Run] = {}
@@ -165,14 +170,15 @@ class Coordinator:
         self._config = config
         self._expected = expected
         self._policy = policy
+        self._clock = clock
         self._scheduler = Scheduler(policy)
-        self._pauses = Pauses(policy)
+        self._pauses = Pauses(policy, rng)
         self._workers: dict[int, _WorkerState] = {}
         self._next_worker = 0
         self._failed_starts = 0
         self._was_ready = False  # whether any worker ever was
         self._codec = Codec(registry)
-        self._watch = Watch(limits, backend)
+        self._watch = Watch(limits, backend, clock)
         self._overloaded = Stays()
         self._postmortem = Postmortem(self._codec, registry)
         self._is_heavy = False  # whether the last frames were large ones
@@ -217,14 +223,14 @@ class Coordinator:
         timeout: float | None = 0
         may_block = may_block and not has_news
         # also where the input is slower than the workers, and no turn ever waits
-        if may_block or time.monotonic() - self._looked >= _STUCK_SECONDS / 2:
+        if may_block or self._clock() - self._looked >= _STUCK_SECONDS / 2:
             look_again = self._look_after_workers()
             if may_block:
                 timeout = look_again
                 self._rest()
         happened = self._backend.poll(timeout)
         if timeout != 0:
-            self._woke = time.monotonic()
+            self._woke = self._clock()
         for item in happened:
             match item:
                 case Arrived():
@@ -235,7 +241,7 @@ class Coordinator:
 
     def _look_after_workers(self) -> float | None:
         """Take back, ask back, and kill what breaks a limit; say when to look again."""
-        self._looked = time.monotonic()
+        self._looked = self._clock()
         timeout = self._take_back_from_slow()
         busy = {worker: bool(state.sent) for worker, state in self._workers.items()}
         again = [timeout, self._watch.look(busy), self._pauses.left(self._looked)]
@@ -255,11 +261,11 @@ class Coordinator:
         a fraction: the workers use the same CPUs, and its caches are cold each time.
         What it takes to do that is time in which they are not served, too.
         """
-        was_busy = time.monotonic() - self._woke
+        was_busy = self._clock() - self._woke
         seconds = _REST_SHARE * self._scheduler.slack - was_busy
         if seconds >= _LEAST_REST_SECONDS and not self._is_heavy and not self._backend.is_writing:
             self._backend.rest(seconds)
-            self._woke = time.monotonic()
+            self._woke = self._clock()
 
     def _drain_inbox(self) -> bool:
         """Take in every input; say whether that is news to a caller."""
@@ -274,7 +280,7 @@ class Coordinator:
         """Have events run again that have waited long enough; say whether that ended anything."""
         has_news = False
         self._pauses.forget_others(self._scheduler.pausing)
-        for token in self._pauses.over(time.monotonic()):
+        for token in self._pauses.over(self._clock()):
             has_news |= self._step(Due(token))
         return has_news
 
@@ -286,7 +292,7 @@ class Coordinator:
                 self._send(effect.worker, effect.batch)
                 continue
             if isinstance(effect, Retry):
-                self._pauses.begin(effect.token, effect.failures, time.monotonic())
+                self._pauses.begin(effect.token, effect.failures, self._clock())
                 continue
             has_news = True
             run = self.runs[effect.run]
@@ -315,16 +321,23 @@ class Coordinator:
         if not overloaded:
             self._overloaded.clear()
             return None
-        now = time.monotonic()
+        now = self._clock()
+        look_again = False
         for worker in overloaded:
             at = self._backend.look_at(worker)
-            sent = self._workers[worker].sent[0]
+            sents = self._workers[worker].sent
+            sent = sents[0]
             is_known = at is not None and at.batch == sent.number and not at.is_over
             if at is None or not is_known or at.position < sent.batch.done:
                 self._overloaded.forget(worker)
+            elif len(sents) == 1 and at.position + 1 == sent.batch.size:
+                # What it holds besides is over, and not told yet; or was taken back.
+                self._overloaded.forget(worker)
+                continue
             elif self._overloaded.note(worker, at, now) >= _STUCK_SECONDS:
                 self._take_back(worker, at)
-        return _STUCK_SECONDS / 2
+            look_again = True
+        return _STUCK_SECONDS / 2 if look_again else None
 
     def _even_out(self) -> None:
         """Ask workers for the batches that they have not begun, where others run dry."""
@@ -454,7 +467,7 @@ class Coordinator:
             _LOG.warning("%s", error)
         elif not state.is_retired:
             how = describe_exit(item.exitcode)
-            _LOG.warning("worker %d (process %d) died between events, by %s", *item[:2], how)
+            _LOG.warning("worker %d (process %s) died between events, by %s", *item[:2], how)
         self._watch.forget(item.worker)
         self._step(WorkerGone(item.worker, running, error, handler))
 

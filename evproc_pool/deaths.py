@@ -7,8 +7,8 @@ from typing import Any, Final, NamedTuple
 
 from evproc.event import describe_event
 from evproc.exc import add_note
+from evproc_pool.backend import Gone
 from evproc_pool.errors import EventTimeoutError, PoolError, WorkerLostError
-from evproc_pool.local import Gone
 
 
 def describe_exit(exitcode: int | None) -> str:

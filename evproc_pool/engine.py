@@ -27,13 +27,14 @@ lock around the scheduler (held while users' filters run).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from math import inf
 
+from evproc_pool.backend import Backend
 from evproc_pool.coordinator import Coordinator
 from evproc_pool.errors import PoolClosedError, PoolError, PoolForkedError
-from evproc_pool.local import LocalBackend
 from evproc_pool.schedule import Accepted, Closed, Input, Opened
 from evproc_pool.sink import Run, Sink
 
@@ -46,7 +47,7 @@ class Engine:
         backend: The coordinator's; it is woken when there is something to do.
     """
 
-    def __init__(self, coordinator: Coordinator, backend: LocalBackend) -> None:
+    def __init__(self, coordinator: Coordinator, backend: Backend) -> None:
         self._pid = os.getpid()
         self._coordinator = coordinator
         self._backend = backend
@@ -66,6 +67,14 @@ class Engine:
     def closed(self) -> PoolError | None:
         """Why the engine takes nothing more, or None."""
         return self._closed
+
+    def pids(self) -> list[int]:
+        """The processes of workers that are not known to be gone, oldest first."""
+        found = []
+        for number in self._backend.numbers:
+            with contextlib.suppress(ValueError):  # the driver lets go of it this very moment
+                found.append(self._backend.pid(number))
+        return [pid for pid in found if pid is not None]
 
     @property
     def open_runs(self) -> int:

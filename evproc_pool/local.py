@@ -17,11 +17,12 @@ import time
 from collections.abc import Iterable, Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Final, NamedTuple
+from typing import Final
 
 import psutil
 
 from evproc_pool import wire, worker
+from evproc_pool.backend import Arrived, Gone
 from evproc_pool.channel import Channel
 from evproc_pool.lifeline import CAN_KILL, Lifeline
 from evproc_pool.progress import IS_SUPPORTED, Progress, ProgressWords
@@ -38,32 +39,6 @@ _STOP_SECONDS: Final = 0.1
 
 # How long to wait for the exit status of a process whose socket is closed.
 _REAP_SECONDS: Final = 5.0
-
-
-class Arrived(NamedTuple):
-    """A frame from a worker."""
-
-    worker: int
-    tag: int
-    payload: bytes | bytearray
-
-
-class Gone(NamedTuple):
-    """A worker process is dead, and everything that it wrote has been read.
-
-    Attributes:
-        worker: Its number.
-        pid: The process id that it had.
-        exitcode: As of `multiprocessing`: negative for a signal.
-        progress: Where it was, or None where that cannot be known.
-        stack: The stacks of its threads when it crashed, as text; mostly empty.
-    """
-
-    worker: int
-    pid: int | None
-    exitcode: int | None
-    progress: Progress | None
-    stack: str = ""
 
 
 class _Member:
@@ -260,14 +235,14 @@ class LocalBackend:
         return None if member is None or member.words is None else member.words.read()
 
     def take_back(self, number: int, seen: Progress, newest: int) -> bool:
-        """See `ProgressWords.take_back`."""
+        """See `progress.Words.take_back`."""
         member = self._members.get(number)
         return (
             member is not None and member.words is not None and member.words.take_back(seen, newest)
         )
 
     def ask_back(self, number: int, newest: int) -> None:
-        """See `ProgressWords.ask_back`."""
+        """See `progress.Words.ask_back`."""
         member = self._members.get(number)
         if member is not None and member.words is not None:
             member.words.ask_back(newest)

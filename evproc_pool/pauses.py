@@ -18,13 +18,14 @@ class Pauses:
 
     Args:
         policy: How long they are.
+        rng: Draws them; by default one of its own.
     """
 
-    def __init__(self, policy: RetryPolicy) -> None:
+    def __init__(self, policy: RetryPolicy, rng: random.Random | None = None) -> None:
         self._policy = policy
         self._heap: list[tuple[float, int]] = []
-        # its own: that of the `random` module may be seeded by the application
-        self._random = random.Random()  # noqa: S311 - nobody gains by guessing it
+        # not that of the `random` module, which may be seeded by the application
+        self._random = rng or random.Random()  # noqa: S311 - nobody gains by guessing it
 
     def begin(self, token: int, failures: int, now: float) -> None:
         """A pause begins; see `schedule.Retry`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from evproc.entrypoints import OnError
 from evproc.registry import Handler
 from evproc.report import CheckReport, Explanation
 from evproc_pool import arguments, wire
+from evproc_pool.backend import Backend
 from evproc_pool.coordinator import Coordinator
 from evproc_pool.engine import Engine
 from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolForkedError
@@ -28,7 +30,7 @@ from evproc_pool.limits import Limits
 from evproc_pool.local import LocalBackend
 from evproc_pool.outcome import Outcome
 from evproc_pool.preloading import modules_of
-from evproc_pool.recipe import LoadFrom, Recipe, Register, cannot_send, fingerprint
+from evproc_pool.recipe import Change, LoadFrom, Recipe, Register, cannot_send, fingerprint
 from evproc_pool.retries import RetryPolicy
 from evproc_pool.runs import Feeder, Futures, Gathered, Key, Streamed, key_of, plan_root
 from evproc_pool.serial import run_cascade
@@ -170,6 +172,9 @@ class PoolProcessor:
         self._initargs = arguments.initargs(initargs)
         self._processor = Processor()
         self._steps: list[Register | LoadFrom] = []
+        self._changes: list[Change] = []  # see `testing`, as for the next two
+        self._clock: Callable[[], float] = time.monotonic
+        self._rng: random.Random | None = None
         self._lock = threading.RLock()  # guards what follows
         self._engine: Engine | None = None
         self._futures: Futures | None = None
@@ -227,6 +232,28 @@ class PoolProcessor:
             engine = self._detach_engine()
         _stop(engine)
         return names
+
+    def _change(self, change: Change) -> None:
+        """Do something to the handlers in the workers, for `testing`; as `register`, but unseen."""
+        with self._lock:
+            self._check_idle("sabotage")
+            self._changes.append(change)
+            engine = self._detach_engine()
+        _stop(engine)
+
+    def _undo(self, change: Change) -> None:
+        """Take back a `_change`. New workers know nothing of it, whatever is raised.
+
+        Raises:
+            PoolBusyError: Events are in flight, in workers that are as they were.
+        """
+        with self._lock:
+            self._changes.remove(change)
+            if self._closed or self._engine is None or self._engine.closed is not None:
+                return
+            self._check_idle("the end of sabotage")
+            engine = self._detach_engine()
+        _stop(engine)
 
     def check(self) -> CheckReport:
         """Find cycles and missing handlers; see `Processor.check`."""
@@ -580,13 +607,15 @@ class PoolProcessor:
         with self._lock:
             self._check_usable()
             if self._engine is None:
-                recipe = Recipe(self._initializer, self._initargs, tuple(self._steps))
+                recipe = Recipe(
+                    self._initializer, self._initargs, tuple(self._steps), tuple(self._changes)
+                )
                 try:
                     config = wire.dumps((recipe, self._limits))
                 except Exception as error:
                     raise cannot_send(recipe, error) from error
                 registry = self._processor.registry
-                backend = LocalBackend(self._context, self._modules_to_preload())
+                backend = self._make_backend()
                 coordinator = Coordinator(
                     self._size,
                     backend,
@@ -595,6 +624,8 @@ class PoolProcessor:
                     fingerprint(registry),
                     limits=self._limits,
                     policy=self._policy,
+                    clock=self._clock,
+                    rng=self._rng,
                 )
                 engine = Engine(coordinator, backend)
                 # by the engine, not by self: the finalizer must not keep the pool alive
@@ -603,6 +634,9 @@ class PoolProcessor:
                 )
                 self._engine = engine
             return self._engine
+
+    def _make_backend(self) -> Backend:
+        return LocalBackend(self._context, self._modules_to_preload())
 
     def _modules_to_preload(self) -> list[str]:
         # with an initializer: entry points may need what it sets up

@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 from evproc.registry import Registry
 from evproc_pool import progress
+from evproc_pool.backend import Gone
 from evproc_pool.codec import Codec, Sent
-from evproc_pool.local import Gone
 from evproc_pool.progress import Progress as Place
 
 # So many workers may die in sending what one event left behind, until it is charged.

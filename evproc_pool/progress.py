@@ -6,7 +6,7 @@ machine word, tens of nanoseconds, no system call. The memory has no name: it is
 an unlinked file that only the two processes hold.
 
 In the other direction, the coordinator can take back what a worker holds behind a
-slow event (`ProgressWords.take_back`). The worker looks for that only behind an
+slow event (`Words.take_back`). The worker looks for that only behind an
 event that took `SLOW_SECONDS`, so that quick ones pay nothing for it. Why the two
 cannot misunderstand each other: when an event begins, the worker reads the clock and
 then publishes its place; when it ends, it publishes that it is over and then reads
@@ -18,11 +18,11 @@ coordinator sees that the event was over, and takes nothing. Where the worker ha
 something out that was not taken, it says so.
 
 That is also how it is asked for batches that it has not begun, when others are about
-to run dry (`ProgressWords.ask_back`): nothing counts as taken but what it says it has
+to run dry (`Words.ask_back`): nothing counts as taken but what it says it has
 left out.
 
 It also says there in which event the worker is to raise the soft timeout
-(`ProgressWords.strike`, see `soft_timeout`).
+(`Words.strike`, see `soft_timeout`).
 """
 
 from __future__ import annotations
@@ -108,27 +108,14 @@ class Progress(NamedTuple):
         return self.packing > 0 or not self.is_over
 
 
-class ProgressWords(Inherited):
-    """The words."""
+class Words:
+    """The words, and what they say.
 
-    def __init__(self, fd: int) -> None:
-        super().__init__(fd)
-        self._map = mmap.mmap(fd, _BYTES)
-        #: Signed words, by the constants above.
-        self.words = memoryview(self._map).cast("q")
+    Attributes:
+        words: Signed words, by the constants above.
+    """
 
-    @classmethod
-    def create(cls) -> ProgressWords:
-        """Make them: no batch yet."""
-        if hasattr(os, "memfd_create"):
-            fd = os.memfd_create("evproc_pool", os.MFD_CLOEXEC)
-        else:
-            with tempfile.TemporaryFile() as file:
-                fd = os.dup(file.fileno())
-        os.truncate(fd, _BYTES)
-        made = cls(fd)
-        made.words[PLACE] = made.words[UNSENT] = NONE
-        return made
+    words: memoryview | list[int]
 
     def read(self) -> Progress:
         """What the worker wrote last; torn while it is alive."""
@@ -178,6 +165,30 @@ class ProgressWords(Inherited):
         """Whether that was said, and the worker has not raised it yet."""
         struck: int = self.words[STRUCK]
         return struck == event_at(seen.batch, seen.position)
+
+
+class ProgressWords(Words, Inherited):
+    """The words in memory that two processes share."""
+
+    words: memoryview
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._map = mmap.mmap(fd, _BYTES)
+        self.words = memoryview(self._map).cast("q")
+
+    @classmethod
+    def create(cls) -> ProgressWords:
+        """Make them: no batch yet."""
+        if hasattr(os, "memfd_create"):
+            fd = os.memfd_create("evproc_pool", os.MFD_CLOEXEC)
+        else:
+            with tempfile.TemporaryFile() as file:
+                fd = os.dup(file.fileno())
+        os.truncate(fd, _BYTES)
+        made = cls(fd)
+        made.words[PLACE] = made.words[UNSENT] = NONE
+        return made
 
     def close(self) -> None:
         """Let go of the memory."""

@@ -35,6 +35,10 @@ class LoadFrom(NamedTuple):
     skip: bool
 
 
+#: What is done to a registry that is full; its fingerprint must stay the same.
+Change = Callable[[Registry], object]
+
+
 class Recipe(NamedTuple):
     """What a worker does before it is ready, in order.
 
@@ -42,11 +46,13 @@ class Recipe(NamedTuple):
         initializer: Called first, since handlers may need what it sets up.
         initargs: Its arguments.
         steps: How the registry was filled.
+        changes: What is done to it then; for tests.
     """
 
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
     steps: tuple[Register | LoadFrom, ...]
+    changes: tuple[Change, ...] = ()
 
     def follow(self) -> Processor:
         """Run the initializer and fill a new `Processor`.
@@ -68,6 +74,8 @@ class Recipe(NamedTuple):
                     processor.load_from(step.group, on_error="skip" if step.skip else "raise")
         finally:
             logger.removeFilter(_is_not_skip)
+        for change in self.changes:
+            change(processor.registry)
         return processor
 
 

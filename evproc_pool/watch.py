@@ -9,14 +9,14 @@ much memory they had: nobody can tell of one that is dead.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any, Final, Protocol
 
+from evproc_pool.backend import Gone
 from evproc_pool.deaths import Lost, timed_out, too_large, worker_lost
 from evproc_pool.errors import PoolError
 from evproc_pool.limits import Limits
-from evproc_pool.local import Gone
 from evproc_pool.progress import NONE, Progress
 from evproc_pool.stays import Stays
 
@@ -48,7 +48,7 @@ class _Told:
 
 
 class Backend(Protocol):
-    """What `Watch` needs of `local.LocalBackend`."""
+    """What `Watch` needs of a `backend.Backend`."""
 
     def look_at(self, number: int) -> Progress | None:
         """Where a worker is."""
@@ -69,11 +69,15 @@ class Watch:
     Args:
         limits: Which.
         backend: Has the workers.
+        clock: Says what time it is, in seconds.
     """
 
-    def __init__(self, limits: Limits, backend: Backend) -> None:
+    def __init__(
+        self, limits: Limits, backend: Backend, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._limits = limits
         self._backend = backend
+        self._clock = clock
         self._again = _MOST_LOOK_SECONDS
         for timeout in (limits.event_timeout, limits.event_soft_timeout):
             if timeout is not None:
@@ -96,7 +100,7 @@ class Watch:
         Returns:
             When to look again, in seconds; None if there is nobody to look at.
         """
-        now = time.monotonic()
+        now = self._clock()
         for worker, is_busy in workers.items():
             at = self._backend.look_at(worker) if is_busy else None
             if at is None or at.position == NONE or worker in self._killed:

@@ -25,9 +25,9 @@ import signal
 import socket
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from evproc import Event, Processor, StopProcessing
 from evproc.event import describe_event
@@ -76,13 +76,39 @@ def main(
     channel = BlockingChannel(sock)
     # the coordinator is gone: there is nobody to tell, and nothing to do
     with contextlib.suppress(EOFError, ConnectionError):
-        worker = _start(channel, words)
+        worker = prepare(channel, [0] * progress.WORDS if words is None else words.words)
         if worker is not None:
+            # What has been loaded stays; a full garbage collection need not go through it.
+            gc.freeze()
             worker.run()
     channel.close()
 
 
-def _start(channel: BlockingChannel, words: progress.ProgressWords | None) -> Worker | None:
+class WorkerChannel(Protocol):
+    """To the coordinator; both methods raise `EOFError` or `OSError` when that is gone."""
+
+    def send(self, tag: int, payload: bytes) -> None:
+        """Write a frame."""
+
+    def receive(self) -> Frame:
+        """Wait for a frame."""
+
+
+def prepare(
+    channel: WorkerChannel,
+    words: memoryview | list[int],
+    clock: Callable[[], float] = perf_counter,
+) -> Worker | None:
+    """Follow the recipe in the first frame, and say how that went.
+
+    Args:
+        channel: See `Worker`.
+        words: Likewise.
+        clock: Likewise.
+
+    Returns:
+        A worker that can run; None if it failed.
+    """
     frame = channel.receive()
     try:
         recipe: Recipe
@@ -94,12 +120,9 @@ def _start(channel: BlockingChannel, words: progress.ProgressWords | None) -> Wo
     except BaseException as error:  # an initializer may raise SystemExit
         channel.send(wire.NOT_READY, wire.dumps(wire.encode_error(error, None)))
         return None
-    # What has been loaded stays; a full garbage collection need not go through it.
-    gc.freeze()
     channel.send(wire.READY, answer)
-    words_or_list = words.words if words is not None else [0] * progress.WORDS
-    worker = Worker(channel, processor, words_or_list, Quota(limits))
-    if words is not None and limits.event_soft_timeout is not None:
+    worker = Worker(channel, processor, words, Quota(limits), clock)
+    if limits.event_soft_timeout is not None:
         worker.heed_soft_timeout(limits.event_soft_timeout)
     return worker
 
@@ -112,19 +135,22 @@ class Worker:
         processor: What the handlers are given; its registry has them.
         words: See `progress`; anything that takes items will do.
         quota: What it may use.
+        clock: Says what time it is, in seconds.
     """
 
     def __init__(
         self,
-        channel: BlockingChannel,
+        channel: WorkerChannel,
         processor: Processor,
         words: memoryview | list[int],
         quota: Quota,
+        clock: Callable[[], float] = perf_counter,
     ) -> None:
         self._channel = channel
         self._processor = processor
         self._words: Any = words
         self._quota = quota
+        self._clock = clock
         self._told = 0.0  # the share of the quota that was told last
         # what to call for each plan, with what to publish before
         self._plans: dict[int, tuple[tuple[int, Handler], ...]] = {}
@@ -209,7 +235,7 @@ class Worker:
         else:
             # what could not be packed has failed already: there is nothing to call
             calls = [() if each == wire.OMITTED else plans[each] for each in batch.plans]
-        now = perf_counter()
+        now = self._clock()
         most = int(min(batch.size, self._quota.tasks_left))
         job = _Job(batch, calls, now + batch.overdue, most)
         self._outbox.begin(batch.plans, now)
@@ -225,7 +251,7 @@ class Worker:
     def _run_one_by_one(self, job: _Job, pickles: Iterable[bytes]) -> bool:
         calls = job.calls
         for position, pickled in enumerate(itertools.islice(pickles, job.stop)):
-            began = perf_counter()
+            began = self._clock()
             self._words[progress.PLACE] = position << progress.HANDLER_BITS
             events: list[Any] = [None]
             if calls[position]:
@@ -257,7 +283,7 @@ class Worker:
         words, proc, outbox = self._words, self._processor, self._outbox
         places = itertools.count(first << progress.HANDLER_BITS, 1 << progress.HANDLER_BITS)
         ended, unsent, returns = outbox.ends.append, outbox.unsent, job.returns
-        overdue, quota = job.overdue, self._quota
+        overdue, quota, clock = job.overdue, self._quota, self._clock
         # what events leave behind does not wait for the end of a long batch
         look_at = min(overdue, quota.look_at, then + TARGET_SECONDS)
         place = code = 0
@@ -293,7 +319,7 @@ class Worker:
             # preempted between two events looks like one that is at the first of them.
             is_untold = unsent and unsent[-1] == place >> progress.HANDLER_BITS
             words[progress.PLACE] = place | (progress.UNTOLD | code if is_untold else progress.OVER)
-            now = perf_counter()
+            now = clock()
             ended(now)
             if now - then >= progress.SLOW_SECONDS or now > look_at:
                 if now > quota.look_at:
@@ -373,7 +399,7 @@ class _Outbox:
     """What has been done in a batch and not been sent."""
 
     def __init__(
-        self, channel: BlockingChannel, packer: wire.EventPacker, words: Any, *, is_timed: bool
+        self, channel: WorkerChannel, packer: wire.EventPacker, words: Any, *, is_timed: bool
     ) -> None:
         self._channel = channel
         self._is_timed = is_timed

@@ -91,7 +91,20 @@ ALLOWED: dict[str, set[str]] = {
     "evproc_pool.stays": set(),
     "evproc_pool.errors": set(),
     "evproc_pool.outcome": {"dataclasses", "evproc"},
+    # what stands between the coordinator and whatever has the workers
+    "evproc_pool.backend": {"evproc_pool.progress"},
+    "evproc_pool.testing.clock": {"math"},
 }
+
+#: What drives workers of any backend, and must not know one.
+DRIVES_ANY_BACKEND = (
+    "evproc_pool.coordinator",
+    "evproc_pool.deaths",
+    "evproc_pool.engine",
+    "evproc_pool.postmortem",
+    "evproc_pool.watch",
+    "evproc_pool.worker",
+)
 
 #: What `import evproc` must not bring with it: each takes as long as all of evproc,
 #: or is of no use to those who have no pool.
@@ -154,6 +167,22 @@ def test_a_pure_module_imports_nothing_but_what_it_may(module: str) -> None:
 def test_evproc_never_imports_the_pool(module: str) -> None:
     for name in _imports(module):
         assert name.split(".")[0] != "evproc_pool"
+
+
+@pytest.mark.parametrize("module", DRIVES_ANY_BACKEND)
+def test_what_drives_workers_knows_no_backend(module: str) -> None:
+    assert "evproc_pool.local" not in _imports(module)
+
+
+@pytest.mark.parametrize("module", modules_of("evproc_pool"))
+def test_what_helps_to_test_is_imported_by_itself_only(module: str) -> None:
+    is_testing = module.split(".")[:2] == ["evproc_pool", "testing"]
+    for name in _imports(module):
+        if not is_testing:
+            assert not name.startswith("evproc_pool.testing")
+        if module != "evproc_pool.testing.plugin":
+            assert name.split(".")[0] != "pytest"
+            assert name != "evproc_pool.testing.plugin"
 
 
 def test_every_module_of_evproc_is_pure_or_one_of_three() -> None:

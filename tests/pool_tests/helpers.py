@@ -19,6 +19,7 @@ import psutil
 
 from evproc import Event
 from evproc_pool import PoolProcessor
+from evproc_pool.testing import worker_pids
 from tests.pool_tests.actions import Do
 
 #: The folder that holds the packages and `tests`.
@@ -123,13 +124,8 @@ def notes_of(error: BaseException) -> str:
 
 
 def pids(pool: PoolProcessor) -> set[int]:
-    """The processes of a pool's workers that are known to the engine."""
-    engine = pool._engine
-    if engine is None:
-        return set()
-    backend = engine._backend
-    found = {backend.pid(number) for number in backend.numbers}
-    return {pid for pid in found if pid is not None}
+    """See `worker_pids`; for comparison."""
+    return set(worker_pids(pool))
 
 
 def warm(pool: PoolProcessor) -> set[int]:

@@ -9,9 +9,10 @@ import pytest
 
 import evproc
 from evproc_pool import PoolProcessor
+from evproc_pool.testing import worker_pids
 from tests.pool_tests import actions
 from tests.pool_tests.actions import Do
-from tests.pool_tests.helpers import PATIENCE_SECONDS, pids, register_all
+from tests.pool_tests.helpers import PATIENCE_SECONDS, register_all
 
 _CONSTRUCTOR: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"workers": -1}, ValueError, "workers must not be negative, and is -1"),
@@ -134,7 +135,7 @@ def test_a_bad_argument_of_a_method(
 
 def _state(pool: PoolProcessor) -> tuple[object, ...]:
     """What an error must not change: the handlers, whether the pool runs, its processes."""
-    return list(pool.nodes.items()), pool.workers, repr(pool), pids(pool)
+    return list(pool.nodes.items()), pool.workers, repr(pool), worker_pids(pool)
 
 
 def test_a_bad_argument_of_stream_is_said_before_the_first_outcome_is_asked_for(

@@ -18,6 +18,7 @@ import pytest
 
 from evproc import Event, StopProcessing, want
 from evproc_pool import Outcome, PoolProcessor, WorkerLostError
+from evproc_pool.testing import abort, exit_process, kill, segfault, worker_pids
 from tests.pool_tests import actions
 from tests.pool_tests.helpers import Background, register_all
 from tests.pool_tests.sizes import BARS
@@ -32,7 +33,7 @@ _KILL_EVERY_OUTCOMES = 40
 _TOIL_SECONDS = 0.002
 
 #: How an event ends the process that it runs in.
-_DEATHS = ("SIGKILL", "SIGSEGV", "SIGABRT", "exit")
+_DEATHS = {each.__name__: each for each in (kill, segfault, abort, exit_process)}
 
 
 class Toil(Event):
@@ -46,13 +47,6 @@ class Toil(Event):
         self.follow_ups = follow_ups
 
 
-def _die(how: str) -> None:
-    if how == "exit":
-        os._exit(1)
-    os.kill(os.getpid(), getattr(signal, how))
-    signal.pause()
-
-
 @want("toil")
 def toil(proc: Any, ev: Any) -> list[Event] | None:
     key = f"{ev.number}.{ev.follow_ups}"
@@ -61,7 +55,7 @@ def toil(proc: Any, ev: Any) -> list[Event] | None:
     while time.thread_time() < end:
         pass
     if ev.death and not ev.follow_ups:
-        _die(ev.death)
+        _DEATHS[ev.death](ev)
     actions.log(ev.path, f"end {key}")
     if ev.follow_ups:
         return [Toil(ev.path, ev.number, ev.death, ev.follow_ups - 1)]
@@ -81,12 +75,9 @@ class _Killer:
         self.kills = 0
 
     def kill(self) -> None:
-        engine = self._pool._engine
-        assert engine is not None
-        pids = [pid for pid in map(engine._backend.pid, engine._backend.numbers) if pid]
         # one may just have died by itself
         with contextlib.suppress(ProcessLookupError, IndexError):
-            os.kill(self._rng.choice(pids), signal.SIGKILL)
+            os.kill(self._rng.choice(worker_pids(self._pool)), signal.SIGKILL)
             self.kills += 1
 
     def collect(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
@@ -115,7 +106,7 @@ def test_every_event_ends_once_whatever_dies(seed: int, shape: str, tmp_path: Pa
     depth = 2 if shape == "cascades" else 0
     count = _EVENTS // (depth + 1)
     events = [
-        Toil(path, number, rng.choice(_DEATHS) if number % _POISON_EVERY == 50 else "", depth)
+        Toil(path, number, rng.choice(list(_DEATHS)) if number % _POISON_EVERY == 50 else "", depth)
         for number in range(count)
     ]
     pool = PoolProcessor(2, key=_last_digit if shape == "keys" else None)

@@ -11,31 +11,13 @@ import pytest
 
 import evproc
 from evproc_pool import progress, wire
-from evproc_pool import worker as worker_module
 from evproc_pool.channel import Frame
 from evproc_pool.columns import Times
 from evproc_pool.estimates import TARGET_SECONDS
 from evproc_pool.limits import Limits, Quota
 from evproc_pool.sealed import unseal
+from evproc_pool.testing import ManualClock
 from evproc_pool.worker import Worker
-
-
-class _Clock:
-    """What a worker takes for the time: it goes on only where a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
-    clock = _Clock()
-    monkeypatch.setattr(worker_module, "perf_counter", clock)
-    return clock
-
 
 _NO_LIMITS = Limits()
 
@@ -62,11 +44,16 @@ class _Channel:
         self.sent.append(Frame(tag, payload))
 
 
-def _worker(channel: _Channel, words: list[int], limits: Limits = _NO_LIMITS) -> Worker:
+def _worker(
+    channel: _Channel,
+    words: list[int],
+    limits: Limits = _NO_LIMITS,
+    clock: ManualClock | None = None,
+) -> Worker:
     processor = evproc.Processor()
     processor.register(lambda proc, ev: None, "quiet")
     processor.register(evproc.want(lambda ev: ev.number % 2)(_odd), "odd")
-    return Worker(channel, processor, words, Quota(limits))  # type: ignore[arg-type]  # all of it that is used
+    return Worker(channel, processor, words, Quota(limits), clock or ManualClock())
 
 
 def _odd(proc: Any, ev: Any) -> None:
@@ -157,16 +144,16 @@ class _Watching(_Channel):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_while_the_result_of_a_slow_event_is_sent_the_worker_is_at_it(
-    count: int, clock: _Clock
-) -> None:
+def test_while_the_result_of_a_slow_event_is_sent_the_worker_is_at_it(count: int) -> None:
+    clock = ManualClock()
+
     def slowly(proc: Any, ev: Any) -> None:
-        clock.now += 2 * progress.SLOW_SECONDS
+        clock.advance(2 * progress.SLOW_SECONDS)
         raise evproc.StopProcessing(ev.number)
 
     words = _words()
     channel = _Watching(words, _batch(range(count), plan=(2,)))
-    worker = _worker(channel, words)
+    worker = _worker(channel, words, clock=clock)
     worker._processor.register(slowly, "slow")
     worker.run()
     assert channel.places == [
@@ -209,16 +196,16 @@ def test_while_results_of_quick_events_are_sent_the_worker_is_behind_them() -> N
     assert channel.places[-1] == 2 << progress.HANDLER_BITS | progress.OVER
 
 
-def test_what_events_leave_behind_does_not_wait_for_the_end_of_a_long_batch(
-    clock: _Clock,
-) -> None:
+def test_what_events_leave_behind_does_not_wait_for_the_end_of_a_long_batch() -> None:
+    clock = ManualClock()
+
     def take_a_while(proc: Any, ev: Any) -> None:
-        clock.now += progress.SLOW_SECONDS / 2  # none is slow by itself
+        clock.advance(progress.SLOW_SECONDS / 2)  # none is slow by itself
         raise evproc.StopProcessing(ev.number)
 
     count = round(4 * TARGET_SECONDS / (progress.SLOW_SECONDS / 2))
     channel = _Channel(_batch(range(count), plan=(2,)))
-    worker = _worker(channel, _words())
+    worker = _worker(channel, _words(), clock=clock)
     worker._processor.register(take_a_while, "while")
     worker.run()
     frames = [wire.load_progress(frame.payload) for frame in channel.sent]

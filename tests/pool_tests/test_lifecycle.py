@@ -27,6 +27,7 @@ from evproc_pool import (
 )
 from evproc_pool.lifeline import CAN_KILL
 from evproc_pool.local import LocalBackend
+from evproc_pool.testing import worker_pids
 from tests.pool_tests import actions
 from tests.pool_tests.actions import Do
 from tests.pool_tests.helpers import (
@@ -36,7 +37,6 @@ from tests.pool_tests.helpers import (
     Script,
     close_in_time,
     error_of,
-    pids,
     register_all,
     run_script,
     warm,
@@ -868,7 +868,8 @@ def test_workers_know_that_they_are_the_pools(shared_pool: PoolProcessor) -> Non
     name = shared_pool.process(Do("call", _process_name))
     assert name.startswith("evproc-worker-")
     assert multiprocessing.current_process().name == "MainProcess"
-    assert pids(shared_pool) <= {each.pid for each in psutil.Process().children(recursive=True)}
+    children = {each.pid for each in psutil.Process().children(recursive=True)}
+    assert set(worker_pids(shared_pool)) <= children
 
 
 def _process_name() -> str:

@@ -684,11 +684,10 @@ class _Backend:
 class _Watched:
     """A watch with a clock that the test sets."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, **limits: float) -> None:
+    def __init__(self, **limits: float) -> None:
         self.backend = _Backend()
-        self.watch = Watch(Limits(**limits), self.backend)  # type: ignore[arg-type]  # none of them counts
         self.now = 0.0
-        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        self.watch = Watch(Limits(**limits), self.backend, lambda: self.now)  # type: ignore[arg-type]  # none of them counts
 
     def look(self, now: float, at: Progress) -> list[Any]:
         self.now, self.backend.at, self.backend.calls = now, at, []
@@ -700,10 +699,8 @@ def _at(position: int, handler: int | None = 0, *, is_over: bool = False) -> Pro
     return Progress(3, position, handler, None, is_over=is_over)
 
 
-def test_an_event_is_struck_at_its_time_and_again_until_it_was_reached(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    watched = _Watched(monkeypatch, event_soft_timeout=1.0)
+def test_an_event_is_struck_at_its_time_and_again_until_it_was_reached() -> None:
+    watched = _Watched(event_soft_timeout=1.0)
     assert watched.watch.look({1: False}) is None
     assert watched.look(10.0, _at(5)) == []
     assert watched.look(10.9, _at(5)) == []
@@ -717,19 +714,15 @@ def test_an_event_is_struck_at_its_time_and_again_until_it_was_reached(
     assert watched.look(31.0, _at(6)) == [(3, 6)]
 
 
-def test_no_event_is_struck_between_handlers_or_when_it_is_over(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    watched = _Watched(monkeypatch, event_soft_timeout=1.0)
+def test_no_event_is_struck_between_handlers_or_when_it_is_over() -> None:
+    watched = _Watched(event_soft_timeout=1.0)
     assert watched.look(10.0, _at(5)) == []
     assert watched.look(12.0, _at(5, None)) == []
     assert watched.look(12.1, _at(5, is_over=True)) == []
 
 
-def test_a_handler_is_given_a_moment_also_where_nobody_has_looked_for_long(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    watched = _Watched(monkeypatch, event_soft_timeout=1.0, event_timeout=2.0)
+def test_a_handler_is_given_a_moment_also_where_nobody_has_looked_for_long() -> None:
+    watched = _Watched(event_soft_timeout=1.0, event_timeout=2.0)
     assert watched.look(10.0, _at(5)) == []
     assert watched.look(20.0, _at(5)) == [(3, 5)]
     assert watched.look(20.05, _at(5)) == []

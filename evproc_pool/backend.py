@@ -1,0 +1,96 @@
+"""What the coordinator needs of a backend, which starts workers and moves frames.
+
+`local.LocalBackend` has processes on this machine; `testing` has one of threads of which
+a seed lets one at a time run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from evproc_pool.progress import Progress
+
+
+class Arrived(NamedTuple):
+    """A frame from a worker."""
+
+    worker: int
+    tag: int
+    payload: bytes | bytearray
+
+
+class Gone(NamedTuple):
+    """A worker is dead, and everything that it wrote has been read.
+
+    Attributes:
+        worker: Its number.
+        pid: The process id that it had, if it had one.
+        exitcode: As of `multiprocessing`: negative for a signal.
+        progress: Where it was, or None where that cannot be known.
+        stack: The stacks of its threads when it crashed, as text; mostly empty.
+    """
+
+    worker: int
+    pid: int | None
+    exitcode: int | None
+    progress: Progress | None
+    stack: str = ""
+
+
+class Backend(Protocol):
+    """Workers by their numbers. One thread at a time may use it, but for `wake`."""
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The workers that were started and are not known to be gone."""
+
+    def pid(self, number: int) -> int | None:
+        """The process id of a worker; None if it is gone, or never had one."""
+
+    def start(self, number: int, config: bytes) -> None:
+        """Start a worker; its first frame says whether it is ready.
+
+        Raises:
+            OSError: It cannot be started. Nothing is left of it.
+        """
+
+    def send(self, number: int, tag: int, payload: bytes) -> None:
+        """Queue a frame for a worker; dropped if that is gone."""
+
+    def look_at(self, number: int) -> Progress | None:
+        """Where a worker is; None where that cannot be known."""
+
+    def take_back(self, number: int, seen: Progress, newest: int) -> bool:
+        """See `progress.Words.take_back`."""
+
+    def ask_back(self, number: int, newest: int) -> None:
+        """See `progress.Words.ask_back`."""
+
+    def strike(self, number: int, seen: Progress, *, is_again: bool) -> None:
+        """Have a worker raise the soft timeout in an event; see `local.LocalBackend.strike`."""
+
+    def kill_stuck(self, number: int, seen: Progress) -> str | None:
+        """Kill a worker that is still at an event: its stacks; None if it has moved on."""
+
+    def memory_bytes(self, number: int) -> int:
+        """The resident memory of a worker; 0 if that is not known."""
+
+    def wake(self) -> None:
+        """Let a `poll` in another thread, or the next one, return."""
+
+    def rest(self, seconds: float) -> None:
+        """Wait, whatever workers do meanwhile; `wake` ends it."""
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether there is more to send than the workers have taken so far."""
+
+    def poll(self, timeout: float | None) -> list[Arrived | Gone]:
+        """Wait until something happens, and say what; see `local.LocalBackend.poll`."""
+
+    def quit(self, most_seconds: float) -> None:
+        """Tell idle workers to end, wait for them, though not for long, and close everything."""
+
+    def kill(self) -> None:
+        """Kill all workers and close everything."""

@@ -1,0 +1,36 @@
+"""What helps to test handlers, and applications that use a pool.
+
+- `sabotage` kills workers, or has something else happen to them, at a chosen point.
+- `simulated_pool` runs a pool in one process: each seed another order of events, and
+  the same seed the same one again; with a `ManualClock`.
+- `assert_equal_outcomes` runs handlers with `evproc.Processor` and in pools, and compares.
+- `evproc_pool.testing.plugin` has a fixture for pytest.
+"""
+
+from evproc_pool.testing.clock import ManualClock
+from evproc_pool.testing.comparing import assert_equal_outcomes
+from evproc_pool.testing.mishaps import (
+    Mishap,
+    abort,
+    exit_process,
+    hang,
+    kill,
+    sabotage,
+    segfault,
+    worker_pids,
+)
+from evproc_pool.testing.simulated import simulated_pool
+
+__all__ = [
+    "ManualClock",
+    "Mishap",
+    "abort",
+    "assert_equal_outcomes",
+    "exit_process",
+    "hang",
+    "kill",
+    "sabotage",
+    "segfault",
+    "simulated_pool",
+    "worker_pids",
+]

@@ -1,0 +1,202 @@
+"""A worker that is a thread, which runs only when it is told to go on.
+
+It runs the same loop as a worker process (`worker.Worker`), with a channel of two queues
+and words in a list. It stops where it says what it is doing, and where it needs a frame,
+and goes on when the backend hands it the baton; so only one thread runs at a time, and
+the order is the backend's choice.
+
+Death: the loop catches whatever a handler raises, so a worker that is to be dead raises
+`_Death` again at each of its next steps until it has left the loop. None of its handlers
+runs any more, and its words stay as they were.
+
+Rejected: a loop that returns where it has nothing to read (it could not stop within a
+batch, nor hang in a handler).
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import deque
+from typing import Final, NoReturn, SupportsIndex
+
+from evproc_pool import progress, worker
+from evproc_pool.channel import Frame
+from evproc_pool.testing.clock import ManualClock
+from evproc_pool.testing.mishaps import HERE
+
+# The share of the places that a worker says it is at where it has to stop.
+_STOP_SHARE: Final = 0.5
+
+_KILLED: Final = -9
+
+
+class _Death(BaseException):
+    """Raised in the worker's thread until that ends."""
+
+
+class _Words(list[int]):
+    """The words of a worker; writing where it is takes time, and may let others go on."""
+
+    def __init__(self, owner: FakeWorker) -> None:
+        super().__init__([0] * progress.WORDS)
+        super().__setitem__(progress.PLACE, progress.NONE)
+        super().__setitem__(progress.UNSENT, progress.NONE)
+        self._owner = owner
+
+    def __setitem__(self, place: SupportsIndex | slice, value: object) -> None:
+        of_worker = place not in (progress.TAKEN, progress.TAKEN_TO)
+        if of_worker:
+            self._owner.check_alive()
+        super().__setitem__(place, value)  # type: ignore[call-overload]  # words
+        if place == progress.PLACE:
+            self._owner.moved_on()
+
+
+class FakeWorker(progress.Words):
+    """One of them.
+
+    Attributes:
+        number: Which.
+        exitcode: That of the process that it stands for; None: it is alive.
+        to_read: Frames that it was sent and has not read.
+        written: Frames that it sent and that nobody has read.
+
+    Args:
+        number: Which.
+        clock: What time it is; goes on with what it does.
+        rng: Draws how long that takes, and where it stops.
+        pace: About how long it takes from one place to the next, in seconds.
+        may_hang: Whether somebody will kill it then.
+    """
+
+    def __init__(
+        self, number: int, clock: ManualClock, rng: random.Random, pace: float, *, may_hang: bool
+    ) -> None:
+        self.words = _Words(self)
+        self.number = number
+        self.exitcode: int | None = None
+        self.to_read: deque[Frame] = deque()
+        self.written: deque[Frame] = deque()
+        self._clock = clock
+        self._rng = rng
+        self._pace = pace
+        self._may_hang = may_hang
+        self._needs_frame = False
+        self._hangs = False
+        self._error: BaseException | None = None
+        # each is released by the one side and acquired by the other
+        self._may_go_on = threading.Lock()
+        self._has_stopped = threading.Lock()
+        self._may_go_on.acquire()
+        self._has_stopped.acquire()
+        self._has_baton = False
+        self._is_over = False
+        self._thread = threading.Thread(
+            target=self._run, name=f"evproc fake worker {number}", daemon=True
+        )
+        self._thread.start()
+
+    # --- for the backend ---
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether it would do anything."""
+        waits = self._hangs or (self._needs_frame and not self.to_read)
+        return self.exitcode is None and not waits
+
+    def go_on(self) -> None:
+        """Let it run until it stops.
+
+        Raises:
+            BaseException: What broke its loop, which is a bug in the engine; or a
+                `KeyboardInterrupt` here, while it runs.
+        """
+        self._has_baton = True
+        self._may_go_on.release()
+        self._has_stopped.acquire()
+        self._has_baton = False
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def kill(self) -> None:
+        """Let it be dead, and its thread be over. Idempotent."""
+        if self.exitcode is None:
+            self.exitcode = _KILLED
+        if self._is_over:
+            return
+        self._is_over = True
+        self._may_go_on.release()
+        # interrupted on its way: it is in code of the user's, which nobody can end
+        if not self._has_baton:
+            self._thread.join()
+
+    # --- for its thread ---
+
+    def _run(self) -> None:
+        self._may_go_on.acquire()
+        HERE.worker = self
+        try:
+            self.check_alive()
+            served = worker.prepare(self, self.words, self._clock)
+            if served is not None:
+                served.run()
+            self.exitcode = 0
+        except _Death:
+            pass
+        except BaseException as error:
+            self.exitcode = 1
+            self._error = error
+        finally:
+            if self._has_stopped.locked():  # else `go_on` was interrupted, and nobody waits
+                self._has_stopped.release()
+
+    def check_alive(self) -> None:
+        """Take no further step if it is dead."""
+        if self.exitcode is not None:
+            raise _Death
+
+    def _stop(self) -> None:
+        self._has_stopped.release()
+        self._may_go_on.acquire()
+        self.check_alive()
+
+    def moved_on(self) -> None:
+        """It has said where it is."""
+        self._clock.advance(self._pace * self._rng.expovariate(1.0))
+        if self._rng.random() < _STOP_SHARE:
+            self._stop()
+
+    def send(self, tag: int, payload: bytes) -> None:
+        """See `worker.WorkerChannel`."""
+        self.check_alive()
+        self.written.append(Frame(tag, payload))
+
+    def receive(self) -> Frame:
+        """See `worker.WorkerChannel`."""
+        self.check_alive()
+        self._needs_frame = True
+        while not self.to_read:
+            self._stop()
+        self._needs_frame = False
+        return self.to_read.popleft()
+
+    # --- for mishaps ---
+
+    def die(self, exitcode: int) -> NoReturn:
+        """See `mishaps.Mortal`."""
+        self.exitcode = exitcode
+        raise _Death
+
+    def hang(self) -> NoReturn:
+        """See `mishaps.Mortal`.
+
+        Raises:
+            RuntimeError: Nobody would kill it.
+        """
+        if not self._may_hang:
+            raise RuntimeError("a simulated pool needs event_timeout= for a hang to come to an end")
+        self._hangs = True
+        while True:
+            self._stop()
