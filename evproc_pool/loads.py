@@ -89,14 +89,18 @@ class Loads:
 
     @property
     def lopsided(self) -> list[int]:
-        """Those that hold two batches more than one that is at its last, or idle."""
-        held = {
-            worker: len(load.held) for worker, load in self._loads.items() if not load.is_retired
-        }
-        least = min(held.values(), default=0)
-        if least > 1 or len(held) < _FEWEST_TO_EVEN_OUT:
+        """Those that hold two batches more than one that is at its last, or idle.
+
+        If that one would get what they give back: otherwise they would get it again.
+        """
+        staying = [worker for worker, load in self._loads.items() if not load.is_retired]
+        if len(staying) < _FEWEST_TO_EVEN_OUT:
             return []
-        return [worker for worker, count in held.items() if count > least + 1]
+        roomy = [len(load.held) for load in self._loads.values() if load.shelf is not None]
+        least = min(roomy, default=PREFETCH)
+        if least > 1:
+            return []
+        return [worker for worker in staying if len(self._loads[worker].held) > least + 1]
 
     @property
     def ahead(self) -> float:

@@ -125,9 +125,10 @@ def test_handlers_that_cannot_be_pickled_are_named(make: Make) -> None:
             pass
 
     pool = make(guarded)
-    with pytest.raises(SerializationError, match="a handler or the initializer") as caught:
+    with pytest.raises(SerializationError, match="handler 'guarded'") as caught:
         pool.process(Do("nothing"))
-    assert "lock" in str(caught.value)
+    assert "at variable 'lock' (lock)" in str(caught.value)
+    assert "make it in each worker" in str(caught.value)
     # whatever is asked of it, it says so, and leaves nothing behind
     with pytest.raises(SerializationError):
         pool.process_many([Do("nothing")])
@@ -137,7 +138,9 @@ def test_handlers_that_cannot_be_pickled_are_named(make: Make) -> None:
 
 def test_an_initializer_argument_that_cannot_be_pickled_is_named(make: Make) -> None:
     pool = make(initializer=print, initargs=(threading.Lock(),))
-    with pytest.raises(SerializationError, match=r"\.initargs\[0\]|\[1\]\[0\]") as caught:
+    with pytest.raises(
+        SerializationError, match=r"an argument of the initializer.* at \[0\]"
+    ) as caught:
         pool.process(Do("nothing"))
     assert "(lock)" in str(caught.value)
 

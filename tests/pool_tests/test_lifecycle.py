@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import multiprocessing
 import os
 import signal
@@ -37,6 +38,7 @@ from tests.pool_tests.helpers import (
     Script,
     close_in_time,
     error_of,
+    notes_of,
     register_all,
     run_script,
     warm,
@@ -154,6 +156,38 @@ def test_close_waits_for_a_call_in_another_thread(gate: Gate) -> None:
         assert call.result() == [5]
 
 
+def test_close_waits_for_a_call_in_another_thread_that_reads_its_input_yet() -> None:
+    pool = _new(workers=1)
+    may_go_on = threading.Event()
+
+    def events() -> Iterator[Do]:
+        yield Do("stop", 1)
+        may_go_on.wait(PATIENCE_SECONDS)
+        yield Do("stop", 2)
+
+    with Background(lambda: pool.process_many(events())) as call:
+        while pool._engine is None or not pool._engine.open_runs:
+            pass
+        with Background(pool.close) as closing:
+            while not isinstance(error_of_submit(pool), PoolClosedError):
+                pass
+            may_go_on.set()
+            closing.result()
+        assert call.result() == [1, 2]
+
+
+def test_the_input_of_a_call_may_close_the_pool() -> None:
+    pool = _new(workers=1)
+
+    def events() -> Iterator[Do]:
+        yield Do("stop", 1)
+        pool.close()
+        yield Do("stop", 2)
+
+    with pytest.raises(PoolClosedError):
+        pool.process_many(events())
+
+
 @pytest.mark.parametrize("waits", ["in a handler", "for a retry"])
 def test_close_waits_no_longer_than_it_is_told_to(waits: str, gate: Gate) -> None:
     pool = _new(workers=1, max_retries=1, retry_backoff=3600, retry_backoff_max=3600)
@@ -167,7 +201,9 @@ def test_close_waits_no_longer_than_it_is_told_to(waits: str, gate: Gate) -> Non
             pool.process(Do("nothing"))
     pool.close(timeout=0.01)
     assert _are_gone(processes)
-    assert isinstance(future.exception(0), PoolClosedError)
+    error = future.exception(0)
+    assert isinstance(error, PoolClosedError)
+    assert "ended before this was finished" in str(error)
     assert isinstance(error_of_submit(pool), PoolClosedError)
     pool.close(timeout=0.01)
 
@@ -937,3 +973,35 @@ def test_a_pool_may_end_while_multiprocessing_goes_through_its_children() -> Non
         children.difference_update(some)
     with pytest.raises(PoolClosedError):
         pool.process(Do("nothing"))
+
+
+def test_a_pool_with_no_workers_asks_for_keys_as_well() -> None:
+    def key(ev: Any) -> Any:
+        return ev.no_such_attribute if ev.args == (1,) else [ev.args]
+
+    outcomes: list[list[Any]] = []
+    for workers in (0, 1):
+        with _new(workers=workers) as pool:
+            events: list[Any] = [Do("stop", 1), Do("stop", 2), "no event"]
+            outcomes.append(list(pool.stream(events, key=key)))
+            errors = pool.process_many(events, return_exceptions=True, key=key)
+            assert [repr(error) for error in errors] == [
+                repr(outcome.error) for outcome in outcomes[-1]
+            ]
+    told = [
+        [(type(each.error), str(each.error), notes_of(each.error), each.events) for each in some]
+        for some in outcomes
+    ]
+    assert told[0] == told[1]
+    assert [kind for kind, *_ in told[0]] == [AttributeError, TypeError, TypeError]
+
+
+def test_a_stream_of_a_pool_with_no_workers_ends_with_the_pool() -> None:
+    pool = _new(workers=0)
+    stream = pool.stream(Do("stop", number) for number in itertools.count())
+    assert next(stream).value == 0
+    with pytest.raises(PoolBusyError):
+        pool.register(actions.nested)
+    pool.close()
+    with pytest.raises(PoolClosedError):
+        next(stream)

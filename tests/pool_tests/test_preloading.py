@@ -117,10 +117,23 @@ def test_what_a_module_raises_is_for_a_worker_to_tell(
     assert _run(_BREAKS, tmp_path, error)[1:] == [told]
 
 
+# A forkserver that has imported nothing, and dies.
+_ANOTHER_BEFORE = """
+    from multiprocessing import forkserver
+    with PoolProcessor(workers=1, mp_context="forkserver") as pool:
+        pool.register(handlers_here.answer)
+        ask(pool)
+    os.kill(forkserver._forkserver._forkserver_pid, 9)
+"""
+
+
 @_ON_LINUX
+@pytest.mark.parametrize("before", ["", _ANOTHER_BEFORE], ids=["first", "after another"])
 @pytest.mark.parametrize("changed", ["handlers_here", "helper_of_handlers"])
-def test_a_module_that_has_changed_since_is_imported_anew(changed: str, tmp_path: Path) -> None:
-    body = f"""
+def test_a_module_that_has_changed_since_is_imported_anew(
+    changed: str, before: str, tmp_path: Path
+) -> None:
+    body = f"""{before}
     def other(proc, ev):
         pass
 

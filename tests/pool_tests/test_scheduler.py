@@ -1110,6 +1110,23 @@ def test_who_has_two_batches_while_another_has_none_has_too_much() -> None:
     assert seen == [[1], [1], [], []]
 
 
+def test_nobody_has_too_much_beside_one_that_gets_nothing_more() -> None:
+    """What it would give back would be sent to it again, and be asked back again."""
+    scheduler = opened(workers=3)
+    taught(scheduler, PLAN, TARGET_SECONDS / 2)
+    scheduler.step(accepted(0, 2 * 3 * 3))
+    assert [len(scheduler._loads.held(worker)) for worker in (1, 2, 3)] == [3, 3, 3]
+    for _ in range(3):
+        done(scheduler, 3)
+    assert scheduler.lopsided == [1, 2]  # the third is idle
+    scheduler.step(TakenBack(1, 1))  # the first is slow, and what it held waits no more
+    for worker in (2, 3):
+        while len(scheduler._loads.held(worker)) > (3 if worker == 2 else 2):
+            done(scheduler, worker)
+    assert [len(scheduler._loads.held(worker)) for worker in (1, 2, 3)] == [1, 3, 2]
+    assert scheduler.lopsided == []
+
+
 def test_nobody_has_too_much_while_something_waits_or_alone() -> None:
     scheduler = opened(workers=2)
     taught(scheduler, PLAN, TARGET_SECONDS)

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from evproc import Event
+from evproc.event import describe_event
 from evproc_pool import PoolProcessor, SerializationError
 from tests.pool_tests import actions
 from tests.pool_tests.actions import UNPICKLABLE, Do
-from tests.pool_tests.helpers import error_of, register_all
+from tests.pool_tests.helpers import error_of, notes_of, register_all
 
 
 def _with(value: object) -> Do:
@@ -104,6 +105,7 @@ def test_an_event_that_loads_in_the_coordinator_only_fails_alone(pool: PoolProce
     [error] = _check_others(values, 10, 1)
     assert isinstance(error, SerializationError)
     assert "ValueError: not in a worker" in str(error)
+    assert f"with event {describe_event(actions.LoadsOnlyHere())}" in notes_of(error)
 
 
 def test_events_that_load_in_the_coordinator_only_do_not_hurt_a_pool_at_work(
