@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import select
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 
 from evproc_pool import PoolProcessor
 from tests.pool_tests.actions import Do
-from tests.pool_tests.helpers import PATIENCE_SECONDS, Background, Gate, Script, warm
+from tests.pool_tests.helpers import PATIENCE_SECONDS, ROOT, Background, Gate, Script, warm
 from tests.pool_tests.sizes import BARS
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
@@ -249,3 +251,80 @@ def test_an_interrupt_at_any_moment_leaves_a_pool_that_works_or_says_that_it_is_
     # there was something to interrupt
     assert int(finished.out.split()[-1]) > 2 * _STEP
     assert finished.err == ""
+
+
+# Makes the terminal on standard input that of its session, and becomes a shell.
+_SHELL = """
+import fcntl, os, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp("sh", ["sh", "-i"])
+"""
+
+_PROMPT = "what next? "
+
+
+class _Terminal:
+    """A shell in a terminal of its own, and somebody who types and reads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._ours, theirs = os.openpty()
+        self.shell = subprocess.Popen(
+            [sys.executable, "-c", _SHELL],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PS1": _PROMPT, "ENV": ""},
+        )
+        os.close(theirs)
+        self.read_to(_PROMPT)
+
+    def type(self, keys: str) -> None:
+        os.write(self._ours, keys.encode())
+
+    def read_to(self, mark: str) -> str:
+        """What is printed up to a text, with that."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        text = ""
+        while not text.endswith(mark):
+            ready, _, _ = select.select([self._ours], [], [], deadline - time.monotonic())
+            assert ready, f"no {mark!r} behind {text!r}"
+            text += os.read(self._ours, 1).decode(errors="replace")
+        return text
+
+    def close(self) -> None:
+        for each in psutil.Process(self.shell.pid).children(recursive=True):
+            each.kill()
+        self.shell.kill()
+        self.shell.wait()
+        os.close(self._ours)
+
+
+def test_in_a_terminal_the_prompt_comes_back(tmp_path: Path) -> None:
+    (tmp_path / "work.py").write_text(
+        _AT_WORK.format(method=_METHODS[0], use="print('at', 'work', flush=True)")
+        + "pool.process_many([Do('spin', 'log')] * 10)\n"
+    )
+    terminal = _Terminal(tmp_path)
+    try:
+        terminal.type(f"{sys.executable} work.py\n")
+        terminal.read_to("at work\r\n")
+        program = psutil.Process(terminal.shell.pid).children()[0]
+        workers = program.children(recursive=True)
+        log, deadline = tmp_path / "log", time.monotonic() + PATIENCE_SECONDS
+        while not log.exists() or log.read_text().count("spins") < 2:
+            assert time.monotonic() < deadline, "the workers do not come to work"
+        begin = time.monotonic()
+        terminal.type("\x03")
+        text = terminal.read_to(_PROMPT)
+        seconds = time.monotonic() - begin
+        _, alive = psutil.wait_procs(workers, timeout=PATIENCE_SECONDS)
+    finally:
+        terminal.close()
+    assert alive == []
+    assert len(workers) >= 2
+    assert text.count("Traceback (most recent call last)") == 1, text
+    assert text.count("KeyboardInterrupt") == 1, text
+    assert "evproc-worker" not in text
+    assert seconds < (2.0 if BARS else PATIENCE_SECONDS)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +31,7 @@ from tests.pool_tests.helpers import (
     register_all,
     warm,
 )
+from tests.pool_tests.sizes import BARS
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
 
@@ -61,6 +64,51 @@ def test_only_the_running_event_fails(
     # the pool goes on, with as many workers as before
     assert pool.process_many([Do("stop", 1)] * 5) == [1] * 5
     assert len(warm(pool)) == 2
+
+
+class _Busy(Event):
+    """Takes five milliseconds of CPU time."""
+
+    name = "busy"
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@want("busy")
+def _be_busy(proc: Any, ev: _Busy) -> None:
+    end = time.thread_time() + 0.005
+    while time.thread_time() < end:
+        pass
+    raise StopProcessing(ev.number)
+
+
+@pytest.mark.skipif(not BARS, reason="looks at the clock")
+@pytest.mark.parametrize(("death", "exitcode", "text"), [_DEATHS[0], _DEATHS[2], _DEATHS[4]])
+def test_a_death_costs_little_time(
+    pool: PoolProcessor, death: Event, exitcode: int, text: str
+) -> None:
+    pool.register(_be_busy)
+    warm(pool)
+
+    def seconds(events: list[Event]) -> float:
+        begin = time.perf_counter()
+        values = pool.process_many(events, return_exceptions=True)
+        took = time.perf_counter() - begin
+        errors = [value for value in values if isinstance(value, WorkerLostError)]
+        assert len(errors) == sum(each is death for each in events)
+        assert [value for value in values if value not in errors] == list(range(200))
+        assert all(error.exitcode == exitcode and text in str(error) for error in errors)
+        return took
+
+    busy: list[Event] = [_Busy(number) for number in range(200)]
+    ratios = []
+    for _ in range(5):
+        warm(pool)
+        without = seconds(busy)
+        ratios.append(seconds([*busy[:100], death, *busy[100:]]) / without)
+    assert statistics.median(ratios) < 1.3, ratios
 
 
 def test_each_of_many_deaths_is_charged_to_the_event_that_ran(pool: PoolProcessor) -> None:
