@@ -143,13 +143,16 @@ def unseal(parts: Sequence[SealedOrPacked]) -> list[Any]:
         Exception: A class cannot be imported, or what unpacking raised.
     """
     events: list[Any] = []
+    kinds: dict[bytes, type] = {}
     for part in parts:
         if isinstance(part, bytes):
             events += wire.unpack(wire.PackedEvents(False, part))
-        else:
-            kind, states, start, stop = part
-            kinds = itertools.repeat(wire.loads(kind))
-            events += wire.instances(kinds, wire.loads(states)[start:stop])
+            continue
+        kind = kinds.get(part.kind)
+        if kind is None:
+            kind = kinds[part.kind] = wire.loads(part.kind)
+        states = wire.loads(part.states)[part.start : part.stop]
+        events += wire.instances(itertools.repeat(kind), states)
     return events
 
 
