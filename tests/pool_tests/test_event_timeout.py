@@ -249,7 +249,7 @@ def give_what_hangs(proc: Any, ev: Quick) -> list[Event]:
 
 def test_what_hangs_in_packing_is_found_among_thousands() -> None:
     """In some twenty times the limit, not in as many as there are events in the batch."""
-    pool = PoolProcessor(1, event_timeout=_LIMIT / 4)
+    pool = PoolProcessor(1, event_timeout=_LIMIT / 8)
     pool.register(give_what_hangs)
     with pool:
         pool.process_many([Quick(number) for number in range(1_000)])

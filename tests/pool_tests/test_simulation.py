@@ -28,9 +28,9 @@ from tests.pool_tests.model import UNWANTED, Violation
 from tests.pool_tests.simulator import histories, simulate
 from tests.pool_tests.sizes import BARS
 
-# In parts, because a test has a time limit of its own. By default 300 seeds and
-# about 100,000 steps; in full 1,000 seeds and 10,000,000 steps.
-_PARTS = 100 if BARS else 5
+# In parts, because a test has a time limit of its own. By default 180 seeds and
+# about 60,000 steps; in full 1,000 seeds and 10,000,000 steps.
+_PARTS = 100 if BARS else 3
 _SEEDS = 10 if BARS else 60
 _STEPS = 10_000 if BARS else 333
 

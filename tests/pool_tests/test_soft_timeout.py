@@ -40,6 +40,7 @@ from evproc_pool.watch import Watch
 from tests.pool_tests import actions
 from tests.pool_tests.actions import Do
 from tests.pool_tests.helpers import PATIENCE_SECONDS, notes_of, pids, register_all, warm
+from tests.pool_tests.sizes import BARS
 
 pytestmark = pytest.mark.skipif(SIGNAL is None, reason="there is no soft timeout here")
 
@@ -513,7 +514,7 @@ def test_near_the_limit_every_event_ends_in_one_way_or_the_other() -> None:
     # values are pickled, for events that are over, and where they should.
     pool = PoolProcessor(2, event_soft_timeout=0.01)
     register_all(pool, [_nearly, _nearly_too])
-    events = [_Nearly(number) for number in range(1000)]
+    events = [_Nearly(number) for number in range(1000 if BARS else 200)]
     with pool:
         before = warm_with(pool, _Nearly(1))
         values = pool.process_many(events, return_exceptions=True)
