@@ -56,6 +56,7 @@ class Engine:
         # since a garbage collection that ends the pool may strike anywhere.
         self._turn_over = threading.Condition(threading.RLock())
         self._driver: int | None = None
+        self._draining: set[int] = set()  # threads
         self._turns = 0
         self._closed: PoolError | None = None
         self._most_seconds = inf  # for which workers are waited for at the end
@@ -198,18 +199,23 @@ class Engine:
     def drain(self) -> None:
         """Wait for the end of what is in flight of runs that were closed, and of calls.
 
-        But not of the call that this is done in: its input may end the pool.
+        But not of calls that this is done in: their input may end the pool.
 
         Raises:
             RuntimeError: See `check_may_wait`.
         """
-        me = threading.get_ident()
-        while self._closed is None:
-            turns = self._turns
-            runs = list(self._coordinator.runs.values())
-            if not any(run.is_closing or run.caller not in (None, me) for run in runs):
-                return
-            self.wait_turn(turns)
+        self._draining.add(threading.get_ident())
+        self._backend.wake()  # who waits for this thread's call need not any more
+        try:
+            while self._closed is None:
+                turns = self._turns
+                runs = list(self._coordinator.runs.values())
+                others = [run.caller for run in runs if run.caller not in self._draining]
+                if not (any(others) or any(run.is_closing for run in runs)):
+                    return
+                self.wait_turn(turns)
+        finally:
+            self._draining.discard(threading.get_ident())
 
     def refresh(self) -> None:
         """Take in what has happened so far, without waiting, so that `open_runs` is up to date."""

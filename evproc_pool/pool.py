@@ -498,7 +498,9 @@ class PoolProcessor:
             try:
                 plan_root(self._processor.registry, ev)
                 key_of(key, ev)
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 return Outcome(ev, index, error=error, events=int(isinstance(ev, Event)))
         return run_cascade(
             self._processor, ev, index, policy=self._policy, return_events=return_events
@@ -518,7 +520,7 @@ class PoolProcessor:
         In this order: no new call is taken; what was submitted, and calls of
         `process_many` in other threads, are finished, pauses before retries included;
         streams are ended; workers are told to end, and killed if they do not within five
-        seconds; what they shared is let go of.
+        seconds; what they shared is let go of. With `workers=0` nothing is waited for.
 
         Args:
             drain: False: finish nothing; as `terminate`.

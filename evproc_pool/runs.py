@@ -186,7 +186,9 @@ class Feeder:
             try:
                 plan = plan_root(self._registry, ev)
                 key = None if self._key is None else key_of(self._key, ev)
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 self._sink.ended(index, Ending(error=error, events=int(isinstance(ev, Event))))
                 if until_error:
                     break
@@ -354,7 +356,9 @@ class Futures(Sink):
         try:
             plan = plan_root(self._registry, ev)
             keys = None if self._key is None else [key_of(self._key, ev)]
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             future.set_running_or_notify_cancel()
             future.set_exception(error)
             return future

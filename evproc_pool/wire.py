@@ -30,7 +30,7 @@ import traceback
 from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import cloudpickle
 
@@ -244,13 +244,13 @@ def _refuse(instance: object) -> Any:  # noqa: ARG001 - as `copyreg` calls it
 class EventPacker:
     """Packs events. Remembers which classes pickle in Python's default way.
 
-    A class that has to go by value, one of ``__main__`` for example, goes as it is when
-    it is met first, which is about when workers get their handlers.
+    A class that has to go by value, one of ``__main__`` for example, goes once with each
+    batch, as it is then.
     """
 
     def __init__(self) -> None:
         self._has_default_state: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
-        self._by_value: WeakKeyDictionary[type, bytes | None] = WeakKeyDictionary()
+        self._goes_by_value: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
     def pack(self, events: Sequence[Any]) -> PackedEvents:
         """Pack all events in one pass.
@@ -267,7 +267,7 @@ class EventPacker:
                 numbers = {kind: number for number, kind in enumerate(kinds)}
                 which = map(numbers.__getitem__, map(type, events))
                 order = array("H", which).tobytes() if len(kinds) > 1 else b""
-                named = [self._by_value_of(kind) or kind for kind in kinds]
+                named = [self._named(kind) for kind in kinds]
                 return PackedEvents(False, pickle.dumps((named, order, states), PROTOCOL))
         by_value = any(map(_lives_in_main, kinds))
         return PackedEvents(False, dumps((None, b"", events), by_value=by_value))
@@ -295,15 +295,11 @@ class EventPacker:
         data = buffer.getvalue()
         return None if _MAIN in data else data
 
-    def _by_value_of(self, kind: type) -> bytes | None:
-        """The pickle of a class that has to go by value; None if a reference will do.
-
-        That of a class takes as long as those of hundreds of events, and so is kept.
-        """
-        if kind not in self._by_value:
-            pickled = dumps(kind)
-            self._by_value[kind] = None if pickled == _reference_to(kind) else pickled
-        return self._by_value[kind]
+    def _named(self, kind: type) -> type | bytes:
+        """A class, or its pickle where a reference will not do: as it is now."""
+        if kind not in self._goes_by_value:
+            self._goes_by_value[kind] = dumps(kind) != _reference_to(kind)
+        return dumps(kind, by_value=True) if self._goes_by_value[kind] else kind
 
 
 def _reference_to(kind: type) -> bytes | None:
@@ -345,17 +341,10 @@ def unpack(packed: PackedEvents) -> list[Any]:
     kinds, order, content = loads(packed.data)
     if kinds is None:
         return list(content)
-    kinds = [_class_of(kind) if isinstance(kind, bytes) else kind for kind in kinds]
+    kinds = [loads(kind) if isinstance(kind, bytes) else kind for kind in kinds]
     if order:
         return instances(map(kinds.__getitem__, memoryview(order).cast("H")), loads(content))
     return instances(itertools.repeat(kinds[0]), loads(content))
-
-
-@functools.lru_cache(maxsize=256)
-def _class_of(pickled: bytes) -> type:
-    """A class that came by value: unpickling it again would only set its attributes again."""
-    kind: type = loads(pickled)
-    return kind
 
 
 def instances(kinds: Iterable[type], states: Iterable[dict[str, Any]]) -> list[Any]:
@@ -392,6 +381,57 @@ def unpack_value(packed: PackedValue) -> Any:
         return loads(packed.data)
     except Exception as error:
         raise cannot_rebuild("the value given to StopProcessing", error) from error
+
+
+class _Process:
+    """What kind of process this is.
+
+    Attributes:
+        is_worker: Whether the classes that come by value are the coordinator's.
+    """
+
+    is_worker = False
+
+
+# Classes that came here by value, and are nobody's own here.
+_came: Final[WeakSet[type]] = WeakSet()
+
+
+def be_worker() -> None:
+    """From now on classes that come by value are set again each time, to what they are there.
+
+    In the coordinator those that are its own stay as they are: a worker sends them back as
+    copies of the coordinator's, with methods that do not see its ``__main__``.
+    """
+    _Process.is_worker = True
+
+
+class _Unpickler(pickle.Unpickler):
+    """Leaves alone what cloudpickle has sent from here by value, and finds again."""
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        super().__init__(io.BytesIO(data))
+        with cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK:  # noqa: SLF001 - no public way
+            tracked = list(cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS)  # noqa: SLF001
+        self._own = {id(kind) for kind in tracked if kind not in _came}
+        self._tracked = tracked  # alive meanwhile, and so no other object has its id
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        return functools.partial(self._set_state, found) if name == _SET_STATE else found
+
+    def _set_state(self, set_state: Any, kind: Any, state: object) -> object:
+        if id(kind) in self._own:
+            return kind
+        _came.add(kind)
+        return set_state(kind, state)
+
+
+_SET_STATE: Final = "_class_setstate"
+_KNOWS_CLOUDPICKLE: Final = all(
+    hasattr(cloudpickle.cloudpickle, name)
+    for name in (_SET_STATE, "_DYNAMIC_CLASS_TRACKER_LOCK", "_DYNAMIC_CLASS_TRACKER_BY_CLASS")
+)
 
 
 # What pickling raises as it is. In the caller's process an interrupt is one; in a worker,
@@ -474,6 +514,10 @@ def loads(data: bytes | bytearray | memoryview) -> Any:
         Exception: Whatever unpickling raised.
     """
     try:
+        if not _Process.is_worker and _KNOWS_CLOUDPICKLE:
+            content = bytes(data) if isinstance(data, memoryview) else data
+            if _SET_STATE.encode() in content:
+                return _Unpickler(content).load()
         return pickle.loads(data)
     except _as_they_are:
         raise

@@ -67,6 +67,7 @@ def main(
     with contextlib.suppress(ValueError):  # not the main thread: nothing to ignore
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     wire.ignore_interrupts()
+    wire.be_worker()
     for fd in to_close:
         socket.close(fd)
     if stacks is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
 import sys
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 import evproc
 from evproc_pool import wire
+from tests.pool_tests.helpers import ROOT
 
 
 class Plain(evproc.Event):
@@ -101,11 +104,12 @@ def test_an_event_is_pickled_once(
 
 
 @pytest.mark.parametrize("is_in_main", [True, False])
-def test_a_class_that_goes_by_value_is_pickled_once_and_rebuilt_once(
+def test_a_class_that_goes_by_value_is_pickled_once_with_a_batch_as_it_is_then(
     is_in_main: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Local(evproc.Event):
         name = "local"
+        limit = 1
 
         def __init__(self, number: int) -> None:
             super().__init__()
@@ -113,6 +117,8 @@ def test_a_class_that_goes_by_value_is_pickled_once_and_rebuilt_once(
 
     if is_in_main:
         _in_main(monkeypatch, Local)
+    packer = wire.EventPacker()
+    packer.pack([Local(number) for number in range(20)])
     dumped: list[object] = []
     by_value = wire._by_value
 
@@ -121,14 +127,53 @@ def test_a_class_that_goes_by_value_is_pickled_once_and_rebuilt_once(
         return by_value(value)
 
     monkeypatch.setattr(wire, "_by_value", spy)
-    packer = wire.EventPacker()
-    packs = [packer.pack([Local(number) for number in range(20)]) for _ in range(3)]
+    first = packer.pack([Local(number) for number in range(20)])
     assert dumped == [Local]
-    wire._class_of.cache_clear()
-    there = [wire.unpack(packed) for packed in packs]
-    assert wire._class_of.cache_info().misses == 1
-    assert [each.number for events in there for each in events] == 3 * list(range(20))
-    assert {type(each) for events in there for each in events} == {Local}
+    Local.limit = 2
+    second = packer.pack([Local(number) for number in range(20)])
+    assert [type(each) for each in wire.unpack(first)] == [Local] * 20
+    monkeypatch.setattr(wire._Process, "is_worker", True)
+    assert {each.limit for each in wire.unpack(first)} == {1}
+    there = wire.unpack(second)
+    assert {(type(each), each.limit) for each in there} == {(Local, 2)}
+    assert [each.number for each in there] == list(range(20))
+
+
+def test_a_class_of_this_process_stays_as_it_is_when_a_copy_comes_back() -> None:
+    class Local:
+        hits = 1
+
+        def method(self) -> None:
+            pass
+
+    method = Local.method
+    pickled = wire.dumps(Local())
+    Local.hits = 2
+    assert type(wire.loads(pickled)) is Local
+    assert (Local.hits, Local.method) == (2, method)
+
+
+def test_a_class_that_was_made_elsewhere_is_what_it_was_last() -> None:
+    made = subprocess.run(
+        [sys.executable, "-c", _MAKES_A_CLASS],
+        check=True,
+        capture_output=True,
+        cwd=ROOT,
+    ).stdout
+    first, second = pickle.loads(made)
+    assert [wire.loads(first).hits, wire.loads(second).hits] == [1, 2]
+    assert type(wire.loads(first)) is type(wire.loads(second))
+
+
+_MAKES_A_CLASS = """
+import pickle, sys
+from evproc_pool import wire
+class Made:
+    hits = 1
+first = wire.dumps(Made())
+Made.hits = 2
+sys.stdout.buffer.write(pickle.dumps([first, wire.dumps(Made())]))
+"""
 
 
 def test_what_a_state_holds_of_main_goes_by_value(monkeypatch: pytest.MonkeyPatch) -> None:

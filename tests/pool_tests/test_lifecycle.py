@@ -176,6 +176,25 @@ def test_close_waits_for_a_call_in_another_thread_that_reads_its_input_yet() -> 
         assert call.result() == [1, 2]
 
 
+def test_the_inputs_of_two_calls_may_close_the_pool_at_once() -> None:
+    """Neither waits for a call that is waiting itself."""
+    pool = _new(workers=1)
+    both = threading.Barrier(2)
+
+    def events() -> Iterator[Do]:
+        yield Do("stop", 1)
+        both.wait(PATIENCE_SECONDS)
+        pool.close()
+        yield Do("stop", 2)
+
+    with (
+        Background(lambda: pool.process_many(events())) as first,
+        Background(lambda: pool.process_many(events())) as second,
+    ):
+        assert isinstance(first.error(), PoolClosedError)
+        assert isinstance(second.error(), PoolClosedError)
+
+
 def test_the_input_of_a_call_may_close_the_pool() -> None:
     pool = _new(workers=1)
 
@@ -977,12 +996,14 @@ def test_a_pool_may_end_while_multiprocessing_goes_through_its_children() -> Non
 
 def test_a_pool_with_no_workers_asks_for_keys_as_well() -> None:
     def key(ev: Any) -> Any:
+        if ev.args == (3,):
+            raise SystemExit(3)
         return ev.no_such_attribute if ev.args == (1,) else [ev.args]
 
     outcomes: list[list[Any]] = []
     for workers in (0, 1):
         with _new(workers=workers) as pool:
-            events: list[Any] = [Do("stop", 1), Do("stop", 2), "no event"]
+            events: list[Any] = [Do("stop", 1), Do("stop", 2), "no event", Do("stop", 3)]
             outcomes.append(list(pool.stream(events, key=key)))
             errors = pool.process_many(events, return_exceptions=True, key=key)
             assert [repr(error) for error in errors] == [
@@ -993,7 +1014,7 @@ def test_a_pool_with_no_workers_asks_for_keys_as_well() -> None:
         for some in outcomes
     ]
     assert told[0] == told[1]
-    assert [kind for kind, *_ in told[0]] == [AttributeError, TypeError, TypeError]
+    assert [kind for kind, *_ in told[0]] == [AttributeError, TypeError, TypeError, SystemExit]
 
 
 def test_a_stream_of_a_pool_with_no_workers_ends_with_the_pool() -> None:

@@ -269,3 +269,31 @@ def test_a_forkserver_that_preloads_main_is_told_not_to(tmp_path: Path) -> None:
     # as from Python 3.13.8 on; see `starting.prepared`
     text = run_script(textwrap.dedent(_AS_FROM_3_13_8), tmp_path)
     assert text.splitlines() == ["runs as __main__", "['__main__']"]
+
+
+_CHANGES_A_CLASS = """
+from evproc import Event, StopProcessing, want
+from evproc_pool import PoolProcessor
+
+class Reading(Event):
+    name = "reading"
+    limit = 1
+
+    def __init__(self, number):
+        self.number = number
+
+@want("reading")
+def handle(proc, ev):
+    raise StopProcessing(ev.limit)
+
+with PoolProcessor(workers=2) as pool:
+    pool.register(handle)
+    for Reading.limit in (1, 2, 3, 2):
+        for count in (3, 3000):
+            print(set(pool.process_many([Reading(number) for number in range(count)])))
+"""
+
+
+def test_a_class_of_the_script_is_in_workers_what_it_is_there(tmp_path: Path) -> None:
+    out = run_script(_CHANGES_A_CLASS, tmp_path)
+    assert out.split() == [f"{{{limit}}}" for limit in (1, 1, 2, 2, 3, 3, 2, 2)]
