@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from evproc.event import Event, describe_event
 from evproc.exc import add_note
 from evproc.registry import Registry
-from evproc_pool import wire
+from evproc_pool import packing, pickling, wire
 from evproc_pool.columns import Bunch, PlanLike, Planned, Singles, Times, Unplannable
 from evproc_pool.errors import SerializationError
 from evproc_pool.estimates import OVERDUE_FACTOR, TARGET_SECONDS
@@ -69,7 +69,7 @@ class Codec:
     def __init__(self, registry: Registry) -> None:
         self.one_by_one = 0
         self._registry = registry
-        self._packer = wire.EventPacker()
+        self._packer = packing.EventPacker()
         self._plan_numbers: dict[tuple[int, ...], int] = {}
         self._plan_indices: list[tuple[int, ...]] = []
 
@@ -108,7 +108,7 @@ class Codec:
             return wire.EVENTS, wire.dump_events(numbers, batch.size, overdue, packed.data)
         roots = batch.root_positions if return_events else ()
         frame = wire.BatchFrame(new_plans, numbers, batch.size, chains, roots, overdue, packed)
-        return wire.BATCH, wire.dumps(tuple(frame))
+        return wire.BATCH, pickling.dumps(tuple(frame))
 
     def _numbers_of(
         self, sent: Sent, known: set[int], new_plans: list[tuple[int, tuple[int, ...]]]
@@ -137,7 +137,7 @@ class Codec:
             numbers[position] = wire.OMITTED
         return numbers
 
-    def _pack(self, batch: Batch) -> wire.PackedEvents:
+    def _pack(self, batch: Batch) -> packing.PackedEvents:
         """Pack the events of a batch; sealed ones go on as they are.
 
         Raises:
@@ -151,9 +151,9 @@ class Codec:
                 packed += itertools.chain.from_iterable(map(_slices_of, parts))
             else:
                 packed.append(self._packer.pack(_events_of(parts)).data)
-        return wire.PackedEvents(False, packed, in_parts=True)
+        return packing.PackedEvents(False, packed, in_parts=True)
 
-    def pack_one_by_one(self, sent: Sent) -> wire.PackedEvents:
+    def pack_one_by_one(self, sent: Sent) -> packing.PackedEvents:
         """Pickle each event; those for which that fails become failures of the batch."""
         events = _events_of(sent.batch.parts)
         blobs = [b""] * len(events)
@@ -161,11 +161,11 @@ class Codec:
             if position in sent.failures:
                 continue
             try:
-                blobs[position] = wire.dumps(event)
+                blobs[position] = pickling.dumps(event)
             except Exception as error:
                 what = f"event {describe_event(event)}"
-                sent.failures[position] = wire.cannot_pickle(what, event, error)
-        return wire.PackedEvents(True, blobs)
+                sent.failures[position] = pickling.cannot_pickle(what, event, error)
+        return packing.PackedEvents(True, blobs)
 
     def _number_of(self, plan: PlanLike) -> int:
         """The number under which workers know a plan."""
@@ -239,15 +239,15 @@ class Codec:
         try:
             events, plan = self._received(told.follow_ups)
         except Exception as error:
-            raise wire.cannot_rebuild("what a handler returned", error) from error
+            raise pickling.cannot_rebuild("what a handler returned", error) from error
         return self._planned(told, events, plan), {}
 
-    def _received(self, packed: wire.PackedEvents) -> tuple[Sequence[Any], PlanLike | None]:
+    def _received(self, packed: packing.PackedEvents) -> tuple[Sequence[Any], PlanLike | None]:
         """Events that were packed together, and the plan of all of them if that is seen at once."""
         if packed.in_parts:
             first = packed.data[0]
             if isinstance(first, Slice):  # then all are, and of one class
-                kind = wire.loads(first.kind)
+                kind = pickling.loads(first.kind)
                 name = constant_name(kind)
                 plan = None
                 if name is not None and issubclass(kind, Event):
@@ -256,7 +256,7 @@ class Codec:
                     return Sealed.received(packed.data), plan
             events = unseal(packed.data)
         else:
-            events = wire.unpack(packed)
+            events = packing.unpack(packed)
         return events, self._registry.common_plan(events)
 
     def _unpack_blobs(
@@ -270,10 +270,10 @@ class Codec:
                 failed[position] = Result(error=wire.decode_error(blob))
                 continue
             try:
-                events = wire.loads(blob)
+                events = pickling.loads(blob)
             except Exception as error:
                 failed[position] = Result(
-                    error=wire.cannot_rebuild("what a handler returned", error)
+                    error=pickling.cannot_rebuild("what a handler returned", error)
                 )
             else:
                 follow_ups[position] = [(event, self._plan(event)) for event in events]
@@ -315,10 +315,10 @@ class Codec:
         except BaseException as error:
             return Unplannable(error)
 
-    def _value(self, packed: wire.PackedValue) -> Result:
+    def _value(self, packed: packing.PackedValue) -> Result:
         """The result of an event that was stopped with a value."""
         try:
-            return Result(stopped=True, value=wire.unpack_value(packed))
+            return Result(stopped=True, value=packing.unpack_value(packed))
         except SerializationError as error:
             return Result(error=error)
 

@@ -23,7 +23,7 @@ from typing import Any, Final
 from evproc.event import describe_event
 from evproc.exc import add_note
 from evproc.registry import Registry
-from evproc_pool import wire
+from evproc_pool import packing, pickling, wire
 from evproc_pool.backend import Arrived, Backend, Gone
 from evproc_pool.codec import NOTHING_LEFT, Codec, Left, Sent
 from evproc_pool.columns import Times
@@ -379,21 +379,21 @@ class Coordinator:
                 frame = wire.load_progress(item.payload)
                 self._take(item.worker, self._workers[item.worker], frame, is_last_chance=False)
             case wire.UNREADABLE:
-                number = wire.loads(item.payload)
+                number = pickling.loads(item.payload)
                 sents = self._workers[item.worker].sent
                 (sent,) = [each for each in sents if each.number == number]
                 packed = self._codec.pack_one_by_one(sent)
-                self._backend.send(item.worker, wire.REPACKED, wire.dumps(packed.data))
+                self._backend.send(item.worker, wire.REPACKED, pickling.dumps(packed.data))
             case wire.SKIPPED:
-                self._skipped(item.worker, wire.loads(item.payload))
+                self._skipped(item.worker, pickling.loads(item.payload))
             case wire.NEARLY | wire.LEAVING:
                 self._will_end(item.worker, is_at_once=item.tag == wire.LEAVING)
             case wire.FOLLOW_UPS:
-                self._repacked(item.worker, wire.loads(item.payload)[1])
+                self._repacked(item.worker, pickling.loads(item.payload)[1])
             case wire.READY:
-                self._ready(item.worker, wire.loads(item.payload))
+                self._ready(item.worker, pickling.loads(item.payload))
             case wire.NOT_READY:
-                cause = wire.decode_error(wire.loads(item.payload))
+                cause = wire.decode_error(pickling.loads(item.payload))
                 raise PoolBrokenError(
                     "a worker could not make its registry:"
                     f" {type(cause).__name__}: {cause}; the initializer and the handlers' modules"
@@ -533,7 +533,7 @@ class Coordinator:
             left = self._codec.unpack(told, where, is_last_chance=is_last_chance)
         except SerializationError:
             state.stalled.append(frame)
-            self._backend.send(worker, wire.REPACK, wire.dumps(told.number))
+            self._backend.send(worker, wire.REPACK, pickling.dumps(told.number))
         else:
             self._apply(worker, state, frame, left)
 
@@ -555,7 +555,7 @@ class Coordinator:
         first = frames[0]
         if isinstance(first, int) or first.told is None:
             raise InternalError(f"worker {worker} repacked what was not asked for")
-        told = first.told._replace(follow_ups=wire.PackedEvents(True, blobs))
+        told = first.told._replace(follow_ups=packing.PackedEvents(True, blobs))
         frames[0] = first._replace(told=told)
         for frame in frames:
             if isinstance(frame, int):

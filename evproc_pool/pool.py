@@ -20,7 +20,7 @@ from evproc.decorator import HandlerFunc
 from evproc.entrypoints import OnError
 from evproc.registry import Handler
 from evproc.report import CheckReport, Explanation
-from evproc_pool import arguments, wire
+from evproc_pool import arguments, pickling
 from evproc_pool.backend import Backend
 from evproc_pool.coordinator import Coordinator
 from evproc_pool.engine import Engine
@@ -613,7 +613,7 @@ class PoolProcessor:
                     self._initializer, self._initargs, tuple(self._steps), tuple(self._changes)
                 )
                 try:
-                    config = wire.dumps((recipe, self._limits))
+                    config = pickling.dumps((recipe, self._limits))
                 except Exception as error:
                     raise cannot_send(recipe, error) from error
                 registry = self._processor.registry

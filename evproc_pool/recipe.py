@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from evproc import Processor
 from evproc.decorator import HandlerFunc, default_name, describe_callable
 from evproc.registry import Registry
-from evproc_pool import wire
+from evproc_pool import pickling
 from evproc_pool.errors import SerializationError
 
 # how many differences an error lists
@@ -93,10 +93,10 @@ def cannot_send(recipe: Recipe, cause: BaseException) -> SerializationError:
             name = step.name or default_name(step.func)
             parts.append((f"handler {name!r} ({origin})", step.func))
     for name, part in parts:
-        if not wire.can_pickle(part):
+        if not pickling.can_pickle(part):
             what, value = name, part
             break
-    return wire.cannot_pickle(
+    return pickling.cannot_pickle(
         what,
         value,
         cause,

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, overload
 from weakref import WeakSet
 
-from evproc_pool import wire
+from evproc_pool import packing, pickling
 
 # A batch that takes a part of a piece carries and unpacks the whole of it: so a piece
 # is small, and larger events are sealed not at all.
@@ -67,7 +67,7 @@ class Sealer:
         packer: Knows which classes pickle in Python's default way.
     """
 
-    def __init__(self, packer: wire.EventPacker) -> None:
+    def __init__(self, packer: packing.EventPacker) -> None:
         self._packer = packer
         self._refused: WeakSet[type] = WeakSet()
 
@@ -88,10 +88,10 @@ class Sealer:
         (kind,) = kinds
         if not self._packer.is_plain(kind) or kind in self._refused or constant_name(kind) is None:
             return None
-        return None if wire.has_same_twice(events) else kind
+        return None if packing.has_same_twice(events) else kind
 
     def _seal(self, kind: type, events: Sequence[Any]) -> list[Slice] | None:
-        name = pickle.dumps(kind, wire.PROTOCOL)
+        name = pickle.dumps(kind, pickling.PROTOCOL)
         slices: list[Slice] = []
         begin, step = 0, _LEAST_EVENTS
         while begin < len(events):
@@ -111,8 +111,8 @@ class Sealer:
     def _states(self, events: Sequence[Any]) -> bytes | None:
         buffer = io.BytesIO()
         try:
-            _PlainPickler(buffer, wire.PROTOCOL).dump(list(map(_state_of, events)))
-        except (Exception, wire.PicklingExit):
+            _PlainPickler(buffer, pickling.PROTOCOL).dump(list(map(_state_of, events)))
+        except (Exception, pickling.PicklingExit):
             return None
         return buffer.getvalue()
 
@@ -137,7 +137,7 @@ SealedOrPacked = Slice | bytes
 
 
 def unseal(parts: Sequence[SealedOrPacked]) -> list[Any]:
-    """The events, of sealed ones and of what `wire.EventPacker` has packed.
+    """The events, of sealed ones and of what `packing.EventPacker` has packed.
 
     Raises:
         Exception: A class cannot be imported, or what unpacking raised.
@@ -146,13 +146,13 @@ def unseal(parts: Sequence[SealedOrPacked]) -> list[Any]:
     kinds: dict[bytes, type] = {}
     for part in parts:
         if isinstance(part, bytes):
-            events += wire.unpack(wire.PackedEvents(False, part))
+            events += packing.unpack(packing.PackedEvents(False, part))
             continue
         kind = kinds.get(part.kind)
         if kind is None:
-            kind = kinds[part.kind] = wire.loads(part.kind)
-        states = wire.loads(part.states)[part.start : part.stop]
-        events += wire.instances(itertools.repeat(kind), states)
+            kind = kinds[part.kind] = pickling.loads(part.kind)
+        states = pickling.loads(part.states)[part.start : part.stop]
+        events += packing.instances(itertools.repeat(kind), states)
     return events
 
 
@@ -180,9 +180,10 @@ class _Piece:
     def events(self) -> list[Any]:
         """All of them, unpacked once."""
         if self._events is None:
-            states = wire.loads(self.states)
+            states = pickling.loads(self.states)
             try:
-                self._events = wire.instances(itertools.repeat(wire.loads(self.kind)), states)
+                kinds = itertools.repeat(pickling.loads(self.kind))
+                self._events = packing.instances(kinds, states)
             except Exception as error:
                 self._events = [Unrebuildable(error) for _ in states]
         return self._events

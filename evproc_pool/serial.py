@@ -14,7 +14,7 @@ from evproc import Event, Processor
 from evproc.exc import _unset, add_note
 from evproc.processor import check_event, run_handlers
 from evproc.registry import Handler, Plan
-from evproc_pool import wire
+from evproc_pool import pickling
 from evproc_pool.outcome import Outcome
 from evproc_pool.retries import RetryPolicy, Tried, attempt_of
 from evproc_pool.schedule import Result
@@ -129,12 +129,12 @@ class _Attempt:
             if pickled is not None:
                 # as the failed attempt left it, where it cannot be rebuilt
                 with contextlib.suppress(Exception):
-                    self.ev = wire.loads(pickled)
+                    self.ev = pickling.loads(pickled)
 
     def _pickle(self) -> bytes | None:
         """The event as it is now; None if it has to be run again as the failed attempt left it."""
         try:
-            return wire.dumps(self.ev)
+            return pickling.dumps(self.ev)
         except Exception:
             return None
 

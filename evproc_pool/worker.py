@@ -34,7 +34,7 @@ from evproc.event import describe_event
 from evproc.exc import _unset
 from evproc.processor import annotate_error, collect_follow_ups
 from evproc.registry import Handler
-from evproc_pool import progress, wire
+from evproc_pool import packing, pickling, progress, wire
 from evproc_pool.channel import BlockingChannel, Frame
 from evproc_pool.estimates import TARGET_SECONDS
 from evproc_pool.lifeline import Lifeline
@@ -66,8 +66,7 @@ def main(
     """
     with contextlib.suppress(ValueError):  # not the main thread: nothing to ignore
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    wire.ignore_interrupts()
-    wire.be_worker()
+    pickling.be_worker()
     for fd in to_close:
         socket.close(fd)
     if stacks is not None:
@@ -114,12 +113,12 @@ def prepare(
     try:
         recipe: Recipe
         limits: Limits
-        recipe, limits = wire.loads(frame.payload)
+        recipe, limits = pickling.loads(frame.payload)
         processor = recipe.follow()
         limits.check_room()
-        answer = wire.dumps(fingerprint(processor.registry))
+        answer = pickling.dumps(fingerprint(processor.registry))
     except BaseException as error:  # an initializer may raise SystemExit
-        channel.send(wire.NOT_READY, wire.dumps(wire.encode_error(error, None)))
+        channel.send(wire.NOT_READY, pickling.dumps(wire.encode_error(error, None)))
         return None
     channel.send(wire.READY, answer)
     worker = Worker(channel, processor, words, Quota(limits), clock)
@@ -157,7 +156,7 @@ class Worker:
         self._plans: dict[int, tuple[tuple[int, Handler], ...]] = {}
         self._batches = 0
         self._waiting: deque[Frame] = deque()
-        self._packer = wire.EventPacker()
+        self._packer = packing.EventPacker()
         self._outbox = _Outbox(channel, self._packer, self._words, is_timed=quota.is_timed)
 
     def heed_soft_timeout(self, seconds: float) -> None:
@@ -176,18 +175,18 @@ class Worker:
             if frame.tag == wire.QUIT:
                 return
             if frame.tag == wire.REPACK:
-                self._outbox.repack(wire.loads(frame.payload))
+                self._outbox.repack(pickling.loads(frame.payload))
                 continue
             self._words[progress.BATCH] = self._batches = self._batches + 1
             if frame.tag == wire.EVENTS:
                 batch = wire.load_events(frame.payload)
             else:
-                batch = wire.BatchFrame(*wire.loads(frame.payload))  # the events are inside yet
+                batch = wire.BatchFrame(*pickling.loads(frame.payload))  # the events are inside yet
             for number, indices in batch.new_plans:
                 plan = self._processor.registry.plan(indices)
                 self._plans[number] = tuple([(each.index + 1, each) for each in plan.handlers])
             if self._batches <= self._words[progress.TAKEN_TO] or self._quota.is_used_up:
-                self._channel.send(wire.SKIPPED, wire.dumps(self._batches))
+                self._channel.send(wire.SKIPPED, pickling.dumps(self._batches))
                 continue
             self._words[progress.PLACE] = progress.UNPICKLING
             del frame  # the events are there in a moment: do not hold them twice
@@ -204,7 +203,7 @@ class Worker:
             self._channel.send(wire.NEARLY, b"")
         self._told = self._quota.share
 
-    def _unpack(self, packed: wire.PackedEvents) -> tuple[Iterable[Any], bool]:
+    def _unpack(self, packed: packing.PackedEvents) -> tuple[Iterable[Any], bool]:
         """The events, or a pickle of each; and which of these it is."""
         if packed.one_by_one:
             return packed.data, True
@@ -213,9 +212,9 @@ class Worker:
         is_collecting = gc.isenabled()
         gc.disable()
         try:
-            return unseal(packed.data) if packed.in_parts else wire.unpack(packed), False
+            return unseal(packed.data) if packed.in_parts else packing.unpack(packed), False
         except Exception:
-            self._channel.send(wire.UNREADABLE, wire.dumps(self._batches))
+            self._channel.send(wire.UNREADABLE, pickling.dumps(self._batches))
         finally:
             if is_collecting:
                 gc.enable()
@@ -224,7 +223,7 @@ class Worker:
         while True:
             frame = self._channel.receive()
             if frame.tag == wire.REPACKED:
-                return wire.loads(frame.payload), True
+                return pickling.loads(frame.payload), True
             self._waiting.append(frame)
 
     def _run_batch(
@@ -385,9 +384,9 @@ class _Job:
 
 def _load_event(pickled: bytes) -> Event:
     try:
-        event: Event = wire.loads(pickled)
+        event: Event = pickling.loads(pickled)
     except Exception as error:
-        raise wire.cannot_rebuild("the event", error) from error
+        raise pickling.cannot_rebuild("the event", error) from error
     return event
 
 
@@ -400,7 +399,7 @@ class _Outbox:
     """What has been done in a batch and not been sent."""
 
     def __init__(
-        self, channel: WorkerChannel, packer: wire.EventPacker, words: Any, *, is_timed: bool
+        self, channel: WorkerChannel, packer: packing.EventPacker, words: Any, *, is_timed: bool
     ) -> None:
         self._channel = channel
         self._is_timed = is_timed
@@ -431,8 +430,8 @@ class _Outbox:
         self._events: list[Event] = []  # the givers themselves
         self._counts: list[int] = []
         self._follow_ups: list[Event] = []
-        self._values: list[tuple[int, wire.PackedValue]] = []
-        self._processed: list[tuple[int, wire.PackedValue]] = []
+        self._values: list[tuple[int, packing.PackedValue]] = []
+        self._processed: list[tuple[int, packing.PackedValue]] = []
         self._errors: list[tuple[int, wire.ErrorRecord]] = []
 
     def _has(self, position: int) -> None:
@@ -454,10 +453,10 @@ class _Outbox:
     def stop(self, position: int, ev: Event, value: object) -> None:
         """An event ended its cascade with this value."""
         try:
-            packed = wire.pack_value(value)
+            packed = packing.pack_value(value)
         except Exception as error:
             what = f"the value given to StopProcessing for event {describe_event(ev)}"
-            self.fail(position, wire.cannot_pickle(what, value, error), None)
+            self.fail(position, pickling.cannot_pickle(what, value, error), None)
         else:
             self._has(position)
             self._values.append((position, packed))
@@ -468,9 +467,9 @@ class _Outbox:
             return
         self._has(position)
         try:
-            self._processed.append((position, wire.pack_value(ev)))
+            self._processed.append((position, packing.pack_value(ev)))
         except Exception as error:
-            failure = wire.cannot_pickle(f"event {describe_event(ev)}, processed,", ev, error)
+            failure = pickling.cannot_pickle(f"event {describe_event(ev)}, processed,", ev, error)
             self.fail(position, failure, None)
 
     def fail(self, position: int, error: BaseException, handler: str | None) -> None:
@@ -499,7 +498,7 @@ class _Outbox:
         del self.ends[:]
 
     def _told(self) -> wire.Told:
-        packed = wire.NO_EVENTS
+        packed = packing.NO_EVENTS
         givers: Sequence[int] = self._givers
         counts: Sequence[int] = self._counts
         if self._follow_ups:
@@ -521,18 +520,18 @@ class _Outbox:
             self._errors,
         )
 
-    def _pack(self) -> wire.PackedEvents:
+    def _pack(self) -> packing.PackedEvents:
         slices = self._sealer.seal(self._follow_ups)
         if slices is not None:
-            return wire.PackedEvents(False, slices, in_parts=True)
+            return packing.PackedEvents(False, slices, in_parts=True)
         try:
             if not self._is_timed:
                 return self._packer.pack(self._follow_ups)
             parts = [self._packer.pack(piece).data for piece in self._pieces()]
-            return wire.PackedEvents(False, parts, in_parts=True)
+            return packing.PackedEvents(False, parts, in_parts=True)
         except BaseException:  # also what the hooks of a class raise
             blobs = self._one_by_one(self._givers, self._events, self._counts, self._follow_ups)
-            return wire.PackedEvents(True, blobs)
+            return packing.PackedEvents(True, blobs)
 
     def _pieces(self) -> Iterator[list[Event]]:
         """The follow-ups of a few events at a time, published as they are asked for."""
@@ -565,7 +564,7 @@ class _Outbox:
             if number in batch:
                 blobs = self._one_by_one(*batch[number])
                 self._words[progress.PACKING] = 0
-                self._channel.send(wire.FOLLOW_UPS, wire.dumps((number, blobs)))
+                self._channel.send(wire.FOLLOW_UPS, pickling.dumps((number, blobs)))
 
     def _one_by_one(
         self,
@@ -582,10 +581,10 @@ class _Outbox:
             given = follow_ups[begin : begin + number]
             begin += number
             try:
-                blobs.append(wire.dumps(given))
+                blobs.append(pickling.dumps(given))
             except Exception as error:
                 what = f"what a handler returned for event {describe_event(giver)}"
-                failure = wire.cannot_pickle(what, given, error)
+                failure = pickling.cannot_pickle(what, given, error)
                 blobs.append(wire.encode_error(failure, None))
         return blobs
 

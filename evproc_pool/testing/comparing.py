@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from evproc import Event
 from evproc.event import describe_event
-from evproc_pool import wire
+from evproc_pool import pickling
 from evproc_pool.outcome import Outcome
 from evproc_pool.pool import PoolProcessor
 from evproc_pool.testing.simulated import OF_PROCESSES, simulated_pool
@@ -142,7 +142,7 @@ def _error_text(error: BaseException | None) -> str:
         return ""
     kind = type(error)
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    return f"{module}{kind.__qualname__}: {wire.text_of(error)}"
+    return f"{module}{kind.__qualname__}: {pickling.text_of(error)}"
 
 
 def _shown(value: object) -> str:

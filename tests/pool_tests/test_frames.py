@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import evproc
-from evproc_pool import progress, wire
+from evproc_pool import packing, pickling, progress, wire
 from evproc_pool.channel import Frame
 from evproc_pool.columns import Times
 from evproc_pool.estimates import TARGET_SECONDS
@@ -61,12 +61,12 @@ def _odd(proc: Any, ev: Any) -> None:
 
 
 def _batch(numbers: range, plan: tuple[int, ...] = (0,), *, is_known: bool = False) -> Frame:
-    packed = wire.EventPacker().pack([Plain(number) for number in numbers])
+    packed = packing.EventPacker().pack([Plain(number) for number in numbers])
     if is_known:
         return Frame(wire.EVENTS, wire.dump_events(0, len(numbers), 1.0, packed.data))
     new = [(0, plan)]
     frame = wire.BatchFrame(new, 0, len(numbers), (), (), 1.0, packed)
-    return Frame(wire.BATCH, wire.dumps(tuple(frame)))
+    return Frame(wire.BATCH, pickling.dumps(tuple(frame)))
 
 
 def _words(taken_to: int = 0) -> list[int]:
@@ -77,11 +77,11 @@ def _words(taken_to: int = 0) -> list[int]:
 
 @pytest.mark.parametrize("count", [1, 3, 40])
 def test_a_batch_of_the_usual_kind_comes_out_as_it_went_in(count: int) -> None:
-    packed = wire.EventPacker().pack([Plain(number) for number in range(count)])
+    packed = packing.EventPacker().pack([Plain(number) for number in range(count)])
     batch = wire.load_events(wire.dump_events(7, count, 0.25, packed.data))
     assert (batch.plans, batch.size, batch.new_plans, batch.chains) == (7, count, (), ())
     assert batch.overdue == 0.25
-    assert [ev.number for ev in wire.unpack(batch.events)] == list(range(count))
+    assert [ev.number for ev in packing.unpack(batch.events)] == list(range(count))
 
 
 @pytest.mark.parametrize("gave_back", [False, True])
@@ -125,9 +125,9 @@ def test_a_worker_tells_values_in_full_and_nothing_of_them_in_the_next_frame() -
     ]
 
 
-def _value(item: Any) -> tuple[int, wire.PackedValue]:
+def _value(item: Any) -> tuple[int, packing.PackedValue]:
     position, packed = item
-    return position, wire.PackedValue(*packed)
+    return position, packing.PackedValue(*packed)
 
 
 class _Watching(_Channel):
@@ -221,7 +221,7 @@ def test_a_worker_gives_back_batches_that_it_was_asked_for_and_has_not_begun() -
     channel = _Channel(_batch(range(3)), _batch(range(3)), _batch(range(3), is_known=True))
     _worker(channel, _words(taken_to=2)).run()
     assert [frame.tag for frame in channel.sent] == [wire.SKIPPED, wire.SKIPPED, wire.QUIET]
-    assert [wire.loads(frame.payload) for frame in channel.sent[:2]] == [1, 2]
+    assert [pickling.loads(frame.payload) for frame in channel.sent[:2]] == [1, 2]
 
 
 def test_what_is_asked_back_is_for_the_worker_to_see() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import evproc
-from evproc_pool import PoolProcessor, SerializationError, codec, sealed, wire
+from evproc_pool import PoolProcessor, SerializationError, codec, packing, pickling, sealed
 from evproc_pool.flight import Batch, Part
 from evproc_pool.sealed import Sealed, Sealer, Slice, constant_name, unseal
 
@@ -48,7 +48,7 @@ class Looking(Plain):
 
 
 def seal(events: list[Any]) -> list[Slice] | None:
-    return Sealer(wire.EventPacker()).seal(events)
+    return Sealer(packing.EventPacker()).seal(events)
 
 
 def sealed_events(count: int) -> Sealed:
@@ -124,7 +124,7 @@ def test_what_a_filter_or_an_error_may_depend_on_is_not_sealed(which: str) -> No
 
 
 def test_a_class_that_was_refused_is_not_tried_again() -> None:
-    sealer = Sealer(wire.EventPacker())
+    sealer = Sealer(packing.EventPacker())
     assert sealer.seal([Plain(number, inner=1j) for number in range(20)]) is None
     assert sealer.seal([Plain(number) for number in range(20)]) is None
     assert sealer.seal([Other(number) for number in range(20)]) is not None
@@ -138,7 +138,7 @@ def test_large_events_are_not_sealed_and_pieces_are_small() -> None:
         assert max(len(each.states) for each in slices) < 2 * 16 * 1024
         assert sum(each.stop - each.start for each in slices) == 300
     # a class is not refused for ever because some of its events are large
-    sealer = Sealer(wire.EventPacker())
+    sealer = Sealer(packing.EventPacker())
     assert sealer.seal([Plain(number, data=bytes(5000)) for number in range(20)]) is None
     assert sealer.seal([Plain(number) for number in range(20)]) is not None
 
@@ -177,7 +177,7 @@ def test_events_that_cannot_be_rebuilt_any_more_say_so_when_they_are_packed() ->
     events = Sealed.received([each._replace(kind=b"nonsense") for each in slices])
     assert len(list(events)) == 20
     with pytest.raises(Exception, match=r".") as info:
-        wire.dumps(events[0])
+        pickling.dumps(events[0])
     assert not isinstance(info.value, AssertionError)
 
 
@@ -228,13 +228,13 @@ def odd(proc: Any, ev: Any) -> None:
 def unsealed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Takes the size of each piece that is unpacked in this process."""
     seen: list[int] = []
-    instances = wire.instances
+    instances = packing.instances
 
     def spy(kinds: Any, states: Any) -> list[Any]:
         seen.append(len(states))
         return instances(kinds, states)
 
-    monkeypatch.setattr(wire, "instances", spy)
+    monkeypatch.setattr(packing, "instances", spy)
     return seen
 
 
@@ -282,7 +282,7 @@ def _die_at_40(proc: Any, ev: Any) -> None:
 def test_sealed_events_of_a_batch_go_on_as_they_came_beside_others() -> None:
     events = sealed_events(16)
 
-    def packed(*parts: Any) -> wire.PackedEvents:
+    def packed(*parts: Any) -> packing.PackedEvents:
         batch = Batch(None)
         for each in parts:
             part = Part(batch.size, None)
@@ -290,7 +290,7 @@ def test_sealed_events_of_a_batch_go_on_as_they_came_beside_others() -> None:
             batch.parts.append(part)
         return codec.Codec(evproc.Processor().registry)._pack(batch)
 
-    def kinds(content: wire.PackedEvents) -> list[type]:
+    def kinds(content: packing.PackedEvents) -> list[type]:
         assert content.in_parts
         return [type(each) for each in content.data]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import evproc
-from evproc_pool import wire
+from evproc_pool import packing, pickling
 from tests.pool_tests.helpers import ROOT
 
 
@@ -34,7 +34,7 @@ class Node(evproc.Event):
 def test_events_that_refer_to_each_other_stay_what_they_are(count: int) -> None:
     first = Node()
     events = [first, *(Node(first) for _ in range(count - 1))]
-    there = wire.unpack(wire.EventPacker().pack(events))
+    there = packing.unpack(packing.EventPacker().pack(events))
     assert all(each.other is there[0] for each in there[1:])
 
 
@@ -42,24 +42,24 @@ def test_events_that_refer_to_each_other_stay_what_they_are(count: int) -> None:
 def test_one_object_for_two_events_is_not_packed_together(count: int) -> None:
     event = Plain(1)
     with pytest.raises(Exception, match=r"^$"):
-        wire.EventPacker().pack([event] * count)
+        packing.EventPacker().pack([event] * count)
 
 
 @pytest.mark.parametrize("count", [2, 40])
 def test_events_of_several_classes_come_in_order(count: int) -> None:
     events = [Plain(place) if place % 2 else Node(place) for place in range(count)]
-    there = wire.unpack(wire.EventPacker().pack(events))
+    there = packing.unpack(packing.EventPacker().pack(events))
     assert [type(each) for each in there] == [type(each) for each in events]
 
 
 def test_the_states_of_several_classes_are_pickled_in_one_go() -> None:
     """Not the instances, which takes three times as long."""
     events = [Plain(place) if place % 3 else Node(place) for place in range(60)]
-    kinds, order, states = wire.loads(wire.EventPacker().pack(events).data)
+    kinds, order, states = pickling.loads(packing.EventPacker().pack(events).data)
     assert kinds == [Node, Plain]
     assert len(order) == 2 * len(events)
-    assert wire.loads(states)[:3] == [vars(event) for event in events[:3]]
-    there = wire.unpack(wire.EventPacker().pack(events))
+    assert pickling.loads(states)[:3] == [vars(event) for event in events[:3]]
+    there = packing.unpack(packing.EventPacker().pack(events))
     assert [(type(each), vars(each)) for each in there] == [
         (type(each), vars(each)) for each in events
     ]
@@ -97,10 +97,10 @@ def test_an_event_is_pickled_once(
     monkeypatch.setattr(_Counted, "pickled", 0)
     if is_in_main:
         _in_main(monkeypatch, Local)
-    packer = wire.EventPacker()
+    packer = packing.EventPacker()
     packer.pack([Local() for _ in range(count)])
     assert _Counted.pickled == count
-    assert wire.unpack(packer.pack([Local() for _ in range(count)]))[0].counted == 1
+    assert packing.unpack(packer.pack([Local() for _ in range(count)]))[0].counted == 1
 
 
 @pytest.mark.parametrize("is_in_main", [True, False])
@@ -117,24 +117,24 @@ def test_a_class_that_goes_by_value_is_pickled_once_with_a_batch_as_it_is_then(
 
     if is_in_main:
         _in_main(monkeypatch, Local)
-    packer = wire.EventPacker()
+    packer = packing.EventPacker()
     packer.pack([Local(number) for number in range(20)])
     dumped: list[object] = []
-    by_value = wire._by_value
+    by_value = pickling._by_value
 
     def spy(value: object) -> bytes:
         dumped.append(value)
         return by_value(value)
 
-    monkeypatch.setattr(wire, "_by_value", spy)
+    monkeypatch.setattr(pickling, "_by_value", spy)
     first = packer.pack([Local(number) for number in range(20)])
     assert dumped == [Local]
     Local.limit = 2
     second = packer.pack([Local(number) for number in range(20)])
-    assert [type(each) for each in wire.unpack(first)] == [Local] * 20
-    monkeypatch.setattr(wire._Process, "is_worker", True)
-    assert {each.limit for each in wire.unpack(first)} == {1}
-    there = wire.unpack(second)
+    assert [type(each) for each in packing.unpack(first)] == [Local] * 20
+    monkeypatch.setattr(pickling._Process, "is_worker", True)
+    assert {each.limit for each in packing.unpack(first)} == {1}
+    there = packing.unpack(second)
     assert {(type(each), each.limit) for each in there} == {(Local, 2)}
     assert [each.number for each in there] == list(range(20))
 
@@ -147,9 +147,9 @@ def test_a_class_of_this_process_stays_as_it_is_when_a_copy_comes_back() -> None
             pass
 
     method = Local.method
-    pickled = wire.dumps(Local())
+    pickled = pickling.dumps(Local())
     Local.hits = 2
-    assert type(wire.loads(pickled)) is Local
+    assert type(pickling.loads(pickled)) is Local
     assert (Local.hits, Local.method) == (2, method)
 
 
@@ -161,18 +161,18 @@ def test_a_class_that_was_made_elsewhere_is_what_it_was_last() -> None:
         cwd=ROOT,
     ).stdout
     first, second = pickle.loads(made)
-    assert [wire.loads(first).hits, wire.loads(second).hits] == [1, 2]
-    assert type(wire.loads(first)) is type(wire.loads(second))
+    assert [pickling.loads(first).hits, pickling.loads(second).hits] == [1, 2]
+    assert type(pickling.loads(first)) is type(pickling.loads(second))
 
 
 _MAKES_A_CLASS = """
 import pickle, sys
-from evproc_pool import wire
+from evproc_pool import pickling
 class Made:
     hits = 1
-first = wire.dumps(Made())
+first = pickling.dumps(Made())
 Made.hits = 2
-sys.stdout.buffer.write(pickle.dumps([first, wire.dumps(Made())]))
+sys.stdout.buffer.write(pickle.dumps([first, pickling.dumps(Made())]))
 """
 
 
@@ -181,9 +181,9 @@ def test_what_a_state_holds_of_main_goes_by_value(monkeypatch: pytest.MonkeyPatc
         pass
 
     _in_main(monkeypatch, Value)
-    packer = wire.EventPacker()
-    kinds, _, _ = wire.loads(packer.pack([Plain(number) for number in range(20)]).data)
+    packer = packing.EventPacker()
+    kinds, _, _ = pickling.loads(packer.pack([Plain(number) for number in range(20)]).data)
     assert kinds == [Plain]
     packed = packer.pack([Plain(Value()) for _ in range(20)])  # type: ignore[arg-type]
-    assert wire.loads(packed.data)[0] is None
-    assert all(type(each.number) is Value for each in wire.unpack(packed))
+    assert pickling.loads(packed.data)[0] is None
+    assert all(type(each.number) is Value for each in packing.unpack(packed))

@@ -1,0 +1,206 @@
+"""Packs events, many at a time in one pass of pickle, and values.
+
+Events of classes that pickle in Python's default way go as their classes and a list of
+instance dictionaries, which takes a third of the time of pickling the instances. Where
+packing fails, or unpacking does on the other side, the same events are packed again with
+a pickle for each, so that the one at fault is found and fails alone.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import itertools
+import operator
+import pickle
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+from weakref import WeakKeyDictionary
+
+from evproc_pool import pickling
+
+# For fewer events than that, pickling their states apart costs more than it saves.
+_WORTHWHILE: Final = 16
+
+# Values that cannot fail to unpickle, and so may share a pickle with others.
+_ATOMS: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
+
+
+class PackedEvents(NamedTuple):
+    """Events, ready to travel.
+
+    Attributes:
+        one_by_one: Whether `data` is a list with a pickle for each.
+        data: Otherwise one pickle of all.
+        in_parts: Whether it is a list of `sealed.SealedOrPacked` instead.
+    """
+
+    one_by_one: bool
+    data: Any
+    in_parts: bool = False
+
+
+class PackedValue(NamedTuple):
+    """A value: itself if it is one of Python's atoms, or else its pickle."""
+
+    is_pickled: bool
+    data: Any
+
+
+NO_EVENTS: Final = PackedEvents(one_by_one=True, data=())
+
+
+class _SameObjectTwice(Exception):
+    """An object stands for two events; one by one they come out as two."""
+
+
+class _EventInside(Exception):
+    """An event refers to another one of these classes, or to itself."""
+
+
+def _refuse(instance: object) -> Any:  # noqa: ARG001 - as `copyreg` calls it
+    raise _EventInside
+
+
+class EventPacker:
+    """Packs events. Remembers which classes pickle in Python's default way.
+
+    A class that has to go by value, one of ``__main__`` for example, goes once with each
+    batch, as it is then.
+    """
+
+    def __init__(self) -> None:
+        self._has_default_state: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
+        self._goes_by_value: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
+
+    def pack(self, events: Sequence[Any]) -> PackedEvents:
+        """Pack all events in one pass.
+
+        Raises:
+            Exception: Whatever pickling raised; `pack_one_by_one` finds out where.
+        """
+        if has_same_twice(events):
+            raise _SameObjectTwice  # it would come out as one object, in some batches
+        kinds = list(dict.fromkeys(map(type, events)))
+        if len(events) >= _WORTHWHILE * len(kinds) and all(map(self.is_plain, kinds)):
+            states = self._dump_states(kinds, events)
+            if states is not None:
+                numbers = {kind: number for number, kind in enumerate(kinds)}
+                which = map(numbers.__getitem__, map(type, events))
+                order = array("H", which).tobytes() if len(kinds) > 1 else b""
+                named = [self._named(kind) for kind in kinds]
+                return PackedEvents(False, pickle.dumps((named, order, states), pickling.PROTOCOL))
+        by_value = any(map(pickling.lives_in_main, kinds))
+        return PackedEvents(False, pickling.dumps((None, b"", events), by_value=by_value))
+
+    def is_plain(self, kind: type) -> bool:
+        """Whether instances of a class can go as their states."""
+        known = self._has_default_state.get(kind)
+        if known is None:
+            known = self._has_default_state[kind] = has_default_state(kind)
+        return known
+
+    def _dump_states(self, kinds: Sequence[type], events: Sequence[Any]) -> bytes | None:
+        """The states of events, pickled; None where that would not be the same as the events."""
+        buffer = io.BytesIO()
+        pickler = pickle.Pickler(buffer, pickling.PROTOCOL)
+        # An instance of such a class inside a state would come out as another object than
+        # the event that it is: with plain pickling it does not.
+        pickler.dispatch_table = {**copyreg.dispatch_table, **dict.fromkeys(kinds, _refuse)}
+        try:
+            pickler.dump(list(map(_state_of, events)))
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            return None
+        data = buffer.getvalue()
+        return None if pickling.MAIN in data else data
+
+    def _named(self, kind: type) -> type | bytes:
+        """A class, or its pickle where a reference will not do: as it is now."""
+        if kind not in self._goes_by_value:
+            self._goes_by_value[kind] = pickling.dumps(kind) != _reference_to(kind)
+        return pickling.dumps(kind, by_value=True) if self._goes_by_value[kind] else kind
+
+
+def _reference_to(kind: type) -> bytes | None:
+    try:
+        return pickle.dumps(kind, pickling.PROTOCOL)
+    except Exception:
+        return None
+
+
+def has_same_twice(events: Sequence[Any]) -> bool:
+    """Whether an object stands for two of the events."""
+    return len(set(map(id, events))) < len(events)
+
+
+_state_of: Final = operator.attrgetter("__dict__")
+
+
+def has_default_state(kind: Any) -> bool:
+    """Whether instances pickle as their class and their `__dict__`, and nothing else."""
+    inherited = ("__new__", "__reduce_ex__", "__reduce__", "__getstate__", "__setattr__")
+    return (
+        all(getattr(kind, name, None) is getattr(object, name, None) for name in inherited)
+        and not any(hasattr(kind, name) for name in _PICKLE_HOOKS)
+        and kind not in copyreg.dispatch_table
+        and kind.__dictoffset__ != 0
+        and not any("__slots__" in vars(base) for base in kind.__mro__)
+    )
+
+
+_PICKLE_HOOKS: Final = ("__setstate__", "__getnewargs__", "__getnewargs_ex__")
+
+
+def unpack(packed: PackedEvents) -> list[Any]:
+    """The events of a `pack`.
+
+    Raises:
+        Exception: Whatever unpickling raised.
+    """
+    kinds, order, content = pickling.loads(packed.data)
+    if kinds is None:
+        return list(content)
+    kinds = [pickling.loads(kind) if isinstance(kind, bytes) else kind for kind in kinds]
+    each: Iterable[type] = itertools.repeat(kinds[0])
+    if order:
+        each = map(kinds.__getitem__, memoryview(order).cast("H"))
+    return instances(each, pickling.loads(content))
+
+
+def instances(kinds: Iterable[type], states: Iterable[dict[str, Any]]) -> list[Any]:
+    """Events of classes that pickle in Python's default way: the class and the state of each."""
+    new = object.__new__
+    events: list[Any] = []
+    for kind, state in zip(kinds, states):  # noqa: B905 - `kinds` may be endless
+        event: Any = new(kind)
+        event.__dict__ = state
+        events.append(event)
+    return events
+
+
+def pack_value(value: object) -> PackedValue:
+    """Pack a value.
+
+    Raises:
+        Exception: Whatever pickling raised.
+    """
+    if type(value) in _ATOMS:
+        return PackedValue(False, value)
+    return PackedValue(True, pickling.dumps(value))
+
+
+def unpack_value(packed: PackedValue) -> Any:
+    """Its opposite.
+
+    Raises:
+        SerializationError: It cannot be rebuilt here.
+    """
+    if not packed.is_pickled:
+        return packed.data
+    try:
+        return pickling.loads(packed.data)
+    except Exception as error:
+        raise pickling.cannot_rebuild("the value given to StopProcessing", error) from error

@@ -1,0 +1,247 @@
+"""Pickles what crosses to another process, and says what is wrong where that fails.
+
+What plain pickle cannot take, or takes by a reference into ``__main__`` (which is
+another module in a worker), goes through cloudpickle, by value. A class goes as it is
+then, and in a worker is what it was sent as last; the caller's own classes, which come
+back as copies, stay as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import io
+import pickle
+import sys
+import threading
+from typing import Any, Final
+from weakref import WeakSet
+
+import cloudpickle
+
+from evproc_pool.errors import SerializationError
+
+PROTOCOL: Final = 5
+
+# how deep the search for what cannot be pickled goes
+_DEEPEST: Final = 12
+
+
+class _Process:
+    """What kind of process this is.
+
+    Attributes:
+        is_worker: Whether the classes that come by value are the coordinator's.
+        as_they_are: What pickling raises as it is. In the caller's process an interrupt is
+            one; in a worker, which ignores Ctrl-C, code of the user's has raised it.
+    """
+
+    is_worker = False
+    as_they_are: tuple[type[BaseException], ...] = (Exception, KeyboardInterrupt)
+
+
+def be_worker() -> None:
+    """From now on this process is a worker.
+
+    Classes that come by value are set again each time, to what they are in the
+    coordinator. And a `KeyboardInterrupt` in pickling is an error like others.
+    """
+    _Process.is_worker = True
+    _Process.as_they_are = (Exception,)
+
+
+# Classes that came here by value, and are nobody's own here.
+_came: Final[WeakSet[type]] = WeakSet()
+
+
+class _Unpickler(pickle.Unpickler):
+    """Leaves alone the classes that cloudpickle has sent from here by value, and finds again.
+
+    They come back as copies of what they are in a worker, with methods that do not see this
+    process's ``__main__``, and cloudpickle would make them that here.
+    """
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        super().__init__(io.BytesIO(data))
+        with cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK:  # noqa: SLF001 - no public way
+            tracked = list(cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS)  # noqa: SLF001
+        self._own = {id(kind) for kind in tracked if kind not in _came}
+        self._tracked = tracked  # alive meanwhile, and so no other object has its id
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        return functools.partial(self._set_state, found) if name == _SET_STATE else found
+
+    def _set_state(self, set_state: Any, kind: Any, state: object) -> object:
+        if id(kind) in self._own:
+            return kind
+        _came.add(kind)
+        return set_state(kind, state)
+
+
+_SET_STATE: Final = "_class_setstate"
+_KNOWS_CLOUDPICKLE: Final = all(
+    hasattr(cloudpickle.cloudpickle, name)
+    for name in (_SET_STATE, "_DYNAMIC_CLASS_TRACKER_LOCK", "_DYNAMIC_CLASS_TRACKER_BY_CLASS")
+)
+
+
+class PicklingExit(Exception):
+    """User code raised what is no `Exception` while it was pickled or rebuilt.
+
+    Nobody who pickles is prepared for, say, `SystemExit`; and it does not mean us.
+    """
+
+
+def dumps(value: object, *, by_value: bool = False) -> bytes:
+    """Pickle, by value where a reference would not be found on the other side.
+
+    Args:
+        value: What to pickle.
+        by_value: It is known that there would be such a reference.
+
+    Raises:
+        Exception: Whatever pickling raised; see `explain_failure`.
+    """
+    try:
+        if by_value or lives_in_main(type(value)):
+            return _by_value(value)
+        try:
+            data = pickle.dumps(value, PROTOCOL)
+        except Exception:
+            # lambdas, local classes and the like
+            return _by_value(value)
+        # Maybe a reference into this process's __main__. That it may be only a text
+        # costs time and nothing else.
+        return _by_value(value) if MAIN in data else data
+    except _Process.as_they_are:
+        raise
+    except BaseException as error:
+        raise PicklingExit(f"{type(error).__name__}: {text_of(error)}") from error
+
+
+# as it ends, in a process that multiprocessing made, too: there it is __mp_main__
+MAIN: Final = b"_main__"
+
+
+def lives_in_main(kind: type) -> bool:
+    """Whether a class is this process's main script's, or a name in another's."""
+    return kind.__module__ in ("__main__", "__mp_main__")
+
+
+def _by_value(value: object) -> bytes:
+    main = sys.modules.get("__mp_main__")
+    if main is None:
+        return bytes(cloudpickle.dumps(value, PROTOCOL))
+    # the main script, under the name that it has in a child of multiprocessing
+    with _main_by_value:
+        if main.__name__ in cloudpickle.list_registry_pickle_by_value():
+            return bytes(cloudpickle.dumps(value, PROTOCOL))  # somebody else wants it so
+        cloudpickle.register_pickle_by_value(main)
+        try:
+            return bytes(cloudpickle.dumps(value, PROTOCOL))
+        finally:
+            cloudpickle.unregister_pickle_by_value(main)
+
+
+# cloudpickle's registry is one for all threads; reentrant, since pickling may pickle
+_main_by_value: Final = threading.RLock()
+
+
+def loads(data: bytes | bytearray | memoryview) -> Any:
+    """Unpickle.
+
+    Raises:
+        Exception: Whatever unpickling raised.
+    """
+    try:
+        if not _Process.is_worker and _KNOWS_CLOUDPICKLE:
+            content = bytes(data) if isinstance(data, memoryview) else data
+            if _SET_STATE.encode() in content:
+                return _Unpickler(content).load()
+        return pickle.loads(data)
+    except _Process.as_they_are:
+        raise
+    except BaseException as error:
+        raise PicklingExit(f"{type(error).__name__}: {text_of(error)}") from error
+
+
+def cannot_pickle(
+    what: str,
+    value: object,
+    cause: BaseException,
+    advice: str = (
+        "keep it out of what crosses to another process, or give its class a __reduce__"
+    ),
+) -> SerializationError:
+    """Say which part of a value cannot be pickled."""
+    path, part = _find_culprit(value)
+    where = f" at {path.strip()}" if path else ""
+    error = SerializationError(
+        f"{what} cannot be pickled{where} ({type(part).__qualname__}):"
+        f" {type(cause).__name__}: {text_of(cause)}; {advice}"
+    )
+    error.__cause__ = cause
+    return error
+
+
+def cannot_rebuild(what: str, cause: BaseException) -> SerializationError:
+    """Say that something was pickled but cannot be unpickled on the other side."""
+    error = SerializationError(
+        f"{what} was pickled, but cannot be rebuilt on the other side:"
+        f" {type(cause).__name__}: {text_of(cause)}; can its class be imported there, and does its"
+        " __reduce__ or __setstate__ take what it gives?"
+    )
+    error.__cause__ = cause
+    return error
+
+
+def _find_culprit(value: object) -> tuple[str, object]:
+    """The path to the deepest part that fails by itself, and that part."""
+    path = ""
+    for _ in range(_DEEPEST):
+        for step, part in _parts(value):
+            if not can_pickle(part):
+                path, value = path + step, part
+                break
+        else:
+            break
+    return path, value
+
+
+def can_pickle(value: object) -> bool:
+    """Whether pickling a value raises nothing."""
+    try:
+        dumps(value)
+    except Exception:
+        return False
+    return True
+
+
+def _parts(value: object) -> list[tuple[str, object]]:
+    """The parts of a value, each with the step that leads to it; none if it resists."""
+    try:
+        if isinstance(value, dict):
+            return [(f"[{key!r}]", item) for key, item in value.items()]
+        if isinstance(value, (list, tuple)):
+            return [(f"[{place}]", item) for place, item in enumerate(value)]
+        if inspect.isfunction(value):  # it goes by value
+            used = inspect.getclosurevars(value)
+            return [
+                (f" variable {name!r}", item)
+                for name, item in (*used.nonlocals.items(), *used.globals.items())
+            ]
+        attributes = getattr(value, "__dict__", None)
+        if isinstance(attributes, dict):
+            return [(f".{name}", item) for name, item in attributes.items()]
+    except Exception:  # noqa: S110 - then the whole of it is named
+        pass
+    return []
+
+
+def text_of(error: BaseException) -> str:
+    """`str` of an exception, or what can be said where that fails."""
+    try:
+        return str(error)
+    except BaseException:
+        return "<unprintable>"

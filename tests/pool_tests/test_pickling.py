@@ -1,0 +1,118 @@
+"""What is pickled how, and what is said where that fails."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from evproc_pool import SerializationError, pickling
+from tests.pool_tests import actions
+from tests.pool_tests.actions import Do
+
+
+def test_plain_values_are_pickled_plainly() -> None:
+    value = {"key": [1, 2.5, None, Do("stop", "x")]}
+    assert pickling.dumps(Do) == pickle.dumps(Do, pickling.PROTOCOL)
+    assert repr(pickling.loads(pickling.dumps(value))) == repr(value)
+
+
+def test_what_pickle_cannot_take_goes_by_value() -> None:
+    offset = 3
+    assert pickling.loads(pickling.dumps(lambda number: number + offset))(4) == 7
+    assert str(pickling.loads(pickling.dumps(actions.local_error("text")))) == "text"
+
+
+def test_what_is_in_main_goes_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = sys.modules["__main__"]
+    cls = type("InMain", (), {"__module__": "__main__", "number": 5})
+    monkeypatch.setattr(main, "InMain", cls, raising=False)
+    assert pickle.loads(pickle.dumps(cls)) is cls  # plain pickle would take the reference
+    data = pickling.dumps(cls())
+    monkeypatch.delattr(main, "InMain")
+    assert pickling.loads(data).number == 5
+
+
+def test_a_text_about_main_is_only_a_text() -> None:
+    assert pickling.loads(pickling.dumps("__main__")) == "__main__"
+
+
+def test_a_failure_of_both_pickles_is_raised() -> None:
+    with pytest.raises(Exception, match="lock"):
+        pickling.dumps([threading.Lock()])
+
+
+# --- what cannot be pickled ---
+
+
+def _with(value: object) -> Do:
+    ev = Do("nothing")
+    ev.args = (value,)
+    return ev
+
+
+class _Slotted:
+    __slots__ = ("lock",)
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+@pytest.mark.parametrize(
+    ("make", "path", "kind"),
+    [
+        (threading.Lock, "", "lock"),
+        (lambda: [1, threading.Lock()], "[1]", "lock"),
+        (lambda: {"a": 1, "b": threading.Lock()}, "['b']", "lock"),
+        (lambda: _with(threading.Lock()), ".args[0]", "lock"),
+        (lambda: _with({"deep": [0, (threading.Lock(),)]}), ".args[0]['deep'][1][0]", "lock"),
+        (lambda: [(x for x in "ab")], "[0]", "generator"),
+        (lambda: [_Slotted()], "[0]", "_Slotted"),
+        (lambda: actions.HasALock("text"), ".lock", "lock"),
+    ],
+)
+def test_the_path_to_what_cannot_be_pickled_is_named(
+    make: Callable[[], object], path: str, kind: str
+) -> None:
+    value = make()
+    cause = TypeError("cause")
+    error = pickling.cannot_pickle("the value", value, cause)
+    assert isinstance(error, SerializationError)
+    assert error.__cause__ is cause
+    where = f" at {path} ({kind})" if path else f" ({kind})"
+    assert str(error).startswith(f"the value cannot be pickled{where}: TypeError: cause; ")
+
+
+def test_namespaces_are_looked_into() -> None:
+    ev = Do("nothing")
+    ev.proc.mine.lock = threading.Lock()
+    assert "._proc.mine.lock (lock)" in str(pickling.cannot_pickle("event", ev, TypeError("cause")))
+
+
+def test_a_value_that_contains_itself_is_no_endless_search() -> None:
+    value: list[Any] = [threading.Lock()]
+    value.insert(0, value)
+    assert "[0]" in str(pickling.cannot_pickle("value", value, TypeError("cause")))
+
+
+@pytest.mark.parametrize("name", ["bad repr key", "bad attributes", "bad text", "lock"])
+def test_the_explanation_never_fails(name: str) -> None:
+    value = [0, actions.UNPICKLABLE[name]()]
+    error = pickling.cannot_pickle("value", value, TypeError("cause"))
+    assert str(error).startswith("value cannot be pickled at [1]")
+
+
+def test_the_explanation_does_not_need_the_text_of_the_cause() -> None:
+    error = pickling.cannot_pickle("value", threading.Lock(), actions.BadText())
+    assert "BadText" in str(error)
+
+
+def test_the_explanation_of_what_cannot_be_rebuilt_never_fails() -> None:
+    error = pickling.cannot_rebuild("value", actions.BadText())
+    assert isinstance(error, SerializationError)
+    assert "BadText" in str(error)
+    assert "KeyError: 'x'" in str(pickling.cannot_rebuild("value", KeyError("x")))
