@@ -26,14 +26,14 @@ from evproc_pool.coordinator import Coordinator
 from evproc_pool.engine import Engine
 from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolForkedError
 from evproc_pool.estimates import MOST_EVENTS
+from evproc_pool.here import Here
 from evproc_pool.limits import Limits
 from evproc_pool.local import LocalBackend
 from evproc_pool.outcome import Outcome
 from evproc_pool.preloading import modules_of
 from evproc_pool.recipe import Change, LoadFrom, Recipe, Register, cannot_send, fingerprint
 from evproc_pool.retries import RetryPolicy
-from evproc_pool.runs import Feeder, Futures, Gathered, Key, Streamed, key_of, plan_root
-from evproc_pool.serial import run_cascade
+from evproc_pool.runs import Feeder, Futures, Gathered, Key, Streamed
 
 #: What is independent within a cascade; see `PoolProcessor`.
 Ordering = Literal["cascade", "unordered"]
@@ -171,6 +171,7 @@ class PoolProcessor:
         self._initializer = initializer
         self._initargs = arguments.initargs(initargs)
         self._processor = Processor()
+        self._here = Here(self._processor, self._policy, self._initializer, self._initargs)
         self._steps: list[Register | LoadFrom] = []
         self._changes: list[Change] = []  # see `testing`, as for the next two
         self._clock: Callable[[], float] = time.monotonic
@@ -180,8 +181,6 @@ class PoolProcessor:
         self._futures: Futures | None = None
         self._finalizer: util.Finalize | None = None
         self._closed = False
-        self._is_initialized = False
-        self._streams_here = 0  # with no workers, those that were begun and have not ended
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
@@ -310,7 +309,7 @@ class PoolProcessor:
         """
         unordered, key = self._choose(ordering, key)
         if self._size == 0:
-            return self._process_here(events, key, return_exceptions=return_exceptions)
+            return self._here.process_many(events, key, return_exceptions=return_exceptions)
         iterator = iter(events)
         gathered = Gathered()
         engine = self._running_engine()
@@ -377,7 +376,8 @@ class PoolProcessor:
             raise ValueError(f"buffersize must be positive, and is {buffersize}")
         iterator = iter(events)
         if self._size == 0:
-            return self._stream_here(iterator, key, return_events=return_events)
+            usable = self._check_usable
+            return self._here.stream(iterator, key, usable, return_events=return_events)
         streamed = Streamed(ordered=ordered)
 
         def open_run(engine: Engine) -> Feeder:
@@ -413,18 +413,6 @@ class PoolProcessor:
         if feeder.error is not None:
             raise feeder.error
 
-    def _stream_here(
-        self, events: Iterator[Event], key: Key | None, *, return_events: bool
-    ) -> Generator[Outcome, None, None]:
-        self._initialize_here()
-        self._streams_here += 1
-        try:
-            for index, ev in enumerate(events):
-                self._check_usable()
-                yield self._run_here(ev, index, key, return_events=return_events)
-        finally:
-            self._streams_here -= 1
-
     def _choose(self, ordering: Ordering | None, key: Key | None) -> tuple[bool, Key | None]:
         """What a call says about order, or else the pool."""
         with self._lock:
@@ -447,7 +435,7 @@ class PoolProcessor:
         with self._lock:
             self._check_usable()
         if self._size == 0:
-            return self._submit_here(ev)
+            return self._here.submit(ev, self._key)
         with self._lock:
             engine = self._running_engine()
             if self._futures is None:
@@ -456,61 +444,6 @@ class PoolProcessor:
             futures = self._futures
         # without the lock: filters and `key` are the user's code
         return futures.submit(ev)
-
-    def _process_here(
-        self, events: Iterable[Event], key: Key | None, *, return_exceptions: bool
-    ) -> list[Any]:
-        self._initialize_here()
-        values = []
-        for ev in events:
-            try:
-                values.append(self._process_one_here(ev, key))
-            except KeyboardInterrupt:
-                raise  # somebody at the keyboard, as far as can be told in one process
-            except BaseException as error:
-                if not return_exceptions:
-                    raise
-                values.append(error)
-        return values
-
-    def _submit_here(self, ev: Event) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()
-        try:
-            self._initialize_here()
-            value = self._process_one_here(ev, self._key)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(value)
-        return future
-
-    def _process_one_here(self, ev: Event, key: Key | None) -> Any:
-        if key is None and not self._policy.max_retries:
-            return self._processor.process(ev)
-        return self._run_here(ev, 0, key, return_events=False).unwrap()
-
-    def _run_here(self, ev: Event, index: int, key: Key | None, *, return_events: bool) -> Outcome:
-        if key is not None:
-            # Only for what it raises: all events are processed one after another here.
-            try:
-                plan_root(self._processor.registry, ev)
-                key_of(key, ev)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
-                return Outcome(ev, index, error=error, events=int(isinstance(ev, Event)))
-        return run_cascade(
-            self._processor, ev, index, policy=self._policy, return_events=return_events
-        )
-
-    def _initialize_here(self) -> None:
-        with self._lock:
-            if not self._is_initialized and self._initializer is not None:
-                self._initializer(*self._initargs)
-            self._is_initialized = True
 
     # --- the end ---
 
@@ -594,7 +527,7 @@ class PoolProcessor:
 
     def _check_idle(self, what: str) -> None:
         self._check_usable()
-        futures, runs = 0, self._streams_here
+        futures, runs = 0, self._here.streams
         if self._engine is not None:
             self._engine.refresh()
             futures = self._futures.outstanding if self._futures is not None else 0

@@ -1,0 +1,118 @@
+"""What a pool with no workers does: all in this process, one event after another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future
+from typing import Any
+
+from evproc import Event, Processor
+from evproc_pool.outcome import Outcome
+from evproc_pool.retries import RetryPolicy
+from evproc_pool.runs import Key, key_of, plan_root
+from evproc_pool.serial import run_cascade
+
+
+class Here:
+    """See `PoolProcessor`, of which these are the methods for `workers=0`.
+
+    Attributes:
+        streams: How many streams were begun and have not ended.
+
+    Args:
+        processor: Has the handlers.
+        policy: Which events are run again.
+        initializer: Called once, before the first event; or None.
+        initargs: Its arguments.
+    """
+
+    def __init__(
+        self,
+        processor: Processor,
+        policy: RetryPolicy,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+    ) -> None:
+        self._processor = processor
+        self._policy = policy
+        self._initializer = initializer
+        self._initargs = initargs
+        self._lock = threading.RLock()
+        self._is_initialized = False
+        self.streams = 0
+
+    def process_many(
+        self, events: Iterable[Event], key: Key | None, *, return_exceptions: bool
+    ) -> list[Any]:
+        """See `PoolProcessor.process_many`."""
+        self._initialize()
+        values = []
+        for ev in events:
+            try:
+                values.append(self._process(ev, key))
+            except KeyboardInterrupt:
+                raise  # somebody at the keyboard, as far as can be told in one process
+            except BaseException as error:
+                if not return_exceptions:
+                    raise
+                values.append(error)
+        return values
+
+    def stream(
+        self,
+        events: Iterable[Event],
+        key: Key | None,
+        check_usable: Callable[[], object],
+        *,
+        return_events: bool,
+    ) -> Generator[Outcome, None, None]:
+        """See `PoolProcessor.stream`; ends with what `check_usable` raises before an event."""
+        self._initialize()
+        self.streams += 1
+        try:
+            for index, ev in enumerate(events):
+                check_usable()
+                yield self._run(ev, index, key, return_events=return_events)
+        finally:
+            self.streams -= 1
+
+    def submit(self, ev: Event, key: Key | None) -> Future[Any]:
+        """See `PoolProcessor.submit`; the future is done."""
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        try:
+            self._initialize()
+            value = self._process(ev, key)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(value)
+        return future
+
+    def _process(self, ev: Event, key: Key | None) -> Any:
+        if key is None and not self._policy.max_retries:
+            return self._processor.process(ev)
+        return self._run(ev, 0, key, return_events=False).unwrap()
+
+    def _run(self, ev: Event, index: int, key: Key | None, *, return_events: bool) -> Outcome:
+        if key is not None:
+            # Only for what it raises: all events are processed one after another here.
+            try:
+                plan_root(self._processor.registry, ev)
+                key_of(key, ev)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                return Outcome(ev, index, error=error, events=int(isinstance(ev, Event)))
+        return run_cascade(
+            self._processor, ev, index, policy=self._policy, return_events=return_events
+        )
+
+    def _initialize(self) -> None:
+        with self._lock:
+            if not self._is_initialized and self._initializer is not None:
+                self._initializer(*self._initargs)
+            self._is_initialized = True
