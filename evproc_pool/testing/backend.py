@@ -102,7 +102,7 @@ class FakeBackend:
         if worker is None or worker.exitcode is not None:
             return None
         now = worker.read()
-        if (now.batch, now.position, now.runs_code) != (seen.batch, seen.position, True):
+        if now.activity != seen.activity or not now.runs_code:
             return None
         worker.kill()
         return ""
