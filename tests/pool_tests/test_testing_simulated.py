@@ -44,7 +44,7 @@ from tests.pool_tests.actions import Do
 from tests.pool_tests.helpers import ROOT, ending, endings, register_all
 from tests.pool_tests.sizes import BARS
 
-_SEEDS = pytest.mark.parametrize("seed", range(100 if BARS else 5))
+_SEEDS = pytest.mark.parametrize("seed", range(100 if BARS else 3))
 
 #: What handlers did, in order: in this process.
 _calls: list[tuple[str, int, int]] = []
