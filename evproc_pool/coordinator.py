@@ -457,7 +457,8 @@ class Coordinator:
         for frame in stalled:
             if not isinstance(frame, int):  # what it left out is handed on in any case
                 self._take(item.worker, state, frame, is_last_chance=True)
-        verdict = self._postmortem.examine(item, state.sent)
+        was_stuck = self._watch.has_killed(item.worker)
+        verdict = self._postmortem.examine(item, state.sent, was_stuck=was_stuck)
         running, handler = verdict.running, verdict.handler
         if state.sent:
             self._over_untold(item.worker, state, verdict.over)

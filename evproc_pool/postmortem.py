@@ -44,13 +44,14 @@ class Postmortem:
         self._unclear: Counter[tuple[int, int]] = Counter()
 
     def examine(  # noqa: PLR0911 - a case each
-        self, item: Gone, sents: deque[Sent]
+        self, item: Gone, sents: deque[Sent], *, was_stuck: bool
     ) -> Verdict:
         """Say where a worker was.
 
         Args:
             item: The worker, of which everything that it sent has been taken in.
             sents: The batches that it was sent and are not over.
+            was_stuck: Whether it was killed for being where it was for too long.
         """
         if not sents:
             return Verdict(0)
@@ -69,35 +70,35 @@ class Postmortem:
         if at.position < done:
             return Verdict(done)
         # what had nothing to tell is over, and so is what could not be packed
-        is_over = at.is_over and (at.packing > 0 or not at.is_untold)
+        is_over = at.is_over and (not at.is_untold or (was_stuck and at.packing > 0))
         over = at.position + is_over
         if at.unsent is not None and at.unsent >= done:
             over = min(over, at.unsent)
         if is_over:
-            return Verdict(over, self._between(sents, over, at))
+            return Verdict(over, self._between(sents, over, at, was_stuck=was_stuck))
         handler = None if at.handler is None else self._registry.handlers[at.handler].name
         return Verdict(over, at.position, handler)
 
-    def _between(self, sents: deque[Sent], over: int, at: Place) -> int | None:
+    def _between(self, sents: deque[Sent], over: int, at: Place, *, was_stuck: bool) -> int | None:
         """The position to charge for a death behind an event, if any.
 
         Where a worker died in packing or sending what events left behind, whoever runs
         them next would die as well, and so on for ever. So they are sent one by one from
-        then on, and each result by itself; and an event is charged if it happens again.
+        then on, and each result by itself; and an event is charged if it happens again, or
+        if it was stuck in packing what that one left behind.
         """
         if at.unsent is None:
             return None
         batch = sents[0].batch
         self._one_by_one(sents)
-        if at.packing:
-            is_one, position = at.packing == 1, at.packed
-        else:
-            is_one, position = at.unsent == at.position, at.position
-        if not (is_one and over <= position < batch.size):
+        if was_stuck and at.packing:
+            is_one = at.packing == 1 and over <= at.packed < batch.size
+            return at.packed if is_one else None
+        if at.unsent != at.position or not over <= at.position < batch.size:
             return None
-        key = batch.run_id, batch.root_at(position)
+        key = batch.run_id, batch.root_at(at.position)
         self._unclear[key] += 1
-        return position if self._unclear[key] >= _MOST_UNCLEAR_DEATHS else None
+        return at.position if self._unclear[key] >= _MOST_UNCLEAR_DEATHS else None
 
     def _one_by_one(self, sents: deque[Sent]) -> None:
         self._codec.one_by_one += sum(each.batch.size for each in sents)

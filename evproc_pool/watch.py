@@ -149,6 +149,10 @@ class Watch:
             self._backend.strike(worker, at, is_again=True)
         return now - told.since < self._again
 
+    def has_killed(self, worker: int) -> bool:
+        """Whether it has killed a worker that is not forgotten yet."""
+        return worker in self._killed
+
     def error_of(self, item: Gone, event: Any, handler: str | None, attempt: int) -> PoolError:
         """What the event fails with that a dead worker was at."""
         killed = self._killed.get(item.worker)

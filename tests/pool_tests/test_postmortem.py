@@ -1,0 +1,48 @@
+"""Which event is charged for a death, by where the worker was."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import pytest
+
+import evproc
+from evproc_pool.backend import Gone
+from evproc_pool.backlog import Run
+from evproc_pool.codec import Codec, Sent
+from evproc_pool.flight import Batch
+from evproc_pool.postmortem import Postmortem, Verdict
+from evproc_pool.progress import Progress
+from evproc_pool.schedule import Opened
+
+
+def _examine(at: Progress, *, was_stuck: bool) -> Verdict:
+    """What is found of a batch of ten, of which two are known to be over."""
+    processor = evproc.Processor()
+    processor.register(lambda proc, ev: None, "slow")
+    batch = Batch(Run(Opened(1)))
+    batch.size, batch.done = 10, 2
+    gone = Gone(1, 1234, -9, at)
+    postmortem = Postmortem(Codec(processor.registry), processor.registry)
+    return postmortem.examine(gone, deque([Sent(batch, 1)]), was_stuck=was_stuck)
+
+
+def test_a_slow_event_that_was_about_to_be_told_of_is_not_run_again() -> None:
+    # also where it was the pickling of what it and others left behind that was going on
+    for packing in (0, 1, 3):
+        at = Progress(1, 6, 0, 4, is_over=True, is_untold=True, packing=packing, packed=4)
+        assert _examine(at, was_stuck=False) == Verdict(4, 6, "slow")
+
+
+@pytest.mark.parametrize("is_untold", [False, True])
+def test_one_that_was_stuck_in_pickling_is_charged_to_the_event_if_it_is_known(
+    is_untold: bool,
+) -> None:
+    at = Progress(1, 6, 0, 4, is_over=True, is_untold=is_untold, packing=1, packed=5)
+    assert _examine(at, was_stuck=True) == Verdict(4, 5)
+
+
+@pytest.mark.parametrize("is_untold", [False, True])
+def test_one_that_was_stuck_in_pickling_of_several_is_charged_to_none(is_untold: bool) -> None:
+    at = Progress(1, 6, 0, 4, is_over=True, is_untold=is_untold, packing=3, packed=4)
+    assert _examine(at, was_stuck=True) == Verdict(4, None)
