@@ -75,6 +75,8 @@ if hasattr(os, "register_at_fork"):
 _LEAVE_MAIN_ALONE: Final = """[
     setattr(__import__("multiprocessing.spawn", fromlist=["spawn"]), name, lambda *args: None)
     for name in ("_fixup_main_from_name", "_fixup_main_from_path")
+] and [
+    signal.signal(signal.SIGINT, signal.SIG_IGN) for signal in [__import__("signal")]
 ] and {!r}"""
 
 
@@ -83,7 +85,8 @@ class ProcessName(str):
 
     `multiprocessing` runs the caller's main script again in every child, under
     another name; a script without a ``__main__`` guard would start pools within
-    pools. Workers do not need it: what lives in ``__main__`` reaches them by value.
+    pools. Workers do not need it: what lives in ``__main__`` reaches them by value. Nor
+    do they die of Ctrl-C, with a traceback each, from then on.
     The name is the first thing of ours that the child unpickles, ahead of that step.
     """
 
