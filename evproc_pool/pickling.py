@@ -101,7 +101,7 @@ def dumps(value: object, *, by_value: bool = False) -> bytes:
         by_value: It is known that there would be such a reference.
 
     Raises:
-        Exception: Whatever pickling raised; see `explain_failure`.
+        Exception: Whatever pickling raised; `cannot_pickle` says what is at fault.
     """
     try:
         if by_value or lives_in_main(type(value)):

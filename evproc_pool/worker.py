@@ -107,7 +107,11 @@ def prepare(
         clock: Likewise.
 
     Returns:
-        A worker that can run; None if it failed.
+        A worker that can run; None if it failed, which the coordinator has been told.
+
+    Raises:
+        EOFError: The coordinator is gone.
+        OSError: Likewise.
     """
     frame = channel.receive()
     try:

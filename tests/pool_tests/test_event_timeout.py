@@ -193,9 +193,13 @@ def test_a_crash_tells_its_stack() -> None:
         (True, TypeError),
     ],
 )
-def test_a_limit_is_a_positive_number_of_seconds(value: Any, kind: type[Exception]) -> None:
-    with pytest.raises(kind, match="event_timeout"):
-        PoolProcessor(event_timeout=value)
+@pytest.mark.parametrize("which", ["event_timeout", "event_soft_timeout"])
+def test_a_limit_is_a_positive_number_of_seconds(
+    which: str, value: Any, kind: type[Exception]
+) -> None:
+    options: dict[str, Any] = {which: value}
+    with pytest.raises(kind, match=which):
+        PoolProcessor(**options)
 
 
 # --- the pure part ---

@@ -628,22 +628,6 @@ def _taker() -> Any:
 # --- arguments, and the error itself ---
 
 
-@pytest.mark.parametrize(
-    ("value", "kind"),
-    [
-        (0, ValueError),
-        (-1.5, ValueError),
-        (float("inf"), ValueError),
-        (float("nan"), ValueError),
-        ("1", TypeError),
-        (True, TypeError),
-    ],
-)
-def test_it_is_a_positive_number_of_seconds(value: Any, kind: type[Exception]) -> None:
-    with pytest.raises(kind, match="event_soft_timeout"):
-        PoolProcessor(event_soft_timeout=value)
-
-
 @pytest.mark.parametrize("soft", [2, 2.5])
 def test_it_is_less_than_the_hard_one(soft: float) -> None:
     text = f"event_soft_timeout must be less than event_timeout \\(2\\), and is {soft:g}"
