@@ -18,7 +18,7 @@ class Here:
     """See `PoolProcessor`, of which these are the methods for `workers=0`.
 
     Attributes:
-        streams: How many streams were begun and have not ended.
+        runs: How many calls of `process_many` and streams were begun and have not ended.
 
     Args:
         processor: Has the handlers.
@@ -40,23 +40,27 @@ class Here:
         self._initargs = initargs
         self._lock = threading.RLock()
         self._is_initialized = False
-        self.streams = 0
+        self.runs = 0
 
     def process_many(
         self, events: Iterable[Event], key: Key | None, *, return_exceptions: bool
     ) -> list[Any]:
         """See `PoolProcessor.process_many`."""
         self._initialize()
+        self.runs += 1
         values = []
-        for ev in events:
-            try:
-                values.append(self._process(ev, key))
-            except KeyboardInterrupt:
-                raise  # somebody at the keyboard, as far as can be told in one process
-            except BaseException as error:
-                if not return_exceptions:
-                    raise
-                values.append(error)
+        try:
+            for ev in events:
+                try:
+                    values.append(self._process(ev, key))
+                except KeyboardInterrupt:
+                    raise  # somebody at the keyboard, as far as can be told in one process
+                except BaseException as error:
+                    if not return_exceptions:
+                        raise
+                    values.append(error)
+        finally:
+            self.runs -= 1
         return values
 
     def stream(
@@ -69,13 +73,13 @@ class Here:
     ) -> Generator[Outcome, None, None]:
         """See `PoolProcessor.stream`; ends with what `check_usable` raises before an event."""
         self._initialize()
-        self.streams += 1
+        self.runs += 1
         try:
             for index, ev in enumerate(events):
                 check_usable()
                 yield self._run(ev, index, key, return_events=return_events)
         finally:
-            self.streams -= 1
+            self.runs -= 1
 
     def submit(self, ev: Event, key: Key | None) -> Future[Any]:
         """See `PoolProcessor.submit`; the future is done."""

@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -172,6 +173,7 @@ class PoolProcessor:
         self._initargs = arguments.initargs(initargs)
         self._processor = Processor()
         self._here = Here(self._processor, self._policy, self._initializer, self._initargs)
+        self._leaving: Callable[[], Engine | None] = lambda: None  # the last one, while it ends
         self._steps: list[Register | LoadFrom] = []
         self._changes: list[Change] = []  # see `testing`, as for the next two
         self._clock: Callable[[], float] = time.monotonic
@@ -378,7 +380,7 @@ class PoolProcessor:
         if self._size == 0:
             usable = self._check_usable
             return self._here.stream(iterator, key, usable, return_events=return_events)
-        streamed = Streamed(ordered=ordered)
+        streamed = Streamed(ordered=ordered, return_events=return_events)
 
         def open_run(engine: Engine) -> Feeder:
             run = engine.open(streamed, unordered=unordered, return_events=return_events)
@@ -527,7 +529,7 @@ class PoolProcessor:
 
     def _check_idle(self, what: str) -> None:
         self._check_usable()
-        futures, runs = 0, self._here.streams
+        futures, runs = 0, self._here.runs
         if self._engine is not None:
             self._engine.refresh()
             futures = self._futures.outstanding if self._futures is not None else 0
@@ -580,8 +582,14 @@ class PoolProcessor:
         return modules_of(handler.func for handler in self._processor.registry.handlers)
 
     def _detach_engine(self) -> Engine | None:
-        """Take the engine away, for the caller to stop when it has let go of the lock."""
+        """Take the engine away, for the caller to stop when it has let go of the lock.
+
+        Also one that another thread has taken and is stopping: that is to be waited for.
+        """
         engine, self._engine = self._engine, None
+        if engine is None:
+            return self._leaving()
+        self._leaving = weakref.ref(engine)
         self._futures = None
         if self._finalizer is not None:
             self._finalizer.cancel()

@@ -8,6 +8,7 @@ the sinks that the engine tells of endings.
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -25,6 +26,8 @@ from evproc_pool.estimates import MOST_EVENTS
 from evproc_pool.outcome import Outcome
 from evproc_pool.schedule import Accepted, Ending
 from evproc_pool.sink import Run
+
+_LOG: Final = logging.getLogger("evproc_pool")
 
 # So many are read at a time: workers begin with the first ones while more are read.
 _MOST_READ: Final = 2 * MOST_EVENTS
@@ -48,12 +51,12 @@ def key_of(key: Key, ev: Any) -> Hashable:
 
     Raises:
         TypeError: It is not hashable.
-        Exception: What `key` raised, with a note that says so.
+        BaseException: What `key` raised, with a note that says so.
     """
     try:
         value = key(ev)
         hash(value)
-    except Exception as error:
+    except BaseException as error:
         add_note(error, f"evproc_pool: raised by key= for event {describe_event(ev)}")
         raise
     return value
@@ -74,6 +77,10 @@ class Sink:
 
     def settled(self, first: int, times: Sequence[float]) -> None:
         """See `engine.Sink`."""
+
+    def unwanted(self, first: int, roots: int) -> None:
+        """These came to nothing: no handler wants them."""
+        self.settled(first, [0.0] * roots)
 
     def over(self, roots: Sequence[int], events: Sequence[int], seconds: Sequence[float]) -> None:
         """See `engine.Sink`."""
@@ -99,7 +106,7 @@ class Feeder:
         run: The run.
         read: How many were read.
         is_exhausted: Whether no more are.
-        error: What reading raised.
+        error: What reading raised, but a `KeyboardInterrupt`.
     """
 
     def __init__(
@@ -120,7 +127,7 @@ class Feeder:
         self._key = key
         self.read = 0
         self.is_exhausted = False
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def feed(self, most: int | None = None, *, until_error: bool = False) -> bool:
         """Read what there is demand for; at the end of the events, close the run.
@@ -154,7 +161,9 @@ class Feeder:
         try:
             # keeps what was read before the input raised
             events.extend(itertools.islice(self._events, most))
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             self.error = error
             self.is_exhausted = True
         if len(events) < most:
@@ -173,7 +182,7 @@ class Feeder:
             if plan.indices:
                 self._engine.accept(Accepted(self.run.id, first, events, [plan] * len(events)))
                 return len(events)
-            self._sink.settled(first, [0.0] * len(events))
+            self._sink.unwanted(first, len(events))
             return 0
         return self._take_mixed(events, until_error=until_error)
 
@@ -196,7 +205,7 @@ class Feeder:
             if plan.indices:
                 block.add(index, ev, plan, key)
             else:
-                self._sink.settled(index, [0.0])
+                self._sink.unwanted(index, 1)
         block.hand_in()
         return block.total
 
@@ -268,8 +277,9 @@ class Gathered(Sink):
 class Streamed(Sink):
     """The endings of a `stream` that have not been yielded."""
 
-    def __init__(self, *, ordered: bool) -> None:
+    def __init__(self, *, ordered: bool, return_events: bool = False) -> None:
         self._ordered = ordered
+        self._return_events = return_events
         self._events: dict[int, Any] = {}
         self._next = 0  # ordered: the index that is to be yielded next
         self._ended: dict[int, Ending] = {}  # ordered
@@ -295,6 +305,11 @@ class Streamed(Sink):
         """See `engine.Sink`."""
         for root, seconds in enumerate(times, first):
             self.ended(root, Ending(seconds=seconds))
+
+    def unwanted(self, first: int, roots: int) -> None:
+        """See `Sink`; they are what they were."""
+        for root in range(first, first + roots):
+            self.ended(root, Ending(processed=self._events[root] if self._return_events else None))
 
     @property
     def has_next(self) -> bool:
@@ -325,6 +340,20 @@ class Streamed(Sink):
             ending.seconds,
             ending.processed,
         )
+
+
+def _settle(future: Future[Any], value: object, error: BaseException | None) -> None:
+    """Let a future be done, whatever its callbacks raise."""
+    try:
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        # not an `Exception`: those are logged by the future itself
+        _LOG.exception("a callback of a future raised")
 
 
 class Futures(Sink):
@@ -429,10 +458,7 @@ class Futures(Sink):
         future = self._take(root)
         if future is None or future.cancelled():
             return
-        if ending.error is not None:
-            future.set_exception(ending.error)
-        else:
-            future.set_result(ending.value)
+        _settle(future, ending.value, ending.error)
 
     def settled(self, first: int, times: Sequence[float]) -> None:
         """See `engine.Sink`."""
@@ -446,7 +472,7 @@ class Futures(Sink):
             self._futures.clear()
         for root, future in futures.items():
             if self._begin(root, future):
-                future.set_exception(error)
+                _settle(future, None, error)
         self._begun.clear()
 
     def _take(self, root: int) -> Future[Any] | None:

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from multiprocessing.context import BaseContext
+from multiprocessing.context import BaseContext, get_spawning_popen
 from multiprocessing.process import BaseProcess
 from typing import Any, Final
 from weakref import WeakSet
@@ -93,6 +93,8 @@ class ProcessName(str):
     __slots__ = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if get_spawning_popen() is None:
+            return str, (str(self),)  # it goes somewhere else: with a log record, say
         return eval, (_LEAVE_MAIN_ALONE.format(str(self)),)
 
 

@@ -278,12 +278,8 @@ def test_a_callback_that_raises_hurts_nobody(pool: PoolProcessor, gate: Gate) ->
     assert pool.submit(Do("stop", 2)).result(PATIENCE_SECONDS) == 2
 
 
-@pytest.mark.filterwarnings(
-    # the thread that called the callback ends with it, as any thread would
-    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
-)
-def test_a_callback_that_raises_no_exception_leaves_a_pool_that_can_be_closed(
-    pool: PoolProcessor, gate: Gate
+def test_a_callback_that_raises_no_exception_hurts_nobody_either(
+    pool: PoolProcessor, gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
     warm(pool)
     future = pool.submit(Do("wait_at", gate.address, "", 1))
@@ -292,11 +288,21 @@ def test_a_callback_that_raises_no_exception_leaves_a_pool_that_can_be_closed(
     future.add_done_callback(lambda _: actions.raise_it(actions.Leaves, "callback"))
     gate.close()
     assert future.result(PATIENCE_SECONDS) == 1
-    for place, other in enumerate(others):
-        error = other.exception(PATIENCE_SECONDS)
-        assert isinstance(error, PoolClosedError) or other.result(0) == place
-    # and closing, which the fixture does, does not hang
-    assert isinstance(error_of(lambda: pool.process_many([])), PoolClosedError)
+    assert [other.result(PATIENCE_SECONDS) for other in others] == list(range(5))
+    assert pool.process_many([Do("stop", 2)]) == [2]
+    assert "callback" in caplog.text
+
+
+def test_a_callback_that_raises_no_exception_keeps_no_other_from_being_told(
+    pool: PoolProcessor, gate: Gate
+) -> None:
+    warm(pool)
+    futures = [pool.submit(Do("wait_at", gate.address, "", place)) for place in range(4)]
+    gate.arrival()
+    futures[0].add_done_callback(lambda _: actions.raise_it(actions.Leaves, "callback"))
+    pool.terminate()
+    for future in futures:
+        assert isinstance(future.exception(PATIENCE_SECONDS), PoolClosedError)
 
 
 def test_a_callback_on_a_future_that_is_done_is_called_at_once(any_pool: PoolProcessor) -> None:

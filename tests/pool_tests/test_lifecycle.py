@@ -6,6 +6,7 @@ import gc
 import itertools
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
+from evproc import Event, want
 from evproc_pool import (
     PoolBusyError,
     PoolClosedError,
@@ -309,6 +311,41 @@ def test_terminate_does_not_wait(gate: Gate) -> None:
         assert _are_gone(processes)
         assert isinstance(call.error(), PoolClosedError)
     assert isinstance(future.exception(PATIENCE_SECONDS), PoolClosedError)
+
+
+class Stay(Event):
+    """Leaves a thread in the worker, for whose end the process waits."""
+
+    name = "stay"
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        super().__init__()
+        self.address = address
+
+
+@want("stay")
+def stay(proc: Any, ev: Stay) -> None:
+    threading.Thread(target=actions.pass_gate, args=(ev.address,)).start()
+
+
+def test_a_second_close_waits_for_the_end_that_another_has_begun(gate: Gate) -> None:
+    with PoolProcessor(1) as pool:
+        register_all(pool, [stay, actions.act])
+        pool.process(Stay(gate.address))
+        gate.arrival()
+        (process,) = _processes(pool)
+        first = Background(pool.close)
+        while pool._engine is not None:
+            time.sleep(0.001)
+
+        def close_and_look() -> bool:
+            pool.close()
+            return process.is_running()
+
+        second = Background(close_and_look)
+        gate.close()
+        assert second.result() is False
+        first.result()
 
 
 def test_terminate_ends_close_in_another_thread(gate: Gate) -> None:
@@ -717,6 +754,14 @@ def test_an_uncaught_error_ends_the_program_with_one_traceback(tmp_path: Path) -
 
 
 # --- how workers are started ---
+
+
+def test_the_name_of_a_worker_process_is_only_a_name_wherever_else_it_goes() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    name = pickle.loads(pickle.dumps(starting.ProcessName("worker")))
+    assert (type(name), name) == (str, "worker")
+    assert signal.getsignal(signal.SIGINT) is before
+
 
 _PRELOADS = """
 import multiprocessing, os, sys

@@ -179,20 +179,28 @@ class _BrokenError(Exception):
     pass
 
 
-def _breaks_after(count: int, events: Iterable[Event]) -> Iterator[Event]:
+def _breaks_after(
+    count: int, events: Iterable[Event], kind: type[BaseException] = _BrokenError
+) -> Iterator[Event]:
     yield from itertools.islice(events, count)
-    raise _BrokenError(count)
+    raise kind(count)
 
 
 @pytest.mark.parametrize("count", [0, 1, 50, 1_000])
 @pytest.mark.parametrize("return_exceptions", [False, True])
+@pytest.mark.parametrize("kind", [_BrokenError, SystemExit])
 def test_an_iterator_that_raises_ends_the_call_when_what_was_read_is_processed(
-    any_pool: PoolProcessor, tmp_path: Path, count: int, return_exceptions: bool
+    any_pool: PoolProcessor,
+    tmp_path: Path,
+    count: int,
+    return_exceptions: bool,
+    kind: type[BaseException],
 ) -> None:
     log = tmp_path / "log"
     events = (Do("log", str(log), str(place)) for place in itertools.count())
-    with pytest.raises(_BrokenError) as caught:
-        any_pool.process_many(_breaks_after(count, events), return_exceptions=return_exceptions)
+    broken = _breaks_after(count, events, kind)
+    with pytest.raises(kind) as caught:
+        any_pool.process_many(broken, return_exceptions=return_exceptions)
     assert caught.value.args == (count,)
     lines = log.read_text().split() if log.exists() else []
     assert sorted(lines, key=int) == [str(place) for place in range(count)]

@@ -89,6 +89,13 @@ def test_a_value_in_the_middle_of_nothing(either: PoolProcessor) -> None:
     }
 
 
+def test_an_event_that_nobody_wants_comes_back_as_it_is(either: PoolProcessor) -> None:
+    events = [actions.Unwanted() for _ in range(3)]
+    outcomes = list(either.stream(events, return_events=True))
+    assert [outcome.processed for outcome in outcomes] == events
+    assert [outcome.processed for outcome in either.stream(events)] == [None] * 3
+
+
 def test_return_events_brings_the_event_back_as_the_handlers_left_it(
     either: PoolProcessor,
 ) -> None:
