@@ -31,15 +31,17 @@ class Sent:
         failures: By position, what keeps an event from being sent.
         is_one_by_one: Whether each event is pickled for itself, for one that was to be
             found out.
+        class_bytes: How many of its bytes are classes, and not the events'.
     """
 
-    __slots__ = ("batch", "failures", "is_one_by_one", "number")
+    __slots__ = ("batch", "class_bytes", "failures", "is_one_by_one", "number")
 
     def __init__(self, batch: Batch, number: int) -> None:
         self.batch = batch
         self.number = number
         self.failures: dict[int, BaseException] = {}
         self.is_one_by_one = False
+        self.class_bytes = 0
 
 
 class Left(NamedTuple):
@@ -99,6 +101,7 @@ class Codec:
                 packed = None
         if packed is None:
             packed = self.pack_one_by_one(sent)
+        sent.class_bytes = packed.class_bytes
         new_plans: list[tuple[int, tuple[int, ...]]] = []
         numbers = self._numbers_of(sent, known, new_plans)
         chains = [(part.start, part.stop) for part in parts if part.is_chain]

@@ -470,7 +470,7 @@ class Coordinator:
             how = describe_exit(item.exitcode)
             _LOG.warning("worker %d (process %s) died between events, by %s", *item[:2], how)
         self._watch.forget(item.worker)
-        self._step(WorkerGone(item.worker, running, error, handler))
+        self._step(WorkerGone(item.worker, running, error, handler, verdict.spared))
 
     def _over_untold(self, worker: int, state: _WorkerState, over: int) -> None:
         """Take in that events of a dead worker are over, which had nothing to tell."""
@@ -507,7 +507,7 @@ class Coordinator:
                     sent.failures[position] = CancelledError()
         tag, payload = self._codec.encode(sent, state.plans, return_events=run.return_events)
         self._backend.send(worker, tag, payload)
-        self._scheduler.weigh(worker, batch, len(payload))
+        self._scheduler.weigh(worker, batch, len(payload) - sent.class_bytes)
 
     # --- results ---
 

@@ -48,9 +48,8 @@ def worker_lost(lost: Lost) -> WorkerLostError:
     if lost.memory_bytes is not None:
         had = f" (it had {_megabytes(lost.memory_bytes)} of memory when last seen)"
     error = WorkerLostError(
-        f"worker {item.worker} (process {item.pid}) died {_where(lost.handler)} of event"
-        f" {describe_event(lost.event)}, by {describe_exit(item.exitcode)}{had};"
-        f" {_hint(item.exitcode)}",
+        f"worker {item.worker} (process {item.pid}) died {_where(lost)}, by"
+        f" {describe_exit(item.exitcode)}{had}; {_hint(item.exitcode)}",
         describe_event(lost.event),
         lost.handler,
         item.exitcode,
@@ -67,8 +66,8 @@ def timed_out(lost: Lost, timeout: float, stack: str) -> EventTimeoutError:
     """Say which event took too long, and where it was."""
     item = lost.gone
     error = EventTimeoutError(
-        f"event {describe_event(lost.event)} took longer than event_timeout={timeout:g} s and was"
-        f" {_where(lost.handler)}; worker {item.worker} (process {item.pid}) was killed",
+        f"event {describe_event(lost.event)} took longer than event_timeout={timeout:g} s; worker"
+        f" {item.worker} (process {item.pid}) was killed {_where(lost)}",
         describe_event(lost.event),
         lost.handler,
         timeout,
@@ -85,9 +84,8 @@ def too_large(lost: Lost, size_bytes: int, most_bytes: int, stack: str) -> Worke
     item = lost.gone
     error = WorkerLostError(
         f"worker {item.worker} (process {item.pid}) had {_megabytes(size_bytes)}, far beyond"
-        f" max_worker_memory_bytes ({_megabytes(most_bytes)}), and was killed"
-        f" {_where(lost.handler)} of event {describe_event(lost.event)}: let the event take less"
-        " memory, or raise the limit",
+        f" max_worker_memory_bytes ({_megabytes(most_bytes)}), and was killed {_where(lost)}: let"
+        " the event take less memory, or raise the limit",
         describe_event(lost.event),
         lost.handler,
         item.exitcode,
@@ -126,8 +124,12 @@ def _megabytes(size_bytes: int) -> str:
     return f"{size_bytes / 1e6:,.0f} MB"
 
 
-def _where(handler: str | None) -> str:
-    return f"in handler {handler!r}" if handler else "between handlers"
+def _where(lost: Lost) -> str:
+    event, at = describe_event(lost.event), lost.gone.progress
+    if at is not None and at.is_over:
+        return f"while it sent what event {event} had left behind"
+    where = "between handlers" if lost.handler is None else f"in handler {lost.handler!r}"
+    return f"{where} of event {event}"
 
 
 def _hint(exitcode: int | None) -> str:

@@ -2,8 +2,8 @@
 
 What plain pickle cannot take, or takes by a reference into ``__main__`` (which is
 another module in a worker), goes through cloudpickle, by value. A class goes as it is
-then, and in a worker is what it was sent as last; the caller's own classes, which come
-back as copies, stay as they are.
+then, and in a worker is what it was sent as last, but for attributes that it has lost
+since; the caller's own classes, which come back as copies, stay as they are.
 """
 
 from __future__ import annotations
@@ -55,34 +55,47 @@ _came: Final[WeakSet[type]] = WeakSet()
 
 
 class _Unpickler(pickle.Unpickler):
-    """Leaves alone the classes that cloudpickle has sent from here by value, and finds again.
+    """Finds classes that were here before, and leaves alone those that are this process's own.
 
-    They come back as copies of what they are in a worker, with methods that do not see this
-    process's ``__main__``, and cloudpickle would make them that here.
+    A class that comes by value is made, empty, and then filled. Where it is known already,
+    cloudpickle makes another one all the same and throws it away, of which a metaclass or
+    an ``__init_subclass__`` may keep hold. And the caller's own classes come back as copies
+    of what they are in a worker, with methods that do not see this process's
+    ``__main__``, and cloudpickle would make them that here.
     """
-
-    def __init__(self, data: bytes | bytearray) -> None:
-        super().__init__(io.BytesIO(data))
-        with cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK:  # noqa: SLF001 - no public way
-            tracked = list(cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS)  # noqa: SLF001
-        self._own = {id(kind) for kind in tracked if kind not in _came}
-        self._tracked = tracked  # alive meanwhile, and so no other object has its id
 
     def find_class(self, module: str, name: str) -> Any:
         found = super().find_class(module, name)
-        return functools.partial(self._set_state, found) if name == _SET_STATE else found
+        if name in _MAKE_EMPTY:
+            return functools.partial(_make_empty, found)
+        return functools.partial(_set_state, found) if name == _SET_STATE else found
 
-    def _set_state(self, set_state: Any, kind: Any, state: object) -> object:
-        if id(kind) in self._own:
-            return kind
+
+def _make_empty(make: Any, *args: Any) -> Any:
+    """Make a class, or find it by the number that cloudpickle has given it."""
+    inner = cloudpickle.cloudpickle
+    with inner._DYNAMIC_CLASS_TRACKER_LOCK:  # noqa: SLF001 - no public way
+        kind = inner._DYNAMIC_CLASS_TRACKER_BY_ID.get(args[-2])  # noqa: SLF001
+    if kind is None:
+        kind = make(*args)
         _came.add(kind)
-        return set_state(kind, state)
+    return kind
+
+
+def _set_state(set_state: Any, kind: Any, state: object) -> object:
+    return set_state(kind, state) if _Process.is_worker or kind in _came else kind
 
 
 _SET_STATE: Final = "_class_setstate"
+_MAKE_EMPTY: Final = ("_make_skeleton_class", "_make_skeleton_enum")
 _KNOWS_CLOUDPICKLE: Final = all(
     hasattr(cloudpickle.cloudpickle, name)
-    for name in (_SET_STATE, "_DYNAMIC_CLASS_TRACKER_LOCK", "_DYNAMIC_CLASS_TRACKER_BY_CLASS")
+    for name in (
+        _SET_STATE,
+        *_MAKE_EMPTY,
+        "_DYNAMIC_CLASS_TRACKER_LOCK",
+        "_DYNAMIC_CLASS_TRACKER_BY_ID",
+    )
 )
 
 
@@ -155,10 +168,10 @@ def loads(data: bytes | bytearray | memoryview) -> Any:
         Exception: Whatever unpickling raised.
     """
     try:
-        if not _Process.is_worker and _KNOWS_CLOUDPICKLE:
-            content = bytes(data) if isinstance(data, memoryview) else data
-            if _SET_STATE.encode() in content:
-                return _Unpickler(content).load()
+        if _KNOWS_CLOUDPICKLE:
+            whole: Any = data.obj if isinstance(data, memoryview) else data  # not a copy
+            if _SET_STATE.encode() in whole:
+                return _Unpickler(io.BytesIO(data)).load()
         return pickle.loads(data)
     except _Process.as_they_are:
         raise
@@ -239,9 +252,14 @@ def _parts(value: object) -> list[tuple[str, object]]:
     return []
 
 
+def plain(text: str) -> str:
+    """A text as a `str`, where it may be of a class that is made from it, and does not pickle."""
+    return str.__str__(text)
+
+
 def text_of(error: BaseException) -> str:
     """`str` of an exception, or what can be said where that fails."""
     try:
-        return str(error)
+        return plain(str(error))
     except BaseException:
         return "<unprintable>"

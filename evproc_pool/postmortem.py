@@ -22,11 +22,14 @@ class Verdict(NamedTuple):
         over: How many of its events are over; those that had nothing to tell were not told.
         running: The position of the event to charge, or None.
         handler: The handler that it was in, if it was in one.
+        spared: The position of an event behind these that is over all the same, and
+            need not be run again.
     """
 
     over: int
     running: int | None = None
     handler: str | None = None
+    spared: int | None = None
 
 
 class Postmortem:
@@ -70,12 +73,22 @@ class Postmortem:
         if at.position < done:
             return Verdict(done)
         # what had nothing to tell is over, and so is what could not be packed
-        is_over = at.is_over and (not at.is_untold or (was_stuck and at.packing > 0))
+        is_over = at.is_over and (
+            not at.is_untold or at.may_repeat or (was_stuck and at.packing > 0)
+        )
         over = at.position + is_over
+        spared = None
         if at.unsent is not None and at.unsent >= done:
             over = min(over, at.unsent)
+            if over <= at.position and at.is_over and not at.is_untold:
+                spared = at.position
         if is_over:
-            return Verdict(over, self._between(sents, over, at, was_stuck=was_stuck))
+            running = self._between(sents, over, at, was_stuck=was_stuck)
+            return Verdict(over, running, spared=spared)
+        if at.is_over:
+            # it has to be charged, since it took long; what the worker died of may be what
+            # another has left behind, which would kill the next one with what it is beside
+            self._one_by_one(sents)
         handler = None if at.handler is None else self._registry.handlers[at.handler].name
         return Verdict(over, at.position, handler)
 

@@ -56,8 +56,12 @@ SLOW_SECONDS: Final = 0.001
 #: Bits of `PLACE` that hold the handler; 0 in them is "between handlers".
 HANDLER_BITS: Final = 20
 
-#: In the bits of the handler: the event is over, and the worker decides what comes next.
+#: In the bits of the handler: the event is over, and has nothing to tell.
 OVER: Final = (1 << HANDLER_BITS) - 1
+
+#: Likewise: it is over, and is to be run again if the worker dies before it has told what
+#: the event left behind: it was quick. Or it was left out.
+AGAIN: Final = OVER - 1
 
 #: Beside the last handler of an event: it is over, but what it left behind was not sent
 #: yet, and if it took long is not to be done again.
@@ -82,7 +86,8 @@ class Progress(NamedTuple):
         handler: The handler's index in the registry, or None.
         unsent: The first position whose result has not been sent, or None.
         is_over: Whether the event is over.
-        is_untold: Whether it has left something behind that is about to be sent.
+        is_untold: Whether it has something to tell that was not sent.
+        may_repeat: Whether it is to be run again then.
         packing: Of how many events what they left behind is being pickled, which runs
             code of the user's.
         packed: The position of the first of these.
@@ -96,6 +101,7 @@ class Progress(NamedTuple):
     is_untold: bool = False
     packing: int = 0
     packed: int = 0
+    may_repeat: bool = False
 
     @property
     def activity(self) -> tuple[int, ...]:
@@ -123,7 +129,7 @@ class Words:
         if place < 0:
             return Progress(batch, place, None, None)
         code = place & ((1 << HANDLER_BITS) - 1)
-        handler = 0 if code == OVER else code & (UNTOLD - 1)
+        handler = 0 if code >= AGAIN else code & (UNTOLD - 1)
         return Progress(
             batch,
             place >> HANDLER_BITS,
@@ -133,6 +139,7 @@ class Words:
             UNTOLD <= code < OVER,
             packing & _MOST_PACKED,
             packing >> _PACKED_BITS,
+            code == AGAIN,
         )
 
     def take_back(self, seen: Progress, newest: int) -> bool:

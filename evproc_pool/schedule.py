@@ -162,12 +162,15 @@ class WorkerGone(NamedTuple):
         running: The position in its first batch, or None if it was idle.
         error: What that event's cascade ends with.
         handler: The handler it was at.
+        spared: The position, behind that one, of an event that is over and has left
+            nothing behind, though others before it have to be run again.
     """
 
     worker: int
     running: int | None
     error: BaseException | None = None
     handler: str | None = None
+    spared: int | None = None
 
 
 class Due(NamedTuple):

@@ -65,7 +65,7 @@ an object per event (at a million events a second it is all one does).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from evproc.exc import add_note
@@ -470,7 +470,7 @@ class Scheduler:
                 else:
                     self._cascades_over(batch.run, part, positions, begin, item)
         if item.gave_back:
-            self._hand_back(batch, None, Result())
+            self._hand_back(batch, {})
 
     def _side_by_side(
         self, run: Run, part: Part, positions: range, begin: int, item: Progress
@@ -705,10 +705,10 @@ class Scheduler:
             raise InternalError(f"worker {item.worker} cannot keep {item.kept} of its batch")
         self._loads.set_slow(item.worker, is_slow=True)
         while len(held) > 1:
-            self._hand_back(self._loads.pop_last(item.worker), None, Result())
+            self._hand_back(self._loads.pop_last(item.worker), {})
         batch = held[0]
         done, batch.done = batch.done, item.kept
-        self._hand_back(batch, None, Result())
+        self._hand_back(batch, {})
         batch.done, batch.size = done, item.kept
         for part in batch.parts:
             part.stop = min(part.stop, max(part.start, item.kept))
@@ -719,22 +719,34 @@ class Scheduler:
             held and held[0].done <= item.running < held[0].size and item.error is not None
         ):
             raise InternalError(f"worker {item.worker} died at {item.running} of no such batch")
+        if item.spared is not None and not (
+            held and max(held[0].done, item.running or 0) < item.spared < held[0].size
+        ):
+            raise InternalError(f"worker {item.worker}: {item.spared} is over in no such batch")
         self._loads.remove(item.worker)
-        charged = Result(error=item.error, handler=item.handler)
+        fates: dict[int, Result] = {}
+        if item.running is not None:
+            fates[item.running] = Result(error=item.error, handler=item.handler)
+        if item.spared is not None:
+            fates[item.spared] = Result()
         # last first, since each is put back in front of the others
         for batch in reversed(held):
-            running = item.running if batch is held[0] else None
-            self._hand_back(batch, running, charged)
+            self._hand_back(batch, fates if batch is held[0] else {})
 
-    def _hand_back(self, batch: Batch, running: int | None, charged: Result) -> None:
-        """Put what a worker did not run in front again; charge the event it died of."""
+    def _hand_back(self, batch: Batch, fates: Mapping[int, Result]) -> None:
+        """Put what a worker did not run in front again.
+
+        Args:
+            batch: The worker's.
+            fates: What became of events that are not put back, by position: the one it
+                died of, or one that is over and has left nothing behind.
+        """
         run = batch.run
         quiet: list[Cascade] = []
         for part in reversed(batch.parts):
             left = part.within(batch.done, batch.size)
-            at = running if running is not None and running in left else None
             if part.first is not None or part.strands is not None:
-                self._columns_back(run, part, left, at, charged)
+                self._columns_back(run, part, left, fates, quiet)
                 continue
             for position in reversed(left):
                 place = position - part.start
@@ -743,10 +755,8 @@ class Scheduler:
                 if cascade.is_over:
                     self._release_key(run, cascade)
                     continue
-                if position == at:
-                    if not self._try_again(run, cascade, part, place, charged, has_died=True):
-                        cascade.events += 1
-                        self._end(run, cascade, charged)
+                if position in fates:
+                    self._meets(run, cascade, part, place, fates[position])
                 elif isinstance(plan := part.plans[place], Tried) and plan.crashes:
                     self._back_to_be_run(run, cascade, part.events[place], Again(plan))
                 else:
@@ -759,25 +769,39 @@ class Scheduler:
         self._drop_unwanted(run)
         self._take_turns(run)
 
+    def _meets(self, run: Run, cascade: Cascade, part: Part, place: int, fate: Result) -> None:
+        """Take what became of an event into its cascade; see `_hand_back`."""
+        is_charged = fate.error is not None
+        if is_charged and self._try_again(run, cascade, part, place, fate, has_died=True):
+            return
+        cascade.events += 1
+        if is_charged:
+            self._end(run, cascade, fate)
+
     def _columns_back(
-        self, run: Run, part: Part, left: range, running: int | None, charged: Result
+        self,
+        run: Run,
+        part: Part,
+        left: range,
+        fates: Mapping[int, Result],
+        quiet: list[Cascade],
     ) -> None:
         """Put back roots or strands; see `_hand_back`."""
-        pieces = [left]
-        if running is not None:
-            pieces = [range(running + 1, left.stop), range(left.start, running)]
-            place = running - part.start
+        stop = left.stop
+        pieces: list[range] = []
+        for position in sorted(fates.keys() & set(left), reverse=True):
+            pieces.append(range(position + 1, stop))
+            stop = position
+            place = position - part.start
             if part.strands is None:
                 cascade = Cascade((part.first or 0) + place)
             else:
                 (cascade,) = part.strands.slice(place, place + 1).in_flight()
                 cascade.in_flight = 0
-            if self._try_again(run, cascade, part, place, charged, has_died=True):
-                self._resume_quietly(run, cascade)
-            else:
-                cascade.events += 1
-                self._end(run, cascade, charged)
-        for piece in pieces:
+            self._meets(run, cascade, part, place, fates[position])
+            if not cascade.is_over:
+                self._resume(run, cascade, quiet)
+        for piece in (*pieces, range(left.start, stop)):
             start, stop = piece.start - part.start, piece.stop - part.start
             if piece and part.strands is not None:
                 run.add_strands(part.strands.slice(start, stop))

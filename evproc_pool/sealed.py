@@ -88,7 +88,7 @@ class Sealer:
         (kind,) = kinds
         if not self._packer.is_plain(kind) or kind in self._refused or constant_name(kind) is None:
             return None
-        return None if packing.has_same_twice(events) else kind
+        return None if packing.has_same_twice(events, kinds) else kind
 
     def _seal(self, kind: type, events: Sequence[Any]) -> list[Slice] | None:
         name = pickle.dumps(kind, pickling.PROTOCOL)

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from evproc.exc import add_note
 from evproc_pool.errors import RemoteError, chain_remote, rebuild_plain
 from evproc_pool.packing import PackedEvents, PackedValue
-from evproc_pool.pickling import dumps, loads, text_of
+from evproc_pool.pickling import dumps, loads, plain, text_of
 
 # coordinator to worker
 CONFIG: Final = 1
@@ -182,7 +182,8 @@ def encode_error(error: BaseException, handler: str | None) -> ErrorRecord:
     except BaseException:
         lines = f"{kind.__qualname__}: {text}\n"
     try:
-        notes = tuple(note for note in getattr(error, "__notes__", ()) if isinstance(note, str))
+        raw = getattr(error, "__notes__", ())
+        notes = tuple(plain(note) for note in raw if isinstance(note, str))
     except BaseException:
         notes = ()
     bases = tuple([f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__])

@@ -27,7 +27,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from evproc import Event, Processor, StopProcessing
 from evproc.event import describe_event
@@ -41,7 +41,7 @@ from evproc_pool.lifeline import Lifeline
 from evproc_pool.limits import NEARLY, Limits, Quota
 from evproc_pool.loads import PREFETCH
 from evproc_pool.recipe import Recipe, fingerprint
-from evproc_pool.sealed import Sealer, unseal
+from evproc_pool.sealed import Sealed, Sealer, unseal
 from evproc_pool.soft_timeout import SoftTimeout
 from evproc_pool.stacks import StackFile
 
@@ -270,6 +270,7 @@ class Worker:
             # alone, too: where a worker dies in sending it, that is the one
             if self._outbox.unsent and position + 1 < job.stop:
                 self._outbox.send(position + 1)
+                self._outbox.begun = self._clock()
         return True
 
     def _run(  # noqa: C901, PLR0912, PLR0915 - the hot loop, see below
@@ -322,9 +323,14 @@ class Worker:
             # Before the look at the clock: see `progress`. Without it a worker that is
             # preempted between two events looks like one that is at the first of them.
             is_untold = unsent and unsent[-1] == place >> progress.HANDLER_BITS
-            words[progress.PLACE] = place | (progress.UNTOLD | code if is_untold else progress.OVER)
+            if is_untold:
+                words[progress.PLACE] = place | progress.UNTOLD | code
+            else:
+                words[progress.PLACE] = place | (progress.OVER if to_call else progress.AGAIN)
             now = clock()
             ended(now)
+            if is_untold and now - then < progress.SLOW_SECONDS:
+                words[progress.PLACE] = place | progress.AGAIN
             if now - then >= progress.SLOW_SECONDS or now > look_at:
                 if now > quota.look_at:
                     quota.look(now)
@@ -338,8 +344,7 @@ class Worker:
                     if unsent:
                         outbox.send(done)
                         words[progress.PLACE] = place | progress.OVER
-            elif is_untold:
-                words[progress.PLACE] = place | progress.OVER
+                        now = outbox.begun = clock()  # the next event does not answer for it
             then = now
         if (place >> progress.HANDLER_BITS) + 1 == job.size:
             outbox.send(job.size)
@@ -425,7 +430,7 @@ class _Outbox:
         """Begin a batch."""
         self._plans = plans
         self.sent = 0
-        self._begun = now
+        self.begun = now
         self._kept.append({})
 
     def _forget(self) -> None:
@@ -485,7 +490,7 @@ class _Outbox:
         """Send it, and say how many events of the batch are over."""
         ends = self.ends.tobytes()
         if not self.unsent and isinstance(self._plans, int):
-            quiet = wire.dump_quiet(done, ends, self._begun, gave_back=gave_back)
+            quiet = wire.dump_quiet(done, ends, self.begun, gave_back=gave_back)
             self._channel.send(wire.QUIET, quiet)
         else:
             told = None
@@ -493,12 +498,11 @@ class _Outbox:
                 self._words[progress.PACKING] = progress.packing(self.unsent)
                 told = self._told()
                 self._words[progress.PACKING] = 0
-            frame = wire.ProgressFrame(done, self._begun, ends, self._timings(), gave_back, told)
+            frame = wire.ProgressFrame(done, self.begun, ends, self._timings(), gave_back, told)
             self._channel.send(wire.PROGRESS, wire.dump_progress(frame))
             self._words[progress.UNSENT] = progress.NONE
             self._forget()
         self.sent = done
-        self._begun = self.ends[-1]
         del self.ends[:]
 
     def _told(self) -> wire.Told:
@@ -507,8 +511,14 @@ class _Outbox:
         counts: Sequence[int] = self._counts
         if self._follow_ups:
             self._number += 1
-            packed = self._pack()
-            given = self._givers, self._events, self._counts, self._follow_ups
+            given = _Given(self._givers, self._events, self._counts, self._follow_ups)
+            slices = self._sealer.seal(self._follow_ups)
+            if slices is None:
+                packed = self._pack(given)
+            else:
+                packed = packing.PackedEvents(False, slices, in_parts=True)
+                # The memory of the events themselves is in the CPU's caches, for the next ones.
+                given = given._replace(events=(), follow_ups=Sealed.received(slices))
             self._kept[-1][self._number] = given
             if len(givers) == len(self._follow_ups):
                 counts = ()  # as is usual: one each
@@ -524,36 +534,32 @@ class _Outbox:
             self._errors,
         )
 
-    def _pack(self) -> packing.PackedEvents:
-        slices = self._sealer.seal(self._follow_ups)
-        if slices is not None:
-            return packing.PackedEvents(False, slices, in_parts=True)
+    def _pack(self, given: _Given) -> packing.PackedEvents:
         try:
             if not self._is_timed:
-                return self._packer.pack(self._follow_ups)
-            parts = [self._packer.pack(piece).data for piece in self._pieces()]
+                return self._packer.pack(given.follow_ups)
+            parts = [self._packer.pack(piece).data for piece in self._pieces(given)]
             return packing.PackedEvents(False, parts, in_parts=True)
         except BaseException:  # also what the hooks of a class raise
-            blobs = self._one_by_one(self._givers, self._events, self._counts, self._follow_ups)
-            return packing.PackedEvents(True, blobs)
+            return packing.PackedEvents(True, self._one_by_one(given))
 
-    def _pieces(self) -> Iterator[list[Event]]:
+    def _pieces(self, given: _Given) -> Iterator[Sequence[Event]]:
         """The follow-ups of a few events at a time, published as they are asked for."""
         begin = 0
-        for first in range(0, len(self._givers), _PACKED_TOGETHER):
+        for first in range(0, len(given.givers), _PACKED_TOGETHER):
             some = slice(first, first + _PACKED_TOGETHER)
-            self._words[progress.PACKING] = progress.packing(self._givers[some])
-            end = begin + sum(self._counts[some])
-            yield self._follow_ups[begin:end]
+            self._words[progress.PACKING] = progress.packing(given.givers[some])
+            end = begin + sum(given.counts[some])
+            yield given.follow_ups[begin:end]
             begin = end
 
     def _timings(self) -> list[tuple[int, int, float]]:
         """Plan number, events, and their seconds."""
         plans = self._plans
         if isinstance(plans, int):
-            return [(plans, len(self.ends), self.ends[-1] - self._begun)]
+            return [(plans, len(self.ends), self.ends[-1] - self.begun)]
         totals: dict[int, tuple[int, float]] = {}
-        then = self._begun
+        then = self.begun
         numbers = plans[self.sent : self.sent + len(self.ends)]
         for number, now in zip(numbers, self.ends, strict=True):
             if number != wire.OMITTED:
@@ -566,32 +572,39 @@ class _Outbox:
         """Answer a coordinator that could not unpack the follow-ups of a frame."""
         for batch in self._kept:
             if number in batch:
-                blobs = self._one_by_one(*batch[number])
+                blobs = self._one_by_one(batch[number])
                 self._words[progress.PACKING] = 0
                 self._channel.send(wire.FOLLOW_UPS, pickling.dumps((number, blobs)))
 
-    def _one_by_one(
-        self,
-        givers: Sequence[int],
-        events: Sequence[Event],
-        counts: Sequence[int],
-        follow_ups: Sequence[Event],
-    ) -> list[Any]:
+    def _one_by_one(self, given: _Given) -> list[Any]:
         """For each event that gave follow-ups their pickle, or why there is none."""
         blobs: list[Any] = []
         begin = 0
-        for position, giver, number in zip(givers, events, counts, strict=True):
+        for place, position in enumerate(given.givers):
             self._words[progress.PACKING] = progress.packing((position,))
-            given = follow_ups[begin : begin + number]
-            begin += number
+            end = begin + given.counts[place]
+            some = list(given.follow_ups[begin:end])
+            begin = end
             try:
-                blobs.append(pickling.dumps(given))
+                blobs.append(pickling.dumps(some))
             except Exception as error:
-                what = f"what a handler returned for event {describe_event(giver)}"
-                failure = pickling.cannot_pickle(what, given, error)
+                of = f" for event {describe_event(given.events[place])}" if given.events else ""
+                failure = pickling.cannot_pickle(f"what a handler returned{of}", some, error)
                 blobs.append(wire.encode_error(failure, None))
         return blobs
 
 
-# Follow-ups: the positions of the events that gave them, these events, how many each, all.
-_Given = tuple[Sequence[int], list[Event], list[int], list[Event]]
+class _Given(NamedTuple):
+    """Follow-ups, and who gave them.
+
+    Attributes:
+        givers: The positions of the events that did.
+        events: These events; none where the follow-ups are sealed.
+        counts: How many each of them gave.
+        follow_ups: All, in order.
+    """
+
+    givers: Sequence[int]
+    events: Sequence[Event]
+    counts: Sequence[int]
+    follow_ups: Sequence[Event]

@@ -409,7 +409,9 @@ class Simulation:
             unsent = world.silent_end(worker, running)
             if unsent > world.workers[worker].held[0].done:
                 world.progress(worker, unsent, is_silent=True)
-        world.gone(worker, running, error)
+        sparable = world.sparable(worker, -1 if running is None else running)
+        spared = rng.choice(sparable) if sparable and rng.random() < 0.3 else None
+        world.gone(worker, running, error, spared)
         self._start_worker()
         # now and then an idle one goes too
         idle = [number for number, model in world.workers.items() if not model.held]

@@ -193,7 +193,70 @@ def test_while_results_of_quick_events_are_sent_the_worker_is_behind_them() -> N
     words = _words()
     channel = _Watching(words, _batch(range(3), plan=(1,)))
     _worker(channel, words).run()
-    assert channel.places[-1] == 2 << progress.HANDLER_BITS | progress.OVER
+    assert channel.places[-1] == 2 << progress.HANDLER_BITS | progress.AGAIN
+
+
+def test_while_results_of_quick_events_are_sent_in_between_the_worker_is_behind_them() -> None:
+    clock = ManualClock()
+
+    def take_a_while(proc: Any, ev: Any) -> None:
+        clock.advance(progress.SLOW_SECONDS / 2)
+        raise evproc.StopProcessing(ev.number)
+
+    words = _words()
+    count = round(4 * TARGET_SECONDS / (progress.SLOW_SECONDS / 2))
+    channel = _Watching(words, _batch(range(count), plan=(2,)))
+    worker = _worker(channel, words, clock=clock)
+    worker._processor.register(take_a_while, "while")
+    worker.run()
+    codes = {place & ((1 << progress.HANDLER_BITS) - 1) for place in channel.places}
+    assert codes == {progress.AGAIN}
+
+
+@pytest.mark.parametrize("count", [3, 5])  # the slow one is the last of the batch, or not
+def test_a_slow_event_without_a_result_is_over_while_those_of_others_are_sent(count: int) -> None:
+    clock = ManualClock()
+
+    def act(proc: Any, ev: Any) -> None:
+        if ev.number == 2:
+            clock.advance(2 * progress.SLOW_SECONDS)
+        else:
+            raise evproc.StopProcessing(ev.number)
+
+    words = _words()
+    channel = _Watching(words, _batch(range(count), plan=(2,)))
+    worker = _worker(channel, words, clock=clock)
+    worker._processor.register(act, "act")
+    worker.run()
+    assert channel.places[0] == 2 << progress.HANDLER_BITS | progress.OVER
+
+
+def test_an_event_that_was_left_out_is_not_over_for_good() -> None:
+    words = _words()
+    channel = _Watching(words, _batch(range(3), plan=()))
+    _worker(channel, words).run()
+    assert channel.places == [2 << progress.HANDLER_BITS | progress.AGAIN]
+
+
+def test_what_sending_takes_is_not_the_next_events_time() -> None:
+    clock = ManualClock()
+
+    class Slow(_Channel):
+        def send(self, tag: int, payload: bytes) -> None:
+            clock.advance(3 * progress.SLOW_SECONDS)
+            super().send(tag, payload)
+
+    def slowly(proc: Any, ev: Any) -> None:
+        clock.advance(2 * progress.SLOW_SECONDS)
+        raise evproc.StopProcessing(ev.number)
+
+    channel = Slow(_batch(range(3), plan=(2,)))
+    worker = _worker(channel, _words(), clock=clock)
+    worker._processor.register(slowly, "slow")
+    worker.run()
+    frames = [wire.load_progress(frame.payload) for frame in channel.sent]
+    times = [Times(frame.begun, memoryview(frame.ends).cast("d")) for frame in frames]
+    assert [list(each) for each in times] == [[pytest.approx(2 * progress.SLOW_SECONDS)]] * 3
 
 
 def test_what_events_leave_behind_does_not_wait_for_the_end_of_a_long_batch() -> None:

@@ -294,6 +294,36 @@ with PoolProcessor(workers=2) as pool:
 """
 
 
+_REGISTERS_CLASSES = """
+from evproc import Event, StopProcessing
+from evproc_pool import PoolProcessor
+
+KINDS = {}
+
+class Base(Event):
+    def __init_subclass__(cls):
+        KINDS[cls.__name__] = cls
+
+class Reading(Base):
+    name = "reading"
+
+def handle(proc, ev):
+    raise StopProcessing([ev, KINDS["Reading"].name])
+
+with PoolProcessor(workers=2) as pool:
+    pool.register(handle)
+    for count in (1, 3, 40):
+        for ev, name in pool.process_many([Reading() for _ in range(count)]):
+            assert type(ev) is Reading and name == "reading"
+            assert KINDS == {"Reading": Reading} and Reading.name == "reading"
+print("well")
+"""
+
+
+def test_a_script_that_registers_its_classes_keeps_its_own(tmp_path: Path) -> None:
+    assert run_script(_REGISTERS_CLASSES, tmp_path).split() == ["well"]
+
+
 def test_a_class_of_the_script_is_in_workers_what_it_is_there(tmp_path: Path) -> None:
     out = run_script(_CHANGES_A_CLASS, tmp_path)
     assert out.split() == [f"{{{limit}}}" for limit in (1, 1, 2, 2, 3, 3, 2, 2)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import enum
 import pickle
 import subprocess
 import sys
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +46,35 @@ def test_one_object_for_two_events_is_not_packed_together(count: int) -> None:
     event = Plain(1)
     with pytest.raises(Exception, match=r"^$"):
         packing.EventPacker().pack([event] * count)
+
+
+class Equal(Plain):
+    """One that equals every other one."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Equal)
+
+    def __hash__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("count", [2, 40])
+def test_events_that_are_equal_are_packed_together(count: int) -> None:
+    events = [Equal(place) for place in range(count)]
+    there = packing.unpack(packing.EventPacker().pack(events))
+    assert [each.number for each in there] == list(range(count))
+
+
+class Unhashable(Plain):
+    """One that cannot be an item of a set."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_one_object_for_two_is_noticed_without_a_hash() -> None:
+    event = Unhashable(1)
+    with pytest.raises(Exception, match=r"^$"):
+        packing.EventPacker().pack([event, Plain(2), event])
 
 
 @pytest.mark.parametrize("count", [2, 40])
@@ -139,6 +171,34 @@ def test_a_class_that_goes_by_value_is_pickled_once_with_a_batch_as_it_is_then(
     assert [each.number for each in there] == list(range(20))
 
 
+@pytest.mark.parametrize("count", [1, 40])
+def test_what_a_class_takes_is_told_apart_from_its_events(count: int) -> None:
+    table = bytes(10_000)
+
+    class Local(evproc.Event):
+        name = "local"
+
+        def look(self) -> bytes:
+            return table
+
+    packed = packing.EventPacker().pack([Local() for _ in range(count)])
+    assert packed.class_bytes > 10_000
+    assert len(packed.data) - packed.class_bytes < 200 + 20 * count
+    assert packing.EventPacker().pack([Plain(1)] * 1).class_bytes == 0
+
+
+def test_an_event_need_not_be_pickled_with_its_class() -> None:
+    class Local(evproc.Event):
+        name = "local"
+        lock = threading.Lock()
+
+        def __reduce__(self) -> Any:
+            return Plain, (1,)
+
+    (event,) = packing.unpack(packing.EventPacker().pack([Local()]))
+    assert type(event) is Plain
+
+
 def test_a_class_of_this_process_stays_as_it_is_when_a_copy_comes_back() -> None:
     class Local:
         hits = 1
@@ -153,14 +213,60 @@ def test_a_class_of_this_process_stays_as_it_is_when_a_copy_comes_back() -> None
     assert (Local.hits, Local.method) == (2, method)
 
 
-def test_a_class_that_was_made_elsewhere_is_what_it_was_last() -> None:
-    made = subprocess.run(
-        [sys.executable, "-c", _MAKES_A_CLASS],
-        check=True,
-        capture_output=True,
-        cwd=ROOT,
+@pytest.mark.parametrize("is_worker", [False, True])
+def test_a_class_that_is_known_is_not_made_once_more(
+    is_worker: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[type] = []
+
+    class Base:
+        def __init_subclass__(cls) -> None:
+            made.append(cls)
+
+    class Local(Base):
+        pass
+
+    class Colour(enum.Enum):
+        RED = 1
+
+    pickled = pickling.dumps([Local(), Colour.RED])
+    monkeypatch.setattr(pickling._Process, "is_worker", is_worker)
+    local, red = pickling.loads(memoryview(pickled))
+    assert (type(local), red) == (Local, Colour.RED)
+    assert made == [Local]
+
+
+def test_a_class_that_could_not_be_filled_is_filled_the_next_time(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    pickled = _printed_by(_MAKES_A_CLASS_THAT_NEEDS_A_FILE, str(file))
+    with pytest.raises(FileNotFoundError) as caught:
+        pickling.loads(pickled)
+    file.touch()
+    assert pickling.loads(pickled).hits == 1
+    assert caught.traceback  # which keeps what was made by then
+
+
+_MAKES_A_CLASS_THAT_NEEDS_A_FILE = """
+import pathlib, sys
+from evproc_pool import pickling
+class Needs:
+    def __reduce__(self):
+        return pathlib.Path.read_text, (pathlib.Path(sys.argv[1]),)
+class Made:
+    needs = Needs()
+    hits = 1
+sys.stdout.buffer.write(pickling.dumps(Made()))
+"""
+
+
+def _printed_by(code: str, *arguments: str) -> bytes:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], check=True, capture_output=True, cwd=ROOT
     ).stdout
-    first, second = pickle.loads(made)
+
+
+def test_a_class_that_was_made_elsewhere_is_what_it_was_last() -> None:
+    first, second = pickle.loads(_printed_by(_MAKES_A_CLASS))
     assert [pickling.loads(first).hits, pickling.loads(second).hits] == [1, 2]
     assert type(pickling.loads(first)) is type(pickling.loads(second))
 

@@ -34,15 +34,37 @@ def test_a_slow_event_that_was_about_to_be_told_of_is_not_run_again() -> None:
         assert _examine(at, was_stuck=False) == Verdict(4, 6, "slow")
 
 
-@pytest.mark.parametrize("is_untold", [False, True])
+@pytest.mark.parametrize("is_quick", [False, True])
 def test_one_that_was_stuck_in_pickling_is_charged_to_the_event_if_it_is_known(
-    is_untold: bool,
+    is_quick: bool,
 ) -> None:
-    at = Progress(1, 6, 0, 4, is_over=True, is_untold=is_untold, packing=1, packed=5)
+    at = Progress(1, 6, 0, 4, True, True, packing=1, packed=5, may_repeat=is_quick)
     assert _examine(at, was_stuck=True) == Verdict(4, 5)
 
 
-@pytest.mark.parametrize("is_untold", [False, True])
-def test_one_that_was_stuck_in_pickling_of_several_is_charged_to_none(is_untold: bool) -> None:
-    at = Progress(1, 6, 0, 4, is_over=True, is_untold=is_untold, packing=3, packed=4)
+@pytest.mark.parametrize("is_quick", [False, True])
+def test_one_that_was_stuck_in_pickling_of_several_is_charged_to_none(is_quick: bool) -> None:
+    at = Progress(1, 6, 0, 4, True, True, packing=3, packed=4, may_repeat=is_quick)
     assert _examine(at, was_stuck=True) == Verdict(4, None)
+
+
+@pytest.mark.parametrize("packing", [0, 1, 3])
+def test_a_quick_event_that_was_about_to_be_told_of_is_run_again(packing: int) -> None:
+    at = Progress(1, 6, None, 4, True, True, packing, 4, may_repeat=True)
+    assert _examine(at, was_stuck=False) == Verdict(4)
+
+
+@pytest.mark.parametrize("packing", [0, 1, 3])
+def test_one_that_left_nothing_behind_is_spared_where_others_are_run_again(packing: int) -> None:
+    at = Progress(1, 6, None, 4, is_over=True, packing=packing, packed=4)
+    assert _examine(at, was_stuck=False) == Verdict(4, spared=6)
+
+
+def test_one_that_left_nothing_behind_is_over_where_no_other_did() -> None:
+    at = Progress(1, 6, None, None, is_over=True)
+    assert _examine(at, was_stuck=False) == Verdict(7)
+
+
+def test_one_is_spared_behind_another_that_was_stuck_in_pickling() -> None:
+    at = Progress(1, 6, None, 4, is_over=True, packing=1, packed=5)
+    assert _examine(at, was_stuck=True) == Verdict(4, 5, spared=6)

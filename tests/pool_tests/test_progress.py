@@ -41,6 +41,9 @@ def test_an_event_that_is_over_may_have_something_to_tell() -> None:
     words = ProgressWords.create()
     _write(words, 5, _place(7, 3) | progress.UNTOLD, 7)
     assert words.read() == Progress(5, 7, 3, 7, is_over=True, is_untold=True)
+    _write(words, 5, 7 << progress.HANDLER_BITS | progress.AGAIN, 7)
+    again = Progress(5, 7, None, 7, is_over=True, is_untold=True, may_repeat=True)
+    assert words.read() == again
     _write(words, 5, 7 << progress.HANDLER_BITS | progress.OVER, 7)
     assert words.read() == Progress(5, 7, None, 7, is_over=True)
     words.close()

@@ -1222,6 +1222,47 @@ def test_what_comes_back_to_a_dropped_run_is_dropped() -> None:
     assert effects[-1] == Finished(1)
 
 
+def test_a_root_that_is_over_behind_others_is_not_run_again() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS / 4)
+    scheduler.step(accepted(0, 8))  # 0-3, 4-7
+    done(scheduler, at=1)
+    effects = scheduler.step(WorkerGone(1, None, spared=2))
+    assert effects == [Over(1, [2], [1], [0.0])]
+    events = [each for _, batch in sent(scheduler.step(WorkerReady(2))) for each in batch]
+    assert events == [f"root {index}" for index in (1, 3, 4, 5, 6, 7)]
+
+
+def test_one_may_be_charged_and_another_be_over_behind_it() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS / 8)
+    scheduler.step(accepted(0, 6))
+    effects = scheduler.step(WorkerGone(1, 1, ERROR, "h", 3))
+    assert Ended(1, 1, Ending(error=ERROR, handler="h")) in effects
+    assert Over(1, [3], [1], [0.0]) in effects
+    events = [each for _, batch in sent(scheduler.step(WorkerReady(2))) for each in batch]
+    assert events == [f"root {index}" for index in (0, 2, 4, 5)]
+
+
+def test_an_event_of_a_chain_that_is_over_behind_others_is_counted_and_not_run_again() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 1))
+    done(scheduler, None, {0: planned("a", "b", "c")})
+    assert scheduler.step(WorkerGone(1, None, spared=1)) == []
+    assert sent(scheduler.step(WorkerReady(2))) == [(2, ["a", "c"])]
+    assert done(scheduler, worker=2) == [Over(1, [0], [4], [0.0])]
+
+
+def test_a_strand_that_is_over_behind_others_is_not_run_again() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS / 8)
+    scheduler.step(accepted(0, 3))
+    done(scheduler, None, as_singles({at: planned(each) for at, each in enumerate("abc")}))
+    assert scheduler.step(WorkerGone(1, None, spared=1)) == [Over(1, [1], [2], [0.0])]
+    ((_, events),) = sent(scheduler.step(WorkerReady(2)))
+    assert set(events) == {"a", "c"}
+
+
 def test_the_running_event_of_a_second_part_is_found() -> None:
     scheduler = opened(workers=0)
     for first in (0, 5):
@@ -1338,6 +1379,10 @@ _IMPOSSIBLE: dict[str, Input] = {
     "dead past the end": WorkerGone(1, 4, ERROR),
     "dead at a negative position": WorkerGone(1, -1, ERROR),
     "dead at an event without an error": WorkerGone(1, 2),
+    "over before what it died of": WorkerGone(1, 3, ERROR, spared=2),
+    "over past the end": WorkerGone(1, None, spared=4),
+    "over in the first place": WorkerGone(1, None, spared=1),
+    "an idle one with an event that is over": WorkerGone(2, None, spared=1),
     "something else": "tick",  # type: ignore[dict-item]  # that is the point
 }
 

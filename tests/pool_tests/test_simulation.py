@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -66,6 +67,7 @@ _EVERYTHING = [
     "lost",
     "replaced",
     "side by side",
+    "spared",
     "strands",
     "suspects",
     "enough ahead",
@@ -96,6 +98,18 @@ class _LosesWhatWaitsInADeadWorker(Scheduler):
         if len(self._loads.held(item.worker)) > 1:
             self._loads.pop_last(item.worker)
         super()._worker_gone(item)
+
+
+class _RunsAgainWhatIsOver(Scheduler):
+    def _worker_gone(self, item: WorkerGone) -> None:
+        super()._worker_gone(item._replace(spared=None))
+
+
+class _LosesAnEventThatIsOver(Scheduler):
+    def _meets(self, run: Run, cascade: Cascade, part: Part, place: int, fate: Result) -> None:
+        super()._meets(run, cascade, part, place, fate)
+        if fate.error is None:
+            cascade.is_over = True
 
 
 class _RunsFollowUpsAtOnce(Scheduler):
@@ -236,12 +250,12 @@ class _PassesOverErrorsOfPlanning(Scheduler):
 
 
 class _ReordersWhatComesBack(Scheduler):
-    def _hand_back(self, batch: Batch, running: int | None, charged: Result) -> None:
+    def _hand_back(self, batch: Batch, fates: Mapping[int, Result]) -> None:
         for part in batch.parts:
-            if part.is_chain and running is None and not batch.done:
+            if part.is_chain and not fates and not batch.done:
                 part.events = part.events[::-1]
                 part.plans.reverse()
-        super()._hand_back(batch, running, charged)
+        super()._hand_back(batch, fates)
 
 
 class _ForgetsWhatStrandsTook(Scheduler):
@@ -286,24 +300,29 @@ class _KeepsStrandsBehindTheBound(Scheduler):
 
 class _LosesStrandsThatComeBack(Scheduler):
     def _columns_back(
-        self, run: Run, part: Part, left: range, running: int | None, charged: Result
+        self,
+        run: Run,
+        part: Part,
+        left: range,
+        fates: Mapping[int, Result],
+        quiet: list[Cascade],
     ) -> None:
         if part.strands is None:
-            super()._columns_back(run, part, left, running, charged)
+            super()._columns_back(run, part, left, fates, quiet)
 
 
 class _LosesWhatIsGivenBack(Scheduler):
-    def _hand_back(self, batch: Batch, running: int | None, charged: Result) -> None:
-        if running is not None or not batch.done:
-            super()._hand_back(batch, running, charged)
+    def _hand_back(self, batch: Batch, fates: Mapping[int, Result]) -> None:
+        if fates or not batch.done:
+            super()._hand_back(batch, fates)
 
 
 class _CountsWhatIsGivenBack(Scheduler):
-    def _hand_back(self, batch: Batch, running: int | None, charged: Result) -> None:
+    def _hand_back(self, batch: Batch, fates: Mapping[int, Result]) -> None:
         for part in batch.parts:
             for cascade in part.cascades:
                 cascade.events += 1
-        super()._hand_back(batch, running, charged)
+        super()._hand_back(batch, fates)
 
 
 class _KnowsNoKeys(Scheduler):
@@ -588,6 +607,7 @@ class _TellsOneAttempt(Scheduler):
         _MixesStrandsUp,
         _LosesTheQuietOnesBesideFollowUps,
         _KeepsStrandsBehindTheBound,
+        _LosesAnEventThatIsOver,
         _LosesStrandsThatComeBack,
         _LosesWhatIsGivenBack,
         _LosesWhatIsTakenBack,
@@ -598,6 +618,7 @@ class _TellsOneAttempt(Scheduler):
         _QueuesTheLastEvents,
         _ReordersWhatComesBack,
         _ReportsAStoppedCascadeAgain,
+        _RunsAgainWhatIsOver,
         _RunsFollowUpsAtOnce,
         _SendsMoreToASlowWorker,
         _TakesKeysInAnyOrder,

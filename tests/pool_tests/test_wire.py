@@ -26,6 +26,7 @@ from evproc_pool import (
     wire,
 )
 from tests.pool_tests import actions
+from tests.pool_tests.helpers import notes_of
 
 
 def _raised(error: BaseException) -> BaseException:
@@ -181,6 +182,30 @@ class _BadModule(Exception):
 def test_encoding_an_error_never_fails(make: Callable[[], BaseException]) -> None:
     error = make()
     assert isinstance(_across(error), (type(error), RemoteError))
+
+
+class _Text(str):
+    """One that needs more than its text to be made again."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str, code: int) -> _Text:  # noqa: PYI034 - as in `PoolProcessor`
+        return super().__new__(cls, f"{text} {code}")
+
+
+class _Worded(Exception):
+    def __str__(self) -> str:
+        return _Text("bad", 5)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("stays here")
+
+
+def test_texts_that_are_more_than_texts_cross_as_texts() -> None:
+    error = _across(_with_notes(_Worded(), [_Text("note", 1)]))
+    assert isinstance(error, RemoteError)
+    assert error.text == "bad 5"
+    assert "note 1" in notes_of(error)
 
 
 def _with_notes(error: BaseException, notes: object) -> BaseException:

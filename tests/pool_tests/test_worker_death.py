@@ -18,6 +18,7 @@ import pytest
 from evproc import Event, StopProcessing, want
 from evproc_pool import PoolProcessor, WorkerLostError
 from evproc_pool.engine import Engine
+from evproc_pool.progress import SLOW_SECONDS
 from evproc_pool.testing import worker_pids
 from tests.pool_tests import actions
 from tests.pool_tests.actions import Do
@@ -327,6 +328,7 @@ def test_a_follow_up_that_kills_whoever_sends_it_is_given_up(workers: int) -> No
     error = values.pop(7)
     assert isinstance(error, WorkerLostError)
     assert error.exitcode == 5
+    assert "while it sent what event 'light'" in str(error)
     assert values == [place for place in range(20) if place != 7]
 
 
@@ -368,6 +370,45 @@ def test_of_many_that_are_sent_together_only_the_one_that_kills_is_charged(worke
         values = pool.process_many([Give(number) for number in range(100)], return_exceptions=True)
     assert isinstance(values.pop(40), WorkerLostError)
     assert values == [number for number in range(100) if number != 40]
+
+
+class Mixed(Event):
+    """One of three kinds, which logs that it was run."""
+
+    name = "mixed"
+
+    def __init__(self, kind: str, number: int, log: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.number = number
+        self.log = log
+
+
+@want("mixed")
+def run_mixed(proc: Any, ev: Mixed) -> list[Event] | None:
+    with open(ev.log, "a") as log:  # noqa: PTH123 - the time that it takes is to be small
+        log.write(f"{ev.kind}\n")
+    if ev.kind == "slow":
+        time.sleep(5 * SLOW_SECONDS)
+    return [Bomb()] if ev.kind == "bomb" else None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_slow_event_that_is_over_is_not_run_again_for_what_was_before_it(
+    workers: int, tmp_path: Path
+) -> None:
+    log = str(tmp_path / "log")
+    pool = PoolProcessor(workers)
+    register_all(pool, [run_mixed])
+    with pool:
+        # batches are large now
+        pool.process_many([Mixed("quick", number, log) for number in range(300)])
+        events = [Mixed("calm", number, log) for number in range(60)]
+        events[20].kind, events[24].kind = "bomb", "slow"
+        values = pool.process_many(events, return_exceptions=True)
+    assert isinstance(values.pop(20), WorkerLostError)
+    assert values == [None] * 59
+    assert Path(log).read_text().split().count("slow") == 1
 
 
 # --- its memory ---

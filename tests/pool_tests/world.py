@@ -107,6 +107,13 @@ def _as_bunch(planned: Sequence[Planned]) -> Sequence[Planned]:
     return Bunch([event for event, _ in planned], plan)
 
 
+def _is_silent(held: Held, position: int) -> bool:
+    """Whether an event leaves nothing behind."""
+    node, root = held.nodes[position], held.roots[position]
+    is_returned = held.run.opened.return_events and node is root.node
+    return root.ending_of(node) is None and not node.children and not is_returned
+
+
 class World:
     """A scheduler, and the model of what it must do.
 
@@ -215,13 +222,26 @@ class World:
         """Up to where events before `end` have nothing to tell."""
         held = self.workers[worker].held[0]
         for position in range(held.done, end):
-            node, root = held.nodes[position], held.roots[position]
-            if position < held.skip_to:
-                continue
-            is_returned = held.run.opened.return_events and node is root.node
-            if root.ending_of(node) is not None or node.children or is_returned:
+            if position >= held.skip_to and not _is_silent(held, position):
                 return position
         return end
+
+    def sparable(self, worker: int, behind: int) -> list[int]:
+        """Positions of events that may be over with nothing to tell, though others are not.
+
+        Not of one that has another of its cascade before it: which of them is run
+        first matters there, and the model has them in order.
+        """
+        queue = self.workers[worker].held
+        if not queue or queue[0].done < queue[0].skip_to:
+            return []
+        held = queue[0]
+        return [
+            position
+            for position in range(max(held.done, behind) + 1, held.size)
+            if _is_silent(held, position)
+            and held.roots[position] not in held.roots[held.done : position]
+        ]
 
     def progress(
         self, worker: int, end: int, *, gave_back: bool = False, is_silent: bool = False
@@ -296,11 +316,18 @@ class World:
         self.workers[worker].is_retired = True
         self._step(Retired(worker))
 
-    def gone(self, worker: int, running: int | None, error: BaseException | None = None) -> None:
+    def gone(
+        self,
+        worker: int,
+        running: int | None,
+        error: BaseException | None = None,
+        spared: int | None = None,
+    ) -> None:
         """Let a worker die; see `WorkerGone`."""
         model = self.workers.pop(worker)
         handler = None if running is None else "h"
         charged: Root | None = None
+        spared_root = None if spared is None else model.held[0].roots[spared]
         suspect: int | None = None
         if running is not None:
             charged = model.held[0].roots[running]
@@ -321,12 +348,19 @@ class World:
                 self._ends(charged, Result(error=error, handler=handler))
                 self.seen["lost"] += 1
         for held in reversed(model.held):
-            self._hand_back(held, held.done, suspect if held is model.held[0] else None)
-        for effect in self._step(WorkerGone(worker, running, error, handler)):
+            if held is not model.held[0]:
+                self._hand_back(held, held.done)
+            else:
+                self._hand_back(held, held.done, suspect, spared)
+        self.seen["spared"] += spared is not None
+        for effect in self._step(WorkerGone(worker, running, error, handler, spared)):
             if isinstance(effect, Ended) and (effect.run, effect.root) not in self._just_ended:
                 check(
-                    charged is not None
-                    and (effect.run, effect.root) == (charged.run.number, charged.index),
+                    any(
+                        (effect.run, effect.root) == (root.run.number, root.index)
+                        for root in (charged, spared_root)
+                        if root is not None
+                    ),
                     "the death of worker {} ended root {}, which it did not run",
                     worker,
                     effect.root,
@@ -544,16 +578,22 @@ class World:
         root.waits.clear()
         root.is_abandoned = True
 
-    def _hand_back(self, held: Held, begin: int, suspect: int | None = None) -> None:
+    def _hand_back(
+        self, held: Held, begin: int, suspect: int | None = None, spared: int | None = None
+    ) -> None:
         """The worker will not run what is in a batch from a position on.
 
         Args:
             held: The batch.
             begin: The first position.
             suspect: The one that it died of, if that is to be run again.
+            spared: One that is over.
         """
         for position in range(held.size - 1, begin - 1, -1):
             node, root = held.nodes[position], held.roots[position]
+            if position == spared:
+                self._ran(root, node, 0.0, has_processed=False)
+                continue
             root.flight -= 1
             if root.due is not None or root.is_reported:
                 self._release_if_over(root)
