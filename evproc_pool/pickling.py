@@ -19,6 +19,7 @@ from weakref import WeakSet
 
 import cloudpickle
 
+from evproc_pool import by_value
 from evproc_pool.errors import SerializationError
 
 PROTOCOL: Final = 5
@@ -68,7 +69,7 @@ class _Unpickler(pickle.Unpickler):
         found = super().find_class(module, name)
         if name in _MAKE_EMPTY:
             return functools.partial(_make_empty, found)
-        return functools.partial(_set_state, found) if name == _SET_STATE else found
+        return functools.partial(_set_state, found) if name.endswith(_SET_STATE) else found
 
 
 def _make_empty(make: Any, *args: Any) -> Any:
@@ -145,14 +146,14 @@ def lives_in_main(kind: type) -> bool:
 def _by_value(value: object) -> bytes:
     main = sys.modules.get("__mp_main__")
     if main is None:
-        return bytes(cloudpickle.dumps(value, PROTOCOL))
+        return by_value.dumps(value, PROTOCOL)
     # the main script, under the name that it has in a child of multiprocessing
     with _main_by_value:
         if main.__name__ in cloudpickle.list_registry_pickle_by_value():
-            return bytes(cloudpickle.dumps(value, PROTOCOL))  # somebody else wants it so
+            return by_value.dumps(value, PROTOCOL)  # somebody else wants it so
         cloudpickle.register_pickle_by_value(main)
         try:
-            return bytes(cloudpickle.dumps(value, PROTOCOL))
+            return by_value.dumps(value, PROTOCOL)
         finally:
             cloudpickle.unregister_pickle_by_value(main)
 
