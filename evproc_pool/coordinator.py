@@ -507,7 +507,7 @@ class Coordinator:
                     sent.failures[position] = CancelledError()
         tag, payload = self._codec.encode(sent, state.plans, return_events=run.return_events)
         self._backend.send(worker, tag, payload)
-        self._scheduler.weigh(worker, batch, len(payload) - sent.class_bytes)
+        self._scheduler.weigh(worker, batch, len(payload), len(payload) - sent.class_bytes)
 
     # --- results ---
 

@@ -98,7 +98,7 @@ class EventPacker:
                 return PackedEvents(False, data, class_bytes=sum(map(_bytes_of, named)))
         by_value = any(map(pickling.lives_in_main, kinds))
         data = pickling.dumps((None, b"", events), by_value=by_value)
-        return PackedEvents(False, data, class_bytes=sum(map(self._bytes_of_class, kinds)))
+        return PackedEvents(False, data, class_bytes=self._bytes_of_classes(kinds, len(data)))
 
     def is_plain(self, kind: type) -> bool:
         """Whether instances of a class can go as their states."""
@@ -123,8 +123,19 @@ class EventPacker:
         data = buffer.getvalue()
         return None if pickling.MAIN in data else data
 
+    def _bytes_of_classes(self, kinds: Sequence[type], most: int) -> int:
+        """About how many of so many bytes are classes; too few rather than too many.
+
+        The largest one, since they may have parts in common; and none where it has become
+        smaller than it was when it was first weighed.
+        """
+        largest = max(map(self._bytes_of_class, kinds), default=0)
+        if largest < most:
+            return largest
+        self._class_bytes.clear()
+        return 0
+
     def _bytes_of_class(self, kind: type) -> int:
-        """About how many bytes a class has, as it was when it was first asked for."""
         known = self._class_bytes.get(kind)
         if known is None:
             known = 0

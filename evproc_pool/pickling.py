@@ -75,12 +75,17 @@ class _Unpickler(pickle.Unpickler):
 def _make_empty(make: Any, *args: Any) -> Any:
     """Make a class, or find it by the number that cloudpickle has given it."""
     inner = cloudpickle.cloudpickle
-    with inner._DYNAMIC_CLASS_TRACKER_LOCK:  # noqa: SLF001 - no public way
-        kind = inner._DYNAMIC_CLASS_TRACKER_BY_ID.get(args[-2])  # noqa: SLF001
-    if kind is None:
-        kind = make(*args)
-        _came.add(kind)
+    with _one_at_a_time:  # another thread would take what was just made for one of its own
+        with inner._DYNAMIC_CLASS_TRACKER_LOCK:  # noqa: SLF001 - no public way
+            kind = inner._DYNAMIC_CLASS_TRACKER_BY_ID.get(args[-2])  # noqa: SLF001
+        if kind is None:
+            kind = make(*args)
+            _came.add(kind)
     return kind
+
+
+# reentrant, since a metaclass may unpickle
+_one_at_a_time: Final = threading.RLock()
 
 
 def _set_state(set_state: Any, kind: Any, state: object) -> object:

@@ -484,7 +484,8 @@ class PoolProcessor:
                     futures.drain()
                 engine.drain()
         with self._lock:
-            engine = self._detach_engine()
+            # or the one that another thread has taken and is stopping: that is waited for
+            engine = self._detach_engine() or self._leaving()
         _stop(engine, most_seconds=max(0.0, end - time.monotonic()))
 
     def terminate(self) -> None:
@@ -582,15 +583,11 @@ class PoolProcessor:
         return modules_of(handler.func for handler in self._processor.registry.handlers)
 
     def _detach_engine(self) -> Engine | None:
-        """Take the engine away, for the caller to stop when it has let go of the lock.
-
-        Also one that another thread has taken and is stopping: that is to be waited for.
-        """
+        """Take the engine away, for the caller to stop when it has let go of the lock."""
         engine, self._engine = self._engine, None
-        if engine is None:
-            return self._leaving()
-        self._leaving = weakref.ref(engine)
         self._futures = None
+        if engine is not None:
+            self._leaving = weakref.ref(engine)
         if self._finalizer is not None:
             self._finalizer.cancel()
             self._finalizer = None

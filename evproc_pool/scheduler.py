@@ -203,9 +203,19 @@ class Scheduler:
         """The tokens of the events that wait for a pause to end."""
         return self._retries.pausing.keys()
 
-    def weigh(self, worker: int, batch: Batch, size_bytes: int) -> None:
-        """Learn how many bytes a batch has that is being sent. No step: nothing follows."""
-        self._estimates.learn_bytes(batch.parts[0].plans[0], size_bytes / batch.size)
+    def weigh(
+        self, worker: int, batch: Batch, size_bytes: int, events_bytes: int | None = None
+    ) -> None:
+        """Learn how many bytes a batch has that is being sent. No step: nothing follows.
+
+        Args:
+            worker: To whom.
+            batch: The batch.
+            size_bytes: All of its bytes.
+            events_bytes: Those that are its events', and not their classes'.
+        """
+        each = (size_bytes if events_bytes is None else events_bytes) / batch.size
+        self._estimates.learn_bytes(batch.parts[0].plans[0], each)
         self._loads.weigh(worker, batch, size_bytes)
 
     # --- the step ---

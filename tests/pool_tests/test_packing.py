@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 
@@ -187,6 +188,38 @@ def test_what_a_class_takes_is_told_apart_from_its_events(count: int) -> None:
     assert packing.EventPacker().pack([Plain(1)] * 1).class_bytes == 0
 
 
+def test_what_classes_have_in_common_is_told_apart_once() -> None:
+    table = bytes(10_000)
+
+    class Base(evproc.Event):
+        name = "base"
+
+        def look(self) -> bytes:
+            return table
+
+    class First(Base):
+        pass
+
+    class Second(Base):
+        pass
+
+    packed = packing.EventPacker().pack([First(), Second()])
+    assert 10_000 < packed.class_bytes < len(packed.data) < 20_000
+
+
+def test_a_class_that_has_become_smaller_is_weighed_anew() -> None:
+    class Local(evproc.Event):
+        name = "local"
+        table = bytes(10_000)
+
+    packer = packing.EventPacker()
+    assert packer.pack([Local()]).class_bytes > 10_000
+    del Local.table
+    assert packer.pack([Local()]).class_bytes == 0
+    packed = packer.pack([Local()])
+    assert 0 < packed.class_bytes < len(packed.data) < 5_000
+
+
 def test_an_event_need_not_be_pickled_with_its_class() -> None:
     class Local(evproc.Event):
         name = "local"
@@ -263,6 +296,27 @@ def _printed_by(code: str, *arguments: str) -> bytes:
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], check=True, capture_output=True, cwd=ROOT
     ).stdout
+
+
+def test_no_other_thread_finds_a_class_that_is_not_known_to_have_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[bool] = []
+
+    def look() -> None:
+        found.append(pickling._one_at_a_time.acquire(blocking=False))
+
+    class Came(WeakSet[type]):
+        def add(self, item: type) -> None:
+            thread = threading.Thread(target=look)
+            thread.start()
+            thread.join()
+            super().add(item)
+
+    monkeypatch.setattr(pickling, "_came", Came())
+    first, _ = pickle.loads(_printed_by(_MAKES_A_CLASS))
+    assert pickling.loads(first).hits == 1
+    assert found == [False]
 
 
 def test_a_class_that_was_made_elsewhere_is_what_it_was_last() -> None:

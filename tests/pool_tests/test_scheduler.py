@@ -944,7 +944,7 @@ def test_a_worker_that_holds_many_bytes_gets_no_second_batch() -> None:
     taught(scheduler, PLAN, TARGET_SECONDS)
     [send] = scheduler.step(accepted(0, 1))
     assert isinstance(send, Send)
-    scheduler.weigh(send.worker, send.batch, WINDOW_BYTES)
+    scheduler.weigh(send.worker, send.batch, WINDOW_BYTES, 0)  # classes count here
     assert scheduler.step(accepted(1, 3)) == []
     assert sent(done(scheduler)) != []
 

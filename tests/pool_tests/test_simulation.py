@@ -404,7 +404,9 @@ class _GivesTimesOfNeighbours(Scheduler):
 
 
 class _WeighsNothing(Scheduler):
-    def weigh(self, worker: int, batch: Batch, size_bytes: int) -> None:
+    def weigh(
+        self, worker: int, batch: Batch, size_bytes: int, events_bytes: int | None = None
+    ) -> None:
         pass
 
 
