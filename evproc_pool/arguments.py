@@ -64,10 +64,10 @@ def _number(what: str, value: float, alternative: str = "") -> float:
         raise ValueError(f"{what} is too large a number of seconds") from None
 
 
-def flag(what: str, value: bool) -> bool:
-    """True or False, and not what only counts as one of them."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{what} is True or False, not {value!r}")
+def flag_or_none(what: str, value: bool | None) -> bool | None:
+    """True, False or None, and not what only counts as one of them."""
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"{what} is True, False or None, not {value!r}")
     return value
 
 

@@ -40,9 +40,18 @@ class Lifeline(Inherited):
 
     def hold(self) -> None:
         """In the worker: from now on its life hangs on it."""
-        if _SETSIG is None:
-            return
-        fcntl.fcntl(self._fd, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(self._fd, _SETSIG, signal.SIGKILL)
-        flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
-        fcntl.fcntl(self._fd, fcntl.F_SETFL, flags | os.O_ASYNC)
+        hold(self._fd)
+
+
+def hold(fd: int) -> None:
+    """From now on this process ends with the last one that has the pipe's other end."""
+    if _SETSIG is not None:
+        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(fd, _SETSIG, signal.SIGKILL)
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def let_go(fd: int) -> None:
+    """No longer."""
+    if _SETSIG is not None:
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_ASYNC)

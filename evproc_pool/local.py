@@ -135,11 +135,16 @@ class LocalBackend:
     Args:
         context: By which they are started.
         modules: What a forkserver imports for them.
+        has_own: Whether the application's own modules may be among these, or be imported
+            by them.
     """
 
-    def __init__(self, context: BaseContext, modules: Sequence[str] = ()) -> None:
+    def __init__(
+        self, context: BaseContext, modules: Sequence[str] = (), *, has_own: bool = False
+    ) -> None:
         self._context = context
         self._modules = modules
+        self._has_own = has_own
         self._members: dict[int, _Member] = {}
         # workers that closed their channel, with the time at which they are killed
         self._ending: dict[int, float] = {}
@@ -188,7 +193,7 @@ class LocalBackend:
                 args=(theirs, words, stacks, lifeline, to_close),
                 name=ProcessName(f"evproc-worker-{number}"),
             )
-            with prepared(context, self._modules):
+            with prepared(context, self._modules, has_own=self._has_own):
                 _start(process)
             own(process)
             on_failure.pop_all()
@@ -444,8 +449,8 @@ def _start(process: BaseProcess) -> None:
         # multiprocessing's words for it
         raise OSError(
             "the forkserver has died; look at what it imports: what"
-            " multiprocessing.set_forkserver_preload names, and with preload=True the handlers'"
-            " modules"
+            " multiprocessing.set_forkserver_preload names, and what the handlers' modules use, or"
+            " these themselves (preload=)"
         ) from error
 
 

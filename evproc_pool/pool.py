@@ -31,7 +31,7 @@ from evproc_pool.here import Here
 from evproc_pool.limits import Limits
 from evproc_pool.local import LocalBackend
 from evproc_pool.outcome import Outcome
-from evproc_pool.preloading import modules_of
+from evproc_pool.preloading import libraries_of, modules_of
 from evproc_pool.recipe import Change, LoadFrom, Recipe, Register, cannot_send, fingerprint
 from evproc_pool.retries import RetryPolicy
 from evproc_pool.runs import Feeder, Futures, Gathered, Key, Streamed
@@ -115,13 +115,15 @@ class PoolProcessor:
         crash_limit: How many workers may die while they run one event. By default 1: an
             event that may have had effects is not run again. With more, it is run again
             in a worker that has nothing else to do.
-        preload: With `forkserver`, have the handlers' modules imported there, once for all
-            workers, so that a new worker is ready in milliseconds even if they import
-            much. What they make at their import is the same in every worker then, or
-            not there at all: connections, threads, random generators and their seeds,
-            `sys.argv`. There is one forkserver in a program: it imports what the first
-            pool asks for. Workers are spawned instead once a source has changed. Not
-            with an `initializer`, which entry points may need.
+        preload: What a `forkserver` imports, once for all workers, so that a new worker is
+            ready in milliseconds. None: the installed packages that the handlers'
+            modules use, NumPy for example, unless this program has threads when the
+            first worker is started. True: the handlers' modules themselves. What they
+            make at their import is the same in every worker then, or not there at all:
+            connections, threads, random generators and their seeds, `sys.argv`. Workers
+            are spawned instead once a source has changed. False: nothing. There is one
+            forkserver in a program: it imports what the first pool asks for. Nothing with
+            an `initializer`, which entry points may need.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -146,7 +148,7 @@ class PoolProcessor:
         retry_backoff: float = 0.1,
         retry_backoff_max: float = 60.0,
         crash_limit: int = 1,
-        preload: bool = False,
+        preload: bool | None = None,
     ) -> None:
         self._size = arguments.worker_count(workers)
         self._context = arguments.context(mp_context)
@@ -168,7 +170,7 @@ class PoolProcessor:
             arguments.seconds("retry_backoff", retry_backoff),
             arguments.seconds("retry_backoff_max", retry_backoff_max),
         )
-        self._preload = arguments.flag("preload", preload)
+        self._preload = arguments.flag_or_none("preload", preload)
         self._initializer = initializer
         self._initargs = arguments.initargs(initargs)
         self._processor = Processor()
@@ -574,13 +576,18 @@ class PoolProcessor:
             return self._engine
 
     def _make_backend(self) -> Backend:
-        return LocalBackend(self._context, self._modules_to_preload())
+        return LocalBackend(self._context, self._modules_to_preload(), has_own=bool(self._preload))
 
     def _modules_to_preload(self) -> list[str]:
         # with an initializer: entry points may need what it sets up
-        if not self._preload or self._initializer is not None:
+        if self._preload is False or self._initializer is not None:
             return []
-        return modules_of(handler.func for handler in self._processor.registry.handlers)
+        funcs = [handler.func for handler in self._processor.registry.handlers]
+        if self._preload:
+            return modules_of(funcs)
+        # Whoever started threads may have done so in an import, and there they would be
+        # threads of a process that forks.
+        return libraries_of(funcs) if threading.active_count() == 1 else []
 
     def _detach_engine(self) -> Engine | None:
         """Take the engine away, for the caller to stop when it has let go of the lock."""

@@ -1,14 +1,19 @@
 """What a forkserver imports before it forks: what every worker needs, once for all of them.
 
-A worker that is forked then has its handlers' modules imported already, and is ready in
-milliseconds however long these take. The forkserver imports `preload`, which calls `run`
+A worker that is forked then has imported already what its handlers use, and is ready in
+milliseconds however long that takes. The forkserver imports `preload`, which calls `run`
 here. Which modules to import stands behind it in the forkserver's own list, as names
 that cannot be imported (`entries`): whatever a module raises is caught here, and left
 for the worker to find and to tell. A forkserver by itself passes over an `ImportError`
 only, and dies of others.
 
-What was imported once stays as it is. So the coordinator remembers what the sources
-looked like (`Sources`), and starts workers in another way where one has changed since.
+By default these are installed packages that the handlers' modules use, NumPy for example,
+which is where most of the time goes (`libraries_of`). The handlers' modules themselves
+are imported by each worker: what they make at their import, a random generator for
+example, is not to be the same in all of them. On request they are imported once
+(`modules_of`). What was imported once stays as it is. So then the coordinator remembers
+what the sources looked like (`Sources`), and starts workers in another way where one has
+changed since.
 """
 
 from __future__ import annotations
@@ -18,10 +23,14 @@ import os
 import signal
 import sys
 import sysconfig
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from multiprocessing import process
 from pathlib import Path
-from types import FrameType
-from typing import Final, NamedTuple
+from types import BuiltinFunctionType, FrameType, FunctionType, ModuleType
+from typing import Any, Final, NamedTuple
+
+from evproc_pool import lifeline
 
 _PRELOAD: Final = "evproc_pool.preload"
 _SEPARATOR: Final = ":"
@@ -30,23 +39,85 @@ _SEPARATOR: Final = ":"
 _DEEPEST: Final = 10
 
 
-def entries(modules: Iterable[str]) -> list[str]:
-    """What a forkserver is told to import, so that it imports these."""
-    return [_PRELOAD, *[f"{_PRELOAD}{_SEPARATOR}{name}" for name in modules]]
+def entries(modules: Iterable[str], lifeline: int) -> list[str]:
+    """What a forkserver is told to import, so that it imports these.
+
+    Args:
+        modules: Their names.
+        lifeline: Here, a descriptor of the reading end of a pipe on whose writing end the
+            life of the forkserver hangs while it imports them.
+    """
+    names = (str(lifeline), *modules)
+    return [_PRELOAD, *[f"{_PRELOAD}{_SEPARATOR}{name}" for name in names]]
 
 
 def modules_of(funcs: Iterable[object]) -> list[str]:
     """The modules that callables were imported from, each once, in order."""
-    names = []
+    # what runs as a script, or was made by hand, cannot be imported by its name
+    return [
+        name
+        for name in _homes_of(funcs)
+        if getattr(sys.modules.get(name), "__spec__", None) and name not in _MAIN
+    ]
+
+
+def libraries_of(funcs: Iterable[object]) -> list[str]:
+    """The installed modules that the modules of callables use, each once, in order.
+
+    Directly, or through modules that are not installed. No module of a distribution that
+    has one of the callables, but for Python's own.
+    """
+    homes = _homes_of(funcs)
+    left_out = {name.partition(".")[0] for name in homes} - sys.stdlib_module_names
+    left_out |= {"evproc", "evproc_pool"}
+    found: dict[str, None] = {}
+    seen = set(homes)
+    queue = list(homes)
+    while queue:
+        module = sys.modules.get(queue.pop(0))
+        for name in _used_by(module):
+            if name in seen:
+                continue
+            seen.add(name)
+            path = _path_of(name)
+            if path is None:
+                continue
+            if not _is_installed(path):
+                queue.append(name)
+            elif name.partition(".")[0] not in left_out:
+                found[name] = None
+    return list(found)
+
+
+_MAIN: Final = ("__main__", "__mp_main__")
+
+
+def _homes_of(funcs: Iterable[object]) -> list[str]:
+    """The names of the modules that callables are from, each once, in order."""
+    names: dict[str, None] = {}
     for func in funcs:
         inner = func
         for _ in range(_DEEPEST):
             inner = getattr(inner, "func", inner)  # of a partial
         name = getattr(inner, "__module__", None)
-        # what runs as a script, or was made by hand, cannot be imported by its name
-        if isinstance(name, str) and getattr(sys.modules.get(name), "__spec__", None):
-            names.append(name)
-    return [name for name in dict.fromkeys(names) if name not in ("__main__", "__mp_main__")]
+        if isinstance(name, str):
+            names[name] = None
+    return list(names)
+
+
+def _used_by(module: ModuleType | None) -> Iterator[str]:
+    """The names of the modules that a module has imported, or has something of."""
+    if not isinstance(module, ModuleType):
+        return
+    for content in list(vars(module).values()):
+        if isinstance(content, ModuleType):
+            name: Any = vars(content).get("__name__")
+        elif isinstance(content, (type, FunctionType, BuiltinFunctionType)):
+            name = getattr(content, "__module__", None)
+        else:
+            name = type(content).__module__
+        if isinstance(name, str):
+            yield name
 
 
 class _Source(NamedTuple):
@@ -67,7 +138,7 @@ class Sources:
         self._sources: dict[str, _Source | None] = {}
         for name in list(sys.modules):
             source = _source_of(name)
-            if source is not None and not source.path.startswith(_INSTALLED):
+            if source is not None and not _is_installed(source.path):
                 self._sources[name] = source
 
     @property
@@ -83,11 +154,24 @@ _INSTALLED: Final = tuple(
 )
 
 
-def _source_of(name: str) -> _Source | None:
+# The folders that packages are installed into, wherever these are.
+_OF_PACKAGES: Final = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+
+
+def _is_installed(path: str) -> bool:
+    return path.startswith(_INSTALLED) or any(part in path for part in _OF_PACKAGES)
+
+
+def _path_of(name: str) -> str | None:
     path = None
     with contextlib.suppress(Exception):  # a module may be anything that was put there
         path = getattr(sys.modules.get(name), "__file__", None)
-    if not isinstance(path, str):
+    return path if isinstance(path, str) else None
+
+
+def _source_of(name: str) -> _Source | None:
+    path = _path_of(name)
+    if path is None:
         return None
     try:
         status = Path(path).stat()
@@ -108,12 +192,55 @@ def run() -> None:
     # die of it, with a traceback
     interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        for name in ("evproc_pool.worker", *_named_in(frame.f_locals["preload"])):
-            with contextlib.suppress(BaseException):
-                __import__(name)
+        fd, *names = _named_in(frame.f_locals["preload"])
+        with _hanging_on(fd), _as_a_child(frame.f_locals.get("alive_r")):
+            for name in ("evproc_pool.worker", *names):
+                with contextlib.suppress(BaseException):
+                    __import__(name)
     finally:
         signal.signal(signal.SIGINT, interrupted)
     os.register_at_fork(after_in_child=_seed_numpy)
+    # NumPy has threads of native code, which are prepared for it; others that may not be
+    # are kept out (`pool`), or were asked for
+    warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
+
+
+@contextlib.contextmanager
+def _hanging_on(fd: str) -> Iterator[None]:
+    """Have this process end with the program that has a descriptor of a pipe.
+
+    The forkserver's own pipe to the program would not do: whoever has asked it for a
+    process meanwhile has sent the other end along, which so stays open.
+    """
+    try:
+        here = os.open(f"/proc/{os.getppid()}/fd/{fd}", os.O_RDONLY)
+    except OSError:
+        yield  # no /proc
+        return
+    lifeline.hold(here)
+    try:
+        yield
+    finally:
+        lifeline.let_go(here)
+        os.close(here)
+
+
+@contextlib.contextmanager
+def _as_a_child(alive: int | None) -> Iterator[None]:
+    """Let modules that are imported see that this is not the program's main process.
+
+    Args:
+        alive: A descriptor that becomes readable when that ends.
+    """
+    inner: Any = process
+    me, name = inner.current_process(), inner.current_process().name
+    try:
+        me.name = "forkserver"
+        if alive is not None:
+            inner._parent_process = inner._ParentProcess(name, os.getppid(), alive)  # noqa: SLF001
+        yield
+    finally:
+        me.name, inner._parent_process = name, None  # noqa: SLF001
 
 
 def _seed_numpy() -> None:

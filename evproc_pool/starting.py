@@ -117,18 +117,22 @@ def fresh(context: BaseContext) -> BaseContext:
 
 
 @contextlib.contextmanager
-def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None]:
+def prepared(
+    context: BaseContext, modules: Sequence[str] = (), *, has_own: bool = False
+) -> Iterator[None]:
     """While a process is started, tell a forkserver that may be started what to import.
 
-    That is the worker's module and those of the handlers (`preloading`), so that its
-    processes need not: a new worker is ready in milliseconds. And it is not
+    That is the worker's module and others (`preloading`), so that its processes need
+    not: a new worker is ready in milliseconds. And it is not
     ``__main__``, which the forkserver would run before it forks, from Python 3.13.8 on
     (https://github.com/python/cpython/issues/126631). What the application has told it
     to import stays, and a forkserver that runs already stays as it is.
 
     Args:
         context: The context by which the process is started.
-        modules: Those of the handlers.
+        modules: The others.
+        has_own: Whether the application's own modules may be among them, which it may
+            change.
     """
     server = None
     if context.get_start_method() == "forkserver":
@@ -142,13 +146,17 @@ def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None
         preloaded = server._preload_modules  # noqa: SLF001 - no public way
         chosen = [] if preloaded == ["__main__"] else preloaded
         # an entry that is no text does not come through the forkserver's command line
-        ours = entries(modules) if all(type(path) is str for path in sys.path) else []
+        is_text = all(type(path) is str for path in sys.path)
+        reads, writes = os.pipe()
+        ours = entries(modules, reads) if is_text else []
         before = getattr(server, "_forkserver_pid", None)
-        sources = Sources() if ours and modules else None
+        sources = Sources() if ours and has_own else None
         context.set_forkserver_preload([*chosen, *ours])
         try:
             yield
         finally:
+            os.close(reads)
+            os.close(writes)
             context.set_forkserver_preload(preloaded)
             if getattr(server, "_forkserver_pid", None) != before:
                 # the first one, or another since that has died: it has imported them now

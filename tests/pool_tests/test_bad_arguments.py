@@ -28,7 +28,7 @@ _CONSTRUCTOR: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"initializer": print, "initargs": 5}, TypeError, "initargs is a tuple of arguments, not 5"),
     ({"initargs": None}, TypeError, "not None"),
     ({"initargs": "ab"}, TypeError, "not 'ab'"),
-    ({"preload": "yes"}, TypeError, "preload is True or False, not 'yes'"),
+    ({"preload": "yes"}, TypeError, "preload is True, False or None, not 'yes'"),
     ({"event_timeout": 10**400}, ValueError, "event_timeout is too large"),
     ({"mp_context": ""}, ValueError, "cannot find context for ''"),
     ({"mp_context": b"spawn"}, TypeError, "not b'spawn'"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+import signal
 import sys
 import textwrap
 import types
@@ -13,7 +15,7 @@ import pytest
 
 from evproc_pool import preloading
 from tests.pool_tests import actions
-from tests.pool_tests.helpers import run_script
+from tests.pool_tests.helpers import Script, run_script
 
 _ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="there is no forkserver")
 
@@ -87,6 +89,160 @@ def test_the_forkserver_imports_them_once_for_all_workers(tmp_path: Path) -> Non
 @pytest.mark.parametrize("arguments", ["", ", preload=True, initializer=len, initargs=['']"])
 def test_workers_import_them_where_that_has_to_be(arguments: str, tmp_path: Path) -> None:
     assert _run(_WORKERS.format(arguments=arguments), tmp_path) == ["3 2 True"]
+
+
+# --- what is installed, which is preloaded by default ---
+
+# Says who imports it; another one is used by what the handlers use, which is not installed.
+_LIBRARY = """
+import multiprocessing, os
+from pathlib import Path
+
+def log():
+    is_child = multiprocessing.parent_process() is not None
+    name = multiprocessing.current_process().name
+    with Path(__file__).with_name("imports").open("a") as file:
+        print(os.getpid(), name, is_child, file=file)
+
+log()
+"""
+
+_USES_A_LIBRARY = """
+import os
+from evproc import Event, StopProcessing, want
+import helper_of_handlers
+
+class Ask(Event):
+    name = "ask"
+
+@want("ask")
+def answer(proc, ev):
+    raise StopProcessing((os.getpid(), helper_of_handlers.log.__name__))
+"""
+
+_ASKS = """
+import sys, threading
+from pathlib import Path
+sys.path[:0] = [{folder!r}, {installed!r}]
+import handlers_here
+from evproc_pool import PoolProcessor
+
+def ask(pool):
+    pids = set()
+    while len(pids) < pool.workers:
+        pids |= {{pid for pid, _ in pool.process_many([handlers_here.Ask()] * 50)}}
+    return pids
+
+"""
+
+
+def _with_library(body: str, folder: Path, library: str = _LIBRARY) -> tuple[str, Path]:
+    """A script with handlers that use a library, and where that says who imports it."""
+    installed = folder / "site-packages"
+    installed.mkdir()
+    (installed / "a_library.py").write_text(library)
+    (folder / "handlers_here.py").write_text(_USES_A_LIBRARY)
+    (folder / "helper_of_handlers.py").write_text("from a_library import log\n")
+    head = _ASKS.format(folder=str(folder), installed=str(installed))
+    return head + textwrap.dedent(body), installed / "imports"
+
+
+def _run_with_library(body: str, folder: Path) -> list[str]:
+    script, imports = _with_library(body, folder)
+    run_script(script, folder)
+    return imports.read_text().splitlines()
+
+
+@_ON_LINUX
+def test_a_library_that_handlers_use_is_imported_once_for_all_workers(tmp_path: Path) -> None:
+    body = """
+    with PoolProcessor(workers=2, mp_context="forkserver") as pool:
+        pool.register(handlers_here.answer)
+        ask(pool)
+    """
+    here, there = [line.split()[1:] for line in _run_with_library(body, tmp_path)]
+    assert here == ["MainProcess", "False"]
+    assert there == ["forkserver", "True"]
+
+
+@_ON_LINUX
+@pytest.mark.parametrize(
+    "arguments", ["preload=False", "initializer=len, initargs=['']", "workers=2"]
+)
+def test_a_library_is_imported_by_workers_where_that_has_to_be(
+    arguments: str, tmp_path: Path
+) -> None:
+    # the last one: beside a thread, which may be an import's
+    is_beside = arguments == "workers=2"
+    body = f"""
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    if {is_beside}:
+        thread.start()
+    try:
+        with PoolProcessor({arguments}, mp_context="forkserver") as pool:
+            pool.register(handlers_here.answer)
+            print(len(ask(pool)))
+    finally:
+        over.set()
+    """
+    names = [line.split()[1] for line in _run_with_library(body, tmp_path)]
+    assert "forkserver" not in names
+    assert len(names) >= 2
+
+
+@_ON_LINUX
+def test_a_forkserver_that_is_importing_ends_with_the_program(tmp_path: Path) -> None:
+    hangs = _LIBRARY + "\nwhile multiprocessing.parent_process() is not None:\n    pass\n"
+    body = """
+    import os, signal, time
+    import a_library
+
+    def kill_when_both_are_there():
+        log = Path(a_library.__file__).with_name("imports")
+        while len(log.read_text().splitlines()) < 2:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    pool = PoolProcessor(workers=1, mp_context="forkserver")
+    pool.register(handlers_here.answer)
+    modules = pool._modules_to_preload()  # before there is a thread
+    pool._modules_to_preload = lambda: modules
+    threading.Thread(target=kill_when_both_are_there, daemon=True).start()
+    pool.process(handlers_here.Ask())
+    """
+    script, _ = _with_library(body, tmp_path, hangs)
+    with Script(script, tmp_path) as running:
+        finished = running.finish()
+    assert finished.code == -signal.SIGKILL
+    assert finished.left == []
+
+
+def test_the_libraries_that_handlers_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def module(name: str, folder: str, **content: object) -> types.ModuleType:
+        made = types.ModuleType(name)
+        made.__file__ = str(tmp_path / folder / f"{name}.py")
+        vars(made).update(content)
+        monkeypatch.setitem(sys.modules, name, made)
+        return made
+
+    of = "site-packages"
+    library = module("a_library", of)
+    kind = type("Kind", (), {"__module__": module("its_kinds", of).__name__})
+    helper = module("helper", "here", kind=kind(), me=None)
+    helper.me = helper  # type: ignore[attr-defined]  # goes round in circles
+    plugin = module("plugin", of, library=library)
+    module("plugin.more", of)
+    used = [library, helper, plugin, sys.modules["plugin.more"], json, pytest.raises, 5]
+    home = module("home", "here", **{f"used{place}": each for place, each in enumerate(used)})
+    first = types.FunctionType(actions.nothing.__code__, {"__name__": home.__name__})
+    second = types.FunctionType(actions.nothing.__code__, {"__name__": "plugin"})
+    assert preloading.libraries_of([first, functools.partial(second)]) == [
+        "a_library",
+        "json",
+        pytest.raises.__module__,
+        "its_kinds",
+    ]
 
 
 # The error of a pool whose handlers can be imported only here, and its cause.
