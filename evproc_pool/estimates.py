@@ -18,7 +18,7 @@ from evproc_pool.columns import PlanLike
 TARGET_SECONDS: Final = 0.008
 
 #: The same where nobody waits for single events, only for all of them.
-BULK_SECONDS: Final = 4 * TARGET_SECONDS
+BULK_SECONDS: Final = 8 * TARGET_SECONDS
 
 #: A batch that takes so many times what it was meant to take is given up: the worker
 #: leaves the rest to others.
