@@ -16,6 +16,7 @@ import pytest
 from evproc_pool import preloading
 from tests.pool_tests import actions
 from tests.pool_tests.helpers import Script, run_script
+from tests.pool_tests.sizes import BARS
 
 _ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="there is no forkserver")
 
@@ -189,6 +190,38 @@ def test_a_library_is_imported_by_workers_where_that_has_to_be(
     names = [line.split()[1] for line in _run_with_library(body, tmp_path)]
     assert "forkserver" not in names
     assert len(names) >= 2
+
+
+_REPLACES = """
+import logging, os, signal, statistics, sys, time
+sys.path.insert(0, {folder!r})
+import handlers_here
+from evproc_pool import PoolProcessor
+
+logging.disable(logging.CRITICAL)
+seconds = []
+with PoolProcessor(workers=1) as pool:
+    pool.register(handlers_here.answer)
+    dead = pid = pool.process(handlers_here.Ask())
+    for _ in range(20):
+        begin = time.perf_counter()
+        os.kill(pid, signal.SIGKILL)
+        while pid == dead:
+            pid = pool.process(handlers_here.Ask())
+        seconds.append(time.perf_counter() - begin)
+        dead = pid
+print(statistics.median(seconds))
+"""
+
+
+@_ON_LINUX
+@pytest.mark.skipif(not BARS, reason="looks at the clock")
+def test_a_replacement_whose_handlers_import_numpy_is_ready_at_once(tmp_path: Path) -> None:
+    pytest.importorskip("numpy")
+    uses_numpy = _USES_A_LIBRARY.replace("import helper_of_handlers", "import numpy")
+    uses_numpy = uses_numpy.replace("(os.getpid(), helper_of_handlers.log.__name__)", "os.getpid()")
+    (tmp_path / "handlers_here.py").write_text(uses_numpy)
+    assert float(run_script(_REPLACES.format(folder=str(tmp_path)), tmp_path)) < 0.050
 
 
 @_ON_LINUX
