@@ -449,8 +449,8 @@ def _start(process: BaseProcess) -> None:
         # multiprocessing's words for it
         raise OSError(
             "the forkserver has died; look at what it imports: what"
-            " multiprocessing.set_forkserver_preload names, and what the handlers' modules use, or"
-            " these themselves (preload=)"
+            " multiprocessing.set_forkserver_preload names, and with preload=True the handlers'"
+            " modules"
         ) from error
 
 

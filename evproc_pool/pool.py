@@ -31,7 +31,7 @@ from evproc_pool.here import Here
 from evproc_pool.limits import Limits
 from evproc_pool.local import LocalBackend
 from evproc_pool.outcome import Outcome
-from evproc_pool.preloading import libraries_of, modules_of
+from evproc_pool.preloading import libraries, modules_of
 from evproc_pool.recipe import Change, LoadFrom, Recipe, Register, cannot_send, fingerprint
 from evproc_pool.retries import RetryPolicy
 from evproc_pool.runs import Feeder, Futures, Gathered, Key, Streamed
@@ -116,14 +116,13 @@ class PoolProcessor:
             event that may have had effects is not run again. With more, it is run again
             in a worker that has nothing else to do.
         preload: What a `forkserver` imports, once for all workers, so that a new worker is
-            ready in milliseconds. None: the installed packages that the handlers'
-            modules use, NumPy for example, unless this program has threads when the
-            first worker is started. True: the handlers' modules themselves. What they
-            make at their import is the same in every worker then, or not there at all:
-            connections, threads, random generators and their seeds, `sys.argv`. Workers
-            are spawned instead once a source has changed. False: nothing. There is one
-            forkserver in a program: it imports what the first pool asks for. Nothing with
-            an `initializer`, which entry points may need.
+            ready in milliseconds. None: NumPy and SciPy, if this program has imported
+            them. True: the handlers' modules. What these, and what they import, make at
+            their import is the same in every worker then, or not there at all:
+            connections, locks, threads, random generators and their seeds, `sys.argv`.
+            Workers are spawned instead once a source has changed. False: nothing. There
+            is one forkserver in a program: it imports what the first pool asks for.
+            Nothing with an `initializer`, which entry points may need.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -582,12 +581,9 @@ class PoolProcessor:
         # with an initializer: entry points may need what it sets up
         if self._preload is False or self._initializer is not None:
             return []
-        funcs = [handler.func for handler in self._processor.registry.handlers]
-        if self._preload:
-            return modules_of(funcs)
-        # Whoever started threads may have done so in an import, and there they would be
-        # threads of a process that forks.
-        return libraries_of(funcs) if threading.active_count() == 1 else []
+        if self._preload is None:
+            return libraries()
+        return modules_of(handler.func for handler in self._processor.registry.handlers)
 
     def _detach_engine(self) -> Engine | None:
         """Take the engine away, for the caller to stop when it has let go of the lock."""

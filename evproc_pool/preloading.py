@@ -7,13 +7,12 @@ that cannot be imported (`entries`): whatever a module raises is caught here, an
 for the worker to find and to tell. A forkserver by itself passes over an `ImportError`
 only, and dies of others.
 
-By default these are installed packages that the handlers' modules use, NumPy for example,
-which is where most of the time goes (`libraries_of`). The handlers' modules themselves
-are imported by each worker: what they make at their import, a random generator for
-example, is not to be the same in all of them. On request they are imported once
-(`modules_of`). What was imported once stays as it is. So then the coordinator remembers
-what the sources looked like (`Sources`), and starts workers in another way where one has
-changed since.
+By default that is NumPy and SciPy, where this program has imported them (`libraries`), and
+nothing else: what a module makes at its import would be the same in every worker, a
+random generator, a lock or a connection for example. On request it is the handlers'
+modules (`modules_of`). What was imported once stays as it is. So then the coordinator
+remembers what the sources looked like (`Sources`), and starts workers in another way
+where one has changed since.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from multiprocessing import process
 from pathlib import Path
-from types import BuiltinFunctionType, FrameType, FunctionType, ModuleType
+from types import FrameType
 from typing import Any, Final, NamedTuple
 
 from evproc_pool import lifeline
@@ -53,71 +52,31 @@ def entries(modules: Iterable[str], lifeline: int) -> list[str]:
 
 def modules_of(funcs: Iterable[object]) -> list[str]:
     """The modules that callables were imported from, each once, in order."""
-    # what runs as a script, or was made by hand, cannot be imported by its name
-    return [
-        name
-        for name in _homes_of(funcs)
-        if getattr(sys.modules.get(name), "__spec__", None) and name not in _MAIN
-    ]
-
-
-def libraries_of(funcs: Iterable[object]) -> list[str]:
-    """The installed modules that the modules of callables use, each once, in order.
-
-    Directly, or through modules that are not installed. No module of a distribution that
-    has one of the callables, but for Python's own.
-    """
-    homes = _homes_of(funcs)
-    left_out = {name.partition(".")[0] for name in homes} - sys.stdlib_module_names
-    left_out |= {"evproc", "evproc_pool"}
-    found: dict[str, None] = {}
-    seen = set(homes)
-    queue = list(homes)
-    while queue:
-        module = sys.modules.get(queue.pop(0))
-        for name in _used_by(module):
-            if name in seen:
-                continue
-            seen.add(name)
-            path = _path_of(name)
-            if path is None:
-                continue
-            if not _is_installed(path):
-                queue.append(name)
-            elif name.partition(".")[0] not in left_out:
-                found[name] = None
-    return list(found)
-
-
-_MAIN: Final = ("__main__", "__mp_main__")
-
-
-def _homes_of(funcs: Iterable[object]) -> list[str]:
-    """The names of the modules that callables are from, each once, in order."""
-    names: dict[str, None] = {}
+    names = []
     for func in funcs:
         inner = func
         for _ in range(_DEEPEST):
             inner = getattr(inner, "func", inner)  # of a partial
         name = getattr(inner, "__module__", None)
-        if isinstance(name, str):
-            names[name] = None
-    return list(names)
+        # what runs as a script, or was made by hand, cannot be imported by its name
+        if isinstance(name, str) and getattr(sys.modules.get(name), "__spec__", None):
+            names.append(name)
+    return [name for name in dict.fromkeys(names) if name not in ("__main__", "__mp_main__")]
 
 
-def _used_by(module: ModuleType | None) -> Iterator[str]:
-    """The names of the modules that a module has imported, or has something of."""
-    if not isinstance(module, ModuleType):
-        return
-    for content in list(vars(module).values()):
-        if isinstance(content, ModuleType):
-            name: Any = vars(content).get("__name__")
-        elif isinstance(content, (type, FunctionType, BuiltinFunctionType)):
-            name = getattr(content, "__module__", None)
-        else:
-            name = type(content).__module__
-        if isinstance(name, str):
-            yield name
+def libraries() -> list[str]:
+    """The modules that may be imported for any handlers, of those that this program has."""
+    return [name for name in list(sys.modules) if _is_of_library(name)]
+
+
+def _is_of_library(name: str) -> bool:
+    package, _, module = name.partition(".")
+    return package in _LIBRARIES and not (module.startswith("_") or "." in module)
+
+
+# What takes long to import and makes nothing then that processes must not share, but for
+# NumPy's global generator, see `_seed_numpy`.
+_LIBRARIES: Final = ("numpy", "scipy")
 
 
 class _Source(NamedTuple):
@@ -200,8 +159,7 @@ def run() -> None:
     finally:
         signal.signal(signal.SIGINT, interrupted)
     os.register_at_fork(after_in_child=_seed_numpy)
-    # NumPy has threads of native code, which are prepared for it; others that may not be
-    # are kept out (`pool`), or were asked for
+    # NumPy has threads of native code, which are prepared for it; others were asked for
     warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
 
 
@@ -213,7 +171,8 @@ def _hanging_on(fd: str) -> Iterator[None]:
     process meanwhile has sent the other end along, which so stays open.
     """
     try:
-        here = os.open(f"/proc/{os.getppid()}/fd/{fd}", os.O_RDONLY)
+        # where the program has just gone, its number may stand for another one's
+        here = os.open(f"/proc/{os.getppid()}/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         yield  # no /proc
         return

@@ -147,12 +147,12 @@ def prepared(
         chosen = [] if preloaded == ["__main__"] else preloaded
         # an entry that is no text does not come through the forkserver's command line
         is_text = all(type(path) is str for path in sys.path)
-        reads, writes = os.pipe()
-        ours = entries(modules, reads) if is_text else []
         before = getattr(server, "_forkserver_pid", None)
-        sources = Sources() if ours and has_own else None
-        context.set_forkserver_preload([*chosen, *ours])
+        sources = Sources() if is_text and has_own else None
+        reads, writes = os.pipe()
         try:
+            ours = entries(modules, reads) if is_text else []
+            context.set_forkserver_preload([*chosen, *ours])
             yield
         finally:
             os.close(reads)
