@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -47,9 +48,8 @@ class Here:
     ) -> list[Any]:
         """See `PoolProcessor.process_many`."""
         self._initialize()
-        self.runs += 1
         values = []
-        try:
+        with self._counted():
             for ev in events:
                 try:
                     values.append(self._process(ev, key))
@@ -59,8 +59,6 @@ class Here:
                     if not return_exceptions:
                         raise
                     values.append(error)
-        finally:
-            self.runs -= 1
         return values
 
     def stream(
@@ -73,13 +71,10 @@ class Here:
     ) -> Generator[Outcome, None, None]:
         """See `PoolProcessor.stream`; ends with what `check_usable` raises before an event."""
         self._initialize()
-        self.runs += 1
-        try:
+        with self._counted():
             for index, ev in enumerate(events):
                 check_usable()
                 yield self._run(ev, index, key, return_events=return_events)
-        finally:
-            self.runs -= 1
 
     def submit(self, ev: Event, key: Key | None) -> Future[Any]:
         """See `PoolProcessor.submit`; the future is done."""
@@ -114,6 +109,16 @@ class Here:
         return run_cascade(
             self._processor, ev, index, policy=self._policy, return_events=return_events
         )
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:  # calls may come from several threads
+            self.runs += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.runs -= 1
 
     def _initialize(self) -> None:
         with self._lock:

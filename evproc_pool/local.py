@@ -135,16 +135,11 @@ class LocalBackend:
     Args:
         context: By which they are started.
         modules: What a forkserver imports for them.
-        has_own: Whether the application's own modules may be among these, or be imported
-            by them.
     """
 
-    def __init__(
-        self, context: BaseContext, modules: Sequence[str] = (), *, has_own: bool = False
-    ) -> None:
+    def __init__(self, context: BaseContext, modules: Sequence[str] = ()) -> None:
         self._context = context
         self._modules = modules
-        self._has_own = has_own
         self._members: dict[int, _Member] = {}
         # workers that closed their channel, with the time at which they are killed
         self._ending: dict[int, float] = {}
@@ -193,7 +188,7 @@ class LocalBackend:
                 args=(theirs, words, stacks, lifeline, to_close),
                 name=ProcessName(f"evproc-worker-{number}"),
             )
-            with prepared(context, self._modules, has_own=self._has_own):
+            with prepared(context, self._modules):
                 _start(process)
             own(process)
             on_failure.pop_all()

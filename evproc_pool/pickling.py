@@ -259,7 +259,7 @@ def _parts(value: object) -> list[tuple[str, object]]:
 
 
 def plain(text: str) -> str:
-    """A text as a `str`, where it may be of a class that is made from it, and does not pickle."""
+    """The text alone, as a `str`: one of a class of its own may not pickle."""
     return str.__str__(text)
 
 

@@ -115,9 +115,10 @@ class PoolProcessor:
         crash_limit: How many workers may die while they run one event. By default 1: an
             event that may have had effects is not run again. With more, it is run again
             in a worker that has nothing else to do.
-        preload: What a `forkserver` imports, once for all workers, so that a new worker is
-            ready in milliseconds. None: NumPy and SciPy, if this program has imported
-            them. True: the handlers' modules. What these, and what they import, make at
+        preload: What a `forkserver` imports, once for all workers, so that a new worker
+            need not, and is ready in milliseconds. None: NumPy and SciPy, if this program
+            has imported them. True: the handlers' modules. What these, and what they
+            import, make at
             their import is the same in every worker then, or not there at all:
             connections, locks, threads, random generators and their seeds, `sys.argv`.
             Workers are spawned instead once a source has changed. False: nothing. There
@@ -575,7 +576,7 @@ class PoolProcessor:
             return self._engine
 
     def _make_backend(self) -> Backend:
-        return LocalBackend(self._context, self._modules_to_preload(), has_own=bool(self._preload))
+        return LocalBackend(self._context, self._modules_to_preload())
 
     def _modules_to_preload(self) -> list[str]:
         # with an initializer: entry points may need what it sets up

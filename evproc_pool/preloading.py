@@ -1,7 +1,7 @@
 """What a forkserver imports before it forks: what every worker needs, once for all of them.
 
-A worker that is forked then has imported already what its handlers use, and is ready in
-milliseconds however long that takes. The forkserver imports `preload`, which calls `run`
+A worker that is forked has these modules already, and is ready in milliseconds however
+long their import takes. The forkserver imports `preload`, which calls `run`
 here. Which modules to import stands behind it in the forkserver's own list, as names
 that cannot be imported (`entries`): whatever a module raises is caught here, and left
 for the worker to find and to tell. A forkserver by itself passes over an `ImportError`
@@ -38,15 +38,15 @@ _SEPARATOR: Final = ":"
 _DEEPEST: Final = 10
 
 
-def entries(modules: Iterable[str], lifeline: int) -> list[str]:
+def entries(modules: Iterable[str], fd: int) -> list[str]:
     """What a forkserver is told to import, so that it imports these.
 
     Args:
         modules: Their names.
-        lifeline: Here, a descriptor of the reading end of a pipe on whose writing end the
+        fd: Here, a descriptor of the reading end of a pipe on whose writing end the
             life of the forkserver hangs while it imports them.
     """
-    names = (str(lifeline), *modules)
+    names = (str(fd), *modules)
     return [_PRELOAD, *[f"{_PRELOAD}{_SEPARATOR}{name}" for name in names]]
 
 
@@ -66,10 +66,11 @@ def modules_of(funcs: Iterable[object]) -> list[str]:
 
 def libraries() -> list[str]:
     """The modules that may be imported for any handlers, of those that this program has."""
-    return [name for name in list(sys.modules) if _is_of_library(name)]
+    return [name for name in list(sys.modules) if is_of_library(name)]
 
 
-def _is_of_library(name: str) -> bool:
+def is_of_library(name: str) -> bool:
+    """Whether a module is one of those, or would be."""
     package, _, module = name.partition(".")
     return package in _LIBRARIES and not (module.startswith("_") or "." in module)
 
@@ -97,7 +98,7 @@ class Sources:
         self._sources: dict[str, _Source | None] = {}
         for name in list(sys.modules):
             source = _source_of(name)
-            if source is not None and not _is_installed(source.path):
+            if source is not None and not source.path.startswith(_INSTALLED):
                 self._sources[name] = source
 
     @property
@@ -113,24 +114,11 @@ _INSTALLED: Final = tuple(
 )
 
 
-# The folders that packages are installed into, wherever these are.
-_OF_PACKAGES: Final = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
-
-
-def _is_installed(path: str) -> bool:
-    return path.startswith(_INSTALLED) or any(part in path for part in _OF_PACKAGES)
-
-
-def _path_of(name: str) -> str | None:
+def _source_of(name: str) -> _Source | None:
     path = None
     with contextlib.suppress(Exception):  # a module may be anything that was put there
         path = getattr(sys.modules.get(name), "__file__", None)
-    return path if isinstance(path, str) else None
-
-
-def _source_of(name: str) -> _Source | None:
-    path = _path_of(name)
-    if path is None:
+    if not isinstance(path, str):
         return None
     try:
         status = Path(path).stat()
@@ -151,7 +139,8 @@ def run() -> None:
     # die of it, with a traceback
     interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        fd, *names = _named_in(frame.f_locals["preload"])
+        # the application may have put `preload` there itself, with nothing behind it
+        fd, *names = _named_in(frame.f_locals["preload"]) or ["none"]
         with _hanging_on(fd), _as_a_child(frame.f_locals.get("alive_r")):
             for name in ("evproc_pool.worker", *names):
                 with contextlib.suppress(BaseException):
@@ -171,10 +160,10 @@ def _hanging_on(fd: str) -> Iterator[None]:
     process meanwhile has sent the other end along, which so stays open.
     """
     try:
-        # where the program has just gone, its number may stand for another one's
+        # does not wait for a writer, where the program has just gone
         here = os.open(f"/proc/{os.getppid()}/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
-        yield  # no /proc
+        yield  # no /proc, or no such pipe
         return
     lifeline.hold(here)
     try:

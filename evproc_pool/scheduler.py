@@ -799,7 +799,7 @@ class Scheduler:
         """Put back roots or strands; see `_hand_back`."""
         stop = left.stop
         pieces: list[range] = []
-        for position in sorted(fates.keys() & set(left), reverse=True):
+        for position in sorted((each for each in fates if each in left), reverse=True):
             pieces.append(range(position + 1, stop))
             stop = position
             place = position - part.start

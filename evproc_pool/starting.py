@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Final
 from weakref import WeakSet
 
-from evproc_pool.preloading import Sources, entries
+from evproc_pool.preloading import Sources, entries, is_of_library
 
 
 def default_context() -> BaseContext:
@@ -117,9 +117,7 @@ def fresh(context: BaseContext) -> BaseContext:
 
 
 @contextlib.contextmanager
-def prepared(
-    context: BaseContext, modules: Sequence[str] = (), *, has_own: bool = False
-) -> Iterator[None]:
+def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None]:
     """While a process is started, tell a forkserver that may be started what to import.
 
     That is the worker's module and others (`preloading`), so that its processes need
@@ -131,8 +129,6 @@ def prepared(
     Args:
         context: The context by which the process is started.
         modules: The others.
-        has_own: Whether the application's own modules may be among them, which it may
-            change.
     """
     server = None
     if context.get_start_method() == "forkserver":
@@ -148,7 +144,8 @@ def prepared(
         # an entry that is no text does not come through the forkserver's command line
         is_text = all(type(path) is str for path in sys.path)
         before = getattr(server, "_forkserver_pid", None)
-        sources = Sources() if is_text and has_own else None
+        # libraries do not change while a program runs
+        sources = None if not is_text or all(map(is_of_library, modules)) else Sources()
         reads, writes = os.pipe()
         try:
             ours = entries(modules, reads) if is_text else []

@@ -1062,6 +1062,18 @@ def test_a_pool_with_no_workers_asks_for_keys_as_well() -> None:
     assert [kind for kind, *_ in told[0]] == [AttributeError, TypeError, TypeError, SystemExit]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_input_of_a_call_cannot_register_handlers(workers: int) -> None:
+    def events() -> Iterator[Do]:
+        with pytest.raises(PoolBusyError, match="1 calls of process_many"):
+            pool.register(actions.stop, "another")
+        yield Do("stop", 1)
+
+    with _new(workers=workers) as pool:
+        assert pool.process_many(events()) == [1]
+        pool.register(actions.stop, "another")
+
+
 def test_a_stream_of_a_pool_with_no_workers_ends_with_the_pool() -> None:
     pool = _new(workers=0)
     stream = pool.stream(Do("stop", number) for number in itertools.count())
