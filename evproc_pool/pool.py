@@ -118,12 +118,11 @@ class PoolProcessor:
         preload: What a `forkserver` imports, once for all workers, so that a new worker
             need not, and is ready in milliseconds. None: NumPy and SciPy, if this program
             has imported them. True: the handlers' modules. What these, and what they
-            import, make at
-            their import is the same in every worker then, or not there at all:
-            connections, locks, threads, random generators and their seeds, `sys.argv`.
-            Workers are spawned instead once a source has changed. False: nothing. There
-            is one forkserver in a program: it imports what the first pool asks for.
-            Nothing with an `initializer`, which entry points may need.
+            import, make at their import is the same in every worker then, or not there
+            at all: connections, locks, threads, random generators and their seeds,
+            `sys.argv`. Workers are spawned instead once a source has changed. False:
+            nothing. There is one forkserver in a program: it imports what the first pool
+            asks for. Nothing with an `initializer`, which entry points may need.
 
     Raises:
         TypeError: An argument of the wrong type.

@@ -172,6 +172,13 @@ def pass_gate(address: tuple[str, int], text: str = "") -> None:
 
 
 @action
+def linger(address: tuple[str, int]) -> None:
+    """Leaves a thread at a gate, for which its process waits at its end."""
+    threading.Thread(target=pass_gate, args=(address,)).start()
+    raise StopProcessing(os.getpid())
+
+
+@action
 def leave_a_child_behind_and_die(address: tuple[str, int]) -> None:
     """Makes a child that holds all of our descriptors, and dies before it."""
     ready_read, ready_write = os.pipe()

@@ -143,6 +143,16 @@ class _Watching(_Channel):
         super().send(tag, payload)
 
 
+def _places_while_sending(handler: Any, count: int, clock: ManualClock) -> list[int]:
+    """Where a worker says that it is whenever it sends, in a batch for one handler."""
+    words = _words()
+    channel = _Watching(words, _batch(range(count), plan=(2,)))
+    worker = _worker(channel, words, clock=clock)
+    worker._processor.register(handler, "handler")
+    worker.run()
+    return channel.places
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_while_the_result_of_a_slow_event_is_sent_the_worker_is_at_it(count: int) -> None:
     clock = ManualClock()
@@ -151,12 +161,8 @@ def test_while_the_result_of_a_slow_event_is_sent_the_worker_is_at_it(count: int
         clock.advance(2 * progress.SLOW_SECONDS)
         raise evproc.StopProcessing(ev.number)
 
-    words = _words()
-    channel = _Watching(words, _batch(range(count), plan=(2,)))
-    worker = _worker(channel, words, clock=clock)
-    worker._processor.register(slowly, "slow")
-    worker.run()
-    assert channel.places == [
+    places = _places_while_sending(slowly, count, clock)
+    assert places == [
         position << progress.HANDLER_BITS | progress.UNTOLD | 3 for position in range(count)
     ]
 
@@ -203,13 +209,9 @@ def test_while_results_of_quick_events_are_sent_in_between_the_worker_is_behind_
         clock.advance(progress.SLOW_SECONDS / 2)
         raise evproc.StopProcessing(ev.number)
 
-    words = _words()
     count = round(4 * TARGET_SECONDS / (progress.SLOW_SECONDS / 2))
-    channel = _Watching(words, _batch(range(count), plan=(2,)))
-    worker = _worker(channel, words, clock=clock)
-    worker._processor.register(take_a_while, "while")
-    worker.run()
-    codes = {place & ((1 << progress.HANDLER_BITS) - 1) for place in channel.places}
+    places = _places_while_sending(take_a_while, count, clock)
+    codes = {place & ((1 << progress.HANDLER_BITS) - 1) for place in places}
     assert codes == {progress.AGAIN}
 
 
@@ -223,12 +225,8 @@ def test_a_slow_event_without_a_result_is_over_while_those_of_others_are_sent(co
         else:
             raise evproc.StopProcessing(ev.number)
 
-    words = _words()
-    channel = _Watching(words, _batch(range(count), plan=(2,)))
-    worker = _worker(channel, words, clock=clock)
-    worker._processor.register(act, "act")
-    worker.run()
-    assert channel.places[0] == 2 << progress.HANDLER_BITS | progress.OVER
+    places = _places_while_sending(act, count, clock)
+    assert places[0] == 2 << progress.HANDLER_BITS | progress.OVER
 
 
 def test_an_event_that_was_left_out_is_not_over_for_good() -> None:

@@ -19,7 +19,6 @@ from typing import Any
 import psutil
 import pytest
 
-from evproc import Event, want
 from evproc_pool import (
     PoolBusyError,
     PoolClosedError,
@@ -313,27 +312,11 @@ def test_terminate_does_not_wait(gate: Gate) -> None:
     assert isinstance(future.exception(PATIENCE_SECONDS), PoolClosedError)
 
 
-class Stay(Event):
-    """Leaves a thread in the worker, for whose end the process waits."""
-
-    name = "stay"
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        super().__init__()
-        self.address = address
-
-
-@want("stay")
-def stay(proc: Any, ev: Stay) -> None:
-    threading.Thread(target=actions.pass_gate, args=(ev.address,)).start()
-
-
 def test_a_second_close_waits_for_the_end_that_another_has_begun(gate: Gate) -> None:
     with PoolProcessor(1) as pool:
-        register_all(pool, [stay, actions.act])
-        pool.process(Stay(gate.address))
+        pool.register(actions.act)
+        process = psutil.Process(pool.process(Do("linger", gate.address)))
         gate.arrival()
-        (process,) = _processes(pool)
         first = Background(pool.close)
         while pool._engine is not None:
             time.sleep(0.001)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -15,7 +13,9 @@ import pytest
 from evproc import Event, StopProcessing, want
 from evproc_pool import PoolBrokenError, PoolProcessor, WorkerLostError, local
 from evproc_pool.limits import NEARLY, Limits, Quota, resident_bytes
-from tests.pool_tests.helpers import register_all
+from tests.pool_tests import actions
+from tests.pool_tests.actions import Do
+from tests.pool_tests.helpers import Gate, register_all
 from tests.pool_tests.sizes import BARS
 
 _MB = 1_000_000
@@ -78,26 +78,6 @@ def slow(proc: Any, ev: Any) -> list[Event]:
     return [Who(ev.number, before=(os.getpid(),))]
 
 
-class Linger(Event):
-    name = "linger"
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self.path = path
-
-
-@want("linger")
-def linger(proc: Any, ev: Any) -> None:
-    """Leaves a thread behind for which its process waits at its end."""
-
-    def wait() -> None:
-        while not Path(ev.path).exists():
-            time.sleep(0.01)
-
-    threading.Thread(target=wait).start()
-    raise StopProcessing(os.getpid())
-
-
 @want("refuses")
 def refuses(proc: Any, ev: Any) -> None:
     pass
@@ -105,7 +85,7 @@ def refuses(proc: Any, ev: Any) -> None:
 
 def pool_of(workers: int = 2, **options: Any) -> PoolProcessor:
     pool = PoolProcessor(workers, **options)
-    register_all(pool, [who, slow, linger, leak, refuses])
+    register_all(pool, [who, slow, leak, refuses, actions.act])
     return pool
 
 
@@ -147,24 +127,22 @@ def test_slow_events_that_leave_something_behind_count_as_well(workers: int, mos
 
 
 def test_a_worker_that_takes_long_to_end_keeps_nobody_waiting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # if the coordinator waited for it, it would wait for as long as the test has
     monkeypatch.setattr(local, "_REAP_SECONDS", 1000.0)
-    path = tmp_path / "go"
     with pool_of(1, max_tasks_per_child=1) as pool:
-        pid = pool.process(Linger(str(path)))
+        pid = pool.process(Do("linger", gate.address))
+        gate.arrival()
         assert pool.process(Who(5))[0] == 5
         assert psutil.pid_exists(pid)
-        path.touch()
+        gate.close()
 
 
-def test_a_worker_that_does_not_end_is_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_does_not_end_is_killed(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "_REAP_SECONDS", 0.0)
     with pool_of(1, max_tasks_per_child=1) as pool:
-        process = psutil.Process(pool.process(Linger(str(tmp_path / "never"))))
+        process = psutil.Process(pool.process(Do("linger", gate.address)))
         while process.is_running():
             assert pool.process(Who(5))[0] == 5
 

@@ -332,6 +332,25 @@ def test_other_processes_of_the_forkserver_are_as_ever(tmp_path: Path) -> None:
     assert _run(body, tmp_path) == ["True"]
 
 
+@_ON_LINUX
+def test_an_application_may_preload_what_preloads_itself(tmp_path: Path) -> None:
+    body = """
+    def nothing(queue):
+        queue.put(1)
+
+    if __name__ == "__main__":
+        multiprocessing.set_forkserver_preload(["evproc_pool.preload"])
+        context = multiprocessing.get_context("forkserver")
+        queue = context.SimpleQueue()
+        process = context.Process(target=nothing, args=(queue,))
+        process.start()
+        print(queue.get())
+        process.join()
+        queue.close()
+    """
+    assert _run(body, tmp_path) == ["1"]
+
+
 class _Callable:
     def __call__(self, proc: Any, ev: Any) -> None: ...
 
