@@ -19,7 +19,7 @@ class Here:
     """See `PoolProcessor`, of which these are the methods for `workers=0`.
 
     Attributes:
-        runs: How many calls of `process_many` and streams were begun and have not ended.
+        runs: How many calls and streams were begun and have not ended.
 
     Args:
         processor: Has the handlers.
@@ -41,6 +41,11 @@ class Here:
         self._initargs = initargs
         self._lock = threading.RLock()
         self._is_initialized = False
+        self.runs = 0
+
+    def adopt(self) -> None:
+        """In a process that was forked: its parent's calls and threads are not here."""
+        self._lock = threading.RLock()
         self.runs = 0
 
     def process_many(
@@ -80,15 +85,16 @@ class Here:
         """See `PoolProcessor.submit`; the future is done."""
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
-        try:
-            self._initialize()
-            value = self._process(ev, key)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(value)
+        with self._counted():
+            try:
+                self._initialize()
+                value = self._process(ev, key)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
         return future
 
     def _process(self, ev: Event, key: Key | None) -> Any:

@@ -1,4 +1,4 @@
-"""Ends a worker when its coordinator is gone, whatever the worker is doing.
+"""Ends a process when its coordinator is gone, whatever the process is doing.
 
 A pipe: the coordinator holds one end, never writes, and closes it by dying at the
 latest. On Linux the kernel then sends a signal to the worker that holds the other end
@@ -6,14 +6,20 @@ latest. On Linux the kernel then sends a signal to the worker that holds the oth
 loop, in a C call that holds the GIL, and one that blocks every signal. Nobody has to
 look, so it costs nothing. Elsewhere a worker notices when it next reads its channel.
 
+A worker inherits its end (`Lifeline`). A forkserver that imports its modules is given
+the name of a pipe (`Anchor`), and opens it itself (`hanging_on`).
+
 Rejected: a thread that waits for the end of the pipe (it cannot run while a C call
 holds the GIL); PR_SET_PDEATHSIG (the parent of a worker may be the forkserver).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
+from collections.abc import Iterator
 from typing import Final
 
 from evproc_pool.inherited import Inherited
@@ -40,18 +46,73 @@ class Lifeline(Inherited):
 
     def hold(self) -> None:
         """In the worker: from now on its life hangs on it."""
-        hold(self._fd)
+        _hold(self._fd)
 
 
-def hold(fd: int) -> None:
+class Anchor:
+    """One end of a pipe, which this process keeps as long as it lives.
+
+    Kept and not closed after use, since who hangs on it would be killed then.
+    """
+
+    def __init__(self) -> None:
+        reads, self._fd = os.pipe()
+        os.close(reads)
+        self._inode = os.fstat(self._fd).st_ino
+        #: By which a child can hang on it.
+        self.name: Final = f"{os.getpid()}.{self._fd}.{self._inode}"
+
+    def close(self) -> None:
+        """In a process that was forked from this one: have no part in it."""
+        with contextlib.suppress(OSError):  # somebody has closed all that there was
+            if os.fstat(self._fd).st_ino == self._inode:
+                os.close(self._fd)
+
+
+@contextlib.contextmanager
+def hanging_on(name: str) -> Iterator[None]:
+    """For a while have this process end with its parent, or now if that has ended.
+
+    The life of a forkserver hangs on a pipe of its own, but not while it imports: whoever
+    asks it for a process meanwhile sends the other end along, which so stays open.
+
+    Args:
+        name: Of an `Anchor` of the parent.
+    """
+    pid, fd, inode = map(int, name.split("."))
+    here = _open_pipe(f"/proc/{pid}/fd/{fd}", inode)
+    if here is None:
+        if os.getppid() != pid:
+            os._exit(1)
+        yield  # no /proc, or none that may be read
+        return
+    try:
+        _hold(here)
+        end = select.poll()
+        end.register(here)
+        if end.poll(0):
+            os._exit(1)  # it went before we held it
+        yield
+    finally:
+        os.close(here)
+
+
+def _open_pipe(path: str, inode: int) -> int | None:
+    """A reading end of the pipe that has a place and a number, if there is one."""
+    try:
+        # which does not wait for a writer
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+    if os.fstat(fd).st_ino == inode:
+        return fd
+    os.close(fd)
+    return None
+
+
+def _hold(fd: int) -> None:
     """From now on this process ends with the last one that has the pipe's other end."""
     if _SETSIG is not None:
         fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(fd, _SETSIG, signal.SIGKILL)
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
-
-
-def let_go(fd: int) -> None:
-    """No longer."""
-    if _SETSIG is not None:
-        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_ASYNC)

@@ -45,7 +45,8 @@ class Limits(NamedTuple):
             if size >= NEARLY * self.max_memory_bytes:
                 raise ValueError(
                     f"max_worker_memory_bytes is {self.max_memory_bytes:,}, and a worker has"
-                    f" {size:,} before its first event: it must be well above that"
+                    f" {size:,} before its first event: it must be well above that (what"
+                    " `preload` imports counts, and what handlers' modules import)"
                 )
 
 

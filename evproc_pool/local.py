@@ -445,7 +445,8 @@ def _start(process: BaseProcess) -> None:
         raise OSError(
             "the forkserver has died; look at what it imports: what"
             " multiprocessing.set_forkserver_preload names, and with preload=True the handlers'"
-            " modules"
+            " modules, by default NumPy and SciPy where this program has imported them"
+            " (preload=False: nothing)"
         ) from error
 
 

@@ -462,7 +462,8 @@ class PoolProcessor:
             drain: False: finish nothing; as `terminate`.
             timeout: After how many seconds what is not finished by then is ended as by
                 `terminate`. None: wait as long as it takes. Code of yours that runs in
-                this process meanwhile, a filter or a future's callback, is waited for.
+                this process meanwhile, a filter or a future's callback, is waited for, and so
+                are the imports of a forkserver that is starting.
 
         Raises:
             RuntimeError: Called from a future's callback, for which it would wait.
@@ -519,6 +520,7 @@ class PoolProcessor:
     def _check_usable(self) -> None:
         if os.getpid() != self._pid and self._engine is None:
             self._pid = os.getpid()  # nothing was started by the other process
+            self._here.adopt()
         if os.getpid() != self._pid:
             raise PoolForkedError(
                 f"this PoolProcessor belongs to process {self._pid}, and this is process"

@@ -18,6 +18,7 @@ where one has changed since.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -26,7 +27,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from multiprocessing import process
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, Final, NamedTuple
 
 from evproc_pool import lifeline
@@ -38,15 +39,14 @@ _SEPARATOR: Final = ":"
 _DEEPEST: Final = 10
 
 
-def entries(modules: Iterable[str], fd: int) -> list[str]:
+def entries(modules: Iterable[str], anchor: str) -> list[str]:
     """What a forkserver is told to import, so that it imports these.
 
     Args:
         modules: Their names.
-        fd: Here, a descriptor of the reading end of a pipe on whose writing end the
-            life of the forkserver hangs while it imports them.
+        anchor: The name of the `Anchor` on which it hangs while it does.
     """
-    names = (str(fd), *modules)
+    names = (anchor, *modules)
     return [_PRELOAD, *[f"{_PRELOAD}{_SEPARATOR}{name}" for name in names]]
 
 
@@ -66,11 +66,15 @@ def modules_of(funcs: Iterable[object]) -> list[str]:
 
 def libraries() -> list[str]:
     """The modules that may be imported for any handlers, of those that this program has."""
-    return [name for name in list(sys.modules) if is_of_library(name)]
+    modules = sys.modules.copy()
+    # a key may be anything, and a module a stand-in or None, which forbids its import
+    names = [name for name in modules if isinstance(name, str) and is_of_library(name)]
+    imported = {name for name in names if type(modules[name]) is ModuleType}
+    return [name for name in names if {name, name.partition(".")[0]} <= imported]
 
 
 def is_of_library(name: str) -> bool:
-    """Whether a module is one of those, or would be."""
+    """Whether a module of that name is one of those."""
     package, _, module = name.partition(".")
     return package in _LIBRARIES and not (module.startswith("_") or "." in module)
 
@@ -140,37 +144,21 @@ def run() -> None:
     interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         # the application may have put `preload` there itself, with nothing behind it
-        fd, *names = _named_in(frame.f_locals["preload"]) or ["none"]
-        with _hanging_on(fd), _as_a_child(frame.f_locals.get("alive_r")):
+        anchor, *names = _named_in(frame.f_locals["preload"]) or [""]
+        with (
+            lifeline.hanging_on(anchor) if anchor else contextlib.nullcontext(),
+            _as_a_child(frame.f_locals.get("alive_r")),
+        ):
             for name in ("evproc_pool.worker", *names):
                 with contextlib.suppress(BaseException):
                     __import__(name)
     finally:
         signal.signal(signal.SIGINT, interrupted)
-    os.register_at_fork(after_in_child=_seed_numpy)
+    os.register_at_fork(after_in_child=functools.partial(_seed_numpy, os.getpid()))
     # NumPy has threads of native code, which are prepared for it; others were asked for
-    warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
-
-
-@contextlib.contextmanager
-def _hanging_on(fd: str) -> Iterator[None]:
-    """Have this process end with the program that has a descriptor of a pipe.
-
-    The forkserver's own pipe to the program would not do: whoever has asked it for a
-    process meanwhile has sent the other end along, which so stays open.
-    """
-    try:
-        # does not wait for a writer, where the program has just gone
-        here = os.open(f"/proc/{os.getppid()}/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        yield  # no /proc, or no such pipe
-        return
-    lifeline.hold(here)
-    try:
-        yield
-    finally:
-        lifeline.let_go(here)
-        os.close(here)
+    warnings.filterwarnings(
+        "ignore", ".*multi-threaded, use of fork", DeprecationWarning, frame.f_globals["__name__"]
+    )
 
 
 @contextlib.contextmanager
@@ -191,13 +179,17 @@ def _as_a_child(alive: int | None) -> Iterator[None]:
         me.name, inner._parent_process = name, None  # noqa: SLF001
 
 
-def _seed_numpy() -> None:
+def _seed_numpy(forkserver: int) -> None:
     """What Python itself does with `random` in a process that was forked.
 
-    Its processes would all draw the same numbers otherwise, also those of others than us.
+    The forkserver's processes would all draw the same numbers otherwise, also those of
+    others than us. What a handler forks is its own matter.
+
+    Args:
+        forkserver: Its pid.
     """
     random = sys.modules.get("numpy.random")
-    if random is not None:
+    if random is not None and os.getppid() == forkserver:
         random.seed()
 
 

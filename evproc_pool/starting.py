@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Final
 from weakref import WeakSet
 
+from evproc_pool.lifeline import Anchor
 from evproc_pool.preloading import Sources, entries, is_of_library
 
 
@@ -64,6 +65,9 @@ def _disown_all() -> None:
     _lock.held = threading.Lock()
     for process in _processes:
         disown(process)
+    if _forkserver.anchor is not None:
+        _forkserver.anchor.close()
+        _forkserver.anchor = None
 
 
 if hasattr(os, "register_at_fork"):
@@ -98,19 +102,22 @@ class ProcessName(str):
         return eval, (_LEAVE_MAIN_ALONE.format(str(self)),)
 
 
-class _Preloaded:
-    """What the forkserver of this process has imported, if it imported handlers."""
+class _Forkserver:
+    """What we know of the one of this process."""
 
+    #: What it has imported, if it imported handlers.
     sources: Sources | None = None
+    #: On which it hangs while it imports.
+    anchor: Anchor | None = None
 
 
-_preloaded: Final = _Preloaded()
+_forkserver: Final = _Forkserver()
 
 
 def fresh(context: BaseContext) -> BaseContext:
     """The context to start a worker by: `spawn` where a forkserver has old sources."""
     is_forkserver = context.get_start_method() == "forkserver"
-    sources = _preloaded.sources if is_forkserver else None
+    sources = _forkserver.sources if is_forkserver else None
     if sources is not None and sources.have_changed:
         return multiprocessing.get_context("spawn")
     return context
@@ -146,15 +153,13 @@ def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None
         before = getattr(server, "_forkserver_pid", None)
         # libraries do not change while a program runs
         sources = None if not is_text or all(map(is_of_library, modules)) else Sources()
-        reads, writes = os.pipe()
+        _forkserver.anchor = _forkserver.anchor or Anchor()
         try:
-            ours = entries(modules, reads) if is_text else []
+            ours = entries(modules, _forkserver.anchor.name) if is_text else []
             context.set_forkserver_preload([*chosen, *ours])
             yield
         finally:
-            os.close(reads)
-            os.close(writes)
             context.set_forkserver_preload(preloaded)
             if getattr(server, "_forkserver_pid", None) != before:
                 # the first one, or another since that has died: it has imported them now
-                _preloaded.sources = sources
+                _forkserver.sources = sources

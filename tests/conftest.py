@@ -17,6 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from evproc_pool.starting import prepared
+
 # How long a process may take to be gone that has been told to go. No test waits
 # for it to pass: it bounds the wait on a condition.
 GRACE_SECONDS = 20.0
@@ -70,10 +72,10 @@ def _shared_memory() -> set[str]:
 def _standard_helpers() -> None:
     """Start the standard forkserver now, so that no test is blamed for its pipes."""
     if "forkserver" in multiprocessing.get_all_start_methods():
-        # as the first pool would have it
-        multiprocessing.set_forkserver_preload(["evproc_pool.worker"])
-        process = multiprocessing.get_context("forkserver").Process(target=os.getpid)
-        process.start()
+        context = multiprocessing.get_context("forkserver")
+        process = context.Process(target=os.getpid)
+        with prepared(context):  # as the first pool would have it
+            process.start()
         process.join()
         process.close()
 

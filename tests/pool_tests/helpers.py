@@ -7,7 +7,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
@@ -281,8 +282,7 @@ class Script:
                 f"the script did not end; there were {left}\n{self._out.read_text('utf-8')}"
                 f"\n{self._err.read_text('utf-8')}"
             ) from None
-        _, alive = psutil.wait_procs(self.members, timeout=PATIENCE_SECONDS / 3)
-        left = [_describe(each) for each in alive]
+        left = [_describe(each) for each in still_alive(self.members)]
         self.kill()
         return Finished(
             self.process.returncode,
@@ -312,10 +312,32 @@ class Script:
 def _session(leader: int) -> Iterator[psutil.Process]:
     for process in psutil.process_iter():
         try:
-            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
-                yield process
-        except (OSError, psutil.Error):  # it has ended meanwhile
+            is_member = os.getsid(process.pid) == leader
+        except OSError:  # it has ended meanwhile
             continue
+        if is_member and lives(process):
+            yield process
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it does anything still: one that is dead may wait to be noticed by its parent."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def still_alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Those of them that do not end, for which it waits as long as anything may take.
+
+    `psutil.wait_procs` waits for their parents to notice as well, and the parent of what
+    is left of a program that has ended may take a second.
+    """
+    end = time.monotonic() + PATIENCE_SECONDS / 3
+    alive = list(processes)
+    while (alive := [each for each in alive if lives(each)]) and time.monotonic() < end:
+        time.sleep(0.001)
+    return alive
 
 
 def _describe(process: psutil.Process) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ from evproc_pool import EventTimeoutError, PoolProcessor, WorkerLostError
 from evproc_pool.stays import Stays
 from tests.pool_tests import actions
 from tests.pool_tests.actions import Do
-from tests.pool_tests.helpers import PATIENCE_SECONDS, register_all
+from tests.pool_tests.helpers import PATIENCE_SECONDS, register_all, still_alive
 from tests.pool_tests.sizes import BARS
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs the words of progress")
@@ -109,10 +109,8 @@ def test_what_the_event_has_started_is_killed_as_well(tmp_path: Path) -> None:
         [error] = pool.process_many([Stuck(str(path))], return_exceptions=True)
     assert isinstance(error, EventTimeoutError)
     pid = int(path.read_text(encoding="ascii"))
-    end = time.monotonic() + PATIENCE_SECONDS
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < end, "it is still there"
-        threading.Event().wait(0.01)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        assert not still_alive([psutil.Process(pid)])
 
 
 def test_several_at_once_are_each_charged_for_themselves() -> None:

@@ -16,7 +16,15 @@ import pytest
 
 from evproc_pool import PoolProcessor
 from tests.pool_tests.actions import Do
-from tests.pool_tests.helpers import PATIENCE_SECONDS, ROOT, Background, Gate, Script, warm
+from tests.pool_tests.helpers import (
+    PATIENCE_SECONDS,
+    ROOT,
+    Background,
+    Gate,
+    Script,
+    still_alive,
+    warm,
+)
 from tests.pool_tests.sizes import BARS
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
@@ -319,7 +327,7 @@ def test_in_a_terminal_the_prompt_comes_back(tmp_path: Path) -> None:
         terminal.type("\x03")
         text = terminal.read_to(_PROMPT)
         seconds = time.monotonic() - begin
-        _, alive = psutil.wait_procs(workers, timeout=PATIENCE_SECONDS)
+        alive = still_alive(workers)
     finally:
         terminal.close()
     assert alive == []

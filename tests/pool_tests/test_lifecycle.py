@@ -39,9 +39,11 @@ from tests.pool_tests.helpers import (
     Script,
     close_in_time,
     error_of,
+    lives,
     notes_of,
     register_all,
     run_script,
+    still_alive,
     warm,
 )
 from tests.pool_tests.sizes import BARS
@@ -53,11 +55,6 @@ pytest_plugins = ["pytester"]
 def _processes(pool: PoolProcessor) -> list[psutil.Process]:
     """The workers, known by pid and time of creation."""
     return [psutil.Process(pid) for pid in warm(pool)]
-
-
-def _are_gone(processes: list[psutil.Process]) -> bool:
-    _, alive = psutil.wait_procs(processes, timeout=PATIENCE_SECONDS)
-    return not alive
 
 
 def _new(**options: Any) -> PoolProcessor:
@@ -73,7 +70,7 @@ def test_the_end_of_a_with_block_ends_the_workers() -> None:
         processes = _processes(pool)
         assert len(processes) == 2
         assert all(process.is_running() for process in processes)
-    assert _are_gone(processes)
+    assert not still_alive(processes)
 
 
 def test_a_with_block_that_raises_ends_the_workers_at_once(gate: Gate) -> None:
@@ -83,7 +80,7 @@ def test_a_with_block_that_raises_ends_the_workers_at_once(gate: Gate) -> None:
         gate.arrival()
         raise actions.Leaves
     # the handler is still waiting: it was not waited for
-    assert _are_gone(processes)
+    assert not still_alive(processes)
     assert isinstance(future.exception(PATIENCE_SECONDS), PoolClosedError)
 
 
@@ -107,7 +104,7 @@ def test_a_pool_that_is_not_referred_to_any_more_ends_its_workers() -> None:
     del pool
     gc.collect()
     assert reference() is None
-    assert _are_gone(processes)
+    assert not still_alive(processes)
 
 
 def test_a_pool_in_a_cycle_ends_its_workers() -> None:
@@ -117,7 +114,7 @@ def test_a_pool_in_a_cycle_ends_its_workers() -> None:
     cycle.append(cycle)
     del pool, cycle
     gc.collect()
-    assert _are_gone(processes)
+    assert not still_alive(processes)
 
 
 def test_close_waits_for_what_was_submitted(gate: Gate) -> None:
@@ -220,7 +217,7 @@ def test_close_waits_no_longer_than_it_is_told_to(waits: str, gate: Gate) -> Non
         while not pool._engine or pool._engine._coordinator._pauses.left(0.0) is None:
             pool.process(Do("nothing"))
     pool.close(timeout=0.01)
-    assert _are_gone(processes)
+    assert not still_alive(processes)
     error = future.exception(0)
     assert isinstance(error, PoolClosedError)
     assert "ended before this was finished" in str(error)
@@ -246,7 +243,7 @@ def test_close_waits_no_longer_for_what_it_does_not_finish(
         gate.arrival()
         pool.close(timeout=0.5)
         assert isinstance(call.error(), PoolClosedError)
-    assert _are_gone(processes)
+    assert not still_alive(processes)
     assert all(wait <= 0.5 for wait in waits)
 
 
@@ -281,6 +278,26 @@ def test_a_pool_that_has_started_nothing_can_be_used_in_a_forked_process() -> No
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_process_has_no_part_in_the_calls_of_its_parents_threads(gate: Gate) -> None:
+    with _new(workers=0) as pool, Background(lambda: pool.process(_at(gate))) as call:
+        gate.arrival()
+        pid = os.fork()
+        if not pid:
+            try:
+                pool.register(actions.nested)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        gate.close()
+        call.result()
+
+
+def _at(gate: Gate) -> Do:
+    return Do("wait_at", gate.address)
+
+
 def test_close_in_good_time_finishes_what_was_submitted() -> None:
     pool = _new(workers=1)
     futures = [pool.submit(Do("stop", place)) for place in range(50)]
@@ -295,7 +312,7 @@ def test_close_without_draining_does_not_wait(gate: Gate) -> None:
     future = pool.submit(Do("wait_at", gate.address))
     gate.arrival()
     pool.close(drain=False)
-    assert _are_gone(processes)
+    assert not still_alive(processes)
     assert isinstance(future.exception(0), PoolClosedError)
 
 
@@ -307,7 +324,7 @@ def test_terminate_does_not_wait(gate: Gate) -> None:
     with Background(lambda: pool.process_many([Do("wait_at", gate.address)] * 5)) as call:
         gate.arrival()
         pool.terminate()
-        assert _are_gone(processes)
+        assert not still_alive(processes)
         assert isinstance(call.error(), PoolClosedError)
     assert isinstance(future.exception(PATIENCE_SECONDS), PoolClosedError)
 
@@ -409,7 +426,7 @@ def test_repr_says_how_it_is() -> None:
 def test_a_handler_added_after_a_run_is_there_in_the_next(pool: PoolProcessor) -> None:
     processes = _processes(pool)
     pool.register(actions.Notes("last"))
-    assert _are_gone(processes)
+    assert not still_alive(processes)
     assert pool.process(actions.Ordered())[2] == ["last"]
     assert pool.process(Do("stop", 1)) == 1
 
@@ -583,7 +600,7 @@ def test_every_start_method_will_do(method: str) -> None:
         assert [values[0], *values[2:]] == [1, 2, 3]
         assert type(values[1]).__name__ == "WorkerLostError"
         assert len(warm(pool)) == 2
-    assert _are_gone(processes)
+    assert not still_alive(processes)
 
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])
@@ -593,7 +610,7 @@ def test_two_pools_at_once_do_not_disturb_each_other(method: str) -> None:
         assert [pool.process(Do("stop", 1)) for pool in (first, second, first)] == [1] * 3
         processes = _processes(first)
         first.close()
-        assert _are_gone(processes)
+        assert not still_alive(processes)
         assert second.process(Do("stop", 2)) == 2
 
 
@@ -861,16 +878,8 @@ def test_workers_end_when_the_coordinator_is_killed(
             arrival.release()
         finished = script.finish()
     assert finished.left == []
-    assert _are_gone(members)
+    assert not still_alive(members)
     assert finished.err == ""
-
-
-def _lives(process: psutil.Process) -> bool:
-    """Whether it does anything still: one that is dead may wait to be noticed by its parent."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 _KILLED_IN_LOOPS = """
@@ -897,11 +906,11 @@ def test_workers_that_cannot_look_end_with_the_coordinator(
         members = [each for each in script.members if each.pid != script.process.pid]
         script.process.send_signal(signal.SIGKILL)
         begin = time.monotonic()
-        while any(map(_lives, members)):
+        while any(map(lives, members)):
             assert time.monotonic() - begin < (1.0 if BARS else PATIENCE_SECONDS)
         finished = script.finish()
     assert finished.left == []
-    assert _are_gone(members)
+    assert not still_alive(members)
 
 
 def test_a_pool_within_a_worker_leaves_nothing_behind(pool: PoolProcessor) -> None:
@@ -1043,6 +1052,16 @@ def test_a_pool_with_no_workers_asks_for_keys_as_well() -> None:
     ]
     assert told[0] == told[1]
     assert [kind for kind, *_ in told[0]] == [AttributeError, TypeError, TypeError, SystemExit]
+
+
+def test_a_pool_with_no_workers_is_busy_while_another_thread_submits(gate: Gate) -> None:
+    with _new(workers=0) as pool, Background(lambda: pool.submit(_at(gate))) as call:
+        gate.arrival()
+        with pytest.raises(PoolBusyError):
+            pool.register(actions.nested)
+        gate.close()
+        assert call.result().result(0) is None
+        pool.register(actions.nested)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

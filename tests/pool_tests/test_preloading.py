@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
 import sys
 import textwrap
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -237,15 +238,129 @@ def test_a_forkserver_that_is_importing_ends_with_the_program(tmp_path: Path) ->
     assert finished.left == []
 
 
+# Waits in the forkserver until it may go on.
+_WAITS = (
+    _LIBRARY
+    + """
+while multiprocessing.parent_process() is not None:
+    if Path(__file__).with_name("go").exists():
+        break
+"""
+)
+
+
+@_ON_LINUX
+def test_a_forkserver_ends_if_the_program_has_ended_before_it_begins(tmp_path: Path) -> None:
+    body = """
+    import os, signal
+    from multiprocessing import forkserver
+    import numpy
+    spawn = forkserver.util.spawnv_passfds
+
+    def spawn_and_die(path, args, fds):
+        pid = spawn(path, args, fds)
+        if "forkserver" in args[-1]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return pid
+
+    pool = PoolProcessor(workers=1, mp_context="forkserver")
+    pool.register(handlers_here.answer)
+    forkserver.util.spawnv_passfds = spawn_and_die
+    pool.process(handlers_here.Ask())
+    """
+    script, _ = _with_library(body, tmp_path, _WAITS)
+    with Script(script, tmp_path) as running:
+        finished = running.finish()
+    assert finished.code == -signal.SIGKILL
+    assert finished.left == []
+
+
+@_ON_LINUX
+def test_a_forkserver_whose_start_was_interrupted_serves_the_next_pool(tmp_path: Path) -> None:
+    body = """
+    import os, signal, time
+    import numpy as a_library
+    log = Path(a_library.__file__).with_name("imports")
+
+    def interrupt_when_both_are_there():
+        while len(log.read_text().splitlines()) < 2:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt_when_both_are_there).start()
+    try:
+        with PoolProcessor(workers=1, mp_context="forkserver") as pool:
+            pool.register(handlers_here.answer)
+            pool.process(handlers_here.Ask())
+    except KeyboardInterrupt:
+        log.with_name("go").touch()
+    with PoolProcessor(workers=1, mp_context="forkserver") as pool:
+        pool.register(handlers_here.answer)
+        print(len(ask(pool)), len(log.read_text().splitlines()))
+    """
+    script, _ = _with_library(body, tmp_path, _WAITS)
+    assert run_script(script, tmp_path) == "1 2\n"
+
+
+_FORKS = """
+import os, threading, warnings
+from evproc import Event, StopProcessing, want
+
+class Ask(Event):
+    name = "ask"
+
+@want("ask")
+def answer(proc, ev):
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    with warnings.catch_warnings(record=True) as caught:
+        pid = os.fork()
+        if not pid:
+            os._exit(0)
+        os.waitpid(pid, 0)
+    done.set()
+    thread.join()
+    raise StopProcessing((os.getpid(), [each.category.__name__ for each in caught]))
+"""
+
+
+@_ON_LINUX
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="only later Pythons warn of it")
+def test_the_forkserver_may_fork_beside_threads_and_handlers_are_warned(tmp_path: Path) -> None:
+    threaded = (
+        _LIBRARY
+        + """
+if multiprocessing.parent_process() is not None:
+    import threading
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+"""
+    )
+    body = """
+    import numpy
+    with PoolProcessor(workers=1, mp_context="forkserver") as pool:
+        pool.register(handlers_here.answer)
+        print(pool.process(handlers_here.Ask())[1])
+    """
+    script, _ = _with_library(body, tmp_path, threaded)
+    (tmp_path / "handlers_here.py").write_text(_FORKS)
+    printed = run_script(script, tmp_path, python=("-W", "default::DeprecationWarning"))
+    assert printed == "['DeprecationWarning']\n"
+
+
 def test_the_libraries_that_a_program_has(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(sys.modules):
         if name.partition(".")[0] in ("numpy", "scipy"):
             monkeypatch.delitem(sys.modules, name)
     assert preloading.libraries() == []
-    ours = ["numpy", "scipy.linalg"]
+    ours = ["numpy", "scipy", "scipy.linalg"]
     for name in (*ours, "numpy._core", "scipy.linalg.blas", "numpylike", "pandas"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, cast("str", 7), types.ModuleType("seven"))
     assert preloading.libraries() == ours
+    monkeypatch.setitem(sys.modules, "scipy", cast("Any", None))  # is not to be imported
+    monkeypatch.setitem(sys.modules, "numpy", cast("Any", object()))  # a stand-in
+    assert preloading.libraries() == []
 
 
 # The error of a pool whose handlers can be imported only here, and its cause.
@@ -374,7 +489,9 @@ def test_numpys_global_generator_is_seeded_in_each_process(
     fake = types.ModuleType("numpy.random")
     monkeypatch.setattr(fake, "seed", lambda *args: calls.append(args), raising=False)
     monkeypatch.setitem(sys.modules, "numpy.random", fake)
-    preloading._seed_numpy()
+    preloading._seed_numpy(os.getppid())
+    assert calls == [()]
+    preloading._seed_numpy(os.getpid())  # that of another process
     assert calls == [()]
 
 

@@ -30,6 +30,7 @@ from tests.pool_tests.helpers import (
     close_in_time,
     error_of,
     register_all,
+    still_alive,
     warm,
 )
 from tests.pool_tests.sizes import BARS
@@ -179,8 +180,7 @@ def test_a_worker_that_dies_while_idle_costs_nothing(pool: PoolProcessor, killed
     workers = [psutil.Process(pid) for pid in warm(pool)]
     for worker in workers[:killed]:
         worker.kill()
-    _, alive = psutil.wait_procs(workers[:killed], timeout=PATIENCE_SECONDS)
-    assert not alive
+    assert not still_alive(workers[:killed])
     assert pool.process_many([Do("stop", place) for place in range(50)]) == list(range(50))
     assert len(warm(pool)) == 2
 
