@@ -109,4 +109,9 @@ def describe_event(ev: object) -> str:
     return f"{name} ({where})"
 
 
+def a_or_an(noun: str) -> str:
+    """A noun with its article."""
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
 _LONGEST_NAME = 80

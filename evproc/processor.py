@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from evproc.decorator import HandlerFunc, describe_callable
 from evproc.entrypoints import OnError, load_group
-from evproc.event import Event, describe_event
+from evproc.event import Event, a_or_an, describe_event
 from evproc.exc import HandlerReturnException, StopProcessing, _unset, add_note
 from evproc.registry import Handler, Registry
 from evproc.report import CheckReport, Explanation
@@ -118,7 +118,9 @@ class Processor:
                 raise  # from a filter
             if stop.retval is not _unset:
                 return stop.retval
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise  # of somebody at the keyboard, whatever is running
+        except BaseException as error:
             if handler is not None:
                 annotate_error(error, handler, ev)
             raise
@@ -205,7 +207,9 @@ def run_handlers(proc: Processor, ev: Event, handlers: Iterable[Handler], queue:
                 collect_follow_ups(returned, handler, ev, queue)
     except StopProcessing as stop:
         return stop.retval
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         if handler is not None:
             annotate_error(error, handler, ev)
         raise
@@ -269,7 +273,7 @@ def _describe_value(value: object) -> str:
         text = "<unprintable>"
     if len(text) > _LONGEST_REPR:
         text = text[: _LONGEST_REPR - 3] + "..."
-    kind = "the class" if isinstance(value, type) else f"a {type(value).__qualname__},"
+    kind = "the class" if isinstance(value, type) else f"{a_or_an(type(value).__qualname__)},"
     return f"{kind} {text}"
 
 

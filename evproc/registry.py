@@ -34,7 +34,7 @@ from evproc.decorator import (
     describe_callable,
     is_async,
 )
-from evproc.event import Event, describe_event
+from evproc.event import Event, a_or_an, describe_event
 from evproc.exc import (
     IncompatibleRequirementsException,
     ProcessorReregisterException,
@@ -513,7 +513,8 @@ def _unhashable(ev: Any) -> NoReturn:
     hash_of = type(name).__hash__
     if hash_of is None:
         raise TypeError(
-            f"event {describe_event(ev)}: an event's name is a string, not a {type(name).__name__}"
+            f"event {describe_event(ev)}: an event's name is a string, not"
+            f" {a_or_an(type(name).__name__)}"
         ) from None
     raise  # noqa: PLE0704 - the name property or its __hash__ raised it, on its own account
 

@@ -6,12 +6,14 @@ Each takes the argument's name and what was given for it, and raises a `TypeErro
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import inf
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 from typing import Any
 
+from evproc import Event
+from evproc.event import describe_event
 from evproc_pool.local import usable_cpus
 from evproc_pool.starting import default_context
 
@@ -71,6 +73,16 @@ def flag_or_none(what: str, value: bool | None) -> bool | None:
     return value
 
 
+def events(value: Iterable[Event]) -> Iterator[Event]:
+    """An iterator over events."""
+    if isinstance(value, Event) and not hasattr(value, "__iter__"):
+        raise TypeError(
+            f"events is an iterable of events, and this is one, {describe_event(value)}: use"
+            " process() or submit() for it, or put it into a list"
+        )
+    return iter(value)
+
+
 def initargs(value: Iterable[Any]) -> tuple[Any, ...]:
     """The arguments of an initializer."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
@@ -97,7 +109,7 @@ def exceptions(
 ) -> tuple[type[BaseException], ...]:
     """One exception class or several, as a tuple."""
     try:
-        kinds = (value,) if isinstance(value, type) else tuple(value)
+        kinds = (value,) if isinstance(value, (type, str)) else tuple(value)
     except TypeError:
         raise TypeError(f"{what} is an exception class or several, not {value!r}") from None
     for kind in kinds:
@@ -122,7 +134,13 @@ def context(mp_context: BaseContext | str | None) -> BaseContext:
     if mp_context is None:
         return default_context()
     if isinstance(mp_context, str):
-        return get_context(mp_context)
+        try:
+            return get_context(mp_context)
+        except ValueError:
+            methods = ", ".join(map(repr, get_all_start_methods()))
+            raise ValueError(
+                f"mp_context names a start method, here {methods}, and not {mp_context!r}"
+            ) from None
     if not isinstance(mp_context, BaseContext):
         raise TypeError(
             "mp_context is a multiprocessing context, the name of a start method, or None,"

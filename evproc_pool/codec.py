@@ -270,7 +270,7 @@ class Codec:
         failed: dict[int, Result] = {}
         for position, blob in zip(told.givers, blobs, strict=True):
             if isinstance(blob, wire.ErrorRecord):
-                failed[position] = Result(error=wire.decode_error(blob))
+                failed[position] = Result(error=wire.decode_error(blob), handler=blob.handler)
                 continue
             try:
                 events = pickling.loads(blob)

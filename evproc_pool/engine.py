@@ -237,8 +237,9 @@ class Engine:
         with self._turn_over:
             if self._closed is None:
                 self._closed = PoolClosedError(
-                    "the pool was ended before this was finished, and what was running may have"
-                    " had effects: make a new PoolProcessor"
+                    "the pool was ended before this was finished (by terminate or close, or"
+                    " because nothing referred to the PoolProcessor any more), and what was"
+                    " running may have had effects: make a new PoolProcessor, and keep it"
                 )
             self._most_seconds = min(self._most_seconds, most_seconds)
             if self._driver == me:

@@ -108,8 +108,11 @@ class EventTimeoutError(PoolError, TimeoutError):
         return str(self.args[0])
 
 
-class SoftTimeoutError(PoolError, TimeoutError):
+class SoftTimeoutError(PoolError):
     """An event took longer than `event_soft_timeout`; raised in its handler, in the worker.
+
+    It is no `TimeoutError`, which is an `OSError`: code that tries again after errors of
+    the system is to let it pass, wherever it strikes.
 
     Attributes:
         event: The event's name and class.
@@ -120,9 +123,7 @@ class SoftTimeoutError(PoolError, TimeoutError):
     def __init__(
         self, message: str, event: str = "", handler: str = "", timeout: float = 0.0
     ) -> None:
-        # the rest is pickled with its attributes: two to five arguments are an errno and
-        # so on to a TimeoutError
-        super().__init__(message)
+        super().__init__(message)  # the rest is pickled with its attributes
         self.event = event
         self.handler = handler
         self.timeout = timeout

@@ -18,9 +18,6 @@ from evproc_pool.serial import run_cascade
 class Here:
     """See `PoolProcessor`, of which these are the methods for `workers=0`.
 
-    Attributes:
-        runs: How many calls and streams were begun and have not ended.
-
     Args:
         processor: Has the handlers.
         policy: Which events are run again.
@@ -41,15 +38,22 @@ class Here:
         self._initargs = initargs
         self._lock = threading.RLock()
         self._is_initialized = False
-        self.runs = 0
+        # the calls that have begun and not ended, with the thread of each
+        self._calls: dict[object, int] = {}
+
+    @property
+    def open_calls(self) -> int:
+        """How many calls and streams were begun and have not ended."""
+        return len(self._calls)
 
     def adopt(self) -> None:
-        """In a process that was forked: its parent's calls and threads are not here."""
+        """In a process that was forked: there are no other threads and their calls."""
+        me = threading.get_ident()
         self._lock = threading.RLock()
-        self.runs = 0
+        self._calls = {call: thread for call, thread in self._calls.items() if thread == me}
 
     def process_many(
-        self, events: Iterable[Event], key: Key | None, *, return_exceptions: bool
+        self, events: Iterator[Event], key: Key | None, *, return_exceptions: bool
     ) -> list[Any]:
         """See `PoolProcessor.process_many`."""
         self._initialize()
@@ -118,13 +122,12 @@ class Here:
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
-        with self._lock:  # calls may come from several threads
-            self.runs += 1
+        call = object()
+        self._calls[call] = threading.get_ident()
         try:
             yield
         finally:
-            with self._lock:
-                self.runs -= 1
+            self._calls.pop(call, None)
 
     def _initialize(self) -> None:
         with self._lock:

@@ -62,27 +62,34 @@ class Anchor:
         #: By which a child can hang on it.
         self.name: Final = f"{os.getpid()}.{self._fd}.{self._inode}"
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has closed it, as programs do that close all descriptors."""
+        try:
+            return os.fstat(self._fd).st_ino == self._inode
+        except OSError:
+            return False
+
     def close(self) -> None:
         """In a process that was forked from this one: have no part in it."""
-        with contextlib.suppress(OSError):  # somebody has closed all that there was
-            if os.fstat(self._fd).st_ino == self._inode:
-                os.close(self._fd)
+        if self.is_open:
+            os.close(self._fd)
 
 
 @contextlib.contextmanager
 def hanging_on(name: str) -> Iterator[None]:
-    """For a while have this process end with its parent, or now if that has ended.
+    """For a while have this process end with another, or now if that has ended.
 
     The life of a forkserver hangs on a pipe of its own, but not while it imports: whoever
     asks it for a process meanwhile sends the other end along, which so stays open.
 
     Args:
-        name: Of an `Anchor` of the parent.
+        name: Of an `Anchor` of the other.
     """
     pid, fd, inode = map(int, name.split("."))
     here = _open_pipe(f"/proc/{pid}/fd/{fd}", inode)
     if here is None:
-        if os.getppid() != pid:
+        if not _lives(pid):
             os._exit(1)
         yield  # no /proc, or none that may be read
         return
@@ -100,14 +107,22 @@ def hanging_on(name: str) -> Iterator[None]:
 def _open_pipe(path: str, inode: int) -> int | None:
     """A reading end of the pipe that has a place and a number, if there is one."""
     try:
-        # which does not wait for a writer
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        if os.stat(path).st_ino == inode:  # noqa: PTH116 - of what a link leads to
+            # which does not wait for a writer
+            return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
-        return None
-    if os.fstat(fd).st_ino == inode:
-        return fd
-    os.close(fd)
+        pass
     return None
+
+
+def _lives(pid: int) -> bool:
+    import psutil  # takes a while to import, and is seldom needed
+
+    try:
+        # one that is dead may wait for its parent to notice
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _hold(fd: int) -> None:

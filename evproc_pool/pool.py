@@ -14,7 +14,7 @@ from math import inf
 from multiprocessing import util
 from multiprocessing.context import BaseContext
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
 from evproc import Event, Processor
 from evproc.decorator import HandlerFunc
@@ -68,7 +68,9 @@ class PoolProcessor:
             use (affinity and cgroup quota). 0: none; all runs in this process,
             through `evproc.Processor`.
         mp_context: A `multiprocessing` context or the name of a start method. By
-            default `forkserver` on Linux and `spawn` elsewhere.
+            default `forkserver` on Linux and `spawn` elsewhere. Workers of a forkserver
+            have the environment variables that this process had when it was started,
+            with the first pool.
         initializer: Called in each worker before entry points are loaded (with
             `workers=0`, once in this process, before the first event). The modules of
             registered functions, and its own, are imported before that.
@@ -83,9 +85,9 @@ class PoolProcessor:
         event_timeout: After how many seconds in one event (all of its handlers) its
             worker is killed, with the processes that it has started. The event fails
             with `EventTimeoutError`, the others go on. It is watched as long as
-            somebody waits for results. Where what an event has left behind hangs in
-            pickling, it takes some twenty times as long to find out whose it is. Not
-            with `workers=0`, and not on Windows.
+            somebody waits for results. Where follow-ups hang in pickling together with
+            those of other events, it may take some twenty times as long to find out
+            whose they are. Not with `workers=0`, and not on Windows.
         event_soft_timeout: After how many seconds in one event (all of its handlers)
             `SoftTimeoutError` is raised in the handler that is running, once for each
             attempt. It may clean up and let it pass: then the event fails with that
@@ -187,8 +189,16 @@ class PoolProcessor:
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "idle" if self._engine is None else "running"
+        state = "idle" if self._engine is None else "running"
+        if self._closed or (self._engine is not None and self._engine.closed is not None):
+            state = "closed"
         return f"<PoolProcessor workers={self._size} handlers={len(self.nodes)} {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a PoolProcessor stays in its process: make one in the other process, or hand over"
+            " what it gives"
+        )
 
     # --- the registry ---
 
@@ -311,9 +321,9 @@ class PoolProcessor:
                 has been processed.
         """
         unordered, key = self._choose(ordering, key)
+        iterator = arguments.events(events)
         if self._size == 0:
-            return self._here.process_many(events, key, return_exceptions=return_exceptions)
-        iterator = iter(events)
+            return self._here.process_many(iterator, key, return_exceptions=return_exceptions)
         gathered = Gathered()
         engine = self._running_engine()
         run = engine.open(
@@ -355,7 +365,7 @@ class PoolProcessor:
             events: Any iterable, also an endless one; read in the thread that iterates.
             ordered: Yield in input order; otherwise as they finish.
             buffersize: How many events are read at the most that have not been yielded
-                as outcomes. By default `BUFFER_PER_WORKER` for each worker.
+                as outcomes. By default 4,096 for each worker.
             return_events: Bring each root event back as the handlers left it.
             ordering: Instead of the pool's.
             key: Instead of the pool's.
@@ -377,7 +387,7 @@ class PoolProcessor:
             raise TypeError(f"buffersize is a number of events or None, not {buffersize!r}")
         if buffersize < 1:
             raise ValueError(f"buffersize must be positive, and is {buffersize}")
-        iterator = iter(events)
+        iterator = arguments.events(events)
         if self._size == 0:
             usable = self._check_usable
             return self._here.stream(iterator, key, usable, return_events=return_events)
@@ -429,7 +439,8 @@ class PoolProcessor:
 
         Returns:
             A future of the value. It can be cancelled until the event is sent to a
-            worker, and is failed by whatever `process` would raise.
+            worker, and is failed by whatever `process` would raise. It does not keep the
+            pool: where nothing else does, work in flight ends with `PoolClosedError`.
 
         Raises:
             PoolBrokenError: No worker can be started.
@@ -533,15 +544,17 @@ class PoolProcessor:
 
     def _check_idle(self, what: str) -> None:
         self._check_usable()
-        futures, runs = 0, self._here.runs
+        futures, runs = 0, self._here.open_calls
         if self._engine is not None:
             self._engine.refresh()
             futures = self._futures.outstanding if self._futures is not None else 0
             runs += self._engine.open_runs - (self._futures is not None)
         if futures or runs:
             raise PoolBusyError(
-                f"{what}() needs an idle pool, because the workers are replaced: {runs} calls of"
-                f" process_many and {futures} futures are in flight"
+                f"{what}() needs an idle pool, because the workers are replaced: {runs} calls"
+                f" and {futures} futures are in flight; wait for them (a stream that was left"
+                " early is in flight for as long as what it has sent), or register before the"
+                " first event"
             )
 
     def _running_engine(self) -> Engine:

@@ -33,7 +33,8 @@ from typing import Any, Final, NamedTuple
 from evproc_pool import lifeline
 
 _PRELOAD: Final = "evproc_pool.preload"
-_SEPARATOR: Final = ":"
+# Of names that stand in the forkserver's list for us, and cannot be imported.
+_PREFIX: Final = f"{_PRELOAD}:"
 
 # So many partials in each other are looked through for the function.
 _DEEPEST: Final = 10
@@ -47,7 +48,15 @@ def entries(modules: Iterable[str], anchor: str) -> list[str]:
         anchor: The name of the `Anchor` on which it hangs while it does.
     """
     names = (anchor, *modules)
-    return [_PRELOAD, *[f"{_PRELOAD}{_SEPARATOR}{name}" for name in names]]
+    return [_PRELOAD, *[_PREFIX + name for name in names]]
+
+
+def without_entries(preload: Iterable[str]) -> list[str]:
+    """What others have told a forkserver to import.
+
+    A process that was forked while its parent started a worker has the parent's `entries`.
+    """
+    return [name for name in preload if not name.startswith(_PREFIX)]
 
 
 def modules_of(funcs: Iterable[object]) -> list[str]:
@@ -195,8 +204,7 @@ def _seed_numpy(forkserver: int) -> None:
 
 def _named_in(preload: Iterable[str]) -> list[str]:
     """The modules that stand there as `entries`."""
-    prefix = _PRELOAD + _SEPARATOR
-    return [name[len(prefix) :] for name in preload if name.startswith(prefix)]
+    return [name[len(_PREFIX) :] for name in preload if name.startswith(_PREFIX)]
 
 
 def _forkservers_frame() -> FrameType | None:

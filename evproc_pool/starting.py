@@ -14,7 +14,7 @@ from typing import Any, Final
 from weakref import WeakSet
 
 from evproc_pool.lifeline import Anchor
-from evproc_pool.preloading import Sources, entries, is_of_library
+from evproc_pool.preloading import Sources, entries, is_of_library, without_entries
 
 
 def default_context() -> BaseContext:
@@ -146,16 +146,18 @@ def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None
         yield  # another start method, or another Python than is known
         return
     with _lock.held:
-        preloaded = server._preload_modules  # noqa: SLF001 - no public way
+        preloaded = without_entries(server._preload_modules)  # noqa: SLF001 - no public way
         chosen = [] if preloaded == ["__main__"] else preloaded
         # an entry that is no text does not come through the forkserver's command line
         is_text = all(type(path) is str for path in sys.path)
         before = getattr(server, "_forkserver_pid", None)
         # libraries do not change while a program runs
         sources = None if not is_text or all(map(is_of_library, modules)) else Sources()
-        _forkserver.anchor = _forkserver.anchor or Anchor()
+        anchor = _forkserver.anchor
+        if anchor is None or not anchor.is_open:
+            _forkserver.anchor = anchor = Anchor()
         try:
-            ours = entries(modules, _forkserver.anchor.name) if is_text else []
+            ours = entries(modules, anchor.name) if is_text else []
             context.set_forkserver_preload([*chosen, *ours])
             yield
         finally:

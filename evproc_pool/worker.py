@@ -292,6 +292,7 @@ class Worker:
         # what events leave behind does not wait for the end of a long batch
         look_at = min(overdue, quota.look_at, then + TARGET_SECONDS)
         place = code = 0
+        giver: Handler | None = None  # of an event's follow-ups
         for place, ev, to_call in zip(places, events, calls):  # noqa: B905 - `places` is endless
             follow_ups: list[Event] | None = None
             handler: Handler | None = None
@@ -301,13 +302,15 @@ class Worker:
                     returned = handler.func(proc, ev)
                     if returned is not None:
                         if follow_ups is None:
-                            follow_ups = []
+                            follow_ups, giver = [], handler
+                        else:
+                            giver = None  # there are several
                         collect_follow_ups(returned, handler, ev, follow_ups)
             except StopProcessing as stop:
                 if stop.retval is not _unset:
                     follow_ups = None
                     position = place >> progress.HANDLER_BITS
-                    outbox.stop(position, ev, stop.retval)
+                    outbox.stop(position, ev, handler, stop.retval)
                     job.end_chain(position)
             except BaseException as error:
                 follow_ups = None
@@ -317,7 +320,7 @@ class Worker:
                 outbox.fail(position, error, handler.name if handler is not None else None)
                 job.end_chain(position)
             if follow_ups:
-                outbox.follow(place >> progress.HANDLER_BITS, ev, follow_ups)
+                outbox.follow(place >> progress.HANDLER_BITS, ev, giver, follow_ups)
             if returns and to_call:
                 outbox.give_back(place >> progress.HANDLER_BITS, ev, returns)
             # Before the look at the clock: see `progress`. Without it a worker that is
@@ -437,6 +440,7 @@ class _Outbox:
         del self.unsent[:]
         self._givers: list[int] = []
         self._events: list[Event] = []  # the givers themselves
+        self._handlers: list[Handler | None] = []  # that gave them, where it is one
         self._counts: list[int] = []
         self._follow_ups: list[Event] = []
         self._values: list[tuple[int, packing.PackedValue]] = []
@@ -448,24 +452,29 @@ class _Outbox:
             self._words[progress.UNSENT] = position
         self.unsent.append(position)
 
-    def follow(self, position: int, ev: Event, follow_ups: list[Event]) -> None:
-        """An event returned these."""
+    def follow(
+        self, position: int, ev: Event, handler: Handler | None, follow_ups: list[Event]
+    ) -> None:
+        """A handler, or None for several, returned these for an event."""
         # as `_has` does, without the call: in a cascade of tiny events it is felt
         if not self.unsent:
             self._words[progress.UNSENT] = position
         self.unsent.append(position)
         self._givers.append(position)
         self._events.append(ev)
+        self._handlers.append(handler)
         self._counts.append(len(follow_ups))
         self._follow_ups += follow_ups
 
-    def stop(self, position: int, ev: Event, value: object) -> None:
-        """An event ended its cascade with this value."""
+    def stop(self, position: int, ev: Event, handler: Handler | None, value: object) -> None:
+        """A handler ended an event's cascade with this value."""
         try:
             packed = packing.pack_value(value)
         except Exception as error:
-            what = f"the value given to StopProcessing for event {describe_event(ev)}"
-            self.fail(position, pickling.cannot_pickle(what, value, error), None)
+            what = f"the value given to StopProcessing by {_by(handler)}"
+            what += f" for event {describe_event(ev)}"
+            failure = pickling.cannot_pickle(what, value, error)
+            self.fail(position, failure, handler.name if handler is not None else None)
         else:
             self._has(position)
             self._values.append((position, packed))
@@ -511,14 +520,16 @@ class _Outbox:
         counts: Sequence[int] = self._counts
         if self._follow_ups:
             self._number += 1
-            given = _Given(self._givers, self._events, self._counts, self._follow_ups)
+            given = _Given(
+                self._givers, self._events, self._handlers, self._counts, self._follow_ups
+            )
             slices = self._sealer.seal(self._follow_ups)
             if slices is None:
                 packed = self._pack(given)
             else:
                 packed = packing.PackedEvents(False, slices, in_parts=True)
                 # The memory of the events themselves is in the CPU's caches, for the next ones.
-                given = given._replace(events=(), follow_ups=Sealed.received(slices))
+                given = given._replace(events=(), handlers=(), follow_ups=Sealed.received(slices))
             self._kept[-1][self._number] = given
             if len(givers) == len(self._follow_ups):
                 counts = ()  # as is usual: one each
@@ -588,10 +599,18 @@ class _Outbox:
             try:
                 blobs.append(pickling.dumps(some))
             except Exception as error:
-                of = f" for event {describe_event(given.events[place])}" if given.events else ""
-                failure = pickling.cannot_pickle(f"what a handler returned{of}", some, error)
-                blobs.append(wire.encode_error(failure, None))
+                of, handler = "", None
+                if given.events:
+                    of, handler = describe_event(given.events[place]), given.handlers[place]
+                what = f"what {_by(handler)} returned{of and f' for event {of}'}"
+                failure = pickling.cannot_pickle(what, some, error)
+                name = handler.name if handler is not None else None
+                blobs.append(wire.encode_error(failure, name))
         return blobs
+
+
+def _by(handler: Handler | None) -> str:
+    return "a handler" if handler is None else f"handler {handler.name!r}"
 
 
 class _Given(NamedTuple):
@@ -600,11 +619,13 @@ class _Given(NamedTuple):
     Attributes:
         givers: The positions of the events that did.
         events: These events; none where the follow-ups are sealed.
+        handlers: For each of them the handler that did, or None for several.
         counts: How many each of them gave.
         follow_ups: All, in order.
     """
 
     givers: Sequence[int]
     events: Sequence[Event]
+    handlers: Sequence[Handler | None]
     counts: Sequence[int]
     follow_ups: Sequence[Event]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from evproc import Event
-from evproc.event import describe_event
+from evproc.event import a_or_an, describe_event
 from evproc_pool import pickling
 from evproc_pool.outcome import Outcome
 from evproc_pool.pool import PoolProcessor
@@ -51,10 +51,16 @@ def assert_equal_outcomes(
             the worker processes.
 
     Raises:
+        TypeError: `set_up` is neither.
         AssertionError: Names the first event that differs, and where and how.
         Exception: What `set_up`, making the events, or a pool as a whole raised.
     """
     __tracebackhide__ = True  # pytest shows the caller's line
+    if not (isinstance(set_up, str) or callable(set_up)):
+        raise TypeError(
+            "set_up is called with the pool, to register the handlers, or names an entry-point"
+            f" group; it is {set_up!r}"
+        )
     given = events if callable(events) else list(events)
 
     def run(pool: PoolProcessor) -> list[Outcome]:
@@ -149,5 +155,5 @@ def _shown(value: object) -> str:
     try:
         text = repr(value)
     except Exception as error:
-        return f"a {type(value).__qualname__} whose repr raises {type(error).__qualname__}"
+        return f"{a_or_an(type(value).__qualname__)} whose repr raises {type(error).__qualname__}"
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."

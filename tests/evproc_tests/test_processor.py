@@ -294,7 +294,7 @@ def test_a_deep_copy_of_a_processor_has_handlers_of_its_own() -> None:
     [
         (None, "a NoneType, None"),
         ("ev", "a str, 'ev'"),
-        (5, "a int, 5"),
+        (5, "an int, 5"),
         ([Named()], "a list, [Named('ev')]"),
         (Named, "the class <class"),
         (Duck(), "a Duck, <"),
@@ -466,14 +466,14 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "empty str": (lambda: "", "returned a str, ''"),
     "bytes": (lambda: b"text", "returned a bytes, b'text'"),
     "empty bytes": (lambda: b"", "returned a bytes, b''"),
-    "int": (lambda: 5, "returned a int, 5 for event"),
-    "zero": (lambda: 0, "returned a int, 0"),
+    "int": (lambda: 5, "returned an int, 5 for event"),
+    "zero": (lambda: 0, "returned an int, 0"),
     "False": (lambda: False, "returned a bool, False"),
-    "object": (object, "returned a object, <object"),
-    "unprintable": (Unprintable, "returned a Unprintable, <unprintable>"),
+    "object": (object, "returned an object, <object"),
+    "unprintable": (Unprintable, "returned an Unprintable, <unprintable>"),
     "coroutine": (make_coroutine, "returned a coroutine, <coroutine"),
-    "async generator": (make_async_generator, "returned a async_generator, <async"),
-    "long": (lambda: int("9" * 200), "returned a int, " + "9" * 117 + "... for event"),
+    "async generator": (make_async_generator, "returned an async_generator, <async"),
+    "long": (lambda: int("9" * 200), "returned an int, " + "9" * 117 + "... for event"),
     "list of str": (lambda: ["text"], "returned an iterable (list) that yields a str, 'text'"),
     "list of list": (lambda: [[Named()]], "returned an iterable (list) that yields a list, [Named"),
     "list with None": (
@@ -488,15 +488,15 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "bytearray": (
         lambda: bytearray(b"t"),
-        "returned an iterable (bytearray) that yields a int, 116",
+        "returned an iterable (bytearray) that yields an int, 116",
     ),
     "generator": (
         lambda: (each for each in (Named(), 5)),
-        "returned an iterable (generator) that yields a int, 5",
+        "returned an iterable (generator) that yields an int, 5",
     ),
     "unprintable in list": (
         lambda: [Unprintable()],
-        "returned an iterable (list) that yields a Unprintable, <unprintable>",
+        "returned an iterable (list) that yields an Unprintable, <unprintable>",
     ),
 }
 
@@ -770,11 +770,21 @@ def test_an_error_that_passes_two_handlers_names_both() -> None:
     assert "handler 'outer'" in outer_note
 
 
-def test_what_is_no_exception_leaves_without_a_note() -> None:
-    error = KeyboardInterrupt()
-    with pytest.raises(KeyboardInterrupt):
-        processor_of(Recorder().handler("h", raises(error))).process(Named())
-    assert notes(error) == []
+@pytest.mark.parametrize(("kind", "is_noted"), [(KeyboardInterrupt, False), (SystemExit, True)])
+@pytest.mark.parametrize("name", ["root", "follow-up"])
+def test_an_interrupt_is_no_handlers_and_has_no_note(
+    kind: type[BaseException], is_noted: bool, name: str
+) -> None:
+    error = kind()
+
+    def act(proc: Any, ev: Any) -> list[Event] | None:
+        if ev.name == name:
+            raise error
+        return [Named("follow-up")]
+
+    with pytest.raises(kind):
+        processor_of(Recorder().handler("h", act)).process(Named("root"))
+    assert [f"event {name!r}" in note for note in notes(error)] == [True] * is_noted
 
 
 def test_handlers_that_cannot_be_ordered_do_not_run() -> None:

@@ -108,6 +108,7 @@ try:
     print("usable", flush=True)
 except PoolClosedError:
     print("closed", flush=True)
+    assert "closed" in repr(pool)
 pool.terminate()
 with PoolProcessor(workers=1, mp_context={method!r}) as another:
     another.register(act)

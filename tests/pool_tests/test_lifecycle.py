@@ -294,6 +294,45 @@ def test_a_forked_process_has_no_part_in_the_calls_of_its_parents_threads(gate: 
         call.result()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_process_goes_on_with_the_call_that_has_forked() -> None:
+    with _new(workers=0) as pool:
+        pid, code = -1, 1
+        try:
+            for outcome in pool.stream(Do("stop", number) for number in range(3)):
+                if outcome.index == 1:
+                    pid = os.fork()
+                if not pid:
+                    with pytest.raises(PoolBusyError, match="1 calls"):
+                        pool.register(actions.nested)
+            pool.register(actions.nested)
+            code = 0
+        finally:
+            if not pid:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_process_does_not_wait_for_an_initializer_of_its_parent(gate: Gate) -> None:
+    options = {"initializer": actions.pass_gate, "initargs": (gate.address,)}
+    with (
+        _new(workers=0, **options) as pool,
+        Background(lambda: pool.process(Do("stop", 6))) as call,
+    ):
+        gate.arrival()
+        pid = os.fork()
+        if not pid:
+            try:
+                os._exit(pool.process(Do("stop", 7)))
+            finally:
+                os._exit(1)
+        gate.arrival()  # its own initializer
+        gate.close()
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        assert call.result() == 6
+
+
 def _at(gate: Gate) -> Do:
     return Do("wait_at", gate.address)
 
@@ -454,7 +493,7 @@ def test_handlers_cannot_be_added_with_events_in_flight(pool: PoolProcessor, gat
             lambda: pool.load_from("no.such.group"),
         ]
         for use in uses:
-            with pytest.raises(PoolBusyError, match="1 calls of process_many and 1 futures"):
+            with pytest.raises(PoolBusyError, match="1 calls and 1 futures"):
                 use()
         gate.close()
         assert call.result() is None
@@ -1067,7 +1106,7 @@ def test_a_pool_with_no_workers_is_busy_while_another_thread_submits(gate: Gate)
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_input_of_a_call_cannot_register_handlers(workers: int) -> None:
     def events() -> Iterator[Do]:
-        with pytest.raises(PoolBusyError, match="1 calls of process_many"):
+        with pytest.raises(PoolBusyError, match="1 calls"):
             pool.register(actions.stop, "another")
         yield Do("stop", 1)
 

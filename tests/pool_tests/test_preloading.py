@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import textwrap
 import types
+from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from evproc_pool import preloading
+from evproc_pool import lifeline, preloading, starting
 from tests.pool_tests import actions
 from tests.pool_tests.helpers import Script, run_script
 from tests.pool_tests.sizes import BARS
@@ -242,9 +246,11 @@ def test_a_forkserver_that_is_importing_ends_with_the_program(tmp_path: Path) ->
 _WAITS = (
     _LIBRARY
     + """
+import time
 while multiprocessing.parent_process() is not None:
     if Path(__file__).with_name("go").exists():
         break
+    time.sleep(0.001)
 """
 )
 
@@ -273,6 +279,111 @@ def test_a_forkserver_ends_if_the_program_has_ended_before_it_begins(tmp_path: P
         finished = running.finish()
     assert finished.code == -signal.SIGKILL
     assert finished.left == []
+
+
+def _code_of_fork(act: Callable[[], object]) -> int:
+    """What a forked process exits with: 0 if nothing is raised there."""
+    pid = os.fork()
+    if not pid:
+        try:
+            act()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _hang_on(name: str) -> None:
+    with lifeline.hanging_on(name):
+        os._exit(7)
+
+
+@_ON_LINUX
+@pytest.mark.parametrize(
+    ("lives", "opens", "code"),
+    [
+        pytest.param(True, "a pipe", 7, id="it lives"),
+        pytest.param(True, "a pipe without an end", 1, id="it ends in between"),
+        pytest.param(True, "nothing", 7, id="its pipe cannot be opened"),
+        pytest.param(False, "nothing", 1, id="it has ended"),
+    ],
+)
+def test_who_hangs_on_a_process_that_has_ended_ends(
+    lives: bool, opens: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as ended:
+        # dead, and noticed by nobody yet
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        reads, writes = os.pipe()
+        if opens == "a pipe without an end":
+            os.close(writes)
+        monkeypatch.setattr(
+            lifeline, "_open_pipe", lambda *args: None if opens == "nothing" else os.dup(reads)
+        )
+        pid = os.getpid() if lives else ended.pid
+        assert _code_of_fork(lambda: _hang_on(f"{pid}.0.0")) == code
+        if opens != "a pipe without an end":
+            os.close(writes)
+        os.close(reads)
+
+
+@_ON_LINUX
+def test_an_anchor_is_known_by_more_than_its_number() -> None:
+    anchor = lifeline.Anchor()
+    pid, fd, inode = map(int, anchor.name.split("."))
+    path = f"/proc/{pid}/fd/{fd}"
+    assert lifeline._open_pipe(path, inode + 1) is None
+    reads = lifeline._open_pipe(path, inode)
+    assert reads is not None
+    os.close(reads)
+    with Path(os.devnull).open() as other:
+        os.dup2(other.fileno(), fd)  # something else has the number now
+        assert not anchor.is_open
+        assert lifeline._open_pipe(path, inode) is None
+        anchor.close()
+        os.close(fd)  # which left that alone
+    assert not anchor.is_open
+
+
+@_ON_LINUX
+def test_a_forked_process_has_nothing_of_its_parents_forkserver() -> None:
+    context = multiprocessing.get_context("forkserver")
+    server: Any = forkserver._forkserver
+
+    def prepare() -> None:
+        assert starting._forkserver.anchor is None
+        with starting.prepared(context, ["a_module"]):
+            anchor = starting._forkserver.anchor
+            assert anchor is not None
+            own = preloading.entries(["a_module"], anchor.name)
+            assert preloading._named_in(server._preload_modules) == preloading._named_in(own)
+            assert server._preload_modules[0] == "chosen"
+        assert preloading._named_in(server._preload_modules) == []
+
+    chosen = server._preload_modules
+    with starting.prepared(context):
+        ours = list(server._preload_modules)
+    anchor = starting._forkserver.anchor
+    try:
+        # as another thread has it for a moment
+        context.set_forkserver_preload(["chosen", *ours])
+        assert _code_of_fork(prepare) == 0
+        assert anchor is not None
+        assert anchor.is_open
+    finally:
+        context.set_forkserver_preload(chosen)
+
+
+@_ON_LINUX
+def test_an_anchor_that_a_program_has_closed_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = lifeline.Anchor()
+    closed.close()
+    monkeypatch.setattr(starting._forkserver, "anchor", closed)
+    with starting.prepared(multiprocessing.get_context("forkserver")):
+        anchor = starting._forkserver.anchor
+    assert anchor is not None
+    assert anchor.is_open
+    anchor.close()
 
 
 @_ON_LINUX

@@ -550,6 +550,7 @@ def test_no_worker_gets_more_until_one_is_idle_that_is_needed_alone() -> None:
         ({"retry_backoff": "1"}, TypeError, "retry_backoff is a number of seconds"),
         ({"retry_exceptions": 3}, TypeError, "retry_exceptions is an exception class or several"),
         ({"retry_exceptions": [int]}, TypeError, "and <class 'int'> is none"),
+        ({"retry_exceptions": "OSError"}, TypeError, "and 'OSError' is none"),
     ],
 )
 def test_arguments_that_make_no_sense(

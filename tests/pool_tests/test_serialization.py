@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import socket
 import threading
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from evproc import Event
+from evproc import Event, want
 from evproc.event import describe_event
 from evproc_pool import PoolProcessor, SerializationError
 from tests.pool_tests import actions
@@ -133,7 +134,7 @@ def test_a_value_that_cannot_be_pickled_fails_alone(shared_pool: PoolProcessor, 
     values = shared_pool.process_many(_between(9, Do("stop_with", name)), return_exceptions=True)
     [error] = _check_others(values, 9, 1)
     assert isinstance(error, SerializationError)
-    assert "the value given to StopProcessing" in str(error)
+    assert "the value given to StopProcessing by handler 'act' for event 'do'" in str(error)
     assert name in str(error)
 
 
@@ -145,7 +146,29 @@ def test_a_follow_up_that_cannot_be_pickled_fails_alone(
     [error] = _check_others(values, 9, 1)
     assert isinstance(error, SerializationError)
     assert f"[1].args[0]['inner'][1] ({name})" in str(error)
-    assert "event 'do'" in str(error)
+    assert "what handler 'act' returned for event 'do'" in str(error)
+
+
+@want("do")
+def follow_too(proc: Any, ev: Do) -> list[Event]:
+    return [Do("nothing"), Do("nothing")]
+
+
+def test_who_gave_what_cannot_be_pickled_is_in_the_outcome() -> None:
+    events = [Do("stop_with", "lock"), Do("follow_with", "lock")]
+    with PoolProcessor(1) as pool:
+        pool.register(actions.act)
+        assert [each.handler for each in pool.stream(events)] == ["act", "act"]
+        pool.register(follow_too)
+        value, several = pool.stream(events)
+    assert value.handler == "act"
+    assert several.handler is None
+    assert "what a handler returned for event 'do'" in str(several.error)
+
+
+def test_a_pool_does_not_cross() -> None:
+    with PoolProcessor(0) as pool, pytest.raises(TypeError, match="a PoolProcessor stays in its"):
+        pickle.dumps(pool)
 
 
 @pytest.mark.parametrize("what", ["stop_with", "follow_with"])

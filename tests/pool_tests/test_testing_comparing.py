@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -137,6 +137,11 @@ def remembers(proc: Any, ev: Item) -> None:
 def test_handlers_that_depend_on_the_order_of_events_are_found_without_processes() -> None:
     with pytest.raises(AssertionError, match=r"simulated_pool\(2, seed="):
         assert_equal_outcomes(_registers(remembers), _items(count=50), workers=0, seeds=range(20))
+
+
+def test_handlers_are_not_taken_for_what_registers_them() -> None:
+    with pytest.raises(TypeError, match=r"set_up is called with the pool.* it is \[<function"):
+        assert_equal_outcomes(cast("Any", [sound]), _items())
 
 
 # --- values ---
