@@ -319,6 +319,23 @@ def _session(leader: int) -> Iterator[psutil.Process]:
             yield process
 
 
+def fork(act: Callable[[], object]) -> int:
+    """Have a forked process do it, and exit with the number that is returned; its pid."""
+    pid = os.fork()
+    if not pid:
+        try:
+            code = act()
+            os._exit(code if isinstance(code, int) else 0)
+        finally:
+            os._exit(1)  # something was raised
+    return pid
+
+
+def exit_code(pid: int) -> int:
+    """What a child exits with."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def lives(process: psutil.Process) -> bool:
     """Whether it does anything still: one that is dead may wait to be noticed by its parent."""
     try:

@@ -39,6 +39,8 @@ from tests.pool_tests.helpers import (
     Script,
     close_in_time,
     error_of,
+    exit_code,
+    fork,
     lives,
     notes_of,
     register_all,
@@ -269,27 +271,14 @@ def test_a_retry_may_be_ages_away() -> None:
 def test_a_pool_that_has_started_nothing_can_be_used_in_a_forked_process() -> None:
     with PoolProcessor(0) as pool:
         register_all(pool, [actions.act])
-        pid = os.fork()
-        if not pid:
-            try:
-                os._exit(pool.process(Do("stop", 7)))
-            finally:
-                os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        assert exit_code(fork(lambda: pool.process(Do("stop", 7)))) == 7
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_forked_process_has_no_part_in_the_calls_of_its_parents_threads(gate: Gate) -> None:
     with _new(workers=0) as pool, Background(lambda: pool.process(_at(gate))) as call:
         gate.arrival()
-        pid = os.fork()
-        if not pid:
-            try:
-                pool.register(actions.nested)
-                os._exit(0)
-            finally:
-                os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert exit_code(fork(lambda: pool.register(actions.nested))) == 0
         gate.close()
         call.result()
 
@@ -310,7 +299,7 @@ def test_a_forked_process_goes_on_with_the_call_that_has_forked() -> None:
         finally:
             if not pid:
                 os._exit(code)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert exit_code(pid) == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -321,15 +310,10 @@ def test_a_forked_process_does_not_wait_for_an_initializer_of_its_parent(gate: G
         Background(lambda: pool.process(Do("stop", 6))) as call,
     ):
         gate.arrival()
-        pid = os.fork()
-        if not pid:
-            try:
-                os._exit(pool.process(Do("stop", 7)))
-            finally:
-                os._exit(1)
+        pid = fork(lambda: pool.process(Do("stop", 7)))
         gate.arrival()  # its own initializer
         gate.close()
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        assert exit_code(pid) == 7
         assert call.result() == 6
 
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import types
-from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +18,7 @@ import pytest
 
 from evproc_pool import lifeline, preloading, starting
 from tests.pool_tests import actions
-from tests.pool_tests.helpers import Script, run_script
+from tests.pool_tests.helpers import Script, exit_code, fork, run_script
 from tests.pool_tests.sizes import BARS
 
 _ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="there is no forkserver")
@@ -62,6 +61,19 @@ def ask(pool):
     while len({{pid for pid, _ in values}}) < pool.workers:
         values += pool.process_many([handlers_here.Ask() for _ in range(50)])
     return values
+
+def put(queue, value):
+    queue.put(value())
+
+def value_in_a_process(value):
+    context = multiprocessing.get_context("forkserver")
+    queue = context.SimpleQueue()
+    process = context.Process(target=put, args=(queue, value))
+    process.start()
+    value = queue.get()
+    process.join()
+    queue.close()
+    return value
 
 """
 
@@ -281,18 +293,6 @@ def test_a_forkserver_ends_if_the_program_has_ended_before_it_begins(tmp_path: P
     assert finished.left == []
 
 
-def _code_of_fork(act: Callable[[], object]) -> int:
-    """What a forked process exits with: 0 if nothing is raised there."""
-    pid = os.fork()
-    if not pid:
-        try:
-            act()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def _hang_on(name: str) -> None:
     with lifeline.hanging_on(name):
         os._exit(7)
@@ -321,7 +321,7 @@ def test_who_hangs_on_a_process_that_has_ended_ends(
             lifeline, "_open_pipe", lambda *args: None if opens == "nothing" else os.dup(reads)
         )
         pid = os.getpid() if lives else ended.pid
-        assert _code_of_fork(lambda: _hang_on(f"{pid}.0.0")) == code
+        assert exit_code(fork(lambda: _hang_on(f"{pid}.0.0"))) == code
         if opens != "a pipe without an end":
             os.close(writes)
         os.close(reads)
@@ -367,7 +367,7 @@ def test_a_forked_process_has_nothing_of_its_parents_forkserver() -> None:
     try:
         # as another thread has it for a moment
         context.set_forkserver_preload(["chosen", *ours])
-        assert _code_of_fork(prepare) == 0
+        assert exit_code(fork(prepare)) == 0
         assert anchor is not None
         assert anchor.is_open
     finally:
@@ -539,21 +539,16 @@ def test_a_module_that_has_changed_since_is_imported_anew(
 @_ON_LINUX
 def test_other_processes_of_the_forkserver_are_as_ever(tmp_path: Path) -> None:
     body = """
-    def report(queue):
-        import signal
-        queue.put(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+    import signal
+
+    def is_interrupted():
+        return signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
     if __name__ == "__main__":
         with PoolProcessor(workers=1, mp_context="forkserver", preload=True) as pool:
             pool.register(handlers_here.answer)
             ask(pool)
-            context = multiprocessing.get_context("forkserver")
-            queue = context.SimpleQueue()
-            process = context.Process(target=report, args=(queue,))
-            process.start()
-            print(queue.get())
-            process.join()
-            queue.close()
+            print(value_in_a_process(is_interrupted))
     """
     assert _run(body, tmp_path) == ["True"]
 
@@ -561,20 +556,11 @@ def test_other_processes_of_the_forkserver_are_as_ever(tmp_path: Path) -> None:
 @_ON_LINUX
 def test_an_application_may_preload_what_preloads_itself(tmp_path: Path) -> None:
     body = """
-    def nothing(queue):
-        queue.put(1)
-
     if __name__ == "__main__":
         multiprocessing.set_forkserver_preload(["evproc_pool.preload"])
-        context = multiprocessing.get_context("forkserver")
-        queue = context.SimpleQueue()
-        process = context.Process(target=nothing, args=(queue,))
-        process.start()
-        print(queue.get())
-        process.join()
-        queue.close()
+        print(value_in_a_process(int))
     """
-    assert _run(body, tmp_path) == ["1"]
+    assert _run(body, tmp_path) == ["0"]
 
 
 class _Callable:
