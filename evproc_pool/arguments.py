@@ -109,7 +109,7 @@ def exceptions(
 ) -> tuple[type[BaseException], ...]:
     """One exception class or several, as a tuple."""
     try:
-        kinds = (value,) if isinstance(value, (type, str)) else tuple(value)
+        kinds = (value,) if isinstance(value, (type, str, bytes)) else tuple(value)
     except TypeError:
         raise TypeError(f"{what} is an exception class or several, not {value!r}") from None
     for kind in kinds:

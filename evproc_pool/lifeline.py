@@ -89,7 +89,8 @@ def hanging_on(name: str) -> Iterator[None]:
     pid, fd, inode = map(int, name.split("."))
     here = _open_pipe(f"/proc/{pid}/fd/{fd}", inode)
     if here is None:
-        if not _lives(pid):
+        # the parent is another process where a wrapper has started this one
+        if os.getppid() != pid and not _lives(pid):
             os._exit(1)
         yield  # no /proc, or none that may be read
         return
@@ -123,6 +124,8 @@ def _lives(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+    except psutil.Error:
+        return True  # somebody else's, it seems
 
 
 def _hold(fd: int) -> None:

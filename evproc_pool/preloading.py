@@ -56,7 +56,12 @@ def without_entries(preload: Iterable[str]) -> list[str]:
 
     A process that was forked while its parent started a worker has the parent's `entries`.
     """
-    return [name for name in preload if not name.startswith(_PREFIX)]
+    names = list(preload)
+    return [
+        name
+        for name, next_name in zip(names, [*names[1:], ""], strict=True)
+        if not name.startswith(_PREFIX) and not (name == _PRELOAD and next_name.startswith(_PREFIX))
+    ]
 
 
 def modules_of(funcs: Iterable[object]) -> list[str]:

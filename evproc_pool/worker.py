@@ -301,9 +301,9 @@ class Worker:
                     words[progress.PLACE] = place | code
                     returned = handler.func(proc, ev)
                     if returned is not None:
-                        if follow_ups is None:
+                        if not follow_ups:
                             follow_ups, giver = [], handler
-                        else:
+                        elif type(returned) is not list or returned:
                             giver = None  # there are several
                         collect_follow_ups(returned, handler, ev, follow_ups)
             except StopProcessing as stop:

@@ -772,7 +772,7 @@ def test_an_error_that_passes_two_handlers_names_both() -> None:
 
 @pytest.mark.parametrize(("kind", "is_noted"), [(KeyboardInterrupt, False), (SystemExit, True)])
 @pytest.mark.parametrize("name", ["root", "follow-up"])
-def test_an_interrupt_is_no_handlers_and_has_no_note(
+def test_the_exit_of_a_handler_has_a_note_and_an_interrupt_has_none(
     kind: type[BaseException], is_noted: bool, name: str
 ) -> None:
     error = kind()

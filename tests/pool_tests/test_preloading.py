@@ -14,6 +14,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import pytest
 
 from evproc_pool import lifeline, preloading, starting
@@ -300,17 +301,30 @@ def _hang_on(name: str) -> None:
 
 @_ON_LINUX
 @pytest.mark.parametrize(
-    ("lives", "opens", "code"),
+    ("lives", "opens", "error", "code"),
     [
-        pytest.param(True, "a pipe", 7, id="it lives"),
-        pytest.param(True, "a pipe without an end", 1, id="it ends in between"),
-        pytest.param(True, "nothing", 7, id="its pipe cannot be opened"),
-        pytest.param(False, "nothing", 1, id="it has ended"),
+        pytest.param(True, "a pipe", None, 7, id="it lives"),
+        pytest.param(True, "a pipe without an end", None, 1, id="it ends in between"),
+        pytest.param(True, "nothing", None, 7, id="its pipe cannot be opened"),
+        pytest.param(True, "nothing", psutil.NoSuchProcess(1), 7, id="nothing can be seen"),
+        pytest.param(False, "nothing", None, 1, id="it has ended"),
+        pytest.param(False, "nothing", psutil.AccessDenied(1), 7, id="it cannot be looked at"),
     ],
 )
 def test_who_hangs_on_a_process_that_has_ended_ends(
-    lives: bool, opens: str, code: int, monkeypatch: pytest.MonkeyPatch
+    lives: bool,
+    opens: str,
+    error: psutil.Error | None,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def see(pid: int) -> psutil.Process:
+        if error is not None:
+            raise error
+        return process(pid)
+
+    process = psutil.Process
+    monkeypatch.setattr(psutil, "Process", see)
     with subprocess.Popen([sys.executable, "-c", "pass"]) as ended:
         # dead, and noticed by nobody yet
         os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
@@ -358,7 +372,7 @@ def test_a_forked_process_has_nothing_of_its_parents_forkserver() -> None:
             own = preloading.entries(["a_module"], anchor.name)
             assert preloading._named_in(server._preload_modules) == preloading._named_in(own)
             assert server._preload_modules[0] == "chosen"
-        assert preloading._named_in(server._preload_modules) == []
+        assert server._preload_modules == ["chosen"]
 
     chosen = server._preload_modules
     with starting.prepared(context):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pickle
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from evproc import Event, want
+from evproc import Event, StopProcessing, requires, want
 from evproc.event import describe_event
 from evproc_pool import PoolProcessor, SerializationError
 from tests.pool_tests import actions
@@ -150,18 +150,37 @@ def test_a_follow_up_that_cannot_be_pickled_fails_alone(
 
 
 @want("do")
-def follow_too(proc: Any, ev: Do) -> list[Event]:
-    return [Do("nothing"), Do("nothing")]
+def nothing_before(proc: Any, ev: Do) -> list[Event]:
+    return []
+
+
+@want("do")
+@requires("nothing_before")
+def act_between(proc: Any, ev: Do) -> Any:
+    return actions.act(proc, ev)
+
+
+@want("do")
+@requires("act_between")
+def nothing_behind(proc: Any, ev: Do) -> list[Event]:
+    return []
+
+
+@want("do")
+@requires("act_between")
+def follow_too(proc: Any, ev: Do) -> Iterator[Event]:
+    yield Do("nothing")
+    raise StopProcessing
 
 
 def test_who_gave_what_cannot_be_pickled_is_in_the_outcome() -> None:
     events = [Do("stop_with", "lock"), Do("follow_with", "lock")]
     with PoolProcessor(1) as pool:
-        pool.register(actions.act)
-        assert [each.handler for each in pool.stream(events)] == ["act", "act"]
+        register_all(pool, [nothing_before, act_between, nothing_behind])
+        assert [each.handler for each in pool.stream(events)] == ["act_between", "act_between"]
         pool.register(follow_too)
         value, several = pool.stream(events)
-    assert value.handler == "act"
+    assert value.handler == "act_between"
     assert several.handler is None
     assert "what a handler returned for event 'do'" in str(several.error)
 
