@@ -12,7 +12,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections import deque
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 _HEADER: Final = struct.Struct("<BQ")  # tag, length of the payload
 
@@ -164,6 +164,16 @@ class Channel:
         """Close the socket; what is outgoing is gone."""
         self._outgoing.clear()
         self._sock.close()
+
+
+class WorkerChannel(Protocol):
+    """To the coordinator; both methods raise `EOFError` or `OSError` when that is gone."""
+
+    def send(self, tag: int, payload: bytes) -> None:
+        """Write a frame."""
+
+    def receive(self) -> Frame:
+        """Wait for a frame."""
 
 
 class BlockingChannel:

@@ -15,6 +15,9 @@ Theory of operation
                                      |                     |
                      [ready cascades of a run] <-----------+  follow-ups
 
+What happens to a cascade is written in `cascades`, what a batch is made of in
+`batching`, and who holds what in `loads`.
+
 A *run* is one call of the application (one `process_many`, say). Its root
 events arrive in *blocks*: neighbours by index, independent of each other, which
 are cut where a batch ends. Most roots end as they began, without follow-ups,
@@ -64,27 +67,23 @@ an object per event (at a million events a second it is all one does).
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from evproc.exc import add_note
 from evproc_pool.backlog import ENDLESS, Block, Run
 from evproc_pool.batching import Batcher
-from evproc_pool.columns import Bunch, PlanLike, Singles, Unplannable
+from evproc_pool.cascades import Cascades
+from evproc_pool.columns import Bunch, PlanLike, Singles
 from evproc_pool.errors import InternalError
 from evproc_pool.estimates import MOST_EVENTS, Estimates
 from evproc_pool.flight import Abreast, Batch, Cascade, Part
 from evproc_pool.loads import Loads
-from evproc_pool.retries import Again, Retries, RetryPolicy, Tried, Waiting, attempt_of
+from evproc_pool.retries import Again, RetryPolicy, Tried
 from evproc_pool.schedule import (
     Accepted,
     Closed,
-    Dropped,
     Due,
     Effect,
-    Ended,
-    Ending,
     Finished,
     Input,
     Opened,
@@ -92,9 +91,7 @@ from evproc_pool.schedule import (
     Progress,
     Result,
     Retired,
-    Retry,
     Send,
-    Settled,
     TakenBack,
     WorkerGone,
     WorkerReady,
@@ -104,7 +101,7 @@ from evproc_pool.schedule import (
 _MOST_PASSED_OVER: Final = 4 * MOST_EVENTS
 
 
-class Scheduler:
+class Scheduler(Cascades):
     """See the module's text. Not safe for threads: the engine has one driver at a time.
 
     Args:
@@ -112,15 +109,12 @@ class Scheduler:
     """
 
     def __init__(self, policy: RetryPolicy | None = None) -> None:
-        self._policy = policy or RetryPolicy()
-        self._retries = Retries()
+        super().__init__(policy or RetryPolicy())
         self._runs: dict[int, Run] = {}
-        self._turns: deque[Run] = deque()  # runs with something ready, next first
         self._loads = Loads()
         self._estimates = Estimates()
         self._batcher = Batcher(self._estimates, self._resume_quietly)
         self._closing: list[Run] = []  # closed, and not finished
-        self._effects: list[Effect] = []
 
     # --- questions ---
 
@@ -292,18 +286,6 @@ class Scheduler:
         self._drop_unwanted(run)
         self._take_turns(run)
 
-    def _accept_keyed(self, run: Run, item: Accepted, place: int, key: tuple[Hashable]) -> None:
-        cascade = Cascade(item.first + place)
-        cascade.key = key
-        cascade.queue.extend([(item.events[place], item.plans[place])])
-        waiting = run.keys.get(key)
-        if waiting is None:
-            run.keys[key] = deque()
-            self._make_ready(run, cascade)
-        else:
-            waiting.append(cascade)
-            run.waiting += 1
-
     def _closed(self, item: Closed) -> None:
         run = self._runs.get(item.run)
         if run is None:
@@ -314,144 +296,6 @@ class Scheduler:
         if item.drop:
             run.bound = -1
             self._drop_unwanted(run)
-
-    def _drop_unwanted(self, run: Run) -> None:
-        """Give up what has not been sent of the roots behind the run's bound."""
-        if run.bound == ENDLESS:
-            return
-        blocks, run.blocks = run.blocks, deque()
-        for block in blocks:
-            wanted = min(len(block.events), max(0, int(run.bound) + 1 - block.first))
-            dropped = len(block.events) - wanted
-            if wanted:
-                run.blocks.append(block.slice(0, wanted))
-            if dropped:
-                run.backlog -= dropped
-                run.open -= dropped
-                self._effects.append(Dropped(run.id, block.first + wanted, dropped))
-        for cascade in self._retries.of(run):
-            if cascade.index > run.bound:
-                cascade.in_flight -= self._retries.drop(run, cascade)
-                if not (cascade.in_flight or cascade.is_ready):
-                    self._drop(run, cascade)
-        self._drop_cascades(run)
-
-    def _drop_cascades(self, run: Run) -> None:
-        for waiting in run.keys.values():
-            while waiting and waiting[-1].index > run.bound:
-                run.waiting -= 1
-                cascade = waiting.pop()
-                cascade.key = None  # it only waited for it
-                self._drop(run, cascade)
-        for root in run.drop_strands():
-            run.open -= 1
-            self._effects.append(Dropped(run.id, root, 1))
-        for cascade in [each for each in run.ready if isinstance(each, Cascade)]:
-            # an earlier one may have released it
-            if cascade.index > run.bound and not cascade.is_over:
-                run.remove_ready(cascade)
-                if not cascade.in_flight:
-                    self._drop(run, cascade)
-
-    def _drop(self, run: Run, cascade: Cascade) -> None:
-        self._over(run, cascade)
-        self._effects.append(Dropped(run.id, cascade.index, 1))
-
-    def _take_turns(self, run: Run) -> None:
-        if run.has_ready and not run.has_turn:
-            run.has_turn = True
-            self._turns.append(run)
-
-    # --- cascades ---
-
-    def _make_ready(self, run: Run, cascade: Cascade) -> None:
-        if not cascade.is_ready:
-            run.add_ready(cascade)
-            self._take_turns(run)
-
-    def _over(self, run: Run, cascade: Cascade) -> None:
-        """A cascade is about to be reported; let the next one with its key begin."""
-        if cascade.is_ready:
-            run.remove_ready(cascade)
-        cascade.is_over = True
-        cascade.queue.clear()
-        if cascade.attempts > 1:
-            cascade.in_flight -= self._retries.drop(run, cascade)
-        run.open -= 1
-        self._release_key(run, cascade)
-
-    def _release_key(self, run: Run, cascade: Cascade) -> None:
-        """Let the next cascade with the key begin, once nothing of this one is run any more."""
-        if cascade.key is None or (run.unordered and cascade.in_flight):
-            return
-        waiting = run.keys[cascade.key]
-        if waiting:
-            run.waiting -= 1
-            self._make_ready(run, waiting.popleft())
-        else:
-            del run.keys[cascade.key]
-        cascade.key = None
-
-    def _end(self, run: Run, cascade: Cascade, result: Result) -> None:
-        self._over(run, cascade)
-        processed = cascade.processed if result.error is None else None
-        ending = Ending(*result, cascade.events, cascade.seconds, processed, cascade.attempts)
-        self._effects.append(Ended(run.id, cascade.index, ending))
-        if result.error is not None and run.opened.until_error and cascade.index < run.bound:
-            run.bound = cascade.index
-            self._drop_unwanted(run)
-
-    def _go_on(self, run: Run, cascade: Cascade, quiet: list[Cascade]) -> None:
-        """Do what `_resume` does, quickly where a worker is needed next; takes no turns."""
-        queue = cascade.queue
-        if queue and queue.next_plan.indices and cascade.index <= run.bound:
-            if not cascade.is_ready:  # and not over, or its queue would be empty
-                run.add_ready(cascade)
-        elif not cascade.is_over:
-            self._resume(run, cascade, quiet)
-
-    def _resume_quietly(self, run: Run, cascade: Cascade) -> None:
-        """For a cascade with something in flight, which so cannot end with nothing to tell."""
-        self._resume(run, cascade, [])
-
-    def _resume(self, run: Run, cascade: Cascade, quiet: list[Cascade]) -> None:
-        """Let a cascade go on, or end it if nothing is left.
-
-        Args:
-            run: Its run.
-            cascade: One with nothing in flight, or of an unordered run.
-            quiet: Takes it if it ends with nothing to tell.
-        """
-        queue = cascade.queue
-        while not cascade.is_over and not cascade.is_ready:
-            if cascade.index > run.bound:
-                queue.clear()
-                if not cascade.in_flight:
-                    self._drop(run, cascade)
-                return
-            if not queue:
-                if cascade.in_flight:
-                    return
-                if cascade.processed is None and cascade.attempts == 1:
-                    self._over(run, cascade)
-                    quiet.append(cascade)
-                else:
-                    self._end(run, cascade, Result())
-            elif queue.next_plan.indices:
-                self._make_ready(run, cascade)
-            elif isinstance(queue.next_plan, Again):
-                again = queue.next_plan
-                ((event, _),) = queue.take(1)
-                self._wait(run, cascade, event, again)
-                return
-            else:
-                # no handler wants it, or it could not be planned
-                plan = queue.next_plan
-                unwanted = 1 if isinstance(plan, Unplannable) else queue.alike
-                queue.take(unwanted)
-                cascade.events += unwanted
-                if isinstance(plan, Unplannable):
-                    self._end(run, cascade, Result(error=plan.error))
 
     # --- what workers report ---
 
@@ -553,18 +397,6 @@ class Scheduler:
         self._tell_over(run, quiet_cascades)
         self._take_turns(run)
 
-    def _settle(self, run: Run, first: int, times: Sequence[float]) -> None:
-        if len(times):
-            run.open -= len(times)
-            self._effects.append(Settled(run.id, first, times))
-
-    def _tell_over(self, run: Run, cascades: list[Cascade]) -> None:
-        if cascades:
-            roots = [cascade.index for cascade in cascades]
-            events = [cascade.events for cascade in cascades]
-            seconds = [cascade.seconds for cascade in cascades]
-            self._effects.append(Over(run.id, roots, events, seconds))
-
     def _cascades_over(
         self, run: Run, part: Part, positions: range, begin: int, item: Progress
     ) -> None:
@@ -594,108 +426,7 @@ class Scheduler:
         self._tell_over(run, quiet)
         self._take_turns(run)
 
-    def _event_over(
-        self,
-        run: Run,
-        cascade: Cascade,
-        part: Part,
-        position: int,
-        item: Progress,
-        *,
-        seconds: float,
-    ) -> None:
-        """Take what one event left behind into its cascade; end the cascade if it says so."""
-        cascade.seconds += seconds
-        result = item.results.get(position) if item.results else None
-        if result is not None and result.error is not None:
-            place = position - part.start
-            if self._try_again(run, cascade, part, place, result, has_died=False):
-                self._chain_back(cascade, part, place + 1)
-                return
-        cascade.events += 1
-        if item.processed and position in item.processed:
-            cascade.processed = item.processed[position]
-        if result is not None:
-            self._end(run, cascade, result)
-            return
-        follow_ups = item.follow_ups.get(position)
-        if follow_ups:
-            cascade.queue.extend(follow_ups)
-            if cascade.is_ready:
-                run.loose += len(follow_ups)
-
-    # --- what is run again ---
-
-    def _try_again(
-        self,
-        run: Run,
-        cascade: Cascade,
-        part: Part,
-        place: int,
-        result: Result,
-        *,
-        has_died: bool,
-    ) -> bool:
-        """Have an event that failed run again, if it is to be; say whether it is.
-
-        It goes back to the head of an ordered cascade's queue, as the next one.
-        """
-        if cascade.index > run.bound:
-            return False
-        event, plan = part.events[place], part.plans[place]
-        again = self._policy.again(plan, result, has_died=has_died)
-        if again is None:
-            if isinstance(plan, Tried) and result.error is not None and not has_died:
-                attempts = attempt_of(plan)
-                add_note(result.error, f"evproc_pool: given up after {attempts} attempts")
-            return False
-        cascade.attempts = max(cascade.attempts, attempt_of(again.tried))
-        self._back_to_be_run(run, cascade, event, again)
-        return True
-
-    def _back_to_be_run(self, run: Run, cascade: Cascade, event: Any, again: Again) -> None:
-        if run.unordered:
-            self._wait(run, cascade, event, again)
-        else:
-            cascade.queue.put_back(event, again)
-
-    def _chain_back(self, cascade: Cascade, part: Part, place: int) -> None:
-        """Put back what a worker leaves out of a chain, from a place of the part on.
-
-        It waits behind the event that is run again.
-        """
-        if not part.is_chain:
-            return
-        queue = cascade.queue
-        ((event, again),) = queue.take(1)
-        for each in range(part.stop - part.start - 1, place - 1, -1):
-            queue.put_back(part.events[each], part.plans[each])
-            cascade.in_flight -= 1
-            part.cascades[each] = _nobody()
-        queue.put_back(event, again)
-
-    def _wait(self, run: Run, cascade: Cascade, event: Any, again: Again) -> None:
-        """Let an event wait until it is run again."""
-        cascade.in_flight += 1
-        waiting = Waiting(run, cascade, event, again.tried)
-        if again.has_to_pause:
-            token = self._retries.pause(waiting)
-            self._effects.append(Retry(run.id, cascade.index, token, again.tried.failures))
-        else:
-            self._retries.suspect(waiting)
-
-    def _due(self, item: Due) -> None:
-        waiting = self._retries.take(item.token)
-        if waiting is None:
-            return
-        run, cascade, event, tried = waiting
-        if tried.crashes:
-            self._retries.suspect(waiting)
-            return
-        cascade.in_flight -= 1
-        cascade.queue.put_back(event, tried)
-        run.loose += cascade.is_ready
-        self._make_ready(run, cascade)
+    # --- what workers do not run ---
 
     def _send_suspects(self) -> None:
         """Send those that have to be run alone."""
@@ -779,15 +510,6 @@ class Scheduler:
         self._drop_unwanted(run)
         self._take_turns(run)
 
-    def _meets(self, run: Run, cascade: Cascade, part: Part, place: int, fate: Result) -> None:
-        """Take what became of an event into its cascade; see `_hand_back`."""
-        is_charged = fate.error is not None
-        if is_charged and self._try_again(run, cascade, part, place, fate, has_died=True):
-            return
-        cascade.events += 1
-        if is_charged:
-            self._end(run, cascade, fate)
-
     def _columns_back(
         self,
         run: Run,
@@ -867,13 +589,6 @@ def _gave(
     else:
         is_wanted = all(plan.indices for plan in plans)
     return (givers, events, plans) if is_wanted else None
-
-
-def _nobody() -> Cascade:
-    """Stands for the cascade of an event that is not run in its batch any more."""
-    nobody = Cascade(-1)
-    nobody.is_over = True
-    return nobody
 
 
 def _check_keys(keys: Sequence[Hashable], events: int) -> None:

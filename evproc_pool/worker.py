@@ -23,25 +23,23 @@ import gc
 import itertools
 import signal
 import socket
-from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any
 
 from evproc import Event, Processor, StopProcessing
-from evproc.event import describe_event
 from evproc.exc import _unset
 from evproc.processor import annotate_error, collect_follow_ups
 from evproc.registry import Handler
 from evproc_pool import packing, pickling, progress, wire
-from evproc_pool.channel import BlockingChannel, Frame
+from evproc_pool.channel import BlockingChannel, Frame, WorkerChannel
 from evproc_pool.estimates import TARGET_SECONDS
 from evproc_pool.lifeline import Lifeline
 from evproc_pool.limits import NEARLY, Limits, Quota
-from evproc_pool.loads import PREFETCH
+from evproc_pool.outbox import Outbox
 from evproc_pool.recipe import Recipe, fingerprint
-from evproc_pool.sealed import Sealed, Sealer, unseal
+from evproc_pool.sealed import unseal
 from evproc_pool.soft_timeout import SoftTimeout
 from evproc_pool.stacks import StackFile
 
@@ -82,16 +80,6 @@ def main(
             gc.freeze()
             worker.run()
     channel.close()
-
-
-class WorkerChannel(Protocol):
-    """To the coordinator; both methods raise `EOFError` or `OSError` when that is gone."""
-
-    def send(self, tag: int, payload: bytes) -> None:
-        """Write a frame."""
-
-    def receive(self) -> Frame:
-        """Wait for a frame."""
 
 
 def prepare(
@@ -161,7 +149,7 @@ class Worker:
         self._batches = 0
         self._waiting: deque[Frame] = deque()
         self._packer = packing.EventPacker()
-        self._outbox = _Outbox(channel, self._packer, self._words, is_timed=quota.is_timed)
+        self._outbox = Outbox(channel, self._packer, self._words, is_timed=quota.is_timed)
 
     def heed_soft_timeout(self, seconds: float) -> None:
         """Raise it in a handler when the coordinator says so; see `soft_timeout`."""
@@ -400,232 +388,3 @@ def _load_event(pickled: bytes) -> Event:
     except Exception as error:
         raise pickling.cannot_rebuild("the event", error) from error
     return event
-
-
-# Of so many events what they left behind is pickled together at the most, where pickling
-# may take an event so long only.
-_PACKED_TOGETHER: Final = 16
-
-
-class _Outbox:
-    """What has been done in a batch and not been sent."""
-
-    def __init__(
-        self, channel: WorkerChannel, packer: packing.EventPacker, words: Any, *, is_timed: bool
-    ) -> None:
-        self._channel = channel
-        self._is_timed = is_timed
-        self._packer = packer
-        self._sealer = Sealer(packer)
-        self._words = words
-        self._number = 0  # of the last frame with follow-ups
-        self.sent = 0  # events of the batch that are over, as was told
-        # The follow-ups of the last batches, for a coordinator that cannot unpack them.
-        # It sends a batch only when it has read all but PREFETCH - 1 of those before.
-        self._kept: deque[dict[int, _Given]] = deque(maxlen=PREFETCH + 1)
-        # These two are emptied and never replaced, since the hot loop holds on to them.
-        self.ends = array("d")  # when each event was over
-        self.unsent: list[int] = []  # positions with something to tell
-        self._forget()
-        self.begin(0, 0.0)
-
-    def begin(self, plans: Sequence[int] | int, now: float) -> None:
-        """Begin a batch."""
-        self._plans = plans
-        self.sent = 0
-        self.begun = now
-        self._kept.append({})
-
-    def _forget(self) -> None:
-        del self.unsent[:]
-        self._givers: list[int] = []
-        self._events: list[Event] = []  # the givers themselves
-        self._handlers: list[Handler | None] = []  # that gave them, where it is one
-        self._counts: list[int] = []
-        self._follow_ups: list[Event] = []
-        self._values: list[tuple[int, packing.PackedValue]] = []
-        self._processed: list[tuple[int, packing.PackedValue]] = []
-        self._errors: list[tuple[int, wire.ErrorRecord]] = []
-
-    def _has(self, position: int) -> None:
-        if not self.unsent:
-            self._words[progress.UNSENT] = position
-        self.unsent.append(position)
-
-    def follow(
-        self, position: int, ev: Event, handler: Handler | None, follow_ups: list[Event]
-    ) -> None:
-        """A handler, or None for several, returned these for an event."""
-        # as `_has` does, without the call: in a cascade of tiny events it is felt
-        if not self.unsent:
-            self._words[progress.UNSENT] = position
-        self.unsent.append(position)
-        self._givers.append(position)
-        self._events.append(ev)
-        self._handlers.append(handler)
-        self._counts.append(len(follow_ups))
-        self._follow_ups += follow_ups
-
-    def stop(self, position: int, ev: Event, handler: Handler | None, value: object) -> None:
-        """A handler ended an event's cascade with this value."""
-        try:
-            packed = packing.pack_value(value)
-        except Exception as error:
-            what = f"the value given to StopProcessing by {_by(handler)}"
-            what += f" for event {describe_event(ev)}"
-            failure = pickling.cannot_pickle(what, value, error)
-            self.fail(position, failure, handler.name if handler is not None else None)
-        else:
-            self._has(position)
-            self._values.append((position, packed))
-
-    def give_back(self, position: int, ev: Event, wanted: frozenset[int]) -> None:
-        """If it is wanted, an event comes back as it is now; not one that failed."""
-        if position not in wanted or (self._errors and self._errors[-1][0] == position):
-            return
-        self._has(position)
-        try:
-            self._processed.append((position, packing.pack_value(ev)))
-        except Exception as error:
-            failure = pickling.cannot_pickle(f"event {describe_event(ev)}, processed,", ev, error)
-            self.fail(position, failure, None)
-
-    def fail(self, position: int, error: BaseException, handler: str | None) -> None:
-        """An event failed."""
-        self._has(position)
-        self._errors.append((position, wire.encode_error(error, handler)))
-
-    def send(self, done: int, *, gave_back: bool = False) -> None:
-        """Send it, and say how many events of the batch are over."""
-        ends = self.ends.tobytes()
-        if not self.unsent and isinstance(self._plans, int):
-            quiet = wire.dump_quiet(done, ends, self.begun, gave_back=gave_back)
-            self._channel.send(wire.QUIET, quiet)
-        else:
-            told = None
-            if self.unsent:
-                self._words[progress.PACKING] = progress.packing(self.unsent)
-                told = self._told()
-                self._words[progress.PACKING] = 0
-            frame = wire.ProgressFrame(done, self.begun, ends, self._timings(), gave_back, told)
-            self._channel.send(wire.PROGRESS, wire.dump_progress(frame))
-            self._words[progress.UNSENT] = progress.NONE
-            self._forget()
-        self.sent = done
-        del self.ends[:]
-
-    def _told(self) -> wire.Told:
-        packed = packing.NO_EVENTS
-        givers: Sequence[int] = self._givers
-        counts: Sequence[int] = self._counts
-        if self._follow_ups:
-            self._number += 1
-            given = _Given(
-                self._givers, self._events, self._handlers, self._counts, self._follow_ups
-            )
-            slices = self._sealer.seal(self._follow_ups)
-            if slices is None:
-                packed = self._pack(given)
-            else:
-                packed = packing.PackedEvents(False, slices, in_parts=True)
-                # The memory of the events themselves is in the CPU's caches, for the next ones.
-                given = given._replace(events=(), handlers=(), follow_ups=Sealed.received(slices))
-            self._kept[-1][self._number] = given
-            if len(givers) == len(self._follow_ups):
-                counts = ()  # as is usual: one each
-            if givers[-1] - givers[0] == len(givers) - 1:
-                givers = range(givers[0], givers[-1] + 1)
-        return wire.Told(
-            self._number,
-            givers,
-            counts,
-            packed,
-            self._values,
-            self._processed,
-            self._errors,
-        )
-
-    def _pack(self, given: _Given) -> packing.PackedEvents:
-        try:
-            if not self._is_timed:
-                return self._packer.pack(given.follow_ups)
-            parts = [self._packer.pack(piece).data for piece in self._pieces(given)]
-            return packing.PackedEvents(False, parts, in_parts=True)
-        except BaseException:  # also what the hooks of a class raise
-            return packing.PackedEvents(True, self._one_by_one(given))
-
-    def _pieces(self, given: _Given) -> Iterator[Sequence[Event]]:
-        """The follow-ups of a few events at a time, published as they are asked for."""
-        begin = 0
-        for first in range(0, len(given.givers), _PACKED_TOGETHER):
-            some = slice(first, first + _PACKED_TOGETHER)
-            self._words[progress.PACKING] = progress.packing(given.givers[some])
-            end = begin + sum(given.counts[some])
-            yield given.follow_ups[begin:end]
-            begin = end
-
-    def _timings(self) -> list[tuple[int, int, float]]:
-        """Plan number, events, and their seconds."""
-        plans = self._plans
-        if isinstance(plans, int):
-            return [(plans, len(self.ends), self.ends[-1] - self.begun)]
-        totals: dict[int, tuple[int, float]] = {}
-        then = self.begun
-        numbers = plans[self.sent : self.sent + len(self.ends)]
-        for number, now in zip(numbers, self.ends, strict=True):
-            if number != wire.OMITTED:
-                events, total = totals.get(number, (0, 0.0))
-                totals[number] = events + 1, total + now - then
-            then = now
-        return [(number, events, total) for number, (events, total) in totals.items()]
-
-    def repack(self, number: int) -> None:
-        """Answer a coordinator that could not unpack the follow-ups of a frame."""
-        for batch in self._kept:
-            if number in batch:
-                blobs = self._one_by_one(batch[number])
-                self._words[progress.PACKING] = 0
-                self._channel.send(wire.FOLLOW_UPS, pickling.dumps((number, blobs)))
-
-    def _one_by_one(self, given: _Given) -> list[Any]:
-        """For each event that gave follow-ups their pickle, or why there is none."""
-        blobs: list[Any] = []
-        begin = 0
-        for place, position in enumerate(given.givers):
-            self._words[progress.PACKING] = progress.packing((position,))
-            end = begin + given.counts[place]
-            some = list(given.follow_ups[begin:end])
-            begin = end
-            try:
-                blobs.append(pickling.dumps(some))
-            except Exception as error:
-                of, handler = "", None
-                if given.events:
-                    of, handler = describe_event(given.events[place]), given.handlers[place]
-                what = f"what {_by(handler)} returned{of and f' for event {of}'}"
-                failure = pickling.cannot_pickle(what, some, error)
-                name = handler.name if handler is not None else None
-                blobs.append(wire.encode_error(failure, name))
-        return blobs
-
-
-def _by(handler: Handler | None) -> str:
-    return "a handler" if handler is None else f"handler {handler.name!r}"
-
-
-class _Given(NamedTuple):
-    """Follow-ups, and who gave them.
-
-    Attributes:
-        givers: The positions of the events that did.
-        events: These events; none where the follow-ups are sealed.
-        handlers: For each of them the handler that did, or None for several.
-        counts: How many each of them gave.
-        follow_ups: All, in order.
-    """
-
-    givers: Sequence[int]
-    events: Sequence[Event]
-    handlers: Sequence[Handler | None]
-    counts: Sequence[int]
-    follow_ups: Sequence[Event]

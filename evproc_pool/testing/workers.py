@@ -169,12 +169,12 @@ class FakeWorker(progress.Words):
             self._stop()
 
     def send(self, tag: int, payload: bytes) -> None:
-        """See `worker.WorkerChannel`."""
+        """See `channel.WorkerChannel`."""
         self.check_alive()
         self.written.append(Frame(tag, payload))
 
     def receive(self) -> Frame:
-        """See `worker.WorkerChannel`."""
+        """See `channel.WorkerChannel`."""
         self.check_alive()
         self._needs_frame = True
         while not self.to_read:

@@ -68,6 +68,14 @@ ALLOWED: dict[str, set[str]] = {
         "evproc_pool.flight",
         "evproc_pool.retries",
     },
+    "evproc_pool.cascades": {
+        "evproc.exc",
+        "evproc_pool.backlog",
+        "evproc_pool.columns",
+        "evproc_pool.flight",
+        "evproc_pool.retries",
+        "evproc_pool.schedule",
+    },
     "evproc_pool.retries": {
         "evproc_pool.backlog",
         "evproc_pool.columns",
@@ -77,9 +85,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "evproc_pool.pauses": {"evproc_pool.retries", "heapq", "random"},
     "evproc_pool.scheduler": {
-        "evproc.exc",
         "evproc_pool.backlog",
         "evproc_pool.batching",
+        "evproc_pool.cascades",
         "evproc_pool.columns",
         "evproc_pool.errors",
         "evproc_pool.estimates",
@@ -101,6 +109,7 @@ DRIVES_ANY_BACKEND = (
     "evproc_pool.coordinator",
     "evproc_pool.deaths",
     "evproc_pool.engine",
+    "evproc_pool.outbox",
     "evproc_pool.postmortem",
     "evproc_pool.watch",
     "evproc_pool.worker",
