@@ -110,8 +110,8 @@ def describe_event(ev: object) -> str:
 
 
 def a_or_an(noun: str) -> str:
-    """A noun with its article."""
-    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+    """A noun with its article, by its first letter."""
+    return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"
 
 
 _LONGEST_NAME = 80

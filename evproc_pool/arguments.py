@@ -77,7 +77,7 @@ def events(value: Iterable[Event]) -> Iterator[Event]:
     """An iterator over events."""
     if isinstance(value, Event) and not hasattr(value, "__iter__"):
         raise TypeError(
-            f"events is an iterable of events, and this is one, {describe_event(value)}: use"
+            f"events is an iterable of events, not a single one, {describe_event(value)}: use"
             " process() or submit() for it, or put it into a list"
         )
     return iter(value)

@@ -32,7 +32,7 @@ class Batcher:
     Args:
         estimates: What events take.
         resume: Lets a cascade of an unordered run go on that has nothing to send at
-            the head of its queue; see `Scheduler`.
+            the head of its queue; see `Cascades`.
     """
 
     def __init__(self, estimates: Estimates, resume: Callable[[Run, Cascade], None]) -> None:

@@ -1,9 +1,9 @@
 """The life of cascades: how they begin, wait, go on, are run again, and end. Pure.
 
 A *cascade* is a root event and what follows from it, from the moment at which there is
-more to say of it than that it is over. This is the part of the scheduler that no worker
-has anything to do with. `scheduler` builds on it: what workers report, and which events
-they get.
+more to say of it than that it is over. The roots of which there is no more to say are
+told by the count, and given up, here as well. No worker is known here: which of them
+holds what, and gets what, is the business of `scheduler`.
 
 ::
 
@@ -45,7 +45,9 @@ from evproc_pool.schedule import (
 
 
 class Cascades:
-    """See the module's text. Its effects and whose turn it is are the `Scheduler`'s, too.
+    """The base of `Scheduler`, which shares `_effects` and `_turns` with it.
+
+    A base and no member: both change them in every step, a million events a second.
 
     Args:
         policy: Which events are run again.
@@ -329,7 +331,7 @@ class Cascades:
         self._make_ready(run, cascade)
 
     def _meets(self, run: Run, cascade: Cascade, part: Part, place: int, fate: Result) -> None:
-        """Take what became of an event into its cascade; see `_hand_back`."""
+        """Take what became of an event into its cascade; see `Scheduler._hand_back`."""
         is_charged = fate.error is not None
         if is_charged and self._try_again(run, cascade, part, place, fate, has_died=True):
             return

@@ -167,7 +167,10 @@ class Channel:
 
 
 class WorkerChannel(Protocol):
-    """To the coordinator; both methods raise `EOFError` or `OSError` when that is gone."""
+    """What a worker needs of its end: a `BlockingChannel`, or what stands for one.
+
+    Both methods raise `EOFError` or `OSError` when the coordinator is gone.
+    """
 
     def send(self, tag: int, payload: bytes) -> None:
         """Write a frame."""

@@ -56,9 +56,9 @@ class Here:
         self, events: Iterator[Event], key: Key | None, *, return_exceptions: bool
     ) -> list[Any]:
         """See `PoolProcessor.process_many`."""
-        self._initialize()
         values = []
         with self._counted():
+            self._initialize()
             for ev in events:
                 try:
                     values.append(self._process(ev, key))
@@ -79,8 +79,8 @@ class Here:
         return_events: bool,
     ) -> Generator[Outcome, None, None]:
         """See `PoolProcessor.stream`; ends with what `check_usable` raises before an event."""
-        self._initialize()
         with self._counted():
+            self._initialize()
             for index, ev in enumerate(events):
                 check_usable()
                 yield self._run(ev, index, key, return_events=return_events)

@@ -1,8 +1,9 @@
 """What a worker has done in a batch and not told yet, and how it tells.
 
 What events left behind (follow-ups, values, errors, events that come back) is gathered
-here, and goes with the next progress frame: follow-ups in one pass, or those of a few
-events at a time where pickling may take an event so long only. What was sent is kept for
+here, and goes with the next progress frame. Follow-ups are packed in one pass; under
+`event_timeout` those of sixteen events at a time, so that it can be told which of them
+hangs. What was sent is kept for
 a coordinator that cannot unpack it, until that cannot ask any more (`repack`).
 
 While something is untold or being packed, the words of shared memory say whose it is,
@@ -24,13 +25,28 @@ from evproc_pool.channel import WorkerChannel
 from evproc_pool.loads import PREFETCH
 from evproc_pool.sealed import Sealed, Sealer
 
-# Of so many events what they left behind is pickled together at the most, where pickling
-# may take an event so long only.
+# Of so many events the follow-ups are packed together at the most, under `event_timeout`.
 _PACKED_TOGETHER: Final = 16
 
 
 class Outbox:
-    """What has been done in a batch and not been sent."""
+    """What has been done in a batch and not been sent.
+
+    The worker's loop puts into `ends` and looks at `unsent` itself, and holds on to both:
+    they are emptied and never replaced.
+
+    Args:
+        channel: To the coordinator.
+        packer: Packs follow-ups.
+        words: The words of `progress`, by their numbers.
+        is_timed: Whether what packing takes has to be told by the event.
+
+    Attributes:
+        ends: When each event was over, of those that were not told.
+        unsent: The positions of events with something to tell, in order.
+        sent: How many events of the batch are over, as was told.
+        begun: When the first event began that was not told.
+    """
 
     def __init__(
         self, channel: WorkerChannel, packer: packing.EventPacker, words: Any, *, is_timed: bool
@@ -41,13 +57,11 @@ class Outbox:
         self._sealer = Sealer(packer)
         self._words = words
         self._number = 0  # of the last frame with follow-ups
-        self.sent = 0  # events of the batch that are over, as was told
         # The follow-ups of the last batches, for a coordinator that cannot unpack them.
         # It sends a batch only when it has read all but PREFETCH - 1 of those before.
         self._kept: deque[dict[int, _Given]] = deque(maxlen=PREFETCH + 1)
-        # These two are emptied and never replaced, since the hot loop holds on to them.
-        self.ends = array("d")  # when each event was over
-        self.unsent: list[int] = []  # positions with something to tell
+        self.ends = array("d")
+        self.unsent: list[int] = []
         self._forget()
         self.begin(0, 0.0)
 
@@ -118,7 +132,7 @@ class Outbox:
         self._errors.append((position, wire.encode_error(error, handler)))
 
     def send(self, done: int, *, gave_back: bool = False) -> None:
-        """Send it, and say how many events of the batch are over."""
+        """Send what is untold, and say how many events of the batch are over."""
         ends = self.ends.tobytes()
         if not self.unsent and isinstance(self._plans, int):
             quiet = wire.dump_quiet(done, ends, self.begun, gave_back=gave_back)

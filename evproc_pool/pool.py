@@ -70,7 +70,7 @@ class PoolProcessor:
         mp_context: A `multiprocessing` context or the name of a start method. By
             default `forkserver` on Linux and `spawn` elsewhere. Workers of a forkserver
             have the environment variables that this process had when it was started,
-            with the first pool at the latest.
+            at the first call of the first pool at the latest.
         initializer: Called in each worker before entry points are loaded (with
             `workers=0`, once in this process, before the first event). The modules of
             registered functions, and its own, are imported before that.

@@ -426,19 +426,7 @@ class Scheduler(Cascades):
         self._tell_over(run, quiet)
         self._take_turns(run)
 
-    # --- what workers do not run ---
-
-    def _send_suspects(self) -> None:
-        """Send those that have to be run alone."""
-        while self._retries.has_suspects:
-            worker = self._loads.reserve()
-            if worker is None:
-                return
-            run, cascade, event, tried = self._retries.take_suspect()
-            batch = self._batcher.make_alone(run, cascade, Bunch([event], tried))
-            self._loads.push(worker, batch)
-            self._effects.append(Send(worker, batch))
-        self._loads.release()
+    # --- what workers leave unrun ---
 
     def _taken_back(self, item: TakenBack) -> None:
         held = self._loads.held(item.worker)
@@ -542,6 +530,18 @@ class Scheduler(Cascades):
                 run.put_back(Block(first, part.events[start:stop], part.plans[start:stop]))
 
     # --- batches ---
+
+    def _send_suspects(self) -> None:
+        """Send those that have to be run alone."""
+        while self._retries.has_suspects:
+            worker = self._loads.reserve()
+            if worker is None:
+                return
+            run, cascade, event, tried = self._retries.take_suspect()
+            batch = self._batcher.make_alone(run, cascade, Bunch([event], tried))
+            self._loads.push(worker, batch)
+            self._effects.append(Send(worker, batch))
+        self._loads.release()
 
     def _fill(self) -> None:
         """Send while a worker has room and something is ready."""

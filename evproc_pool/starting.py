@@ -103,9 +103,9 @@ class ProcessName(str):
 
 
 class _Forkserver:
-    """What we know of the one of this process."""
+    """The forkserver of this process, as far as it is known here."""
 
-    #: What it has imported, if it imported handlers.
+    #: As they were when it imported the handlers' modules; None if it did not.
     sources: Sources | None = None
     #: On which it hangs while it imports.
     anchor: Anchor | None = None

@@ -5,7 +5,7 @@
 2. Take the recipe from the first frame, follow it, answer with the fingerprint
    of the registry that came of it (or with why it failed).
 3. For each batch: unpack the events, run the plan of each, and send what they
-   left behind. Before each handler the place is published in shared memory, for
+   left behind (`outbox`). Before each handler the place is published in shared memory, for
    the case that the process dies there.
 4. End when told to, or when the coordinator is gone.
 
@@ -291,7 +291,7 @@ class Worker:
                     if returned is not None:
                         if not follow_ups:
                             follow_ups, giver = [], handler
-                        elif type(returned) is not list or returned:
+                        elif type(returned) not in (list, tuple) or returned:
                             giver = None  # there are several
                         collect_follow_ups(returned, handler, ev, follow_ups)
             except StopProcessing as stop:

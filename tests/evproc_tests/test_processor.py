@@ -470,7 +470,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "zero": (lambda: 0, "returned an int, 0"),
     "False": (lambda: False, "returned a bool, False"),
     "object": (object, "returned an object, <object"),
-    "unprintable": (Unprintable, "returned an Unprintable, <unprintable>"),
+    "unprintable": (Unprintable, "returned a Unprintable, <unprintable>"),
     "coroutine": (make_coroutine, "returned a coroutine, <coroutine"),
     "async generator": (make_async_generator, "returned an async_generator, <async"),
     "long": (lambda: int("9" * 200), "returned an int, " + "9" * 117 + "... for event"),
@@ -496,7 +496,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "unprintable in list": (
         lambda: [Unprintable()],
-        "returned an iterable (list) that yields an Unprintable, <unprintable>",
+        "returned an iterable (list) that yields a Unprintable, <unprintable>",
     ),
 }
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -326,8 +327,10 @@ def fork(act: Callable[[], object]) -> int:
         try:
             code = act()
             os._exit(code if isinstance(code, int) else 0)
+        except BaseException:
+            traceback.print_exc()
         finally:
-            os._exit(1)  # something was raised
+            os._exit(99)
     return pid
 
 

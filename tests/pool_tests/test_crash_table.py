@@ -26,7 +26,7 @@ from evproc_pool import (
     WorkerLostError,
 )
 from tests.pool_tests import actions
-from tests.pool_tests.helpers import error_of, register_all, warm
+from tests.pool_tests.helpers import error_of, register_all, still_alive, warm
 from tests.pool_tests.sizes import BARS
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
@@ -199,19 +199,12 @@ def test_a_cell(pool: PoolProcessor, place: str, way: str) -> None:
 @pytest.mark.parametrize("way", sorted(_DEATHS - {"os._exit", "abort", "a crash"}))
 def test_while_idle(pool: PoolProcessor, way: str) -> None:
     pids = warm(pool)
+    workers = [psutil.Process(pid) for pid in pids]
     for pid in pids:
         os.kill(pid, getattr(signal, way))
-    while any(_is_alive(pid) for pid in pids):
-        pass
+    assert not still_alive(workers)
     assert pool.process_many([Try() for _ in range(24)]) == [None] * 24
     assert warm(pool).isdisjoint(pids)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_while_idle_and_the_application_waits_for_its_children() -> None:

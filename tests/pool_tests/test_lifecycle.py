@@ -276,7 +276,10 @@ def test_a_pool_that_has_started_nothing_can_be_used_in_a_forked_process() -> No
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_forked_process_has_no_part_in_the_calls_of_its_parents_threads(gate: Gate) -> None:
-    with _new(workers=0) as pool, Background(lambda: pool.process(_at(gate))) as call:
+    with (
+        _new(workers=0) as pool,
+        Background(lambda: pool.process(Do("wait_at", gate.address))) as call,
+    ):
         gate.arrival()
         assert exit_code(fork(lambda: pool.register(actions.nested))) == 0
         gate.close()
@@ -315,10 +318,6 @@ def test_a_forked_process_does_not_wait_for_an_initializer_of_its_parent(gate: G
         gate.close()
         assert exit_code(pid) == 7
         assert call.result() == 6
-
-
-def _at(gate: Gate) -> Do:
-    return Do("wait_at", gate.address)
 
 
 def test_close_in_good_time_finishes_what_was_submitted() -> None:
@@ -1077,13 +1076,25 @@ def test_a_pool_with_no_workers_asks_for_keys_as_well() -> None:
     assert [kind for kind, *_ in told[0]] == [AttributeError, TypeError, TypeError, SystemExit]
 
 
-def test_a_pool_with_no_workers_is_busy_while_another_thread_submits(gate: Gate) -> None:
-    with _new(workers=0) as pool, Background(lambda: pool.submit(_at(gate))) as call:
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda pool: pool.submit(Do("stop", 5)).result(0),
+        lambda pool: pool.process(Do("stop", 5)),
+        lambda pool: next(pool.stream([Do("stop", 5)])).value,
+    ],
+    ids=["submit", "process", "stream"],
+)
+def test_a_pool_with_no_workers_is_busy_while_another_thread_uses_it(
+    gate: Gate, use: Callable[[PoolProcessor], Any]
+) -> None:
+    options = {"initializer": actions.pass_gate, "initargs": (gate.address,)}
+    with _new(workers=0, **options) as pool, Background(lambda: use(pool)) as call:
         gate.arrival()
         with pytest.raises(PoolBusyError):
             pool.register(actions.nested)
         gate.close()
-        assert call.result().result(0) is None
+        assert call.result() == 5
         pool.register(actions.nested)
 
 

@@ -25,7 +25,7 @@ from evproc_pool import (
     WorkerLostError,
 )
 from tests.pool_tests.actions import Do
-from tests.pool_tests.helpers import Background, Gate, error_of, run_script, warm
+from tests.pool_tests.helpers import Background, Gate, error_of, exit_code, fork, run_script, warm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,22 +230,12 @@ def test_closing_from_a_callback_is_refused_and_changes_nothing(pool: PoolProces
 def test_a_stream_is_not_for_a_forked_process(pool: PoolProcessor) -> None:
     stream = pool.stream(Do("stop", n) for n in range(500))
     values = [next(stream).value for _ in range(5)]
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            error: BaseException | None = None
-            try:
-                list(stream)
-            except BaseException as raised:
-                error = raised
-            os.write(writing, type(error).__name__.encode("ascii"))
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-    os.close(writing)
-    with os.fdopen(reading) as lines:
-        assert lines.read() == PoolForkedError.__name__
+
+    def use() -> None:
+        with pytest.raises(PoolForkedError):
+            list(stream)
+
+    assert exit_code(fork(use)) == 0
     assert values + [outcome.value for outcome in stream] == list(range(500))
 
 

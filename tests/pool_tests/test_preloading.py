@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import types
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, cast
 
@@ -308,6 +307,7 @@ def _hang_on(name: str) -> None:
         pytest.param(True, "nothing", None, 7, id="its pipe cannot be opened"),
         pytest.param(True, "nothing", psutil.NoSuchProcess(1), 7, id="nothing can be seen"),
         pytest.param(False, "nothing", None, 1, id="it has ended"),
+        pytest.param(False, "nothing", psutil.NoSuchProcess(1), 1, id="it is gone"),
         pytest.param(False, "nothing", psutil.AccessDenied(1), 7, id="it cannot be looked at"),
     ],
 )
@@ -361,6 +361,8 @@ def test_an_anchor_is_known_by_more_than_its_number() -> None:
 
 @_ON_LINUX
 def test_a_forked_process_has_nothing_of_its_parents_forkserver() -> None:
+    from multiprocessing import forkserver  # there is none on Windows
+
     context = multiprocessing.get_context("forkserver")
     server: Any = forkserver._forkserver
 
