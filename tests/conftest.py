@@ -80,16 +80,13 @@ def _standard_helpers() -> None:
         process.close()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _modules_stay() -> None:
-    """Have the collections after each test pass over what is there to stay."""
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     """Fail a test that leaves a process, a file descriptor or a shared segment."""
+    if not gc.get_freeze_count():  # it is the first test, or one has changed that
+        # so that the collection below takes no longer than what the test has made
+        gc.collect()
+        gc.freeze()
     processes, files, segments = _children(), _open_files(), _shared_memory()
     yield
     gc.collect()
