@@ -22,6 +22,11 @@ from evproc_pool.estimates import (
 from evproc_pool.flight import Batch, Cascade, Part, Strands
 from evproc_pool.retries import Tried
 
+#: Near the end of a run a batch takes one of so many parts of what is left, for each
+#: worker: half of its share, so that all end at about the same time (guided
+#: self-scheduling, Polychronopoulos and Kuck, 1987).
+SHARES_PER_WORKER: Final = 2
+
 # So that the whole number of events that fits exactly does so.
 _ROUNDING: Final = 1e-6
 
@@ -50,10 +55,9 @@ class Batcher:
         """
         batch = Batch(run)
         limit = BULK_SECONDS if run.opened.is_bulk and is_alone else TARGET_SECONDS
-        # Near the end of the run a batch takes half of a worker's share of what is
-        # left, so that all end at about the same time (guided self-scheduling,
-        # Polychronopoulos and Kuck, 1987).
-        shares, events = (2 * workers, run.left) if run.closed else (idle, run.ready_events)
+        shares, events = idle, run.ready_events
+        if run.closed:
+            shares, events = SHARES_PER_WORKER * workers, run.left
         if shares > 1:
             share = events * self._estimates.seconds_of(run.next_plan) / shares
             limit = min(limit, max(share, LEAST_SECONDS))

@@ -103,11 +103,16 @@ class Estimates:
         each = self._bytes.get(plan.indices)
         return MOST_EVENTS if each is None else min(MOST_EVENTS, int(MOST_BYTES / each))
 
-    def events_per_batch(self, plan: PlanLike | None) -> int:
-        """How many events go into a full batch, at least one; None: of an unknown plan."""
+    def events_per_batch(self, plan: PlanLike | None, seconds: float = TARGET_SECONDS) -> int:
+        """How many events go into a batch that is full, at least one.
+
+        Args:
+            plan: Of all of them. None: an unknown one.
+            seconds: What makes it full.
+        """
         if plan is None:
             return int(TARGET_SECONDS / _UNTIMED_SECONDS)
-        return max(1, min(self.most_events(plan), round(TARGET_SECONDS / self.seconds_of(plan))))
+        return max(1, min(self.most_events(plan), round(seconds / self.seconds_of(plan))))
 
 
 def typical(times: Sequence[float]) -> float:

@@ -7,6 +7,8 @@ once a turn at the most.
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections import deque
 from collections.abc import Collection
 from typing import Final
@@ -21,6 +23,12 @@ PREFETCH: Final = 6
 #: Work that a worker gets besides the batch it runs, in seconds; one more batch in
 #: any case.
 AHEAD_SECONDS: Final = 4 * TARGET_SECONDS
+
+#: The same at the end of a run.
+LATE_SECONDS: Final = TARGET_SECONDS
+
+#: Among so many workers the one is looked for that has the least to do.
+MOST_LOOKED_AT: Final = 8
 
 #: A worker that holds so many bytes gets no further batch.
 WINDOW_BYTES: Final = 8 << 20
@@ -37,18 +45,29 @@ class _Load:
         seconds: What they are expected to take.
         size_bytes: What they have.
         ahead: The seconds that those behind the first are expected to take.
+        pace: By what factor that is too long, going by what was reported last; at most 1.
         is_retired: Whether it is sent nothing more.
         is_slow: Whether events were taken back from it and it has not reported since.
         shelf: The one of `Loads._roomy` that it stands on, if it has room.
     """
 
-    __slots__ = ("ahead", "held", "is_retired", "is_slow", "seconds", "shelf", "size_bytes")
+    __slots__ = (
+        "ahead",
+        "held",
+        "is_retired",
+        "is_slow",
+        "pace",
+        "seconds",
+        "shelf",
+        "size_bytes",
+    )
 
     def __init__(self) -> None:
         self.held: deque[Batch] = deque()
         self.seconds = 0.0
         self.size_bytes = 0
         self.ahead = 0.0
+        self.pace = 1.0
         self.is_retired = False
         self.is_slow = False
         self.shelf: dict[int, None] | None = None
@@ -106,11 +125,12 @@ class Loads:
     def ahead(self) -> float:
         """The seconds for which every worker has something to do behind its first batch.
 
-        But for those that are sent nothing more in any case.
+        But for those that are sent nothing more in any case. What was sent before it
+        turned out that events take less time now counts for as much less.
         """
         if self._roomy[0]:
             return 0.0
-        staying = [load.ahead for load in self._loads.values() if not load.is_retired]
+        staying = [load.ahead * load.pace for load in self._loads.values() if not load.is_retired]
         return min(staying, default=0.0)
 
     def held(self, worker: int) -> deque[Batch]:
@@ -122,7 +142,7 @@ class Loads:
         return self._load(worker).held
 
     def roomiest(self, *, idle: bool) -> int | None:
-        """The worker that holds least of those with room, or None.
+        """The worker that holds the fewest batches of those with room, or None.
 
         Args:
             idle: Whether only one will do that holds nothing.
@@ -131,6 +151,18 @@ class Loads:
             for worker in shelf:
                 return worker
         return None
+
+    def earliest(self) -> int | None:
+        """The worker with room that has the least to do behind its first batch, or None.
+
+        For the end of a run: what is sent as late as it can be goes where it is begun
+        soonest. So those that have `LATE_SECONDS` to do have no room here. Only a few
+        are looked at, of those that hold the fewest batches.
+        """
+        some = itertools.islice(itertools.chain.from_iterable(self._roomy), MOST_LOOKED_AT)
+        ahead = [(self._loads[worker].ahead, worker) for worker in some]
+        least, worker = min(ahead, key=operator.itemgetter(0), default=(LATE_SECONDS, 0))
+        return worker if least < LATE_SECONDS else None
 
     # --- changes ---
 
@@ -221,6 +253,13 @@ class Loads:
         if load.is_slow != is_slow:
             load.is_slow = is_slow
             self._place(worker, load)
+
+    def learn_pace(self, worker: int, events: int, seconds: float) -> None:
+        """So many events of a worker's first batch took so many seconds."""
+        load = self._loads[worker]
+        batch = load.held[0]
+        expected = batch.seconds * events / batch.size
+        load.pace = min(1.0, seconds / expected) if expected else 1.0
 
     def weigh(self, worker: int, batch: Batch, size_bytes: int) -> None:
         """The bytes of one of a worker's batches are known, which were an estimate."""

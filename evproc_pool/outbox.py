@@ -159,7 +159,8 @@ class Outbox:
             given = _Given(
                 self._givers, self._events, self._handlers, self._counts, self._follow_ups
             )
-            slices = self._sealer.seal(self._follow_ups)
+            with packing.no_collection():
+                slices = self._sealer.seal(self._follow_ups)
             if slices is None:
                 packed = self._pack(given)
             else:

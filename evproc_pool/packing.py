@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import copyreg
+import gc
 import io
 import itertools
 import operator
 import pickle
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -52,6 +53,22 @@ class PackedValue(NamedTuple):
 
 
 NO_EVENTS: Final = PackedEvents(one_by_one=True, data=())
+
+
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    """Put garbage collection off, in a worker, which has one thread of ours.
+
+    For the time in which a batch of events, or their states, is made at once: all of
+    them are alive until the batch is over, so looking for garbage finds none.
+    """
+    is_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_collecting:
+            gc.enable()
 
 
 class _SameObjectTwice(Exception):

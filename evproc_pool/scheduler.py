@@ -71,11 +71,11 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from evproc_pool.backlog import ENDLESS, Block, Run
-from evproc_pool.batching import Batcher
+from evproc_pool.batching import SHARES_PER_WORKER, Batcher
 from evproc_pool.cascades import Cascades
 from evproc_pool.columns import Bunch, PlanLike, Singles
 from evproc_pool.errors import InternalError
-from evproc_pool.estimates import MOST_EVENTS, Estimates
+from evproc_pool.estimates import BULK_SECONDS, MOST_EVENTS, Estimates
 from evproc_pool.flight import Abreast, Batch, Cascade, Part
 from evproc_pool.loads import Loads
 from evproc_pool.retries import Again, RetryPolicy, Tried
@@ -177,14 +177,18 @@ class Scheduler(Cascades):
     def demand(self, run: int) -> int:
         """How many roots more it would take to keep every worker busy.
 
-        That is one batch for each worker behind what they can hold. 0 once the run
-        is closed or has failed.
+        That is one batch for each worker behind what they can hold; and of a run that gets
+        large ones as many as are needed to see its end coming, before it is cut too
+        coarsely. 0 once the run is closed or has failed.
         """
         state = self._runs.get(run)
         if state is None or state.closed or state.bound != ENDLESS:
             return 0
         batches = max(1, self.workers) + self._loads.free
         wanted = self._estimates.events_per_batch(state.newest_plan) * batches
+        if state.opened.is_bulk:
+            large = self._estimates.events_per_batch(state.newest_plan, BULK_SECONDS)
+            wanted = max(wanted, large * SHARES_PER_WORKER * self.workers)
         # With keys, roots that can be sent are among the cascades. Where all that is there
         # waits for keys and a worker is idle, others have to be found, up to a limit.
         keyed = len(state.ready) + state.waiting if state.keys else 0
@@ -314,6 +318,9 @@ class Scheduler(Cascades):
         begin, batch.done = batch.done, item.done
         self._loads.set_slow(item.worker, is_slow=False)
         self._estimates.learn(item.timings, item.times)
+        if item.timings:
+            seconds = sum([seconds for _, _, seconds in item.timings])
+            self._loads.learn_pace(item.worker, item.done - begin, seconds)
         if batch.done == batch.size or item.gave_back:
             self._loads.pop_first(item.worker)
         for part in batch.parts:
@@ -558,7 +565,10 @@ class Scheduler(Cascades):
             # Not beside another run, which would keep every worker busy for ever.
             is_alone = not any(other.has_ready for other in self._turns if other is not run)
             is_end = is_alone and run.closed and run.left <= self.workers
-            worker = self._loads.roomiest(idle=is_end)
+            if is_alone and run.closed and not is_end:
+                worker = self._loads.earliest()
+            else:
+                worker = self._loads.roomiest(idle=is_end)
             if worker is None:
                 passed += 1
                 continue

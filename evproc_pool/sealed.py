@@ -26,8 +26,12 @@ from evproc_pool import packing, pickling
 # is small, and larger events are sealed not at all.
 _PIECE_BYTES: Final = 1 << 14
 _LEAST_EVENTS: Final = 16
-_MOST_EVENTS: Final = 64
 _MOST_EVENT_BYTES: Final = _PIECE_BYTES // _LEAST_EVENTS
+
+# And it has no more events than these, or this part of those that are left if that is
+# more: of many follow-ups the last ones are sent in small batches, and the first ones not.
+_MOST_EVENTS: Final = 64
+_PART_OF_MANY: Final = 16
 
 # As a pickle has a dictionary's key of that name: such an event may have its own.
 _NAME_KEY: Final = b"\x8c\x04name"
@@ -105,7 +109,8 @@ class Sealer:
                 return None
             slices.append(Slice(name, states, 0, len(piece)))
             begin += len(piece)
-            step = max(_LEAST_EVENTS, min(_MOST_EVENTS, int(_PIECE_BYTES / each_bytes)))
+            step = max(_MOST_EVENTS, (len(events) - begin) // _PART_OF_MANY)
+            step = max(_LEAST_EVENTS, min(step, int(_PIECE_BYTES / each_bytes)))
         return slices
 
     def _states(self, events: Sequence[Any]) -> bytes | None:

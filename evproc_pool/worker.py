@@ -184,6 +184,8 @@ class Worker:
             del frame  # the events are there in a moment: do not hold them twice
             events, one_by_one = self._unpack(batch.events)
             self._run_batch(batch, events, one_by_one=one_by_one)
+            # so that the next ones are made where these were, which is in the CPU's caches
+            del events
             self._words[progress.PLACE] = progress.NONE
             if self._quota.share >= NEARLY:
                 self._tell_quota()
@@ -199,17 +201,11 @@ class Worker:
         """The events, or a pickle of each; and which of these it is."""
         if packed.one_by_one:
             return packed.data, True
-        # The events are alive until the batch is over: looking for garbage among them
-        # while they are being made, again and again, finds none.
-        is_collecting = gc.isenabled()
-        gc.disable()
         try:
-            return unseal(packed.data) if packed.in_parts else packing.unpack(packed), False
+            with packing.no_collection():
+                return unseal(packed.data) if packed.in_parts else packing.unpack(packed), False
         except Exception:
             self._channel.send(wire.UNREADABLE, pickling.dumps(self._batches))
-        finally:
-            if is_collecting:
-                gc.enable()
         # They come again, packed one by one. Batches that were sent before the
         # coordinator knew have to wait, since results come in order.
         while True:
@@ -277,6 +273,8 @@ class Worker:
         places = itertools.count(first << progress.HANDLER_BITS, 1 << progress.HANDLER_BITS)
         ended, unsent, returns = outbox.ends.append, outbox.unsent, job.returns
         overdue, quota, clock = job.overdue, self._quota, self._clock
+        bits, at, over, again = progress.HANDLER_BITS, progress.PLACE, progress.OVER, progress.AGAIN
+        slow = progress.SLOW_SECONDS
         # what events leave behind does not wait for the end of a long batch
         look_at = min(overdue, quota.look_at, then + TARGET_SECONDS)
         place = code = 0
@@ -286,7 +284,7 @@ class Worker:
             handler: Handler | None = None
             try:
                 for code, handler in to_call:
-                    words[progress.PLACE] = place | code
+                    words[at] = place | code
                     returned = handler.func(proc, ev)
                     if returned is not None:
                         if not follow_ups:
@@ -297,36 +295,34 @@ class Worker:
             except StopProcessing as stop:
                 if stop.retval is not _unset:
                     follow_ups = None
-                    position = place >> progress.HANDLER_BITS
-                    outbox.stop(position, ev, handler, stop.retval)
-                    job.end_chain(position)
+                    outbox.stop(place >> bits, ev, handler, stop.retval)
+                    job.end_chain(place >> bits)
             except BaseException as error:
                 follow_ups = None
-                position = place >> progress.HANDLER_BITS
                 if handler is not None:
                     annotate_error(error, handler, ev)
-                outbox.fail(position, error, handler.name if handler is not None else None)
-                job.end_chain(position)
+                outbox.fail(place >> bits, error, handler.name if handler is not None else None)
+                job.end_chain(place >> bits)
             if follow_ups:
-                outbox.follow(place >> progress.HANDLER_BITS, ev, giver, follow_ups)
+                outbox.follow(place >> bits, ev, giver, follow_ups)
             if returns and to_call:
-                outbox.give_back(place >> progress.HANDLER_BITS, ev, returns)
+                outbox.give_back(place >> bits, ev, returns)
             # Before the look at the clock: see `progress`. Without it a worker that is
             # preempted between two events looks like one that is at the first of them.
-            is_untold = unsent and unsent[-1] == place >> progress.HANDLER_BITS
-            if is_untold:
-                words[progress.PLACE] = place | progress.UNTOLD | code
+            if unsent and unsent[-1] == place >> bits:
+                words[at] = place | progress.UNTOLD | code
+                now = clock()
+                if now - then < slow:
+                    words[at] = place | again
             else:
-                words[progress.PLACE] = place | (progress.OVER if to_call else progress.AGAIN)
-            now = clock()
+                words[at] = place | (over if to_call else again)
+                now = clock()
             ended(now)
-            if is_untold and now - then < progress.SLOW_SECONDS:
-                words[progress.PLACE] = place | progress.AGAIN
-            if now - then >= progress.SLOW_SECONDS or now > look_at:
+            if now - then >= slow or now > look_at:
                 if now > quota.look_at:
                     quota.look(now)
                 look_at = min(overdue, quota.look_at, now + TARGET_SECONDS)
-                done = (place >> progress.HANDLER_BITS) + 1
+                done = (place >> bits) + 1
                 if done < job.stop:
                     is_taken = words[progress.TAKEN] == progress.taken_from(self._batches, done)
                     if is_taken or now > overdue or quota.is_used_up:
@@ -334,7 +330,7 @@ class Worker:
                         return False
                     if unsent:
                         outbox.send(done)
-                        words[progress.PLACE] = place | progress.OVER
+                        words[at] = place | over
                         now = outbox.begun = clock()  # the next event does not answer for it
             then = now
         if (place >> progress.HANDLER_BITS) + 1 == job.size:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from evproc_pool.backlog import Run
-from evproc_pool.batching import Batcher
+from evproc_pool.batching import SHARES_PER_WORKER, Batcher
 from evproc_pool.columns import Bunch, EventQueue, PlanLike, Planned, Times, Unplannable
 from evproc_pool.errors import InternalError
 from evproc_pool.estimates import (
@@ -21,7 +21,7 @@ from evproc_pool.estimates import (
     Estimates,
 )
 from evproc_pool.flight import Batch, Cascade, Part
-from evproc_pool.loads import AHEAD_SECONDS, PREFETCH, WINDOW_BYTES, Loads, _Load
+from evproc_pool.loads import AHEAD_SECONDS, LATE_SECONDS, PREFETCH, WINDOW_BYTES, Loads, _Load
 from evproc_pool.retries import Retries
 from evproc_pool.schedule import (
     Accepted,
@@ -831,10 +831,51 @@ def test_at_the_end_of_a_run_a_worker_takes_half_of_its_share() -> None:
     full = scheduler._estimates.events_per_batch(PLAN)
     scheduler.step(accepted(0, 2 * FULL * full + 80))
     scheduler.step(Closed(1))
+    for _ in range(FULL - 2):
+        assert sent(done(scheduler, 1)) == []  # it has enough to do until the end is near
+        assert sent(done(scheduler, 2)) == []
     sizes = [len(events) for _, events in sent(done(scheduler, 1))]
     # of 80 left, half of what two workers would have each; and so on, up to `PREFETCH`
-    assert sizes == [20, 15]
-    assert len(sent(done(scheduler, 2))[0][1]) == 11
+    assert sizes == [20, 15, 11, 8, 6]
+    assert len(sent(done(scheduler, 2))[0][1]) == 5
+
+
+def _loads(*ahead: tuple[float, ...]) -> Loads:
+    """Workers 1, 2, ... that are at a batch, and have others of so many seconds behind it."""
+    loads = Loads()
+    for worker, batches in enumerate(ahead, 1):
+        loads.add(worker)
+        for seconds in (0.1, *batches):
+            batch = Batch(None)
+            batch.size, batch.seconds = 1, seconds
+            loads.push(worker, batch)
+    return loads
+
+
+def test_at_the_end_of_a_run_the_worker_with_the_least_to_do_is_next() -> None:
+    share = LATE_SECONDS / 4
+    loads = _loads((3 * share,), (share, share))
+    assert loads.roomiest(idle=False) == 1
+    assert loads.earliest() == 2
+    assert _loads((), (share,)).earliest() == 1
+    assert _loads((share,), (2 * share, 2 * share)).earliest() == 1
+
+
+def test_at_the_end_of_a_run_no_worker_has_much_to_do_behind_its_batch() -> None:
+    loads = _loads((LATE_SECONDS,), (LATE_SECONDS,))
+    assert loads.roomiest(idle=False) == 1
+    assert loads.earliest() is None
+    assert Loads().earliest() is None
+
+
+def test_the_end_of_one_run_beside_another_is_like_any_other_part_of_it() -> None:
+    scheduler = opened(workers=1, runs=2)
+    taught(scheduler, PLAN, TARGET_SECONDS)
+    scheduler.step(accepted(0, 2 * FULL))
+    scheduler.step(accepted(0, 2 * FULL, run=2))
+    scheduler.step(Closed(1))
+    assert len(scheduler._loads.held(1)) == FULL
+    assert len(sent(done(scheduler, 1))) == 1
 
 
 def test_the_end_of_a_run_is_not_cut_finer_than_a_batch_is_worth() -> None:
@@ -1063,6 +1104,16 @@ def test_slack_is_what_the_worker_with_least_has_besides_the_batch_it_is_at() ->
     assert scheduler.slack == pytest.approx(TARGET_SECONDS)
 
 
+def test_there_is_less_slack_where_events_turn_out_to_take_less_time() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS)
+    scheduler.step(accepted(0, 10_000))
+    done(scheduler, timings=((PLAN.indices, 1, TARGET_SECONDS / 100),))
+    assert scheduler.slack == pytest.approx(AHEAD_SECONDS / 100)
+    done(scheduler, timings=((PLAN.indices, 1, 9 * TARGET_SECONDS),))
+    assert scheduler.slack == pytest.approx(AHEAD_SECONDS)  # and not more in any case
+
+
 def test_there_is_no_slack_while_one_of_two_closed_runs_may_be_waited_for() -> None:
     scheduler = opened(workers=2, runs=2)
     taught(scheduler, PLAN, TARGET_SECONDS)
@@ -1284,6 +1335,19 @@ def test_demand_is_what_keeps_every_worker_busy() -> None:
     assert scheduler.demand(1) == demand
     scheduler.step(accepted(5, demand))
     assert scheduler.demand(1) == 0
+
+
+def test_the_demand_of_a_run_with_large_batches_lets_its_end_be_seen_coming() -> None:
+    each = TARGET_SECONDS / 100
+    for is_bulk, wanted in ((True, SHARES_PER_WORKER * 800), (False, (PREFETCH + 1) * 100)):
+        scheduler = opened(is_bulk=is_bulk)
+        taught(scheduler, PLAN, each)
+        scheduler.step(accepted(0, 1))
+        scheduler.step(accepted(1, scheduler.demand(1)))
+        # two large ones are sent, and as much waits as can be cut to make the end
+        demand = scheduler.demand(1)
+        waits = scheduler._runs[1].backlog
+        assert waits + demand == (wanted if is_bulk else wanted - FULL * 100)
 
 
 def test_there_is_demand_before_a_worker_is_ready() -> None:

@@ -152,6 +152,17 @@ class Mistaken(evproc.Event, metaclass=_Meta):
     name = "mistaken"
 
 
+def test_of_many_events_the_first_pieces_are_larger_than_the_last() -> None:
+    slices = seal([Other(number) for number in range(5_000)])
+    assert slices is not None
+    sizes = [each.stop for each in slices]
+    assert sizes[1] > 250  # behind the first, which shows how large they are
+    assert sizes[1:] == sorted(sizes[1:], reverse=True)
+    assert sizes[-2] == 64  # the end is sent in small batches, each with whole pieces
+    assert sum(sizes) == 5_000
+    assert max(len(each.states) for each in slices) <= 1 << 14
+
+
 def test_a_class_whose_hooks_raise_is_not_sealed() -> None:
     assert seal([Mistaken() for _ in range(20)]) is None
 

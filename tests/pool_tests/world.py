@@ -42,10 +42,17 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Final
 
+from evproc_pool.batching import SHARES_PER_WORKER
 from evproc_pool.columns import Bunch, Planned, Singles, Times, Unplannable
 from evproc_pool.estimates import BULK_SECONDS, MOST_EVENTS, TARGET_SECONDS, Estimates
 from evproc_pool.flight import Batch
-from evproc_pool.loads import AHEAD_SECONDS, PREFETCH, WINDOW_BYTES
+from evproc_pool.loads import (
+    AHEAD_SECONDS,
+    LATE_SECONDS,
+    MOST_LOOKED_AT,
+    PREFETCH,
+    WINDOW_BYTES,
+)
 from evproc_pool.retries import RetryPolicy
 from evproc_pool.schedule import (
     Accepted,
@@ -387,10 +394,15 @@ class World:
             return 0
         each = self._estimates.events_per_batch(model.newest)
         batches = (PREFETCH + 1) * max(1, len(self.workers))
+        wanted = each * batches
+        if model.opened.is_bulk:
+            # enough to see the end of the run coming
+            large = self._estimates.events_per_batch(model.newest, BULK_SECONDS)
+            wanted = max(wanted, large * SHARES_PER_WORKER * len(self.workers))
         is_idle = any(not (each.held or each.is_retired) for each in self.workers.values())
         # for a worker that is idle others have to be found than those that wait for keys
         waiting = 0 if is_idle and not model.runnable else model.unbegun
-        most = max(0, each * batches - waiting)
+        most = max(0, wanted - waiting)
         check(0 <= demand <= most, "demand is {}, and {} wait already", demand, model.unbegun)
         if not demand:
             is_at_work = (
@@ -1021,6 +1033,13 @@ class World:
         others = [each for each in self.runs.values() if each is not run and each.has_more]
         if run.closed and not others and not self._just_ended:
             check(
+                model.seconds_ahead < LATE_SECONDS + 1e-9,
+                "worker {} has {} s to do behind its batch, run {} ends, and it is sent one more",
+                worker,
+                model.seconds_ahead,
+                run.number,
+            )
+            check(
                 self._most_ready(run) + len(run.waiting) > len(self.workers),
                 "worker {} has work already, and is sent the last events of run {}",
                 worker,
@@ -1125,6 +1144,9 @@ class World:
             check(least > 0, "a worker is idle, and {} of {} wait", len(run.runnable), run.number)
             if run.closed and self._least_ready(run) <= len(self.workers):
                 continue  # the last events wait for an idle worker
+            if self._is_alone(run) and run.closed:
+                self._check_late_room(run, open_loads)
+                continue
             check(
                 open_least >= PREFETCH,
                 "a worker has {} batches, and {} of run {} wait",
@@ -1133,6 +1155,25 @@ class World:
                 run.number,
             )
         check(self.scheduler.is_idle == is_idle, "is_idle is {}", not is_idle)
+
+    def _is_alone(self, run: RunModel) -> bool:
+        """Whether no other run has something ready."""
+        return not any(other.runnable for other in self.runs.values() if other is not run)
+
+    def _check_late_room(self, run: RunModel, open_loads: list[int]) -> None:
+        """At the end of a run each worker has one batch behind that it is at, and a bit more."""
+        staying = [model for model in self.workers.values() if not model.is_retired]
+        for model, load in zip(staying, open_loads, strict=bool(open_loads)):
+            if load >= PREFETCH:
+                continue
+            self.seen["late"] += 1
+            check(load > 1, "a worker has {} batches, and run {} ends", load, run.number)
+            check(
+                len(staying) > MOST_LOOKED_AT or model.seconds_ahead > LATE_SECONDS - 1e-9,
+                "a worker has {} s to do behind its batch, and run {} ends",
+                model.seconds_ahead,
+                run.number,
+            )
 
     def _open_loads(self) -> tuple[int, list[int]]:
         """How many batches the least busy worker has, and each; as full where it gets no more."""
