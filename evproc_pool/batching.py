@@ -137,11 +137,14 @@ class Batcher:
             left = TARGET_SECONDS - batch.seconds  # nobody else can take a share of it
         taken = self._take(batch, queue, left)
         count = sum(map(len, taken))
-        part = _part_for(batch, is_chain=not run.unordered and count > 1)
+        is_chain = not run.unordered and count > 1
+        part = _part_for(batch, is_chain=is_chain)
         for bunch in taken:
+            if len(part.events) and not is_chain:
+                part = _part_for(batch, is_chain=False)  # sealed events stay sealed so
             part.extend(cascade, bunch)
+            batch.size += len(bunch)
             batch.is_careful |= isinstance(bunch.plan, Tried)
-        batch.size += count
         cascade.in_flight += count
         if run.unordered:
             run.loose -= count

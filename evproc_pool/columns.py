@@ -138,8 +138,12 @@ class EventQueue:
 
     def put_back(self, event: Any, plan: PlanLike) -> None:
         """Put an event in front of the others."""
-        self._bunches.appendleft((Bunch([event], plan), 0))
-        self._length += 1
+        self.put_all_back(Bunch([event], plan))
+
+    def put_all_back(self, bunch: Bunch) -> None:
+        """Put events in front of the others."""
+        self._bunches.appendleft((bunch, 0))
+        self._length += len(bunch)
 
     def take(self, count: int) -> Bunch:
         """Take the first ones, no more than are `alike`."""

@@ -408,17 +408,17 @@ class Scheduler(Cascades):
         self, run: Run, part: Part, positions: range, begin: int, item: Progress
     ) -> None:
         quiet: list[Cascade] = []
-        seconds = list(item.times)
         if not (item.follow_ups or item.results or item.processed):
             first = part.cascades[0]
             if part.cascades.count(first) == len(part.cascades) and not first.is_over:
                 # a fan-out, of which nothing more is to be told than that it is over
                 first.in_flight -= len(positions)
                 first.events += len(positions)
-                first.seconds += sum(seconds[positions.start - begin : positions.stop - begin])
+                first.seconds += sum(item.times[positions.start - begin : positions.stop - begin])
                 if run.unordered or not first.in_flight:
                     self._go_on(run, first, quiet)
                 positions = range(0)
+        seconds = list(item.times) if positions else []
         for position in positions:
             cascade = part.cascades[position - part.start]
             cascade.in_flight -= 1
@@ -484,6 +484,8 @@ class Scheduler(Cascades):
             if part.first is not None or part.strands is not None:
                 self._columns_back(run, part, left, fates, quiet)
                 continue
+            if self._fan_out_back(run, part, left, fates, quiet):
+                continue
             for position in reversed(left):
                 place = position - part.start
                 cascade = part.cascades[place]
@@ -504,6 +506,38 @@ class Scheduler(Cascades):
         self._tell_over(run, quiet)
         self._drop_unwanted(run)
         self._take_turns(run)
+
+    def _fan_out_back(
+        self,
+        run: Run,
+        part: Part,
+        left: range,
+        fates: Mapping[int, Result],
+        quiet: list[Cascade],
+    ) -> bool:
+        """Put back events of one cascade and one plan in one piece, as they came; see `_hand_back`.
+
+        Returns:
+            Whether they are that. If not, nothing has happened.
+        """
+        cascade, plan = part.cascades[0], part.plans[0]
+        if (
+            not left
+            or cascade.is_over
+            or isinstance(plan, Tried)
+            or not fates.keys().isdisjoint(left)
+            or part.cascades.count(cascade) < len(part.cascades)
+            or part.plans.count(plan) < len(part.plans)
+        ):
+            return False
+        cascade.in_flight -= len(left)
+        events = part.events[left.start - part.start : left.stop - part.start]
+        cascade.queue.put_all_back(Bunch(events, plan))
+        if cascade.is_ready:
+            run.loose += len(left)
+        if run.unordered or not cascade.in_flight:
+            self._resume(run, cascade, quiet)
+        return True
 
     def _columns_back(
         self,

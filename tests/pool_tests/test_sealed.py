@@ -11,8 +11,20 @@ import pytest
 
 import evproc
 from evproc_pool import PoolProcessor, SerializationError, codec, packing, pickling, sealed
+from evproc_pool.columns import Bunch
 from evproc_pool.flight import Batch, Part
+from evproc_pool.schedule import (
+    Accepted,
+    Closed,
+    Opened,
+    Progress,
+    Send,
+    WorkerGone,
+    WorkerReady,
+)
+from evproc_pool.scheduler import Scheduler
 from evproc_pool.sealed import Sealed, Sealer, Slice, constant_name, unseal
+from tests.pool_tests.model import FakePlan
 
 
 class Plain(evproc.Event):
@@ -317,3 +329,29 @@ def test_sealed_events_of_a_batch_go_on_as_they_came_beside_others() -> None:
     assert kinds(mixed) == [bytes, sealed.Slice, bytes, sealed.Slice]
     assert numbers(unseal(mixed.data)) == [30, *range(5), 31, 32, *range(5, 16)]
     assert sealed.unseal([]) == []
+
+
+@pytest.mark.parametrize("unordered", [False, True])
+def test_what_a_worker_did_not_run_goes_on_as_it_came(unordered: bool) -> None:
+    scheduler = Scheduler()
+    scheduler.step(WorkerReady(1))
+    scheduler.step(Opened(1, unordered=unordered, is_bulk=True))
+    plan = FakePlan((1,))
+    scheduler.step(Accepted(1, 0, ["root"], [plan]))
+    scheduler.step(Closed(1))
+    follow_ups = {0: Bunch(sealed_events(200), plan)}
+    sends = scheduler.step(Progress(1, 1, [0.0], follow_ups, timings=[((1,), 1, 1e-6)]))
+    assert isinstance(sends[0], Send)
+    assert sends[0].batch.size > 1
+    assert scheduler.step(WorkerGone(1, None)) == []
+    ran: list[int] = []
+    effects = scheduler.step(WorkerReady(2))
+    while sends := [each for each in effects if isinstance(each, Send)]:
+        for send in sends:
+            assert all(isinstance(part.events, Sealed) for part in send.batch.parts)
+            ran += [number for part in send.batch.parts for number in numbers(part.events)]
+        effects = []
+        for send in sends:
+            size = send.batch.size
+            effects += scheduler.step(Progress(2, size, [0.0] * size))
+    assert ran == list(range(200))
