@@ -54,17 +54,26 @@ class Batcher:
             is_alone: Whether no other run has something ready.
         """
         batch = Batch(run)
-        limit = BULK_SECONDS if run.opened.is_bulk and is_alone else TARGET_SECONDS
-        shares, events = idle, run.ready_events
+        limit = _limit(run, is_alone=is_alone)
+        share = limit
         if run.closed:
-            shares, events = SHARES_PER_WORKER * workers, run.left
-        if shares > 1:
-            share = events * self._estimates.seconds_of(run.next_plan) / shares
-            limit = min(limit, max(share, LEAST_SECONDS))
+            share = self._share(run, workers)
+        elif idle > 1:
+            share = run.ready_events * self._estimates.seconds_of(run.next_plan) / idle
+        limit = min(limit, max(share, LEAST_SECONDS))
         self._gather(batch, run, limit)
         # by what its first plan's events had, until it is weighed
         batch.size_bytes = round(batch.size * self._estimates.bytes_of(batch.parts[0].plans[0]))
         return batch
+
+    def is_near_end(self, run: Run, *, workers: int) -> bool:
+        """Whether a batch of a run that is alone would be cut to make the end."""
+        return run.closed and self._share(run, workers) < _limit(run, is_alone=True)
+
+    def _share(self, run: Run, workers: int) -> float:
+        """What a batch of a closed run takes of what is left, in seconds."""
+        seconds = run.left * self._estimates.seconds_of(run.next_plan)
+        return seconds / (SHARES_PER_WORKER * workers)
 
     def make_alone(self, run: Run, cascade: Cascade, taken: Bunch) -> Batch:
         """Make a batch of one event that gets no other beside it; it is in flight already."""
@@ -209,6 +218,11 @@ class Batcher:
             used += seconds
             count += 1
         return count, used
+
+
+def _limit(run: Run, *, is_alone: bool) -> float:
+    """What a batch takes at the most, in seconds, where there is enough."""
+    return BULK_SECONDS if run.opened.is_bulk and is_alone else TARGET_SECONDS
 
 
 def _part_for(batch: Batch, *, is_chain: bool) -> Part:

@@ -107,7 +107,7 @@ class Estimates:
         """How many events go into a batch that is full, at least one.
 
         Args:
-            plan: Of all of them. None: an unknown one.
+            plan: Of all of them. None: an unknown one, which gets few in any case.
             seconds: What makes it full.
         """
         if plan is None:

@@ -8,7 +8,6 @@ once a turn at the most.
 from __future__ import annotations
 
 import itertools
-import operator
 from collections import deque
 from collections.abc import Collection
 from typing import Final
@@ -27,8 +26,8 @@ AHEAD_SECONDS: Final = 4 * TARGET_SECONDS
 #: The same at the end of a run.
 LATE_SECONDS: Final = TARGET_SECONDS
 
-#: Among so many workers the one is looked for that has the least to do.
-MOST_LOOKED_AT: Final = 8
+# Among so many workers the one is looked for that has the least to do.
+_MOST_LOOKED_AT: Final = 8
 
 #: A worker that holds so many bytes gets no further batch.
 WINDOW_BYTES: Final = 8 << 20
@@ -45,10 +44,10 @@ class _Load:
         seconds: What they are expected to take.
         size_bytes: What they have.
         ahead: The seconds that those behind the first are expected to take.
-        pace: By what factor that is too long, going by what was reported last; at most 1.
+        pace: What part of that it takes, going by what was reported last; at most 1.
         is_retired: Whether it is sent nothing more.
         is_slow: Whether events were taken back from it and it has not reported since.
-        shelf: The one of `Loads._roomy` that it stands on, if it has room.
+        shelf: The one of `Loads._roomy` or `Loads._ahead` that it stands on, if it has room.
     """
 
     __slots__ = (
@@ -84,6 +83,8 @@ class Loads:
         self._loads: dict[int, _Load] = {}
         # workers with room, by how many batches they hold; dicts keep their order
         self._roomy: tuple[dict[int, None], ...] = tuple({} for _ in range(PREFETCH))
+        # the same of those that have no room at the end of a run
+        self._ahead: tuple[dict[int, None], ...] = tuple({} for _ in range(PREFETCH))
         self._is_draining = False  # whether those that hold something get nothing more
         self.free = 0
 
@@ -125,8 +126,8 @@ class Loads:
     def ahead(self) -> float:
         """The seconds for which every worker has something to do behind its first batch.
 
-        But for those that are sent nothing more in any case. What was sent before it
-        turned out that events take less time now counts for as much less.
+        But for those that are sent nothing more in any case. Where events turned out to
+        take less time than they were sent for, it counts for as much less.
         """
         if self._roomy[0]:
             return 0.0
@@ -147,8 +148,10 @@ class Loads:
         Args:
             idle: Whether only one will do that holds nothing.
         """
-        for shelf in self._roomy[:1] if idle else self._roomy:
-            for worker in shelf:
+        if idle:
+            return next(iter(self._roomy[0]), None)
+        for shelves in zip(self._roomy, self._ahead, strict=True):
+            for worker in itertools.chain(*shelves):
                 return worker
         return None
 
@@ -156,13 +159,11 @@ class Loads:
         """The worker with room that has the least to do behind its first batch, or None.
 
         For the end of a run: what is sent as late as it can be goes where it is begun
-        soonest. So those that have `LATE_SECONDS` to do have no room here. Only a few
-        are looked at, of those that hold the fewest batches.
+        soonest. So those that have `LATE_SECONDS` to do have no room here. Of the others
+        a few are compared, those that hold the fewest batches.
         """
-        some = itertools.islice(itertools.chain.from_iterable(self._roomy), MOST_LOOKED_AT)
-        ahead = [(self._loads[worker].ahead, worker) for worker in some]
-        least, worker = min(ahead, key=operator.itemgetter(0), default=(LATE_SECONDS, 0))
-        return worker if least < LATE_SECONDS else None
+        some = itertools.islice(itertools.chain(*self._roomy), _MOST_LOOKED_AT)
+        return min(some, key=lambda worker: self._loads[worker].ahead, default=None)
 
     # --- changes ---
 
@@ -255,11 +256,22 @@ class Loads:
             self._place(worker, load)
 
     def learn_pace(self, worker: int, events: int, seconds: float) -> None:
-        """So many events of a worker's first batch took so many seconds."""
+        """Correct `ahead` by what events of a worker's first batch took.
+
+        Until the worker's next report, whatever it has been sent meanwhile: at worst
+        `ahead` is too short, and somebody looks again too early. Not for who has room.
+        """
         load = self._loads[worker]
         batch = load.held[0]
-        expected = batch.seconds * events / batch.size
-        load.pace = min(1.0, seconds / expected) if expected else 1.0
+        load.pace = min(1.0, seconds * batch.size / (batch.seconds * events))
+
+    def cut(self, worker: int, kept: int) -> None:
+        """Of a worker's first batch it runs only so many events."""
+        load = self._loads[worker]
+        batch = load.held[0]
+        seconds = batch.seconds * kept / batch.size
+        load.seconds += seconds - batch.seconds
+        batch.size, batch.seconds = kept, seconds
 
     def weigh(self, worker: int, batch: Batch, size_bytes: int) -> None:
         """The bytes of one of a worker's batches are known, which were an estimate."""
@@ -293,5 +305,6 @@ class Loads:
             )
         )
         if has_room:
-            load.shelf = self._roomy[len(held)]
+            shelves = self._roomy if load.ahead < LATE_SECONDS else self._ahead
+            load.shelf = shelves[len(held)]
             load.shelf[worker] = None

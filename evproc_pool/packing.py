@@ -57,7 +57,7 @@ NO_EVENTS: Final = PackedEvents(one_by_one=True, data=())
 
 @contextlib.contextmanager
 def no_collection() -> Iterator[None]:
-    """Put garbage collection off, in a worker, which has one thread of ours.
+    """Put garbage collection off, in a worker; of threads of the user's there, too.
 
     For the time in which a batch of events, or their states, is made at once: all of
     them are alive until the batch is over, so looking for garbage finds none.

@@ -42,7 +42,8 @@ the root with the same key before it is over.
 
 Each worker gets `AHEAD_SECONDS` of work besides the batch it is at, in at most
 `PREFETCH` batches, so that it finds the next one when it is done with one, and the
-coordinator need not be there at that moment (`slack`). Batches are sized by time:
+coordinator need not be there at that moment (`slack`; less where events turn out to take
+less time). Batches are sized by time:
 `TARGET_SECONDS` of work (more in a run that is alone and of which nobody waits for
 single roots) by what the plan's events usually took so far, few while
 that is not known, and less when little work is left, so that no worker idles beside
@@ -318,7 +319,7 @@ class Scheduler(Cascades):
         begin, batch.done = batch.done, item.done
         self._loads.set_slow(item.worker, is_slow=False)
         self._estimates.learn(item.timings, item.times)
-        if item.timings:
+        if item.timings and item.done > begin:
             seconds = sum([seconds for _, _, seconds in item.timings])
             self._loads.learn_pace(item.worker, item.done - begin, seconds)
         if batch.done == batch.size or item.gave_back:
@@ -445,7 +446,8 @@ class Scheduler(Cascades):
         batch = held[0]
         done, batch.done = batch.done, item.kept
         self._hand_back(batch, {})
-        batch.done, batch.size = done, item.kept
+        batch.done = done
+        self._loads.cut(item.worker, item.kept)
         for part in batch.parts:
             part.stop = min(part.stop, max(part.start, item.kept))
 
@@ -599,10 +601,12 @@ class Scheduler(Cascades):
             # Not beside another run, which would keep every worker busy for ever.
             is_alone = not any(other.has_ready for other in self._turns if other is not run)
             is_end = is_alone and run.closed and run.left <= self.workers
-            if is_alone and run.closed and not is_end:
+            if is_end:
+                worker = self._loads.roomiest(idle=True)
+            elif is_alone and self.workers and self._batcher.is_near_end(run, workers=self.workers):
                 worker = self._loads.earliest()
             else:
-                worker = self._loads.roomiest(idle=is_end)
+                worker = self._loads.roomiest(idle=False)
             if worker is None:
                 passed += 1
                 continue

@@ -99,7 +99,7 @@ def _character(rng: random.Random) -> _Character:
         for number in range(1, rng.choice([2, 3, 6]))
     ]
     return _Character(
-        workers=rng.choice([1, 2, 2, 3, 4] if is_fed else [1, 1, 2, 2, 3, 5, 8]),
+        workers=rng.choice([1, 2, 2, 3, 4] if is_fed else [1, 1, 2, 2, 3, 5, 8, 12]),
         plans=plans,
         follows=rng.choice([0.0, 0.05, 0.2, 0.5]),
         ends=rng.choice([0.0, 0.002, 0.05, 0.2]),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import struct
+import weakref
 from array import array
 from collections import deque
 from typing import Any
@@ -15,7 +17,7 @@ from evproc_pool.channel import Frame
 from evproc_pool.columns import Times
 from evproc_pool.estimates import TARGET_SECONDS
 from evproc_pool.limits import Limits, Quota
-from evproc_pool.sealed import unseal
+from evproc_pool.sealed import Sealer, unseal
 from evproc_pool.testing import ManualClock
 from evproc_pool.worker import Worker
 
@@ -293,3 +295,36 @@ def test_what_is_asked_back_is_for_the_worker_to_see() -> None:
         assert words.words[progress.TAKEN] == 0  # nothing of the batch that it is at
     finally:
         words.close()
+
+
+def test_the_events_of_a_batch_are_gone_before_the_next_ones_are_made() -> None:
+    seen: list[weakref.ref[Any]] = []
+    alive: list[bool] = []
+
+    class Looking(_Channel):
+        def receive(self) -> Frame:
+            alive.append(any(each() is not None for each in seen))
+            return super().receive()
+
+    channel = Looking(_batch(range(3), plan=(2,)), _batch(range(3), plan=(2,)))
+    worker = _worker(channel, _words())
+    worker._processor.register(lambda proc, ev: seen.append(weakref.ref(ev)), "handler")
+    worker.run()
+    assert (len(seen), alive) == (6, [False] * 3)
+
+
+def test_nothing_is_collected_while_follow_ups_are_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    collects: list[bool] = []
+    seal = Sealer.seal
+
+    def looking(self: Sealer, events: Any) -> Any:
+        collects.append(gc.isenabled())
+        return seal(self, events)
+
+    monkeypatch.setattr(Sealer, "seal", looking)
+    channel = _Channel(_batch(range(1), plan=(2,)))
+    worker = _worker(channel, _words())
+    worker._processor.register(lambda proc, ev: [Plain(0)], "handler")
+    worker.run()
+    assert collects == [False]
+    assert gc.isenabled()

@@ -868,14 +868,41 @@ def test_at_the_end_of_a_run_no_worker_has_much_to_do_behind_its_batch() -> None
     assert Loads().earliest() is None
 
 
+def test_of_many_workers_those_with_much_to_do_do_not_hide_one_with_little() -> None:
+    loads = _loads(*[(LATE_SECONDS,)] * 20, (LATE_SECONDS / 8,))
+    assert loads.earliest() == 21
+    assert loads.roomiest(idle=False) == 21
+
+
 def test_the_end_of_one_run_beside_another_is_like_any_other_part_of_it() -> None:
-    scheduler = opened(workers=1, runs=2)
-    taught(scheduler, PLAN, TARGET_SECONDS)
-    scheduler.step(accepted(0, 2 * FULL))
-    scheduler.step(accepted(0, 2 * FULL, run=2))
+    scheduler = opened(workers=0, runs=2)
+    scheduler._estimates.learn_seconds(PLAN.indices, TARGET_SECONDS / 100)
+    for run in (1, 2):
+        scheduler.step(accepted(0, 200, run=run))
     scheduler.step(Closed(1))
-    assert len(scheduler._loads.held(1)) == FULL
-    assert len(sent(done(scheduler, 1))) == 1
+    scheduler.step(WorkerReady(1))
+    assert scheduler._loads.ahead > 2 * LATE_SECONDS
+
+
+def test_a_run_that_is_closed_long_before_its_end_is_not_near_it() -> None:
+    scheduler = opened(workers=0)
+    scheduler._estimates.learn_seconds(PLAN.indices, TARGET_SECONDS / 100)
+    scheduler.step(accepted(0, 10_000))
+    scheduler.step(Closed(1))
+    scheduler.step(WorkerReady(1))
+    assert scheduler._loads.ahead == pytest.approx(AHEAD_SECONDS)
+
+
+def test_a_batch_that_is_cut_is_expected_to_take_less() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS / 10)
+    scheduler.step(accepted(0, 1000))
+    scheduler.step(TakenBack(1, 4))
+    scheduler.step(WorkerReady(2))
+    seconds = 4 * TARGET_SECONDS / 10
+    assert scheduler._loads._loads[1].seconds == pytest.approx(seconds)
+    done(scheduler, 1, timings=((PLAN.indices, 4, seconds),))
+    assert scheduler._loads._loads[1].pace == pytest.approx(1.0)
 
 
 def test_the_end_of_a_run_is_not_cut_finer_than_a_batch_is_worth() -> None:
@@ -1112,6 +1139,16 @@ def test_there_is_less_slack_where_events_turn_out_to_take_less_time() -> None:
     assert scheduler.slack == pytest.approx(AHEAD_SECONDS / 100)
     done(scheduler, timings=((PLAN.indices, 1, 9 * TARGET_SECONDS),))
     assert scheduler.slack == pytest.approx(AHEAD_SECONDS)  # and not more in any case
+
+
+def test_for_the_slack_a_part_of_a_batch_tells_what_all_of_it_takes() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS / 8)
+    scheduler.step(accepted(0, 10_000))
+    part = (PLAN.indices, 2, TARGET_SECONDS / 8), (OTHER.indices, 2, TARGET_SECONDS / 8)
+    for at in (4, 8):
+        done(scheduler, at=at, timings=part)
+        assert scheduler.slack == pytest.approx(AHEAD_SECONDS / 2)
 
 
 def test_there_is_no_slack_while_one_of_two_closed_runs_may_be_waited_for() -> None:

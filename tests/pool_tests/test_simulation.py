@@ -71,6 +71,7 @@ _EVERYTHING = [
     "strands",
     "suspects",
     "enough ahead",
+    "late",
     "no more",
     "taken back",
     "unordered at once",
