@@ -18,7 +18,7 @@ from evproc_pool.columns import PlanLike
 TARGET_SECONDS: Final = 0.008
 
 #: The same where nobody waits for single events, only for all of them.
-BULK_SECONDS: Final = 8 * TARGET_SECONDS
+BULK_SECONDS: Final = 16 * TARGET_SECONDS
 
 #: A batch that takes so many times what it was meant to take is given up: the worker
 #: leaves the rest to others.
@@ -57,7 +57,7 @@ class Estimates:
 
     def __init__(self) -> None:
         self._seconds: dict[tuple[int, ...], float] = {}
-        self._measured: dict[tuple[int, ...], deque[float]] = {}
+        self._measured: dict[tuple[int, ...], deque[tuple[float, float]]] = {}
         self._bytes: dict[tuple[int, ...], float] = {}
 
     def learn(
@@ -65,22 +65,34 @@ class Estimates:
     ) -> None:
         """Take in a worker's report; see `schedule.Progress`."""
         for indices, events, seconds in timings:
-            # The usual time, and not the mean: a batch of quick events among which
-            # there may be a slow one is to be worth its cost without the slow one,
-            # which has the rest of the batch given back.
             is_all = 2 < events == len(times)
-            self.learn_seconds(indices, typical(times) if is_all else seconds / events)
+            mean = seconds / events
+            self.learn_seconds(indices, typical(times) if is_all else mean, mean)
 
-    def learn_seconds(self, indices: tuple[int, ...], seconds: float) -> None:
-        """Take in how long an event of a plan usually took."""
+    def learn_seconds(self, indices: tuple[int, ...], usual: float, mean: float = 0.0) -> None:
+        """Take in how long events of a plan took.
+
+        What counts is the usual time, and not the mean: a batch of quick events among
+        which there may be a slow one is to be worth its cost without the slow one, which
+        has the rest of the batch given back. But where there are so many slow ones that
+        most batches would be given up, they are made only as large as gets done of them.
+
+        Args:
+            indices: The plan's.
+            usual: What most of them took.
+            mean: What they took on average.
+        """
         measured = self._measured.get(indices)
         if measured is None:
             if len(self._measured) >= _MOST_PLANS:
                 self._measured.clear()
                 self._seconds.clear()
             measured = self._measured[indices] = deque(maxlen=_MEASUREMENTS)
-        measured.append(max(seconds, _SHORTEST))
-        self._seconds[indices] = sorted(measured)[(len(measured) - 1) // 2]
+        measured.append((max(usual, _SHORTEST), mean / OVERDUE_FACTOR))
+        middle = (len(measured) - 1) // 2
+        self._seconds[indices] = max(
+            sorted(column)[middle] for column in zip(*measured, strict=True)
+        )
 
     def learn_bytes(self, plan: PlanLike, size_bytes: float) -> None:
         """Take in how many bytes the events of a plan had, on average."""

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evproc_pool import estimates as module
-from evproc_pool.estimates import MOST_BYTES, MOST_EVENTS, TARGET_SECONDS, Estimates, typical
+from evproc_pool.estimates import (
+    MOST_BYTES,
+    MOST_EVENTS,
+    OVERDUE_FACTOR,
+    TARGET_SECONDS,
+    Estimates,
+    typical,
+)
 from tests.pool_tests.model import FakePlan
 
 PLAN = FakePlan((1,))
@@ -80,8 +87,22 @@ def test_a_typical_time_is_the_middle_one_of_three_that_there_were(times: list[f
 
 def test_of_a_report_on_one_plan_the_typical_time_is_learnt() -> None:
     estimates = Estimates()
-    estimates.learn([(PLAN.indices, 5, 104.0)], [1.0, 1.0, 100.0, 1.0, 1.0])
+    estimates.learn([(PLAN.indices, 5, 5.5)], [1.0, 1.0, 1.5, 1.0, 1.0])
     assert estimates.seconds_of(PLAN) == 1.0
+
+
+def test_where_one_batch_of_some_takes_long_the_typical_time_is_learnt() -> None:
+    estimates = Estimates()
+    for slowest in (1.0, 100.0, 1.0):
+        estimates.learn([(PLAN.indices, 5, 4.0 + slowest)], [1.0, 1.0, slowest, 1.0, 1.0])
+    assert estimates.seconds_of(PLAN) == 1.0
+
+
+def test_where_most_batches_would_be_given_up_as_much_is_meant_as_gets_done() -> None:
+    estimates = Estimates()
+    for _ in range(3):
+        estimates.learn([(PLAN.indices, 5, 104.0)], [1.0, 1.0, 100.0, 1.0, 1.0])
+    assert estimates.seconds_of(PLAN) == pytest.approx(104.0 / 5 / OVERDUE_FACTOR)
 
 
 def test_of_a_report_on_several_plans_or_on_one_event_the_mean_is_learnt() -> None:

@@ -784,7 +784,7 @@ def test_batches_are_longer_where_nobody_waits_for_single_events() -> None:
     for is_bulk in (False, True):
         scheduler = opened(is_bulk=is_bulk)
         taught(scheduler, PLAN, each)
-        sizes.append(len(sent(scheduler.step(accepted(0, 100)))[0][1]))
+        sizes.append(len(sent(scheduler.step(accepted(0, 1000)))[0][1]))
     assert sizes == [10, round(BULK_SECONDS / each)]
 
 
@@ -1376,7 +1376,8 @@ def test_demand_is_what_keeps_every_worker_busy() -> None:
 
 def test_the_demand_of_a_run_with_large_batches_lets_its_end_be_seen_coming() -> None:
     each = TARGET_SECONDS / 100
-    for is_bulk, wanted in ((True, SHARES_PER_WORKER * 800), (False, (PREFETCH + 1) * 100)):
+    large = round(BULK_SECONDS / each)
+    for is_bulk, wanted in ((True, SHARES_PER_WORKER * large), (False, (PREFETCH + 1) * 100)):
         scheduler = opened(is_bulk=is_bulk)
         taught(scheduler, PLAN, each)
         scheduler.step(accepted(0, 1))
