@@ -1,8 +1,8 @@
 """What goes into the next batch of a run. Pure.
 
-A batch is filled up to `TARGET_SECONDS` (or `BULK_SECONDS`) by what its events usually
-take, within the limits of bytes and events that `estimates` has, and with less near
-the end of a run. Cascades go before new roots, which bounds how many are open.
+A batch is filled up to `TARGET_SECONDS` (or `BULK_SECONDS`) by the times in `estimates`,
+within the limits of bytes and events that are there, and with less near the end of a run.
+Cascades go before new roots, which bounds how many are open.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Batcher:
         """Make a batch of one event that gets no other beside it; it is in flight already."""
         batch = Batch(run)
         batch.is_alone = batch.is_careful = True
-        _part_for(batch, is_chain=False).extend(cascade, taken)
+        _part_for(batch, taken.events, is_chain=False).extend(cascade, taken)
         batch.size = 1
         batch.seconds = self._estimates.seconds_of(taken.plan)
         batch.size_bytes = round(self._estimates.bytes_of(taken.plan))
@@ -147,10 +147,10 @@ class Batcher:
         taken = self._take(batch, queue, left)
         count = sum(map(len, taken))
         is_chain = not run.unordered and count > 1
-        part = _part_for(batch, is_chain=is_chain)
+        part: Part | None = None
         for bunch in taken:
-            if len(part.events) and not is_chain:
-                part = _part_for(batch, is_chain=False)  # sealed events stay sealed so
+            if part is None or not is_chain:
+                part = _part_for(batch, bunch.events, is_chain=is_chain)
             part.extend(cascade, bunch)
             batch.size += len(bunch)
             batch.is_careful |= isinstance(bunch.plan, Tried)
@@ -225,11 +225,15 @@ def _limit(run: Run, *, is_alone: bool) -> float:
     return BULK_SECONDS if run.opened.is_bulk and is_alone else TARGET_SECONDS
 
 
-def _part_for(batch: Batch, *, is_chain: bool) -> Part:
+def _part_for(batch: Batch, events: Sequence[Any], *, is_chain: bool) -> Part:
     """The part to put events of a cascade into: the last one, if it will do."""
     part = batch.parts[-1] if batch.parts else None
-    # one that holds sealed events stays as it is, so that these go on as they came
-    is_other = part is None or part.strands is not None or not isinstance(part.events, list)
+    # sealed events have a part of their own, so that they go on as they came
+    is_other = (
+        part is None
+        or part.strands is not None
+        or not (isinstance(part.events, list) and isinstance(events, list))
+    )
     if part is None or is_other or part.first is not None or part.is_chain or is_chain:
         part = Part(batch.size, None, is_chain=is_chain)
         batch.parts.append(part)

@@ -1,7 +1,7 @@
 """What an event of a plan is expected to take, in seconds and in bytes. Pure.
 
-Of what was usual lately, by plan; from these follows how many events go into a
-batch. O(1) for each question.
+Of what was usual lately, by plan, and of the mean where that tells more; from these
+follows how many events go into a batch. O(1) for each question.
 """
 
 from __future__ import annotations
@@ -75,12 +75,13 @@ class Estimates:
         What counts is the usual time, and not the mean: a batch of quick events among
         which there may be a slow one is to be worth its cost without the slow one, which
         has the rest of the batch given back. But where there are so many slow ones that
-        most batches would be given up, they are made only as large as gets done of them.
+        most batches would be given up early, they are no larger than what, on average,
+        gets done of them before.
 
         Args:
             indices: The plan's.
             usual: What most of them took.
-            mean: What they took on average.
+            mean: What they took on average; 0: unknown.
         """
         measured = self._measured.get(indices)
         if measured is None:

@@ -23,7 +23,7 @@ PREFETCH: Final = 6
 #: any case.
 AHEAD_SECONDS: Final = 4 * TARGET_SECONDS
 
-#: The same at the end of a run.
+#: The same near the end of a closed run that is alone.
 LATE_SECONDS: Final = TARGET_SECONDS
 
 # Among so many workers the one is looked for that has the least to do.
@@ -47,7 +47,7 @@ class _Load:
         pace: What part of that it takes, going by what was reported last; at most 1.
         is_retired: Whether it is sent nothing more.
         is_slow: Whether events were taken back from it and it has not reported since.
-        shelf: The one of `Loads._roomy` or `Loads._ahead` that it stands on, if it has room.
+        shelf: The one of `Loads._roomy` or `Loads._well_ahead` that it stands on, if it has room.
     """
 
     __slots__ = (
@@ -84,7 +84,7 @@ class Loads:
         # workers with room, by how many batches they hold; dicts keep their order
         self._roomy: tuple[dict[int, None], ...] = tuple({} for _ in range(PREFETCH))
         # the same of those that have no room at the end of a run
-        self._ahead: tuple[dict[int, None], ...] = tuple({} for _ in range(PREFETCH))
+        self._well_ahead: tuple[dict[int, None], ...] = tuple({} for _ in range(PREFETCH))
         self._is_draining = False  # whether those that hold something get nothing more
         self.free = 0
 
@@ -150,7 +150,7 @@ class Loads:
         """
         if idle:
             return next(iter(self._roomy[0]), None)
-        for shelves in zip(self._roomy, self._ahead, strict=True):
+        for shelves in zip(self._roomy, self._well_ahead, strict=True):
             for worker in itertools.chain(*shelves):
                 return worker
         return None
@@ -259,7 +259,8 @@ class Loads:
         """Correct `ahead` by what events of a worker's first batch took.
 
         Until the worker's next report, whatever it has been sent meanwhile: at worst
-        `ahead` is too short, and somebody looks again too early. Not for who has room.
+        `ahead` is too short, and somebody looks again too early. Who has room does not
+        depend on it.
         """
         load = self._loads[worker]
         batch = load.held[0]
@@ -305,6 +306,6 @@ class Loads:
             )
         )
         if has_room:
-            shelves = self._roomy if load.ahead < LATE_SECONDS else self._ahead
+            shelves = self._roomy if load.ahead < LATE_SECONDS else self._well_ahead
             load.shelf = shelves[len(held)]
             load.shelf[worker] = None

@@ -42,14 +42,16 @@ the root with the same key before it is over.
 
 Each worker gets `AHEAD_SECONDS` of work besides the batch it is at, in at most
 `PREFETCH` batches, so that it finds the next one when it is done with one, and the
-coordinator need not be there at that moment (`slack`; less where events turn out to take
-less time). Batches are sized by time:
-`TARGET_SECONDS` of work (more in a run that is alone and of which nobody waits for
-single roots) by what the plan's events usually took so far, few while
-that is not known, and less when little work is left, so that no worker idles beside
-one with a queue. Where events turn out to take much longer than is usual, the worker
-gives the rest of the batch back (`Progress.gave_back`), or, where one takes long and
-others wait behind it while a worker is idle, these are taken back (`TakenBack`).
+coordinator need not be there at that moment (`slack`; less where events turn out to
+take less time). Near the end of a closed run that is alone it gets `LATE_SECONDS`,
+and the one with the least to do is next.
+
+Batches are sized by time: `TARGET_SECONDS` of work (more in a run that is alone and of
+which nobody waits for single roots) by what the plan's events took so far (`estimates`),
+few while that is not known, and less when little work is left, so that no worker idles
+beside one with a queue. Where events turn out to take much longer than is usual, the
+worker gives the rest of the batch back (`Progress.gave_back`), or, where one takes long
+and others wait behind it while a worker is idle, these are taken back (`TakenBack`).
 
 Runs take turns, a batch each. Cascades go before new roots, which bounds how
 many are open.
@@ -599,6 +601,7 @@ class Scheduler(Cascades):
             # The last events of a run wait for a worker that is idle: behind another
             # event they might wait while that worker is long done.
             # Not beside another run, which would keep every worker busy for ever.
+            # And those before them go where they are begun soonest.
             is_alone = not any(other.has_ready for other in self._turns if other is not run)
             is_end = is_alone and run.closed and run.left <= self.workers
             if is_end:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from evproc_pool.flight import Batch, Part
 from evproc_pool.schedule import (
     Accepted,
     Closed,
+    Effect,
     Opened,
     Progress,
     Send,
@@ -331,27 +332,62 @@ def test_sealed_events_of_a_batch_go_on_as_they_came_beside_others() -> None:
     assert sealed.unseal([]) == []
 
 
-@pytest.mark.parametrize("unordered", [False, True])
-def test_what_a_worker_did_not_run_goes_on_as_it_came(unordered: bool) -> None:
+def _fan_out(events: Sequence[Any], *, unordered: bool) -> tuple[Scheduler, list[Effect]]:
+    """A scheduler with worker 1, which has run a root that returned these; and what follows."""
     scheduler = Scheduler()
     scheduler.step(WorkerReady(1))
     scheduler.step(Opened(1, unordered=unordered, is_bulk=True))
     plan = FakePlan((1,))
     scheduler.step(Accepted(1, 0, ["root"], [plan]))
     scheduler.step(Closed(1))
-    follow_ups = {0: Bunch(sealed_events(200), plan)}
-    sends = scheduler.step(Progress(1, 1, [0.0], follow_ups, timings=[((1,), 1, 1e-6)]))
-    assert isinstance(sends[0], Send)
-    assert sends[0].batch.size > 1
-    assert scheduler.step(WorkerGone(1, None)) == []
-    ran: list[int] = []
-    effects = scheduler.step(WorkerReady(2))
+    follow_ups = {0: Bunch(events, plan)}
+    progress = Progress(1, 1, [0.0], follow_ups, timings=[((1,), 1, 1e-6)])
+    return scheduler, scheduler.step(progress)
+
+
+def _run_all(scheduler: Scheduler, worker: int, effects: list[Effect]) -> list[Part]:
+    """Let a worker run everything; what it was sent."""
+    parts: list[Part] = []
     while sends := [each for each in effects if isinstance(each, Send)]:
-        for send in sends:
-            assert all(isinstance(part.events, Sealed) for part in send.batch.parts)
-            ran += [number for part in send.batch.parts for number in numbers(part.events)]
         effects = []
         for send in sends:
+            parts += send.batch.parts
             size = send.batch.size
-            effects += scheduler.step(Progress(2, size, [0.0] * size))
-    assert ran == list(range(200))
+            effects += scheduler.step(Progress(worker, size, [0.0] * size))
+    return parts
+
+
+@pytest.mark.parametrize("unordered", [False, True])
+def test_what_a_worker_did_not_run_goes_on_as_it_came(unordered: bool) -> None:
+    scheduler, effects = _fan_out(sealed_events(200), unordered=unordered)
+    assert any(isinstance(each, Send) for each in effects)
+    assert scheduler.step(WorkerGone(1, None)) == []
+    parts = _run_all(scheduler, 2, scheduler.step(WorkerReady(2)))
+    assert all(isinstance(part.events, Sealed) for part in parts)
+    assert [number for part in parts for number in numbers(part.events)] == list(range(200))
+
+
+def test_what_is_left_of_several_batches_goes_on_as_it_came() -> None:
+    count, done = 5_000, 100
+    scheduler, effects = _fan_out(sealed_events(count), unordered=True)
+    assert len([each for each in effects if isinstance(each, Send)]) > 1
+    assert scheduler.step(Progress(1, done, [0.0] * done)) == []
+    assert scheduler.step(WorkerGone(1, None)) == []
+    assert scheduler._runs[1].left == count - done
+    parts = _run_all(scheduler, 2, scheduler.step(WorkerReady(2)))
+    assert all(isinstance(part.events, Sealed) for part in parts)
+    ran = [number for part in parts for number in numbers(part.events)]
+    assert ran == list(range(done, count))
+
+
+def test_sealed_events_behind_others_in_a_batch_stay_sealed() -> None:
+    scheduler = Scheduler()
+    scheduler.step(WorkerReady(1))
+    scheduler.step(Opened(1, unordered=True))
+    plan = FakePlan((1,))
+    scheduler.step(Accepted(1, 0, ["root", "root"], [plan] * 2))  # in one batch
+    scheduler.step(Closed(1))
+    follow_ups = {0: Bunch(["a", "b"], plan), 1: Bunch(sealed_events(200), plan)}
+    progress = Progress(1, 2, [0.0] * 2, follow_ups, timings=[((1,), 2, 2e-6)])
+    parts = _run_all(scheduler, 1, scheduler.step(progress))
+    assert [type(part.events) for part in parts] == [list, Sealed]

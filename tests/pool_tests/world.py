@@ -22,7 +22,7 @@ What holds after every step:
 - a worker has at most `PREFETCH` batches, and the scheduler knows which is first;
 - no worker is idle beside something that may be sent, and one at work has the
   next batches, but for the last events of a closed run, and unless it is slow or
-  holds `WINDOW_BYTES`, or enough for `AHEAD_SECONDS`;
+  holds `WINDOW_BYTES`, or enough for `AHEAD_SECONDS` (at the end: `LATE_SECONDS`);
 - no ordered cascade is in two batches, and its events are sent and run in FIFO
   order; of roots with equal keys only the first is sent that is not over;
 - what is behind the first failure of an `until_error` run, or was dropped, is
