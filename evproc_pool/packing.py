@@ -1,7 +1,8 @@
 """Packs events, many at a time in one pass of pickle, and values.
 
 Events of classes that pickle in Python's default way go as their classes and a list of
-instance dictionaries, which takes a third of the time of pickling the instances. Where
+instance dictionaries, which takes a third of the time of pickling the instances, or
+without dictionaries where all have the same attributes (`attributes`). Where
 packing fails, or unpacking does on the other side, the same events are packed again with
 a pickle for each, so that the one at fault is found and fails alone.
 """
@@ -20,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
-from evproc_pool import pickling
+from evproc_pool import attributes, pickling
 
 # For fewer events than that, pickling their states apart costs more than it saves.
 _WORTHWHILE: Final = 16
@@ -94,6 +95,7 @@ class EventPacker:
         self._has_default_state: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
         self._goes_by_value: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
         self._class_bytes: WeakKeyDictionary[type, int] = WeakKeyDictionary()
+        self._attributes = attributes.Attributes()
 
     def pack(self, events: Sequence[Any]) -> PackedEvents:
         """Pack all events in one pass.
@@ -105,16 +107,16 @@ class EventPacker:
         if has_same_twice(events, kinds):
             raise _SameObjectTwice  # it would come out as one object, in some batches
         if len(events) >= _WORTHWHILE * len(kinds) and all(map(self.is_plain, kinds)):
-            states = self._dump_states(kinds, events)
+            names, states = self._dump_states(kinds, events)
             if states is not None:
                 numbers = {kind: number for number, kind in enumerate(kinds)}
                 which = map(numbers.__getitem__, map(type, events))
                 order = array("H", which).tobytes() if len(kinds) > 1 else b""
                 named = [self._named(kind) for kind in kinds]
-                data = pickle.dumps((named, order, states), pickling.PROTOCOL)
+                data = pickle.dumps((named, order, names, states), pickling.PROTOCOL)
                 return PackedEvents(False, data, class_bytes=sum(map(_bytes_of, named)))
         by_value = any(map(pickling.lives_in_main, kinds))
-        data = pickling.dumps((None, b"", events), by_value=by_value)
+        data = pickling.dumps((None, b"", (), events), by_value=by_value)
         return PackedEvents(False, data, class_bytes=self._bytes_of_classes(kinds, len(data)))
 
     def is_plain(self, kind: type) -> bool:
@@ -124,21 +126,31 @@ class EventPacker:
             known = self._has_default_state[kind] = has_default_state(kind)
         return known
 
-    def _dump_states(self, kinds: Sequence[type], events: Sequence[Any]) -> bytes | None:
-        """The states of events, pickled; None where that would not be the same as the events."""
-        buffer = io.BytesIO()
-        pickler = pickle.Pickler(buffer, pickling.PROTOCOL)
+    def _dump_states(
+        self, kinds: Sequence[type], events: Sequence[Any]
+    ) -> tuple[tuple[str, ...], bytes | None]:
+        """The states of events, pickled.
+
+        Returns:
+            The names of their attributes, if the states are rows of these, and none if they
+            are dictionaries; and None where that would not be the same as the events.
+        """
         # An instance of such a class inside a state would come out as another object than
         # the event that it is: with plain pickling it does not.
-        pickler.dispatch_table = {**copyreg.dispatch_table, **dict.fromkeys(kinds, _refuse)}
-        try:
-            pickler.dump(list(map(_state_of, events)))
-        except KeyboardInterrupt:
-            raise
-        except BaseException:
-            return None
-        data = buffer.getvalue()
-        return None if pickling.MAIN in data else data
+        refused: dict[Any, Any] = dict.fromkeys(kinds, _refuse)
+        if len(kinds) == 1:
+            found = self._attributes.rows(kinds[0], events)
+            if found is not None:
+                names, rows = found
+                # see `rows`
+                data = _dump(rows, {**refused, type(kinds[0]): _refuse})
+                if data is not None:
+                    return names, data
+                self._attributes.give_up(kinds[0])
+        states = list(map(_state_of, events))
+        if len(kinds) == 1:
+            self._attributes.learn(kinds[0], states)
+        return (), _dump(states, refused)
 
     def _bytes_of_classes(self, kinds: Sequence[type], most: int) -> int:
         """About how many of so many bytes are classes; too few rather than too many.
@@ -166,6 +178,21 @@ class EventPacker:
         if kind not in self._goes_by_value:
             self._goes_by_value[kind] = pickling.dumps(kind) != _reference_to(kind)
         return pickling.dumps(kind, by_value=True) if self._goes_by_value[kind] else kind
+
+
+def _dump(states: Sequence[Any], refused: dict[Any, Any]) -> bytes | None:
+    """Pickle what has no class of these in it, and nothing that goes by value; else None."""
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, pickling.PROTOCOL)
+    pickler.dispatch_table = {**copyreg.dispatch_table, **refused}
+    try:
+        pickler.dump(states)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return None
+    data = buffer.getvalue()
+    return None if pickling.MAIN in data else data
 
 
 def _bytes_of(named: type | bytes) -> int:
@@ -216,10 +243,12 @@ def unpack(packed: PackedEvents) -> list[Any]:
     Raises:
         Exception: Whatever unpickling raised.
     """
-    kinds, order, content = pickling.loads(packed.data)
+    kinds, order, names, content = pickling.loads(packed.data)
     if kinds is None:
         return list(content)
     kinds = [pickling.loads(kind) if isinstance(kind, bytes) else kind for kind in kinds]
+    if names:
+        return attributes.instances(kinds[0], names, pickling.loads(content))
     each: Iterable[type] = itertools.repeat(kinds[0])
     if order:
         each = map(kinds.__getitem__, memoryview(order).cast("H"))

@@ -90,7 +90,8 @@ def test_events_of_several_classes_come_in_order(count: int) -> None:
 def test_the_states_of_several_classes_are_pickled_in_one_go() -> None:
     """Not the instances, which takes three times as long."""
     events = [Plain(place) if place % 3 else Node(place) for place in range(60)]
-    kinds, order, states = pickling.loads(packing.EventPacker().pack(events).data)
+    kinds, order, names, states = pickling.loads(packing.EventPacker().pack(events).data)
+    assert not names
     assert kinds == [Node, Plain]
     assert len(order) == 2 * len(events)
     assert pickling.loads(states)[:3] == [vars(event) for event in events[:3]]
@@ -344,7 +345,7 @@ def test_what_a_state_holds_of_main_goes_by_value(monkeypatch: pytest.MonkeyPatc
 
     _in_main(monkeypatch, Value)
     packer = packing.EventPacker()
-    kinds, _, _ = pickling.loads(packer.pack([Plain(number) for number in range(20)]).data)
+    kinds, _, _, _ = pickling.loads(packer.pack([Plain(number) for number in range(20)]).data)
     assert kinds == [Plain]
     packed = packer.pack([Plain(Value()) for _ in range(20)])  # type: ignore[arg-type]
     assert pickling.loads(packed.data)[0] is None

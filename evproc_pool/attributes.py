@@ -1,0 +1,167 @@
+"""Attributes of many events at once, read without their instance dictionaries.
+
+From Python 3.11 on an instance has no dictionary until somebody asks for it
+(https://docs.python.org/3/whatsnew/3.11.html, "faster runtime"). Asking a million events
+for theirs makes a million dictionaries, which stay with the events; making them, and the
+garbage collections that they cause, took more of the coordinator's time than pickling.
+Where all events of a class have the same attributes, these are read as rows instead, and
+on the other side set column by column, and there is no dictionary on either side.
+
+Rules:
+
+- A class has to be *regular*: so many of its events in a row had the same attributes, in
+  the same order. One that has shown anything else is never asked again.
+- That the events of a batch have these attributes themselves, and no others, is seen for
+  each of them, by what they refer to (`gc.get_referents`).
+- Their order cannot be seen without the dictionary. It is looked at in a few of each
+  batch. So events of a class that was regular for thousands of events, and then sets its
+  attributes in another order now and then, may arrive with the order of the others. What
+  they are is the same.
+
+Rejected: reading the order out of the interpreter's own structures; putting the garbage
+collection off, which is the application's.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import operator
+import sys
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+#: After so many events of one kind a class is regular.
+PROVEN_EVENTS: Final = 4096
+
+
+class _Kind:
+    """What is known of a class.
+
+    Attributes:
+        names: The attributes of all of its events so far; None if these differ, or cannot
+            be read as rows.
+        seen: How many events these were.
+        get: Reads them.
+    """
+
+    __slots__ = ("get", "names", "seen")
+
+    def __init__(self, names: tuple[str, ...] | None) -> None:
+        self.names = names
+        self.seen = 0
+        self.get: Any = None if names is None else _getter(names)
+
+
+class Attributes:
+    """Learns which classes are regular, and reads the attributes of their events."""
+
+    def __init__(self) -> None:
+        self._kinds: WeakKeyDictionary[type, _Kind] = WeakKeyDictionary()
+
+    def learn(self, kind: type, states: Sequence[dict[str, Any]]) -> None:
+        """Take in the instance dictionaries of events, as long as it is worth it."""
+        known = self._kinds.get(kind)
+        if known is None:
+            names = tuple(states[0])
+            known = self._kinds[kind] = _Kind(names if _can_read(kind, names) else None)
+        if known.names is None or known.seen >= PROVEN_EVENTS:
+            return
+        if set(map(tuple, states)) == {known.names}:
+            known.seen += len(states)
+        else:
+            known.names = None
+
+    def rows(
+        self, kind: type, events: Sequence[Any]
+    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]] | None:
+        """The names and, for each event, the values of its attributes.
+
+        They are those of the events only if no value refers to the class itself, which is
+        for the caller to find out.
+
+        Returns:
+            None if the class is not regular, or some of these events are not.
+        """
+        known = self._kinds.get(kind)
+        if known is None or known.names is None or known.seen < PROVEN_EVENTS:
+            return None
+        names = known.names
+        if not _have_only(kind, len(names), events):
+            return None
+        try:
+            rows = list(map(known.get, events))
+        except AttributeError:
+            return None  # one has another in its place
+        some = (events[0], events[len(events) // 2], events[-1])
+        if _may_be_of_class(kind, names, rows) or any(tuple(vars(each)) != names for each in some):
+            self.give_up(kind)
+            return None
+        return names, rows
+
+    def give_up(self, kind: type) -> None:
+        """A class is not regular, or nothing is gained by it."""
+        self._kinds[kind] = _Kind(None)
+
+
+def _getter(names: tuple[str, ...]) -> Any:
+    """Gives a tuple of the attributes of those names."""
+    if len(names) == 1:
+        get = operator.attrgetter(*names)
+        return lambda event: (get(event),)
+    return operator.attrgetter(*names)
+
+
+def _can_read(kind: Any, names: tuple[str, ...]) -> bool:
+    """Whether the attributes of such names are what is in the instance, if it has them."""
+    return (
+        sys.version_info >= (3, 11)
+        and bool(names)
+        # the caller looks for the class among the values, by its metaclass
+        and type(kind) is not type
+        and kind.__getattribute__ is object.__getattribute__
+        and not hasattr(kind, "__getattr__")
+        and all(type(name) is str and "." not in name for name in names)
+        and not any(hasattr(_raw(kind, name), "__get__") for name in names)
+    )
+
+
+def _raw(kind: type, name: str) -> object:
+    """What a class has under a name, as it is."""
+    for base in kind.__mro__:
+        if name in vars(base):
+            return vars(base)[name]
+    return None
+
+
+def _may_be_of_class(kind: type, names: Iterable[str], rows: Iterable[tuple[Any, ...]]) -> bool:
+    """Whether a value may be an attribute of the class, and not of its event."""
+    shared = [
+        (place, getattr(kind, name)) for place, name in enumerate(names) if hasattr(kind, name)
+    ]
+    return any(row[place] is default for place, default in shared for row in rows)
+
+
+def _have_only(kind: type, attributes: int, events: Sequence[Any]) -> bool:
+    """Whether each event refers to its class, and before it to so many values.
+
+    Not to a dictionary, which it has if somebody has asked for it.
+    """
+    step = attributes + 1
+    referents = gc.get_referents(*events)
+    if len(referents) != step * len(events):
+        return False
+    if not all(map(operator.is_, referents[attributes::step], itertools.repeat(kind))):
+        return False
+    # a single value may be that dictionary
+    return attributes > 1 or dict not in set(map(type, referents[::step]))
+
+
+def instances(kind: type, names: Iterable[str], rows: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Events of a class, with these attributes, set in this order."""
+    events: list[Any] = list(map(object.__new__, itertools.repeat(kind, len(rows))))
+    for name, column in zip(names, zip(*rows, strict=True), strict=True):
+        deque(map(setattr, events, itertools.repeat(sys.intern(name)), column), maxlen=0)
+    return events
