@@ -4,8 +4,9 @@ From Python 3.11 on an instance has no dictionary until somebody asks for it
 (https://docs.python.org/3/whatsnew/3.11.html, "faster runtime"). Asking a million events
 for theirs makes a million dictionaries, which stay with the events; making them, and the
 garbage collections that they cause, took more of the coordinator's time than pickling.
-Where all events of a class have the same attributes, these are read as rows instead, and
-on the other side set column by column, and there is no dictionary on either side.
+Where all events of a class have the same attributes, these are read instead, one after
+another of all events, and set like that on the other side; there is no dictionary on
+either.
 
 Rules:
 
@@ -42,17 +43,15 @@ class _Kind:
 
     Attributes:
         names: The attributes of all of its events so far; None if these differ, or cannot
-            be read as rows.
+            be read.
         seen: How many events these were.
-        get: Reads them.
     """
 
-    __slots__ = ("get", "names", "seen")
+    __slots__ = ("names", "seen")
 
     def __init__(self, names: tuple[str, ...] | None) -> None:
         self.names = names
         self.seen = 0
-        self.get: Any = None if names is None else _getter(names)
 
 
 class Attributes:
@@ -74,10 +73,10 @@ class Attributes:
         else:
             known.names = None
 
-    def rows(
+    def columns(
         self, kind: type, events: Sequence[Any]
-    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]] | None:
-        """The names and, for each event, the values of its attributes.
+    ) -> tuple[tuple[str, ...], list[list[Any]]] | None:
+        """The names of the events' attributes and, for each of these, the values.
 
         They are those of the events only if no value refers to the class itself, which is
         for the caller to find out.
@@ -92,26 +91,20 @@ class Attributes:
         if not _have_only(kind, len(names), events):
             return None
         try:
-            rows = list(map(known.get, events))
+            columns = [list(map(operator.attrgetter(name), events)) for name in names]
         except AttributeError:
             return None  # one has another in its place
         some = (events[0], events[len(events) // 2], events[-1])
-        if _may_be_of_class(kind, names, rows) or any(tuple(vars(each)) != names for each in some):
+        if _may_be_of_class(kind, names, columns) or any(
+            tuple(vars(each)) != names for each in some
+        ):
             self.give_up(kind)
             return None
-        return names, rows
+        return names, columns
 
     def give_up(self, kind: type) -> None:
         """A class is not regular, or nothing is gained by it."""
         self._kinds[kind] = _Kind(None)
-
-
-def _getter(names: tuple[str, ...]) -> Any:
-    """Gives a tuple of the attributes of those names."""
-    if len(names) == 1:
-        get = operator.attrgetter(*names)
-        return lambda event: (get(event),)
-    return operator.attrgetter(*names)
 
 
 def _can_read(kind: Any, names: tuple[str, ...]) -> bool:
@@ -136,12 +129,14 @@ def _raw(kind: type, name: str) -> object:
     return None
 
 
-def _may_be_of_class(kind: type, names: Iterable[str], rows: Iterable[tuple[Any, ...]]) -> bool:
+def _may_be_of_class(kind: type, names: Iterable[str], columns: Iterable[list[Any]]) -> bool:
     """Whether a value may be an attribute of the class, and not of its event."""
-    shared = [
-        (place, getattr(kind, name)) for place, name in enumerate(names) if hasattr(kind, name)
-    ]
-    return any(row[place] is default for place, default in shared for row in rows)
+    for name, column in zip(names, columns, strict=True):
+        if hasattr(kind, name):
+            default = itertools.repeat(getattr(kind, name))
+            if any(map(operator.is_, column, default)):
+                return True
+    return False
 
 
 def _have_only(kind: type, attributes: int, events: Sequence[Any]) -> bool:
@@ -159,9 +154,9 @@ def _have_only(kind: type, attributes: int, events: Sequence[Any]) -> bool:
     return attributes > 1 or dict not in set(map(type, referents[::step]))
 
 
-def instances(kind: type, names: Iterable[str], rows: Sequence[tuple[Any, ...]]) -> list[Any]:
+def instances(kind: type, names: Iterable[str], columns: Sequence[list[Any]]) -> list[Any]:
     """Events of a class, with these attributes, set in this order."""
-    events: list[Any] = list(map(object.__new__, itertools.repeat(kind, len(rows))))
-    for name, column in zip(names, zip(*rows, strict=True), strict=True):
+    events: list[Any] = list(map(object.__new__, itertools.repeat(kind, len(columns[0]))))
+    for name, column in zip(names, columns, strict=True):
         deque(map(setattr, events, itertools.repeat(sys.intern(name)), column), maxlen=0)
     return events

@@ -22,6 +22,7 @@ from evproc.event import describe_event
 from evproc.registry import Handler
 from evproc_pool import packing, pickling, progress, wire
 from evproc_pool.channel import WorkerChannel
+from evproc_pool.collection import no_collection
 from evproc_pool.loads import PREFETCH
 from evproc_pool.sealed import Sealed, Sealer
 
@@ -159,7 +160,7 @@ class Outbox:
             given = _Given(
                 self._givers, self._events, self._handlers, self._counts, self._follow_ups
             )
-            with packing.no_collection():
+            with no_collection():
                 slices = self._sealer.seal(self._follow_ups)
             if slices is None:
                 packed = self._pack(given)

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import copyreg
-import gc
 import io
 import itertools
 import operator
 import pickle
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -54,22 +53,6 @@ class PackedValue(NamedTuple):
 
 
 NO_EVENTS: Final = PackedEvents(one_by_one=True, data=())
-
-
-@contextlib.contextmanager
-def no_collection() -> Iterator[None]:
-    """Put garbage collection off, in a worker; of threads of the user's there, too.
-
-    For the time in which a batch of events, or their states, is made at once: all of
-    them are alive until the batch is over, so looking for garbage finds none.
-    """
-    is_collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if is_collecting:
-            gc.enable()
 
 
 class _SameObjectTwice(Exception):
@@ -132,18 +115,19 @@ class EventPacker:
         """The states of events, pickled.
 
         Returns:
-            The names of their attributes, if the states are rows of these, and none if they
-            are dictionaries; and None where that would not be the same as the events.
+            The names of their attributes, if the states are the values of each of these, and
+            none if they are dictionaries; and None where that would not be the same as the
+            events.
         """
         # An instance of such a class inside a state would come out as another object than
         # the event that it is: with plain pickling it does not.
         refused: dict[Any, Any] = dict.fromkeys(kinds, _refuse)
         if len(kinds) == 1:
-            found = self._attributes.rows(kinds[0], events)
+            found = self._attributes.columns(kinds[0], events)
             if found is not None:
-                names, rows = found
-                # see `rows`
-                data = _dump(rows, {**refused, type(kinds[0]): _refuse})
+                names, columns = found
+                # see `columns`
+                data = _dump(columns, {**refused, type(kinds[0]): _refuse})
                 if data is not None:
                     return names, data
                 self._attributes.give_up(kinds[0])

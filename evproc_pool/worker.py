@@ -34,6 +34,7 @@ from evproc.processor import annotate_error, collect_follow_ups
 from evproc.registry import Handler
 from evproc_pool import packing, pickling, progress, wire
 from evproc_pool.channel import BlockingChannel, Frame, WorkerChannel
+from evproc_pool.collection import Allowance, no_collection
 from evproc_pool.estimates import TARGET_SECONDS
 from evproc_pool.lifeline import Lifeline
 from evproc_pool.limits import NEARLY, Limits, Quota
@@ -78,6 +79,7 @@ def main(
         if worker is not None:
             # What has been loaded stays; a full garbage collection need not go through it.
             gc.freeze()
+            worker.allow(Allowance())
             worker.run()
     channel.close()
 
@@ -143,6 +145,7 @@ class Worker:
         self._words: Any = words
         self._quota = quota
         self._clock = clock
+        self._allowance: Allowance | None = None
         self._told = 0.0  # the share of the quota that was told last
         # what to call for each plan, with what to publish before
         self._plans: dict[int, tuple[tuple[int, Handler], ...]] = {}
@@ -154,6 +157,10 @@ class Worker:
     def heed_soft_timeout(self, seconds: float) -> None:
         """Raise it in a handler when the coordinator says so; see `soft_timeout`."""
         SoftTimeout(seconds, self._words, self._run.__code__).install()
+
+    def allow(self, allowance: Allowance) -> None:
+        """Grant it for the events of a batch. Only where the process is the worker's."""
+        self._allowance = allowance
 
     def run(self) -> None:
         """Serve until told to end.
@@ -186,6 +193,8 @@ class Worker:
             self._run_batch(batch, events, one_by_one=one_by_one)
             # so that the next ones are made where these were, which is in the CPU's caches
             del events
+            if self._allowance is not None:
+                self._allowance.withdraw()
             self._words[progress.PLACE] = progress.NONE
             if self._quota.share >= NEARLY:
                 self._tell_quota()
@@ -202,7 +211,7 @@ class Worker:
         if packed.one_by_one:
             return packed.data, True
         try:
-            with packing.no_collection():
+            with no_collection(self._allowance):
                 return unseal(packed.data) if packed.in_parts else packing.unpack(packed), False
         except Exception:
             self._channel.send(wire.UNREADABLE, pickling.dumps(self._batches))

@@ -1,4 +1,4 @@
-"""Events whose attributes are read as rows: what they are, and when they are not."""
+"""Events whose attributes are read without a dictionary: what they are, and when they are not."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ def test_another_order_is_noticed_where_it_is_looked_at_and_for_good(place: int)
         place = 1  # now anywhere
 
 
-def test_what_cannot_be_packed_as_rows_is_not_tried_again() -> None:
+def test_what_cannot_be_packed_by_attributes_is_not_tried_again() -> None:
     packer = proven(Order)
     lock = threading.Lock()
     with pytest.raises(TypeError, match="pickle"):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
-import gc
 import pickle
 import subprocess
 import sys
@@ -350,18 +348,3 @@ def test_what_a_state_holds_of_main_goes_by_value(monkeypatch: pytest.MonkeyPatc
     packed = packer.pack([Plain(Value()) for _ in range(20)])  # type: ignore[arg-type]
     assert pickling.loads(packed.data)[0] is None
     assert all(type(each.number) is Value for each in packing.unpack(packed))
-
-
-@pytest.mark.parametrize("was_on", [True, False])
-def test_the_collection_that_was_put_off_is_as_it_was_afterwards(was_on: bool) -> None:
-    before = gc.isenabled()
-    try:
-        if not was_on:
-            gc.disable()
-        with contextlib.suppress(KeyError), packing.no_collection():
-            assert not gc.isenabled()
-            raise KeyError
-        assert gc.isenabled() == was_on
-    finally:
-        if before:
-            gc.enable()
