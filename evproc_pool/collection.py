@@ -1,7 +1,8 @@
 """Garbage collection in a worker: not because of the events of a batch.
 
-These are made at once, by the thousand, and all of them live until the batch is over: a
-collection that they cause goes through them and finds nothing.
+These are made at once, by the thousand, and all of them live until the batch is over, as
+what they leave behind does: a collection that they cause goes through them and finds
+nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +10,10 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator
+from typing import Final
+
+# What an event may leave behind, in objects: a follow-up with a few in it.
+_LEFT_BEHIND: Final = 4
 
 
 class Allowance:
@@ -21,13 +26,16 @@ class Allowance:
         self._usual: tuple[int, int, int] | None = None
         self._ours: tuple[int, int, int] | None = None
 
-    def grant(self) -> None:
-        """What was made since the last collection is to live until `withdraw`."""
-        made = gc.get_count()[0]
+    def grant(self, events: int) -> None:
+        """What was made since the last collection is to live until `withdraw`.
+
+        Args:
+            events: So many may leave something behind that lives as long.
+        """
         first, second, third = gc.get_threshold()
-        if first and made > first:  # else there would be no collection yet
+        if first:  # else there is no collection anyway
             self._usual = first, second, third
-            self._ours = first + made, second, third
+            self._ours = first + gc.get_count()[0] + _LEFT_BEHIND * events, second, third
             gc.set_threshold(*self._ours)
 
     def withdraw(self) -> None:
@@ -38,11 +46,12 @@ class Allowance:
 
 
 @contextlib.contextmanager
-def no_collection(allowance: Allowance | None = None) -> Iterator[None]:
+def no_collection(allowance: Allowance | None = None, events: int = 0) -> Iterator[None]:
     """Put collection off while events are made; of threads of the user's in a worker, too.
 
     Args:
         allowance: Granted for what was made, before anything else is.
+        events: How many events that is.
     """
     is_collecting = gc.isenabled()
     gc.disable()
@@ -50,6 +59,6 @@ def no_collection(allowance: Allowance | None = None) -> Iterator[None]:
         yield
     finally:
         if allowance is not None:
-            allowance.grant()
+            allowance.grant(events)
         if is_collecting:
             gc.enable()

@@ -30,7 +30,7 @@ LATE_SECONDS: Final = TARGET_SECONDS
 _MOST_LOOKED_AT: Final = 8
 
 #: A worker that holds so many bytes gets no further batch.
-WINDOW_BYTES: Final = 8 << 20
+WINDOW_BYTES: Final = 32 << 20
 
 # It takes two for one to have more than another.
 _FEWEST_TO_EVEN_OUT: Final = 2

@@ -12,6 +12,7 @@ for the case that the process dies there: see `progress`.
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -75,11 +76,8 @@ class Outbox:
 
     def _forget(self) -> None:
         del self.unsent[:]
-        self._givers: list[int] = []
-        self._events: list[Event] = []  # the givers themselves
-        self._handlers: list[Handler | None] = []  # that gave them, where it is one
-        self._counts: list[int] = []
-        self._follow_ups: list[Event] = []
+        # who returned follow-ups, in one list: position, event, handler, follow-ups, position, ...
+        self._followed: list[Any] = []
         self._values: list[tuple[int, packing.PackedValue]] = []
         self._processed: list[tuple[int, packing.PackedValue]] = []
         self._errors: list[tuple[int, wire.ErrorRecord]] = []
@@ -97,11 +95,7 @@ class Outbox:
         if not self.unsent:
             self._words[progress.UNSENT] = position
         self.unsent.append(position)
-        self._givers.append(position)
-        self._events.append(ev)
-        self._handlers.append(handler)
-        self._counts.append(len(follow_ups))
-        self._follow_ups += follow_ups
+        self._followed += position, ev, handler, follow_ups
 
     def stop(self, position: int, ev: Event, handler: Handler | None, value: object) -> None:
         """A handler ended an event's cascade with this value."""
@@ -153,15 +147,14 @@ class Outbox:
 
     def _told(self) -> wire.Told:
         packed = packing.NO_EVENTS
-        givers: Sequence[int] = self._givers
-        counts: Sequence[int] = self._counts
-        if self._follow_ups:
+        givers: Sequence[int] = ()
+        counts: Sequence[int] = ()
+        if self._followed:
             self._number += 1
-            given = _Given(
-                self._givers, self._events, self._handlers, self._counts, self._follow_ups
-            )
+            given = _given(self._followed)
+            givers, counts, follow_ups = given.givers, given.counts, given.follow_ups
             with no_collection():
-                slices = self._sealer.seal(self._follow_ups)
+                slices = self._sealer.seal(follow_ups)
             if slices is None:
                 packed = self._pack(given)
             else:
@@ -169,7 +162,7 @@ class Outbox:
                 # The memory of the events themselves is in the CPU's caches, for the next ones.
                 given = given._replace(events=(), handlers=(), follow_ups=Sealed.received(slices))
             self._kept[-1][self._number] = given
-            if len(givers) == len(self._follow_ups):
+            if len(givers) == len(follow_ups):
                 counts = ()  # as is usual: one each
             if givers[-1] - givers[0] == len(givers) - 1:
                 givers = range(givers[0], givers[-1] + 1)
@@ -263,6 +256,18 @@ class _Given(NamedTuple):
     handlers: Sequence[Handler | None]
     counts: Sequence[int]
     follow_ups: Sequence[Event]
+
+
+def _given(followed: Sequence[Any]) -> _Given:
+    """Take apart what `Outbox.follow` has put together."""
+    lists: Sequence[list[Event]] = followed[3::4]
+    return _Given(
+        followed[0::4],
+        followed[1::4],
+        followed[2::4],
+        list(map(len, lists)),
+        list(itertools.chain.from_iterable(lists)),
+    )
 
 
 def _by(handler: Handler | None) -> str:

@@ -72,13 +72,16 @@ class EventPacker:
 
     A class that has to go by value, one of ``__main__`` for example, goes once with each
     batch, as it is then.
+
+    Attributes:
+        attributes: Knows which classes are regular.
     """
 
     def __init__(self) -> None:
         self._has_default_state: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
         self._goes_by_value: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
         self._class_bytes: WeakKeyDictionary[type, int] = WeakKeyDictionary()
-        self._attributes = attributes.Attributes()
+        self.attributes = attributes.Attributes()
 
     def pack(self, events: Sequence[Any]) -> PackedEvents:
         """Pack all events in one pass.
@@ -123,17 +126,17 @@ class EventPacker:
         # the event that it is: with plain pickling it does not.
         refused: dict[Any, Any] = dict.fromkeys(kinds, _refuse)
         if len(kinds) == 1:
-            found = self._attributes.columns(kinds[0], events)
+            found = self.attributes.columns(kinds[0], events)
             if found is not None:
                 names, columns = found
                 # see `columns`
                 data = _dump(columns, {**refused, type(kinds[0]): _refuse})
                 if data is not None:
                     return names, data
-                self._attributes.give_up(kinds[0])
+                self.attributes.give_up(kinds[0])
         states = list(map(_state_of, events))
         if len(kinds) == 1:
-            self._attributes.learn(kinds[0], states)
+            self.attributes.learn(kinds[0], states)
         return (), _dump(states, refused)
 
     def _bytes_of_classes(self, kinds: Sequence[type], most: int) -> int:

@@ -189,7 +189,7 @@ class Worker:
                 continue
             self._words[progress.PLACE] = progress.UNPICKLING
             del frame  # the events are there in a moment: do not hold them twice
-            events, one_by_one = self._unpack(batch.events)
+            events, one_by_one = self._unpack(batch.events, batch.size)
             self._run_batch(batch, events, one_by_one=one_by_one)
             # so that the next ones are made where these were, which is in the CPU's caches
             del events
@@ -206,12 +206,12 @@ class Worker:
             self._channel.send(wire.NEARLY, b"")
         self._told = self._quota.share
 
-    def _unpack(self, packed: packing.PackedEvents) -> tuple[Iterable[Any], bool]:
+    def _unpack(self, packed: packing.PackedEvents, size: int) -> tuple[Iterable[Any], bool]:
         """The events, or a pickle of each; and which of these it is."""
         if packed.one_by_one:
             return packed.data, True
         try:
-            with no_collection(self._allowance):
+            with no_collection(self._allowance, size):
                 return unseal(packed.data) if packed.in_parts else packing.unpack(packed), False
         except Exception:
             self._channel.send(wire.UNREADABLE, pickling.dumps(self._batches))

@@ -72,11 +72,16 @@ def test_thresholds_that_a_handler_sets_stay() -> None:
     del made
 
 
-def test_few_objects_need_no_allowance() -> None:
+def test_what_events_leave_behind_is_no_reason_either() -> None:
     gc.set_threshold(700, 10, 10)
     gc.collect()
-    Allowance().grant()
-    assert gc.get_threshold() == (700, 10, 10)
+    allowance = Allowance()
+    allowance.grant(1_000)
+    before = collections()
+    left: list[list[int]] = [[] for _ in range(3_000)]
+    assert collections() == before
+    allowance.withdraw()
+    assert len(left) == 3_000
 
 
 def test_no_threshold_stays_none() -> None:
@@ -106,5 +111,5 @@ def test_a_worker_s_thresholds_are_raised_for_a_batch_only() -> None:
         seen = {threshold for threshold, _ in values}
         (last,) = pool.process_many([Number(0)])
     assert max(seen) > usual
-    assert max(seen) < usual + 8 * 2048
-    assert last[0] == usual
+    assert max(seen) < usual + 12 * 2048
+    assert last[0] < usual + 50
