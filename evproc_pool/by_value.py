@@ -5,7 +5,8 @@ sends what it is made of. It does not do that for functions behind `functools.lr
 which it takes for ones that can be imported; it refuses `functools.cached_property`
 where that holds a lock, up to Python 3.11; and of an enumeration it sends names and values,
 without what ``__init__`` or ``__new__`` have given to the members, and without the names
-of several flags together.
+of several flags together. And of code it leaves out, from version 3.1.3 on, in which file it
+stands, which tracebacks tell.
 """
 
 from __future__ import annotations
@@ -14,27 +15,39 @@ import contextlib
 import enum
 import functools
 import io
+import pickle
 import sys
+import types
 from collections.abc import Callable
 from typing import Any, Final
 
 import cloudpickle
 
 
-def dumps(value: object, protocol: int) -> bytes:
+def dumps(
+    value: object, protocol: int, callback: Callable[[pickle.PickleBuffer], bool] | None = None
+) -> bytes:
     """Pickle.
+
+    Args:
+        value: What to pickle.
+        protocol: Of pickle.
+        callback: Asked about each buffer, whether it is in the pickle.
 
     Raises:
         Exception: Whatever pickling raised.
     """
     with io.BytesIO() as file:
-        _Pickler(file, protocol=protocol).dump(value)
+        _Pickler(file, protocol=protocol, buffer_callback=callback).dump(value)
         return file.getvalue()
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
     def reducer_override(self, content: Any) -> Any:
         kind = type(content)
+        if kind is types.CodeType:
+            make, args = self.dispatch_table[kind](content)
+            return _make_code, (make, args, content.co_filename)
         if kind is _Cached and not _can_be_imported(content):
             parameters = content.cache_parameters()
             return _make_cached, (parameters,), content.__wrapped__, None, None, _fill_cached
@@ -46,6 +59,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         if is_enum and reduced[0].__name__ == _MAKE_ENUM:
             return _with_members(content, reduced)
         return reduced
+
+
+def _make_code(make: Any, args: Any, filename: str) -> types.CodeType:
+    code: types.CodeType = make(*args)
+    return code.replace(co_filename=filename)
 
 
 # --- functools.lru_cache ---

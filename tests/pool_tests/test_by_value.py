@@ -119,3 +119,10 @@ def test_a_cache_that_can_be_imported_is_the_one_that_is_there() -> None:
     # beside a function that has to go by value
     there, _ = pickling.loads(pickling.dumps([_importable, lambda: None]))
     assert there is _importable
+
+
+def test_code_tells_in_which_file_it_stands() -> None:
+    function = eval(compile("lambda: (lambda: 1)", "a file of its own", "eval"))
+    there = pickling.loads(pickling.dumps(function))
+    assert there.__code__.co_filename == "a file of its own"
+    assert there().__code__.co_filename == "a file of its own"

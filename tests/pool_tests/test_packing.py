@@ -156,9 +156,9 @@ def test_a_class_that_goes_by_value_is_pickled_once_with_a_batch_as_it_is_then(
     dumped: list[object] = []
     by_value = pickling._by_value
 
-    def spy(value: object) -> bytes:
+    def spy(value: object, keep: Any) -> bytes:
         dumped.append(value)
-        return by_value(value)
+        return by_value(value, keep)
 
     monkeypatch.setattr(pickling, "_by_value", spy)
     first = packer.pack([Local(number) for number in range(20)])

@@ -116,3 +116,82 @@ def test_the_explanation_of_what_cannot_be_rebuilt_never_fails() -> None:
     assert isinstance(error, SerializationError)
     assert "BadText" in str(error)
     assert "KeyError: 'x'" in str(pickling.cannot_rebuild("value", KeyError("x")))
+
+
+_LARGE = pickling.OUT_OF_BAND_BYTES
+
+
+class Holds:
+    """Gives its buffer to pickle as NumPy's arrays do."""
+
+    def __init__(self, data: Any, more: object = None) -> None:
+        self.data = data
+        self.more = more
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return Holds, (pickle.PickleBuffer(self.data), self.more)
+
+
+def test_large_buffers_go_beside_the_pickle_and_are_used_where_they_are() -> None:
+    buffers: list[memoryview] = []
+    value = [Holds(bytearray(_LARGE)), Holds(bytearray(_LARGE - 1)), Holds(bytes(2 * _LARGE))]
+    data = pickling.dumps(value, buffers=buffers)
+    assert [each.nbytes for each in buffers] == [_LARGE, 2 * _LARGE]
+    assert len(data) < 2 * _LARGE
+    arrived = [memoryview(bytearray(each)) for each in buffers]
+    there = pickling.loads(data, arrived)
+    there[0].data[0] = 1
+    assert arrived[0][0] == 1
+    assert value[0].data[0] == 0
+    assert bytes(there[2].data) == value[2].data
+    assert memoryview(there[2].data).readonly
+
+
+def test_without_a_place_for_them_they_are_in_the_pickle() -> None:
+    assert bytes(pickling.loads(pickling.dumps(Holds(bytearray(_LARGE)))).data) == bytes(_LARGE)
+
+
+@pytest.mark.parametrize("more", [lambda: 1, threading.Lock()], ids=["by value", "not at all"])
+def test_a_buffer_is_kept_once_whatever_happens_behind_it(more: Any) -> None:
+    buffers = [memoryview(b"from before")]
+    try:
+        data = pickling.dumps(Holds(bytearray(_LARGE), more), buffers=buffers)
+    except TypeError:
+        assert len(buffers) == 1
+    else:
+        assert len(buffers) == 2
+        assert pickling.loads(data, buffers[1:]).more() == 1
+
+
+def test_a_buffer_that_is_not_in_one_piece_stays_in_the_pickle() -> None:
+    np = pytest.importorskip("numpy")
+    buffers: list[memoryview] = []
+    value = np.zeros((_LARGE, 2))[:, 0]
+    assert (pickling.loads(pickling.dumps(value, buffers=buffers), buffers) == value).all()
+
+
+@pytest.mark.parametrize(
+    "large", [b"_main__" * _LARGE, "_main__" * _LARGE, bytearray(b"_main__" * _LARGE)]
+)
+def test_what_large_contents_say_is_not_searched(
+    large: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pickling, "_by_value", lambda value, keep: pytest.fail("searched"))
+    assert pickling.loads(pickling.dumps(["before", large, "after"])) == ["before", large, "after"]
+
+
+@pytest.mark.parametrize("before", [b"", b"x" * 100_000, "x" * 100_000])
+def test_what_is_in_main_is_found_behind_large_contents(
+    before: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cls = type("InMain", (), {"__module__": "__main__"})
+    monkeypatch.setattr(sys.modules["__main__"], "InMain", cls, raising=False)
+    data = pickling.dumps([before, list(range(50_000)), cls, before])
+    monkeypatch.delattr(sys.modules["__main__"], "InMain")
+    assert pickling.loads(data)[2].__name__ == "InMain"
+
+
+def test_a_pickle_by_value_is_one_for_pickle_itself() -> None:
+    assert pickle.loads(pickling.dumps(lambda: 4))() == 4
+    assert pickle.loads(memoryview(pickling.dumps(lambda: 4)))() == 4
+    assert pickling.loads(memoryview(bytearray(pickling.dumps(lambda: 4))))() == 4
