@@ -6,16 +6,18 @@ Each takes the argument's name and what was given for it, and raises a `TypeErro
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from math import inf
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, Final
 
 from evproc import Event
 from evproc.event import describe_event
-from evproc_pool.local import usable_cpus
-from evproc_pool.starting import default_context
+from evproc_pool.cpus import usable_cpus
+
+_IMPORTED_BY: Final = os.getpid()
 
 
 def is_unordered(ordering: str) -> bool:
@@ -132,7 +134,9 @@ def worker_count(workers: int | None) -> int:
 def context(mp_context: BaseContext | str | None) -> BaseContext:
     """A `multiprocessing` context, also by the name of its start method."""
     if mp_context is None:
-        return default_context()
+        from evproc_pool.starting import default_context  # with what starts processes
+
+        return default_context(_IMPORTED_BY)
     if isinstance(mp_context, str):
         try:
             return get_context(mp_context)

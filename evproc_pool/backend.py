@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from evproc_pool.frame import Data
 from evproc_pool.progress import Progress
 
 
@@ -17,7 +18,8 @@ class Arrived(NamedTuple):
 
     worker: int
     tag: int
-    payload: bytes | bytearray
+    payload: Data
+    buffers: Sequence[memoryview] = ()
 
 
 class Gone(NamedTuple):
@@ -55,8 +57,13 @@ class Backend(Protocol):
             OSError: It cannot be started. Nothing is left of it.
         """
 
-    def send(self, number: int, tag: int, payload: bytes) -> None:
-        """Queue a frame for a worker; dropped if that is gone."""
+    def send(
+        self, number: int, tag: int, payload: Data, buffers: Sequence[memoryview] = ()
+    ) -> None:
+        """Queue a frame for a worker; dropped if that is gone.
+
+        The buffers may be changed afterwards.
+        """
 
     def look_at(self, number: int) -> Progress | None:
         """Where a worker is; None where that cannot be known."""

@@ -5,27 +5,89 @@ rest waits in memory until the socket takes it. The worker's end
 (`BlockingChannel`) simply blocks. As the coordinator always reads, a worker's
 write always comes to its end, so messages larger than any buffer can be under
 way in both directions at once.
+
+A frame has a payload, and maybe large buffers beside it. What is large goes through memory
+that both ends share (`region`), where there is such and room in it, and the channel only
+says where; otherwise payload and buffers follow each other in the channel.
 """
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
 from collections import deque
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Final, Protocol
 
-_HEADER: Final = struct.Struct("<BQ")  # tag, length of the payload
+from evproc_pool.errors import InternalError
+from evproc_pool.frame import Data, Frame
+from evproc_pool.region import SHARED_BYTES, Placed, Receiver, Region, Sender
+
+_HEADER: Final = struct.Struct("<BQ")  # tag and one of the below, length of what follows
+
+# Beside the tag: what follows is the payload and the buffers, behind the lengths of each;
+# or it says where in the shared memory they are.
+_APART: Final = 1 << 6
+_SHARED: Final = 1 << 7
+_TAGS: Final = _APART - 1
+
+_COUNT: Final = struct.Struct("<I")  # of the lengths that follow, each as `_LENGTH`
+_LENGTH: Final = struct.Struct("<Q")
+_PLACE: Final = struct.Struct("<IQ")  # slot, start; then as above
 
 # Read at most so much before the other channels have their turn.
 _READ_BYTES: Final = 1 << 20
 _CHUNK_BYTES: Final = 1 << 16
 
 
-class Frame(NamedTuple):
-    """A tag (see `wire`) and a payload."""
+def _pieces(frame: Frame, sender: Sender | None) -> list[Data]:
+    """What to write for a frame."""
+    tag, payload, buffers = frame
+    if sender is not None and frame.size_bytes >= SHARED_BYTES:
+        placed = sender.put((payload, *buffers))
+        if placed is not None:
+            where = _PLACE.pack(placed.slot, placed.start) + _dump_lengths(placed.lengths)
+            return [_HEADER.pack(tag | _SHARED, len(where)) + where]
+    if not buffers:
+        header = _HEADER.pack(tag, len(payload))
+        return [header + payload] if len(payload) <= _CHUNK_BYTES else [header, payload]
+    lengths = _dump_lengths([len(payload), *(each.nbytes for each in buffers)])
+    return [
+        _HEADER.pack(tag | _APART, len(lengths) + frame.size_bytes) + lengths,
+        payload,
+        *buffers,
+    ]
 
-    tag: int
-    payload: bytes | bytearray
+
+def _dump_lengths(lengths: Sequence[int]) -> bytes:
+    return _COUNT.pack(len(lengths)) + b"".join(map(_LENGTH.pack, lengths))
+
+
+def _load_lengths(data: Data, offset: int) -> tuple[tuple[int, ...], int]:
+    """Lengths, and where they end."""
+    (count,) = _COUNT.unpack_from(data, offset)
+    begin = offset + _COUNT.size
+    end = begin + count * _LENGTH.size
+    return tuple([length for (length,) in _LENGTH.iter_unpack(data[begin:end])]), end
+
+
+def _complete(frame: Frame, receiver: Receiver | None) -> Frame:
+    """A frame as it was sent, from what was read."""
+    tag, data, _ = frame
+    if tag & _SHARED:
+        if receiver is None:
+            raise InternalError("something was put into memory that is not shared")
+        slot, start = _PLACE.unpack_from(data)
+        lengths, _ = _load_lengths(data, _PLACE.size)
+        parts = receiver.open(Placed(slot, start, lengths))
+    else:
+        lengths, begin = _load_lengths(data, 0)
+        # writable, as what arrives in shared memory is
+        whole = memoryview(data if isinstance(data, bytearray) else bytearray(data))
+        ends = list(itertools.accumulate(lengths, initial=begin))
+        parts = [whole[start:stop] for start, stop in itertools.pairwise(ends)]
+    return Frame(tag & _TAGS, parts[0], parts[1:])
 
 
 class FrameReader:
@@ -78,13 +140,19 @@ class FrameReader:
 class Channel:
     """The coordinator's end.
 
+    Args:
+        sock: The socket.
+        region: The memory that it shares with the worker, or None.
+
     Attributes:
         at_end: Whether the other end is closed.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, region: Region | None = None) -> None:
         sock.setblocking(False)
         self._sock = sock
+        self._sender = None if region is None else Sender(region, 0)
+        self._receiver = None if region is None else Receiver(region, 1)
         self._reader = FrameReader()
         self._outgoing: deque[memoryview] = deque()
         self.at_end = False
@@ -98,25 +166,19 @@ class Channel:
         """Whether `flush` is to be called when the socket can be written to."""
         return bool(self._outgoing)
 
-    def send(self, tag: int, payload: bytes) -> None:
-        """Queue a frame, and write what fits."""
-        header = _HEADER.pack(tag, len(payload))
-        if len(payload) <= _CHUNK_BYTES:
-            self._write(header + payload)
-        else:
-            self._write(header)
-            self._write(payload)
+    def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
+        """Queue a frame, and write what fits. The buffers may be changed afterwards."""
+        for data in _pieces(Frame(tag, payload, buffers), self._sender):
+            self._write(data)
 
-    def _write(self, data: bytes) -> None:
-        if not self._outgoing:
-            sent = self._send(data)
-            if sent == len(data):
-                return
-            self._outgoing.append(memoryview(data)[sent:])
-        else:
-            self._outgoing.append(memoryview(data))
+    def _write(self, data: Data) -> None:
+        sent = 0 if self._outgoing else self._send(data)
+        if sent < len(data):
+            # a copy of what is somebody else's
+            rest = data if isinstance(data, bytes) else bytes(data)
+            self._outgoing.append(memoryview(rest)[sent:])
 
-    def _send(self, data: bytes | memoryview) -> int:
+    def _send(self, data: Data) -> int:
         """Write what fits. A closed other end shows when reading: let it vanish."""
         try:
             return self._sock.send(data)
@@ -158,7 +220,9 @@ class Channel:
             if count < wanted:
                 break  # that was all; the end is found by the next call
             budget -= count
-        return frames
+        return [
+            _complete(frame, self._receiver) if frame.tag > _TAGS else frame for frame in frames
+        ]
 
     def close(self) -> None:
         """Close the socket; what is outgoing is gone."""
@@ -170,36 +234,42 @@ class WorkerChannel(Protocol):
     """What a worker needs of its end: a `BlockingChannel`, or what stands for one.
 
     Both methods raise `EOFError` or `OSError` when the coordinator is gone.
+
+    Attributes:
+        takes_buffers: Whether large buffers go beside the payload. Not where others may
+            change them before they are sent.
     """
 
-    def send(self, tag: int, payload: bytes) -> None:
-        """Write a frame."""
+    takes_buffers: bool
+
+    def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
+        """Write a frame. The buffers may be changed afterwards."""
 
     def receive(self) -> Frame:
         """Wait for a frame."""
 
 
 class BlockingChannel:
-    """The worker's end."""
+    """The worker's end; see `Channel`."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    takes_buffers = True
+
+    def __init__(self, sock: socket.socket, region: Region | None = None) -> None:
         sock.setblocking(True)
         self._sock = sock
+        self._sender = None if region is None else Sender(region, 1)
+        self._receiver = None if region is None else Receiver(region, 0)
         self._reader = FrameReader()
         self._frames: deque[Frame] = deque()
 
-    def send(self, tag: int, payload: bytes) -> None:
+    def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
         """Write a frame.
 
         Raises:
             OSError: The coordinator is gone.
         """
-        header = _HEADER.pack(tag, len(payload))
-        if len(payload) <= _CHUNK_BYTES:
-            self._sock.sendall(header + payload)
-        else:
-            self._sock.sendall(header)
-            self._sock.sendall(payload)
+        for data in _pieces(Frame(tag, payload, buffers), self._sender):
+            self._sock.sendall(data)
 
     def receive(self) -> Frame:
         """Wait for a frame.
@@ -219,7 +289,8 @@ class BlockingChannel:
                 self._frames.extend(self._reader.feed(data))
             if not count:
                 raise EOFError
-        return self._frames.popleft()
+        frame = self._frames.popleft()
+        return _complete(frame, self._receiver) if frame.tag > _TAGS else frame
 
     def close(self) -> None:
         """Close the socket."""

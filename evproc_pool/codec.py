@@ -18,6 +18,7 @@ from evproc_pool.columns import Bunch, PlanLike, Planned, Singles, Times, Unplan
 from evproc_pool.errors import SerializationError
 from evproc_pool.estimates import OVERDUE_FACTOR, TARGET_SECONDS
 from evproc_pool.flight import Batch, Part
+from evproc_pool.frame import Frame
 from evproc_pool.schedule import Result
 from evproc_pool.sealed import Sealed, SealedOrPacked, Slice, constant_name, unseal
 
@@ -77,7 +78,7 @@ class Codec:
 
     # --- batches ---
 
-    def encode(self, sent: Sent, known: set[int], *, return_events: bool) -> tuple[int, bytes]:
+    def encode(self, sent: Sent, known: set[int], *, return_events: bool) -> Frame:
         """Make the frame of a batch; events that cannot be pickled are noted and left out.
 
         Args:
@@ -86,17 +87,18 @@ class Codec:
             return_events: Whether roots are to come back.
 
         Returns:
-            Its tag and its payload.
+            The frame; its buffers are the events'.
         """
         batch = sent.batch
         parts = batch.parts
         packed = None
+        large: list[memoryview] = []
         sent.is_one_by_one = self.one_by_one > 0
         apart = sent.is_one_by_one or batch.is_careful
         if not apart and not sent.failures:
             # where it fails, packing one by one finds out for which event
             try:
-                packed = self._pack(batch)
+                packed = self._pack(batch, large)
             except Exception:
                 packed = None
         if packed is None:
@@ -108,10 +110,11 @@ class Codec:
         is_unusual = new_plans or chains or return_events or packed.one_by_one or packed.in_parts
         overdue = OVERDUE_FACTOR * max(TARGET_SECONDS, batch.seconds)
         if not is_unusual and isinstance(numbers, int):
-            return wire.EVENTS, wire.dump_events(numbers, batch.size, overdue, packed.data)
+            payload = wire.dump_events(numbers, batch.size, overdue, packed.data)
+            return Frame(wire.EVENTS, payload, large)
         roots = batch.root_positions if return_events else ()
         frame = wire.BatchFrame(new_plans, numbers, batch.size, chains, roots, overdue, packed)
-        return wire.BATCH, pickling.dumps(tuple(frame))
+        return Frame(wire.BATCH, pickling.dumps(tuple(frame)), large)
 
     def _numbers_of(
         self, sent: Sent, known: set[int], new_plans: list[tuple[int, tuple[int, ...]]]
@@ -140,14 +143,18 @@ class Codec:
             numbers[position] = wire.OMITTED
         return numbers
 
-    def _pack(self, batch: Batch) -> packing.PackedEvents:
+    def _pack(self, batch: Batch, large: list[memoryview]) -> packing.PackedEvents:
         """Pack the events of a batch; sealed ones go on as they are.
+
+        Args:
+            batch: The batch.
+            large: Takes the large buffers of its events.
 
         Raises:
             Exception: Whatever pickling raised.
         """
         if not any(map(_is_sealed, batch.parts)):
-            return self._packer.pack(_events_of(batch.parts))
+            return self._packer.pack(_events_of(batch.parts), large)
         packed: list[SealedOrPacked] = []
         for is_sealed, parts in itertools.groupby(batch.parts, _is_sealed):
             if is_sealed:
@@ -198,11 +205,19 @@ class Codec:
             for number, events, seconds in frame.timings
         ]
 
-    def unpack(self, told: wire.Told, where: str, *, is_last_chance: bool) -> Left:
+    def unpack(
+        self,
+        told: wire.Told,
+        where: str,
+        large: Sequence[memoryview] = (),
+        *,
+        is_last_chance: bool,
+    ) -> Left:
         """Unpack what events left behind, and plan follow-ups.
 
         Args:
             told: As it came.
+            large: The large buffers that came with it.
             where: Which worker it came from; errors get a note that says so.
             is_last_chance: Whether it cannot be packed again. What cannot be unpacked
                 is taken as the failure of the events that gave it then.
@@ -212,16 +227,16 @@ class Codec:
                 which of them is at fault shows only when they are packed one by one.
         """
         try:
-            follow_ups, results = self._follow_ups(told)
+            follow_ups, results = self._follow_ups(told, large)
         except SerializationError as error:
             if not is_last_chance:
                 raise
             follow_ups, results = {}, dict.fromkeys(told.givers, Result(error=error))
         for position, packed in told.values:
-            results[position] = self._value(packed)
+            results[position] = self._value(packed, large)
         processed: dict[int, Any] = {}
         for position, packed in told.processed:
-            result = self._value(packed)
+            result = self._value(packed, large)
             processed[position] = result.value
             if result.error is not None:
                 results[position] = result
@@ -232,7 +247,7 @@ class Codec:
         return Left(follow_ups, results, processed)
 
     def _follow_ups(
-        self, told: wire.Told
+        self, told: wire.Told, large: Sequence[memoryview]
     ) -> tuple[Mapping[int, Sequence[Planned]], dict[int, Result]]:
         """By the position of the event that gave them; and failures by position."""
         if not told.givers:
@@ -240,12 +255,14 @@ class Codec:
         if told.follow_ups.one_by_one:
             return self._unpack_blobs(told, told.follow_ups.data)
         try:
-            events, plan = self._received(told.follow_ups)
+            events, plan = self._received(told.follow_ups, large)
         except Exception as error:
             raise pickling.cannot_rebuild("what a handler returned", error) from error
         return self._planned(told, events, plan), {}
 
-    def _received(self, packed: packing.PackedEvents) -> tuple[Sequence[Any], PlanLike | None]:
+    def _received(
+        self, packed: packing.PackedEvents, large: Sequence[memoryview]
+    ) -> tuple[Sequence[Any], PlanLike | None]:
         """Events that were packed together, and the plan of all of them if that is seen at once."""
         if packed.in_parts:
             first = packed.data[0]
@@ -259,7 +276,7 @@ class Codec:
                     return Sealed.received(packed.data), plan
             events = unseal(packed.data)
         else:
-            events = packing.unpack(packed)
+            events = packing.unpack(packed, large)
         return events, self._registry.common_plan(events)
 
     def _unpack_blobs(
@@ -318,10 +335,10 @@ class Codec:
         except BaseException as error:
             return Unplannable(error)
 
-    def _value(self, packed: packing.PackedValue) -> Result:
+    def _value(self, packed: packing.PackedValue, large: Sequence[memoryview]) -> Result:
         """The result of an event that was stopped with a value."""
         try:
-            return Result(stopped=True, value=packing.unpack_value(packed))
+            return Result(stopped=True, value=packing.unpack_value(packed, large))
         except SerializationError as error:
             return Result(error=error)
 

@@ -370,13 +370,13 @@ class Coordinator:
         return True
 
     def _arrived(self, item: Arrived) -> None:
-        self._is_heavy = len(item.payload) >= _HEAVY_BYTES
+        self._is_heavy = bool(item.buffers) or len(item.payload) >= _HEAVY_BYTES
         match item.tag:
             case wire.QUIET:
                 frame = wire.load_quiet(item.payload)
                 self._take(item.worker, self._workers[item.worker], frame, is_last_chance=False)
             case wire.PROGRESS:
-                frame = wire.load_progress(item.payload)
+                frame = wire.load_progress(item.payload, item.buffers)
                 self._take(item.worker, self._workers[item.worker], frame, is_last_chance=False)
             case wire.UNREADABLE:
                 number = pickling.loads(item.payload)
@@ -505,9 +505,10 @@ class Coordinator:
             for position in batch.root_positions:
                 if not run.sink.begins(batch.root_at(position)):
                     sent.failures[position] = CancelledError()
-        tag, payload = self._codec.encode(sent, state.plans, return_events=run.return_events)
-        self._backend.send(worker, tag, payload)
-        self._scheduler.weigh(worker, batch, len(payload), len(payload) - sent.class_bytes)
+        frame = self._codec.encode(sent, state.plans, return_events=run.return_events)
+        self._backend.send(worker, *frame)
+        size_bytes = frame.size_bytes
+        self._scheduler.weigh(worker, batch, size_bytes, size_bytes - sent.class_bytes)
 
     # --- results ---
 
@@ -531,7 +532,7 @@ class Coordinator:
             return
         where = f"worker {worker} (process {self._backend.pid(worker)})"
         try:
-            left = self._codec.unpack(told, where, is_last_chance=is_last_chance)
+            left = self._codec.unpack(told, where, frame.large, is_last_chance=is_last_chance)
         except SerializationError:
             state.stalled.append(frame)
             self._backend.send(worker, wire.REPACK, pickling.dumps(told.number))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from evproc_pool.columns import PlanLike
+if TYPE_CHECKING:
+    from evproc_pool.columns import PlanLike
 
 #: Work in a batch, in seconds. Long beside the cost of a batch (a hundred microseconds
 #: in the coordinator, and as much in the worker, whose caches are cold each time),

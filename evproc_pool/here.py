@@ -6,13 +6,14 @@ import contextlib
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evproc import Event, Processor
 from evproc_pool.outcome import Outcome
-from evproc_pool.retries import RetryPolicy
-from evproc_pool.runs import Key, key_of, plan_root
-from evproc_pool.serial import run_cascade
+from evproc_pool.roots import Key, key_of, plan_root
+
+if TYPE_CHECKING:
+    from evproc_pool.retries import RetryPolicy
 
 
 class Here:
@@ -116,6 +117,8 @@ class Here:
                 raise
             except BaseException as error:
                 return Outcome(ev, index, error=error, events=int(isinstance(ev, Event)))
+        from evproc_pool.serial import run_cascade  # not where there are workers
+
         return run_cascade(
             self._processor, ev, index, policy=self._policy, return_events=return_events
         )

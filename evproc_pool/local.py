@@ -14,7 +14,7 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Final
@@ -24,8 +24,10 @@ import psutil
 from evproc_pool import wire, worker
 from evproc_pool.backend import Arrived, Gone
 from evproc_pool.channel import Channel
+from evproc_pool.frame import Data
 from evproc_pool.lifeline import CAN_KILL, Lifeline
 from evproc_pool.progress import IS_SUPPORTED, Progress, ProgressWords
+from evproc_pool.region import Region
 from evproc_pool.soft_timeout import SIGNAL
 from evproc_pool.stacks import StackFile
 from evproc_pool.starting import ProcessName, disown, fresh, own, prepared
@@ -52,6 +54,7 @@ class _Member:
         words: Where it is.
         stacks: Where its stacks go when it crashes, or is asked for them.
         lifeline: The descriptor on which its life hangs, or None.
+        region: The memory that it shares with the coordinator, or None.
         answered_bytes: How much of that was in answer to being asked.
         sentinels: Descriptors that can be read from when it is dead.
     """
@@ -64,6 +67,7 @@ class _Member:
         "lifeline",
         "number",
         "process",
+        "region",
         "sentinels",
         "stacks",
         "words",
@@ -78,6 +82,7 @@ class _Member:
         stacks: StackFile | None,
         *,
         lifeline: int | None,
+        region: Region | None,
     ) -> None:
         self.number = number
         self.process = process
@@ -85,6 +90,7 @@ class _Member:
         self.words = words
         self.stacks = stacks
         self.lifeline = lifeline
+        self.region = region
         self.answered_bytes = 0
         self.handle: psutil.Process | None = None
         with contextlib.suppress(psutil.Error):
@@ -109,6 +115,8 @@ class _Member:
             self.stacks.close()
         if self.lifeline is not None:
             os.close(self.lifeline)
+        if self.region is not None:
+            self.region.close()
         if self._pidfd is not None:
             os.close(self._pidfd)
         popen = self.process._popen  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
@@ -181,18 +189,22 @@ class LocalBackend:
                 lifeline, line = Lifeline.create()
                 on_failure.callback(os.close, line)
                 in_any_case.callback(lifeline.close)
+            region = Region.create()
+            if region is not None:
+                on_failure.callback(region.close)
             to_close = self._inherited(ours, line) if self._is_fork else ()
             context = fresh(self._context)
             process: BaseProcess = context.Process(  # type: ignore[attr-defined]  # each context has it
                 target=worker.main,
-                args=(theirs, words, stacks, lifeline, to_close),
+                args=(theirs, worker.Shares(words, stacks, lifeline, region), to_close),
                 name=ProcessName(f"evproc-worker-{number}"),
             )
             with prepared(context, self._modules):
                 _start(process)
             own(process)
             on_failure.pop_all()
-        member = _Member(number, process, Channel(ours), words, stacks, lifeline=line)
+        channel = Channel(ours, region)
+        member = _Member(number, process, channel, words, stacks, lifeline=line, region=region)
         self._members[number] = member
         self._selector.register(ours, selectors.EVENT_READ, member)
         for sentinel in member.sentinels:
@@ -210,7 +222,9 @@ class LocalBackend:
         lines = [line, *(member.lifeline for member in self._members.values())]
         return (*mine, *theirs, *(each for each in lines if each is not None))
 
-    def send(self, number: int, tag: int, payload: bytes) -> None:
+    def send(
+        self, number: int, tag: int, payload: Data, buffers: Sequence[memoryview] = ()
+    ) -> None:
         """Queue a frame for a worker; what does not fit now is written by `poll`.
 
         A frame for a worker whose death `poll` has found already is dropped: the
@@ -219,7 +233,7 @@ class LocalBackend:
         member = self._members.get(number)
         if member is None:
             return
-        member.channel.send(tag, payload)
+        member.channel.send(tag, payload, buffers)
         if member.channel.has_outgoing and not member.channel.at_end:
             self._watch(member)
 
@@ -455,39 +469,3 @@ def _await_stop(process: psutil.Process) -> None:
     end = time.monotonic() + _STOP_SECONDS
     while process.status() != psutil.STATUS_STOPPED and time.monotonic() < end:
         time.sleep(0)
-
-
-def usable_cpus() -> int:
-    """How many CPUs this process may use: its affinity, and its cgroup's quota."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    quota = _cgroup_cpus(_read_lines(_CPU_MAX), _read_lines(_CFS_QUOTA), _read_lines(_CFS_PERIOD))
-    return max(1, cpus if quota is None else min(cpus, quota))
-
-
-# https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files and, for
-# version 1, https://docs.kernel.org/scheduler/sched-bwc.html; both as a container
-# sees its own group
-_CPU_MAX: Final = "/sys/fs/cgroup/cpu.max"
-_CFS_QUOTA: Final = "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"
-_CFS_PERIOD: Final = "/sys/fs/cgroup/cpu/cpu.cfs_period_us"
-
-
-def _read_lines(path: str) -> list[str]:
-    try:
-        with open(path, encoding="ascii") as file:  # noqa: PTH123 - pathlib is slow to import
-            return file.read().split()
-    except (OSError, ValueError):
-        return []
-
-
-def _cgroup_cpus(
-    cpu_max: Iterable[str], cfs_quota: Iterable[str], cfs_period: Iterable[str]
-) -> int | None:
-    """The quota in whole CPUs, rounded up; None if there is none."""
-    words = list(cpu_max) or [*cfs_quota, *cfs_period]
-    try:
-        quota, period = (int(word) for word in words)
-    except ValueError:  # "max", or nothing at all
-        return None
-    return -(-quota // period) if quota > 0 and period > 0 else None

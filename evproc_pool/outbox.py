@@ -76,11 +76,17 @@ class Outbox:
 
     def _forget(self) -> None:
         del self.unsent[:]
+        self._large: list[memoryview] = []
         # who returned follow-ups, in one list: position, event, handler, follow-ups, position, ...
         self._followed: list[Any] = []
         self._values: list[tuple[int, packing.PackedValue]] = []
         self._processed: list[tuple[int, packing.PackedValue]] = []
         self._errors: list[tuple[int, wire.ErrorRecord]] = []
+
+    @property
+    def _buffers(self) -> list[memoryview] | None:
+        """Where large buffers go."""
+        return self._large if self._channel.takes_buffers else None
 
     def _has(self, position: int) -> None:
         if not self.unsent:
@@ -97,10 +103,15 @@ class Outbox:
         self.unsent.append(position)
         self._followed += position, ev, handler, follow_ups
 
-    def stop(self, position: int, ev: Event, handler: Handler | None, value: object) -> None:
-        """A handler ended an event's cascade with this value."""
+    def stop(self, position: int, ev: Event, handler: Handler | None, value: object) -> bool:
+        """A handler ended an event's cascade with this value.
+
+        Returns:
+            Whether there are large buffers in it. They are views: then it is to be sent
+            before another handler may change them.
+        """
         try:
-            packed = packing.pack_value(value)
+            packed = packing.pack_value(value, self._buffers)
         except Exception as error:
             what = f"the value given to StopProcessing by {_by(handler)}"
             what += f" for event {describe_event(ev)}"
@@ -109,17 +120,23 @@ class Outbox:
         else:
             self._has(position)
             self._values.append((position, packed))
+        return bool(self._large)
 
-    def give_back(self, position: int, ev: Event, wanted: frozenset[int]) -> None:
-        """If it is wanted, an event comes back as it is now; not one that failed."""
+    def give_back(self, position: int, ev: Event, wanted: frozenset[int]) -> bool:
+        """If it is wanted, an event comes back as it is now; not one that failed.
+
+        Returns:
+            See `stop`.
+        """
         if position not in wanted or (self._errors and self._errors[-1][0] == position):
-            return
+            return False
         self._has(position)
         try:
-            self._processed.append((position, packing.pack_value(ev)))
+            self._processed.append((position, packing.pack_value(ev, self._buffers)))
         except Exception as error:
             failure = pickling.cannot_pickle(f"event {describe_event(ev)}, processed,", ev, error)
             self.fail(position, failure, None)
+        return bool(self._large)
 
     def fail(self, position: int, error: BaseException, handler: str | None) -> None:
         """An event failed."""
@@ -139,7 +156,7 @@ class Outbox:
                 told = self._told()
                 self._words[progress.PACKING] = 0
             frame = wire.ProgressFrame(done, self.begun, ends, self._timings(), gave_back, told)
-            self._channel.send(wire.PROGRESS, wire.dump_progress(frame))
+            self._channel.send(wire.PROGRESS, wire.dump_progress(frame), self._large)
             self._words[progress.UNSENT] = progress.NONE
             self._forget()
         self.sent = done
@@ -179,7 +196,7 @@ class Outbox:
     def _pack(self, given: _Given) -> packing.PackedEvents:
         try:
             if not self._is_timed:
-                return self._packer.pack(given.follow_ups)
+                return self._packer.pack(given.follow_ups, self._buffers)
             parts = [self._packer.pack(piece).data for piece in self._pieces(given)]
             return packing.PackedEvents(False, parts, in_parts=True)
         except BaseException:  # also what the hooks of a class raise

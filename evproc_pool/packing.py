@@ -37,19 +37,29 @@ class PackedEvents(NamedTuple):
         data: Otherwise one pickle of all.
         in_parts: Whether it is a list of `sealed.SealedOrPacked` instead.
         class_bytes: How many bytes of it are classes: as many for one event as for many.
+        large: The place of the first large buffer in those of the frame, and of the one
+            behind the last; see `pickling.dumps`.
     """
 
     one_by_one: bool
     data: Any
     in_parts: bool = False
     class_bytes: int = 0
+    large: tuple[int, int] = (0, 0)
 
 
 class PackedValue(NamedTuple):
-    """A value: itself if it is one of Python's atoms, or else its pickle."""
+    """A value: itself if it is one of Python's atoms, or else its pickle.
+
+    Attributes:
+        is_pickled: Which of these.
+        data: That.
+        large: See `PackedEvents`.
+    """
 
     is_pickled: bool
     data: Any
+    large: tuple[int, int] = (0, 0)
 
 
 NO_EVENTS: Final = PackedEvents(one_by_one=True, data=())
@@ -83,8 +93,13 @@ class EventPacker:
         self._class_bytes: WeakKeyDictionary[type, int] = WeakKeyDictionary()
         self.attributes = attributes.Attributes()
 
-    def pack(self, events: Sequence[Any]) -> PackedEvents:
+    def pack(self, events: Sequence[Any], buffers: list[memoryview] | None = None) -> PackedEvents:
         """Pack all events in one pass.
+
+        Args:
+            events: Any.
+            buffers: The large ones of the frame so far; takes those of the events. They are
+                to be copied before anybody may change the events.
 
         Raises:
             Exception: Whatever pickling raised; `pack_one_by_one` finds out where.
@@ -102,8 +117,11 @@ class EventPacker:
                 data = pickle.dumps((named, order, names, states), pickling.PROTOCOL)
                 return PackedEvents(False, data, class_bytes=sum(map(_bytes_of, named)))
         by_value = any(map(pickling.lives_in_main, kinds))
-        data = pickling.dumps((None, b"", (), events), by_value=by_value)
-        return PackedEvents(False, data, class_bytes=self._bytes_of_classes(kinds, len(data)))
+        first = len(buffers or ())
+        data = pickling.dumps((None, b"", (), events), by_value=by_value, buffers=buffers)
+        large = first, len(buffers or ())
+        class_bytes = self._bytes_of_classes(kinds, len(data))
+        return PackedEvents(False, data, class_bytes=class_bytes, large=large)
 
     def is_plain(self, kind: type) -> bool:
         """Whether instances of a class can go as their states."""
@@ -224,13 +242,17 @@ def has_default_state(kind: Any) -> bool:
 _PICKLE_HOOKS: Final = ("__setstate__", "__getnewargs__", "__getnewargs_ex__")
 
 
-def unpack(packed: PackedEvents) -> list[Any]:
+def unpack(packed: PackedEvents, buffers: Sequence[memoryview] = ()) -> list[Any]:
     """The events of a `pack`.
+
+    Args:
+        packed: These.
+        buffers: The large ones of the frame.
 
     Raises:
         Exception: Whatever unpickling raised.
     """
-    kinds, order, names, content = pickling.loads(packed.data)
+    kinds, order, names, content = pickling.loads(packed.data, buffers[slice(*packed.large)])
     if kinds is None:
         return list(content)
     kinds = [pickling.loads(kind) if isinstance(kind, bytes) else kind for kind in kinds]
@@ -255,19 +277,29 @@ def instances(kinds: Iterable[type], states: Sequence[dict[str, Any]]) -> list[A
     return events
 
 
-def pack_value(value: object) -> PackedValue:
+def pack_value(value: object, buffers: list[memoryview] | None = None) -> PackedValue:
     """Pack a value.
+
+    Args:
+        value: Any.
+        buffers: See `EventPacker.pack`.
 
     Raises:
         Exception: Whatever pickling raised.
     """
     if type(value) in _ATOMS:
         return PackedValue(False, value)
-    return PackedValue(True, pickling.dumps(value))
+    first = len(buffers or ())
+    data = pickling.dumps(value, buffers=buffers)
+    return PackedValue(True, data, (first, len(buffers or ())))
 
 
-def unpack_value(packed: PackedValue) -> Any:
+def unpack_value(packed: PackedValue, buffers: Sequence[memoryview] = ()) -> Any:
     """Its opposite.
+
+    Args:
+        packed: The value.
+        buffers: The large ones of the frame.
 
     Raises:
         SerializationError: It cannot be rebuilt here.
@@ -275,6 +307,6 @@ def unpack_value(packed: PackedValue) -> Any:
     if not packed.is_pickled:
         return packed.data
     try:
-        return pickling.loads(packed.data)
+        return pickling.loads(packed.data, buffers[slice(*packed.large)])
     except Exception as error:
         raise pickling.cannot_rebuild("the value given to StopProcessing", error) from error

@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 import os
-import random
 import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager
 from math import inf
 from multiprocessing import util
-from multiprocessing.context import BaseContext
-from types import TracebackType
-from typing import Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from evproc import Event, Processor
 from evproc.decorator import HandlerFunc
 from evproc.entrypoints import OnError
 from evproc.registry import Handler
 from evproc.report import CheckReport, Explanation
-from evproc_pool import arguments, pickling
-from evproc_pool.backend import Backend
-from evproc_pool.coordinator import Coordinator
-from evproc_pool.engine import Engine
+from evproc_pool import arguments
 from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolForkedError
 from evproc_pool.estimates import MOST_EVENTS
 from evproc_pool.here import Here
 from evproc_pool.limits import Limits
-from evproc_pool.local import LocalBackend
 from evproc_pool.outcome import Outcome
-from evproc_pool.preloading import libraries, modules_of
 from evproc_pool.recipe import Change, LoadFrom, Recipe, Register, cannot_send, fingerprint
 from evproc_pool.retries import RetryPolicy
-from evproc_pool.runs import Feeder, Futures, Gathered, Key, Streamed
+from evproc_pool.roots import Key
+
+if TYPE_CHECKING:
+    import random
+    from concurrent.futures import Future
+    from multiprocessing.context import BaseContext
+    from types import TracebackType
+
+    from evproc_pool.backend import Backend
+    from evproc_pool.engine import Engine
+    from evproc_pool.runs import Feeder, Futures, Streamed
+
+# The engine and the workers' side are imported with the first event: an application that
+# imports this package may never come to that, and starts in half the time.
 
 #: What is independent within a cascade; see `PoolProcessor`.
 Ordering = Literal["cascade", "unordered"]
@@ -324,6 +328,8 @@ class PoolProcessor:
         iterator = arguments.events(events)
         if self._size == 0:
             return self._here.process_many(iterator, key, return_exceptions=return_exceptions)
+        from evproc_pool.runs import Feeder, Gathered
+
         gathered = Gathered()
         engine = self._running_engine()
         run = engine.open(
@@ -391,6 +397,8 @@ class PoolProcessor:
         if self._size == 0:
             usable = self._check_usable
             return self._here.stream(iterator, key, usable, return_events=return_events)
+        from evproc_pool.runs import Feeder, Streamed
+
         streamed = Streamed(ordered=ordered, return_events=return_events)
 
         def open_run(engine: Engine) -> Feeder:
@@ -450,6 +458,8 @@ class PoolProcessor:
             self._check_usable()
         if self._size == 0:
             return self._here.submit(ev, self._key)
+        from evproc_pool.runs import Futures
+
         with self._lock:
             engine = self._running_engine()
             if self._futures is None:
@@ -561,6 +571,10 @@ class PoolProcessor:
         with self._lock:
             self._check_usable()
             if self._engine is None:
+                from evproc_pool import pickling
+                from evproc_pool.coordinator import Coordinator
+                from evproc_pool.engine import Engine
+
                 recipe = Recipe(
                     self._initializer, self._initargs, tuple(self._steps), tuple(self._changes)
                 )
@@ -590,10 +604,14 @@ class PoolProcessor:
             return self._engine
 
     def _make_backend(self) -> Backend:
+        from evproc_pool.local import LocalBackend
+
         return LocalBackend(self._context, self._modules_to_preload())
 
     def _modules_to_preload(self) -> list[str]:
         # with an initializer: entry points may need what it sets up
+        from evproc_pool.preloading import libraries, modules_of
+
         if self._preload is False or self._initializer is not None:
             return []
         if self._preload is None:

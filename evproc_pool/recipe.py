@@ -9,7 +9,6 @@ from typing import Any, Final, NamedTuple
 from evproc import Processor
 from evproc.decorator import HandlerFunc, default_name, describe_callable
 from evproc.registry import Registry
-from evproc_pool import pickling
 from evproc_pool.errors import SerializationError
 
 # how many differences an error lists
@@ -81,6 +80,8 @@ class Recipe(NamedTuple):
 
 def cannot_send(recipe: Recipe, cause: BaseException) -> SerializationError:
     """Say what of a recipe cannot be pickled."""
+    from evproc_pool import pickling  # it takes long to import
+
     what = "what workers need to start"
     value: object = recipe
     parts: list[tuple[str, object]] = [

@@ -12,13 +12,15 @@ alone.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from evproc_pool.backlog import Run
-from evproc_pool.columns import PlanLike
 from evproc_pool.errors import EventTimeoutError, RemoteError
-from evproc_pool.flight import Cascade
-from evproc_pool.schedule import Result
+
+if TYPE_CHECKING:
+    from evproc_pool.backlog import Run
+    from evproc_pool.columns import PlanLike
+    from evproc_pool.flight import Cascade
+    from evproc_pool.schedule import Result
 
 
 class Tried(NamedTuple):

@@ -11,19 +11,17 @@ import itertools
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
 from evproc import Event
-from evproc.event import describe_event
-from evproc.exc import add_note
-from evproc.processor import check_event
 from evproc.registry import Plan, Registry
 from evproc_pool.engine import Engine
 from evproc_pool.errors import PoolError
 from evproc_pool.estimates import MOST_EVENTS
 from evproc_pool.outcome import Outcome
+from evproc_pool.roots import Key, key_of, plan_root
 from evproc_pool.schedule import Accepted, Ending
 from evproc_pool.sink import Run
 
@@ -31,35 +29,6 @@ _LOG: Final = logging.getLogger("evproc_pool")
 
 # So many are read at a time: workers begin with the first ones while more are read.
 _MOST_READ: Final = 2 * MOST_EVENTS
-
-#: Gives the key of a root event.
-Key = Callable[[Any], Hashable]
-
-
-def plan_root(registry: Registry, ev: Any) -> Plan:
-    """Match a root event.
-
-    Raises:
-        Exception: What `Processor.process` would raise before the first handler.
-    """
-    check_event(ev)
-    return registry.match(ev)
-
-
-def key_of(key: Key, ev: Any) -> Hashable:
-    """Ask for the key of a root event.
-
-    Raises:
-        TypeError: It is not hashable.
-        BaseException: What `key` raised, with a note that says so.
-    """
-    try:
-        value = key(ev)
-        hash(value)
-    except BaseException as error:
-        add_note(error, f"evproc_pool: raised by key= for event {describe_event(ev)}")
-        raise
-    return value
 
 
 class Sink:

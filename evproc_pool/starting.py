@@ -17,9 +17,14 @@ from evproc_pool.lifeline import Anchor
 from evproc_pool.preloading import Sources, entries, is_of_library, without_entries
 
 
-def default_context() -> BaseContext:
-    """The context for `mp_context=None`: never a `fork` of this process as it is."""
-    if sys.platform == "linux" and (os.getpid() == _IMPORTED_BY or not _has_parents_server()):
+def default_context(first: int) -> BaseContext:
+    """The context for `mp_context=None`: never a `fork` of this process as it is.
+
+    Args:
+        first: The process that imported this package. One that is forked from it has its
+            modules.
+    """
+    if sys.platform == "linux" and (os.getpid() == first or not _has_parents_server()):
         return multiprocessing.get_context("forkserver")
     return multiprocessing.get_context("spawn")
 
@@ -32,9 +37,6 @@ def _has_parents_server() -> bool:
     module = sys.modules.get("multiprocessing.forkserver")
     server = getattr(module, "_forkserver", None)
     return getattr(server, "_forkserver_pid", None) is not None
-
-
-_IMPORTED_BY: Final = os.getpid()
 
 
 class _Lock:

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from evproc.exc import add_note
 from evproc_pool.errors import RemoteError, chain_remote, rebuild_plain
+from evproc_pool.frame import Data
 from evproc_pool.packing import PackedEvents, PackedValue
 from evproc_pool.pickling import dumps, loads, plain, text_of
 
@@ -94,14 +95,16 @@ class ProgressFrame(NamedTuple):
         timings: Plan number, events, and their seconds; None if all are of one plan.
         gave_back: Whether the rest of the batch is left unrun.
         told: What the events left behind; None if that is nothing.
+        large: The large buffers of what they left behind; beside the rest.
     """
 
     done: int
     begun: float
-    ends: bytes | bytearray
+    ends: Data
     timings: Sequence[tuple[int, int, float]] | None
     gave_back: bool
     told: Told | None
+    large: Sequence[memoryview] = ()
 
 
 class Told(NamedTuple):
@@ -142,7 +145,7 @@ def dump_events(plan: int, size: int, overdue: float, pickled: bytes) -> bytes:
     return _EVENTS_HEAD.pack(plan, size, overdue) + pickled
 
 
-def load_events(payload: bytes | bytearray) -> BatchFrame:
+def load_events(payload: Data) -> BatchFrame:
     """Its opposite."""
     plan, size, overdue = _EVENTS_HEAD.unpack_from(payload)
     packed = PackedEvents(False, memoryview(payload)[_EVENTS_HEAD.size :])
@@ -154,7 +157,7 @@ def dump_quiet(done: int, ends: bytes, begun: float, *, gave_back: bool) -> byte
     return _QUIET_HEAD.pack(done, gave_back, begun) + ends
 
 
-def load_quiet(payload: bytes | bytearray) -> ProgressFrame:
+def load_quiet(payload: Data) -> ProgressFrame:
     """Its opposite."""
     done, gave_back, begun = _QUIET_HEAD.unpack_from(payload)
     return ProgressFrame(done, begun, payload[_QUIET_HEAD.size :], None, gave_back, None)
@@ -162,15 +165,15 @@ def load_quiet(payload: bytes | bytearray) -> ProgressFrame:
 
 def dump_progress(frame: ProgressFrame) -> bytes:
     """The payload of a PROGRESS frame."""
-    if frame.told is not None:
-        frame = frame._replace(told=tuple(frame.told))  # type: ignore[arg-type]
-    return dumps(tuple(frame))
+    *rest, told, _ = frame
+    return dumps((*rest, None if told is None else tuple(told)))
 
 
-def load_progress(payload: bytes | bytearray) -> ProgressFrame:
+def load_progress(payload: Data, large: Sequence[memoryview] = ()) -> ProgressFrame:
     """Its opposite."""
     frame = ProgressFrame(*loads(payload))
-    return frame if frame.told is None else frame._replace(told=Told(*frame.told))
+    told = None if frame.told is None else Told(*frame.told)
+    return frame._replace(told=told, large=large)
 
 
 def encode_error(error: BaseException, handler: str | None) -> ErrorRecord:

@@ -26,39 +26,49 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from evproc import Event, Processor, StopProcessing
 from evproc.exc import _unset
 from evproc.processor import annotate_error, collect_follow_ups
 from evproc.registry import Handler
 from evproc_pool import packing, pickling, progress, wire
-from evproc_pool.channel import BlockingChannel, Frame, WorkerChannel
+from evproc_pool.channel import BlockingChannel, WorkerChannel
 from evproc_pool.collection import Allowance, no_collection
 from evproc_pool.estimates import TARGET_SECONDS
+from evproc_pool.frame import Frame
 from evproc_pool.lifeline import Lifeline
 from evproc_pool.limits import NEARLY, Limits, Quota
 from evproc_pool.outbox import Outbox
 from evproc_pool.recipe import Recipe, fingerprint
+from evproc_pool.region import Region
 from evproc_pool.sealed import unseal
 from evproc_pool.soft_timeout import SoftTimeout
 from evproc_pool.stacks import StackFile
 
 
-def main(
-    sock: socket.socket,
-    words: progress.ProgressWords | None,
-    stacks: StackFile | None,
-    lifeline: Lifeline | None,
-    to_close: Sequence[int],
-) -> None:
+class Shares(NamedTuple):
+    """What a worker process has in common with the coordinator, besides its channel.
+
+    Attributes:
+        words: Where it says what it is doing.
+        stacks: Where its stacks go when it crashes.
+        lifeline: Ends it when the coordinator is gone.
+        region: Memory for what is large.
+    """
+
+    words: progress.ProgressWords | None = None
+    stacks: StackFile | None = None
+    lifeline: Lifeline | None = None
+    region: Region | None = None
+
+
+def main(sock: socket.socket, shares: Shares, to_close: Sequence[int]) -> None:
     """Run a worker until it is told to end.
 
     Args:
         sock: Its end of the channel.
-        words: Where it says what it is doing.
-        stacks: Where its stacks go when it crashes.
-        lifeline: Ends it when the coordinator is gone.
+        shares: What else it has been given.
         to_close: Descriptors that a forked process has inherited and must not hold:
             the coordinator's ends, which would keep other workers from noticing
             that the coordinator is gone.
@@ -68,11 +78,12 @@ def main(
     pickling.be_worker()
     for fd in to_close:
         socket.close(fd)
-    if stacks is not None:
-        stacks.install()
-    if lifeline is not None:
-        lifeline.hold()
-    channel = BlockingChannel(sock)
+    if shares.stacks is not None:
+        shares.stacks.install()
+    if shares.lifeline is not None:
+        shares.lifeline.hold()
+    words = shares.words
+    channel = BlockingChannel(sock, shares.region)
     # the coordinator is gone: there is nobody to tell, and nothing to do
     with contextlib.suppress(EOFError, ConnectionError):
         worker = prepare(channel, [0] * progress.WORDS if words is None else words.words)
@@ -188,8 +199,11 @@ class Worker:
                 self._channel.send(wire.SKIPPED, pickling.dumps(self._batches))
                 continue
             self._words[progress.PLACE] = progress.UNPICKLING
+            buffers = frame.buffers
             del frame  # the events are there in a moment: do not hold them twice
-            events, one_by_one = self._unpack(batch.events, batch.size)
+            events, one_by_one = self._unpack(batch.events, batch.size, buffers)
+            batch = batch._replace(events=packing.NO_EVENTS)
+            del buffers
             self._run_batch(batch, events, one_by_one=one_by_one)
             # so that the next ones are made where these were, which is in the CPU's caches
             del events
@@ -206,13 +220,17 @@ class Worker:
             self._channel.send(wire.NEARLY, b"")
         self._told = self._quota.share
 
-    def _unpack(self, packed: packing.PackedEvents, size: int) -> tuple[Iterable[Any], bool]:
+    def _unpack(
+        self, packed: packing.PackedEvents, size: int, buffers: Sequence[memoryview]
+    ) -> tuple[Iterable[Any], bool]:
         """The events, or a pickle of each; and which of these it is."""
         if packed.one_by_one:
             return packed.data, True
         try:
             with no_collection(self._allowance, size):
-                return unseal(packed.data) if packed.in_parts else packing.unpack(packed), False
+                if packed.in_parts:
+                    return unseal(packed.data), False
+                return packing.unpack(packed, buffers), False
         except Exception:
             self._channel.send(wire.UNREADABLE, pickling.dumps(self._batches))
         # They come again, packed one by one. Batches that were sent before the
@@ -304,7 +322,8 @@ class Worker:
             except StopProcessing as stop:
                 if stop.retval is not _unset:
                     follow_ups = None
-                    outbox.stop(place >> bits, ev, handler, stop.retval)
+                    if outbox.stop(place >> bits, ev, handler, stop.retval):
+                        look_at = 0.0  # now
                     job.end_chain(place >> bits)
             except BaseException as error:
                 follow_ups = None
@@ -314,8 +333,8 @@ class Worker:
                 job.end_chain(place >> bits)
             if follow_ups:
                 outbox.follow(place >> bits, ev, giver, follow_ups)
-            if returns and to_call:
-                outbox.give_back(place >> bits, ev, returns)
+            if returns and to_call and outbox.give_back(place >> bits, ev, returns):
+                look_at = 0.0
             # Before the look at the clock: see `progress`. Without it a worker that is
             # preempted between two events looks like one that is at the first of them.
             if unsent and unsent[-1] == place >> bits:

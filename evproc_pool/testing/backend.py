@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Sequence
 from typing import Final
 
 from evproc_pool import wire
 from evproc_pool.backend import Arrived, Gone
-from evproc_pool.channel import Frame
+from evproc_pool.frame import Data, Frame
 from evproc_pool.limits import Limits
 from evproc_pool.progress import Progress
 from evproc_pool.testing.clock import ManualClock
-from evproc_pool.testing.workers import FakeWorker
+from evproc_pool.testing.workers import FakeWorker, copies
 
 # So many steps of workers happen, at the most, before the coordinator has its turn.
 _MOST_STEPS: Final = 20
@@ -67,12 +68,14 @@ class FakeBackend:
         self._workers[number] = worker
         self.send(number, wire.CONFIG, config)
 
-    def send(self, number: int, tag: int, payload: bytes) -> None:
+    def send(
+        self, number: int, tag: int, payload: Data, buffers: Sequence[memoryview] = ()
+    ) -> None:
         """See `backend.Backend`."""
         worker = self._workers.get(number)
         if worker is None:
             return
-        worker.to_read.append(Frame(tag, payload))
+        worker.to_read.append(Frame(tag, payload, copies(buffers)))
         # it may be faster than the coordinator, and have begun before that does anything else
         if worker.can_go_on and self._rng.random() < _AT_ONCE_SHARE:
             worker.go_on()

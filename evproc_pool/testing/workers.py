@@ -18,10 +18,11 @@ from __future__ import annotations
 import random
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import Final, NoReturn, SupportsIndex
 
 from evproc_pool import progress, worker
-from evproc_pool.channel import Frame
+from evproc_pool.frame import Data, Frame
 from evproc_pool.testing.clock import ManualClock
 from evproc_pool.testing.mishaps import HERE
 
@@ -29,6 +30,11 @@ from evproc_pool.testing.mishaps import HERE
 _STOP_SHARE: Final = 0.5
 
 _KILLED: Final = -9
+
+
+def copies(buffers: Sequence[memoryview]) -> list[memoryview]:
+    """Buffers as they arrive in another process: nobody else's, and writable."""
+    return [memoryview(bytearray(each)) for each in buffers]
 
 
 class _Death(BaseException):
@@ -69,6 +75,9 @@ class FakeWorker(progress.Words):
         pace: About how long it takes from one place to the next, in seconds.
         may_hang: Whether somebody will kill it then.
     """
+
+    # all workers have the same globals here
+    takes_buffers = False
 
     def __init__(
         self, number: int, clock: ManualClock, rng: random.Random, pace: float, *, may_hang: bool
@@ -168,10 +177,10 @@ class FakeWorker(progress.Words):
         if self._rng.random() < _STOP_SHARE:
             self._stop()
 
-    def send(self, tag: int, payload: bytes) -> None:
+    def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
         """See `channel.WorkerChannel`."""
         self.check_alive()
-        self.written.append(Frame(tag, payload))
+        self.written.append(Frame(tag, payload, copies(buffers)))
 
     def receive(self) -> Frame:
         """See `channel.WorkerChannel`."""

@@ -100,7 +100,9 @@ ALLOWED: dict[str, set[str]] = {
     "evproc_pool.errors": set(),
     "evproc_pool.outcome": {"dataclasses", "evproc"},
     # what stands between the coordinator and whatever has the workers
-    "evproc_pool.backend": {"evproc_pool.progress"},
+    "evproc_pool.frame": set(),
+    "evproc_pool.segments": set(),
+    "evproc_pool.backend": {"evproc_pool.frame", "evproc_pool.progress"},
     "evproc_pool.testing.clock": {"math"},
 }
 

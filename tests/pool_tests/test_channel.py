@@ -15,8 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evproc_pool.channel import BlockingChannel, Channel, Frame, FrameReader
+from evproc_pool import region as region_module
+from evproc_pool.channel import BlockingChannel, Channel, FrameReader
+from evproc_pool.frame import Frame
+from evproc_pool.region import Region
 from tests.pool_tests.helpers import PATIENCE_SECONDS
+
+HAS_REGIONS = pytest.mark.skipif(
+    not region_module.IS_SUPPORTED, reason="memory is shared on Linux only"
+)
 
 _HEADER = struct.Struct("<BQ")
 _CHUNK = 1 << 16
@@ -78,14 +85,17 @@ def test_an_incomplete_frame_is_kept_back(size: int) -> None:
 
 
 @contextlib.contextmanager
-def _pair() -> Iterator[tuple[Channel, BlockingChannel]]:
+def _pair(*, is_shared: bool = False) -> Iterator[tuple[Channel, BlockingChannel]]:
     ours, theirs = socket.socketpair()
-    channel, blocking = Channel(ours), BlockingChannel(theirs)
+    region = Region.create() if is_shared else None
+    channel, blocking = Channel(ours, region), BlockingChannel(theirs, region)
     try:
         yield channel, blocking
     finally:
         channel.close()
         blocking.close()
+        if region is not None:
+            region.close()
 
 
 def _wait(channel: Channel) -> list[Frame]:
@@ -107,13 +117,13 @@ def _exchange(
 
     def other_end() -> None:
         for frame in back:  # first writes, and only then reads
-            blocking.send(frame.tag, bytes(frame.payload))
+            blocking.send(*frame)
         arrived_there.extend(blocking.receive() for _ in there)
 
     thread = threading.Thread(target=other_end)
     thread.start()
     for frame in there:
-        channel.send(frame.tag, bytes(frame.payload))
+        channel.send(*frame)
     while len(arrived_back) < len(back) or channel.has_outgoing:
         arrived_back += _wait(channel)
     thread.join(PATIENCE_SECONDS)
@@ -128,16 +138,51 @@ def test_20_megabytes_in_both_directions_at_once_do_not_deadlock() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_random_frames_in_both_directions_arrive_whole_and_in_order(seed: int) -> None:
+@pytest.mark.parametrize("is_shared", [False, pytest.param(True, marks=HAS_REGIONS)])
+def test_random_frames_in_both_directions_arrive_whole_and_in_order(
+    seed: int, is_shared: bool
+) -> None:
     rng = random.Random(seed)
+    sizes = [0, 1, 100, _CHUNK - 9, _CHUNK, _CHUNK + 1, 500_000, 2_000_000]
 
     def frames() -> list[Frame]:
-        sizes = [0, 1, 100, _CHUNK - 9, _CHUNK, _CHUNK + 1, 500_000, 2_000_000]
-        return [_frame(rng.randrange(256), rng.choice(sizes)) for _ in range(rng.randint(0, 12))]
+        made = [_frame(rng.randrange(64), rng.choice(sizes)) for _ in range(rng.randint(0, 12))]
+        return [each._replace(buffers=buffers()) for each in made]
 
-    with _pair() as (channel, blocking):
+    def buffers() -> list[memoryview]:
+        count = rng.choice([0, 0, 0, 1, 3])
+        return [memoryview(_frame(0, rng.choice(sizes)).payload) for _ in range(count)]
+
+    with _pair(is_shared=is_shared) as (channel, blocking):
         there, back = frames(), frames()
-        assert _exchange(channel, blocking, there, back) == (there, back)
+        arrived_there, arrived_back = _exchange(channel, blocking, there, back)
+        assert list(map(_plain, arrived_there)) == list(map(_plain, there))
+        assert list(map(_plain, arrived_back)) == list(map(_plain, back))
+
+
+def _plain(frame: Frame) -> tuple[int, bytes, list[bytes]]:
+    return frame.tag, bytes(frame.payload), list(map(bytes, frame.buffers))
+
+
+@pytest.mark.parametrize("size", [10, 300_000, 10_000_000])
+@pytest.mark.parametrize("is_shared", [False, pytest.param(True, marks=HAS_REGIONS)])
+def test_a_buffer_may_be_changed_once_it_is_sent_and_where_it_arrives(
+    size: int, is_shared: bool
+) -> None:
+    with _pair(is_shared=is_shared) as (channel, blocking):
+        data = bytearray(size)
+        channel.send(3, b"payload", [memoryview(data)])
+        data[:] = b"x" * size
+        received: list[Frame] = []
+        thread = threading.Thread(target=lambda: received.append(blocking.receive()))
+        thread.start()
+        while channel.has_outgoing:
+            _wait(channel)
+        thread.join(PATIENCE_SECONDS)
+        ((tag, payload, (buffer,)),) = received
+        assert (tag, bytes(payload), bytes(buffer)) == (3, b"payload", bytes(size))
+        buffer[0] = 1
+        assert data[0] == ord("x")
 
 
 def test_what_does_not_fit_waits_for_flush() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from evproc_pool import PoolProcessor, local
-from evproc_pool.local import _cgroup_cpus, usable_cpus
+from evproc_pool import PoolProcessor
+from evproc_pool import cpus as cpus_module
+from evproc_pool.cpus import _cgroup_cpus, usable_cpus
 
 
 @pytest.mark.parametrize(
@@ -57,16 +58,16 @@ def test_the_smaller_of_affinity_and_quota(
     file = tmp_path / "cpu.max"
     if cpu_max is not None:
         file.write_text(f"{cpu_max}\n", "ascii")
-    monkeypatch.setattr(local, "_CPU_MAX", str(file))
+    monkeypatch.setattr(cpus_module, "_CPU_MAX", str(file))
     for name in ("_CFS_QUOTA", "_CFS_PERIOD"):
-        monkeypatch.setattr(local, name, str(tmp_path / "none"))
+        monkeypatch.setattr(cpus_module, name, str(tmp_path / "none"))
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(affinity)), raising=False)
     assert usable_cpus() == cpus
     assert PoolProcessor().workers == cpus
 
 
 def test_a_system_without_affinity_is_asked_for_its_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_read_lines", lambda path: [])
+    monkeypatch.setattr(cpus_module, "_read_lines", lambda path: [])
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 5)
     assert usable_cpus() == 5
@@ -79,5 +80,5 @@ def test_a_quota_that_cannot_be_read_is_none(
 ) -> None:
     file = tmp_path / "cpu.max"
     file.write_bytes(b"\xff\xfe 100000")
-    assert local._read_lines(str(file)) == []
-    assert local._read_lines(str(tmp_path)) == []
+    assert cpus_module._read_lines(str(file)) == []
+    assert cpus_module._read_lines(str(tmp_path)) == []

@@ -7,15 +7,16 @@ import struct
 import weakref
 from array import array
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 import evproc
 from evproc_pool import packing, pickling, progress, wire
-from evproc_pool.channel import Frame
 from evproc_pool.columns import Times
 from evproc_pool.estimates import TARGET_SECONDS
+from evproc_pool.frame import Data, Frame
 from evproc_pool.limits import Limits, Quota
 from evproc_pool.sealed import Sealer, unseal
 from evproc_pool.testing import ManualClock
@@ -35,6 +36,8 @@ class Plain(evproc.Event):
 class _Channel:
     """Gives frames, then says QUIT; keeps what is sent."""
 
+    takes_buffers = True
+
     def __init__(self, *frames: Frame) -> None:
         self.frames = deque(frames)
         self.sent: list[Frame] = []
@@ -42,8 +45,8 @@ class _Channel:
     def receive(self) -> Frame:
         return self.frames.popleft() if self.frames else Frame(wire.QUIT, b"")
 
-    def send(self, tag: int, payload: bytes) -> None:
-        self.sent.append(Frame(tag, payload))
+    def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
+        self.sent.append(Frame(tag, payload, [memoryview(bytes(each)) for each in buffers]))
 
 
 def _worker(
@@ -140,9 +143,9 @@ class _Watching(_Channel):
         self.words = words
         self.places: list[int] = []
 
-    def send(self, tag: int, payload: bytes) -> None:
+    def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
         self.places.append(self.words[progress.PLACE])
-        super().send(tag, payload)
+        super().send(tag, payload, buffers)
 
 
 def _places_while_sending(handler: Any, count: int, clock: ManualClock) -> list[int]:
@@ -242,9 +245,9 @@ def test_what_sending_takes_is_not_the_next_events_time() -> None:
     clock = ManualClock()
 
     class Slow(_Channel):
-        def send(self, tag: int, payload: bytes) -> None:
+        def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
             clock.advance(3 * progress.SLOW_SECONDS)
-            super().send(tag, payload)
+            super().send(tag, payload, buffers)
 
     def slowly(proc: Any, ev: Any) -> None:
         clock.advance(2 * progress.SLOW_SECONDS)

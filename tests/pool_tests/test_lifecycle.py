@@ -796,7 +796,7 @@ class Ev(Event):
     name = "ev"
 
 def handler(proc, ev):
-    by = sys.modules["evproc_pool.starting"]._IMPORTED_BY
+    by = sys.modules["evproc_pool.arguments"]._IMPORTED_BY
     raise StopProcessing((by == os.getppid(), "colorsys" in sys.modules))
 
 with PoolProcessor(workers=1) as pool:

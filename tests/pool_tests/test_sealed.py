@@ -312,7 +312,7 @@ def test_sealed_events_of_a_batch_go_on_as_they_came_beside_others() -> None:
             part = Part(batch.size, None)
             part.events = each
             batch.parts.append(part)
-        return codec.Codec(evproc.Processor().registry)._pack(batch)
+        return codec.Codec(evproc.Processor().registry)._pack(batch, [])
 
     def kinds(content: packing.PackedEvents) -> list[type]:
         assert content.in_parts

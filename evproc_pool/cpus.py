@@ -1,0 +1,43 @@
+"""How many CPUs there are for this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Final
+
+
+def usable_cpus() -> int:
+    """How many CPUs this process may use: its affinity, and its cgroup's quota."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    quota = _cgroup_cpus(_read_lines(_CPU_MAX), _read_lines(_CFS_QUOTA), _read_lines(_CFS_PERIOD))
+    return max(1, cpus if quota is None else min(cpus, quota))
+
+
+# https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files and, for
+# version 1, https://docs.kernel.org/scheduler/sched-bwc.html; both as a container
+# sees its own group
+_CPU_MAX: Final = "/sys/fs/cgroup/cpu.max"
+_CFS_QUOTA: Final = "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"
+_CFS_PERIOD: Final = "/sys/fs/cgroup/cpu/cpu.cfs_period_us"
+
+
+def _read_lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="ascii") as file:  # noqa: PTH123 - pathlib is slow to import
+            return file.read().split()
+    except (OSError, ValueError):
+        return []
+
+
+def _cgroup_cpus(
+    cpu_max: Iterable[str], cfs_quota: Iterable[str], cfs_period: Iterable[str]
+) -> int | None:
+    """The quota in whole CPUs, rounded up; None if there is none."""
+    words = list(cpu_max) or [*cfs_quota, *cfs_period]
+    try:
+        quota, period = (int(word) for word in words)
+    except ValueError:  # "max", or nothing at all
+        return None
+    return -(-quota // period) if quota > 0 and period > 0 else None

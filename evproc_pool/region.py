@@ -1,0 +1,282 @@
+"""Memory that a worker shares with the coordinator, for what is too large for the channel.
+
+::
+
+    file:   | words | coordinator to worker | worker to coordinator |
+    words:  for each direction and slot: 1 while the receiver uses what is there
+
+One anonymous file for each worker, inherited when it starts; nothing has a name, and it is
+gone with the last process that has it, however that dies. Each direction is a range of its
+own, of which the sender keeps the books (`Segments`): it copies a message into a free
+segment, sets the word of its slot, and says in a frame where it is. The receiver unpickles
+from there without another copy. A segment is free again when nobody refers to it any more:
+an array that outlives its event keeps it. The receiver clears the word then, and the
+sender sees that when it needs room. So no message says what is free, and there is no lock.
+
+- Pages are given to the file when they are first needed, before they are written to: where
+  there is no memory for that, the message goes through the channel.
+- The first `KEPT_BYTES` of a range stay, since pages that are there already are ten times
+  as fast as new ones. What is behind them goes back when it is free.
+- A receiver that holds on to as much as that gets copies from then on.
+- What is held when a process is forked is held for good, since the child has it, too.
+
+Rejected: a file for each message (new pages each time); a name in /dev/shm (left behind by
+a kill, and others may find it); telling the sender in a frame (a worker may not send
+anything for hours).
+
+Cost: a copy, and O(slots) for each message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import mmap
+import os
+import sys
+import weakref
+from collections.abc import Sequence
+from functools import partial
+from pickle import PickleBuffer
+from typing import Any, Final, NamedTuple
+from weakref import WeakSet
+
+from evproc_pool.inherited import Inherited
+from evproc_pool.segments import Segment, Segments
+
+#: Of a range so many bytes stay once they were used.
+KEPT_BYTES: Final = 32 << 20
+
+#: A message of so many bytes or more is worth it. Measured, see benchmarks/README.md.
+SHARED_BYTES: Final = 1 << 16
+
+#: The largest message. Address space, not memory.
+RANGE_BYTES: Final = 1 << 30
+
+#: So many messages may be in use at once in each direction.
+SLOTS: Final = 64
+
+# What is in a message begins at a multiple of it, as arrays like it.
+_ALIGNED: Final = 64
+
+_WORD_BYTES: Final = 8
+_WORDS_BYTES: Final = 1 << 14  # of both directions, with room to spare: whole pages
+
+#: Whether there can be such memory here. Linux only: elsewhere a file is written to disk.
+IS_SUPPORTED: Final = hasattr(os, "memfd_create") and sys.maxsize > 1 << 32
+
+
+class Placed(NamedTuple):
+    """Where a message is.
+
+    Attributes:
+        slot: Its slot.
+        start: Where it begins in its range.
+        lengths: Of each of its parts, in bytes.
+    """
+
+    slot: int
+    start: int
+    lengths: tuple[int, ...]
+
+
+class Sender:
+    """Puts messages into one range.
+
+    Args:
+        region: The memory.
+        direction: 0: from the coordinator, 1: from the worker.
+    """
+
+    def __init__(self, region: Region, direction: int) -> None:
+        self._region = region
+        self._direction = direction
+        self._segments = Segments(RANGE_BYTES, SLOTS)
+        self._backed = 0  # pages before it are there to stay, none behind KEPT_BYTES
+
+    def put(self, parts: Sequence[Any]) -> Placed | None:
+        """Copy what is in these bytes-like objects; None if there is no room or no memory."""
+        lengths = tuple([memoryview(part).nbytes for part in parts])
+        self._look_for_free_ones()
+        segment = self._segments.take(sum(map(_rounded_up, lengths)))
+        if segment is None:
+            return None
+        try:
+            self._back(segment)
+        except OSError:
+            self._segments.give_back(segment)
+            return None
+        start = self._region.begin(self._direction) + segment.start
+        for part, length in zip(parts, lengths, strict=True):
+            self._region.view[start : start + length] = PickleBuffer(part).raw()
+            start += _rounded_up(length)
+        self._region.words[_word(self._direction, segment.slot)] = 1
+        return Placed(segment.slot, segment.start, lengths)
+
+    def _look_for_free_ones(self) -> None:
+        words = self._region.words
+        for segment in list(self._segments.used):
+            if not words[_word(self._direction, segment.slot)]:
+                self._segments.give_back(segment)
+
+    def _back(self, segment: Segment) -> None:
+        """See to it that there is memory.
+
+        Raises:
+            OSError: There is none. It is as it was.
+        """
+        start = max(segment.start, self._backed)
+        if start < segment.stop:
+            self._region.allocate(self._direction, start, segment.stop - start)
+            self._backed = max(self._backed, min(segment.stop, KEPT_BYTES))
+
+
+class Receiver:
+    """Reads messages from one range.
+
+    Args:
+        region: The memory.
+        direction: See `Sender`.
+    """
+
+    def __init__(self, region: Region, direction: int) -> None:
+        self._region = region
+        self._direction = direction
+        self._kept_bytes = 0  # for good
+        # by slot: whose end it is that the memory is free, and how much that is
+        self._held: dict[int, tuple[weakref.ref[Any], int]] = {}
+        _RECEIVERS.add(self)
+
+    def open(self, placed: Placed) -> list[memoryview]:
+        """The parts of a message; the memory is theirs as long as anything refers to them."""
+        size_bytes = sum(map(_rounded_up, placed.lengths))
+        segment = Segment(placed.start, placed.start + size_bytes, placed.slot)
+        owner = self._region.owner(self._direction, segment)
+        whole = PickleBuffer(owner).raw()
+        held_bytes = self._kept_bytes + sum([size for _, size in list(self._held.values())])
+        if held_bytes and held_bytes + size_bytes > KEPT_BYTES:
+            whole = memoryview(bytearray(whole))
+            self._region.give_back(self._direction, segment)
+        else:
+            is_over = weakref.ref(owner, partial(self._is_over, segment))
+            self._held[segment.slot] = is_over, size_bytes
+        starts = itertools.accumulate(map(_rounded_up, placed.lengths), initial=0)
+        return [
+            whole[start : start + length]
+            for start, length in zip(starts, placed.lengths, strict=False)
+        ]
+
+    def _is_over(self, segment: Segment, _: weakref.ref[Any]) -> None:
+        del self._held[segment.slot]  # before the sender may use it again
+        self._region.give_back(self._direction, segment)
+
+    def share(self) -> None:
+        """Another process has what is held as well: it is held for good."""
+        self._kept_bytes += sum([size for _, size in list(self._held.values())])
+        self.forget()
+
+    def forget(self) -> None:
+        """What is held is not this process's to give back."""
+        self._held = {}
+
+
+class Region(Inherited):
+    """The memory itself.
+
+    Attributes:
+        words: Of the slots.
+        view: All of it.
+    """
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._map = mmap.mmap(fd, _WORDS_BYTES + 2 * RANGE_BYTES)
+        self.view = memoryview(self._map)
+        self.words = self.view[:_WORDS_BYTES].cast("q")
+
+    @classmethod
+    def create(cls) -> Region | None:
+        """Make it; it takes no memory yet. None if there cannot be one here."""
+        if not IS_SUPPORTED or _has_limited_addresses():
+            return None
+        try:
+            fd = os.memfd_create("evproc_pool", os.MFD_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            os.truncate(fd, _WORDS_BYTES + 2 * RANGE_BYTES)
+            return cls(fd)
+        except (OSError, ValueError):
+            os.close(fd)
+            return None
+
+    def begin(self, direction: int) -> int:
+        """Where a range begins."""
+        return _WORDS_BYTES + direction * RANGE_BYTES
+
+    def allocate(self, direction: int, start: int, length: int) -> None:
+        """Give memory to a part of a range.
+
+        Raises:
+            OSError: There is none.
+        """
+        os.posix_fallocate(self._fd, self.begin(direction) + start, length)
+
+    def owner(self, direction: int, segment: Segment) -> Any:
+        """An object that stands for a segment: whoever has a view of it refers to it."""
+        from ctypes import c_ubyte  # only where something large arrives
+
+        length = segment.stop - segment.start
+        return (c_ubyte * length).from_buffer(self._map, self.begin(direction) + segment.start)
+
+    def give_back(self, direction: int, segment: Segment) -> None:
+        """A receiver does not use a segment any more."""
+        begin = self.begin(direction)
+        # whole pages, of what does not stay
+        start = -(-max(segment.start, KEPT_BYTES) // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = segment.stop // mmap.PAGESIZE * mmap.PAGESIZE - start
+        with contextlib.suppress(ValueError):  # it is closed, and its memory gone
+            if length > 0:
+                self._map.madvise(mmap.MADV_REMOVE, begin + start, length)
+            self.words[_word(direction, segment.slot)] = 0
+
+    def close(self) -> None:
+        """Let go of it; values that are views of it keep their memory."""
+        self.words.release()
+        self.view.release()
+        with contextlib.suppress(BufferError):
+            self._map.close()
+        super().close()
+
+
+def _has_limited_addresses() -> bool:
+    import resource  # not on every system
+
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+
+
+def _rounded_up(length: int) -> int:
+    return -(-max(1, length) // _ALIGNED) * _ALIGNED
+
+
+def _word(direction: int, slot: int) -> int:
+    return direction * SLOTS + slot
+
+
+# A process that is forked from this one has the memory as well, and not its own copy of it:
+# what was held then must stay as it is, and be given back by neither of them.
+_RECEIVERS: Final[WeakSet[Receiver]] = WeakSet()
+
+
+def _share_all() -> None:
+    for receiver in list(_RECEIVERS):
+        receiver.share()
+
+
+def _forget_all() -> None:
+    for receiver in list(_RECEIVERS):
+        receiver.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_parent=_share_all, after_in_child=_forget_all)

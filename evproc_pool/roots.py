@@ -1,0 +1,40 @@
+"""What is asked of a root event before it is handled: its plan, and its key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from evproc.event import describe_event
+from evproc.exc import add_note
+from evproc.processor import check_event
+from evproc.registry import Plan, Registry
+
+#: Gives the key of a root event.
+Key = Callable[[Any], Hashable]
+
+
+def plan_root(registry: Registry, ev: Any) -> Plan:
+    """Match a root event.
+
+    Raises:
+        Exception: What `Processor.process` would raise before the first handler.
+    """
+    check_event(ev)
+    return registry.match(ev)
+
+
+def key_of(key: Key, ev: Any) -> Hashable:
+    """Ask for the key of a root event.
+
+    Raises:
+        TypeError: It is not hashable.
+        BaseException: What `key` raised, with a note that says so.
+    """
+    try:
+        value = key(ev)
+        hash(value)
+    except BaseException as error:
+        add_note(error, f"evproc_pool: raised by key= for event {describe_event(ev)}")
+        raise
+    return value

@@ -1,0 +1,213 @@
+"""Large events, follow-ups and values: what arrives, and whose memory it is."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evproc import Event, StopProcessing, want
+from evproc_pool import PoolProcessor, WorkerLostError, local, region
+from evproc_pool.testing import simulated_pool, worker_pids
+from tests.pool_tests.helpers import register_all
+
+MB = 1_000_000
+_kept: dict[int, Any] = {}
+_scratch = np.zeros(MB // 8)
+
+
+class Array(Event):
+    name = "array"
+
+    def __init__(self, number: int, array: Any, what: str = "give back") -> None:
+        self.number = number
+        self.array = array
+        self.what = what
+
+
+class Plain(Event):
+    name = "plain"
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+@want("array")
+def handle(proc: Any, ev: Any) -> list[Event] | None:
+    match ev.what:
+        case "sum":
+            raise StopProcessing((ev.number, float(ev.array.sum())))
+        case "give back":
+            ev.array[0] += 1  # it is the handler's own
+            raise StopProcessing(ev.array)
+        case "follow":
+            return [Array(ev.number, ev.array + 1), Array(-1, ev.array, "sum")]
+        case "keep":
+            _kept[ev.number] = ev.array
+        case "look":
+            raise StopProcessing([float(each.sum()) for each in _kept.values()])
+        case "die":
+            os._exit(3)
+        case "fork":
+            if not os.fork():
+                os._exit(0)
+            raise StopProcessing(ev.array)
+    return None
+
+
+@want("plain")
+def scratch(proc: Any, ev: Any) -> None:
+    """Gives the same array each time, with other contents."""
+    _scratch[:] = ev.number
+    raise StopProcessing(_scratch)
+
+
+def full(number: int, size_bytes: int = MB) -> Any:
+    return np.full(size_bytes // 8, float(number))
+
+
+@pytest.fixture(params=["shared", "no regions", "no memory", "simulated"])
+def pool(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[PoolProcessor]:
+    """However large things travel."""
+    if request.param == "no regions":
+        monkeypatch.setattr(region, "IS_SUPPORTED", False)
+    elif request.param == "no memory":
+
+        def fails(*args: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "posix_fallocate", fails)
+    if request.param == "simulated":
+        with simulated_pool(2, seed=3) as made:
+            yield register_all(made, [handle, scratch])
+    else:
+        with PoolProcessor(2) as made:
+            yield register_all(made, [handle, scratch])
+
+
+@pytest.fixture
+def real_pool() -> Iterator[PoolProcessor]:
+    with PoolProcessor(2) as made:
+        yield register_all(made, [handle, scratch])
+
+
+@pytest.mark.parametrize("size_bytes", [1_000, 40_000, MB, 10 * MB, 50 * MB])
+def test_arrays_come_and_go_as_they_were(pool: PoolProcessor, size_bytes: int) -> None:
+    events = [Array(number, full(number, size_bytes)) for number in range(6)]
+    values = pool.process_many(events)
+    for number, value in enumerate(values):
+        expected = full(number, size_bytes)
+        assert (events[number].array == expected).all()
+        expected[0] += 1
+        assert (value == expected).all()
+        value[:] = 0  # it is the caller's own
+
+
+def test_so_do_other_things_of_that_size(pool: PoolProcessor) -> None:
+    things: list[Any] = [
+        bytes(MB),
+        bytearray(b"x" * MB),
+        "ä" * MB,
+        [b"y" * 200_000] * 3,
+        {"a": np.arange(100_000), "b": np.arange(10)},
+    ]
+    arrays = [np.array([0.0, *range(100_000)]) for _ in things]
+    events = [Array(number, arrays[number]) for number in range(len(things))]
+    for event, thing in zip(events, things, strict=True):
+        event.more = thing  # type: ignore[attr-defined]
+    outcomes = list(pool.stream(events, return_events=True))
+    for outcome, thing in zip(outcomes, things, strict=True):
+        processed: Any = outcome.processed
+        assert processed.array[0] == 1
+        if isinstance(thing, dict):
+            assert (processed.more["a"] == thing["a"]).all()
+        else:
+            assert processed.more == thing
+            assert type(processed.more) is type(thing)
+
+
+def test_arrays_in_follow_ups(pool: PoolProcessor) -> None:
+    events = [Array(number, full(number), "follow") for number in range(8)]
+    for number, value in enumerate(pool.process_many(events)):
+        assert value[0] == number + 2
+        assert (value[1:] == number + 1).all()
+    unordered = pool.process_many(events, ordering="unordered", return_exceptions=True)
+    assert len(unordered) == 8
+
+
+def test_a_value_is_what_it_was_when_it_was_given(pool: PoolProcessor) -> None:
+    values = pool.process_many([Plain(number) for number in range(60)])
+    assert [float(value[0]) for value in values] == list(range(60))
+    assert all((value == value[0]).all() for value in values)
+
+
+def test_an_event_may_be_changed_once_it_was_handed_in(pool: PoolProcessor) -> None:
+    array = full(0, 3 * MB)
+
+    def events() -> Iterator[Event]:
+        for number in range(30):
+            array[:] = number
+            yield Array(number, array.copy(), "sum")
+
+    assert pool.process_many(events()) == [(number, number * 3 * MB / 8) for number in range(30)]
+
+
+def test_what_a_handler_keeps_stays_as_it_is(pool: PoolProcessor) -> None:
+    """More than there is room for."""
+    _kept.clear()
+    pool.process_many([Array(number, full(number), "keep") for number in range(100)])
+    pool.process_many([Array(number, full(7), "sum") for number in range(50)])
+    sums = pool.process_many([Array(number, full(0), "look") for number in range(20)])
+    known = {number * MB / 8 for number in range(100)}
+    assert all(known.issuperset(each) for each in sums)
+    assert sum(len(each) for each in sums) > 0
+    _kept.clear()
+
+
+def test_what_the_caller_keeps_stays_as_it_is_when_the_pool_is_gone(pool: PoolProcessor) -> None:
+    values = pool.process_many([Array(number, full(number)) for number in range(100)])
+    pool.process_many([Array(number, full(7), "sum") for number in range(50)])
+    pool.close()
+    gc.collect()
+    assert [(value[0], value[-1]) for value in values] == [
+        (number + 1, number) for number in range(100)
+    ]
+
+
+def test_a_death_costs_its_event_only(real_pool: PoolProcessor) -> None:
+    events = [
+        Array(number, full(number, 3 * MB), "die" if number == 11 else "give back")
+        for number in range(30)
+    ]
+    values = real_pool.process_many(events, return_exceptions=True)
+    error = values.pop(11)
+    assert isinstance(error, WorkerLostError)
+    assert [float(value[1]) for value in values] == [n for n in range(30) if n != 11]
+
+
+def test_a_handler_may_fork(real_pool: PoolProcessor) -> None:
+    values = real_pool.process_many([Array(number, full(number), "fork") for number in range(100)])
+    assert [float(value[0]) for value in values] == list(range(100))
+    assert all((value == value[0]).all() for value in values)
+
+
+@pytest.mark.skipif(not region.IS_SUPPORTED, reason="memory is shared on Linux only")
+def test_a_thousand_arrays_leave_nothing_but_what_is_kept(real_pool: PoolProcessor) -> None:
+    for outcome in real_pool.stream(Array(number, full(1)) for number in range(1_000)):
+        assert outcome.unwrap()[0] == 2
+    backend: Any = real_pool._engine._backend  # type: ignore[union-attr]
+    assert isinstance(backend, local.LocalBackend)
+    assert len(worker_pids(real_pool)) == 2
+    del outcome
+    gc.collect()
+    for member in backend._members.values():
+        assert member.region is not None
+        size = os.fstat(member.region._fd).st_blocks * 512
+        assert 0 < size <= 2 * region.KEPT_BYTES + MB
+        assert sum(member.region.words[region.SLOTS : 2 * region.SLOTS]) == 0

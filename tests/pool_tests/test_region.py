@@ -1,0 +1,255 @@
+"""Shared memory: which part of it is whose, and when that ends."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evproc_pool import region as region_module
+from evproc_pool.region import KEPT_BYTES, SLOTS, Placed, Receiver, Region, Sender
+from evproc_pool.segments import Segments
+from tests.pool_tests.helpers import exit_code, fork
+
+MB = 1 << 20
+
+
+# --- the books ---
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_segments_do_not_overlap_and_are_as_far_in_front_as_can_be(seed: int) -> None:
+    """Against a map of bytes."""
+    rng = random.Random(seed)
+    size, slots = rng.randint(10, 300), rng.randint(1, 12)
+    segments = Segments(size, slots)
+    used = [False] * size
+    for _ in range(500):
+        if segments.used and rng.random() < 0.45:
+            segment = rng.choice(segments.used)
+            segments.give_back(segment)
+            used[segment.start : segment.stop] = [False] * (segment.stop - segment.start)
+            continue
+        wanted = rng.randint(1, size // 2)
+        fits = [at for at in range(size - wanted + 1) if not any(used[at : at + wanted])]
+        taken = segments.take(wanted)
+        if not fits or sum(1 for _ in segments.used) > slots:
+            assert taken is None
+        elif taken is None:
+            assert len(segments.used) == slots
+        else:
+            assert (taken.start, taken.stop) == (fits[0], fits[0] + wanted)
+            used[taken.start : taken.stop] = [True] * wanted
+        assert len({each.slot for each in segments.used}) == len(segments.used) <= slots
+        assert list(segments.used) == sorted(segments.used)
+
+
+def test_what_is_not_in_use_cannot_be_given_back() -> None:
+    segments = Segments(100, 2)
+    segment = segments.take(10)
+    assert segment is not None
+    segments.give_back(segment)
+    with pytest.raises(ValueError, match="not in list"):
+        segments.give_back(segment)
+    assert segments.take(100) is not None
+
+
+# --- the memory ---
+
+pytestmark = pytest.mark.skipif(
+    not region_module.IS_SUPPORTED, reason="memory is shared on Linux only"
+)
+
+
+@pytest.fixture
+def region() -> Iterator[Region]:
+    made = Region.create()
+    assert made is not None
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sender(region: Region) -> Sender:
+    return Sender(region, 1)
+
+
+@pytest.fixture
+def receiver(region: Region) -> Receiver:
+    return Receiver(region, 1)
+
+
+def put(sender: Sender, *parts: Any) -> Placed:
+    placed = sender.put(parts)
+    assert placed is not None
+    return placed
+
+
+def memory_bytes(region: Region) -> int:
+    """What the file has."""
+    return os.fstat(region._fd).st_blocks * 512
+
+
+def in_use(region: Region) -> int:
+    return sum(region.words)
+
+
+def test_parts_arrive_as_they_were_and_can_be_written_to(
+    sender: Sender, receiver: Receiver
+) -> None:
+    parts = [b"", b"abc", bytearray(1000), memoryview(b"x" * 65)]
+    views = receiver.open(put(sender, *parts))
+    assert [bytes(view) for view in views] == [bytes(part) for part in parts]
+    assert {(view.format, view.itemsize, view.readonly) for view in views} == {("B", 1, False)}
+    views[2][5] = 7
+    assert parts[2][5] == 0
+
+
+def test_arrays_begin_where_they_like_to(sender: Sender, receiver: Receiver) -> None:
+    np = pytest.importorskip("numpy")
+    views = receiver.open(put(sender, b"abc", np.arange(10), b"d", np.arange(3.0)))
+    for view in (views[1], views[3]):
+        assert np.frombuffer(view, "u1").ctypes.data % 64 == 0
+    assert (np.frombuffer(views[3]) == np.arange(3.0)).all()
+
+
+def test_it_is_used_again_when_nobody_refers_to_it(
+    region: Region, sender: Sender, receiver: Receiver
+) -> None:
+    first = put(sender, b"x" * 1000)
+    views = receiver.open(first)
+    part = memoryview(views[0])[10:20]
+    del views
+    assert in_use(region) == 1
+    assert put(sender, b"y" * 1000).start != first.start
+    assert bytes(part) == b"x" * 10
+    del part
+    gc.collect()
+    assert put(sender, b"z" * 1000).start == first.start
+
+
+def test_directions_have_nothing_to_do_with_each_other(region: Region) -> None:
+    for number in range(SLOTS):
+        for direction in (0, 1):
+            placed = put(Sender(region, direction), bytes([number, direction]))
+            assert bytes(Receiver(region, direction).open(placed)[0]) == bytes([number, direction])
+
+
+def test_without_a_slot_or_room_there_is_no_place(
+    sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = [receiver.open(put(sender, b"x")) for _ in range(SLOTS)]
+    assert sender.put([b"x"]) is None
+    held.pop()
+    assert sender.put([b"x"]) is not None
+    sender._segments = Segments(1000, SLOTS)
+    assert sender.put([bytes(1001)]) is None
+    assert sender.put([bytes(900)]) is not None
+
+
+def test_without_memory_there_is_no_place(
+    region: Region, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", fails)
+        assert sender.put([bytes(10)]) is None
+        assert in_use(region) == 0
+    assert put(sender, bytes(10)).start == 0
+
+
+def test_what_was_used_stays_up_to_a_limit_and_the_rest_goes(
+    region: Region, sender: Sender, receiver: Receiver
+) -> None:
+    before = memory_bytes(region)
+    views = receiver.open(put(sender, bytes(KEPT_BYTES + 20 * MB)))
+    assert memory_bytes(region) >= before + KEPT_BYTES + 20 * MB
+    del views
+    assert memory_bytes(region) <= before + KEPT_BYTES + MB
+    # and it can be had again
+    data = os.urandom(5 * MB)
+    large = put(sender, bytes(KEPT_BYTES), data)
+    assert bytes(receiver.open(large)[1]) == data
+
+
+def test_whoever_holds_on_to_much_gets_copies(
+    region: Region, sender: Sender, receiver: Receiver
+) -> None:
+    held = [receiver.open(put(sender, bytes([number]) * (MB))) for number in range(100)]
+    assert in_use(region) == KEPT_BYTES // MB
+    assert [view[0][-1] for view in held] == list(range(100))
+    held[50][0][0] = 255
+    assert memory_bytes(region) <= 2 * KEPT_BYTES
+    del held
+    assert in_use(region) == 0
+
+
+def test_a_single_message_is_not_copied_however_large(
+    region: Region, sender: Sender, receiver: Receiver
+) -> None:
+    views = receiver.open(put(sender, bytes(2 * KEPT_BYTES)))
+    assert in_use(region) == 1
+    del views
+
+
+def test_what_is_held_outlives_the_region() -> None:
+    region = Region.create()
+    assert region is not None
+    views = Receiver(region, 0).open(put(Sender(region, 0), b"x" * 100_000))
+    region.close()
+    assert bytes(views[0]) == b"x" * 100_000
+    views[0][0] = 0
+    del views  # nobody complains
+    gc.collect()
+
+
+def test_what_a_forked_process_has_too_is_not_used_again(
+    region: Region, sender: Sender, receiver: Receiver
+) -> None:
+    views = receiver.open(put(sender, b"x" * 1000))
+
+    def child() -> None:
+        views.clear()
+        gc.collect()
+        assert in_use(region) == 1
+
+    assert exit_code(fork(child)) == 0
+    assert bytes(views[0]) == b"x" * 1000
+    views.clear()
+    gc.collect()
+    assert in_use(region) == 1
+    # the next ones come and go as ever
+    views = receiver.open(put(sender, b"y" * 1000))
+    assert in_use(region) == 2
+    views.clear()
+    assert in_use(region) == 1
+
+
+def test_where_addresses_are_limited_there_is_no_region() -> None:
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 36, 1 << 36));"
+        "from evproc_pool.region import Region; assert Region.create() is None"
+    )
+    assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["memfd_create", "truncate"])
+def test_where_it_cannot_be_made_there_is_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr(os, name, fails)
+    assert Region.create() is None
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
