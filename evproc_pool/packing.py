@@ -38,14 +38,14 @@ class PackedEvents(NamedTuple):
         in_parts: Whether it is a list of `sealed.SealedOrPacked` instead.
         class_bytes: How many bytes of it are classes: as many for one event as for many.
         large: The place of the first large buffer in those of the frame, and of the one
-            behind the last; see `pickling.dumps`.
+            behind the last, or None; see `pickling.dumps`.
     """
 
     one_by_one: bool
     data: Any
     in_parts: bool = False
     class_bytes: int = 0
-    large: tuple[int, int] = (0, 0)
+    large: tuple[int, int | None] = (0, 0)
 
 
 class PackedValue(NamedTuple):

@@ -148,7 +148,8 @@ def dump_events(plan: int, size: int, overdue: float, pickled: bytes) -> bytes:
 def load_events(payload: Data) -> BatchFrame:
     """Its opposite."""
     plan, size, overdue = _EVENTS_HEAD.unpack_from(payload)
-    packed = PackedEvents(False, memoryview(payload)[_EVENTS_HEAD.size :])
+    # all buffers of the frame are theirs
+    packed = PackedEvents(False, memoryview(payload)[_EVENTS_HEAD.size :], large=(0, None))
     return BatchFrame((), plan, size, (), (), overdue, packed)
 
 

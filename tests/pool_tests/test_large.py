@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from evproc import Event, StopProcessing, want
-from evproc_pool import PoolProcessor, WorkerLostError, local, region
+from evproc_pool import PoolProcessor, WorkerLostError, codec, local, region
 from evproc_pool.testing import simulated_pool, worker_pids
 from tests.pool_tests.helpers import register_all
 
@@ -107,6 +107,13 @@ def test_arrays_come_and_go_as_they_were(pool: PoolProcessor, size_bytes: int) -
         expected[0] += 1
         assert (value == expected).all()
         value[:] = 0  # it is the caller's own
+
+
+def test_nothing_is_sent_twice(real_pool: PoolProcessor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is where it cannot be unpacked."""
+    monkeypatch.setattr(codec.Codec, "pack_one_by_one", lambda *args: pytest.fail("sent twice"))
+    events = [Array(number, full(number), "sum") for number in range(20)]
+    assert len(real_pool.process_many(events)) == 20
 
 
 def test_so_do_other_things_of_that_size(pool: PoolProcessor) -> None:
