@@ -65,6 +65,22 @@ class Backend(Protocol):
         The buffers may be changed afterwards.
         """
 
+    def exchange(
+        self,
+        number: int,
+        tag: int,
+        payload: Data,
+        buffers: Sequence[memoryview] = (),
+        *,
+        seconds: float,
+    ) -> list[Arrived] | None:
+        """Send a frame, and wait for what this worker sends, and for nothing else.
+
+        Returns:
+            What it has sent. Nothing if it takes longer, or anything else happens, which the
+            next `poll` tells. None: this is not possible here or now, and nothing was sent.
+        """
+
     def look_at(self, number: int) -> Progress | None:
         """Where a worker is; None where that cannot be known."""
 

@@ -14,6 +14,7 @@ from evproc.event import Event, describe_event
 from evproc.exc import add_note
 from evproc.registry import Registry
 from evproc_pool import packing, pickling, wire
+from evproc_pool.backend import Arrived
 from evproc_pool.columns import Bunch, PlanLike, Planned, Singles, Times, Unplannable
 from evproc_pool.errors import SerializationError
 from evproc_pool.estimates import OVERDUE_FACTOR, TARGET_SECONDS
@@ -21,6 +22,9 @@ from evproc_pool.flight import Batch, Part
 from evproc_pool.frame import Frame
 from evproc_pool.schedule import Result
 from evproc_pool.sealed import Sealed, SealedOrPacked, Slice, constant_name, unseal
+
+# Of a batch of one event of which nothing is known.
+_OVERDUE: Final = OVERDUE_FACTOR * TARGET_SECONDS
 
 
 class Sent:
@@ -57,6 +61,12 @@ class Left(NamedTuple):
     follow_ups: Mapping[int, Sequence[Planned]]
     results: Mapping[int, Result]
     processed: Mapping[int, Any]
+
+
+class Answer(NamedTuple):
+    """All that an event left behind: a value, or None."""
+
+    value: Any
 
 
 NOTHING_LEFT: Final = Left({}, {}, {})
@@ -115,6 +125,38 @@ class Codec:
         roots = batch.root_positions if return_events else ()
         frame = wire.BatchFrame(new_plans, numbers, batch.size, chains, roots, overdue, packed)
         return Frame(wire.BATCH, pickling.dumps(tuple(frame)), large)
+
+    def is_known(self, plan: PlanLike, known: set[int]) -> bool:
+        """Whether a plan is one of those that a worker knows, and nothing is to be found out."""
+        return not self.one_by_one and self._plan_numbers.get(plan.indices) in known
+
+    def encode_one(self, ev: Any, plan: PlanLike) -> Frame:
+        """Make the frame of one event, of a plan that the worker knows.
+
+        Raises:
+            Exception: Whatever pickling raised.
+        """
+        large: list[memoryview] = []
+        packed = self._packer.pack([ev], large)
+        number = self._plan_numbers[plan.indices]
+        return Frame(wire.EVENTS, wire.dump_events(number, 1, _OVERDUE, packed.data), large)
+
+    def answer(self, item: Arrived) -> Answer | None:
+        """What a frame says of the only event of its batch; None if it says more than that."""
+        if item.tag == wire.QUIET:
+            quiet = wire.load_quiet(item.payload)
+            return Answer(None) if quiet.done and not quiet.gave_back else None
+        if item.tag != wire.PROGRESS:
+            return None
+        frame = wire.load_progress(item.payload, item.buffers)
+        told = frame.told
+        if told is None or told.givers or told.errors or told.processed or frame.gave_back:
+            return None
+        ((_, packed),) = told.values
+        try:
+            return Answer(packing.unpack_value(packed, item.buffers))
+        except SerializationError:
+            return None
 
     def _numbers_of(
         self, sent: Sent, known: set[int], new_plans: list[tuple[int, tuple[int, ...]]]

@@ -18,14 +18,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from evproc.event import describe_event
 from evproc.exc import add_note
-from evproc.registry import Registry
+from evproc.registry import Plan, Registry
 from evproc_pool import packing, pickling, wire
 from evproc_pool.backend import Arrived, Backend, Gone
-from evproc_pool.codec import NOTHING_LEFT, Codec, Left, Sent
+from evproc_pool.codec import NOTHING_LEFT, Answer, Codec, Left, Sent
 from evproc_pool.columns import Times
 from evproc_pool.deaths import describe_exit, say_fate
 from evproc_pool.errors import (
@@ -37,6 +37,7 @@ from evproc_pool.errors import (
 )
 from evproc_pool.flight import Batch
 from evproc_pool.limits import Limits
+from evproc_pool.members import Member
 from evproc_pool.pauses import Pauses
 from evproc_pool.postmortem import Postmortem
 from evproc_pool.progress import Progress as Place
@@ -89,45 +90,25 @@ _LEAST_REST_SECONDS: Final = 0.001
 # A turn waits no longer than that: much longer times are too long for the selector.
 _LONGEST_WAIT_SECONDS: Final = 3600.0
 
+# So long an answer is waited for before the scheduler is told.
+_ANSWER_SECONDS: Final = 0.005
+
 # A worker that has so many bytes to send may have to wait for the coordinator.
 _HEAVY_BYTES: Final = 1 << 15
 
 
-class _WorkerState:
-    """What the coordinator knows of a worker besides its process.
+class Asked(NamedTuple):
+    """An event that was sent to a worker by itself, past the scheduler.
 
     Attributes:
-        asked_for: The number of the last batch that it was asked to give back.
-        is_ready: Whether it has made its registry.
-        is_ending: Whether it will end soon, and its replacement is to be started.
-        is_retired: Whether it is sent nothing more.
-        batches: How many it was sent.
-        sent: Those that are not over, in order.
-        plans: The numbers of the plans that it knows.
-        stalled: Frames (and the numbers of skipped batches) that wait until the
-            follow-ups of the first of them have come again, packed one by one.
+        worker: Which.
+        number: Of the worker's batches.
+        items: What has come back.
     """
 
-    __slots__ = (
-        "asked_for",
-        "batches",
-        "is_ending",
-        "is_ready",
-        "is_retired",
-        "plans",
-        "sent",
-        "stalled",
-    )
-
-    def __init__(self) -> None:
-        self.asked_for = 0
-        self.is_ready = False
-        self.is_ending = False
-        self.is_retired = False
-        self.batches = 0
-        self.sent: deque[Sent] = deque()
-        self.plans: set[int] = set()
-        self.stalled: deque[wire.ProgressFrame | int] = deque()
+    worker: int
+    number: int
+    items: Sequence[Arrived]
 
 
 class Coordinator:
@@ -173,7 +154,7 @@ class Coordinator:
         self._clock = clock
         self._scheduler = Scheduler(policy)
         self._pauses = Pauses(policy, rng)
-        self._workers: dict[int, _WorkerState] = {}
+        self._workers: dict[int, Member] = {}
         self._next_worker = 0
         self._failed_starts = 0
         self._was_ready = False  # whether any worker ever was
@@ -181,6 +162,7 @@ class Coordinator:
         self._watch = Watch(limits, backend, clock)
         self._overloaded = Stays()
         self._postmortem = Postmortem(self._codec, registry)
+        self._asked: Asked | None = None  # which the scheduler is about to send
         self._is_heavy = False  # whether the last frames were large ones
         self._woke = 0.0  # when it last had nothing to do
         self._looked = 0.0  # when it last looked after the workers
@@ -211,6 +193,57 @@ class Coordinator:
             run.is_finished = True
             run.sink.broken(reason)
         self.runs.clear()
+
+    # --- a single event, past the scheduler ---
+
+    def ask(self, ev: Any, plan: Plan) -> Answer | Asked | None:
+        """Send one event to a worker that has nothing to do, and wait a moment for the answer.
+
+        A round trip through the scheduler takes several times as long as one through the
+        worker. So where nothing else is going on, and the answer is a value or that there
+        is none, the scheduler never hears of it.
+
+        Returns:
+            The answer. Or an event that was sent, and of which the scheduler is to be told
+            (`adopt`): it takes longer, or failed, or has follow-ups, or the worker died, or
+            somebody else wants something. None: it was not sent.
+        """
+        if self.runs or self.inbox or self._scheduler.workers < self._size:
+            return None
+        worker = self._scheduler.unused
+        if worker is None:
+            return None
+        state = self._workers[worker]
+        if state.is_ending or not self._codec.is_known(plan, state.plans):
+            return None
+        try:
+            frame = self._codec.encode_one(ev, plan)
+        except Exception:
+            return None  # what it is shows when it is tried again
+        state.batches += 1
+        items = self._backend.exchange(worker, *frame, seconds=_ANSWER_SECONDS)
+        if items is None:
+            state.batches -= 1
+            return None
+        answer = self._codec.answer(items[0]) if items else None
+        if answer is None:
+            return Asked(worker, state.batches, items)
+        for item in items[1:]:
+            self._arrived(item)
+        return answer
+
+    def adopt(self, asked: Asked, inputs: Sequence[Input]) -> None:
+        """Tell the scheduler of an event that was sent already, and of what has come back.
+
+        Args:
+            asked: The event.
+            inputs: What begins a run of it, and nothing else.
+        """
+        self._asked = asked
+        for item in inputs:
+            self._step(item)
+        for each in asked.items:
+            self._arrived(each)
 
     # --- a turn ---
 
@@ -366,7 +399,7 @@ class Coordinator:
             if self._workers:
                 return False  # go on with those that are there
             raise PoolBrokenError(f"no worker process can be started: {error}") from error
-        self._workers[self._next_worker] = _WorkerState()
+        self._workers[self._next_worker] = Member()
         return True
 
     def _arrived(self, item: Arrived) -> None:
@@ -435,7 +468,7 @@ class Coordinator:
         self._backend.ask_back(worker, state.batches)
         self._let_go(worker, state)
 
-    def _let_go(self, worker: int, state: _WorkerState) -> None:
+    def _let_go(self, worker: int, state: Member) -> None:
         """End a worker that was retired, if it is done."""
         if state.is_retired and not state.sent and not state.stalled:
             self._backend.send(worker, wire.QUIT, b"")
@@ -472,7 +505,7 @@ class Coordinator:
         self._watch.forget(item.worker)
         self._step(WorkerGone(item.worker, running, error, handler, verdict.spared))
 
-    def _over_untold(self, worker: int, state: _WorkerState, over: int) -> None:
+    def _over_untold(self, worker: int, state: Member, over: int) -> None:
         """Take in that events of a dead worker are over, which had nothing to tell."""
         sent = state.sent[0]
         done = sent.batch.done
@@ -497,6 +530,12 @@ class Coordinator:
 
     def _send(self, worker: int, batch: Batch) -> None:
         state = self._workers[worker]
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            if asked.worker != worker or batch.size != 1:
+                raise InternalError(f"worker {asked.worker} was asked, and not {worker}")
+            state.sent.append(Sent(batch, asked.number))
+            return
         state.batches += 1
         sent = Sent(batch, state.batches)
         state.sent.append(sent)
@@ -513,7 +552,7 @@ class Coordinator:
     # --- results ---
 
     def _take(
-        self, worker: int, state: _WorkerState, frame: wire.ProgressFrame, *, is_last_chance: bool
+        self, worker: int, state: Member, frame: wire.ProgressFrame, *, is_last_chance: bool
     ) -> None:
         """Unpack and plan the follow-ups of a frame, and tell the scheduler what it says.
 
@@ -568,7 +607,7 @@ class Coordinator:
     def _apply(
         self,
         worker: int,
-        state: _WorkerState,
+        state: Member,
         frame: wire.ProgressFrame,
         left: Left,
     ) -> None:

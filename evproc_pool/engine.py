@@ -32,8 +32,11 @@ import os
 import threading
 from math import inf
 
+from evproc import Event
+from evproc.registry import Plan
 from evproc_pool.backend import Backend
-from evproc_pool.coordinator import Coordinator
+from evproc_pool.codec import Answer
+from evproc_pool.coordinator import Asked, Coordinator
 from evproc_pool.errors import PoolClosedError, PoolError, PoolForkedError
 from evproc_pool.schedule import Accepted, Closed, Input, Opened
 from evproc_pool.sink import Run, Sink
@@ -57,6 +60,7 @@ class Engine:
         self._turn_over = threading.Condition(threading.RLock())
         self._driver: int | None = None
         self._draining: set[int] = set()  # threads
+        self._asking: int | None = None  # the thread that asks a worker
         self._turns = 0
         self._closed: PoolError | None = None
         self._most_seconds = inf  # for which workers are waited for at the end
@@ -80,7 +84,7 @@ class Engine:
     @property
     def open_runs(self) -> int:
         """How many runs are not finished."""
-        return len(self._coordinator.runs)
+        return len(self._coordinator.runs) + (self._asking is not None)
 
     @property
     def turns(self) -> int:
@@ -104,16 +108,71 @@ class Engine:
         Raises:
             PoolError: The engine is closed.
         """
+        opened = Opened(-1, until_error, unordered, return_events, is_bulk)
+        run, opened = self._begin(opened, sink, can_cancel=can_cancel)
+        self._post(opened)
+        return run
+
+    def _begin(self, opened: Opened, sink: Sink, *, can_cancel: bool) -> tuple[Run, Opened]:
+        """Make a run, and what opens it, with its id."""
         with self._turn_over:
             if self._closed is not None:
                 raise self._closed
-            opened = Opened(self._next_run, until_error, unordered, return_events, is_bulk)
-            caller = threading.get_ident() if is_bulk else None
+            opened = opened._replace(run=self._next_run)
+            caller = threading.get_ident() if opened.is_bulk else None
             run = Run(opened, sink, can_cancel=can_cancel, caller=caller)
             self._next_run += 1
             self._coordinator.runs[run.id] = run
-        self._post(opened)
-        return run
+        return run, opened
+
+    def call(self, ev: Event, plan: Plan, sink: Sink, *, unordered: bool) -> Answer | Run:
+        """Begin a call for one event, and end it at once if that can be.
+
+        Returns:
+            Its answer, of which the sink is not told. Or a run that is closed, to be
+            waited for.
+
+        Raises:
+            PoolError: The engine is closed.
+            BaseException: What broke it, `KeyboardInterrupt` for one.
+        """
+        opened = Opened(-1, until_error=True, unordered=unordered, is_bulk=True)
+        found = self._ask(ev, plan, opened, sink)
+        if found is None:
+            found, opened = self._begin(opened, sink, can_cancel=False)
+            for item in _inputs(opened, ev, plan):
+                self._post(item)
+        return found
+
+    def _ask(self, ev: Event, plan: Plan, opened: Opened, sink: Sink) -> Answer | Run | None:
+        """Ask a worker, where nobody drives; see `Coordinator.ask`. None: it was not asked."""
+        found: Answer | Run | None = None
+        drives = False
+        try:
+            with self._turn_over:
+                if self._driver is not None or self._closed is not None or self.is_foreign:
+                    return None
+                drives = True
+                self._driver = self._asking = threading.get_ident()
+            asked = self._coordinator.ask(ev, plan)
+            if isinstance(asked, Asked):
+                found, opened = self._begin(opened, sink, can_cancel=False)
+                found.is_closing = True
+                self._coordinator.adopt(asked, _inputs(opened, ev, plan))
+            else:
+                found = asked
+        except BaseException as error:
+            self._broken_by(error, drives=drives)
+        finally:
+            if drives:
+                self._asking = None
+                self._leave()
+        return found
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether this process is forked from that of the engine."""
+        return os.getpid() != self._pid
 
     def accept(self, roots: Accepted) -> None:
         """Hand in roots of a run."""
@@ -122,7 +181,7 @@ class Engine:
     def close_run(self, run: Run, *, drop: bool = False) -> None:
         """Say that no more roots come; see `schedule.Closed`."""
         run.is_closing = True
-        if os.getpid() == self._pid:  # else it is the parent's
+        if not self.is_foreign:  # else it is the parent's
             self._post(Closed(run.id, drop))
 
     def demand(self, run: Run) -> int:
@@ -152,7 +211,7 @@ class Engine:
             BaseException: What broke the turn, `KeyboardInterrupt` for one. The
                 engine is closed then.
         """
-        if os.getpid() != self._pid:
+        if self.is_foreign:
             raise PoolForkedError("this pool belongs to the process that made it: make a new one")
         drives = False
         try:
@@ -169,19 +228,24 @@ class Engine:
                 drives = True
                 self._driver = threading.get_ident()
             self._coordinator.turn(may_block=may_block)
-        except PoolError as error:
-            self._closed, self._most_seconds = error, 0.0  # the runs get it, and tell
         except BaseException as error:
-            if drives:
-                # in the middle of a turn: nobody knows what state things are in
-                self._most_seconds = 0.0
-                self._closed = PoolClosedError(
-                    f"the pool was ended by {type(error).__name__}: make a new PoolProcessor"
-                )
-            raise
+            self._broken_by(error, drives=drives)
         finally:
             if drives:
                 self._leave()
+
+    def _broken_by(self, error: BaseException, *, drives: bool) -> None:
+        """Close the engine for what has struck, and raise that if it is not for the runs."""
+        if isinstance(error, PoolError):
+            self._closed, self._most_seconds = error, 0.0  # the runs get it, and tell
+            return
+        if drives:
+            # in the middle of a turn: nobody knows what state things are in
+            self._most_seconds = 0.0
+            self._closed = PoolClosedError(
+                f"the pool was ended by {type(error).__name__}: make a new PoolProcessor"
+            )
+        raise error
 
     def check_may_wait(self) -> None:
         """Refuse a thread that would wait for itself.
@@ -210,7 +274,8 @@ class Engine:
             while self._closed is None:
                 turns = self._turns
                 runs = list(self._coordinator.runs.values())
-                others = [run.caller for run in runs if run.caller not in self._draining]
+                callers = [*(run.caller for run in runs), self._asking]
+                others = [caller for caller in callers if caller not in self._draining]
                 if not (any(others) or any(run.is_closing for run in runs)):
                     return
                 self.wait_turn(turns)
@@ -272,3 +337,8 @@ class Engine:
                 self._driver = None
                 self._turns += 1
                 self._turn_over.notify_all()
+
+
+def _inputs(opened: Opened, ev: Event, plan: Plan) -> tuple[Input, ...]:
+    """A run of one root."""
+    return opened, Accepted(opened.run, 0, [ev], [plan]), Closed(opened.run)

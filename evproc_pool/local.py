@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import selectors
 import socket
 import sys
@@ -17,7 +18,7 @@ import time
 from collections.abc import Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Final
+from typing import Any, Final
 
 import psutil
 
@@ -54,6 +55,7 @@ class _Member:
         words: Where it is.
         stacks: Where its stacks go when it crashes, or is asked for them.
         lifeline: The descriptor on which its life hangs, or None.
+        poller: Waits for this worker alone; made when needed.
         region: The memory that it shares with the coordinator, or None.
         answered_bytes: How much of that was in answer to being asked.
         sentinels: Descriptors that can be read from when it is dead.
@@ -66,6 +68,7 @@ class _Member:
         "handle",
         "lifeline",
         "number",
+        "poller",
         "process",
         "region",
         "sentinels",
@@ -91,6 +94,7 @@ class _Member:
         self.stacks = stacks
         self.lifeline = lifeline
         self.region = region
+        self.poller: Any = None  # select.poll, which is not everywhere
         self.answered_bytes = 0
         self.handle: psutil.Process | None = None
         with contextlib.suppress(psutil.Error):
@@ -236,6 +240,28 @@ class LocalBackend:
         member.channel.send(tag, payload, buffers)
         if member.channel.has_outgoing and not member.channel.at_end:
             self._watch(member)
+
+    def exchange(
+        self,
+        number: int,
+        tag: int,
+        payload: Data,
+        buffers: Sequence[memoryview] = (),
+        *,
+        seconds: float,
+    ) -> list[Arrived] | None:
+        """See `backend.Backend`: a system call for each direction, and one to wait."""
+        member = self._members.get(number)
+        if member is None or not hasattr(select, "poll") or member.channel.has_outgoing:
+            return None
+        if member.poller is None:
+            member.poller = select.poll()
+            for each in (member.channel, *member.sentinels, self._wake_read):
+                member.poller.register(each, select.POLLIN)
+        self.send(number, tag, payload, buffers)
+        if member.poller.poll(seconds * 1000) != [(member.channel.fileno(), select.POLLIN)]:
+            return []
+        return self._receive(member)
 
     def _watch(self, member: _Member) -> None:
         events = selectors.EVENT_READ
@@ -395,7 +421,7 @@ class LocalBackend:
                     member.process.kill()
         return timeout
 
-    def _receive(self, member: _Member, *most_bytes: float) -> list[Arrived | Gone]:
+    def _receive(self, member: _Member, *most_bytes: float) -> list[Arrived]:
         return [Arrived(member.number, *frame) for frame in member.channel.receive(*most_bytes)]
 
     def _bury(self, member: _Member) -> list[Arrived | Gone]:
@@ -408,7 +434,7 @@ class LocalBackend:
             if process.exitcode is None:
                 process.kill()
         process.join()
-        happened = self._receive(member, float("inf"))
+        happened: list[Arrived | Gone] = [*self._receive(member, float("inf"))]
         progress = member.words.read() if member.words is not None else None
         stack = member.stacks.read(member.answered_bytes) if member.stacks is not None else ""
         happened.append(Gone(member.number, process.pid, process.exitcode, progress, stack))

@@ -34,8 +34,8 @@ _PACKED_TOGETHER: Final = 16
 class Outbox:
     """What has been done in a batch and not been sent.
 
-    The worker's loop puts into `ends` and looks at `unsent` itself, and holds on to both:
-    they are emptied and never replaced.
+    The worker's loop puts follow-ups into `followed` and `unsent`, and times into `ends`,
+    itself, and holds on to them: they are emptied and never replaced.
 
     Args:
         channel: To the coordinator.
@@ -46,6 +46,8 @@ class Outbox:
     Attributes:
         ends: When each event was over, of those that were not told.
         unsent: The positions of events with something to tell, in order.
+        followed: The events with follow-ups: position, event, the handler that returned
+            them, or None for several, the follow-ups; position, ...
         sent: How many events of the batch are over, as was told.
         begun: When the first event began that was not told.
     """
@@ -64,6 +66,7 @@ class Outbox:
         self._kept: deque[dict[int, _Given]] = deque(maxlen=PREFETCH + 1)
         self.ends = array("d")
         self.unsent: list[int] = []
+        self.followed: list[Any] = []
         self._forget()
         self.begin(0, 0.0)
 
@@ -77,8 +80,7 @@ class Outbox:
     def _forget(self) -> None:
         del self.unsent[:]
         self._large: list[memoryview] = []
-        # who returned follow-ups, in one list: position, event, handler, follow-ups, position, ...
-        self._followed: list[Any] = []
+        del self.followed[:]
         self._values: list[tuple[int, packing.PackedValue]] = []
         self._processed: list[tuple[int, packing.PackedValue]] = []
         self._errors: list[tuple[int, wire.ErrorRecord]] = []
@@ -92,16 +94,6 @@ class Outbox:
         if not self.unsent:
             self._words[progress.UNSENT] = position
         self.unsent.append(position)
-
-    def follow(
-        self, position: int, ev: Event, handler: Handler | None, follow_ups: list[Event]
-    ) -> None:
-        """A handler, or None for several, returned these for an event."""
-        # as `_has` does, without the call: in a cascade of tiny events it is felt
-        if not self.unsent:
-            self._words[progress.UNSENT] = position
-        self.unsent.append(position)
-        self._followed += position, ev, handler, follow_ups
 
     def stop(self, position: int, ev: Event, handler: Handler | None, value: object) -> bool:
         """A handler ended an event's cascade with this value.
@@ -166,9 +158,9 @@ class Outbox:
         packed = packing.NO_EVENTS
         givers: Sequence[int] = ()
         counts: Sequence[int] = ()
-        if self._followed:
+        if self.followed:
             self._number += 1
-            given = _given(self._followed)
+            given = _given(self.followed)
             givers, counts, follow_ups = given.givers, given.counts, given.follow_ups
             with no_collection():
                 slices = self._sealer.seal(follow_ups)
@@ -276,7 +268,7 @@ class _Given(NamedTuple):
 
 
 def _given(followed: Sequence[Any]) -> _Given:
-    """Take apart what `Outbox.follow` has put together."""
+    """Take apart what is in `Outbox.followed`."""
     lists: Sequence[list[Event]] = followed[3::4]
     return _Given(
         followed[0::4],

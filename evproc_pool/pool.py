@@ -25,7 +25,7 @@ from evproc_pool.limits import Limits
 from evproc_pool.outcome import Outcome
 from evproc_pool.recipe import Change, LoadFrom, Recipe, Register, cannot_send, fingerprint
 from evproc_pool.retries import RetryPolicy
-from evproc_pool.roots import Key
+from evproc_pool.roots import Key, plan_root
 
 if TYPE_CHECKING:
     import random
@@ -295,7 +295,33 @@ class PoolProcessor:
             Exception: What `Processor.process` would raise, with the worker's
                 traceback as its cause.
         """
-        return self.process_many([ev])[0]
+        if self._size == 0 or self._key is not None:
+            return self.process_many([ev])[0]
+        with self._lock:
+            self._check_usable()
+            engine = self._running_engine()
+        plan = plan_root(self._processor.registry, ev)
+        if not plan.indices:
+            return None
+        from evproc_pool.runs import Gathered
+        from evproc_pool.sink import Run
+
+        gathered = Gathered()
+        run = engine.call(ev, plan, gathered, unordered=self._unordered)
+        if not isinstance(run, Run):
+            return run.value
+        try:
+            while True:
+                turns = engine.turns
+                if run.is_finished:
+                    break
+                engine.wait_turn(turns)
+        except BaseException:
+            engine.close_run(run, drop=True)
+            raise
+        if run.error is not None:
+            raise run.error
+        return gathered.value()
 
     def process_many(
         self,

@@ -228,6 +228,13 @@ class Gathered(Sink):
     def over(self, roots: Sequence[int], events: Sequence[int], seconds: Sequence[float]) -> None:
         """See `engine.Sink`."""
 
+    def value(self) -> Any:
+        """The value of the only root, or its error."""
+        ending = self._endings.get(0)
+        if ending is not None and ending.error is not None:
+            raise ending.error
+        return None if ending is None else ending.value
+
     def values(self, feeder: Feeder, *, return_exceptions: bool) -> list[Any]:
         """The list that `process_many` returns, or its error."""
         if not return_exceptions:

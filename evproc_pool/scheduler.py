@@ -134,6 +134,14 @@ class Scheduler(Cascades):
         )
         return nothing_waits and len(self._loads.idle) == len(self._loads)
 
+    @property
+    def unused(self) -> int | None:
+        """The worker that would get the next batch, if none of them holds anything."""
+        idle = self._loads.idle
+        if len(idle) < len(self._loads) or self._retries.has_suspects:
+            return None
+        return next(iter(idle), None)
+
     def held_by(self, worker: int) -> Batch | None:
         """The batch that a worker is at, or None."""
         held = self._loads.held(worker)

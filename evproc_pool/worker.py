@@ -298,7 +298,8 @@ class Worker:
         """
         words, proc, outbox = self._words, self._processor, self._outbox
         places = itertools.count(first << progress.HANDLER_BITS, 1 << progress.HANDLER_BITS)
-        ended, unsent, returns = outbox.ends.append, outbox.unsent, job.returns
+        ended, unsent, followed = outbox.ends.append, outbox.unsent, outbox.followed
+        returns = job.returns
         overdue, quota, clock = job.overdue, self._quota, self._clock
         bits, at, over, again = progress.HANDLER_BITS, progress.PLACE, progress.OVER, progress.AGAIN
         slow = progress.SLOW_SECONDS
@@ -314,6 +315,14 @@ class Worker:
                     words[at] = place | code
                     returned = handler.func(proc, ev)
                     if returned is not None:
+                        if (  # one event, as it mostly is: what `collect_follow_ups` does then
+                            not follow_ups
+                            and type(returned) is list
+                            and len(returned) == 1
+                            and Event in type(returned[0]).__mro__
+                        ):
+                            follow_ups, giver = returned[:], handler
+                            continue
                         if not follow_ups:
                             follow_ups, giver = [], handler
                         elif type(returned) not in (list, tuple) or returned:
@@ -331,8 +340,11 @@ class Worker:
                     annotate_error(error, handler, ev)
                 outbox.fail(place >> bits, error, handler.name if handler is not None else None)
                 job.end_chain(place >> bits)
-            if follow_ups:
-                outbox.follow(place >> bits, ev, giver, follow_ups)
+            if follow_ups:  # what `outbox` does for others in a call
+                if not unsent:
+                    words[progress.UNSENT] = place >> bits
+                unsent.append(place >> bits)
+                followed += place >> bits, ev, giver, follow_ups
             if returns and to_call and outbox.give_back(place >> bits, ev, returns):
                 look_at = 0.0
             # Before the look at the clock: see `progress`. Without it a worker that is

@@ -1,0 +1,222 @@
+"""`process` on a pool with nothing to do: past the scheduler, and what becomes of it if not."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evproc import want
+from evproc_pool import (
+    EventTimeoutError,
+    PoolBusyError,
+    PoolClosedError,
+    PoolProcessor,
+    WorkerLostError,
+    coordinator,
+)
+from evproc_pool.codec import Answer
+from evproc_pool.testing import simulated_pool
+from tests.pool_tests import actions
+from tests.pool_tests.actions import Do
+from tests.pool_tests.helpers import (
+    Background,
+    Gate,
+    close_in_time,
+    ending,
+    error_of,
+    register_all,
+    warm,
+)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """What came of asking."""
+    seen: Counter[str] = Counter()
+    original = coordinator.Coordinator.ask
+
+    def ask(self: Any, *args: Any) -> Any:
+        found = original(self, *args)
+        seen[type(found).__name__] += 1
+        return found
+
+    monkeypatch.setattr(coordinator.Coordinator, "ask", ask)
+    return seen
+
+
+@pytest.fixture
+def idle(pool: PoolProcessor, asked: Counter[str]) -> PoolProcessor:
+    """A pool whose workers are there, and know the plan."""
+    warm(pool)
+    while asked[Answer.__name__] < 2:
+        pool.process(Do("stop", 1))
+    asked.clear()
+    return pool
+
+
+def test_a_value_and_none_never_reach_the_scheduler(
+    idle: PoolProcessor, asked: Counter[str]
+) -> None:
+    for number in range(20):
+        assert idle.process(Do("stop", number)) == number
+        assert idle.process(Do("nothing")) is None
+    assert asked == {"Answer": 40}
+
+
+@pytest.mark.parametrize(
+    "ev",
+    [Do("fail", ValueError, "text"), Do("follow", Do("stop", 5), Do("nothing"))],
+    ids=["an error", "follow-ups"],
+)
+def test_what_is_not_that_simple_is_as_ever(
+    idle: PoolProcessor, asked: Counter[str], ev: Do
+) -> None:
+    found = ending(lambda: idle.process(ev))
+    with PoolProcessor(0) as here:
+        register_all(here, [actions.act, actions.nested])
+        assert found == ending(lambda: here.process(ev))
+    assert asked == {"Asked": 1}
+    assert idle.process(Do("stop", 3)) == 3
+
+
+def test_an_event_that_cannot_be_pickled(idle: PoolProcessor, asked: Counter[str]) -> None:
+    error = error_of(lambda: idle.process(Do("stop", threading.Lock())))
+    assert "pickled at .arg" in str(error)
+    assert asked == {"NoneType": 1}
+    assert idle.process(Do("stop", 3)) == 3
+
+
+def test_a_death_is_charged_to_the_event(idle: PoolProcessor, asked: Counter[str]) -> None:
+    for _ in range(3):
+        error = error_of(lambda: idle.process(Do("leave", 7)))
+        assert isinstance(error, WorkerLostError)
+        assert (error.exitcode, error.handler, error.attempt) == (7, "act", 1)
+    assert idle.process(Do("stop", 3)) == 3
+    assert asked["Asked"] >= 1
+
+
+def test_a_slow_one_is_waited_for(idle: PoolProcessor, asked: Counter[str], gate: Gate) -> None:
+    with Background(lambda: idle.process(Do("wait_at", gate.address))) as slow:
+        arrival = gate.arrival()
+        # and others go on meanwhile
+        assert idle.process(Do("stop", 4)) == 4
+        arrival.release()
+    assert slow.result() is None
+    assert asked["Asked"] == 1
+
+
+def test_other_threads_do_not_wait_for_it(idle: PoolProcessor, gate: Gate) -> None:
+    with Background(lambda: idle.process(Do("wait_at", gate.address))) as slow:
+        arrival = gate.arrival()
+        assert idle.process_many([Do("stop", number) for number in range(50)]) == list(range(50))
+        with pytest.raises(PoolBusyError):
+            idle.register(actions.nested, "another")
+        arrival.release()
+    assert slow.result() is None
+
+
+def test_close_waits_for_it(idle: PoolProcessor, gate: Gate) -> None:
+    with Background(lambda: idle.process(Do("wait_at", gate.address))) as slow:
+        arrival = gate.arrival()
+        with Background(idle.close):
+            arrival.release()
+    assert slow.result() is None
+
+
+def test_terminate_ends_it(idle: PoolProcessor, gate: Gate) -> None:
+    with Background(lambda: error_of(lambda: idle.process(Do("wait_at", gate.address)))) as slow:
+        gate.arrival()
+        idle.terminate()
+    assert isinstance(slow.result(), PoolClosedError)
+
+
+def test_many_threads_ask_at_once(idle: PoolProcessor) -> None:
+    def some(first: int) -> list[int]:
+        return [idle.process(Do("stop", number)) for number in range(first, first + 100)]
+
+    runs = [Background(partial(some, first)) for first in (0, 1_000, 2_000, 3_000)]
+    assert [run.result() for run in runs] == [
+        list(range(first, first + 100)) for first in (0, 1_000, 2_000, 3_000)
+    ]
+
+
+def test_beside_a_stream_it_takes_its_turn(idle: PoolProcessor, asked: Counter[str]) -> None:
+    stream = idle.stream(Do("stop", number) for number in range(100_000))
+    assert next(stream).unwrap() == 0
+    assert idle.process(Do("stop", "beside")) == "beside"
+    stream.close()
+    assert asked["Answer"] == 0
+
+
+def test_workers_are_replaced_as_ever(asked: Counter[str]) -> None:
+    pool = PoolProcessor(2, max_tasks_per_child=5)
+    register_all(pool, [actions.act])
+    pids = [pool.process(Do("pid")) for _ in range(60)]
+    assert max(Counter(pids).values()) <= 5
+    close_in_time(pool)
+
+
+def test_it_is_timed_as_ever(asked: Counter[str], tmp_path: Path) -> None:
+    pool = PoolProcessor(1, event_timeout=0.2)
+    register_all(pool, [actions.act])
+    for _ in range(3):
+        assert pool.process(Do("stop", 1)) == 1
+    assert isinstance(
+        error_of(lambda: pool.process(Do("spin", str(tmp_path / "spins")))), EventTimeoutError
+    )
+    assert pool.process(Do("stop", 1)) == 1
+    assert asked["Asked"] == 1
+    close_in_time(pool)
+
+
+def test_batches_are_counted_as_ever(idle: PoolProcessor) -> None:
+    """What is taken back is known by the number of its batch."""
+    for number in range(10):
+        idle.process(Do("stop", number))
+        assert idle.process_many([Do("stop", each) for each in range(30)]) == list(range(30))
+
+
+def test_an_interrupt_ends_the_pool_and_says_so(
+    idle: PoolProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    backend: Any = idle._engine._backend  # type: ignore[union-attr]
+    monkeypatch.setattr(type(backend), "exchange", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        idle.process(Do("stop", 1))
+    with pytest.raises(PoolClosedError, match="KeyboardInterrupt"):
+        idle.process(Do("stop", 1))
+
+
+def test_filters_are_asked_once(idle: PoolProcessor, asked: Counter[str]) -> None:
+    seen: list[int] = []
+
+    def counts(ev: Any) -> bool:
+        seen.append(os.getpid())
+        return True
+
+    idle.register(want(counts)(actions.asks), "counts")
+    for number in range(3):
+        seen.clear()
+        idle.process(Do("stop", number))
+        assert seen == [os.getpid()]
+
+
+@pytest.fixture
+def simulated() -> Iterator[PoolProcessor]:
+    with simulated_pool(2, seed=1) as pool:
+        yield register_all(pool, [actions.act])
+
+
+def test_a_simulated_pool_has_no_short_cut(simulated: PoolProcessor, asked: Counter[str]) -> None:
+    assert [simulated.process(Do("stop", number)) for number in range(5)] == list(range(5))
+    assert asked["Answer"] == 0
