@@ -134,8 +134,10 @@ class Engine:
 
         Raises:
             PoolError: The engine is closed.
+            RuntimeError: See `check_may_wait`.
             BaseException: What broke it, `KeyboardInterrupt` for one.
         """
+        self.check_may_wait()
         opened = Opened(-1, until_error=True, unordered=unordered, is_bulk=True)
         found = self._ask(ev, plan, opened, sink)
         if found is None:
