@@ -65,21 +65,18 @@ class Backend(Protocol):
         The buffers may be changed afterwards.
         """
 
-    def exchange(
-        self,
-        number: int,
-        tag: int,
-        payload: Data,
-        buffers: Sequence[memoryview] = (),
-        *,
-        seconds: float,
-    ) -> list[Arrived] | None:
-        """Send a frame, and wait for what this worker sends, and for nothing else.
+    def can_ask(self, number: int) -> bool:
+        """Whether a worker that is sent a frame can be waited for alone, here and now."""
+
+    def wait_for(self, number: int, seconds: float) -> bool:
+        """Wait until this worker has sent something.
 
         Returns:
-            What it has sent. Nothing if it takes longer, or anything else happens, which the
-            next `poll` tells. None: this is not possible here or now, and nothing was sent.
+            False if it takes longer, or anything else happens, which the next `poll` tells.
         """
+
+    def receive_from(self, number: int) -> list[Arrived]:
+        """What a worker has sent; see `wait_for`."""
 
     def look_at(self, number: int) -> Progress | None:
         """Where a worker is; None where that cannot be known."""

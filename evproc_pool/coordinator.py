@@ -18,15 +18,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from evproc.event import describe_event
 from evproc.exc import add_note
-from evproc.registry import Plan, Registry
+from evproc.registry import Registry
 from evproc_pool import packing, pickling, wire
 from evproc_pool.backend import Arrived, Backend, Gone
 from evproc_pool.codec import NOTHING_LEFT, Answer, Codec, Left, Sent
-from evproc_pool.columns import Times
+from evproc_pool.columns import PlanLike, Times
 from evproc_pool.deaths import describe_exit, say_fate
 from evproc_pool.errors import (
     InternalError,
@@ -97,18 +97,21 @@ _ANSWER_SECONDS: Final = 0.005
 _HEAVY_BYTES: Final = 1 << 15
 
 
-class Asked(NamedTuple):
+class Asked:
     """An event that was sent to a worker by itself, past the scheduler.
 
     Attributes:
         worker: Which.
         number: Of the worker's batches.
-        items: What has come back.
+        items: What has come back and was no answer.
     """
 
-    worker: int
-    number: int
-    items: Sequence[Arrived]
+    __slots__ = ("items", "number", "worker")
+
+    def __init__(self, worker: int, number: int) -> None:
+        self.worker = worker
+        self.number = number
+        self.items: list[Arrived] = []
 
 
 class Coordinator:
@@ -196,40 +199,51 @@ class Coordinator:
 
     # --- a single event, past the scheduler ---
 
-    def ask(self, ev: Any, plan: Plan) -> Answer | Asked | None:
-        """Send one event to a worker that has nothing to do, and wait a moment for the answer.
+    def ask(self, ev: Any, plan: PlanLike) -> Asked | None:
+        """Send one event to a worker that has nothing to do, past the scheduler.
 
         A round trip through the scheduler takes several times as long as one through the
         worker. So where nothing else is going on, and the answer is a value or that there
-        is none, the scheduler never hears of it.
+        is none (`answer`), the scheduler never hears of it. Otherwise it has to be told
+        before anything else is done (`adopt`).
 
         Returns:
-            The answer. Or an event that was sent, and of which the scheduler is to be told
-            (`adopt`): it takes longer, or failed, or has follow-ups, or the worker died, or
-            somebody else wants something. None: it was not sent.
+            What was sent. None: nothing was.
         """
-        if self.runs or self.inbox or self._scheduler.workers < self._size:
-            return None
         worker = self._scheduler.unused
-        if worker is None:
+        if worker is None or self.inbox or self._scheduler.workers < self._size:
             return None
         state = self._workers[worker]
-        if state.is_ending or not self._codec.is_known(plan, state.plans):
+        is_known = self._codec.is_known(plan, state.plans)
+        if state.is_ending or not is_known or not self._backend.can_ask(worker):
             return None
         try:
             frame = self._codec.encode_one(ev, plan)
         except Exception:
             return None  # what it is shows when it is tried again
         state.batches += 1
-        items = self._backend.exchange(worker, *frame, seconds=_ANSWER_SECONDS)
-        if items is None:
-            state.batches -= 1
+        self._backend.send(worker, *frame)
+        return Asked(worker, state.batches)
+
+    def await_answer(self, asked: Asked) -> None:
+        """Wait for it a moment, or until something else happens."""
+        self._backend.wait_for(asked.worker, _ANSWER_SECONDS)
+
+    def answer(self, asked: Asked) -> Answer | None:
+        """What has come back, if that is an answer.
+
+        If not, it takes longer, or failed, or has follow-ups, or the worker died, or
+        somebody else wants something.
+        """
+        if not self._backend.wait_for(asked.worker, 0):
             return None
+        items = self._backend.receive_from(asked.worker)
         answer = self._codec.answer(items[0]) if items else None
         if answer is None:
-            return Asked(worker, state.batches, items)
-        for item in items[1:]:
-            self._arrived(item)
+            asked.items += items
+        else:
+            for item in items[1:]:
+                self._arrived(item)
         return answer
 
     def adopt(self, asked: Asked, inputs: Sequence[Input]) -> None:
@@ -237,7 +251,7 @@ class Coordinator:
 
         Args:
             asked: The event.
-            inputs: What begins a run of it, and nothing else.
+            inputs: What hands it in, and nothing else.
         """
         self._asked = asked
         for item in inputs:

@@ -61,6 +61,7 @@ class Engine:
         self._driver: int | None = None
         self._draining: set[int] = set()  # threads
         self._asking: int | None = None  # the thread that asks a worker
+        self._sent: tuple[Asked, Accepted] | None = None  # see `send_now`; the driver's
         self._turns = 0
         self._closed: PoolError | None = None
         self._most_seconds = inf  # for which workers are waited for at the end
@@ -152,17 +153,18 @@ class Engine:
         drives = False
         try:
             with self._turn_over:
-                if self._driver is not None or self._closed is not None or self.is_foreign:
+                if not self._may_ask:
                     return None
                 drives = True
                 self._driver = self._asking = threading.get_ident()
             asked = self._coordinator.ask(ev, plan)
-            if isinstance(asked, Asked):
-                found, opened = self._begin(opened, sink, can_cancel=False)
-                found.is_closing = True
-                self._coordinator.adopt(asked, _inputs(opened, ev, plan))
-            else:
-                found = asked
+            if asked is not None:
+                self._coordinator.await_answer(asked)
+                found = self._coordinator.answer(asked)
+                if found is None:
+                    found, opened = self._begin(opened, sink, can_cancel=False)
+                    found.is_closing = True
+                    self._coordinator.adopt(asked, _inputs(opened, ev, plan))
         except BaseException as error:
             self._broken_by(error, drives=drives)
         finally:
@@ -170,6 +172,77 @@ class Engine:
                 self._asking = None
                 self._leave()
         return found
+
+    @property
+    def _may_ask(self) -> bool:
+        """Whether nobody does anything; with the lock."""
+        is_free = self._driver is None and self._sent is None
+        return is_free and self._closed is None and not self.is_foreign
+
+    def send_now(self, root: Accepted) -> bool:
+        """Send a single root of an open run, past the scheduler, if nothing else goes on.
+
+        What has become of it is for `collect`, or else for whoever drives next.
+
+        Returns:
+            Whether it was sent.
+        """
+        drives = False
+        try:
+            with self._turn_over:
+                if not self._may_ask:
+                    return False
+                drives = True
+                self._driver = threading.get_ident()
+            (ev,), (plan,) = root.events, root.plans
+            asked = self._coordinator.ask(ev, plan)
+            if asked is not None:
+                self._sent = asked, root
+        except BaseException as error:
+            self._broken_by(error, drives=drives)
+        finally:
+            if drives:
+                self._leave()
+        return self._sent is not None
+
+    def collect(self, run: int, root: int) -> Answer | None:
+        """Wait a moment for the answer to a root that was sent by `send_now`.
+
+        Returns:
+            The answer, of which the sink is not told. None: it is an affair of the sink's.
+        """
+        drives = waits = False
+        answer: Answer | None = None
+        try:
+            with self._turn_over:
+                sent = self._sent
+                if sent is None or self._driver is not None or self._closed is not None:
+                    return None
+                asked, accepted = sent
+                if (accepted.run, accepted.first) != (run, root) or self.is_foreign:
+                    return None
+                drives = waits = True
+                self._driver = threading.get_ident()
+            self._coordinator.await_answer(asked)
+            waits = False
+            answer = self._coordinator.answer(asked)
+            if answer is None:
+                self._adopt_sent()
+            self._sent = None
+        except BaseException as error:
+            if waits:
+                raise  # an interrupt, which has changed nothing
+            self._broken_by(error, drives=drives)
+        finally:
+            if drives:
+                self._leave()
+        return answer
+
+    def _adopt_sent(self) -> None:
+        sent, self._sent = self._sent, None
+        if sent is not None:
+            asked, accepted = sent
+            self._coordinator.adopt(asked, (accepted,))
 
     @property
     def is_foreign(self) -> bool:
@@ -229,6 +302,7 @@ class Engine:
                     return
                 drives = True
                 self._driver = threading.get_ident()
+            self._adopt_sent()
             self._coordinator.turn(may_block=may_block)
         except BaseException as error:
             self._broken_by(error, drives=drives)

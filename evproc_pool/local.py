@@ -241,27 +241,26 @@ class LocalBackend:
         if member.channel.has_outgoing and not member.channel.at_end:
             self._watch(member)
 
-    def exchange(
-        self,
-        number: int,
-        tag: int,
-        payload: Data,
-        buffers: Sequence[memoryview] = (),
-        *,
-        seconds: float,
-    ) -> list[Arrived] | None:
-        """See `backend.Backend`: a system call for each direction, and one to wait."""
+    def can_ask(self, number: int) -> bool:
+        """See `backend.Backend`."""
         member = self._members.get(number)
         if member is None or not hasattr(select, "poll") or member.channel.has_outgoing:
-            return None
+            return False
         if member.poller is None:
             member.poller = select.poll()
             for each in (member.channel, *member.sentinels, self._wake_read):
                 member.poller.register(each, select.POLLIN)
-        self.send(number, tag, payload, buffers)
-        if member.poller.poll(seconds * 1000) != [(member.channel.fileno(), select.POLLIN)]:
-            return []
-        return self._receive(member)
+        return True
+
+    def wait_for(self, number: int, seconds: float) -> bool:
+        """See `backend.Backend`."""
+        member = self._members[number]
+        found: list[tuple[int, int]] = member.poller.poll(seconds * 1000)
+        return found == [(member.channel.fileno(), select.POLLIN)]
+
+    def receive_from(self, number: int) -> list[Arrived]:
+        """See `backend.Backend`."""
+        return self._receive(self._members[number])
 
     def _watch(self, member: _Member) -> None:
         events = selectors.EVENT_READ

@@ -11,7 +11,7 @@ import itertools
 import logging
 import threading
 from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -29,6 +29,12 @@ _LOG: Final = logging.getLogger("evproc_pool")
 
 # So many are read at a time: workers begin with the first ones while more are read.
 _MOST_READ: Final = 2 * MOST_EVENTS
+
+
+# So long the thread of the futures stays for the next one, and so long it leaves an event
+# to whoever waits for it, in seconds.
+_LINGER_SECONDS: Final = 0.5
+_HELP_SECONDS: Final = 0.0005
 
 
 class Sink:
@@ -332,11 +338,43 @@ def _settle(future: Future[Any], value: object, error: BaseException | None) -> 
         _LOG.exception("a callback of a future raised")
 
 
+class _Future(Future[Any]):
+    """Whoever waits for it does the work meanwhile, if nobody else does."""
+
+    def __init__(self, futures: Futures) -> None:
+        super().__init__()
+        self._futures: Futures | None = futures
+        self.root = -1
+
+    def result(self, timeout: float | None = None) -> Any:
+        """See `concurrent.futures.Future`."""
+        self._help()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """See `concurrent.futures.Future`."""
+        self._help()
+        return super().exception(timeout)
+
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """See `concurrent.futures.Future`."""
+        super().add_done_callback(fn)
+        if self._futures is not None and not self.done():
+            self._futures.hurry()
+
+    def _help(self) -> None:
+        if self._futures is not None and not self.done():
+            self._futures.help(self.root)
+        self._futures = None
+
+
 class Futures(Sink):
     """The run of all submitted events, and the thread that drives for them.
 
-    The thread is there while futures are outstanding; it holds on to the engine
-    and not to the pool, which can be collected in the meantime.
+    The thread is there while futures are outstanding, and a little longer, for the next
+    one; it holds on to the engine and not to the pool, which can be collected in the
+    meantime. Where an event could be sent at once, and nothing else is outstanding, it
+    leaves it to whoever waits for the future, for a moment.
     """
 
     def __init__(self, engine: Engine, registry: Registry, key: Key | None, *, unordered: bool):
@@ -349,6 +387,7 @@ class Futures(Sink):
         self._indices = itertools.count()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._may_linger = False  # whether somebody is likely to wait for the only future
 
     @property
     def outstanding(self) -> int:
@@ -357,7 +396,7 @@ class Futures(Sink):
 
     def submit(self, ev: Event) -> Future[Any]:
         """See `PoolProcessor.submit`."""
-        future: Future[Any] = Future()
+        future = _Future(self)
         try:
             plan = plan_root(self._registry, ev)
             keys = None if self._key is None else [key_of(self._key, ev)]
@@ -372,9 +411,18 @@ class Futures(Sink):
             future.set_result(None)
             return future
         with self._changed:
-            index = next(self._indices)
+            is_only = not self._futures
+            index = future.root = next(self._indices)
             self._futures[index] = future
-            self._engine.accept(Accepted(self._run.id, index, [ev], [plan], keys))
+        root = Accepted(self._run.id, index, [ev], [plan], keys)
+        is_sent = is_only and keys is None and self._engine.send_now(root)
+        if is_sent:
+            self.begins(index)
+        else:
+            self._engine.accept(root)
+        with self._changed:
+            self._may_linger = is_sent
+            self._changed.notify_all()
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._drive, name="evproc_pool futures", daemon=True
@@ -385,15 +433,37 @@ class Futures(Sink):
             self.broken(self._engine.closed)
         return future
 
+    def help(self, root: int) -> None:
+        """Wait a moment for the answer to an event that was sent at once."""
+        answer = self._engine.collect(self._run.id, root)
+        if answer is not None:
+            self.ended(root, Ending(value=answer.value))
+        else:
+            self.hurry()
+
+    def hurry(self) -> None:
+        """Have the thread drive."""
+        with self._changed:
+            self._may_linger = False
+            self._changed.notify_all()
+
     def _drive(self) -> None:
         try:
             while True:
                 turns = self._engine.turns
                 with self._changed:
                     if not self._futures:
-                        self._thread = None
                         self._changed.notify_all()
-                        return
+                        if self._engine.closed is None:
+                            self._changed.wait(_LINGER_SECONDS)
+                        if not self._futures:
+                            self._thread = None
+                            self._changed.notify_all()
+                            return
+                    if self._may_linger:
+                        self._may_linger = False
+                        self._changed.wait(_HELP_SECONDS)
+                        continue
                 self._engine.wait_turn(turns)
         except BaseException:
             # it has ended the engine, and so the futures; nobody must wait for more
@@ -410,7 +480,7 @@ class Futures(Sink):
         """
         self._engine.check_may_wait()
         with self._changed:
-            self._changed.wait_for(lambda: self._thread is None)
+            self._changed.wait_for(lambda: not self._futures or self._thread is None)
 
     # --- as a sink ---
 
@@ -446,6 +516,7 @@ class Futures(Sink):
         with self._changed:
             futures = dict(self._futures)
             self._futures.clear()
+            self._changed.notify_all()
         for root, future in futures.items():
             if self._begin(root, future):
                 _settle(future, None, error)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, wait
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +24,11 @@ from evproc_pool import (
     WorkerLostError,
     coordinator,
 )
-from evproc_pool.codec import Answer
 from evproc_pool.testing import simulated_pool
 from tests.pool_tests import actions
 from tests.pool_tests.actions import Do
 from tests.pool_tests.helpers import (
+    PATIENCE_SECONDS,
     Background,
     Gate,
     close_in_time,
@@ -40,14 +43,20 @@ from tests.pool_tests.helpers import (
 def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """What came of asking."""
     seen: Counter[str] = Counter()
-    original = coordinator.Coordinator.ask
+    ask, answer = coordinator.Coordinator.ask, coordinator.Coordinator.answer
 
-    def ask(self: Any, *args: Any) -> Any:
-        found = original(self, *args)
-        seen[type(found).__name__] += 1
+    def asks(self: Any, *args: Any) -> Any:
+        found = ask(self, *args)
+        seen["not sent"] += found is None
         return found
 
-    monkeypatch.setattr(coordinator.Coordinator, "ask", ask)
+    def answers(self: Any, *args: Any) -> Any:
+        found = answer(self, *args)
+        seen["adopted" if found is None else "answered"] += 1
+        return found
+
+    monkeypatch.setattr(coordinator.Coordinator, "ask", asks)
+    monkeypatch.setattr(coordinator.Coordinator, "answer", answers)
     return seen
 
 
@@ -55,7 +64,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def idle(pool: PoolProcessor, asked: Counter[str]) -> PoolProcessor:
     """A pool whose workers are there, and know the plan."""
     warm(pool)
-    while asked[Answer.__name__] < 2:
+    while asked["answered"] < 2:
         pool.process(Do("stop", 1))
     asked.clear()
     return pool
@@ -67,7 +76,7 @@ def test_a_value_and_none_never_reach_the_scheduler(
     for number in range(20):
         assert idle.process(Do("stop", number)) == number
         assert idle.process(Do("nothing")) is None
-    assert asked == {"Answer": 40}
+    assert asked == {"answered": 40, "not sent": 0}
 
 
 @pytest.mark.parametrize(
@@ -82,14 +91,14 @@ def test_what_is_not_that_simple_is_as_ever(
     with PoolProcessor(0) as here:
         register_all(here, [actions.act, actions.nested])
         assert found == ending(lambda: here.process(ev))
-    assert asked == {"Asked": 1}
+    assert asked == {"adopted": 1, "not sent": 0}
     assert idle.process(Do("stop", 3)) == 3
 
 
 def test_an_event_that_cannot_be_pickled(idle: PoolProcessor, asked: Counter[str]) -> None:
     error = error_of(lambda: idle.process(Do("stop", threading.Lock())))
     assert "pickled at .arg" in str(error)
-    assert asked == {"NoneType": 1}
+    assert asked == {"not sent": 1}
     assert idle.process(Do("stop", 3)) == 3
 
 
@@ -99,7 +108,7 @@ def test_a_death_is_charged_to_the_event(idle: PoolProcessor, asked: Counter[str
         assert isinstance(error, WorkerLostError)
         assert (error.exitcode, error.handler, error.attempt) == (7, "act", 1)
     assert idle.process(Do("stop", 3)) == 3
-    assert asked["Asked"] >= 1
+    assert asked["adopted"] >= 1
 
 
 def test_a_slow_one_is_waited_for(idle: PoolProcessor, asked: Counter[str], gate: Gate) -> None:
@@ -109,7 +118,7 @@ def test_a_slow_one_is_waited_for(idle: PoolProcessor, asked: Counter[str], gate
         assert idle.process(Do("stop", 4)) == 4
         arrival.release()
     assert slow.result() is None
-    assert asked["Asked"] == 1
+    assert asked["adopted"] == 1
 
 
 def test_other_threads_do_not_wait_for_it(idle: PoolProcessor, gate: Gate) -> None:
@@ -152,7 +161,7 @@ def test_beside_a_stream_it_takes_its_turn(idle: PoolProcessor, asked: Counter[s
     assert next(stream).unwrap() == 0
     assert idle.process(Do("stop", "beside")) == "beside"
     stream.close()
-    assert asked["Answer"] == 0
+    assert asked["answered"] == 0
 
 
 def test_workers_are_replaced_as_ever(asked: Counter[str]) -> None:
@@ -172,7 +181,7 @@ def test_it_is_timed_as_ever(asked: Counter[str], tmp_path: Path) -> None:
         error_of(lambda: pool.process(Do("spin", str(tmp_path / "spins")))), EventTimeoutError
     )
     assert pool.process(Do("stop", 1)) == 1
-    assert asked["Asked"] == 1
+    assert asked["adopted"] == 1
     close_in_time(pool)
 
 
@@ -190,7 +199,7 @@ def test_an_interrupt_ends_the_pool_and_says_so(
         raise KeyboardInterrupt
 
     backend: Any = idle._engine._backend  # type: ignore[union-attr]
-    monkeypatch.setattr(type(backend), "exchange", interrupted)
+    monkeypatch.setattr(type(backend), "wait_for", interrupted)
     with pytest.raises(KeyboardInterrupt):
         idle.process(Do("stop", 1))
     with pytest.raises(PoolClosedError, match="KeyboardInterrupt"):
@@ -211,6 +220,105 @@ def test_filters_are_asked_once(idle: PoolProcessor, asked: Counter[str]) -> Non
         assert seen == [os.getpid()]
 
 
+# --- futures ---
+
+
+def test_a_future_that_is_waited_for_is_answered_in_the_same_way(
+    idle: PoolProcessor, asked: Counter[str]
+) -> None:
+    for number in range(30):
+        assert idle.submit(Do("stop", number)).result(PATIENCE_SECONDS) == number
+    assert idle.submit(Do("nothing")).exception(PATIENCE_SECONDS) is None
+    assert asked["answered"] > 0
+    assert asked["adopted"] + asked["answered"] <= 31
+
+
+def test_a_future_that_nobody_waits_for_is_done_all_the_same(idle: PoolProcessor) -> None:
+    for number in range(5):
+        future = idle.submit(Do("stop", number))
+        done, _ = wait([future], PATIENCE_SECONDS)
+        assert done == {future}
+        called: Future[Any] = Future()
+        idle.submit(Do("stop", number)).add_done_callback(called.set_result)
+        assert called.result(PATIENCE_SECONDS).result() == number
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_one_behind_the_other(idle: PoolProcessor, number: int) -> None:
+    futures = [idle.submit(Do("stop", each)) for each in range(number + 1)]
+    assert idle.process(Do("stop", "process")) == "process"
+    assert idle.process_many([Do("stop", each) for each in range(20)]) == list(range(20))
+    futures += [idle.submit(Do("stop", each)) for each in range(number + 1)]
+    assert [each.result(PATIENCE_SECONDS) for each in futures] == 2 * list(range(number + 1))
+
+
+def test_a_future_whose_worker_dies(idle: PoolProcessor) -> None:
+    for _ in range(3):
+        error = idle.submit(Do("leave", 7)).exception(PATIENCE_SECONDS)
+        assert isinstance(error, WorkerLostError)
+        assert (error.exitcode, error.handler) == (7, "act")
+    assert idle.submit(Do("stop", 3)).result(PATIENCE_SECONDS) == 3
+
+
+def test_a_future_that_was_sent_runs_and_cannot_be_cancelled(
+    idle: PoolProcessor, gate: Gate
+) -> None:
+    future = idle.submit(Do("wait_at", gate.address))
+    gate.arrival()
+    assert future.running()
+    assert not future.cancel()
+    with pytest.raises(PoolBusyError):
+        idle.register(actions.nested, "another")
+    with pytest.raises(FutureTimeoutError):
+        future.result(0)
+    gate.close()
+    assert future.result(PATIENCE_SECONDS) is None
+
+
+def test_what_was_sent_ends_with_the_pool(idle: PoolProcessor, gate: Gate) -> None:
+    future = idle.submit(Do("wait_at", gate.address))
+    gate.arrival()
+    idle.terminate()
+    assert isinstance(future.exception(PATIENCE_SECONDS), PoolClosedError)
+
+
+def test_close_finishes_what_was_sent(idle: PoolProcessor) -> None:
+    future = idle.submit(Do("stop", 5))
+    idle.close()
+    assert future.done()
+    assert future.result() == 5
+
+
+def test_an_interrupt_while_a_future_is_waited_for_changes_nothing(
+    idle: PoolProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    backend: Any = idle._engine._backend  # type: ignore[union-attr]
+    future = idle.submit(Do("stop", 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(backend), "wait_for", interrupted)
+        # the thread of the futures may have been quicker
+        with contextlib.suppress(KeyboardInterrupt):
+            future.result(PATIENCE_SECONDS)
+    assert future.result(PATIENCE_SECONDS) == 1
+    assert idle.process(Do("stop", 2)) == 2
+
+
+def test_many_threads_submit_at_once(idle: PoolProcessor) -> None:
+    def some(first: int) -> list[int]:
+        return [
+            idle.submit(Do("stop", number)).result(PATIENCE_SECONDS)
+            for number in range(first, first + 100)
+        ]
+
+    runs = [Background(partial(some, first)) for first in (0, 1_000, 2_000)]
+    assert [run.result() for run in runs] == [
+        list(range(first, first + 100)) for first in (0, 1_000, 2_000)
+    ]
+
+
 @pytest.fixture
 def simulated() -> Iterator[PoolProcessor]:
     with simulated_pool(2, seed=1) as pool:
@@ -219,4 +327,4 @@ def simulated() -> Iterator[PoolProcessor]:
 
 def test_a_simulated_pool_has_no_short_cut(simulated: PoolProcessor, asked: Counter[str]) -> None:
     assert [simulated.process(Do("stop", number)) for number in range(5)] == list(range(5))
-    assert asked["Answer"] == 0
+    assert asked["answered"] == 0
