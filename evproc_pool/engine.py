@@ -104,8 +104,6 @@ class Engine:
     ) -> Run:
         """Begin a run; see `schedule.Opened` and `Run`.
 
-        One of which nobody waits for single roots is a call, of this thread.
-
         Raises:
             PoolError: The engine is closed.
         """
@@ -120,8 +118,7 @@ class Engine:
             if self._closed is not None:
                 raise self._closed
             opened = opened._replace(run=self._next_run)
-            caller = threading.get_ident() if opened.is_bulk else None
-            run = Run(opened, sink, can_cancel=can_cancel, caller=caller)
+            run = Run(opened, sink, can_cancel=can_cancel)
             self._next_run += 1
             self._coordinator.runs[run.id] = run
         return run, opened
@@ -258,6 +255,13 @@ class Engine:
         run.is_closing = True
         if not self.is_foreign:  # else it is the parent's
             self._post(Closed(run.id, drop))
+
+    def enter(self, run: Run) -> None:
+        """This thread is in a call until the run is finished: `drain` waits for it.
+
+        Where an interrupt would have the run closed: or else `drain` would wait for ever.
+        """
+        run.caller = threading.get_ident()
 
     def demand(self, run: Run) -> int:
         """How many roots the run would take now."""

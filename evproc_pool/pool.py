@@ -364,6 +364,7 @@ class PoolProcessor:
         registry = self._processor.registry
         feeder = Feeder(engine, run, gathered, iterator, registry=registry, key=key)
         try:
+            engine.enter(run)
             while True:
                 turns = engine.turns
                 may_block = feeder.feed(until_error=not return_exceptions)

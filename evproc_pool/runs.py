@@ -381,13 +381,14 @@ class Futures(Sink):
         self._engine = engine
         self._registry = registry
         self._key = key
-        self._run = engine.open(self, unordered=unordered, can_cancel=True)
         self._futures: dict[int, Future[Any]] = {}
         self._begun: set[int] = set()
         self._indices = itertools.count()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._may_linger = False  # whether somebody is likely to wait for the only future
+        # last: from now on it may be told things, also if an interrupt strikes here
+        self._run = engine.open(self, unordered=unordered, can_cancel=True)
 
     @property
     def outstanding(self) -> int:

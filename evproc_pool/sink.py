@@ -56,14 +56,12 @@ class Run:
         "sink",
     )
 
-    def __init__(
-        self, opened: Opened, sink: Sink, *, can_cancel: bool, caller: int | None = None
-    ) -> None:
+    def __init__(self, opened: Opened, sink: Sink, *, can_cancel: bool) -> None:
         self.id = opened.run
         self.sink = sink
         self.can_cancel = can_cancel
         self.return_events = opened.return_events
         self.is_closing = False
-        self.caller = caller
+        self.caller: int | None = None
         self.is_finished = False
         self.error: PoolError | None = None

@@ -217,17 +217,19 @@ for n in range({first}, 5_000, {step}):
     pool = PoolProcessor(workers=1)
     pool.register(act)
     warm(pool)
+    for _ in range(2):
+        pool.process(Do("stop", 0))
     tracer = Tracer(n)
     sys.settrace(tracer.trace)
     raised = None
     try:
-        values = pool.process_many([Do("stop", place) for place in range(3)])
+        values = {call}
     except BaseException as error:
         raised = error
     finally:
         sys.settrace(None)
     if raised is None:
-        assert values == [0, 1, 2]
+        assert values == {expected}
         watched("close", pool.close)
         break
     if type(raised) is not KeyboardInterrupt:
@@ -244,21 +246,38 @@ print("points", n, flush=True)
 # Every point in full, in parts, because a test has a time limit; by default a sample.
 _PARTS = 25 if BARS else 1
 _STEP = 25 if BARS else 43
+_FEW_POINTS_STEP = 5 if BARS else 11
 
 
 @pytest.mark.skipif(
     sys.version_info[:2] == (3, 12), reason="this Python tells a trace function of no opcodes"
 )
-@pytest.mark.parametrize("part", range(_PARTS))
+@pytest.mark.parametrize(
+    ("call", "expected", "part"),
+    [
+        pytest.param(
+            'pool.process_many([Do("stop", place) for place in range(3)])', [0, 1, 2], part
+        )
+        for part in range(_PARTS)
+    ]
+    + [
+        # past the scheduler, so there are fewer points
+        pytest.param(call, 1, part)
+        for call in ('pool.process(Do("stop", 1))', 'pool.submit(Do("stop", 1)).result()')
+        for part in range(min(_PARTS, 5))
+    ],
+)
 def test_an_interrupt_at_any_moment_leaves_a_pool_that_works_or_says_that_it_is_closed(
-    tmp_path: Path, part: int
+    tmp_path: Path, call: str, expected: object, part: int
 ) -> None:
-    with Script(_ANYWHERE.format(first=1 + part, step=_STEP), tmp_path) as script:
+    step = _STEP if "many" in call else _FEW_POINTS_STEP
+    code = _ANYWHERE.format(first=1 + part, step=step, call=call, expected=expected)
+    with Script(code, tmp_path) as script:
         finished = script.finish()
     assert finished.left == []
     assert (finished.out.splitlines()[:-1], finished.code) == ([], 0), finished.out
     # there was something to interrupt
-    assert int(finished.out.split()[-1]) > 2 * _STEP
+    assert int(finished.out.split()[-1]) > 2 * step
     assert finished.err == ""
 
 
