@@ -137,9 +137,9 @@ class Codec:
             Exception: Whatever pickling raised.
         """
         large: list[memoryview] = []
-        packed = self._packer.pack([ev], large)
+        data = packing.pack_one(ev, large)
         number = self._plan_numbers[plan.indices]
-        return Frame(wire.EVENTS, wire.dump_events(number, 1, _OVERDUE, packed.data), large)
+        return Frame(wire.EVENTS, wire.dump_events(number, 1, _OVERDUE, data), large)
 
     def answer(self, item: Arrived) -> Answer | None:
         """What a frame says of the only event of its batch; None if it says more than that."""

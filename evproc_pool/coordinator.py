@@ -204,8 +204,9 @@ class Coordinator:
 
         A round trip through the scheduler takes several times as long as one through the
         worker. So where nothing else is going on, and the answer is a value or that there
-        is none (`answer`), the scheduler never hears of it. Otherwise it has to be told
-        before anything else is done (`adopt`).
+        is none (`answer`), the scheduler never hears of it. Otherwise (it takes longer, the
+        worker died, somebody else wants something) it has to be told before anything else
+        is done (`adopt`).
 
         Returns:
             What was sent. None: nothing was.
@@ -225,18 +226,15 @@ class Coordinator:
         self._backend.send(worker, *frame)
         return Asked(worker, state.batches)
 
-    def await_answer(self, asked: Asked) -> None:
-        """Wait for it a moment, or until something else happens."""
-        self._backend.wait_for(asked.worker, _ANSWER_SECONDS)
+    def await_answer(self, asked: Asked) -> bool:
+        """Wait for it a moment, or until something else happens: say whether it is there."""
+        return self._backend.wait_for(asked.worker, _ANSWER_SECONDS)
 
     def answer(self, asked: Asked) -> Answer | None:
         """What has come back, if that is an answer.
 
-        If not, it takes longer, or failed, or has follow-ups, or the worker died, or
-        somebody else wants something.
+        If not, it failed, or has follow-ups.
         """
-        if not self._backend.wait_for(asked.worker, 0):
-            return None
         items = self._backend.receive_from(asked.worker)
         answer = self._codec.answer(items[0]) if items else None
         if answer is None:

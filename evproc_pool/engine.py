@@ -30,6 +30,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Callable
 from math import inf
 
 from evproc import Event
@@ -123,12 +124,13 @@ class Engine:
             self._coordinator.runs[run.id] = run
         return run, opened
 
-    def call(self, ev: Event, plan: Plan, sink: Sink, *, unordered: bool) -> Answer | Run:
+    def call(
+        self, ev: Event, plan: Plan, make_sink: Callable[[], Sink], *, unordered: bool
+    ) -> Answer | Run:
         """Begin a call for one event, and end it at once if that can be.
 
         Returns:
-            Its answer, of which the sink is not told. Or a run that is closed, to be
-            waited for.
+            Its answer. Or a run that is closed, to be waited for, with a sink of its own.
 
         Raises:
             PoolError: The engine is closed.
@@ -136,15 +138,17 @@ class Engine:
             BaseException: What broke it, `KeyboardInterrupt` for one.
         """
         self.check_may_wait()
-        opened = Opened(-1, until_error=True, unordered=unordered, is_bulk=True)
-        found = self._ask(ev, plan, opened, sink)
+        found = self._ask(ev, plan, make_sink, unordered=unordered)
         if found is None:
-            found, opened = self._begin(opened, sink, can_cancel=False)
+            opened = _opened(unordered=unordered)
+            found, opened = self._begin(opened, make_sink(), can_cancel=False)
             for item in _inputs(opened, ev, plan):
                 self._post(item)
         return found
 
-    def _ask(self, ev: Event, plan: Plan, opened: Opened, sink: Sink) -> Answer | Run | None:
+    def _ask(
+        self, ev: Event, plan: Plan, make_sink: Callable[[], Sink], *, unordered: bool
+    ) -> Answer | Run | None:
         """Ask a worker, where nobody drives; see `Coordinator.ask`. None: it was not asked."""
         found: Answer | Run | None = None
         drives = False
@@ -156,10 +160,11 @@ class Engine:
                 self._driver = self._asking = threading.get_ident()
             asked = self._coordinator.ask(ev, plan)
             if asked is not None:
-                self._coordinator.await_answer(asked)
-                found = self._coordinator.answer(asked)
+                if self._coordinator.await_answer(asked):
+                    found = self._coordinator.answer(asked)
                 if found is None:
-                    found, opened = self._begin(opened, sink, can_cancel=False)
+                    opened = _opened(unordered=unordered)
+                    found, opened = self._begin(opened, make_sink(), can_cancel=False)
                     found.is_closing = True
                     self._coordinator.adopt(asked, _inputs(opened, ev, plan))
         except BaseException as error:
@@ -220,9 +225,10 @@ class Engine:
                     return None
                 drives = waits = True
                 self._driver = threading.get_ident()
-            self._coordinator.await_answer(asked)
+            is_there = self._coordinator.await_answer(asked)
             waits = False
-            answer = self._coordinator.answer(asked)
+            if is_there:
+                answer = self._coordinator.answer(asked)
             if answer is None:
                 self._adopt_sent()
             self._sent = None
@@ -417,6 +423,11 @@ class Engine:
                 self._driver = None
                 self._turns += 1
                 self._turn_over.notify_all()
+
+
+def _opened(*, unordered: bool) -> Opened:
+    """What opens the run of a call for one event, but for its id."""
+    return Opened(-1, until_error=True, unordered=unordered, is_bulk=True)
 
 
 def _inputs(opened: Opened, ev: Event, plan: Plan) -> tuple[Input, ...]:

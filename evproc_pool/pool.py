@@ -297,18 +297,15 @@ class PoolProcessor:
         """
         if self._size == 0 or self._key is not None:
             return self.process_many([ev])[0]
-        with self._lock:
-            self._check_usable()
-            engine = self._running_engine()
+        engine = self._running_engine()
         plan = plan_root(self._processor.registry, ev)
         if not plan.indices:
             return None
+        from evproc_pool.codec import Answer
         from evproc_pool.runs import Gathered
-        from evproc_pool.sink import Run
 
-        gathered = Gathered()
-        run = engine.call(ev, plan, gathered, unordered=self._unordered)
-        if not isinstance(run, Run):
+        run = engine.call(ev, plan, Gathered, unordered=self._unordered)
+        if isinstance(run, Answer):
             return run.value
         try:
             while True:
@@ -321,6 +318,7 @@ class PoolProcessor:
             raise
         if run.error is not None:
             raise run.error
+        gathered: Any = run.sink
         return gathered.value()
 
     def process_many(

@@ -44,6 +44,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """What came of asking."""
     seen: Counter[str] = Counter()
     ask, answer = coordinator.Coordinator.ask, coordinator.Coordinator.answer
+    adopt = coordinator.Coordinator.adopt
 
     def asks(self: Any, *args: Any) -> Any:
         found = ask(self, *args)
@@ -52,11 +53,16 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     def answers(self: Any, *args: Any) -> Any:
         found = answer(self, *args)
-        seen["adopted" if found is None else "answered"] += 1
+        seen["answered"] += found is not None
         return found
+
+    def adopts(self: Any, *args: Any) -> None:
+        seen["adopted"] += 1
+        adopt(self, *args)
 
     monkeypatch.setattr(coordinator.Coordinator, "ask", asks)
     monkeypatch.setattr(coordinator.Coordinator, "answer", answers)
+    monkeypatch.setattr(coordinator.Coordinator, "adopt", adopts)
     return seen
 
 
@@ -91,7 +97,7 @@ def test_what_is_not_that_simple_is_as_ever(
     with PoolProcessor(0) as here:
         register_all(here, [actions.act, actions.nested])
         assert found == ending(lambda: here.process(ev))
-    assert asked == {"adopted": 1, "not sent": 0}
+    assert asked == {"adopted": 1, "not sent": 0, "answered": 0}
     assert idle.process(Do("stop", 3)) == 3
 
 
