@@ -77,10 +77,7 @@ class Event(metaclass=abc.ABCMeta):
     ctxt: Any = None
 
     def __init__(self, ctxt: Any = None) -> None:
-        # Where that changes nothing, nothing is set: an attribute that is None in nearly
-        # every event would have its place in every pickle.
-        if ctxt is not None or type(self).ctxt is not None or self.ctxt is not None:
-            self.ctxt = ctxt
+        self.ctxt = ctxt
 
     @property
     def proc(self) -> ProcessorData:

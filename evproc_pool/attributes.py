@@ -38,20 +38,26 @@ from weakref import WeakKeyDictionary
 PROVEN_EVENTS: Final = 4096
 
 
+# After so many batches in a row that could not be read a class is given up.
+_MOST_IN_VAIN: Final = 8
+
+
 class _Kind:
     """What is known of a class.
 
     Attributes:
-        names: The attributes of all of its events so far; None if these differ, or cannot
-            be read.
+        names: The attributes of all of its events so far; None if these differ, or it was
+            given up.
         seen: How many events these were.
+        in_vain: How many batches in a row could not be read since.
     """
 
-    __slots__ = ("names", "seen")
+    __slots__ = ("in_vain", "names", "seen")
 
     def __init__(self, names: tuple[str, ...] | None) -> None:
         self.names = names
         self.seen = 0
+        self.in_vain = 0
 
 
 class Attributes:
@@ -65,7 +71,7 @@ class Attributes:
         known = self._kinds.get(kind)
         if known is None:
             names = tuple(states[0])
-            known = self._kinds[kind] = _Kind(names if _can_read(kind, names) else None)
+            known = self._kinds[kind] = _Kind(names if can_read(kind, names) else None)
         if known.names is None or known.seen >= PROVEN_EVENTS:
             return
         if set(map(tuple, states)) == {known.names}:
@@ -88,18 +94,17 @@ class Attributes:
         if known is None or known.names is None or known.seen < PROVEN_EVENTS:
             return None
         names = known.names
-        if not _have_only(kind, len(names), events):
+        columns = _columns(kind, names, events)
+        if columns is None:
+            known.in_vain += 1
+            if known.in_vain >= _MOST_IN_VAIN:
+                known.names = None
             return None
-        try:
-            columns = [list(map(operator.attrgetter(name), events)) for name in names]
-        except AttributeError:
-            return None  # one has another in its place
         some = (events[0], events[len(events) // 2], events[-1])
-        if _may_be_of_class(kind, names, columns) or any(
-            tuple(vars(each)) != names for each in some
-        ):
-            self.give_up(kind)
+        if any(tuple(vars(each)) != names for each in some):
+            known.names = None
             return None
+        known.in_vain = 0
         return names, columns
 
     def give_up(self, kind: type) -> None:
@@ -107,7 +112,7 @@ class Attributes:
         self._kinds[kind] = _Kind(None)
 
 
-def _can_read(kind: Any, names: tuple[str, ...]) -> bool:
+def can_read(kind: Any, names: tuple[str, ...]) -> bool:
     """Whether the attributes of such names are what is in the instance, if it has them."""
     return (
         sys.version_info >= (3, 11)
@@ -121,37 +126,51 @@ def _can_read(kind: Any, names: tuple[str, ...]) -> bool:
     )
 
 
+_NOTHING: Final = object()
+
+
 def _raw(kind: type, name: str) -> object:
     """What a class has under a name, as it is."""
     for base in kind.__mro__:
         if name in vars(base):
             return vars(base)[name]
-    return None
+    return _NOTHING
 
 
-def _may_be_of_class(kind: type, names: Iterable[str], columns: Iterable[list[Any]]) -> bool:
-    """Whether a value may be an attribute of the class, and not of its event."""
+def _columns(kind: type, names: tuple[str, ...], events: Sequence[Any]) -> list[list[Any]] | None:
+    """For each name the value of each event; None if not all have these, and no others."""
+    # a class may change, and be patched by a test
+    if not can_read(kind, names) or not _have_only(kind, len(names), events):
+        return None
+    try:
+        columns = [list(map(operator.attrgetter(name), events)) for name in names]
+    except AttributeError:
+        return None  # one has another in its place
     for name, column in zip(names, columns, strict=True):
-        if hasattr(kind, name):
-            default = itertools.repeat(getattr(kind, name))
-            if any(map(operator.is_, column, default)):
-                return True
-    return False
+        default = _raw(kind, name)
+        # where the class has such an attribute, too: it may have been that one
+        if default is not _NOTHING and any(map(operator.is_, column, itertools.repeat(default))):
+            return None
+    return columns
 
 
 def _have_only(kind: type, attributes: int, events: Sequence[Any]) -> bool:
     """Whether each event refers to its class, and before it to so many values.
 
-    Not to a dictionary, which it has if somebody has asked for it.
+    Not to a dictionary, which it has if somebody has asked for it. What an event refers to
+    ends with its class. So if the class is there as often as there are events, and in its
+    place each time, each event has its place.
     """
     step = attributes + 1
+    before = sys.getrefcount(kind)
     referents = gc.get_referents(*events)
-    if len(referents) != step * len(events):
+    # how often it is there: each time is a reference more
+    if sys.getrefcount(kind) - before != len(events) or len(referents) != step * len(events):
         return False
     if not all(map(operator.is_, referents[attributes::step], itertools.repeat(kind))):
         return False
     # a single value may be that dictionary
-    return attributes > 1 or dict not in set(map(type, referents[::step]))
+    return attributes > 1 or not any(issubclass(each, dict) for each in set(map(type, referents)))
 
 
 def instances(kind: type, names: Iterable[str], columns: Sequence[list[Any]]) -> list[Any]:

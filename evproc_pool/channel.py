@@ -225,9 +225,11 @@ class Channel:
         ]
 
     def close(self) -> None:
-        """Close the socket; what is outgoing is gone."""
+        """Close the socket; what is outgoing is gone. The worker must be dead."""
         self._outgoing.clear()
         self._sock.close()
+        if self._receiver is not None:
+            self._receiver.close()
 
 
 class WorkerChannel(Protocol):

@@ -181,15 +181,15 @@ class Engine:
         is_free = self._driver is None and self._sent is None
         return is_free and self._closed is None and not self.is_foreign
 
-    def send_now(self, root: Accepted) -> bool:
+    def send_now(self, root: Accepted, sink: Sink) -> bool:
         """Send a single root of an open run, past the scheduler, if nothing else goes on.
 
         What has become of it is for `collect`, or else for whoever drives next.
 
         Returns:
-            Whether it was sent.
+            Whether it was sent, and its run's sink told that it begins.
         """
-        drives = False
+        drives = is_sent = False
         try:
             with self._turn_over:
                 if not self._may_ask:
@@ -199,13 +199,16 @@ class Engine:
             (ev,), (plan,) = root.events, root.plans
             asked = self._coordinator.ask(ev, plan)
             if asked is not None:
+                # as long as nobody else can have its end
+                sink.begins(root.first)
                 self._sent = asked, root
+                is_sent = True
         except BaseException as error:
             self._broken_by(error, drives=drives)
         finally:
             if drives:
                 self._leave()
-        return self._sent is not None
+        return is_sent
 
     def collect(self, run: int, root: int) -> Answer | None:
         """Wait a moment for the answer to a root that was sent by `send_now`.

@@ -54,10 +54,10 @@ class _Member:
         channel: To it.
         words: Where it is.
         stacks: Where its stacks go when it crashes, or is asked for them.
+        answered_bytes: How much of that was in answer to being asked.
         lifeline: The descriptor on which its life hangs, or None.
         poller: Waits for this worker alone; made when needed.
         region: The memory that it shares with the coordinator, or None.
-        answered_bytes: How much of that was in answer to being asked.
         sentinels: Descriptors that can be read from when it is dead.
     """
 

@@ -124,8 +124,8 @@ def dumps(
         value: What to pickle.
         by_value: It is known that there would be such a reference.
         buffers: Takes those of `OUT_OF_BAND_BYTES` and more, which `loads` needs again;
-            views, so that nobody must change the value before they are copied. None:
-            they are in the pickle.
+            views, so that nobody must change the value before they are copied, not even
+            the code that pickles what comes next. None: they are in the pickle.
 
     Raises:
         Exception: Whatever pickling raised; `cannot_pickle` says what is at fault.

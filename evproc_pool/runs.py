@@ -416,10 +416,8 @@ class Futures(Sink):
             index = future.root = next(self._indices)
             self._futures[index] = future
         root = Accepted(self._run.id, index, [ev], [plan], keys)
-        is_sent = is_only and keys is None and self._engine.send_now(root)
-        if is_sent:
-            self.begins(index)
-        else:
+        is_sent = is_only and keys is None and self._engine.send_now(root, self)
+        if not is_sent:
             self._engine.accept(root)
         with self._changed:
             self._may_linger = is_sent

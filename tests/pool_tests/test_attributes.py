@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,7 +25,6 @@ class Order(evproc.Event):
     name = "order"
 
     def __init__(self, number: int, line: Any = None) -> None:
-        super().__init__()
         self.number = number
         self.state = "new"
         self.line = {"pieces": number} if line is None else line
@@ -34,7 +34,6 @@ class Single(evproc.Event):
     name = "single"
 
     def __init__(self, value: Any) -> None:
-        super().__init__()
         self.value = value
 
 
@@ -59,6 +58,29 @@ class Computed(evproc.Event):
     @property
     def twice(self) -> int:
         return 0
+
+
+class WithContext(evproc.Event):
+    name = "with context"
+
+    def __init__(self, number: int, ctxt: Any) -> None:
+        super().__init__(ctxt)
+        self.number = number
+
+
+class Meta(type(evproc.Event)):  # type: ignore[misc]  # it is one
+    @property
+    def size(cls) -> int:
+        return 5
+
+
+class Sized(evproc.Event, metaclass=Meta):
+    name = "sized"
+    size = 1
+
+    def __init__(self, size: int, more: int = 0) -> None:
+        self.size = size
+        self.more = more
 
 
 class Guessing(evproc.Event):
@@ -105,8 +127,10 @@ def states(events: list[Any]) -> list[list[tuple[str, Any]]]:
         (Single, ("value",)),
         (lambda number: Order(number, [[]]), ("number", "state", "line")),
         (lambda number: Defaults(number + 2), ("size", "number")),
+        (lambda number: WithContext(number, [number]), ("ctxt", "number")),
+        (lambda number: Sized(number + 2), ("size", "more")),
     ],
-    ids=["three", "single", "containers", "class attribute"],
+    ids=["three", "single", "containers", "class attribute", "context", "metaclass"],
 )
 def test_regular_events_come_as_they_were(make: Callable[[int], Any], names: Any) -> None:
     packer = proven(make)
@@ -189,25 +213,28 @@ def test_more_in_one_event_does_not_make_up_for_less_in_another() -> None:
     assert states(packing.unpack(packed)) == states(events)
 
 
-@pytest.mark.parametrize("place", [3, 5])
-def test_an_event_that_holds_its_class_does_not_hide_another(place: int) -> None:
+@pytest.mark.parametrize("place", [3, 4])
+@pytest.mark.parametrize("attribute", ["line", "extra"])
+def test_an_event_that_holds_its_class_does_not_hide_another(place: int, attribute: str) -> None:
     """Its class is what the end of an event is known by, among what events refer to."""
     packer = proven(Order)
     events = [Order(number) for number in range(COUNT)]
     looked_at(events[4])  # refers to two things only: its dictionary and its class
-    added(added(events[4 if place == 3 else 3]))
-    events[place].line = Order
+    added(events[5])
+    setattr(events[5], attribute, Order)
+    setattr(events[place], attribute, Order)
     assert not names_in(packed := packer.pack(events))
     assert states(packing.unpack(packed)) == states(events)
 
 
-def test_a_single_dictionary_is_not_taken_for_the_instance_s() -> None:
+@pytest.mark.parametrize("kind", [dict, OrderedDict])
+def test_a_single_dictionary_is_not_taken_for_the_instance_s(kind: Any) -> None:
     packer = proven(Single)
     events = [Single(number) for number in range(COUNT)]
-    looked_at(events[5]).value = {"value": 3}
+    events[5].__dict__ = kind(value=1, more=2)
     assert states(packing.unpack(packer.pack(events))) == states(events)
     for event in events[:3]:
-        event.value = {"other": 1}
+        event.value = kind(other=1)
     assert states(packing.unpack(packer.pack(events))) == states(events)
 
 
@@ -220,6 +247,48 @@ def test_what_may_be_the_class_s_attribute_is_left_to_the_dictionaries() -> None
     assert not names_in(packed)
     assert states(packing.unpack(packed)) == states(events)
     assert "size" not in vars(packing.unpack(packed)[3])
+    # for this once
+    assert names_in(packer.pack([Defaults(number + 2) for number in range(COUNT)]))
+
+
+def test_a_metaclass_s_attribute_is_not_taken_for_the_class_s() -> None:
+    packer = proven(lambda number: Sized(number + 2))
+    events = [Sized(number + 2) for number in range(COUNT)]
+    del events[3].size
+    added(events[3])
+    events[3].other = 1  # type: ignore[attr-defined]
+    del events[3].more
+    assert states(packing.unpack(packer.pack(events))) == states(events)
+
+
+def test_events_of_a_class_that_are_never_alike_are_not_looked_at_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    packer = proven(lambda number: WithContext(number, number))
+    looked: list[type] = []
+    original = attributes.can_read
+
+    def can_read(kind: type, names: tuple[str, ...]) -> bool:
+        looked.append(kind)
+        return original(kind, names)
+
+    monkeypatch.setattr(attributes, "can_read", can_read)
+    for _ in range(30):
+        assert not names_in(packer.pack([WithContext(number, None) for number in range(COUNT)]))
+    assert 2 < len(looked) < 20
+
+
+def test_a_class_that_is_patched_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    packer = proven(Order)
+    monkeypatch.setattr(Order, "state", property(lambda self: "computed"), raising=False)
+    events = []
+    for number in range(COUNT):
+        ev = Order.__new__(Order)
+        ev.__dict__.update(number=number, state="its own", line=[])
+        events.append(ev)
+    assert [vars(each)["state"] for each in packing.unpack(packer.pack(events))] == [
+        "its own"
+    ] * COUNT
 
 
 @pytest.mark.parametrize("make", [Computed, Guessing], ids=["property", "__getattr__"])

@@ -8,6 +8,7 @@ import random
 import resource
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from evproc_pool import region as region_module
 from evproc_pool.region import KEPT_BYTES, SLOTS, Placed, Receiver, Region, Sender
 from evproc_pool.segments import Segments
-from tests.pool_tests.helpers import exit_code, fork
+from tests.pool_tests.helpers import Background, exit_code, fork
 
 MB = 1 << 20
 
@@ -216,14 +217,16 @@ def test_what_is_held_outlives_the_region() -> None:
 def test_what_a_forked_process_has_too_is_not_used_again(
     region: Region, sender: Sender, receiver: Receiver
 ) -> None:
-    views = receiver.open(put(sender, b"x" * 1000))
+    held = threading.local()  # of which a forked process lets go before it does anything
+    views = held.views = receiver.open(put(sender, b"x" * 1000))
 
     def child() -> None:
         views.clear()
         gc.collect()
         assert in_use(region) == 1
 
-    assert exit_code(fork(child)) == 0
+    with Background(lambda: exit_code(fork(child))) as other:
+        assert other.result() == 0
     assert bytes(views[0]) == b"x" * 1000
     views.clear()
     gc.collect()
@@ -235,10 +238,30 @@ def test_what_a_forked_process_has_too_is_not_used_again(
     assert in_use(region) == 1
 
 
-def test_where_addresses_are_limited_there_is_no_region() -> None:
+def test_of_a_dead_worker_only_what_is_held_is_kept() -> None:
+    region = Region.create()
+    assert region is not None
+    before = memory_bytes(region)
+    sender, receiver = Sender(region, 1), Receiver(region, 1)
+    small = receiver.open(put(sender, b"s" * 1000))
+    receiver.open(put(sender, bytes(20 * MB)))
+    other = receiver.open(put(sender, b"o" * 1000))
+    put(Sender(region, 0), bytes(20 * MB))
+    assert memory_bytes(region) > before + 40 * MB
+    receiver.close()
+    assert memory_bytes(region) < before + MB
+    assert bytes(small[0]) + bytes(other[0]) == b"s" * 1000 + b"o" * 1000
+    del small, other
+    region.close()
+
+
+def test_where_addresses_are_limited_nothing_is_mapped() -> None:
     code = (
-        "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 36, 1 << 36));"
-        "from evproc_pool.region import Region; assert Region.create() is None"
+        "import resource; from evproc_pool.region import Region, Sender;"
+        "region = Region.create();"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 36, 1 << 36));"
+        "assert Sender(region, 0).put([b'x']) is None;"
+        "assert region._map is None"
     )
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
     subprocess.run([sys.executable, "-c", code], check=True)
