@@ -106,7 +106,8 @@ class PoolProcessor:
             is replaced by a new one, between two events. Not with `workers=0`.
         max_worker_memory_bytes: At how much resident memory a worker is replaced,
             between two events. One that comes to half as much again within one event
-            is killed, and the event fails with `WorkerLostError`. Not with `workers=0`.
+            is killed, and the event fails with `WorkerLostError`. What it shares with this
+            process for large data counts, up to 64 MiB. Not with `workers=0`.
         max_retries: How often an event is run again that failed with one of
             `retry_exceptions`: all of its handlers, with the event as it was sent (with
             `workers=0`, pickled and rebuilt; where that is not possible, as the failed
