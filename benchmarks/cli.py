@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.comparison import suite as comparison
 from benchmarks.machine import describe_machine
 from benchmarks.model import Benchmark, BenchmarkError, Note, Result, Row, Settings
 from benchmarks.pool import suite as pool
@@ -21,7 +22,13 @@ from benchmarks.scheduler import suite as scheduler
 
 #: Every benchmark by name, in the order in which they run.
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
-    each.name: each for each in (process.BENCHMARK, scheduler.BENCHMARK, pool.BENCHMARK)
+    each.name: each
+    for each in (
+        process.BENCHMARK,
+        scheduler.BENCHMARK,
+        pool.BENCHMARK,
+        comparison.BENCHMARK,
+    )
 }
 
 _LIST: Final = "list"
