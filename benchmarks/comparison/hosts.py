@@ -123,6 +123,7 @@ class Host:
         self.label = label
         self._guard = guard
         self._stands = False
+        self._closed = False
         # spawn: it is to have nothing of this process
         self._helper = Helper(_serve, make, start="spawn", grace_seconds=grace_seconds)
 
@@ -179,7 +180,10 @@ class Host:
             self._stands = False
 
     def close(self) -> None:
-        """End it, and whatever it has started."""
+        """End it, and whatever it has started. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
         self._resume()
         started = self._processes()[1:]
         self._helper.close()

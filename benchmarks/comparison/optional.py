@@ -55,7 +55,7 @@ class Loky(System):
 
     def close(self) -> None:
         """See `System`."""
-        self._executor.shutdown(kill_workers=True)
+        self._executor.shutdown()
 
 
 class Joblib(System):
@@ -96,7 +96,7 @@ class Joblib(System):
         """See `System`."""
         from joblib.externals.loky import get_reusable_executor
 
-        get_reusable_executor().shutdown(kill_workers=True)
+        get_reusable_executor().shutdown()
 
 
 class Mpire(System):
@@ -210,22 +210,22 @@ class Dask(System):
 
         # 10 MB in an event is what some loads are about
         warnings.filterwarnings("ignore", message="Sending large graph")
-        dask.config.set(
-            {
-                "distributed.worker.multiprocessing-method": start_method(),
-                # it stands still while others are measured
-                "distributed.scheduler.worker-ttl": None,
-            }
-        )
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            dask.config.set(
+                {
+                    "distributed.worker.multiprocessing-method": start_method(),
+                    # it stands still while others are measured
+                    "distributed.scheduler.worker-ttl": None,
+                    "temporary-directory": folder,
+                }
+            )
             cluster = stack.enter_context(
                 distributed.LocalCluster(
                     n_workers=WORKERS,
                     threads_per_worker=1,
                     dashboard_address=None,
                     silence_logs=logging.CRITICAL,
-                    local_directory=folder,
                 )
             )
             self._client = stack.enter_context(distributed.Client(cluster))

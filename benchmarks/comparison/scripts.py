@@ -36,7 +36,10 @@ if __name__ == "__main__":
 """
 
 _DASK: Final = """\
-dask.config.set({{"distributed.worker.multiprocessing-method": "{method}"}})
+dask.config.set({{
+        "distributed.worker.multiprocessing-method": "{method}",
+        "temporary-directory": sys.argv[1],
+    }})
     cluster = distributed.LocalCluster(
         n_workers={workers}, threads_per_worker=1, dashboard_address=None, silence_logs=50
     )
@@ -95,7 +98,7 @@ _PEERS: Final = {
         "pool.shutdown()",
     ),
     "Dask": (
-        "import dask, distributed",
+        "import sys, dask, distributed",
         _DASK,
         "pool.submit(handle, Order(0)).result()",
         "pool.close(); cluster.close()",
