@@ -17,6 +17,7 @@ this one is gone.
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
@@ -37,6 +38,7 @@ _PATIENCE_SECONDS: Final = 240.0
 
 # Their helpers notice that they are alone, which may take a while.
 _LEFT_SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 0.01
 
 _CHECKED: Final = 20
 
@@ -187,10 +189,22 @@ class Host:
         self._resume()
         started = self._processes()[1:]
         self._helper.close()
-        _, left = psutil.wait_procs(started, timeout=_LEFT_SECONDS)
-        for each in left:
-            with suppress(psutil.Error):
-                each.kill()
+        end = time.monotonic() + _LEFT_SECONDS
+        while left := [each for each in started if _runs(each)]:
+            if time.monotonic() > end:
+                for each in left:
+                    with suppress(psutil.Error):
+                        each.kill()
+                return
+            time.sleep(_LOOK_SECONDS)
+
+
+def _runs(process: psutil.Process) -> bool:
+    # an orphan that has ended is there until the system's first process looks after it
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _serve(connection: Connection[Any, Any], make: Callable[[], Closable]) -> None:
