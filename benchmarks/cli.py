@@ -12,6 +12,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.comparison import plots
+from benchmarks.comparison import suite as comparison
 from benchmarks.machine import describe_machine
 from benchmarks.model import Benchmark, BenchmarkError, Note, Result, Row, Settings
 from benchmarks.pool import suite as pool
@@ -21,7 +23,13 @@ from benchmarks.scheduler import suite as scheduler
 
 #: Every benchmark by name, in the order in which they run.
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
-    each.name: each for each in (process.BENCHMARK, scheduler.BENCHMARK, pool.BENCHMARK)
+    each.name: each
+    for each in (
+        process.BENCHMARK,
+        scheduler.BENCHMARK,
+        pool.BENCHMARK,
+        comparison.BENCHMARK,
+    )
 }
 
 _LIST: Final = "list"
@@ -54,6 +62,8 @@ def main(
         parser.error(f"there is no benchmark {unknown[0]!r}: there is {', '.join(benchmarks)}")
     # a name given twice runs once
     chosen = [benchmarks[name] for name in dict.fromkeys(options.names or benchmarks)]
+    if options.plots is not None and comparison.BENCHMARK.name not in {x.name for x in chosen}:
+        parser.error(f"--plots draws what {comparison.BENCHMARK.name!r} measures: run that, too")
     try:
         results = _run(chosen, options)
     except BenchmarkError as error:
@@ -95,6 +105,9 @@ def _parser(benchmarks: Mapping[str, Benchmark]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to FILE")
     parser.add_argument(
+        "--plots", type=Path, metavar="DIR", help="draw what comparison measures, as SVG, into DIR"
+    )
+    parser.add_argument(
         "--check", action="store_true", help="exit with status 1 if a bar is missed"
     )
     parser.add_argument(
@@ -130,6 +143,8 @@ def _run(benchmarks: Sequence[Benchmark], options: argparse.Namespace) -> list[R
     machine = describe_machine()
     if file is not None:
         _prepare(file)
+    if options.plots is not None:
+        plots.check()
     print(_heading(machine))
     results = []
     for benchmark in benchmarks:
@@ -144,9 +159,12 @@ def _run(benchmarks: Sequence[Benchmark], options: argparse.Namespace) -> list[R
         f"\nbars: {verdicts['met']} met, {verdicts['missed']} missed,"
         f" {verdicts['not judged']} not judged"
     )
+    data = as_json(results, machine, when)
     if file is not None:
-        data = as_json(results, machine, when)
         file.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if options.plots is not None:
+        for picture in plots.draw(data, options.plots):
+            print(f"plot: {picture}")
     return results
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Final, Protocol
 
@@ -40,16 +40,21 @@ class MultiprocessingPool:
 
     label = "multiprocessing.Pool.imap"
 
-    def __init__(self) -> None:
+    def __init__(self, function: Callable[[Event], Any] = handle) -> None:
+        self._function = function
         self._pool = context().Pool(WORKERS, initializer=ignore_interrupt)
 
     def stream(self, events: Iterable[Event], chunk: int) -> Iterator[Any]:
         """Give the values as they come, in order."""
-        return self._pool.imap(handle, events, chunk)
+        return self._pool.imap(self._function, events, chunk)
 
     def run(self, events: list[Event], chunk: int) -> list[Any]:
         """See `Chunked`."""
         return list(self.stream(events, chunk))
+
+    def single(self, ev: Event) -> Any:
+        """Process one event, and wait for its value."""
+        return self._pool.apply(self._function, (ev,))
 
     def close(self) -> None:
         """See `Chunked`."""
@@ -64,18 +69,23 @@ class Executor:
 
     label = "ProcessPoolExecutor.map"
 
-    def __init__(self) -> None:
+    def __init__(self, function: Callable[[Event], Any] = handle) -> None:
+        self._function = function
         self._executor = ProcessPoolExecutor(
             WORKERS, mp_context=context(), initializer=ignore_interrupt
         )
 
     def stream(self, events: Iterable[Event], chunk: int) -> Iterator[Any]:
         """Give the values as they come, in order."""
-        return self._executor.map(handle, events, chunksize=chunk)
+        return self._executor.map(self._function, events, chunksize=chunk)
 
     def run(self, events: list[Event], chunk: int) -> list[Any]:
         """See `Chunked`."""
         return list(self.stream(events, chunk))
+
+    def single(self, ev: Event) -> Any:
+        """Process one event, and wait for its value."""
+        return self._executor.submit(self._function, ev).result()
 
     def close(self) -> None:
         """See `Chunked`."""

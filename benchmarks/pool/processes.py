@@ -47,12 +47,18 @@ class Helper:
             the pipe is at its end, by `EOFError`.
         arguments: What else it is called with.
         start: The start method, if not that of the sides.
+        grace_seconds: How long it may take to end, before it is killed.
     """
 
     def __init__(
-        self, serve: Callable[..., None], *arguments: Any, start: str | None = None
+        self,
+        serve: Callable[..., None],
+        *arguments: Any,
+        start: str | None = None,
+        grace_seconds: float = _GRACE_SECONDS,
     ) -> None:
         ctx = multiprocessing.get_context(start or start_method())
+        self._grace_seconds = grace_seconds
         self.connection: Connection[Any, Any]
         self.connection, theirs = ctx.Pipe()
         # no daemon: one of them has a pool of its own
@@ -67,6 +73,12 @@ class Helper:
         finally:
             theirs.close()
 
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        pid: int = self._process.pid  # type: ignore[assignment]  # it has been started
+        return pid
+
     def receive(self) -> Any:
         """Wait for a message.
 
@@ -76,7 +88,7 @@ class Helper:
         try:
             return self.connection.recv()
         except EOFError:
-            self._process.join(_GRACE_SECONDS)
+            self._process.join(self._grace_seconds)
             raise BenchmarkError(
                 f"a helper process ended with exit code {self._process.exitcode}, and should not"
             ) from None
@@ -84,7 +96,7 @@ class Helper:
     def close(self) -> None:
         """End the process, and wait for it."""
         self.connection.close()
-        self._process.join(_GRACE_SECONDS)
+        self._process.join(self._grace_seconds)
         if self._process.exitcode is None:
             self._process.kill()
             self._process.join()
