@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from multiprocessing import reduction
 from typing import Any
+
+
+def anonymous_file(size_bytes: int = 0) -> int:
+    """A descriptor of a file that has no name, and is for this user only.
+
+    Raises:
+        OSError: There is no descriptor to be had, or no room. Nothing is left.
+    """
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("evproc_pool", os.MFD_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    try:
+        os.fchmod(fd, 0o600)  # /proc has a name for it
+        os.truncate(fd, size_bytes)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 class Inherited:

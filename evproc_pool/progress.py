@@ -28,14 +28,12 @@ It also says there in which event the worker is to raise the soft timeout
 from __future__ import annotations
 
 import mmap
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from evproc_pool.inherited import Inherited
+from evproc_pool.inherited import Inherited, anonymous_file
 
 # the words
 BATCH: Final = 0  # which batch, from 1
@@ -187,13 +185,7 @@ class ProgressWords(Words, Inherited):
     @classmethod
     def create(cls) -> ProgressWords:
         """Make them: no batch yet."""
-        if hasattr(os, "memfd_create"):
-            fd = os.memfd_create("evproc_pool", os.MFD_CLOEXEC)
-        else:
-            with tempfile.TemporaryFile() as file:
-                fd = os.dup(file.fileno())
-        os.truncate(fd, _BYTES)
-        made = cls(fd)
+        made = cls(anonymous_file(_BYTES))
         made.words[PLACE] = made.words[UNSENT] = NONE
         return made
 

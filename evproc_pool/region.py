@@ -45,7 +45,7 @@ from functools import partial
 from pickle import PickleBuffer
 from typing import Any, Final, NamedTuple
 
-from evproc_pool.inherited import Inherited
+from evproc_pool.inherited import Inherited, anonymous_file
 from evproc_pool.segments import Segment, Segments
 
 #: Of a range so many bytes stay once they were used.
@@ -233,15 +233,9 @@ class Region(Inherited):
         if not IS_SUPPORTED:
             return None
         try:
-            fd = os.memfd_create("evproc_pool", os.MFD_CLOEXEC)
+            return cls(anonymous_file(_WORDS_BYTES + 2 * RANGE_BYTES))
         except OSError:
             return None
-        try:
-            os.truncate(fd, _WORDS_BYTES + 2 * RANGE_BYTES)
-        except OSError:
-            os.close(fd)
-            return None
-        return cls(fd)
 
     @property
     def can_be_used(self) -> bool:

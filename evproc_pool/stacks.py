@@ -10,11 +10,10 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
-import tempfile
 import time
 from typing import TYPE_CHECKING, Final
 
-from evproc_pool.inherited import Inherited
+from evproc_pool.inherited import Inherited, anonymous_file
 
 if TYPE_CHECKING:
     import psutil  # takes a while to import, which a worker need not
@@ -38,10 +37,7 @@ class StackFile(Inherited):
     @classmethod
     def create(cls) -> StackFile:
         """Make it: empty."""
-        if hasattr(os, "memfd_create"):
-            return cls(os.memfd_create("evproc_pool_stacks", os.MFD_CLOEXEC))
-        with tempfile.TemporaryFile() as file:
-            return cls(os.dup(file.fileno()))
+        return cls(anonymous_file())
 
     def install(self) -> None:
         """In the worker: from now on stacks are written to it."""

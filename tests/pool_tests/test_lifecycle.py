@@ -881,8 +881,9 @@ pool.submit(Do("wait_at", {address!r})).result()
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
 @pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])
 @pytest.mark.parametrize("state", ["idle", "at work"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_end_when_the_coordinator_is_killed(
-    tmp_path: Path, gate: Gate, method: str, state: str
+    tmp_path: Path, gate: Gate, method: str, state: str, number: signal.Signals
 ) -> None:
     code = _KILLED.format(method=method, address=gate.address).replace("sys.stdin.read()", "")
     if state == "idle":
@@ -894,7 +895,7 @@ def test_workers_end_when_the_coordinator_is_killed(
             assert script.process.poll() is None, (tmp_path / "err.txt").read_text()
         members = [each for each in script.members if each.pid != script.process.pid]
         assert len(members) >= 2
-        script.process.send_signal(signal.SIGKILL)
+        script.process.send_signal(number)
         if state == "at work":
             # the handler is not interrupted here; its worker ends with it
             arrival.release()
