@@ -226,9 +226,14 @@ class Coordinator:
         self._backend.send(worker, *frame)
         return Asked(worker, state.batches)
 
-    def await_answer(self, asked: Asked) -> bool:
-        """Wait for it a moment, or until something else happens: say whether it is there."""
-        return self._backend.wait_for(asked.worker, _ANSWER_SECONDS)
+    def await_answer(self, asked: Asked, seconds: float = _ANSWER_SECONDS) -> bool:
+        """Wait for it a moment, or until something else happens: say whether it is there.
+
+        Args:
+            asked: Of what.
+            seconds: Wait no longer than that.
+        """
+        return self._backend.wait_for(asked.worker, min(seconds, _ANSWER_SECONDS))
 
     def answer(self, asked: Asked) -> Answer | None:
         """What has come back, if that is an answer.

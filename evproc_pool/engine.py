@@ -210,8 +210,8 @@ class Engine:
                 self._leave()
         return is_sent
 
-    def collect(self, run: int, root: int) -> Answer | None:
-        """Wait a moment for the answer to a root that was sent by `send_now`.
+    def collect(self, run: int, root: int, seconds: float) -> Answer | None:
+        """Wait a moment, and no longer than that, for the answer to a root of `send_now`.
 
         Returns:
             The answer, of which the sink is not told. None: it is an affair of the sink's.
@@ -228,7 +228,7 @@ class Engine:
                     return None
                 drives = waits = True
                 self._driver = threading.get_ident()
-            is_there = self._coordinator.await_answer(asked)
+            is_there = self._coordinator.await_answer(asked, seconds)
             waits = False
             if is_there:
                 answer = self._coordinator.answer(asked)

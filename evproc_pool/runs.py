@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
+from math import inf
 from typing import Any, Final
 
 from evproc import Event
@@ -348,12 +349,12 @@ class _Future(Future[Any]):
 
     def result(self, timeout: float | None = None) -> Any:
         """See `concurrent.futures.Future`."""
-        self._help()
+        self._help(timeout)
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """See `concurrent.futures.Future`."""
-        self._help()
+        self._help(timeout)
         return super().exception(timeout)
 
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
@@ -362,9 +363,9 @@ class _Future(Future[Any]):
         if self._futures is not None and not self.done():
             self._futures.hurry()
 
-    def _help(self) -> None:
+    def _help(self, timeout: float | None) -> None:
         if self._futures is not None and not self.done():
-            self._futures.help(self.root)
+            self._futures.help(self.root, inf if timeout is None else max(0.0, timeout))
         self._futures = None
 
 
@@ -432,9 +433,9 @@ class Futures(Sink):
             self.broken(self._engine.closed)
         return future
 
-    def help(self, root: int) -> None:
-        """Wait a moment for the answer to an event that was sent at once."""
-        answer = self._engine.collect(self._run.id, root)
+    def help(self, root: int, seconds: float) -> None:
+        """Wait a moment, and no longer than that, for the answer to an event sent at once."""
+        answer = self._engine.collect(self._run.id, root, seconds)
         if answer is not None:
             self.ended(root, Ending(value=answer.value))
         else:
