@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
+from math import inf
 from typing import Any, Final
 
 from evproc.event import describe_event
@@ -226,7 +227,7 @@ class Coordinator:
         self._backend.send(worker, *frame)
         return Asked(worker, state.batches)
 
-    def await_answer(self, asked: Asked, seconds: float = _ANSWER_SECONDS) -> bool:
+    def await_answer(self, asked: Asked, seconds: float = inf) -> bool:
         """Wait for it a moment, or until something else happens: say whether it is there.
 
         Args:

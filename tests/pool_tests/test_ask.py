@@ -67,15 +67,22 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 @pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer is waited for as long as it takes, also on a machine that is busy."""
+    monkeypatch.setattr(coordinator, "_ANSWER_SECONDS", PATIENCE_SECONDS)
+
+
+@pytest.fixture
 def idle(pool: PoolProcessor, asked: Counter[str]) -> PoolProcessor:
     """A pool whose workers are there, and know the plan."""
     warm(pool)
-    while asked["answered"] < 2:
+    while asked["answered"] < 2:  # on a busy machine it may be too late a few times
         pool.process(Do("stop", 1))
     asked.clear()
     return pool
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_value_and_none_never_reach_the_scheduler(
     idle: PoolProcessor, asked: Counter[str]
 ) -> None:
@@ -97,7 +104,7 @@ def test_what_is_not_that_simple_is_as_ever(
     with PoolProcessor(0) as here:
         register_all(here, [actions.act, actions.nested])
         assert found == ending(lambda: here.process(ev))
-    assert asked == {"adopted": 1, "not sent": 0, "answered": 0}
+    assert (asked["adopted"], asked["answered"]) == (1, 0)
     assert idle.process(Do("stop", 3)) == 3
 
 
@@ -187,7 +194,7 @@ def test_it_is_timed_as_ever(asked: Counter[str], tmp_path: Path) -> None:
         error_of(lambda: pool.process(Do("spin", str(tmp_path / "spins")))), EventTimeoutError
     )
     assert pool.process(Do("stop", 1)) == 1
-    assert asked["adopted"] == 1
+    assert asked["adopted"] >= 1
     close_in_time(pool)
 
 
@@ -229,14 +236,15 @@ def test_filters_are_asked_once(idle: PoolProcessor, asked: Counter[str]) -> Non
 # --- futures ---
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_future_that_is_waited_for_is_answered_in_the_same_way(
     idle: PoolProcessor, asked: Counter[str]
 ) -> None:
     for number in range(30):
         assert idle.submit(Do("stop", number)).result(PATIENCE_SECONDS) == number
     assert idle.submit(Do("nothing")).exception(PATIENCE_SECONDS) is None
-    assert asked["answered"] > 0
-    assert asked["adopted"] + asked["answered"] <= 31
+    # or else the thread of the futures was quicker
+    assert asked["adopted"] + asked["answered"] + asked["not sent"] == 31
 
 
 def test_a_future_that_nobody_waits_for_is_done_all_the_same(idle: PoolProcessor) -> None:
