@@ -169,12 +169,12 @@ def test_many_threads_ask_at_once(idle: PoolProcessor) -> None:
     ]
 
 
-def test_beside_a_stream_it_takes_its_turn(idle: PoolProcessor, asked: Counter[str]) -> None:
+def test_beside_a_stream_it_takes_its_turn(idle: PoolProcessor) -> None:
     stream = idle.stream(Do("stop", number) for number in range(100_000))
-    assert next(stream).unwrap() == 0
-    assert idle.process(Do("stop", "beside")) == "beside"
+    for number in range(3):
+        assert next(stream).unwrap() == number
+        assert idle.process(Do("stop", "beside")) == "beside"
     stream.close()
-    assert asked["answered"] == 0
 
 
 def test_workers_are_replaced_as_ever(asked: Counter[str]) -> None:
