@@ -132,10 +132,10 @@ def pids(pool: PoolProcessor) -> set[int]:
 
 def warm(pool: PoolProcessor) -> set[int]:
     """Work until every worker is ready; answers with their processes."""
-    pool.process(Do("nothing"))
+    pool.process_many([Do("nothing")])
     engine = pool._engine
     while engine is not None and engine._coordinator._scheduler.workers < pool.workers:
-        pool.process(Do("nothing"))
+        pool.process_many([Do("nothing")])
     return pids(pool)
 
 

@@ -226,7 +226,11 @@ def test_filters_are_asked_once(idle: PoolProcessor, asked: Counter[str]) -> Non
         seen.append(os.getpid())
         return True
 
-    idle.register(want(counts)(actions.asks), "counts")
+    @want(counts)
+    def looks(proc: object, ev: object) -> None:
+        """Is asked, and does nothing."""
+
+    idle.register(looks)
     for number in range(3):
         seen.clear()
         idle.process(Do("stop", number))
