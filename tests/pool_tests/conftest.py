@@ -8,7 +8,7 @@ import pytest
 
 from evproc_pool import PoolProcessor
 from tests.pool_tests import actions
-from tests.pool_tests.helpers import Gate, close_in_time, register_all, warm
+from tests.pool_tests.helpers import Gate, close_in_time, map_regions, register_all, warm
 
 
 @pytest.fixture(scope="module")
@@ -16,11 +16,13 @@ def shared_pool() -> Iterator[PoolProcessor]:
     """Two workers for all tests of a module that leave them alive.
 
     Of module scope, so it is there before `nothing_left_behind` takes its first
-    look; both workers are there by then, too, since each runs an event.
+    look; both workers are there by then, too, since each runs an event, and so are the
+    descriptors of the memory that they share.
     """
     with PoolProcessor(workers=2) as pool:
         register_all(pool, [actions.act, actions.nested, *actions.ordered_handlers()])
         warm(pool)
+        map_regions(pool)
         yield pool
 
 
