@@ -3,9 +3,11 @@
 Handlers declare which events they want and which other handlers they depend
 on; a `Processor` runs them in an order that follows from these declarations.
 
-Importing this package imports nothing heavy: entry-point discovery, logging
+Importing this package imports nothing heavy: entry-point discovery, reports, logging
 and everything of ``evproc_pool`` load when they are first used.
 """
+
+from __future__ import annotations
 
 from evproc.decorator import required_by, requires, want
 from evproc.event import Event
@@ -22,7 +24,10 @@ from evproc.exc import (
     StopProcessing,
 )
 from evproc.processor import Processor
-from evproc.report import Absence, CheckReport, Conflict, Explanation, HandlerExplanation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from evproc.report import Absence, CheckReport, Conflict, Explanation, HandlerExplanation
 
 __all__ = [
     "Absence",
@@ -46,3 +51,16 @@ __all__ = [
     "requires",
     "want",
 ]
+
+if not TYPE_CHECKING:  # pragma: no branch
+    # a type checker would take any name for one of this module's
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from evproc import report
+
+        return getattr(report, name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

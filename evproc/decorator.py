@@ -8,19 +8,16 @@ original's.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any, NamedTuple, TypeVar, cast
 
-from evproc.event import Event
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
 
-#: A handler: called with the Processor and the Event, it returns follow-ups or None.
-HandlerFunc = Callable[[Any, Any], "Iterable[Event] | None"]
+    from evproc.annotations import Filter
 
-#: A filter: called with the event, true if the handler may want it.
-Filter = Callable[[Any], object]
-
-H = TypeVar("H", bound=Callable[..., Any])
+    H = TypeVar("H", bound=Callable[..., Any])
 
 _WANT = "_ev_filters"
 _REQUIRES = "_ev_requires"
@@ -30,19 +27,19 @@ _REQUIRED_BY = "_ev_required_by"
 _ASYNC_FLAGS = 0x80 | 0x200
 
 
-class Clause(NamedTuple):
-    """One `@want`: any of the names (if there are any), and every filter."""
+class Clause:
+    """One `@want`: any of the names (if there are any), and every filter. Do not change it."""
 
-    names: frozenset[str]
-    filters: tuple[Filter, ...]
+    def __init__(self, names: frozenset[str], filters: tuple[Filter, ...]) -> None:
+        self.names = names
+        self.filters = filters
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Clause):
+            return NotImplemented
+        return (self.names, self.filters) == (other.names, other.filters)
 
-class Declarations(NamedTuple):
-    """What a handler declares, each in the order in which it reads from the top."""
-
-    clauses: tuple[Clause, ...]
-    requires: tuple[str, ...]
-    required_by: tuple[str, ...]
+    __hash__ = None  # type: ignore[assignment]  # nobody looks one up
 
 
 class Declare:
@@ -80,8 +77,9 @@ class Declare:
             setattr(target, self.attribute, declared)
         except AttributeError:
             # bound methods, C functions and slotted objects take no attributes
-            func = cast("H", functools.partial(func))
-            setattr(func, self.attribute, declared)
+            part: Any = functools.partial(func)
+            setattr(part, self.attribute, declared)
+            return part  # type: ignore[no-any-return]  # to a checker it is what it was
         return func
 
 
@@ -176,9 +174,16 @@ def _layers(func: object) -> list[object]:
     return layers
 
 
-def declarations_of(func: object) -> Declarations:
-    """Read what the decorators left on a handler; duplicates of a name count once."""
-    return Declarations(
+def declarations_of(
+    func: object,
+) -> tuple[tuple[Clause, ...], tuple[str, ...], tuple[str, ...]]:
+    """Read what the decorators left on a handler; duplicates of a name count once.
+
+    Returns:
+        `@want`, `@requires` and `@required_by`, each in the order in which it reads from
+        the top.
+    """
+    return (
         _declared(func, _WANT),
         tuple(dict.fromkeys(_declared(func, _REQUIRES))),
         tuple(dict.fromkeys(_declared(func, _REQUIRED_BY))),

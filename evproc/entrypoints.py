@@ -7,10 +7,8 @@ system lists the distributions: it is the same in every process.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from evproc.decorator import HandlerFunc
 from evproc.exc import (
     EntryPointConflictException,
     EntryPointException,
@@ -18,13 +16,20 @@ from evproc.exc import (
     EntryPointLoadException,
     EntryPointTypeException,
 )
-from evproc.registry import Origin, validated_name
+from evproc.registry import validated_name
 
 if TYPE_CHECKING:
     from importlib_metadata import EntryPoint
 
-#: What to do about an entry point that cannot become a handler.
-OnError = Literal["raise", "skip"] | Callable[[EntryPointException], object]
+    from evproc.annotations import HandlerFunc, OnError
+
+
+class Origin(NamedTuple):
+    """The entry point that a handler came from."""
+
+    group: str
+    distribution: str
+    version: str
 
 
 class LoadedHandler(NamedTuple):
@@ -41,8 +46,7 @@ def load_group(group: str, on_error: OnError = "raise") -> list[LoadedHandler]:
         raise TypeError(f"an entry-point group is a string, not {group!r}")
     if not callable(on_error) and on_error not in ("raise", "skip"):
         raise TypeError(f"on_error is 'raise', 'skip' or a callable, not {on_error!r}")
-    # imported here: it takes longer than all of evproc, and not every
-    # application loads entry points
+    # imported here: it takes longer than all of evproc
     import importlib_metadata
 
     found = sorted(

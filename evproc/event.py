@@ -9,7 +9,10 @@ is plain attribute access, and pickle and copy need no help from here.
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Any, NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 
 class Namespace:

@@ -6,21 +6,26 @@ are; the newer ones keep the pattern.
 
 from __future__ import annotations
 
-import enum
 import sys
-from typing import Any, Final
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 
-class _Unset(enum.Enum):
+class _Unset:
     """One value that stays itself through pickle and copy, unlike `object()`."""
 
-    UNSET = enum.auto()
+    __slots__ = ()
 
     def __repr__(self) -> str:
         return "<unset>"
 
+    def __reduce__(self) -> str:
+        return "_unset"  # the name by which it is found in this module
 
-_unset: Final = _Unset.UNSET
+
+_unset: Final = _Unset()
 
 
 class EventException(Exception):

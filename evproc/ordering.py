@@ -8,9 +8,9 @@ process or the platform. O(n log n + e) for n handlers and e requirements.
 
 from __future__ import annotations
 
-import graphlib
-import heapq
-from collections.abc import Iterable, Mapping, Sequence
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 class CycleFound(Exception):
@@ -35,6 +35,10 @@ def topological_order(requirements: Mapping[int, Iterable[int]]) -> list[int]:
     Raises:
         CycleFound: There is no such order.
     """
+    # here: an application that handles no event needs neither
+    import graphlib
+    import heapq
+
     sorter = graphlib.TopologicalSorter(
         {index: sorted(requirements[index]) for index in sorted(requirements)}
     )

@@ -18,17 +18,12 @@ many event names does not grow it.
 
 from __future__ import annotations
 
-import heapq
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, NoReturn
 
 from evproc.decorator import (
     Clause,
     Declare,
-    Filter,
-    HandlerFunc,
     declarations_of,
     default_name,
     describe_callable,
@@ -42,19 +37,19 @@ from evproc.exc import (
     add_note,
 )
 from evproc.ordering import CycleFound, topological_order
-from evproc.report import Absence, CheckReport, Conflict, Explanation, HandlerExplanation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import Any, Final, NoReturn
+
+    from evproc.annotations import Filter, HandlerFunc
+    from evproc.entrypoints import Origin
+    from evproc.report import CheckReport, Conflict, Explanation
 
 # Plans remembered per event name. With k filters there may be 2**k of them;
 # past this many the memory is worth more than the time to order them again.
 _MOST_PLANS: Final = 1024
-
-
-class Origin(NamedTuple):
-    """The entry point that a handler came from."""
-
-    group: str
-    distribution: str
-    version: str
 
 
 class Handler:
@@ -98,11 +93,14 @@ class Plan:
         self.indices = tuple(handler.index for handler in handlers)
 
 
-class _Candidate(NamedTuple):
+class _Candidate:
     """A handler that can match; `clauses` is empty if it does so in any case."""
 
-    handler: Handler
-    clauses: tuple[Clause, ...]
+    __slots__ = ("clauses", "handler")
+
+    def __init__(self, handler: Handler, clauses: tuple[Clause, ...]) -> None:
+        self.handler = handler
+        self.clauses = clauses
 
     def wants(self, ev: Any) -> bool:
         """Ask the filters; see `Registry.match`."""
@@ -358,7 +356,7 @@ class _Index:
                 for name in sorted(clause.names):
                     named.setdefault(name, [])
         merged = {
-            name: list(heapq.merge(nameless, handlers, key=_registration))
+            name: sorted([*nameless, *handlers], key=_registration)
             for name, handlers in named.items()
         }
         return nameless, merged
@@ -414,6 +412,8 @@ class _Index:
 
     def check(self) -> CheckReport:
         """See `Processor.check`."""
+        from evproc.report import Absence, CheckReport
+
         self._resolve_names()
         # with all handlers at hand, what is missing is not registered at all
         problems, requirements = self._requirements_of(self.handlers)
@@ -447,6 +447,8 @@ class _Index:
                 return
 
     def _conflicts(self) -> Iterator[Conflict]:
+        from evproc.report import Conflict
+
         nameless, named = self._by_event_name()
         for name, handlers in [*named.items(), (None, nameless)]:
             candidates = {handler.name: _relevant(handler.clauses, name) for handler in handlers}
@@ -460,6 +462,8 @@ class _Index:
 
     def explain(self, ev: Any) -> Explanation:
         """See `Processor.explain`."""
+        from evproc.report import Explanation, HandlerExplanation
+
         self._resolve_names()
         error = _name_problem(ev)
         order: tuple[Handler, ...] = ()

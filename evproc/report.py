@@ -1,6 +1,7 @@
 """What `Processor.check` and `Processor.explain` answer: frozen, printable.
 
-Named tuples, because `dataclasses` takes longer to import than all of evproc.
+Imported when they are first asked for. Named tuples, because `dataclasses` takes longer to
+import than all of evproc.
 """
 
 from __future__ import annotations

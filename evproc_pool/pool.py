@@ -13,10 +13,6 @@ from multiprocessing import util
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from evproc import Event, Processor
-from evproc.decorator import HandlerFunc
-from evproc.entrypoints import OnError
-from evproc.registry import Handler
-from evproc.report import CheckReport, Explanation
 from evproc_pool import arguments
 from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolForkedError
 from evproc_pool.estimates import MOST_EVENTS
@@ -33,6 +29,9 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from types import TracebackType
 
+    from evproc.annotations import HandlerFunc, OnError
+    from evproc.registry import Handler
+    from evproc.report import CheckReport, Explanation
     from evproc_pool.backend import Backend
     from evproc_pool.engine import Engine
     from evproc_pool.runs import Feeder, Futures, Streamed

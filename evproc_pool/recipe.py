@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from evproc import Processor
-from evproc.decorator import HandlerFunc, default_name, describe_callable
+from evproc.decorator import default_name, describe_callable
 from evproc.registry import Registry
 from evproc_pool.errors import SerializationError
+
+if TYPE_CHECKING:
+    from evproc.annotations import HandlerFunc
 
 # how many differences an error lists
 _MOST_LINES: Final = 5

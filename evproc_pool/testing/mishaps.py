@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NoReturn, Protocol
 
-from evproc.decorator import HandlerFunc
+from evproc.annotations import HandlerFunc
 from evproc.registry import Registry
 from evproc_pool.errors import PoolBusyError
 from evproc_pool.pool import PoolProcessor

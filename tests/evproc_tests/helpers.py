@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from evproc import Event, Processor
-from evproc.decorator import HandlerFunc
+from evproc.annotations import HandlerFunc
 
 
 class Named(Event):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import evproc
+
 ROOT = Path(__file__).parents[2]
 
 #: What is pure and may be imported anywhere: data structures, types, functions.
@@ -33,13 +35,16 @@ PURE = {
 #: For each module what it may import besides `PURE`; all imports count, also
 #: those inside functions. A module that is not here is not looked at.
 ALLOWED: dict[str, set[str]] = {
+    "evproc.annotations": {"evproc.event", "evproc.exc"},  # which is for type checkers
     "evproc.event": set(),
     "evproc.exc": set(),
     "evproc.ordering": set(),
     "evproc.report": set(),
-    "evproc.decorator": {"evproc.event"},
+    "evproc.decorator": {"evproc.annotations", "evproc.event"},
     "evproc.registry": {
+        "evproc.annotations",
         "evproc.decorator",
+        "evproc.entrypoints",  # for type checkers, too
         "evproc.event",
         "evproc.exc",
         "evproc.ordering",
@@ -124,13 +129,19 @@ HEAVY = (
     "concurrent.futures",
     "dataclasses",
     "difflib",
+    "enum",
+    "evproc.entrypoints",
+    "evproc.report",
     "evproc_pool",
+    "graphlib",
     "importlib_metadata",
     "inspect",
     "logging",
     "multiprocessing",
     "psutil",
     "subprocess",
+    "threading",
+    "typing",
 )
 
 
@@ -239,3 +250,21 @@ def test_importing_evproc_imports_nothing_heavy() -> None:
     for module in HEAVY:
         assert module not in before, "the check would not see it"
         assert module not in new
+
+
+def test_what_is_imported_when_it_is_asked_for_is_a_name_of_the_package_all_the_same() -> None:
+    # in a process in which nobody has asked
+    code = (
+        "import evproc, sys; assert 'evproc.report' not in sys.modules;"
+        "assert set(evproc.__all__) <= set(dir(evproc));"
+        "from evproc import *; assert CheckReport is evproc.CheckReport;"
+        "assert CheckReport is sys.modules['evproc.report'].CheckReport"
+    )
+    subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_package_has_all_of_its_names_and_no_others() -> None:
+    assert "Explanation" in dir(evproc)
+    assert all(hasattr(evproc, name) for name in evproc.__all__)
+    with pytest.raises(AttributeError, match="'evproc' has no attribute 'Explained'"):
+        evproc.Explained  # type: ignore[attr-defined]  # noqa: B018

@@ -29,8 +29,7 @@ from evproc import (
     Processor,
     ProcessorReregisterException,
 )
-from evproc.entrypoints import load_group
-from evproc.registry import Origin
+from evproc.entrypoints import Origin, load_group
 from tests.evproc_tests.distributions import Distribution
 from tests.evproc_tests.helpers import Named
 

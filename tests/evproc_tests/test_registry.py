@@ -24,7 +24,8 @@ from evproc import (
     requires,
     want,
 )
-from evproc.registry import Origin, Registry
+from evproc.entrypoints import Origin
+from evproc.registry import Registry
 from tests.evproc_tests.helpers import Named, notes
 
 
