@@ -1,6 +1,9 @@
 """A multiprocess worker pool for ``evproc``: the same handlers, on all cores."""
 
-import logging
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
 
 from evproc_pool.errors import (
     EventTimeoutError,
@@ -16,8 +19,10 @@ from evproc_pool.errors import (
     SoftTimeoutError,
     WorkerLostError,
 )
-from evproc_pool.outcome import Outcome
-from evproc_pool.pool import PoolProcessor
+
+if TYPE_CHECKING:
+    from evproc_pool.outcome import Outcome
+    from evproc_pool.pool import PoolProcessor
 
 __all__ = [
     "EventTimeoutError",
@@ -36,5 +41,18 @@ __all__ = [
     "WorkerLostError",
 ]
 
-# An application that does not configure logging gets the errors, and nothing printed.
-logging.getLogger(__name__).addHandler(logging.NullHandler())
+# Imported when they are asked for: no worker needs the one, and few programs the other.
+_LATER = {"Outcome": "outcome", "PoolProcessor": "pool"}
+
+if not TYPE_CHECKING:
+    # a type checker would take any name for one of this module's
+
+    def __getattr__(name: str) -> object:
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

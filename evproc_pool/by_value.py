@@ -7,6 +7,10 @@ where that holds a lock, up to Python 3.11; and of an enumeration it sends names
 without what ``__init__`` or ``__new__`` have given to the members, and without the names
 of several flags together. And of code it leaves out, from version 3.1.3 on, in which file it
 stands, which tracebacks tell.
+
+A class goes as it is then, and in a worker is what it was sent as last, but for attributes
+that it has lost since; the caller's own classes, which come back as copies, stay as they
+are.
 """
 
 from __future__ import annotations
@@ -17,16 +21,20 @@ import functools
 import io
 import pickle
 import sys
+import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
+from weakref import WeakSet
 
 import cloudpickle
 
+from evproc_pool.pickling import ThisProcess
 
-def dumps(
-    value: object, protocol: int, callback: Callable[[pickle.PickleBuffer], bool] | None = None
-) -> bytes:
+_Callback = Callable[[pickle.PickleBuffer], bool]
+
+
+def dumps(value: object, protocol: int, callback: _Callback | None = None) -> bytes:
     """Pickle.
 
     Args:
@@ -37,9 +45,43 @@ def dumps(
     Raises:
         Exception: Whatever pickling raised.
     """
+    main = sys.modules.get("__mp_main__")
+    if main is None:
+        return _dumps(value, protocol, callback)
+    # the main script, under the name that it has in a child of multiprocessing
+    with _main_by_value:
+        if main.__name__ in cloudpickle.list_registry_pickle_by_value():
+            return _dumps(value, protocol, callback)  # somebody else wants it so
+        cloudpickle.register_pickle_by_value(main)
+        try:
+            return _dumps(value, protocol, callback)
+        finally:
+            cloudpickle.unregister_pickle_by_value(main)
+
+
+# cloudpickle's registry is one for all threads; reentrant, since pickling may pickle
+_main_by_value: Final = threading.RLock()
+
+
+def _dumps(value: object, protocol: int, callback: _Callback | None) -> bytes:
     with io.BytesIO() as file:
         _Pickler(file, protocol=protocol, buffer_callback=callback).dump(value)
         return file.getvalue()
+
+
+def loads(data: bytes | bytearray | memoryview, buffers: Iterable[memoryview]) -> Any:
+    """Unpickle what `dumps` gave.
+
+    Args:
+        data: That.
+        buffers: Those that are not in it.
+
+    Raises:
+        Exception: Whatever unpickling raised.
+    """
+    if not _KNOWS_CLOUDPICKLE:
+        return pickle.loads(data, buffers=buffers)
+    return _Unpickler(io.BytesIO(data), buffers=buffers).load()
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
@@ -141,3 +183,59 @@ def enum_class_setstate(kind: Any, state: tuple[Any, dict[str, dict[str, Any]]])
     for name, attributes in own.items():
         vars(kind[name]).update(attributes)
     return kind
+
+
+# --- classes on their way back ---
+
+# Classes that came here by value, and are nobody's own here.
+_came: Final[WeakSet[type]] = WeakSet()
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds classes that were here before, and leaves alone those that are this process's own.
+
+    A class that comes by value is made, empty, and then filled. Where it is known already,
+    cloudpickle makes another one all the same and throws it away, of which a metaclass or
+    an ``__init_subclass__`` may keep hold. And the caller's own classes come back as copies
+    of what they are in a worker, with methods that do not see this process's
+    ``__main__``, and cloudpickle would make them that here.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        if name in _MAKE_EMPTY:
+            return functools.partial(_make_empty, found)
+        return functools.partial(_set_state, found) if name.endswith(_SET_STATE) else found
+
+
+def _make_empty(make: Any, *args: Any) -> Any:
+    """Make a class, or find it by the number that cloudpickle has given it."""
+    inner = cloudpickle.cloudpickle
+    with _one_at_a_time:  # another thread would take what was just made for one of its own
+        with inner._DYNAMIC_CLASS_TRACKER_LOCK:  # noqa: SLF001 - no public way
+            kind = inner._DYNAMIC_CLASS_TRACKER_BY_ID.get(args[-2])  # noqa: SLF001
+        if kind is None:
+            kind = make(*args)
+            _came.add(kind)
+    return kind
+
+
+# reentrant, since a metaclass may unpickle
+_one_at_a_time: Final = threading.RLock()
+
+
+def _set_state(set_state: Any, kind: Any, state: object) -> object:
+    return set_state(kind, state) if ThisProcess.is_worker or kind in _came else kind
+
+
+_SET_STATE: Final = "_class_setstate"
+_MAKE_EMPTY: Final = ("_make_skeleton_class", "_make_skeleton_enum")
+_KNOWS_CLOUDPICKLE: Final = all(
+    hasattr(cloudpickle.cloudpickle, name)
+    for name in (
+        _SET_STATE,
+        *_MAKE_EMPTY,
+        "_DYNAMIC_CLASS_TRACKER_LOCK",
+        "_DYNAMIC_CLASS_TRACKER_BY_ID",
+    )
+)

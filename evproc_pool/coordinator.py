@@ -12,7 +12,6 @@ Nothing here is safe for threads: `engine` sees to it that one thread drives at 
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections import deque
@@ -38,6 +37,7 @@ from evproc_pool.errors import (
 )
 from evproc_pool.flight import Batch
 from evproc_pool.limits import Limits
+from evproc_pool.log import LOG
 from evproc_pool.members import Member
 from evproc_pool.pauses import Pauses
 from evproc_pool.postmortem import Postmortem
@@ -66,8 +66,6 @@ from evproc_pool.scheduler import Scheduler
 from evproc_pool.sink import Run
 from evproc_pool.stays import Stays
 from evproc_pool.watch import Watch
-
-_LOG: Final = logging.getLogger("evproc_pool")
 
 # Workers that die before they are ready, one after the other, until starting more
 # is no use.
@@ -516,10 +514,10 @@ class Coordinator:
         error: PoolError | None = None
         if running is not None:
             error = self._error_of(item, state.sent[0].batch, running, handler)
-            _LOG.warning("%s", error)
+            LOG.warning("%s", error)
         elif not state.is_retired:
             how = describe_exit(item.exitcode)
-            _LOG.warning("worker %d (process %s) died between events, by %s", *item[:2], how)
+            LOG.warning("worker %d (process %s) died between events, by %s", *item[:2], how)
         self._watch.forget(item.worker)
         self._step(WorkerGone(item.worker, running, error, handler, verdict.spared))
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from evproc import Event, Processor
-from evproc_pool.outcome import Outcome
 from evproc_pool.roots import Key, key_of, plan_root
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from evproc_pool.outcome import Outcome
     from evproc_pool.retries import RetryPolicy
+
+# Imported when they are needed: most pools have workers, and never come to it.
 
 
 class Here:
@@ -88,6 +91,8 @@ class Here:
 
     def submit(self, ev: Event, key: Key | None) -> Future[Any]:
         """See `PoolProcessor.submit`; the future is done."""
+        from concurrent.futures import Future
+
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
         with self._counted():
@@ -116,8 +121,10 @@ class Here:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
+                from evproc_pool.outcome import Outcome
+
                 return Outcome(ev, index, error=error, events=int(isinstance(ev, Event)))
-        from evproc_pool.serial import run_cascade  # not where there are workers
+        from evproc_pool.serial import run_cascade
 
         return run_cascade(
             self._processor, ev, index, policy=self._policy, return_events=return_events

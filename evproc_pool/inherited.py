@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from multiprocessing import reduction
 from typing import Any
@@ -18,6 +17,8 @@ def anonymous_file(size_bytes: int = 0) -> int:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("evproc_pool", os.MFD_CLOEXEC)
     else:
+        import tempfile  # takes a while, and is seldom needed
+
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     try:

@@ -18,13 +18,12 @@ import time
 from collections.abc import Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import psutil
-
-from evproc_pool import wire, worker
+from evproc_pool import wire
 from evproc_pool.backend import Arrived, Gone
 from evproc_pool.channel import Channel
+from evproc_pool.entrance import Shares, enter
 from evproc_pool.frame import Data
 from evproc_pool.lifeline import CAN_KILL, Lifeline
 from evproc_pool.progress import IS_SUPPORTED, Progress, ProgressWords
@@ -32,6 +31,9 @@ from evproc_pool.region import Region
 from evproc_pool.soft_timeout import SIGNAL
 from evproc_pool.stacks import StackFile
 from evproc_pool.starting import ProcessName, disown, fresh, own, prepared
+
+if TYPE_CHECKING:
+    import psutil
 
 # How long a worker may take to end by itself once it was told to, in seconds.
 # Idle workers end at once; this is for one whose handlers left threads behind.
@@ -50,7 +52,6 @@ class _Member:
     Attributes:
         number: Which worker.
         process: Its process.
-        handle: The same, for signals: never another process that got its id later on.
         channel: To it.
         words: Where it is.
         stacks: Where its stacks go when it crashes, or is asked for them.
@@ -62,10 +63,10 @@ class _Member:
     """
 
     __slots__ = (
+        "_handle",
         "_pidfd",
         "answered_bytes",
         "channel",
-        "handle",
         "lifeline",
         "number",
         "poller",
@@ -96,9 +97,7 @@ class _Member:
         self.region = region
         self.poller: Any = None  # select.poll, which is not everywhere
         self.answered_bytes = 0
-        self.handle: psutil.Process | None = None
-        with contextlib.suppress(psutil.Error):
-            self.handle = psutil.Process(process.pid)
+        self._handle: psutil.Process | None = None
         self._pidfd: int | None = None
         self.sentinels: list[int] = []
         if sys.platform != "win32":
@@ -109,6 +108,28 @@ class _Member:
             with contextlib.suppress(OSError):
                 self._pidfd = os.pidfd_open(process.pid)
                 self.sentinels.append(self._pidfd)
+        if self._pidfd is None:
+            self._handle = self._find()
+
+    @property
+    def handle(self) -> psutil.Process | None:
+        """The process, for signals: never another one that got its id later on; None: it is gone.
+
+        Looked up when it is first needed, since psutil takes a while to import. Where nobody
+        can say whether the process was still there then, it was looked up at once.
+        """
+        if self._handle is None and self._pidfd is not None:
+            found = self._find()
+            if not select.select([self._pidfd], [], [], 0)[0]:
+                self._handle = found
+        return self._handle
+
+    def _find(self) -> psutil.Process | None:
+        import psutil
+
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(self.process.pid)
+        return None
 
     def close(self) -> None:
         """Let go of everything; the process must be dead."""
@@ -199,8 +220,8 @@ class LocalBackend:
             to_close = self._inherited(ours, line) if self._is_fork else ()
             context = fresh(self._context)
             process: BaseProcess = context.Process(  # type: ignore[attr-defined]  # each context has it
-                target=worker.main,
-                args=(theirs, worker.Shares(words, stacks, lifeline, region), to_close),
+                target=enter,
+                args=(theirs, Shares(words, stacks, lifeline, region), to_close),
                 name=ProcessName(f"evproc-worker-{number}"),
             )
             with prepared(context, self._modules):
@@ -302,6 +323,8 @@ class LocalBackend:
             member.words.strike(seen)
         elif not member.words.is_struck(seen):
             return
+        import psutil
+
         with contextlib.suppress(psutil.Error):  # it has died by itself
             process.send_signal(SIGNAL)
 
@@ -319,6 +342,8 @@ class LocalBackend:
         process = None if member is None else member.handle
         if member is None or member.words is None or process is None:
             return None
+        import psutil
+
         stack = ""
         try:
             if member.stacks is not None:
@@ -345,9 +370,12 @@ class LocalBackend:
     def memory_bytes(self, number: int) -> int:
         """The resident memory of a worker; 0 if it is gone."""
         member = self._members.get(number)
-        if member is not None and member.handle is not None:
+        process = None if member is None else member.handle
+        if process is not None:
+            import psutil
+
             with contextlib.suppress(psutil.Error):
-                size: int = member.handle.memory_info().rss
+                size: int = process.memory_info().rss
                 return size
         return 0
 
@@ -491,6 +519,8 @@ def _start(process: BaseProcess) -> None:
 
 def _await_stop(process: psutil.Process) -> None:
     """Wait until a process that was sent SIGSTOP has stopped, which is soon."""
+    import psutil
+
     end = time.monotonic() + _STOP_SECONDS
     while process.status() != psutil.STATUS_STOPPED and time.monotonic() < end:
         time.sleep(0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import heapq
-import random
 from collections.abc import Collection
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from evproc_pool.retries import RetryPolicy
+
+if TYPE_CHECKING:
+    import random
 
 # So many that were given up do no harm.
 _FEW: Final = 100
@@ -24,11 +26,15 @@ class Pauses:
     def __init__(self, policy: RetryPolicy, rng: random.Random | None = None) -> None:
         self._policy = policy
         self._heap: list[tuple[float, int]] = []
-        # not that of the `random` module, which may be seeded by the application
-        self._random = rng or random.Random()  # noqa: S311 - nobody gains by guessing it
+        self._random = rng
 
     def begin(self, token: int, failures: int, now: float) -> None:
         """A pause begins; see `schedule.Retry`."""
+        if self._random is None:
+            import random  # takes a while, and few programs need it
+
+            # not that of the module, which may be seeded by the application
+            self._random = random.Random()  # noqa: S311 - nobody gains by guessing it
         seconds = self._policy.pause(failures, self._random.random())
         heapq.heappush(self._heap, (now + seconds, token))
 

@@ -1,28 +1,18 @@
 """Pickles what crosses to another process, and says what is wrong where that fails.
 
 What plain pickle cannot take, or takes by a reference into ``__main__`` (which is
-another module in a worker), goes through cloudpickle, by value. A class goes as it is
-then, and in a worker is what it was sent as last, but for attributes that it has lost
-since; the caller's own classes, which come back as copies, stay as they are.
+another module in a worker), goes through cloudpickle, by value (`by_value`).
 
 Large buffers (NumPy arrays, for one) can go out of band, beside the pickle (PEP 574).
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
-import io
 import pickle
-import sys
-import threading
+import types
 from collections.abc import Iterable
 from typing import Any, Final
-from weakref import WeakSet
 
-import cloudpickle
-
-from evproc_pool import by_value
 from evproc_pool.errors import SerializationError
 
 PROTOCOL: Final = 5
@@ -31,7 +21,7 @@ PROTOCOL: Final = 5
 _DEEPEST: Final = 12
 
 
-class _Process:
+class ThisProcess:
     """What kind of process this is.
 
     Attributes:
@@ -50,62 +40,8 @@ def be_worker() -> None:
     Classes that come by value are set again each time, to what they are in the
     coordinator. And a `KeyboardInterrupt` in pickling is an error like others.
     """
-    _Process.is_worker = True
-    _Process.as_they_are = (Exception,)
-
-
-# Classes that came here by value, and are nobody's own here.
-_came: Final[WeakSet[type]] = WeakSet()
-
-
-class _Unpickler(pickle.Unpickler):
-    """Finds classes that were here before, and leaves alone those that are this process's own.
-
-    A class that comes by value is made, empty, and then filled. Where it is known already,
-    cloudpickle makes another one all the same and throws it away, of which a metaclass or
-    an ``__init_subclass__`` may keep hold. And the caller's own classes come back as copies
-    of what they are in a worker, with methods that do not see this process's
-    ``__main__``, and cloudpickle would make them that here.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        found = super().find_class(module, name)
-        if name in _MAKE_EMPTY:
-            return functools.partial(_make_empty, found)
-        return functools.partial(_set_state, found) if name.endswith(_SET_STATE) else found
-
-
-def _make_empty(make: Any, *args: Any) -> Any:
-    """Make a class, or find it by the number that cloudpickle has given it."""
-    inner = cloudpickle.cloudpickle
-    with _one_at_a_time:  # another thread would take what was just made for one of its own
-        with inner._DYNAMIC_CLASS_TRACKER_LOCK:  # noqa: SLF001 - no public way
-            kind = inner._DYNAMIC_CLASS_TRACKER_BY_ID.get(args[-2])  # noqa: SLF001
-        if kind is None:
-            kind = make(*args)
-            _came.add(kind)
-    return kind
-
-
-# reentrant, since a metaclass may unpickle
-_one_at_a_time: Final = threading.RLock()
-
-
-def _set_state(set_state: Any, kind: Any, state: object) -> object:
-    return set_state(kind, state) if _Process.is_worker or kind in _came else kind
-
-
-_SET_STATE: Final = "_class_setstate"
-_MAKE_EMPTY: Final = ("_make_skeleton_class", "_make_skeleton_enum")
-_KNOWS_CLOUDPICKLE: Final = all(
-    hasattr(cloudpickle.cloudpickle, name)
-    for name in (
-        _SET_STATE,
-        *_MAKE_EMPTY,
-        "_DYNAMIC_CLASS_TRACKER_LOCK",
-        "_DYNAMIC_CLASS_TRACKER_BY_ID",
-    )
-)
+    ThisProcess.is_worker = True
+    ThisProcess.as_they_are = (Exception,)
 
 
 class PicklingExit(Exception):
@@ -148,7 +84,7 @@ def dumps(
     except BaseException as error:
         if keep is not None:
             keep.forget()
-        if isinstance(error, _Process.as_they_are):
+        if isinstance(error, ThisProcess.as_they_are):
             raise
         raise PicklingExit(f"{type(error).__name__}: {text_of(error)}") from error
 
@@ -235,31 +171,14 @@ def lives_in_main(kind: type) -> bool:
 
 
 def _by_value(value: object, keep: _Keeper | None) -> bytes:
-    return _MARK + _by_value_unmarked(value, keep)
+    from evproc_pool import by_value  # with cloudpickle, which many programs do not need
+
+    return _MARK + by_value.dumps(value, PROTOCOL, keep)
 
 
 # A pickle that begins with that twice is one by value. It is legal, and says nothing.
 _MARK: Final = pickle.PROTO + bytes([PROTOCOL])
 _MARKED: Final = 2 * _MARK
-
-
-def _by_value_unmarked(value: object, keep: _Keeper | None) -> bytes:
-    main = sys.modules.get("__mp_main__")
-    if main is None:
-        return by_value.dumps(value, PROTOCOL, keep)
-    # the main script, under the name that it has in a child of multiprocessing
-    with _main_by_value:
-        if main.__name__ in cloudpickle.list_registry_pickle_by_value():
-            return by_value.dumps(value, PROTOCOL, keep)  # somebody else wants it so
-        cloudpickle.register_pickle_by_value(main)
-        try:
-            return by_value.dumps(value, PROTOCOL, keep)
-        finally:
-            cloudpickle.unregister_pickle_by_value(main)
-
-
-# cloudpickle's registry is one for all threads; reentrant, since pickling may pickle
-_main_by_value: Final = threading.RLock()
 
 
 def loads(data: bytes | bytearray | memoryview, buffers: Iterable[memoryview] = ()) -> Any:
@@ -273,10 +192,12 @@ def loads(data: bytes | bytearray | memoryview, buffers: Iterable[memoryview] = 
         Exception: Whatever unpickling raised.
     """
     try:
-        if _KNOWS_CLOUDPICKLE and data[: len(_MARKED)] == _MARKED:
-            return _Unpickler(io.BytesIO(data), buffers=buffers).load()
+        if data[: len(_MARKED)] == _MARKED:
+            from evproc_pool import by_value  # likewise
+
+            return by_value.loads(data, buffers)
         return pickle.loads(data, buffers=buffers)
-    except _Process.as_they_are:
+    except ThisProcess.as_they_are:
         raise
     except BaseException as error:
         raise PicklingExit(f"{type(error).__name__}: {text_of(error)}") from error
@@ -341,7 +262,9 @@ def _parts(value: object) -> list[tuple[str, object]]:
             return [(f"[{key!r}]", item) for key, item in value.items()]
         if isinstance(value, (list, tuple)):
             return [(f"[{place}]", item) for place, item in enumerate(value)]
-        if inspect.isfunction(value):  # it goes by value
+        if isinstance(value, types.FunctionType):  # it goes by value
+            import inspect  # takes a while, and is needed on the way to an error only
+
             used = inspect.getclosurevars(value)
             return [
                 (f" variable {name!r}", item)

@@ -18,7 +18,6 @@ from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolForkedError
 from evproc_pool.estimates import MOST_EVENTS
 from evproc_pool.here import Here
 from evproc_pool.limits import Limits
-from evproc_pool.outcome import Outcome
 from evproc_pool.recipe import Change, LoadFrom, Recipe, Register, cannot_send, fingerprint
 from evproc_pool.retries import RetryPolicy
 from evproc_pool.roots import Key, plan_root
@@ -34,7 +33,10 @@ if TYPE_CHECKING:
     from evproc.report import CheckReport, Explanation
     from evproc_pool.backend import Backend
     from evproc_pool.engine import Engine
-    from evproc_pool.runs import Feeder, Futures, Streamed
+    from evproc_pool.futures import Futures
+    from evproc_pool.outcome import Outcome
+    from evproc_pool.runs import Feeder
+    from evproc_pool.streamed import Streamed
 
 # The engine and the workers' side are imported with the first event: an application that
 # imports this package may never come to that, and starts in half the time.
@@ -422,7 +424,8 @@ class PoolProcessor:
         if self._size == 0:
             usable = self._check_usable
             return self._here.stream(iterator, key, usable, return_events=return_events)
-        from evproc_pool.runs import Feeder, Streamed
+        from evproc_pool.runs import Feeder
+        from evproc_pool.streamed import Streamed
 
         streamed = Streamed(ordered=ordered, return_events=return_events)
 
@@ -483,7 +486,7 @@ class PoolProcessor:
             self._check_usable()
         if self._size == 0:
             return self._here.submit(ev, self._key)
-        from evproc_pool.runs import Futures
+        from evproc_pool.futures import Futures
 
         with self._lock:
             engine = self._running_engine()
@@ -596,6 +599,7 @@ class PoolProcessor:
         with self._lock:
             self._check_usable()
             if self._engine is None:
+                self._begin_start()
                 from evproc_pool import pickling
                 from evproc_pool.coordinator import Coordinator
                 from evproc_pool.engine import Engine
@@ -627,6 +631,12 @@ class PoolProcessor:
                 )
                 self._engine = engine
             return self._engine
+
+    def _begin_start(self) -> None:
+        """Begin with what takes long and can be done while more is imported here."""
+        from evproc_pool.starting import begin
+
+        begin(self._context, self._modules_to_preload())
 
     def _make_backend(self) -> Backend:
         from evproc_pool.local import LocalBackend

@@ -22,7 +22,6 @@ import functools
 import os
 import signal
 import sys
-import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
 from multiprocessing import process
@@ -116,7 +115,7 @@ class Sources:
         self._sources: dict[str, _Source | None] = {}
         for name in list(sys.modules):
             source = _source_of(name)
-            if source is not None and not source.path.startswith(_INSTALLED):
+            if source is not None and not source.path.startswith(_installed()):
                 self._sources[name] = source
 
     @property
@@ -125,11 +124,14 @@ class Sources:
         return any(_source_of(name) != source for name, source in self._sources.items())
 
 
-# The standard library, what is installed, and this package itself.
-_INSTALLED: Final = tuple(
-    [f"{Path(sysconfig.get_paths()[kind])}{os.sep}" for kind in ("stdlib", "purelib", "platlib")]
-    + [f"{Path(__file__).parent}{os.sep}"]
-)
+@functools.cache
+def _installed() -> tuple[str, ...]:
+    """The standard library, what is installed, and this package itself."""
+    import sysconfig  # takes a while, and is seldom needed
+
+    paths = sysconfig.get_paths()
+    installed = [f"{Path(paths[kind])}{os.sep}" for kind in ("stdlib", "purelib", "platlib")]
+    return (*installed, f"{Path(__file__).parent}{os.sep}")
 
 
 def _source_of(name: str) -> _Source | None:

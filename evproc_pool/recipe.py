@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from evproc import Processor
@@ -12,6 +12,8 @@ from evproc.registry import Registry
 from evproc_pool.errors import SerializationError
 
 if TYPE_CHECKING:
+    import logging
+
     from evproc.annotations import HandlerFunc
 
 # how many differences an error lists
@@ -65,17 +67,14 @@ class Recipe(NamedTuple):
         if self.initializer is not None:
             self.initializer(*self.initargs)
         processor = Processor()
-        # the coordinator has logged what it skipped; once is enough
-        logger = logging.getLogger("evproc")
-        logger.addFilter(_is_not_skip)
-        try:
-            for step in self.steps:
-                if isinstance(step, Register):
-                    processor.register(step.func, step.name)
-                else:
-                    processor.load_from(step.group, on_error="skip" if step.skip else "raise")
-        finally:
-            logger.removeFilter(_is_not_skip)
+        for step in self.steps:
+            if isinstance(step, Register):
+                processor.register(step.func, step.name)
+            elif step.skip:
+                with _silence():
+                    processor.load_from(step.group, on_error="skip")
+            else:
+                processor.load_from(step.group)
         for change in self.changes:
             change(processor.registry)
         return processor
@@ -107,6 +106,19 @@ def cannot_send(recipe: Recipe, cause: BaseException) -> SerializationError:
         "make it in each worker (in the handler, or in an initializer), or move the function into"
         " a module that workers import",
     )
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Log nothing of what is skipped: the coordinator has, and once is enough."""
+    import logging  # takes a while, and few workers need it
+
+    logger = logging.getLogger("evproc")
+    logger.addFilter(_is_not_skip)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_not_skip)
 
 
 def _is_not_skip(record: logging.LogRecord) -> bool:

@@ -125,6 +125,23 @@ def fresh(context: BaseContext) -> BaseContext:
     return context
 
 
+def begin(context: BaseContext, modules: Sequence[str] = ()) -> None:
+    """Have a forkserver start, if there is none yet, and do not wait for it.
+
+    It takes as long to start as what else is to be imported here does.
+
+    Args:
+        context: See `prepared`.
+        modules: Likewise.
+    """
+    if context.get_start_method() == "forkserver":
+        from multiprocessing import forkserver
+
+        with prepared(context, modules), contextlib.suppress(OSError):
+            # what it is shows when a worker is to be started
+            forkserver.ensure_running()
+
+
 @contextlib.contextmanager
 def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None]:
     """While a process is started, tell a forkserver that may be started what to import.

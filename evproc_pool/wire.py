@@ -7,7 +7,6 @@ registry, and known by a number from then on.
 from __future__ import annotations
 
 import struct
-import traceback
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -179,6 +178,8 @@ def load_progress(payload: Data, large: Sequence[memoryview] = ()) -> ProgressFr
 
 def encode_error(error: BaseException, handler: str | None) -> ErrorRecord:
     """Turn an exception into what can cross in any case. Never raises."""
+    import traceback  # takes a while, and workers may never need it
+
     kind = type(error)
     text = text_of(error)
     try:

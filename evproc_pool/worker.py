@@ -26,7 +26,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 from evproc import Event, Processor, StopProcessing
 from evproc.exc import _unset
@@ -35,32 +35,14 @@ from evproc.registry import Handler
 from evproc_pool import packing, pickling, progress, wire
 from evproc_pool.channel import BlockingChannel, WorkerChannel
 from evproc_pool.collection import Allowance, no_collection
+from evproc_pool.entrance import Shares
 from evproc_pool.estimates import TARGET_SECONDS
 from evproc_pool.frame import Frame
-from evproc_pool.lifeline import Lifeline
 from evproc_pool.limits import NEARLY, Limits, Quota
 from evproc_pool.outbox import Outbox
 from evproc_pool.recipe import Recipe, fingerprint
-from evproc_pool.region import Region
 from evproc_pool.sealed import unseal
 from evproc_pool.soft_timeout import SoftTimeout
-from evproc_pool.stacks import StackFile
-
-
-class Shares(NamedTuple):
-    """What a worker process has in common with the coordinator, besides its channel.
-
-    Attributes:
-        words: Where it says what it is doing.
-        stacks: Where its stacks go when it crashes.
-        lifeline: Ends it when the coordinator is gone.
-        region: Memory for what is large.
-    """
-
-    words: progress.ProgressWords | None = None
-    stacks: StackFile | None = None
-    lifeline: Lifeline | None = None
-    region: Region | None = None
 
 
 def main(sock: socket.socket, shares: Shares, to_close: Sequence[int]) -> None:

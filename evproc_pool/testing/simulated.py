@@ -24,6 +24,9 @@ class _SimulatedPool(PoolProcessor):
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]} simulated seed={self._seed}>"
 
+    def _begin_start(self) -> None:
+        """There are no processes to be started."""
+
     def _make_backend(self) -> Backend:
         return FakeBackend(self._manual_clock, self._draws, self._limits)
 

@@ -14,7 +14,7 @@ from weakref import WeakSet
 import pytest
 
 import evproc
-from evproc_pool import packing, pickling
+from evproc_pool import by_value, packing, pickling
 from tests.pool_tests.helpers import ROOT
 
 
@@ -154,11 +154,11 @@ def test_a_class_that_goes_by_value_is_pickled_once_with_a_batch_as_it_is_then(
     packer = packing.EventPacker()
     packer.pack([Local(number) for number in range(20)])
     dumped: list[object] = []
-    by_value = pickling._by_value
+    dumps_by_value = pickling._by_value
 
     def spy(value: object, keep: Any) -> bytes:
         dumped.append(value)
-        return by_value(value, keep)
+        return dumps_by_value(value, keep)
 
     monkeypatch.setattr(pickling, "_by_value", spy)
     first = packer.pack([Local(number) for number in range(20)])
@@ -166,7 +166,7 @@ def test_a_class_that_goes_by_value_is_pickled_once_with_a_batch_as_it_is_then(
     Local.limit = 2
     second = packer.pack([Local(number) for number in range(20)])
     assert [type(each) for each in packing.unpack(first)] == [Local] * 20
-    monkeypatch.setattr(pickling._Process, "is_worker", True)
+    monkeypatch.setattr(pickling.ThisProcess, "is_worker", True)
     assert {each.limit for each in packing.unpack(first)} == {1}
     there = packing.unpack(second)
     assert {(type(each), each.limit) for each in there} == {(Local, 2)}
@@ -264,7 +264,7 @@ def test_a_class_that_is_known_is_not_made_once_more(
         RED = 1
 
     pickled = pickling.dumps([Local(), Colour.RED])
-    monkeypatch.setattr(pickling._Process, "is_worker", is_worker)
+    monkeypatch.setattr(pickling.ThisProcess, "is_worker", is_worker)
     local, red = pickling.loads(memoryview(pickled))
     assert (type(local), red) == (Local, Colour.RED)
     assert made == [Local]
@@ -305,7 +305,7 @@ def test_no_other_thread_finds_a_class_that_is_not_known_to_have_come(
     found: list[bool] = []
 
     def look() -> None:
-        found.append(pickling._one_at_a_time.acquire(blocking=False))
+        found.append(by_value._one_at_a_time.acquire(blocking=False))
 
     class Came(WeakSet[type]):
         def add(self, item: type) -> None:
