@@ -40,6 +40,9 @@ _PLACE: Final = struct.Struct("<IQ")  # slot, start; then as above
 _READ_BYTES: Final = 1 << 20
 _CHUNK_BYTES: Final = 1 << 16
 
+# Smaller payloads are written at once, with what stands before them.
+_SMALL_BYTES: Final = min(SHARED_BYTES, _CHUNK_BYTES)
+
 
 def _pieces(frame: Frame, sender: Sender | None) -> list[Data]:
     """What to write for a frame."""
@@ -168,6 +171,9 @@ class Channel:
 
     def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
         """Queue a frame, and write what fits. The buffers may be changed afterwards."""
+        if not buffers and len(payload) < _SMALL_BYTES:  # as is usual
+            self._write(_HEADER.pack(tag, len(payload)) + payload)
+            return
         for data in _pieces(Frame(tag, payload, buffers), self._sender):
             self._write(data)
 
@@ -270,6 +276,9 @@ class BlockingChannel:
         Raises:
             OSError: The coordinator is gone.
         """
+        if not buffers and len(payload) < _SMALL_BYTES:  # as is usual
+            self._sock.sendall(_HEADER.pack(tag, len(payload)) + payload)
+            return
         for data in _pieces(Frame(tag, payload, buffers), self._sender):
             self._sock.sendall(data)
 

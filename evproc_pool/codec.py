@@ -23,9 +23,6 @@ from evproc_pool.frame import Frame
 from evproc_pool.schedule import Result
 from evproc_pool.sealed import Sealed, SealedOrPacked, Slice, constant_name, unseal
 
-# Of a batch of one event of which nothing is known.
-_OVERDUE: Final = OVERDUE_FACTOR * TARGET_SECONDS
-
 
 class Sent:
     """A batch on its way.
@@ -126,26 +123,31 @@ class Codec:
         frame = wire.BatchFrame(new_plans, numbers, batch.size, chains, roots, overdue, packed)
         return Frame(wire.BATCH, pickling.dumps(tuple(frame)), large)
 
-    def is_known(self, plan: PlanLike, known: set[int]) -> bool:
-        """Whether a plan is one of those that a worker knows, and nothing is to be found out."""
-        return not self.one_by_one and self._plan_numbers.get(plan.indices) in known
+    def encode_one(self, ev: Any, plan: PlanLike, known: set[int]) -> Frame | None:
+        """Make the frame of one event.
 
-    def encode_one(self, ev: Any, plan: PlanLike) -> Frame:
-        """Make the frame of one event, of a plan that the worker knows.
+        Args:
+            ev: The event.
+            plan: Its plan.
+            known: The numbers of the plans that the worker knows.
+
+        Returns:
+            None if this is not one of these, or something is to be found out first.
 
         Raises:
             Exception: Whatever pickling raised.
         """
+        number = self._plan_numbers.get(plan.indices)
+        if number not in known or self.one_by_one:
+            return None
         large: list[memoryview] = []
-        data = packing.pack_one(ev, large)
-        number = self._plan_numbers[plan.indices]
-        return Frame(wire.EVENTS, wire.dump_events(number, 1, _OVERDUE, data), large)
+        single = wire.dump_single(number, pickling.dumps(ev, buffers=large))
+        return Frame(wire.SINGLE, single, large)
 
     def answer(self, item: Arrived) -> Answer | None:
         """What a frame says of the only event of its batch; None if it says more than that."""
         if item.tag == wire.QUIET:
-            quiet = wire.load_quiet(item.payload)
-            return Answer(None) if quiet.done and not quiet.gave_back else None
+            return Answer(None) if wire.is_quiet_end(item.payload) else None
         if item.tag != wire.PROGRESS:
             return None
         frame = wire.load_progress(item.payload, item.buffers)

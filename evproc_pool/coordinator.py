@@ -121,7 +121,7 @@ class Coordinator:
         runs: Those that are not finished, by id; any thread may add one.
 
     Args:
-        workers: How many to keep.
+        workers: How many there are at the most; they are started when there is work for them.
         backend: Starts them.
         registry: The coordinator's.
         config: The pickled recipe that makes the workers' registries.
@@ -154,9 +154,10 @@ class Coordinator:
         self._expected = expected
         self._policy = policy
         self._clock = clock
-        self._scheduler = Scheduler(policy)
+        self._scheduler = Scheduler(policy, workers)
         self._pauses = Pauses(policy, rng)
         self._workers: dict[int, Member] = {}
+        self._wanted = 1  # of so many workers there was work at once, up to now
         self._next_worker = 0
         self._failed_starts = 0
         self._was_ready = False  # whether any worker ever was
@@ -165,6 +166,8 @@ class Coordinator:
         self._overloaded = Stays()
         self._postmortem = Postmortem(self._codec, registry)
         self._asked: Asked | None = None  # which the scheduler is about to send
+        # A worker that can be asked; None: that is not known, since something has happened.
+        self._askable: tuple[int, Member] | None = None
         self._is_heavy = False  # whether the last frames were large ones
         self._woke = 0.0  # when it last had nothing to do
         self._looked = 0.0  # when it last looked after the workers
@@ -210,20 +213,31 @@ class Coordinator:
         Returns:
             What was sent. None: nothing was.
         """
-        worker = self._scheduler.unused
-        if worker is None or self.inbox or self._scheduler.workers < self._size:
+        askable = self._askable or self._find_askable()
+        if askable is None or self.inbox:
             return None
-        state = self._workers[worker]
-        is_known = self._codec.is_known(plan, state.plans)
-        if state.is_ending or not is_known or not self._backend.can_ask(worker):
-            return None
+        worker, state = askable
         try:
-            frame = self._codec.encode_one(ev, plan)
+            frame = self._codec.encode_one(ev, plan, state.plans)
         except Exception:
             return None  # what it is shows when it is tried again
+        if frame is None:
+            return None
         state.batches += 1
         self._backend.send(worker, *frame)
         return Asked(worker, state.batches)
+
+    def _find_askable(self) -> tuple[int, Member] | None:
+        """The worker that would get the next batch, if it is idle and all that should be there."""
+        worker = self._scheduler.unused
+        # who starts, or has to, is not to wait
+        is_complete = self._wanted <= self._scheduler.workers == len(self._workers)
+        if worker is None or not is_complete or not self._backend.can_ask(worker):
+            return None
+        state = self._workers[worker]
+        if not state.is_ending:
+            self._askable = worker, state
+        return self._askable
 
     def await_answer(self, asked: Asked, seconds: float = inf) -> bool:
         """Wait for it a moment, or until something else happens: say whether it is there.
@@ -265,10 +279,10 @@ class Coordinator:
 
     def turn(self, *, may_block: bool) -> None:
         """Take in what was handed in, wait for something to happen, act on it."""
-        while self._is_short() and self._start_worker():
-            pass
         # whoever waits for this news is to have it before we wait for more
         has_news = self._drain_inbox() | self._end_pauses()
+        while self._is_short() and self._start_worker():
+            pass
         timeout: float | None = 0
         may_block = may_block and not has_news
         # also where the input is slower than the workers, and no turn ever waits
@@ -299,9 +313,14 @@ class Coordinator:
         return None if seconds is None else min(seconds, _LONGEST_WAIT_SECONDS)
 
     def _is_short(self) -> bool:
-        """Whether there are fewer workers than there should be; those about to end do not count."""
+        """Whether there are fewer workers than there is work for; those about to end do not count.
+
+        Or than there was work for at any time: those stay, and are replaced.
+        """
+        if self._wanted < self._size:
+            self._wanted = min(self._size, max(self._wanted, self._scheduler.employable))
         staying = [state for state in self._workers.values() if not state.is_ending]
-        return len(staying) < self._size
+        return len(staying) < self._wanted
 
     def _rest(self) -> None:
         """Let workers go on alone for a part of the time for which they have work.
@@ -335,6 +354,7 @@ class Coordinator:
 
     def _step(self, item: Input) -> bool:
         """Let the scheduler decide, and do it; say whether that ended anything."""
+        self._askable = None
         has_news = False
         for effect in self._scheduler.step(item):
             if isinstance(effect, Send):
@@ -408,6 +428,7 @@ class Coordinator:
 
     def _start_worker(self) -> bool:
         """Start a worker; say whether that went well. If not, the next turn tries again."""
+        self._askable = None
         self._next_worker += 1
         try:
             self._backend.start(self._next_worker, self._config)
@@ -419,6 +440,7 @@ class Coordinator:
         return True
 
     def _arrived(self, item: Arrived) -> None:
+        self._askable = None
         self._is_heavy = bool(item.buffers) or len(item.payload) >= _HEAVY_BYTES
         match item.tag:
             case wire.QUIET:
@@ -490,6 +512,7 @@ class Coordinator:
             self._backend.send(worker, wire.QUIT, b"")
 
     def _gone(self, item: Gone) -> None:
+        self._askable = None
         state = self._workers.pop(item.worker)
         if not state.is_ready:
             self._failed_starts += 1

@@ -49,16 +49,22 @@ class Engine:
     Args:
         coordinator: Does the work.
         backend: The coordinator's; it is woken when there is something to do.
+        make_sink: Makes a sink for a call for one event.
     """
 
-    def __init__(self, coordinator: Coordinator, backend: Backend) -> None:
+    def __init__(
+        self, coordinator: Coordinator, backend: Backend, make_sink: Callable[[], Sink]
+    ) -> None:
         self._pid = os.getpid()
         self._coordinator = coordinator
         self._backend = backend
+        self._make_sink = make_sink
         self._next_run = 0
         # Guards the attributes below; those who do not drive wait on it. Reentrant,
         # since a garbage collection that ends the pool may strike anywhere.
-        self._turn_over = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._turn_over = threading.Condition(self._lock)
+        self._waiting = 0  # threads, on the above; rather too many than too few
         self._driver: int | None = None
         self._draining: set[int] = set()  # threads
         self._asking: int | None = None  # the thread that asks a worker
@@ -115,7 +121,7 @@ class Engine:
 
     def _begin(self, opened: Opened, sink: Sink, *, can_cancel: bool) -> tuple[Run, Opened]:
         """Make a run, and what opens it, with its id."""
-        with self._turn_over:
+        with self._lock:
             if self._closed is not None:
                 raise self._closed
             opened = opened._replace(run=self._next_run)
@@ -124,36 +130,33 @@ class Engine:
             self._coordinator.runs[run.id] = run
         return run, opened
 
-    def call(
-        self, ev: Event, plan: Plan, make_sink: Callable[[], Sink], *, unordered: bool
-    ) -> Answer | Run:
+    def call(self, ev: Event, plan: Plan, *, unordered: bool) -> Answer | Run:
         """Begin a call for one event, and end it at once if that can be.
 
         Returns:
-            Its answer. Or a run that is closed, to be waited for, with a sink of its own.
+            Its answer, which is a tuple. Or a run that is closed, to be waited for, with a sink
+            that was made for it.
 
         Raises:
             PoolError: The engine is closed.
             RuntimeError: See `check_may_wait`.
             BaseException: What broke it, `KeyboardInterrupt` for one.
         """
-        self.check_may_wait()
-        found = self._ask(ev, plan, make_sink, unordered=unordered)
+        found = self._ask(ev, plan, unordered=unordered)
         if found is None:
             opened = _opened(unordered=unordered)
-            found, opened = self._begin(opened, make_sink(), can_cancel=False)
+            found, opened = self._begin(opened, self._make_sink(), can_cancel=False)
             for item in _inputs(opened, ev, plan):
                 self._post(item)
         return found
 
-    def _ask(
-        self, ev: Event, plan: Plan, make_sink: Callable[[], Sink], *, unordered: bool
-    ) -> Answer | Run | None:
+    def _ask(self, ev: Event, plan: Plan, *, unordered: bool) -> Answer | Run | None:
         """Ask a worker, where nobody drives; see `Coordinator.ask`. None: it was not asked."""
+        self.check_may_wait()
         found: Answer | Run | None = None
         drives = False
         try:
-            with self._turn_over:
+            with self._lock:
                 if not self._may_ask:
                     return None
                 drives = True
@@ -164,7 +167,7 @@ class Engine:
                     found = self._coordinator.answer(asked)
                 if found is None:
                     opened = _opened(unordered=unordered)
-                    found, opened = self._begin(opened, make_sink(), can_cancel=False)
+                    found, opened = self._begin(opened, self._make_sink(), can_cancel=False)
                     found.is_closing = True
                     self._coordinator.adopt(asked, _inputs(opened, ev, plan))
         except BaseException as error:
@@ -178,8 +181,12 @@ class Engine:
     @property
     def _may_ask(self) -> bool:
         """Whether nobody does anything; with the lock."""
-        is_free = self._driver is None and self._sent is None
-        return is_free and self._closed is None and not self.is_foreign
+        return (
+            self._driver is None
+            and self._sent is None
+            and self._closed is None
+            and os.getpid() == self._pid
+        )
 
     def send_now(self, root: Accepted, sink: Sink) -> bool:
         """Send a single root of an open run, past the scheduler, if nothing else goes on.
@@ -191,7 +198,7 @@ class Engine:
         """
         drives = is_sent = False
         try:
-            with self._turn_over:
+            with self._lock:
                 if not self._may_ask:
                     return False
                 drives = True
@@ -219,7 +226,7 @@ class Engine:
         drives = waits = False
         answer: Answer | None = None
         try:
-            with self._turn_over:
+            with self._lock:
                 sent = self._sent
                 if sent is None or self._driver is not None or self._closed is not None:
                     return None
@@ -303,13 +310,13 @@ class Engine:
             raise PoolForkedError("this pool belongs to the process that made it: make a new one")
         drives = False
         try:
-            with self._turn_over:
+            with self._lock:
                 self.check_may_wait()
                 if self._turns != since:
                     return
                 if self._driver is not None:
                     if may_block:
-                        self._turn_over.wait()
+                        self._wait()
                     return
                 if self._closed is not None:
                     return
@@ -322,6 +329,14 @@ class Engine:
         finally:
             if drives:
                 self._leave()
+
+    def _wait(self) -> None:
+        """Wait for the end of a turn; with the lock."""
+        self._waiting += 1
+        try:
+            self._turn_over.wait()
+        finally:
+            self._waiting -= 1
 
     def _broken_by(self, error: BaseException, *, drives: bool) -> None:
         """Close the engine for what has struck, and raise that if it is not for the runs."""
@@ -373,7 +388,7 @@ class Engine:
 
     def refresh(self) -> None:
         """Take in what has happened so far, without waiting, so that `open_runs` is up to date."""
-        with self._turn_over:
+        with self._lock:
             if self._driver is not None or self._closed is not None:
                 return
             if not self._coordinator.has_workers:
@@ -388,7 +403,7 @@ class Engine:
                 not told to end, but killed at once.
         """
         me = threading.get_ident()
-        with self._turn_over:
+        with self._lock:
             if self._closed is None:
                 self._closed = PoolClosedError(
                     "the pool was ended before this was finished (by terminate or close, or"
@@ -402,7 +417,7 @@ class Engine:
                 return
             while self._driver is not None:
                 self._backend.wake()
-                self._turn_over.wait()
+                self._wait()
             self._driver = me
         self._leave()
 
@@ -422,10 +437,11 @@ class Engine:
                 self._coordinator.end(self._closed, most_seconds=self._most_seconds)
                 self._is_ended = True
         finally:
-            with self._turn_over:
+            with self._lock:
                 self._driver = None
                 self._turns += 1
-                self._turn_over.notify_all()
+                if self._waiting:
+                    self._turn_over.notify_all()
 
 
 def _opened(*, unordered: bool) -> Opened:

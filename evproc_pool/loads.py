@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Collection
 from typing import Final
 
+from evproc_pool.backlog import Run
 from evproc_pool.errors import InternalError
 from evproc_pool.estimates import TARGET_SECONDS
 from evproc_pool.flight import Batch
@@ -141,6 +142,11 @@ class Loads:
             InternalError: There is no such worker.
         """
         return self._load(worker).held
+
+    def of(self, run: Run) -> list[Batch]:
+        """The batches of a run that workers hold."""
+        held = itertools.chain.from_iterable(load.held for load in self._loads.values())
+        return [batch for batch in held if batch.run is run]
 
     def roomiest(self, *, idle: bool) -> int | None:
         """The worker that holds the fewest batches of those with room, or None.

@@ -30,7 +30,14 @@ from evproc_pool.progress import IS_SUPPORTED, Progress, ProgressWords
 from evproc_pool.region import Region
 from evproc_pool.soft_timeout import SIGNAL
 from evproc_pool.stacks import StackFile
-from evproc_pool.starting import ProcessName, disown, fresh, own, prepared
+from evproc_pool.starting import (
+    ProcessName,
+    disown,
+    fresh,
+    own,
+    prepared,
+    uninterrupted,
+)
 
 if TYPE_CHECKING:
     import psutil
@@ -58,6 +65,7 @@ class _Member:
         answered_bytes: How much of that was in answer to being asked.
         lifeline: The descriptor on which its life hangs, or None.
         poller: Waits for this worker alone; made when needed.
+        only_channel: What that finds when there is something to be read, and nothing else.
         region: The memory that it shares with the coordinator, or None.
         sentinels: Descriptors that can be read from when it is dead.
     """
@@ -69,6 +77,7 @@ class _Member:
         "channel",
         "lifeline",
         "number",
+        "only_channel",
         "poller",
         "process",
         "region",
@@ -96,6 +105,7 @@ class _Member:
         self.lifeline = lifeline
         self.region = region
         self.poller: Any = None  # select.poll, which is not everywhere
+        self.only_channel: list[tuple[int, int]] = []
         self.answered_bytes = 0
         self._handle: psutil.Process | None = None
         self._pidfd: int | None = None
@@ -173,6 +183,7 @@ class LocalBackend:
     def __init__(self, context: BaseContext, modules: Sequence[str] = ()) -> None:
         self._context = context
         self._modules = modules
+        self._has_started = False  # whether any process was
         self._members: dict[int, _Member] = {}
         # workers that closed their channel, with the time at which they are killed
         self._ending: dict[int, float] = {}
@@ -224,8 +235,11 @@ class LocalBackend:
                 args=(theirs, Shares(words, stacks, lifeline, region), to_close),
                 name=ProcessName(f"evproc-worker-{number}"),
             )
-            with prepared(context, self._modules):
+            # the first one may have to wait for a forkserver, as long as that takes to start
+            in_a_moment = uninterrupted() if self._has_started else contextlib.nullcontext()
+            with prepared(context, self._modules), in_a_moment:
                 _start(process)
+            self._has_started = True
             own(process)
             on_failure.pop_all()
         channel = Channel(ours, region)
@@ -269,6 +283,7 @@ class LocalBackend:
             return False
         if member.poller is None:
             member.poller = select.poll()
+            member.only_channel = [(member.channel.fileno(), select.POLLIN)]
             for each in (member.channel, *member.sentinels, self._wake_read):
                 member.poller.register(each, select.POLLIN)
         return True
@@ -277,7 +292,7 @@ class LocalBackend:
         """See `backend.Backend`."""
         member = self._members[number]
         found: list[tuple[int, int]] = member.poller.poll(seconds * 1000)
-        return found == [(member.channel.fileno(), select.POLLIN)]
+        return found == member.only_channel
 
     def receive_from(self, number: int) -> list[Arrived]:
         """See `backend.Backend`."""

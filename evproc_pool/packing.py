@@ -242,17 +242,6 @@ def has_default_state(kind: Any) -> bool:
 _PICKLE_HOOKS: Final = ("__setstate__", "__getnewargs__", "__getnewargs_ex__")
 
 
-def pack_one(ev: Any, buffers: list[memoryview]) -> bytes:
-    """A single event, as `EventPacker.pack` has its data; in less time.
-
-    Raises:
-        Exception: Whatever pickling raised.
-    """
-    return pickling.dumps(
-        (None, b"", (), [ev]), by_value=pickling.lives_in_main(type(ev)), buffers=buffers
-    )
-
-
 def unpack(packed: PackedEvents, buffers: Sequence[memoryview] = ()) -> list[Any]:
     """The events of a `pack`.
 

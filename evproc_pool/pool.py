@@ -59,7 +59,8 @@ class PoolProcessor:
     values and the same errors. Root events run in parallel; the events of one
     cascade run one after another, in the order of `Processor.process`.
 
-    Workers start with the first events and stay. `close` (or the end of a `with`
+    Workers start when there are events for them, no more than can be at work at once, and
+    stay. `close` (or the end of a `with`
     block) ends them; so does the garbage collector, and the end of the program.
     Usable from several threads at once. Not usable in a process that `os.fork`
     made from this one.
@@ -69,7 +70,7 @@ class PoolProcessor:
     share there.
 
     Args:
-        workers: How many processes. None: as many as the CPUs that this process may
+        workers: How many processes at the most. None: as many as the CPUs that this process may
             use (affinity and cgroup quota). 0: none; all runs in this process,
             through `evproc.Processor`.
         mp_context: A `multiprocessing` context or the name of a start method. By
@@ -210,7 +211,7 @@ class PoolProcessor:
 
     @property
     def workers(self) -> int:
-        """How many worker processes there are when all have started."""
+        """How many worker processes there are at the most."""
         return self._size
 
     @property
@@ -303,11 +304,8 @@ class PoolProcessor:
         plan = plan_root(self._processor.registry, ev)
         if not plan.indices:
             return None
-        from evproc_pool.codec import Answer
-        from evproc_pool.runs import Gathered
-
-        run = engine.call(ev, plan, Gathered, unordered=self._unordered)
-        if isinstance(run, Answer):
+        run = engine.call(ev, plan, unordered=self._unordered)
+        if isinstance(run, tuple):
             return run.value
         try:
             while True:
@@ -362,7 +360,9 @@ class PoolProcessor:
             gathered, until_error=not return_exceptions, unordered=unordered, is_bulk=True
         )
         registry = self._processor.registry
-        feeder = Feeder(engine, run, gathered, iterator, registry=registry, key=key)
+        feeder = Feeder(
+            engine, run, gathered, iterator, registry=registry, key=key, clock=self._clock
+        )
         try:
             engine.enter(run)
             while True:
@@ -396,6 +396,8 @@ class PoolProcessor:
 
         Args:
             events: Any iterable, also an endless one; read in the thread that iterates.
+                Where they come slowly, each is sent when it is there, and its outcome is
+                yielded when the next one is.
             ordered: Yield in input order; otherwise as they finish.
             buffersize: How many events are read at the most that have not been yielded
                 as outcomes. By default 4,096 for each worker.
@@ -432,7 +434,9 @@ class PoolProcessor:
         def open_run(engine: Engine) -> Feeder:
             run = engine.open(streamed, unordered=unordered, return_events=return_events)
             registry = self._processor.registry
-            return Feeder(engine, run, streamed, iterator, registry=registry, key=key)
+            return Feeder(
+                engine, run, streamed, iterator, registry=registry, key=key, clock=self._clock
+            )
 
         return self._stream(streamed, buffersize, open_run)
 
@@ -596,6 +600,15 @@ class PoolProcessor:
             )
 
     def _running_engine(self) -> Engine:
+        engine = self._engine
+        # as it is mostly; without the lock, since it might as well end right after this
+        if (
+            engine is not None
+            and engine.closed is None
+            and not self._closed
+            and os.getpid() == self._pid
+        ):
+            return engine
         with self._lock:
             self._check_usable()
             if self._engine is None:
@@ -603,6 +616,7 @@ class PoolProcessor:
                 from evproc_pool import pickling
                 from evproc_pool.coordinator import Coordinator
                 from evproc_pool.engine import Engine
+                from evproc_pool.runs import Gathered
 
                 recipe = Recipe(
                     self._initializer, self._initargs, tuple(self._steps), tuple(self._changes)
@@ -624,7 +638,7 @@ class PoolProcessor:
                     clock=self._clock,
                     rng=self._rng,
                 )
-                engine = Engine(coordinator, backend)
+                engine = Engine(coordinator, backend, Gathered)
                 # by the engine, not by self: the finalizer must not keep the pool alive
                 self._finalizer = util.Finalize(
                     self, engine.stop, kwargs={"most_seconds": 0.0}, exitpriority=_EXIT_PRIORITY
@@ -644,14 +658,14 @@ class PoolProcessor:
         return LocalBackend(self._context, self._modules_to_preload())
 
     def _modules_to_preload(self) -> list[str]:
-        # with an initializer: entry points may need what it sets up
-        from evproc_pool.preloading import libraries, modules_of
+        from evproc_pool.preloading import libraries, modules_of, own_modules
 
+        funcs = [handler.func for handler in self._processor.registry.handlers]
+        own = own_modules(funcs)
+        # with an initializer: entry points may need what it sets up
         if self._preload is False or self._initializer is not None:
-            return []
-        if self._preload is None:
-            return libraries()
-        return modules_of(handler.func for handler in self._processor.registry.handlers)
+            return own
+        return own + (libraries() if self._preload is None else modules_of(funcs))
 
     def _detach_engine(self) -> Engine | None:
         """Take the engine away, for the caller to stop when it has let go of the lock."""

@@ -35,6 +35,10 @@ _PRELOAD: Final = "evproc_pool.preload"
 # Of names that stand in the forkserver's list for us, and cannot be imported.
 _PREFIX: Final = f"{_PRELOAD}:"
 
+# Which workers need for handlers of the main script, by the names that this has.
+_BY_VALUE: Final = "evproc_pool.by_value"
+_MAIN: Final = ("__main__", "__mp_main__")
+
 # So many partials in each other are looked through for the function.
 _DEEPEST: Final = 10
 
@@ -63,6 +67,12 @@ def without_entries(preload: Iterable[str]) -> list[str]:
     ]
 
 
+def own_modules(funcs: Iterable[object]) -> list[str]:
+    """What of this package workers need besides, that takes a while to import."""
+    in_main = any(getattr(func, "__module__", None) in _MAIN for func in funcs)
+    return [_BY_VALUE] if in_main else []
+
+
 def modules_of(funcs: Iterable[object]) -> list[str]:
     """The modules that callables were imported from, each once, in order."""
     names = []
@@ -74,7 +84,7 @@ def modules_of(funcs: Iterable[object]) -> list[str]:
         # what runs as a script, or was made by hand, cannot be imported by its name
         if isinstance(name, str) and getattr(sys.modules.get(name), "__spec__", None):
             names.append(name)
-    return [name for name in dict.fromkeys(names) if name not in ("__main__", "__mp_main__")]
+    return [name for name in dict.fromkeys(names) if name not in _MAIN]
 
 
 def libraries() -> list[str]:
@@ -84,6 +94,11 @@ def libraries() -> list[str]:
     names = [name for name in modules if isinstance(name, str) and is_of_library(name)]
     imported = {name for name in names if type(modules[name]) is ModuleType}
     return [name for name in names if {name, name.partition(".")[0]} <= imported]
+
+
+def may_change(name: str) -> bool:
+    """Whether the source of a module may change while a program runs that imports it."""
+    return name != _BY_VALUE and not is_of_library(name)
 
 
 def is_of_library(name: str) -> bool:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Final
 
 from evproc import Event
@@ -22,6 +22,14 @@ from evproc_pool.sink import Run
 
 # So many are read at a time: workers begin with the first ones while more are read.
 _MOST_READ: Final = 2 * MOST_EVENTS
+
+# Events come slowly if they take longer than that to be read, for each of them and in all,
+# in seconds.
+_SLOW_SECONDS: Final = 0.0001
+_PAUSE_SECONDS: Final = 0.001
+
+# Iterators over what is at hand.
+_QUICK: Final[tuple[type, ...]] = (type(iter([])), type(iter(())))
 
 
 class Sink:
@@ -80,6 +88,7 @@ class Feeder:
         *,
         registry: Registry,
         key: Key | None,
+        clock: Callable[[], float],
     ) -> None:
         self.run = run
         self._engine = engine
@@ -87,6 +96,10 @@ class Feeder:
         self._events = events
         self._registry = registry
         self._key = key
+        self._clock = clock
+        # So many are asked for at a time. Where they come slowly one, which is sent before the
+        # next one is waited for.
+        self._portion = _MOST_READ if isinstance(events, _QUICK) else 1
         self.read = 0
         self.is_exhausted = False
         self.error: BaseException | None = None
@@ -110,7 +123,7 @@ class Feeder:
             demand = self._engine.demand(self.run)
             if most is not None:
                 demand = min(demand, most)
-            accepted = self._take(self._read(min(demand, _MOST_READ)), until_error=until_error)
+            accepted = self._take(self._read(demand), until_error=until_error)
         if until_error and self._sink.has_failed:
             self.is_exhausted = True
         if self.is_exhausted:
@@ -119,17 +132,21 @@ class Feeder:
         return self.is_exhausted or (accepted == demand and not is_first)
 
     def _read(self, most: int) -> list[Any]:
+        """Read so many events, or fewer: at first, and where they come slowly."""
+        wanted = min(most, self._portion)
         events: list[Any] = []
+        began = self._clock()
         try:
             # keeps what was read before the input raised
-            events.extend(itertools.islice(self._events, most))
+            events.extend(itertools.islice(self._events, wanted))
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             self.error = error
-            self.is_exhausted = True
-        if len(events) < most:
-            self.is_exhausted = True
+        self.is_exhausted = len(events) < wanted
+        if events:
+            is_slow = self._clock() - began > max(_PAUSE_SECONDS, _SLOW_SECONDS * len(events))
+            self._portion = 1 if is_slow else min(_MOST_READ, 2 * self._portion)
         return events
 
     def _take(self, events: list[Any], *, until_error: bool) -> int:

@@ -109,10 +109,12 @@ class Scheduler(Cascades):
 
     Args:
         policy: Which events are run again.
+        most_workers: How many workers there will be if there is work for all of them.
     """
 
-    def __init__(self, policy: RetryPolicy | None = None) -> None:
+    def __init__(self, policy: RetryPolicy | None = None, most_workers: int = 1) -> None:
         super().__init__(policy or RetryPolicy())
+        self._most_workers = most_workers
         self._runs: dict[int, Run] = {}
         self._loads = Loads()
         self._estimates = Estimates()
@@ -133,6 +135,23 @@ class Scheduler(Cascades):
             self._retries.has_suspects or any(run.has_ready for run in self._turns)
         )
         return nothing_waits and len(self._loads.idle) == len(self._loads)
+
+    @property
+    def employable(self) -> int:
+        """How many workers could be at work with what there is; rather too many than too few.
+
+        As far as is known: events that are in flight or wait, of an ordered cascade or a key
+        one at a time. O(batches in flight).
+        """
+        workers = 0
+        for run in self._runs.values():
+            if run.unordered:
+                held = self._loads.of(run)
+                workers += run.ready_events + sum(batch.size - batch.done for batch in held)
+                workers += len(self._retries.of(run))
+            else:
+                workers += run.open - run.waiting
+        return workers
 
     @property
     def unused(self) -> int | None:
@@ -188,14 +207,14 @@ class Scheduler(Cascades):
     def demand(self, run: int) -> int:
         """How many roots more it would take to keep every worker busy.
 
-        That is one batch for each worker behind what they can hold; and of a run that gets
-        large ones as many as are needed to see its end coming, before it is cut too
-        coarsely. 0 once the run is closed or has failed.
+        That is one batch for each worker, also those that may be started yet, behind what
+        they can hold; and of a run that gets large ones as many as are needed to see its end
+        coming, before it is cut too coarsely. 0 once the run is closed or has failed.
         """
         state = self._runs.get(run)
         if state is None or state.closed or state.bound != ENDLESS:
             return 0
-        batches = max(1, self.workers) + self._loads.free
+        batches = max(self._most_workers, self.workers) + self._loads.free
         wanted = self._estimates.events_per_batch(state.newest_plan) * batches
         if state.opened.is_bulk:
             large = self._estimates.events_per_batch(state.newest_plan, BULK_SECONDS)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing.context import BaseContext, get_spawning_popen
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Any, Final
 from weakref import WeakSet
 
 from evproc_pool.lifeline import Anchor
-from evproc_pool.preloading import Sources, entries, is_of_library, without_entries
+from evproc_pool.preloading import Sources, entries, may_change, without_entries
 
 
 def default_context(first: int) -> BaseContext:
@@ -125,6 +127,28 @@ def fresh(context: BaseContext) -> BaseContext:
     return context
 
 
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let a Ctrl-C strike at the end of the block; for what takes no longer than a moment.
+
+    A forkserver dies, with a traceback, of a client that goes away in the middle of its request.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    struck: list[tuple[int, FrameType | None]] = []
+    try:
+        if callable(handler):
+            signal.signal(signal.SIGINT, lambda *args: struck.append(args))
+    except ValueError:
+        handler = None  # not the main thread, whose affair it is
+    try:
+        yield
+    finally:
+        if callable(handler):
+            signal.signal(signal.SIGINT, handler)
+            if struck:
+                handler(*struck[0])
+
+
 def begin(context: BaseContext, modules: Sequence[str] = ()) -> None:
     """Have a forkserver start, if there is none yet, and do not wait for it.
 
@@ -170,8 +194,7 @@ def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None
         # an entry that is no text does not come through the forkserver's command line
         is_text = all(type(path) is str for path in sys.path)
         before = getattr(server, "_forkserver_pid", None)
-        # libraries do not change while a program runs
-        sources = None if not is_text or all(map(is_of_library, modules)) else Sources()
+        sources = Sources() if is_text and any(map(may_change, modules)) else None
         anchor = _forkserver.anchor
         if anchor is None or not anchor.is_open:
             _forkserver.anchor = anchor = Anchor()

@@ -23,6 +23,7 @@ QUIT: Final = 3
 REPACKED: Final = 4  # a batch that was UNREADABLE, packed one by one; goes before others
 REPACK: Final = 5  # the follow-ups of a PROGRESS frame cannot be unpacked: again, one by one
 EVENTS: Final = 6  # a batch of the usual kind, without the trimmings of BATCH
+SINGLE: Final = 7  # a batch of one event, without any trimmings
 # worker to coordinator
 READY: Final = 16
 NOT_READY: Final = 17
@@ -129,6 +130,7 @@ class Told(NamedTuple):
 
 
 _EVENTS_HEAD: Final = struct.Struct("<IId")  # plan number, events, overdue
+_SINGLE_HEAD: Final = struct.Struct("<I")  # plan number
 _QUIET_HEAD: Final = struct.Struct("<I?d")  # done, whether the rest is given back, begun
 
 
@@ -152,6 +154,21 @@ def load_events(payload: Data) -> BatchFrame:
     return BatchFrame((), plan, size, (), (), overdue, packed)
 
 
+def dump_single(plan: int, pickled: bytes) -> bytes:
+    """The payload of a SINGLE frame.
+
+    Args:
+        plan: The number of its plan, known to the worker.
+        pickled: The event.
+    """
+    return _SINGLE_HEAD.pack(plan) + pickled
+
+
+def load_single(payload: Data) -> tuple[int, memoryview]:
+    """Its opposite."""
+    return _SINGLE_HEAD.unpack_from(payload)[0], memoryview(payload)[_SINGLE_HEAD.size :]
+
+
 def dump_quiet(done: int, ends: bytes, begun: float, *, gave_back: bool) -> bytes:
     """The payload of a QUIET frame; see `ProgressFrame`."""
     return _QUIET_HEAD.pack(done, gave_back, begun) + ends
@@ -161,6 +178,12 @@ def load_quiet(payload: Data) -> ProgressFrame:
     """Its opposite."""
     done, gave_back, begun = _QUIET_HEAD.unpack_from(payload)
     return ProgressFrame(done, begun, payload[_QUIET_HEAD.size :], None, gave_back, None)
+
+
+def is_quiet_end(payload: Data) -> bool:
+    """Whether a QUIET frame says that the only event of its batch is over."""
+    done, gave_back, _ = _QUIET_HEAD.unpack_from(payload)
+    return done > 0 and not gave_back
 
 
 def dump_progress(frame: ProgressFrame) -> bytes:

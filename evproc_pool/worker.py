@@ -26,7 +26,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 from evproc import Event, Processor, StopProcessing
 from evproc.exc import _unset
@@ -36,7 +36,7 @@ from evproc_pool import packing, pickling, progress, wire
 from evproc_pool.channel import BlockingChannel, WorkerChannel
 from evproc_pool.collection import Allowance, no_collection
 from evproc_pool.entrance import Shares
-from evproc_pool.estimates import TARGET_SECONDS
+from evproc_pool.estimates import OVERDUE_FACTOR, TARGET_SECONDS
 from evproc_pool.frame import Frame
 from evproc_pool.limits import NEARLY, Limits, Quota
 from evproc_pool.outbox import Outbox
@@ -170,30 +170,69 @@ class Worker:
                 self._outbox.repack(pickling.loads(frame.payload))
                 continue
             self._words[progress.BATCH] = self._batches = self._batches + 1
-            if frame.tag == wire.EVENTS:
-                batch = wire.load_events(frame.payload)
-            else:
-                batch = wire.BatchFrame(*pickling.loads(frame.payload))  # the events are inside yet
-            for number, indices in batch.new_plans:
-                plan = self._processor.registry.plan(indices)
-                self._plans[number] = tuple([(each.index + 1, each) for each in plan.handlers])
-            if self._batches <= self._words[progress.TAKEN_TO] or self._quota.is_used_up:
-                self._channel.send(wire.SKIPPED, pickling.dumps(self._batches))
-                continue
-            self._words[progress.PLACE] = progress.UNPICKLING
-            buffers = frame.buffers
+            take = self._take_single if frame.tag == wire.SINGLE else self._take
+            arrived = [frame]
             del frame  # the events are there in a moment: do not hold them twice
-            events, one_by_one = self._unpack(batch.events, batch.size, buffers)
-            batch = batch._replace(events=packing.NO_EVENTS)
-            del buffers
-            self._run_batch(batch, events, one_by_one=one_by_one)
-            # so that the next ones are made where these were, which is in the CPU's caches
-            del events
-            if self._allowance is not None:
-                self._allowance.withdraw()
+            take(arrived)
             self._words[progress.PLACE] = progress.NONE
             if self._quota.share >= NEARLY:
                 self._tell_quota()
+
+    @property
+    def _is_skipped(self) -> bool:
+        """Whether nothing of the batch is run."""
+        if self._batches <= self._words[progress.TAKEN_TO] or self._quota.is_used_up:
+            self._channel.send(wire.SKIPPED, pickling.dumps(self._batches))
+            return True
+        return False
+
+    def _take(self, arrived: list[Frame]) -> None:
+        """Run a batch, whose frame is taken from the list that it is in."""
+        frame = arrived.pop()
+        if frame.tag == wire.EVENTS:
+            batch = wire.load_events(frame.payload)
+        else:
+            batch = wire.BatchFrame(*pickling.loads(frame.payload))  # the events are inside yet
+        for number, indices in batch.new_plans:
+            plan = self._processor.registry.plan(indices)
+            self._plans[number] = tuple([(each.index + 1, each) for each in plan.handlers])
+        if self._is_skipped:
+            return
+        self._words[progress.PLACE] = progress.UNPICKLING
+        buffers = frame.buffers
+        del frame
+        events, one_by_one = self._unpack(batch.events, batch.size, buffers)
+        batch = batch._replace(events=packing.NO_EVENTS)
+        del buffers
+        self._run_batch(batch, events, one_by_one=one_by_one)
+        # so that the next ones are made where these were, which is in the CPU's caches
+        del events
+        if self._allowance is not None:
+            self._allowance.withdraw()
+
+    def _take_single(self, arrived: list[Frame]) -> None:
+        """Do what `_take` does, for one event: with as little around it as can be.
+
+        Somebody waits for it, and a worker that has slept does everything several times as
+        slowly as in a loop.
+        """
+        frame = arrived.pop()
+        if self._is_skipped:
+            return
+        self._words[progress.PLACE] = progress.UNPICKLING
+        number, pickled = wire.load_single(frame.payload)
+        calls = self._plans[number]
+        try:
+            events = (pickling.loads(pickled, frame.buffers),)
+        except Exception:
+            batch = wire.BatchFrame((), number, 1, (), (), _OVERDUE, packing.NO_EVENTS)
+            self._run_batch(batch, self._ask_again(), one_by_one=True)
+            return
+        del frame, pickled
+        now = self._clock()
+        self._outbox.begin(number, now)
+        self._run(_Single(now + _OVERDUE), 0, events, (calls,), now)
+        self._quota.spend(1)
 
     def _tell_quota(self) -> None:
         if self._quota.is_used_up:
@@ -209,20 +248,25 @@ class Worker:
         if packed.one_by_one:
             return packed.data, True
         try:
-            if size == 1 and not packed.in_parts:
-                return packing.unpack(packed, buffers), False
             with no_collection(self._allowance, size):
                 if packed.in_parts:
                     return unseal(packed.data), False
                 return packing.unpack(packed, buffers), False
         except Exception:
-            self._channel.send(wire.UNREADABLE, pickling.dumps(self._batches))
-        # They come again, packed one by one. Batches that were sent before the
-        # coordinator knew have to wait, since results come in order.
+            return self._ask_again(), True
+
+    def _ask_again(self) -> Iterable[bytes]:
+        """Have the events of this batch come again, packed one by one.
+
+        Batches that were sent before the coordinator knew have to wait, since results come
+        in order.
+        """
+        self._channel.send(wire.UNREADABLE, pickling.dumps(self._batches))
         while True:
             frame = self._channel.receive()
             if frame.tag == wire.REPACKED:
-                return pickling.loads(frame.payload), True
+                pickles: Iterable[bytes] = pickling.loads(frame.payload)
+                return pickles
             self._waiting.append(frame)
 
     def _run_batch(
@@ -269,7 +313,12 @@ class Worker:
         return True
 
     def _run(  # noqa: C901, PLR0912, PLR0915 - the hot loop, see below
-        self, job: _Job, first: int, events: Iterable[Any], calls: Iterable[_Calls], then: float
+        self,
+        job: _Job | _Single,
+        first: int,
+        events: Iterable[Any],
+        calls: Iterable[_Calls],
+        then: float,
     ) -> bool:
         """Run the events from a position of the batch on; say whether to go on behind them.
 
@@ -365,6 +414,9 @@ class Worker:
 #: What to call for an event: what to publish, and the handler.
 _Calls = tuple[tuple[int, Handler], ...]
 
+# In which a single event is over; of no consequence, since there is none to give back.
+_OVERDUE: Final = OVERDUE_FACTOR * TARGET_SECONDS
+
 
 class _Job:
     """A batch that is being run.
@@ -400,6 +452,21 @@ class _Job:
         stop = self._chain_ends.get(position)
         if stop is not None:
             self.calls[position + 1 : stop] = [()] * (stop - position - 1)
+
+
+class _Single:
+    """A batch of one event that is being run; see `_Job`."""
+
+    __slots__ = ("overdue",)
+
+    size = stop = 1
+    returns: frozenset[int] = frozenset()
+
+    def __init__(self, overdue: float) -> None:
+        self.overdue = overdue
+
+    def end_chain(self, position: int) -> None:
+        """There is none."""
 
 
 def _load_event(pickled: bytes) -> Event:

@@ -62,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
         "evproc_pool.schedule",
     },
     "evproc_pool.loads": {
+        "evproc_pool.backlog",
         "evproc_pool.errors",
         "evproc_pool.estimates",
         "evproc_pool.flight",

@@ -132,10 +132,11 @@ def pids(pool: PoolProcessor) -> set[int]:
 
 def warm(pool: PoolProcessor) -> set[int]:
     """Work until every worker is ready; answers with their processes."""
-    pool.process_many([Do("nothing")])
+    events = [Do("nothing") for _ in range(pool.workers)]  # or else not all would be started
+    pool.process_many(events)
     engine = pool._engine
     while engine is not None and engine._coordinator._scheduler.workers < pool.workers:
-        pool.process_many([Do("nothing")])
+        pool.process_many(events)
     return pids(pool)
 
 

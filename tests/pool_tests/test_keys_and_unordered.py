@@ -14,7 +14,7 @@ from evproc import Event, StopProcessing, want
 from evproc_pool import PoolProcessor
 from tests.pool_tests import actions
 from tests.pool_tests.actions import Do
-from tests.pool_tests.helpers import Background, Gate, register_all
+from tests.pool_tests.helpers import Background, Gate, register_all, warm
 
 
 class Step(Event):
@@ -54,7 +54,7 @@ def key_of(ev: Step) -> Any:
 @pytest.fixture(scope="module", params=[1, 2, 3])
 def workers(request: pytest.FixtureRequest) -> Iterator[PoolProcessor]:
     with register_all(PoolProcessor(workers=request.param), [step, actions.act]) as pool:
-        pool.process(Do("nothing"))
+        warm(pool)
         yield pool
 
 

@@ -786,7 +786,7 @@ def test_the_name_of_a_worker_process_is_only_a_name_wherever_else_it_goes() -> 
 
 
 _PRELOADS = """
-import multiprocessing, os, sys
+import multiprocessing, sys
 from evproc import Event, StopProcessing
 from evproc_pool import PoolProcessor, starting
 
@@ -796,8 +796,8 @@ class Ev(Event):
     name = "ev"
 
 def handler(proc, ev):
-    by = sys.modules["evproc_pool.arguments"]._IMPORTED_BY
-    raise StopProcessing((by == os.getppid(), "colorsys" in sys.modules))
+    # which nobody else imports
+    raise StopProcessing(("evproc_pool.preload" in sys.modules, "colorsys" in sys.modules))
 
 with PoolProcessor(workers=1) as pool:
     pool.register(handler)
@@ -1120,3 +1120,68 @@ def test_a_stream_of_a_pool_with_no_workers_ends_with_the_pool() -> None:
     pool.close()
     with pytest.raises(PoolClosedError):
         next(stream)
+
+
+# --- no more workers than there is work for ---
+
+
+def _at_gate(gate: Gate, count: int) -> list[Do]:
+    return [Do("wait_at", gate.address) for _ in range(count)]
+
+
+def test_one_event_after_another_needs_one_worker() -> None:
+    with _new(workers=4) as pool:
+        for number in range(3):
+            assert pool.process(Do("stop", number)) == number
+        cascade = Do("follow", *[Do("follow", Do("nothing"))] * 5)
+        assert pool.process_many([cascade]) == [None]
+        assert list(pool.stream(iter([]))) == []
+        assert pool.submit(Do("stop", 5)).result() == 5
+        same_key = [Do("stop", number) for number in range(20)]
+        assert pool.process_many(same_key, key=lambda ev: 0) == list(range(20))
+        assert len(worker_pids(pool)) == 1
+
+
+@pytest.mark.parametrize("at_hand", [True, False])
+def test_as_many_workers_are_started_as_can_be_at_work_at_once(gate: Gate, at_hand: bool) -> None:
+    with _new(workers=4) as pool:
+        pool.process(Do("nothing"))
+        events = _at_gate(gate, 3)
+        work = Background(lambda: pool.process_many(events if at_hand else iter(events)))
+        arrivals = [gate.arrival() for _ in range(3)]  # all at once, or there would be fewer
+        assert len(worker_pids(pool)) == 3
+        for arrival in arrivals:
+            arrival.release()
+        work.result()
+        assert len(worker_pids(pool)) == 3
+
+
+def test_futures_and_calls_of_several_threads_get_a_worker_each(gate: Gate) -> None:
+    with _new(workers=4) as pool:
+        futures = [pool.submit(ev) for ev in _at_gate(gate, 2)]
+        work = Background(lambda: pool.process(_at_gate(gate, 1)[0]))
+        arrivals = [gate.arrival() for _ in range(3)]
+        assert len(worker_pids(pool)) == 3
+        for arrival in arrivals:
+            arrival.release()
+        work.result()
+        assert [future.result() for future in futures] == [None, None]
+
+
+def test_a_fan_out_gets_a_worker_for_each_follow_up(gate: Gate) -> None:
+    with _new(workers=4, ordering="unordered") as pool:
+        work = Background(lambda: pool.process(Do("follow", *_at_gate(gate, 3))))
+        arrivals = [gate.arrival() for _ in range(3)]
+        assert len(worker_pids(pool)) == 3
+        for arrival in arrivals:
+            arrival.release()
+        work.result()
+
+
+def test_what_was_started_once_is_replaced() -> None:
+    with _new(workers=3) as pool:
+        (first, *_) = warm(pool)
+        os.kill(first, signal.SIGKILL)
+        while first in worker_pids(pool) or len(worker_pids(pool)) < 3:
+            pool.process(Do("nothing"))
+        assert len(warm(pool)) == 3

@@ -314,7 +314,7 @@ def test_no_other_thread_finds_a_class_that_is_not_known_to_have_come(
             thread.join()
             super().add(item)
 
-    monkeypatch.setattr(pickling, "_came", Came())
+    monkeypatch.setattr(by_value, "_came", Came())
     first, _ = pickle.loads(_printed_by(_MAKES_A_CLASS))
     assert pickling.loads(first).hits == 1
     assert found == [False]

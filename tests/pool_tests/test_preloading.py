@@ -638,3 +638,15 @@ def test_a_path_that_is_no_text_keeps_nobody_from_starting(tmp_path: Path) -> No
         print(ask(pool)[0][1])
     """
     assert _run(body, tmp_path) == ["1"]
+
+
+def test_what_handlers_of_the_main_script_need_is_imported_for_them_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def handler(proc: Any, ev: Any) -> None: ...
+
+    assert preloading.own_modules([actions.act, handler]) == []
+    monkeypatch.setattr(handler, "__module__", "__main__")
+    assert preloading.own_modules([actions.act, handler]) == ["evproc_pool.by_value"]
+    assert not any(map(preloading.may_change, ["evproc_pool.by_value", "numpy", "scipy.linalg"]))
+    assert preloading.may_change("tests")

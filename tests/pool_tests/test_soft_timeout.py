@@ -536,7 +536,7 @@ def warm_with(pool: PoolProcessor, event: Event) -> set[int]:
     """See `warm`; for a pool that has no use for its event."""
     engine = pool._running_engine()
     while engine._coordinator._scheduler.workers < pool.workers:
-        pool.process_many([event], return_exceptions=True)
+        pool.process_many([event] * pool.workers, return_exceptions=True)
     return pids(pool)
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from evproc import Event
+from evproc import Event, Processor
 from evproc_pool import Outcome, PoolClosedError, PoolProcessor
+from evproc_pool.engine import Engine
 from evproc_pool.pool import BUFFER_PER_WORKER
+from evproc_pool.runs import Feeder, Sink
+from evproc_pool.schedule import Opened
+from evproc_pool.sink import Run
 from tests.pool_tests import actions
 from tests.pool_tests.actions import Do, LoadsOnlyInWorkers, Unwanted
-from tests.pool_tests.helpers import Background, Gate, register_all
+from tests.pool_tests.helpers import Background, Gate, register_all, warm
 
 
 @pytest.fixture(scope="module", params=[0, 2])
@@ -22,7 +26,7 @@ def either(request: pytest.FixtureRequest) -> Iterator[PoolProcessor]:
     """A pool without processes, and one with."""
     with PoolProcessor(workers=request.param) as pool:
         register_all(pool, [actions.act, *actions.ordered_handlers()])
-        pool.process(Do("nothing"))
+        warm(pool)
         yield pool
 
 
@@ -262,3 +266,75 @@ def test_an_input_that_is_no_iterable_is_refused_at_once(either: PoolProcessor) 
     nothing: Any = 5
     with pytest.raises(TypeError, match="not iterable"):
         either.stream(nothing)
+
+
+# --- an input that comes slowly ---
+
+
+def test_an_event_is_sent_before_the_next_one_is_waited_for(gate: Gate) -> None:
+    def live() -> Iterator[Event]:
+        yield Do("wait_at", gate.address)
+        gate.arrival().release()  # which would never come
+        yield Do("stop", 2)
+
+    with register_all(PoolProcessor(workers=2), [actions.act]) as pool:
+        warm(pool)
+        assert [outcome.value for outcome in pool.stream(live())] == [None, 2]
+
+
+class _Engine:
+    """Takes whatever it is given."""
+
+    def __init__(self) -> None:
+        self.portions: list[int] = []
+
+    def demand(self, _: object) -> int:
+        return 1000
+
+    def accept(self, roots: Any) -> None:
+        self.portions.append(len(roots.events))
+
+    def close_run(self, _: object) -> None:
+        self.portions.append(0)
+
+
+def _portions(events: Iterator[Event], clock: Any, feeds: int) -> list[int]:
+    """In which portions an input is read."""
+    processor = register_all(Processor(), [actions.act])
+    engine, run = _Engine(), Run(Opened(0), Sink(), can_cancel=False)
+    feeder = Feeder(
+        cast("Engine", engine),
+        run,
+        Sink(),
+        events,
+        registry=processor.registry,
+        key=None,
+        clock=clock,
+    )
+    for _ in range(feeds):
+        feeder.feed()
+    return engine.portions
+
+
+def test_what_is_at_hand_is_read_at_once() -> None:
+    assert _portions(iter(values(700)), lambda: 0.0, 2) == [700, 0]
+    assert _portions(iter(tuple(values(1300))), lambda: 0.0, 3) == [1000, 300, 0]
+
+
+def test_what_is_not_is_read_in_ever_larger_portions_while_it_comes_quickly() -> None:
+    quick = iter(itertools.chain(values(700)))
+    assert _portions(quick, lambda: 0.0, 10) == [1, 2, 4, 8, 16, 32, 64, 128, 256, 189, 0]
+
+
+def test_what_comes_slowly_is_read_one_by_one() -> None:
+    now = 0.0
+
+    def slowly_in_the_middle() -> Iterator[Event]:
+        nonlocal now
+        for number, event in enumerate(values(30)):
+            now += 1.0 if 7 <= number < 10 else 0.00001
+            yield event
+
+    # The eighth event is the last of the third portion that is read quickly, and the
+    # first of the next one is slow.
+    assert _portions(slowly_in_the_middle(), lambda: now, 9) == [1, 2, 4, 8, 1, 2, 4, 8, 0]
