@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from evproc_pool.frame import Data
+from evproc_pool.frame import Data, Frame
 from evproc_pool.progress import Progress
 
 
@@ -40,6 +40,23 @@ class Gone(NamedTuple):
     stack: str = ""
 
 
+class Lane(Protocol):
+    """The way to one worker, past the others."""
+
+    def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
+        """See `Backend.send`."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until this worker has sent something.
+
+        Returns:
+            False if it takes longer, or anything else happens, which the next `poll` tells.
+        """
+
+    def receive(self) -> list[Frame]:
+        """What the worker has sent."""
+
+
 class Backend(Protocol):
     """Workers by their numbers. One thread at a time may use it, but for `wake`."""
 
@@ -65,18 +82,8 @@ class Backend(Protocol):
         The buffers may be changed afterwards.
         """
 
-    def can_ask(self, number: int) -> bool:
-        """Whether a worker that is sent a frame can be waited for alone, here and now."""
-
-    def wait_for(self, number: int, seconds: float) -> bool:
-        """Wait until this worker has sent something.
-
-        Returns:
-            False if it takes longer, or anything else happens, which the next `poll` tells.
-        """
-
-    def receive_from(self, number: int) -> list[Arrived]:
-        """What a worker has sent; see `wait_for`."""
+    def lane(self, number: int) -> Lane | None:
+        """The way to a worker that can be waited for alone, here and now; None: it cannot."""
 
     def look_at(self, number: int) -> Progress | None:
         """Where a worker is; None where that cannot be known."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import socket
 import struct
+import sys
 from collections import deque
 from collections.abc import Sequence
 from typing import Final, Protocol
@@ -93,29 +94,43 @@ def _complete(frame: Frame, receiver: Receiver | None) -> Frame:
     return Frame(tag & _TAGS, parts[0], parts[1:])
 
 
+# How a call is told not to block, where a call can be: on Linux, macOS and the like.
+_NO_WAIT: Final[int] = getattr(socket, "MSG_DONTWAIT", 0)
+
+#: Whether `Channel.wait` can do that. A socket elsewhere has no such option, or another one.
+CAN_WAIT: Final = sys.platform == "linux"
+
+# The longest wait, as seconds and microseconds; the kernel makes some milliseconds more of it.
+_LONGEST_WAIT: Final = struct.pack("ll", 0, 5_000)
+
+
 class FrameReader:
-    """Takes bytes as they come and gives frames. No I/O."""
+    """Takes bytes as they come and gives frames. No I/O.
+
+    Attributes:
+        large: The payload of a frame that spans reads; None: there is none.
+    """
 
     def __init__(self) -> None:
         self._small = bytearray()
         self._tag = 0
-        self._large: bytearray | None = None  # the payload of a frame that spans reads
+        self.large: bytearray | None = None
         self._filled = 0
 
-    def buffer(self) -> memoryview | None:
-        """Where the rest of a large payload is to be read into, or None."""
-        return None if self._large is None else memoryview(self._large)[self._filled :]
+    def buffer(self) -> memoryview:
+        """Where the rest of a large payload is to be read into, if there is one."""
+        return memoryview(self.large or b"")[self._filled :]
 
     def filled(self, count: int) -> list[Frame]:
         """Say that `count` bytes were read into `buffer()`."""
         self._filled += count
-        if self._large is None or self._filled < len(self._large):
+        if self.large is None or self._filled < len(self.large):
             return []
-        frame, self._large = Frame(self._tag, self._large), None
+        frame, self.large = Frame(self._tag, self.large), None
         return [frame]
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Take bytes read elsewhere; only while `buffer()` is None."""
+        """Take bytes read elsewhere; only while there is no `large`."""
         small = self._small
         if not small and len(data) >= _HEADER.size:
             tag, length = _HEADER.unpack_from(data)
@@ -129,9 +144,9 @@ class FrameReader:
             begin = start + _HEADER.size
             if len(small) - begin < length:
                 if length > _CHUNK_BYTES:
-                    self._tag, self._large = tag, bytearray(length)
+                    self._tag, self.large = tag, bytearray(length)
                     self._filled = len(small) - begin
-                    self._large[: self._filled] = small[begin:]
+                    self.large[: self._filled] = small[begin:]
                     start = len(small)
                 break
             start = begin + length
@@ -149,45 +164,46 @@ class Channel:
 
     Attributes:
         at_end: Whether the other end is closed.
+        outgoing: What is to be written by `flush` when the socket can be written to.
     """
 
     def __init__(self, sock: socket.socket, region: Region | None = None) -> None:
-        sock.setblocking(False)
+        sock.setblocking(bool(_NO_WAIT))
+        if CAN_WAIT:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _LONGEST_WAIT)
         self._sock = sock
         self._sender = None if region is None else Sender(region, 0)
         self._receiver = None if region is None else Receiver(region, 1)
         self._reader = FrameReader()
-        self._outgoing: deque[memoryview] = deque()
+        self.outgoing: deque[memoryview] = deque()
         self.at_end = False
 
     def fileno(self) -> int:
         """For a selector."""
         return self._sock.fileno()
 
-    @property
-    def has_outgoing(self) -> bool:
-        """Whether `flush` is to be called when the socket can be written to."""
-        return bool(self._outgoing)
-
     def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
         """Queue a frame, and write what fits. The buffers may be changed afterwards."""
-        if not buffers and len(payload) < _SMALL_BYTES:  # as is usual
-            self._write(_HEADER.pack(tag, len(payload)) + payload)
+        if not buffers and len(payload) < _SMALL_BYTES and not self.outgoing:  # as is usual
+            small = _HEADER.pack(tag, len(payload)) + payload
+            sent = self._send(small)
+            if sent < len(small):
+                self.outgoing.append(memoryview(small)[sent:])
             return
         for data in _pieces(Frame(tag, payload, buffers), self._sender):
             self._write(data)
 
     def _write(self, data: Data) -> None:
-        sent = 0 if self._outgoing else self._send(data)
+        sent = 0 if self.outgoing else self._send(data)
         if sent < len(data):
             # a copy of what is somebody else's
             rest = data if isinstance(data, bytes) else bytes(data)
-            self._outgoing.append(memoryview(rest)[sent:])
+            self.outgoing.append(memoryview(rest)[sent:])
 
     def _send(self, data: Data) -> int:
         """Write what fits. A closed other end shows when reading: let it vanish."""
         try:
-            return self._sock.send(data)
+            return self._sock.send(data, _NO_WAIT)
         except BlockingIOError:
             return 0
         except OSError:
@@ -195,29 +211,30 @@ class Channel:
 
     def flush(self) -> None:
         """Write what fits of what is outgoing."""
-        while self._outgoing:
-            rest = self._outgoing.popleft()
+        while self.outgoing:
+            rest = self.outgoing.popleft()
             sent = self._send(rest)
             if sent < len(rest):
-                self._outgoing.appendleft(rest[sent:])
+                self.outgoing.appendleft(rest[sent:])
                 return
 
     def receive(self, most_bytes: float = _READ_BYTES) -> list[Frame]:
         """Read what is there, about so many bytes at most; `at_end` says when no more comes."""
+        reader = self._reader
         frames: list[Frame] = []
         budget = most_bytes
         while budget > 0 and not self.at_end:
-            buffer = self._reader.buffer()
             try:
-                if buffer is not None:
-                    wanted = len(buffer)
-                    count = self._sock.recv_into(buffer)
-                    frames += self._reader.filled(count)
-                else:
+                if reader.large is None:
                     wanted = _CHUNK_BYTES
-                    data = self._sock.recv(wanted)
+                    data = self._sock.recv(wanted, _NO_WAIT)
                     count = len(data)
-                    frames += self._reader.feed(data)
+                    frames += reader.feed(data)
+                else:
+                    buffer = reader.buffer()
+                    wanted = len(buffer)
+                    count = self._sock.recv_into(buffer, wanted, _NO_WAIT)
+                    frames += reader.filled(count)
             except BlockingIOError:
                 break
             except OSError:  # reset: the process died with something unread
@@ -226,13 +243,29 @@ class Channel:
             if count < wanted:
                 break  # that was all; the end is found by the next call
             budget -= count
+        if len(frames) == 1 and frames[0].tag <= _TAGS:  # as is usual
+            return frames
         return [
             _complete(frame, self._receiver) if frame.tag > _TAGS else frame for frame in frames
         ]
 
+    def wait(self) -> bool:
+        """Wait until there is something to be read, but not for long; only if `CAN_WAIT`.
+
+        In a call that reads, and not in `poll`: the kernel wakes up a process that reads
+        where the writer runs, which is about to wait. A third of a round trip is gained.
+
+        Returns:
+            False if nothing has come within some milliseconds, or nothing will.
+        """
+        try:
+            return bool(self._sock.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Close the socket; what is outgoing is gone. The worker must be dead."""
-        self._outgoing.clear()
+        self.outgoing.clear()
         self._sock.close()
         if self._receiver is not None:
             self._receiver.close()
@@ -289,18 +322,18 @@ class BlockingChannel:
             EOFError: The coordinator is gone.
             OSError: Likewise.
         """
-        while not self._frames:
-            buffer = self._reader.buffer()
-            if buffer is not None:
-                count = self._sock.recv_into(buffer)
-                self._frames.extend(self._reader.filled(count))
-            else:
+        frames, reader = self._frames, self._reader
+        while not frames:
+            if reader.large is None:
                 data = self._sock.recv(_CHUNK_BYTES)
                 count = len(data)
-                self._frames.extend(self._reader.feed(data))
+                frames += reader.feed(data)
+            else:
+                count = self._sock.recv_into(reader.buffer())
+                frames += reader.filled(count)
             if not count:
                 raise EOFError
-        frame = self._frames.popleft()
+        frame = frames.popleft()
         return _complete(frame, self._receiver) if frame.tag > _TAGS else frame
 
     def close(self) -> None:

@@ -14,7 +14,6 @@ from evproc.event import Event, describe_event
 from evproc.exc import add_note
 from evproc.registry import Registry
 from evproc_pool import packing, pickling, wire
-from evproc_pool.backend import Arrived
 from evproc_pool.columns import Bunch, PlanLike, Planned, Singles, Times, Unplannable
 from evproc_pool.errors import SerializationError
 from evproc_pool.estimates import OVERDUE_FACTOR, TARGET_SECONDS
@@ -144,7 +143,7 @@ class Codec:
         single = wire.dump_single(number, pickling.dumps(ev, buffers=large))
         return Frame(wire.SINGLE, single, large)
 
-    def answer(self, item: Arrived) -> Answer | None:
+    def answer(self, item: Frame) -> Answer | None:
         """What a frame says of the only event of its batch; None if it says more than that."""
         if item.tag == wire.QUIET:
             return Answer(None) if wire.is_quiet_end(item.payload) else None

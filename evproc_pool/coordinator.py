@@ -24,7 +24,7 @@ from evproc.event import describe_event
 from evproc.exc import add_note
 from evproc.registry import Registry
 from evproc_pool import packing, pickling, wire
-from evproc_pool.backend import Arrived, Backend, Gone
+from evproc_pool.backend import Arrived, Backend, Gone, Lane
 from evproc_pool.codec import NOTHING_LEFT, Answer, Codec, Left, Sent
 from evproc_pool.columns import PlanLike, Times
 from evproc_pool.deaths import describe_exit, say_fate
@@ -36,6 +36,7 @@ from evproc_pool.errors import (
     SerializationError,
 )
 from evproc_pool.flight import Batch
+from evproc_pool.frame import Frame
 from evproc_pool.limits import Limits
 from evproc_pool.log import LOG
 from evproc_pool.members import Member
@@ -102,15 +103,17 @@ class Asked:
     Attributes:
         worker: Which.
         number: Of the worker's batches.
-        items: What has come back and was no answer.
+        lane: To the worker.
+        frames: What has come back and was no answer.
     """
 
-    __slots__ = ("items", "number", "worker")
+    __slots__ = ("frames", "lane", "number", "worker")
 
-    def __init__(self, worker: int, number: int) -> None:
+    def __init__(self, worker: int, number: int, lane: Lane) -> None:
         self.worker = worker
         self.number = number
-        self.items: list[Arrived] = []
+        self.lane = lane
+        self.frames: Sequence[Frame] = ()
 
 
 class Coordinator:
@@ -167,7 +170,7 @@ class Coordinator:
         self._postmortem = Postmortem(self._codec, registry)
         self._asked: Asked | None = None  # which the scheduler is about to send
         # A worker that can be asked; None: that is not known, since something has happened.
-        self._askable: tuple[int, Member] | None = None
+        self._askable: tuple[int, Member, Lane] | None = None
         self._is_heavy = False  # whether the last frames were large ones
         self._woke = 0.0  # when it last had nothing to do
         self._looked = 0.0  # when it last looked after the workers
@@ -216,7 +219,7 @@ class Coordinator:
         askable = self._askable or self._find_askable()
         if askable is None or self.inbox:
             return None
-        worker, state = askable
+        worker, state, lane = askable
         try:
             frame = self._codec.encode_one(ev, plan, state.plans)
         except Exception:
@@ -224,19 +227,17 @@ class Coordinator:
         if frame is None:
             return None
         state.batches += 1
-        self._backend.send(worker, *frame)
-        return Asked(worker, state.batches)
+        lane.send(*frame)
+        return Asked(worker, state.batches, lane)
 
-    def _find_askable(self) -> tuple[int, Member] | None:
+    def _find_askable(self) -> tuple[int, Member, Lane] | None:
         """The worker that would get the next batch, if it is idle and all that should be there."""
         worker = self._scheduler.unused
         # who starts, or has to, is not to wait
         is_complete = self._wanted <= self._scheduler.workers == len(self._workers)
-        if worker is None or not is_complete or not self._backend.can_ask(worker):
-            return None
-        state = self._workers[worker]
-        if not state.is_ending:
-            self._askable = worker, state
+        lane = None if worker is None or not is_complete else self._backend.lane(worker)
+        if worker is not None and lane is not None and not self._workers[worker].is_ending:
+            self._askable = worker, self._workers[worker], lane
         return self._askable
 
     def await_answer(self, asked: Asked, seconds: float = inf) -> bool:
@@ -246,20 +247,20 @@ class Coordinator:
             asked: Of what.
             seconds: Wait no longer than that.
         """
-        return self._backend.wait_for(asked.worker, min(seconds, _ANSWER_SECONDS))
+        return asked.lane.wait(min(_ANSWER_SECONDS, seconds))
 
     def answer(self, asked: Asked) -> Answer | None:
         """What has come back, if that is an answer.
 
         If not, it failed, or has follow-ups.
         """
-        items = self._backend.receive_from(asked.worker)
-        answer = self._codec.answer(items[0]) if items else None
+        frames = asked.lane.receive()
+        answer = self._codec.answer(frames[0]) if frames else None
         if answer is None:
-            asked.items += items
-        else:
-            for item in items[1:]:
-                self._arrived(item)
+            asked.frames = frames
+        elif len(frames) > 1:
+            for frame in frames[1:]:
+                self._arrived(Arrived(asked.worker, *frame))
         return answer
 
     def adopt(self, asked: Asked, inputs: Sequence[Input]) -> None:
@@ -272,8 +273,8 @@ class Coordinator:
         self._asked = asked
         for item in inputs:
             self._step(item)
-        for each in asked.items:
-            self._arrived(each)
+        for frame in asked.frames:
+            self._arrived(Arrived(asked.worker, *frame))
 
     # --- a turn ---
 

@@ -21,7 +21,10 @@ from evproc_pool.schedule import Accepted, Ending
 # So long the thread of the futures stays for the next one, and so long it leaves an event
 # to whoever waits for it, in seconds.
 _LINGER_SECONDS: Final = 0.5
-_HELP_SECONDS: Final = 0.0005
+_HELP_SECONDS: Final = 0.001
+
+# So often the thread looks for the next future by itself before it waits to be told.
+_MOMENTS: Final = 20
 
 
 def _settle(future: Future[Any], value: object, error: BaseException | None) -> None:
@@ -87,6 +90,7 @@ class Futures(Sink):
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._may_linger = False  # whether somebody is likely to wait for the only future
+        self._looks_soon = False  # whether the thread does in any case
         # last: from now on it may be told things, also if an interrupt strikes here
         self._run = engine.open(self, unordered=unordered, can_cancel=True)
 
@@ -121,7 +125,8 @@ class Futures(Sink):
             self._engine.accept(root)
         with self._changed:
             self._may_linger = is_sent
-            self._changed.notify_all()
+            if not (is_sent and self._looks_soon):
+                self._changed.notify_all()
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._drive, name="evproc_pool futures", daemon=True
@@ -135,10 +140,12 @@ class Futures(Sink):
     def help(self, root: int, seconds: float) -> None:
         """Wait a moment, and no longer than that, for the answer to an event sent at once."""
         answer = self._engine.collect(self._run.id, root, seconds)
-        if answer is not None:
-            self.ended(root, Ending(value=answer.value))
-        else:
+        if answer is None:
             self.hurry()
+            return
+        future = self._take(root)
+        if future is not None:
+            _settle(future, answer.value, None)
 
     def hurry(self) -> None:
         """Have the thread drive."""
@@ -154,14 +161,14 @@ class Futures(Sink):
                     if not self._futures:
                         self._changed.notify_all()
                         if self._engine.closed is None:
-                            self._changed.wait(_LINGER_SECONDS)
+                            self._linger()
                         if not self._futures:
                             self._thread = None
                             self._changed.notify_all()
                             return
                     if self._may_linger:
                         self._may_linger = False
-                        self._changed.wait(_HELP_SECONDS)
+                        self._wait_a_moment()
                         continue
                 self._engine.wait_turn(turns)
         except BaseException:
@@ -170,6 +177,25 @@ class Futures(Sink):
                 self._thread = None
                 self._changed.notify_all()
             raise
+
+    def _linger(self) -> None:
+        """Wait for the next future, with the lock.
+
+        Shortly after the last one without being told: where one follows another and each is
+        waited for, this thread would be woken up each time to find that there is no need.
+        """
+        for _ in range(_MOMENTS):
+            if self._wait_a_moment() or self._futures:
+                return
+        self._changed.wait(_LINGER_SECONDS)
+
+    def _wait_a_moment(self) -> bool:
+        """Wait for so long as an event may be left to whoever waits for it; say whether told."""
+        self._looks_soon = True
+        try:
+            return self._changed.wait(_HELP_SECONDS)
+        finally:
+            self._looks_soon = False
 
     def drain(self) -> None:
         """Wait until no future is outstanding.

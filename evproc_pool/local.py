@@ -15,14 +15,14 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from evproc_pool import wire
 from evproc_pool.backend import Arrived, Gone
-from evproc_pool.channel import Channel
+from evproc_pool.channel import CAN_WAIT, Channel
 from evproc_pool.entrance import Shares, enter
 from evproc_pool.frame import Data
 from evproc_pool.lifeline import CAN_KILL, Lifeline
@@ -64,8 +64,7 @@ class _Member:
         stacks: Where its stacks go when it crashes, or is asked for them.
         answered_bytes: How much of that was in answer to being asked.
         lifeline: The descriptor on which its life hangs, or None.
-        poller: Waits for this worker alone; made when needed.
-        only_channel: What that finds when there is something to be read, and nothing else.
+        lane: To this worker alone; made when needed.
         region: The memory that it shares with the coordinator, or None.
         sentinels: Descriptors that can be read from when it is dead.
     """
@@ -75,10 +74,9 @@ class _Member:
         "_pidfd",
         "answered_bytes",
         "channel",
+        "lane",
         "lifeline",
         "number",
-        "only_channel",
-        "poller",
         "process",
         "region",
         "sentinels",
@@ -104,8 +102,7 @@ class _Member:
         self.stacks = stacks
         self.lifeline = lifeline
         self.region = region
-        self.poller: Any = None  # select.poll, which is not everywhere
-        self.only_channel: list[tuple[int, int]] = []
+        self.lane: Lane | None = None
         self.answered_bytes = 0
         self._handle: psutil.Process | None = None
         self._pidfd: int | None = None
@@ -164,6 +161,56 @@ class _Member:
             # `multiprocessing` goes through its children, and trips over a closed one.
             popen.close()
             disown(self.process)
+
+
+# What an answer takes at the most that comes quickly. So long others may have to wait.
+_QUICK_SECONDS: Final = 0.001
+
+
+class Lane:
+    """See `backend.Lane`. With as few calls as can be: in a process that has slept each takes long.
+
+    Where the last answer came quickly, the next one is waited for in a way that is quicker
+    yet, but in which nothing else is noticed meanwhile.
+
+    Args:
+        member: The worker.
+        wake: What can be read from when somebody wants something.
+        watch: Called where not all could be written at once.
+    """
+
+    __slots__ = ("_channel", "_found", "_is_quick", "_member", "_poll", "_watch", "receive")
+
+    def __init__(
+        self, member: _Member, wake: socket.socket, watch: Callable[[_Member], None]
+    ) -> None:
+        self._member = member
+        self._channel = member.channel
+        self._watch = watch
+        poller = select.poll()
+        for each in (member.channel.fileno(), *member.sentinels, wake.fileno()):
+            poller.register(each, select.POLLIN)
+        self._poll = poller.poll
+        # what it finds when there is something to be read, and nothing else
+        self._found = [(member.channel.fileno(), select.POLLIN)]
+        self.receive = member.channel.receive
+        self._is_quick = False
+
+    def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
+        """See `backend.Lane`."""
+        self._channel.send(tag, payload, buffers)
+        if self._channel.outgoing:
+            self._watch(self._member)
+
+    def wait(self, seconds: float) -> bool:
+        """See `backend.Lane`."""
+        began = time.perf_counter()
+        is_there = self._is_quick and seconds > _QUICK_SECONDS and self._channel.wait()
+        if not is_there:
+            left = max(0.0, seconds + began - time.perf_counter())
+            is_there = self._poll(left * 1000) == self._found
+        self._is_quick = CAN_WAIT and is_there and time.perf_counter() - began < _QUICK_SECONDS
+        return is_there
 
 
 # What a process's exit code is where nobody can say.
@@ -273,34 +320,21 @@ class LocalBackend:
         if member is None:
             return
         member.channel.send(tag, payload, buffers)
-        if member.channel.has_outgoing and not member.channel.at_end:
+        if member.channel.outgoing and not member.channel.at_end:
             self._watch(member)
 
-    def can_ask(self, number: int) -> bool:
+    def lane(self, number: int) -> Lane | None:
         """See `backend.Backend`."""
         member = self._members.get(number)
-        if member is None or not hasattr(select, "poll") or member.channel.has_outgoing:
-            return False
-        if member.poller is None:
-            member.poller = select.poll()
-            member.only_channel = [(member.channel.fileno(), select.POLLIN)]
-            for each in (member.channel, *member.sentinels, self._wake_read):
-                member.poller.register(each, select.POLLIN)
-        return True
-
-    def wait_for(self, number: int, seconds: float) -> bool:
-        """See `backend.Backend`."""
-        member = self._members[number]
-        found: list[tuple[int, int]] = member.poller.poll(seconds * 1000)
-        return found == member.only_channel
-
-    def receive_from(self, number: int) -> list[Arrived]:
-        """See `backend.Backend`."""
-        return self._receive(self._members[number])
+        if member is None or not hasattr(select, "poll") or member.channel.outgoing:
+            return None
+        if member.lane is None:
+            member.lane = Lane(member, self._wake_read, self._watch)
+        return member.lane
 
     def _watch(self, member: _Member) -> None:
         events = selectors.EVENT_READ
-        if member.channel.has_outgoing:
+        if member.channel.outgoing:
             events |= selectors.EVENT_WRITE
         self._selector.modify(member.channel, events, member)
 
@@ -407,7 +441,7 @@ class LocalBackend:
     @property
     def is_writing(self) -> bool:
         """Whether there is more to send than the workers have taken so far."""
-        return any(member.channel.has_outgoing for member in self._members.values())
+        return any(member.channel.outgoing for member in self._members.values())
 
     def poll(self, timeout: float | None) -> list[Arrived | Gone]:
         """Wait until something happens, and say what.

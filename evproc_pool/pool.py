@@ -486,18 +486,19 @@ class PoolProcessor:
             PoolBrokenError: No worker can be started.
             PoolClosedError: The pool is closed.
         """
-        with self._lock:
-            self._check_usable()
         if self._size == 0:
+            with self._lock:
+                self._check_usable()
             return self._here.submit(ev, self._key)
-        from evproc_pool.futures import Futures
-
         with self._lock:
             engine = self._running_engine()
-            if self._futures is None:
-                registry = self._processor.registry
-                self._futures = Futures(engine, registry, self._key, unordered=self._unordered)
             futures = self._futures
+            if futures is None:
+                from evproc_pool.futures import Futures
+
+                registry = self._processor.registry
+                futures = Futures(engine, registry, self._key, unordered=self._unordered)
+                self._futures = futures
         # without the lock: filters and `key` are the user's code
         return futures.submit(ev)
 

@@ -80,17 +80,8 @@ class FakeBackend:
         if worker.can_go_on and self._rng.random() < _AT_ONCE_SHARE:
             worker.go_on()
 
-    def can_ask(self, number: int) -> bool:  # noqa: ARG002 - as of all backends
-        """False: what a simulated worker does next is not for the coordinator to choose."""
-        return False
-
-    def wait_for(self, number: int, seconds: float) -> bool:  # noqa: ARG002 - as of all backends
-        """Not called."""
-        return False
-
-    def receive_from(self, number: int) -> list[Arrived]:  # noqa: ARG002 - as of all backends
-        """Not called."""
-        return []
+    def lane(self, number: int) -> None:
+        """None: what a simulated worker does next is not for the coordinator to choose."""
 
     def look_at(self, number: int) -> Progress | None:
         """See `backend.Backend`."""

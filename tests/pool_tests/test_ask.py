@@ -23,6 +23,7 @@ from evproc_pool import (
     PoolProcessor,
     WorkerLostError,
     coordinator,
+    local,
 )
 from evproc_pool.testing import simulated_pool
 from tests.pool_tests import actions
@@ -205,14 +206,34 @@ def test_batches_are_counted_as_ever(idle: PoolProcessor) -> None:
         assert idle.process_many([Do("stop", each) for each in range(30)]) == list(range(30))
 
 
+@pytest.mark.usefixtures("patient")
+def test_a_slow_event_behind_quick_ones_does_not_keep_others_waiting(
+    idle: PoolProcessor, gate: Gate
+) -> None:
+    for number in range(20):  # after which it is waited for in another way
+        idle.process(Do("stop", number))
+    slow = Background(lambda: idle.process(Do("wait_at", gate.address, "", 7)))
+    arrival = gate.arrival()
+    assert idle.process(Do("stop", 8)) == 8
+    arrival.release()
+    assert slow.result() == 7
+
+
+def test_the_death_of_a_worker_is_noticed_however_it_is_waited_for(idle: PoolProcessor) -> None:
+    for number in range(20):
+        idle.process(Do("stop", number))
+    with pytest.raises(WorkerLostError, match="exit code 3"):
+        idle.process(Do("leave", 3))
+    assert idle.process(Do("stop", 8)) == 8
+
+
 def test_an_interrupt_ends_the_pool_and_says_so(
     idle: PoolProcessor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    backend: Any = idle._engine._backend  # type: ignore[union-attr]
-    monkeypatch.setattr(type(backend), "wait_for", interrupted)
+    monkeypatch.setattr(local.Lane, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         idle.process(Do("stop", 1))
     with pytest.raises(PoolClosedError, match="KeyboardInterrupt"):
@@ -313,10 +334,9 @@ def test_an_interrupt_while_a_future_is_waited_for_changes_nothing(
     def interrupted(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    backend: Any = idle._engine._backend  # type: ignore[union-attr]
     future = idle.submit(Do("stop", 1))
     with monkeypatch.context() as patch:
-        patch.setattr(type(backend), "wait_for", interrupted)
+        patch.setattr(local.Lane, "wait", interrupted)
         # the thread of the futures may have been quicker
         with contextlib.suppress(KeyboardInterrupt):
             future.result(PATIENCE_SECONDS)

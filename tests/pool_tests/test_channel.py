@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evproc_pool import region as region_module
-from evproc_pool.channel import BlockingChannel, Channel, FrameReader
+from evproc_pool.channel import CAN_WAIT, BlockingChannel, Channel, FrameReader
 from evproc_pool.frame import Frame
 from evproc_pool.region import Region
 from tests.pool_tests.helpers import PATIENCE_SECONDS
@@ -47,10 +47,10 @@ def _read(reader: FrameReader, data: bytes, cuts: list[int]) -> list[Frame]:
     sizes = iter(cuts)
     while place < len(data):
         size = next(sizes, _CHUNK)
-        buffer = reader.buffer()
-        if buffer is None:
+        if reader.large is None:
             frames += reader.feed(data[place : place + size])
         else:
+            buffer = reader.buffer()
             size = min(size, len(buffer), len(data) - place)
             buffer[:size] = data[place : place + size]
             frames += reader.filled(size)
@@ -100,7 +100,7 @@ def _pair(*, is_shared: bool = False) -> Iterator[tuple[Channel, BlockingChannel
 
 def _wait(channel: Channel) -> list[Frame]:
     """One turn of a coordinator: write what fits, read what is there."""
-    writing = [channel] if channel.has_outgoing else []
+    writing = [channel] if channel.outgoing else []
     readable, writable, _ = select.select([channel], writing, [], PATIENCE_SECONDS)
     assert readable or writable, "the other end is stuck"
     if writable:
@@ -124,7 +124,7 @@ def _exchange(
     thread.start()
     for frame in there:
         channel.send(*frame)
-    while len(arrived_back) < len(back) or channel.has_outgoing:
+    while len(arrived_back) < len(back) or channel.outgoing:
         arrived_back += _wait(channel)
     thread.join(PATIENCE_SECONDS)
     assert not thread.is_alive()
@@ -176,7 +176,7 @@ def test_a_buffer_may_be_changed_once_it_is_sent_and_where_it_arrives(
         received: list[Frame] = []
         thread = threading.Thread(target=lambda: received.append(blocking.receive()))
         thread.start()
-        while channel.has_outgoing:
+        while channel.outgoing:
             _wait(channel)
         thread.join(PATIENCE_SECONDS)
         ((tag, payload, (buffer,)),) = received
@@ -187,13 +187,13 @@ def test_a_buffer_may_be_changed_once_it_is_sent_and_where_it_arrives(
 
 def test_what_does_not_fit_waits_for_flush() -> None:
     with _pair() as (channel, blocking):
-        assert not channel.has_outgoing
+        assert not channel.outgoing
         channel.send(5, bytes(10_000_000))
-        assert channel.has_outgoing
+        assert channel.outgoing
         received: list[Frame] = []
         thread = threading.Thread(target=lambda: received.append(blocking.receive()))
         thread.start()
-        while channel.has_outgoing:
+        while channel.outgoing:
             _wait(channel)
         thread.join(PATIENCE_SECONDS)
         assert received == [Frame(5, bytes(10_000_000))]
@@ -255,7 +255,7 @@ def test_sending_to_a_closed_end_is_no_error_for_the_coordinator_and_one_for_the
         blocking.close()
         channel.send(1, bytes(1_000_000))
         channel.send(1, b"more")
-        assert not channel.has_outgoing  # there is nobody to have it
+        assert not channel.outgoing  # there is nobody to have it
         assert channel.receive() == []
         assert channel.at_end
     with _pair() as (channel, blocking):
@@ -278,6 +278,22 @@ def test_a_closed_channel_has_no_descriptor() -> None:
         channel.send(1, bytes(10_000_000))
         channel.close()
         blocking.close()
-        assert not channel.has_outgoing
+        assert not channel.outgoing
         with pytest.raises(OSError):  # noqa: PT011 - it is closed, says the system
             os.fstat(descriptor)
+
+
+@pytest.mark.skipif(not CAN_WAIT, reason="a socket has no such option here")
+def test_it_can_wait_for_what_comes_and_leaves_it_there() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        channel = Channel(ours)
+        assert not channel.wait()  # nothing comes: it does not wait for ever
+        theirs.sendall(_bytes(_frame(3, 10)))
+        assert channel.wait()
+        assert channel.wait()
+        assert channel.receive() == [_frame(3, 10)]
+    assert not channel.wait()  # nothing will come
+    assert channel.receive() == []
+    assert channel.at_end
+    channel.close()
