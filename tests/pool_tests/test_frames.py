@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import struct
+import sys
 import weakref
 from array import array
 from collections import deque
@@ -331,3 +332,70 @@ def test_nothing_is_collected_while_follow_ups_are_sealed(monkeypatch: pytest.Mo
     worker.run()
     assert collects == [False]
     assert gc.isenabled()
+
+
+# --- a single event ---
+
+
+def _single(ev: Any) -> Frame:
+    return Frame(wire.SINGLE, wire.dump_single(0, pickling.dumps(ev)))
+
+
+def test_a_single_event_is_told_like_a_batch_of_one() -> None:
+    channel = _Channel(_batch(range(1), plan=(0, 1)), _single(Plain(2)), _single(Plain(3)))
+    _worker(channel, _words()).run()
+    tags = [frame.tag for frame in channel.sent]
+    assert tags == [wire.PROGRESS] * 3
+    frames = [wire.load_progress(frame.payload) for frame in channel.sent]
+    assert [frame.done for frame in frames] == [1, 1, 1]
+    values = [frame.told.values for frame in frames if frame.told]
+    assert [_value(value)[1].data for (value,) in values] == [0, 2, 3]
+
+
+def test_a_single_event_that_leaves_nothing_behind_is_told_in_short() -> None:
+    words = _words()
+    channel = _Channel(_batch(range(1)), _single(Plain(1)))
+    _worker(channel, words).run()
+    assert [frame.tag for frame in channel.sent] == [wire.QUIET] * 2
+    assert all(wire.is_quiet_end(frame.payload) for frame in channel.sent)
+    assert words[progress.PLACE] == progress.NONE
+    assert not wire.is_quiet_end(wire.dump_quiet(0, b"", 0.0, gave_back=True))
+
+
+def test_a_single_event_counts_for_the_quota_and_may_be_left_out() -> None:
+    channel = _Channel(_batch(range(1)), _single(Plain(1)), _single(Plain(2)))
+    _worker(channel, _words(), Limits(max_tasks=2)).run()
+    tags = [frame.tag for frame in channel.sent]
+    assert tags == [wire.QUIET, wire.QUIET, wire.LEAVING, wire.SKIPPED, wire.LEAVING]
+    channel = _Channel(_batch(range(1)), _single(Plain(1)))
+    _worker(channel, _words(taken_to=2)).run()
+    assert [frame.tag for frame in channel.sent] == [wire.SKIPPED] * 2
+
+
+def test_a_single_event_that_cannot_be_rebuilt_is_asked_for_again_and_fails_alone() -> None:
+    broken = Frame(wire.SINGLE, wire.dump_single(0, b"no pickle"))
+    again = Frame(wire.REPACKED, pickling.dumps([b"no pickle either"]))
+    channel = _Channel(_batch(range(1)), broken, again, _single(Plain(2)))
+    _worker(channel, _words()).run()
+    tags = [frame.tag for frame in channel.sent]
+    assert tags == [wire.QUIET, wire.UNREADABLE, wire.PROGRESS, wire.QUIET]
+    told = wire.load_progress(channel.sent[2].payload).told
+    assert told is not None
+    ((position, record),) = told.errors
+    assert position == 0
+    assert "the event was pickled, but cannot be rebuilt" in wire.decode_error(record).args[0]
+
+
+def test_while_its_handler_runs_nothing_holds_the_frame_of_a_single_event() -> None:
+    held: list[int] = []
+
+    class Content(bytearray):
+        """Has references that can be counted."""
+
+    payload = Content(wire.dump_single(0, pickling.dumps(Plain(1))))
+    channel = _Channel(_batch(range(1), plan=(2,)), Frame(wire.SINGLE, payload))
+    worker = _worker(channel, _words())
+    worker._processor.register(lambda proc, ev: held.append(sys.getrefcount(payload)), "handler")
+    before = sys.getrefcount(payload)
+    worker.run()
+    assert held == [before, before - 1]  # that of the frame is gone
