@@ -165,14 +165,20 @@ _BYTEARRAY8: Final = b"\x96"
 MAIN: Final = b"_main__"
 
 
-def lives_in_main(kind: type) -> bool:
-    """Whether a class is this process's main script's, or a name in another's."""
-    return kind.__module__ in ("__main__", "__mp_main__")
+def lives_in_main(named: Any) -> bool:
+    """Whether a class or a function is this process's main script's, or a name in another's."""
+    return getattr(named, "__module__", None) in ("__main__", "__mp_main__")
 
 
 def _by_value(value: object, keep: _Keeper | None) -> bytes:
-    from evproc_pool import by_value  # with cloudpickle, which many programs do not need
+    # with cloudpickle, which many programs do not need
+    from evproc_pool import by_value, classes
 
+    data = classes.dumps_apart(value, PROTOCOL, keep)
+    if data is not None:
+        return data
+    if keep is not None:
+        keep.forget()
     return _MARK + by_value.dumps(value, PROTOCOL, keep)
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from evproc.registry import Handler
     from evproc.report import CheckReport, Explanation
     from evproc_pool.backend import Backend
+    from evproc_pool.classes import Anatomy
     from evproc_pool.engine import Engine
     from evproc_pool.futures import Futures
     from evproc_pool.outcome import Outcome
@@ -64,6 +65,11 @@ class PoolProcessor:
     block) ends them; so does the garbage collector, and the end of the program.
     Usable from several threads at once. Not usable in a process that `os.fork`
     made from this one.
+
+    Events and handlers may be those of the main script, a notebook or an interactive
+    session. Where a class, a function or a variable that such handlers use is defined anew,
+    the workers are replaced at the next call, once nothing is in flight. That something has
+    changed in place, an item of a list for one, is not seen.
 
     Events, follow-ups and values cross between processes by pickle: a handler
     works on a copy, and what two root events share in this process they do not
@@ -190,6 +196,7 @@ class PoolProcessor:
         self._rng: random.Random | None = None
         self._lock = threading.RLock()  # guards what follows
         self._engine: Engine | None = None
+        self._shipped: Anatomy | None = None  # what its workers have of the main script
         self._futures: Futures | None = None
         self._finalizer: util.Finalize | None = None
         self._closed = False
@@ -490,6 +497,7 @@ class PoolProcessor:
             with self._lock:
                 self._check_usable()
             return self._here.submit(ev, self._key)
+        self._running_engine()  # which may replace it, without the lock
         with self._lock:
             engine = self._running_engine()
             futures = self._futures
@@ -587,11 +595,7 @@ class PoolProcessor:
 
     def _check_idle(self, what: str) -> None:
         self._check_usable()
-        futures, runs = 0, self._here.open_calls
-        if self._engine is not None:
-            self._engine.refresh()
-            futures = self._futures.outstanding if self._futures is not None else 0
-            runs += self._engine.open_runs - (self._futures is not None)
+        runs, futures = self._in_flight()
         if futures or runs:
             raise PoolBusyError(
                 f"{what}() needs an idle pool, because the workers are replaced: {runs} calls"
@@ -599,6 +603,15 @@ class PoolProcessor:
                 " early is in flight for as long as what it has sent), or register before the"
                 " first event"
             )
+
+    def _in_flight(self) -> tuple[int, int]:
+        """How many calls and futures."""
+        futures, runs = 0, self._here.open_calls
+        if self._engine is not None:
+            self._engine.refresh()
+            futures = self._futures.outstanding if self._futures is not None else 0
+            runs += self._engine.open_runs - (self._futures is not None)
+        return runs, futures
 
     def _running_engine(self) -> Engine:
         engine = self._engine
@@ -608,12 +621,17 @@ class PoolProcessor:
             and engine.closed is None
             and not self._closed
             and os.getpid() == self._pid
+            and (self._shipped is None or self._shipped.is_up_to_date)
         ):
             return engine
+        outdated: Engine | None = None
         with self._lock:
             self._check_usable()
+            if self._engine is not None and self._is_outdated and not any(self._in_flight()):
+                outdated = self._detach_engine()
             if self._engine is None:
                 self._begin_start()
+                self._shipped = self._take_stock()
                 from evproc_pool import pickling
                 from evproc_pool.coordinator import Coordinator
                 from evproc_pool.engine import Engine
@@ -645,7 +663,27 @@ class PoolProcessor:
                     self, engine.stop, kwargs={"most_seconds": 0.0}, exitpriority=_EXIT_PRIORITY
                 )
                 self._engine = engine
-            return self._engine
+            engine = self._engine
+        _stop(outdated)
+        return engine
+
+    @property
+    def _is_outdated(self) -> bool:
+        """Whether handlers of the main script use something that has been defined anew."""
+        return self._shipped is not None and not self._shipped.is_up_to_date
+
+    def _take_stock(self) -> Anatomy | None:
+        """What the workers are given that lives in the main script; None: nothing."""
+        from evproc_pool.pickling import lives_in_main
+
+        funcs = [handler.func for handler in self._processor.registry.handlers]
+        in_main = [func for func in (*funcs, self._initializer) if lives_in_main(func)]
+        if not in_main:
+            return None
+        from evproc_pool.classes import Anatomy
+
+        # a class is sent with its events as it is then; it may well count its instances
+        return Anatomy(*in_main, with_data=False)
 
     def _begin_start(self) -> None:
         """Begin with what takes long and can be done while more is imported here."""

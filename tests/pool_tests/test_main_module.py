@@ -327,3 +327,110 @@ def test_a_script_that_registers_its_classes_keeps_its_own(tmp_path: Path) -> No
 def test_a_class_of_the_script_is_in_workers_what_it_is_there(tmp_path: Path) -> None:
     out = run_script(_CHANGES_A_CLASS, tmp_path)
     assert out.split() == [f"{{{limit}}}" for limit in (1, 1, 2, 2, 3, 3, 2, 2)]
+
+
+_DEFINES_ANEW = """
+from evproc import Event, Processor, StopProcessing, want
+from evproc_pool import PoolProcessor
+from evproc_pool.testing import worker_pids
+
+class Reading(Event):
+    name = "reading"
+
+    def __init__(self, number):
+        self.number = number
+
+    def scaled(self):
+        return self.number * FACTOR
+
+def helper(value):
+    return value + 1
+
+FACTOR = 1
+made = 0
+
+@want("reading")
+def handle(proc, ev):
+    raise StopProcessing((isinstance(ev, Reading), helper(ev.scaled()), type(ev).__doc__, ev.made))
+
+Reading.made = 0
+processor, pool = Processor(), PoolProcessor(workers=2)
+for each in (processor, pool):
+    each.register(handle)
+old = [Reading(number) for number in range(5)]
+seen = []
+
+def compare(is_replaced):
+    events = old + [Reading(number) for number in range(5)]
+    expected = [processor.process(ev) for ev in events]
+    before = worker_pids(pool)
+    assert pool.process_many(events) == expected, (pool.process_many(events), expected)
+    assert [pool.process(ev) for ev in events[:6]] == expected[:6]
+    assert [pool.submit(ev).result() for ev in events[:6]] == expected[:6]
+    assert [each.value for each in pool.stream(events)] == expected
+    assert set(worker_pids(pool)).isdisjoint(before) == is_replaced, (before, worker_pids(pool))
+
+compare(True)
+compare(False)
+
+class Reading(Event):
+    '''The second.'''
+    name = "reading"
+    made = 2
+
+    def __init__(self, number):
+        self.number = number
+
+    def scaled(self):
+        return -self.number
+
+compare(True)
+
+def helper(value):
+    return value + 10
+
+compare(True)
+FACTOR = 7
+compare(False)                     # nothing uses it any more but the old class
+Reading.made = 3                   # which goes with the events
+compare(False)
+made = 5                           # the handler has an attribute of that name
+compare(False)
+pool.close()
+print("well")
+"""
+
+
+@pytest.mark.parametrize("way", ["file", "standard input"])
+def test_what_is_defined_anew_is_what_handlers_use(tmp_path: Path, way: str) -> None:
+    options: Any = {} if way == "file" else {"how": "stdin"}
+    assert run_script(_DEFINES_ANEW, tmp_path, **options).split() == ["well"]
+
+
+_DEFINES_WHILE_BUSY = """
+import threading
+from evproc import Event, StopProcessing
+from evproc_pool import PoolProcessor
+
+class Ask(Event):
+    name = "ask"
+
+def handle(proc, ev):
+    raise StopProcessing(ANSWER)
+
+ANSWER = 1
+with PoolProcessor(workers=2) as pool:
+    pool.register(handle)
+    outcomes = pool.stream([Ask(), Ask()], buffersize=1)
+    assert next(outcomes).value == 1
+    ANSWER = 2
+    assert pool.process(Ask()) == 1      # the stream has those workers yet
+    assert next(outcomes).value == 1
+    assert list(outcomes) == []
+    assert pool.process(Ask()) == 2
+print("well")
+"""
+
+
+def test_workers_that_are_in_use_are_not_replaced(tmp_path: Path) -> None:
+    assert run_script(_DEFINES_WHILE_BUSY, tmp_path).split() == ["well"]
