@@ -79,7 +79,7 @@ class Ours(System):
     """`PoolProcessor`, as it comes."""
 
     label = "PoolProcessor"
-    module = "evproc_pool"
+    module = "evproc_pool.pool"  # with the class, which the package imports when it is asked for
     has_chunks = False
 
     def __init__(self) -> None:

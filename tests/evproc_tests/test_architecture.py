@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import evproc
+import evproc_pool
 
 ROOT = Path(__file__).parents[2]
 
@@ -253,6 +256,48 @@ def test_importing_evproc_imports_nothing_heavy() -> None:
         assert module not in new
 
 
+#: What programs and workers wait for without need, by what they import: each takes a good
+#: part of their start.
+NEEDED_LATER = {
+    "evproc_pool": ("evproc_pool.pool", "evproc_pool.outcome", "logging", "multiprocessing"),
+    "evproc_pool.pool": (
+        "cloudpickle",
+        "concurrent.futures",
+        "dataclasses",
+        "evproc_pool.coordinator",
+        "evproc_pool.worker",
+        "inspect",
+        "psutil",
+        "tempfile",
+    ),
+    "evproc_pool.worker": (
+        "cloudpickle",
+        "dataclasses",
+        "evproc_pool.pool",
+        "evproc_pool.scheduler",
+        "logging",
+        "psutil",
+        "tempfile",
+        "traceback",
+    ),
+}
+
+
+@pytest.mark.parametrize("module", NEEDED_LATER)
+def test_what_is_needed_later_is_imported_later(module: str) -> None:
+    code = f"import sys; import {module}; print(*sys.modules)"
+    # where cloudpickle and psutil could be found
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    assert set(done.stdout.split()).isdisjoint(NEEDED_LATER[module])
+
+
 def test_what_is_imported_when_it_is_asked_for_is_a_name_of_the_package_all_the_same() -> None:
     # in a process in which nobody has asked
     code = (
@@ -264,8 +309,9 @@ def test_what_is_imported_when_it_is_asked_for_is_a_name_of_the_package_all_the_
     subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, check=True)
 
 
-def test_the_package_has_all_of_its_names_and_no_others() -> None:
-    assert "Explanation" in dir(evproc)
-    assert all(hasattr(evproc, name) for name in evproc.__all__)
-    with pytest.raises(AttributeError, match="'evproc' has no attribute 'Explained'"):
-        evproc.Explained  # type: ignore[attr-defined]  # noqa: B018
+@pytest.mark.parametrize("package", [evproc, evproc_pool])
+def test_a_package_has_all_of_its_names_and_no_others(package: Any) -> None:
+    assert set(package.__all__) <= set(dir(package))
+    assert all(hasattr(package, name) for name in package.__all__)
+    with pytest.raises(AttributeError, match=f"'{package.__name__}' has no attribute 'Explained'"):
+        package.Explained  # noqa: B018
