@@ -18,7 +18,15 @@ from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolForkedError
 from evproc_pool.estimates import MOST_EVENTS
 from evproc_pool.here import Here
 from evproc_pool.limits import Limits
-from evproc_pool.recipe import Change, LoadFrom, Recipe, Register, cannot_send, fingerprint
+from evproc_pool.recipe import (
+    Change,
+    LoadFrom,
+    Recipe,
+    Register,
+    cannot_send,
+    fingerprint,
+    take_stock,
+)
 from evproc_pool.retries import RetryPolicy
 from evproc_pool.roots import Key, plan_root
 
@@ -631,7 +639,7 @@ class PoolProcessor:
                 outdated = self._detach_engine()
             if self._engine is None:
                 self._begin_start()
-                self._shipped = self._take_stock()
+                self._shipped = take_stock([*self._functions(), self._initializer])
                 from evproc_pool import pickling
                 from evproc_pool.coordinator import Coordinator
                 from evproc_pool.engine import Engine
@@ -672,19 +680,6 @@ class PoolProcessor:
         """Whether handlers of the main script use something that has been defined anew."""
         return self._shipped is not None and not self._shipped.is_up_to_date
 
-    def _take_stock(self) -> Anatomy | None:
-        """What the workers are given that lives in the main script; None: nothing."""
-        from evproc_pool.pickling import lives_in_main
-
-        funcs = [handler.func for handler in self._processor.registry.handlers]
-        in_main = [func for func in (*funcs, self._initializer) if lives_in_main(func)]
-        if not in_main:
-            return None
-        from evproc_pool.classes import Anatomy
-
-        # a class is sent with its events as it is then; it may well count its instances
-        return Anatomy(*in_main, with_data=False)
-
     def _begin_start(self) -> None:
         """Begin with what takes long and can be done while more is imported here."""
         from evproc_pool.starting import begin
@@ -697,14 +692,15 @@ class PoolProcessor:
         return LocalBackend(self._context, self._modules_to_preload())
 
     def _modules_to_preload(self) -> list[str]:
-        from evproc_pool.preloading import libraries, modules_of, own_modules
+        from evproc_pool.preloading import chosen
 
-        funcs = [handler.func for handler in self._processor.registry.handlers]
-        own = own_modules(funcs)
         # with an initializer: entry points may need what it sets up
-        if self._preload is False or self._initializer is not None:
-            return own
-        return own + (libraries() if self._preload is None else modules_of(funcs))
+        preload = False if self._initializer is not None else self._preload
+        return chosen(self._functions(), preload)
+
+    def _functions(self) -> list[Any]:
+        """What is called as a handler."""
+        return [handler.func for handler in self._processor.registry.handlers]
 
     def _detach_engine(self) -> Engine | None:
         """Take the engine away, for the caller to stop when it has let go of the lock."""

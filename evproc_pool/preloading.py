@@ -23,7 +23,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing import process
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -65,6 +65,19 @@ def without_entries(preload: Iterable[str]) -> list[str]:
         for name, next_name in zip(names, [*names[1:], ""], strict=True)
         if not name.startswith(_PREFIX) and not (name == _PRELOAD and next_name.startswith(_PREFIX))
     ]
+
+
+def chosen(funcs: Sequence[object], preload: bool | None) -> list[str]:
+    """What a forkserver is to import for these handlers.
+
+    Args:
+        funcs: The handlers' functions.
+        preload: See `PoolProcessor`.
+    """
+    own = own_modules(funcs)
+    if preload is None:
+        return own + libraries()
+    return own + modules_of(funcs) if preload else own
 
 
 def own_modules(funcs: Iterable[object]) -> list[str]:

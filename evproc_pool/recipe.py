@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from evproc import Processor
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import logging
 
     from evproc.annotations import HandlerFunc
+    from evproc_pool.classes import Anatomy
 
 # how many differences an error lists
 _MOST_LINES: Final = 5
@@ -78,6 +79,23 @@ class Recipe(NamedTuple):
         for change in self.changes:
             change(processor.registry)
         return processor
+
+
+def take_stock(functions: Iterable[object]) -> Anatomy | None:
+    """What workers are given that lives in the main script; None: nothing.
+
+    Args:
+        functions: Those that they are given.
+    """
+    from evproc_pool.pickling import lives_in_main
+
+    in_main = [function for function in functions if lives_in_main(function)]
+    if not in_main:
+        return None
+    from evproc_pool.classes import Anatomy  # with cloudpickle, which takes long to import
+
+    # a class is sent with its events as it is then; it may well count its instances
+    return Anatomy(*in_main, with_data=False)
 
 
 def cannot_send(recipe: Recipe, cause: BaseException) -> SerializationError:

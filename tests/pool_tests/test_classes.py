@@ -16,33 +16,30 @@ from evproc_pool import by_value, classes, pickling
 LIMIT = 3
 
 
+def _first_arguments(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Any]:
+    """What a function of `by_value` is called with, in order."""
+    seen: list[Any] = []
+    function = getattr(by_value, name)
+
+    def spy(first: Any, *args: Any) -> Any:
+        seen.append(first)
+        return function(first, *args)
+
+    monkeypatch.setattr(by_value, name, spy)
+    return seen
+
+
 @pytest.fixture
 def pickled(monkeypatch: pytest.MonkeyPatch) -> list[type]:
     """The classes that were pickled, in order."""
-    seen: list[type] = []
-    dumps = by_value.dumps
-
-    def spy(value: Any, *args: Any) -> bytes:
-        seen.append(value)
-        return dumps(value, *args)
-
-    monkeypatch.setattr(by_value, "dumps", spy)
-    return seen
+    return _first_arguments(monkeypatch, "dumps")
 
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The classes that were unpickled, in order, in a process that knows none."""
-    seen: list[bytes] = []
-    loads = by_value.loads
-
-    def spy(data: bytes, *args: Any) -> Any:
-        seen.append(data)
-        return loads(data, *args)
-
-    monkeypatch.setattr(by_value, "loads", spy)
     monkeypatch.setattr(classes, "_loaded", classes._Loaded())
-    return seen
+    return _first_arguments(monkeypatch, "loads")
 
 
 def _make() -> Any:
