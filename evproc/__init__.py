@@ -56,11 +56,11 @@ if not TYPE_CHECKING:  # pragma: no branch
     # a type checker would take any name for one of this module's
 
     def __getattr__(name: str) -> object:
-        if name not in __all__:
+        if name not in (*__all__, "report"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from evproc import report
+        import evproc.report
 
-        return getattr(report, name)
+        return getattr(evproc.report, name, evproc.report)
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

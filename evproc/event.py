@@ -77,7 +77,11 @@ class Event(metaclass=abc.ABCMeta):
         ctxt: Anything that the handlers need to know besides the event.
     """
 
-    ctxt: Any = None
+    if TYPE_CHECKING:
+        ctxt: Any = None
+    else:
+        # `typing.get_type_hints` of a subclass would look for the name
+        ctxt = None
 
     def __init__(self, ctxt: Any = None) -> None:
         self.ctxt = ctxt

@@ -96,7 +96,10 @@ class StopProcessing(Exception):
     """
 
     # for a subclass whose constructor does not call this one
-    retval: Any = _unset
+    if TYPE_CHECKING:
+        retval: Any = _unset
+    else:
+        retval = _unset  # see `Event.ctxt`
 
     def __init__(self, retval: Any = _unset) -> None:
         super().__init__("Stop processing")

@@ -48,6 +48,8 @@ if not TYPE_CHECKING:
     # a type checker would take any name for one of this module's
 
     def __getattr__(name: str) -> object:
+        if name in _LATER.values():
+            return importlib.import_module(f"{__name__}.{name}")
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         found = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -17,13 +17,15 @@ from __future__ import annotations
 import enum
 import functools
 import io
+import itertools
 import operator
+import os
 import pickle
 import re
+import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 from evproc_pool import by_value
 from evproc_pool.frame import Frame
@@ -69,12 +71,12 @@ class _Pickler(pickle.Pickler):
     """See `dumps_apart`.
 
     Attributes:
-        classes: The classes that go by value, pickled.
+        classes: The classes that go by value, pickled, by their ids.
     """
 
     def __init__(self, file: io.BytesIO, **options: Any) -> None:
         super().__init__(file, **options)
-        self.classes: dict[type, bytes] = {}
+        self.classes: dict[int, bytes] = {}
 
     def reducer_override(self, content: Any) -> Any:
         if not isinstance(content, type) or not _goes_by_value(content):
@@ -82,8 +84,8 @@ class _Pickler(pickle.Pickler):
         pickled = _pickled.of(content)
         if pickled is None:
             raise _ChangesUnseen
-        self.classes[content] = pickled
-        return load_class, (pickled,)
+        self.classes[id(content)] = pickled[0]
+        return load_class, pickled
 
 
 def _goes_by_value(named: Any) -> bool:
@@ -91,25 +93,51 @@ def _goes_by_value(named: Any) -> bool:
     return lives_in_main(named) or "<locals>" in named.__qualname__
 
 
+class _Known:
+    """A class that was pickled.
+
+    Attributes:
+        kind: The class.
+        anatomy: What it was made of.
+        version: A number that it has had with nothing else.
+        data: What `load_class` takes; made when needed.
+    """
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+        self.anatomy = Anatomy(kind)
+        self.version = os.getpid(), next(_versions)
+        self.data: tuple[bytes, _Versions] | None = None
+
+
+# Of a class, and of those that are pickled with it, by their ids.
+_Versions = dict[int, tuple[int, int]]
+
+_versions: Final = itertools.count()
+
+
 class _Pickled:
     """Classes, pickled by value, as long as they are what they were."""
 
     def __init__(self) -> None:
-        self._known: dict[type, tuple[Anatomy, bytes]] = {}
+        # by their ids, since a metaclass may have its own idea of equality
+        self._known: dict[int, _Known] = {}
 
-    def of(self, kind: type) -> bytes | None:
-        """A class, pickled; None if nobody would see whether it has changed since."""
-        known = self._known.get(kind)
-        if known is not None and known[0].is_up_to_date:
-            return known[1]
-        anatomy = Anatomy(kind)
-        if not all(map(_cannot_change, anatomy.delicate)):
-            return None
-        data = by_value.dumps(kind, PROTOCOL)
-        if len(self._known) >= _MOST_CLASSES:
-            self._known.clear()
-        self._known[kind] = anatomy, data
-        return data
+    def of(self, kind: type) -> tuple[bytes, _Versions] | None:
+        """What `load_class` takes; None if nobody would see whether the class has changed."""
+        known = self._look_at(kind)
+        if known.data is None and all(map(_cannot_change, known.anatomy.delicate)):
+            versions = {id(each): self._look_at(each).version for each in known.anatomy.kinds}
+            known.data = by_value.dumps(kind, PROTOCOL), versions
+        return known.data
+
+    def _look_at(self, kind: type) -> _Known:
+        known = self._known.get(id(kind))
+        if known is None or not known.anatomy.is_up_to_date:
+            if len(self._known) >= _MOST_CLASSES:
+                self._known.clear()
+            known = self._known[id(kind)] = _Known(kind)
+        return known
 
 
 _pickled: Final = _Pickled()
@@ -124,14 +152,16 @@ class Anatomy:
 
     Attributes:
         delicate: Of these parts none may be able to change in place. Not what stands behind
-            names like ``__this__`` and ``_this_``, which is Python's and its library's.
+            names like ``__doc__``, which is Python's and its library's.
     """
 
     def __init__(self, *parts: Any, with_data: bool = True) -> None:
         self._with_data = with_data
         self.delicate: list[Any] = []
         self._seen: set[int] = set()
-        self._classes: list[tuple[type, tuple[type, ...], int]] = []
+        self._classes: list[tuple[type, tuple[type, ...]]] = []
+        # What maps names to parts; to all of these, or only to those that are definitions.
+        self._maps: list[tuple[Mapping[str, Any], list[str], list[Any]]] = []
         # How to ask for parts, by which names, and what the answers were.
         self._parts: list[tuple[Callable[[Any], Any], Sequence[Any], Sequence[Any]]] = []
         for part in parts:
@@ -140,32 +170,52 @@ class Anatomy:
     @property
     def is_up_to_date(self) -> bool:
         """Whether nothing was replaced, added or removed."""
-        for kind, mro, count in self._classes:
-            if kind.__mro__ is not mro or _count(kind) != count:
+        for kind, mro in self._classes:
+            if kind.__mro__ is not mro:
                 return False
-        for ask, names, parts in self._parts:
-            if not all(map(operator.is_, map(ask, names), parts)):
+        for known, names, parts in self._maps:
+            now = known if self._with_data else _definitions(known)
+            if [*now] != names or not all(map(operator.is_, now.values(), parts)):
+                return False
+        for ask, keys, parts_asked in self._parts:
+            if not all(map(operator.is_, map(ask, keys), parts_asked)):
                 return False
         return True
 
-    def _add(self, part: Any) -> None:
+    @property
+    def kinds(self) -> list[type]:
+        """The classes that are sent with it, itself among them."""
+        return [kind for kind, _ in self._classes]
+
+    def _add(self, part: Any) -> None:  # noqa: C901, PLR0912 - a case each
         """Take in what a part is made of, if it is to be sent with the class."""
-        if isinstance(part, types.FunctionType):
-            self._add_function(part)
-        elif isinstance(part, type):
-            self._add_class(part)
-        elif isinstance(part, (staticmethod, classmethod)):
-            self._add(part.__func__)
-        elif isinstance(part, property):
-            for accessor in (part.fget, part.fset, part.fdel):
-                self._add(accessor)
-        elif isinstance(part, types.MethodType):
-            self._add(part.__func__)
-            self._add(part.__self__)
-        elif isinstance(part, functools.partial):
-            self._add(part.func)
-        else:
-            self._add_class(type(part))
+        match part:
+            case types.FunctionType():
+                self._add_function(part)
+            case type():
+                self._add_class(part)
+            case staticmethod() | classmethod():
+                self._add(part.__func__)
+            case property():
+                for accessor in (part.fget, part.fset, part.fdel):
+                    self._add(accessor)
+            case functools.cached_property() | functools.partial():
+                self._add(part.func)
+            case types.MethodType():
+                self._add(part.__func__)
+                self._add(part.__self__)
+            case tuple() | list() | set() | frozenset() if id(part) not in self._seen:
+                self._seen.add(id(part))
+                for item in part:
+                    self._add(item)
+            case dict() if id(part) not in self._seen:
+                self._seen.add(id(part))
+                for item in part.values():
+                    self._add(item)
+            case _ if type(part) is type(_names_in):  # an `lru_cache`
+                self._add(part.__wrapped__)
+            case _:
+                self._add_class(type(part))
 
     def _is_new(self, part: Any) -> bool:
         if id(part) in self._seen:
@@ -173,35 +223,47 @@ class Anatomy:
         self._seen.add(id(part))
         return _goes_by_value(part)
 
+    def _add_map(self, known: Mapping[str, Any]) -> list[tuple[str, Any]]:
+        now = known if self._with_data else _definitions(known)
+        self._maps.append((known, [*now], [*now.values()]))
+        return [*now.items()]
+
     def _add_class(self, kind: type) -> None:
         if not self._is_new(kind):
             return
-        if self._with_data:
-            self._classes.append((kind, kind.__mro__, _count(kind)))
-        for base in kind.__mro__[1:]:
+        self._classes.append((kind, kind.__mro__))
+        for base in (type(kind), *kind.__mro__[1:]):
             self._add_class(base)
-        own = {
-            name: part
-            for name, part in vars(kind).items()
-            if isinstance(part, _DEFINITIONS) or (self._with_data and name != _SLOT_NAMES)
-        }
-        self._parts.append((vars(kind).get, (*own,), (*own.values(),)))
-        for name, part in own.items():
-            if not (name.startswith("_") and name.endswith("_")) and name not in _OF_PYTHON:
+        for name, part in self._add_map(vars(kind)):
+            if name not in _OF_PYTHON:
                 self.delicate.append(part)
             self._add(part)
+        if isinstance(kind, enum.EnumMeta):
+            members: Iterable[Any] = kind.__members__.values()
+            for member in members:
+                for name, part in self._add_map(vars(member)):
+                    if name not in _OF_PYTHON:
+                        self.delicate.append(part)
 
     def _add_function(self, function: types.FunctionType) -> None:
         if not self._is_new(function):
             return
         own = (function.__code__, function.__defaults__, function.__kwdefaults__)
         self._parts.append((function.__getattribute__, _OF_FUNCTIONS, own))
+        cells = function.__closure__ or ()
+        if _is_library(function):
+            # what a decorator of the standard library has made of one of the user's
+            for part in map(_content_of, cells):
+                if isinstance(part, types.FunctionType):
+                    self._add(part)
+            return
+        if function.__dict__:
+            self.delicate += [part for _, part in self._add_map(function.__dict__)]
         self.delicate += function.__defaults__ or ()
         self.delicate += (function.__kwdefaults__ or {}).values()
         names = _names_in(function.__code__)
-        cells = function.__closure__ or ()
-        ask: Callable[[Any], Any] = function.__globals__.get
-        self._add_used(ask, names)
+        found = function.__globals__
+        self._add_used(lambda name: found.get(name, _MISSING), names)
         self._add_used(_content_of, cells)
 
     def _add_used(self, ask: Callable[[Any], Any], keys: Sequence[Any]) -> None:
@@ -213,24 +275,48 @@ class Anatomy:
             self._add(part)
 
 
-# Likewise: of abstract classes and named tuples.
-_OF_PYTHON: Final = ("_abc_impl", "_field_defaults")
+class _Missing:
+    """Stands for what there is none of."""
 
-# Which Python adds to a class when it pickles an instance.
-_SLOT_NAMES: Final = "__slotnames__"
+
+_MISSING: Final = _Missing
+
+
+def _definitions(known: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: part for name, part in known.items() if isinstance(part, _DEFINITIONS)}
+
+
+def _is_library(function: types.FunctionType) -> bool:
+    module = function.__globals__.get("__name__")
+    return isinstance(module, str) and module.partition(".")[0] in sys.stdlib_module_names - _MAIN
+
+
+_MAIN: Final = {"__main__"}
+
+
+# Of these names the parts are Python's and its library's: they are made when a class is.
+_OF_PYTHON: Final = frozenset(
+    """
+    __module__ __qualname__ __doc__ __dict__ __weakref__ __slots__ __slotnames__ __classcell__
+    __annotations__ __annotate__ __annotate_func__ __annotations_cache__ __conditional_annotations__
+    __parameters__ __orig_bases__ __type_params__ __static_attributes__ __firstlineno__
+    __abstractmethods__ _abc_impl __match_args__ __dataclass_fields__ __dataclass_params__
+    _fields _field_defaults _field_types
+    _member_names_ _member_map_ _value2member_map_ _unhashable_values_ _unhashable_values_map_
+    _hashable_values_ _member_type_ _value_repr_ _use_args_ _new_member_ _generate_next_value_
+    _flag_mask_ _singles_mask_ _all_bits_ _boundary_ _inverted_ _sort_order_ _ignore_
+    _value_ _name_ __objclass__
+    """.split()  # noqa: SIM905 - as a list it is a page long
+)
 
 _OF_FUNCTIONS: Final = ("__code__", "__defaults__", "__kwdefaults__")
-
-
-def _count(kind: type) -> int:
-    return len(vars(kind)) - (_SLOT_NAMES in vars(kind))
 
 
 def _content_of(cell: types.CellType) -> Any:
     try:
         return cell.cell_contents
     except ValueError:  # it is empty
-        return None
+        return _MISSING
 
 
 @functools.lru_cache(maxsize=1024)
@@ -238,47 +324,69 @@ def _names_in(code: types.CodeType) -> tuple[str, ...]:
     """The globals that a function uses, also in functions within it."""
     import dis  # takes a while
 
-    used = [each.argval for each in dis.get_instructions(code) if each.opname in _USE_GLOBALS]
-    names = dict.fromkeys(used)
+    instructions = list(dis.get_instructions(code))
+    # in the body of a class a name may be one of its own
+    own = {each.argval for each in instructions if each.opname == "STORE_NAME"}
+    used = [each.argval for each in instructions if each.opname == "LOAD_GLOBAL"]
+    used += [each.argval for each in instructions if each.opname == "LOAD_NAME"]
+    names = dict.fromkeys(name for name in used if name not in own)
     for const in code.co_consts:
         if isinstance(const, types.CodeType):
             names.update(dict.fromkeys(_names_in(const)))
     return tuple(names)
 
 
-_DEFINITIONS: Final = (type, types.FunctionType, staticmethod, classmethod, property)
+_DEFINITIONS: Final = (
+    type,
+    types.FunctionType,
+    staticmethod,
+    classmethod,
+    property,
+    functools.cached_property,
+    functools.partial,
+    type(_names_in),
+)
 
-_USE_GLOBALS: Final = ("LOAD_GLOBAL", "LOAD_NAME")
+# Instances of these stay as they are; of classes derived from them they may not.
+_ATOMS: Final = frozenset(
+    (type(None), bool, int, float, complex, str, bytes, range, type(Ellipsis), type(NotImplemented))
+)
 
-# Instances of these stay as they are, as far as anybody does anything else; others may not.
+# Likewise, as far as anybody does anything else, where what they are made of does.
 _FIXED: Final = (
-    type(None),
-    int,
-    float,
-    complex,
-    str,
-    bytes,
-    range,
     type,
     enum.Enum,
     re.Pattern,
     types.FunctionType,
     types.BuiltinFunctionType,
-    types.ModuleType,
     types.MemberDescriptorType,
     types.GetSetDescriptorType,
-    staticmethod,
-    classmethod,
-    property,
+    types.WrapperDescriptorType,
+    types.MethodDescriptorType,
     functools.cached_property,
+    type(_names_in),
     type(Frame.tag),  # a field of a named tuple
+)
+
+# Modules all of whose classes have such instances, or ones that a worker has its own of.
+_FIXED_MODULES: Final = frozenset(
+    ("dataclasses", "datetime", "decimal", "fractions", "logging", "pathlib", "typing", "uuid")
 )
 
 
 def _cannot_change(part: Any) -> bool:
-    if isinstance(part, (tuple, frozenset)):
+    kind = type(part)
+    if kind in _ATOMS or part is _MISSING or isinstance(part, _FIXED):
+        return True
+    if kind in (tuple, frozenset):
         return all(map(_cannot_change, part))
-    return isinstance(part, _FIXED)
+    if kind in (staticmethod, classmethod):
+        return _cannot_change(part.__func__)
+    if kind is property:
+        return all(map(_cannot_change, (part.fget, part.fset, part.fdel)))
+    if kind is types.ModuleType:
+        return sys.modules.get(part.__name__) is part
+    return kind.__module__ in _FIXED_MODULES
 
 
 class _Loaded:
@@ -286,28 +394,38 @@ class _Loaded:
 
     Attributes:
         classes: By the bytes that they came as.
-        latest: For each of them the bytes that it came as last.
+        versions: Which version each one is now, by the sender's ids, as far as is known.
+        filled: How often a class had been filled when that was known.
     """
 
     def __init__(self) -> None:
         self.classes: dict[bytes, type] = {}
-        self.latest: WeakKeyDictionary[type, bytes] = WeakKeyDictionary()
+        self.versions: _Versions = {}
+        self.filled = 0
 
 
 _loaded: Final = _Loaded()
 
 
-def load_class(pickled: bytes) -> type:
+def load_class(pickled: bytes, versions: _Versions) -> type:
     """Make a class, or find it if it is what it was; see `dumps_apart`.
+
+    Args:
+        pickled: What it is made of, and those that it is pickled with.
+        versions: Of all of these.
 
     Raises:
         Exception: Whatever unpickling raised.
     """
+    if _loaded.filled != by_value.Filled.count:
+        _loaded.versions.clear()  # some have come in another way
     kind = _loaded.classes.get(pickled)
-    if kind is None or _loaded.latest.get(kind) != pickled:
+    if kind is None or not versions.items() <= _loaded.versions.items():
         kind = by_value.loads(pickled, ())
         if len(_loaded.classes) >= _MOST_CLASSES:
             _loaded.classes.clear()
+            _loaded.versions.clear()
         _loaded.classes[pickled] = kind
-        _loaded.latest[kind] = pickled
+        _loaded.versions.update(versions)
+    _loaded.filled = by_value.Filled.count
     return kind

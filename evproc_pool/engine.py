@@ -73,6 +73,8 @@ class Engine:
         self._closed: PoolError | None = None
         self._most_seconds = inf  # for which workers are waited for at the end
         self._is_ended = False
+        #: Whether it takes nothing more since another one takes its place.
+        self.is_retired = False
 
     # --- for callers, from any thread ---
 
@@ -175,7 +177,11 @@ class Engine:
         finally:
             if drives:
                 self._asking = None
-                self._leave()
+                try:
+                    self._leave()
+                except BaseException:
+                    self._leave()  # see there
+                    raise
         return found
 
     @property
@@ -214,14 +220,26 @@ class Engine:
             self._broken_by(error, drives=drives)
         finally:
             if drives:
-                self._leave()
+                try:
+                    self._leave()
+                except BaseException:
+                    self._leave()  # see there
+                    raise
         return is_sent
 
-    def collect(self, run: int, root: int, seconds: float) -> Answer | None:
+    def collect(
+        self, run: int, root: int, seconds: float, deliver: Callable[[Answer], object]
+    ) -> bool:
         """Wait a moment, and no longer than that, for the answer to a root of `send_now`.
 
+        Args:
+            run: Its run.
+            root: The root.
+            seconds: No longer than that.
+            deliver: Called with the answer, before anybody else can drive.
+
         Returns:
-            The answer, of which the sink is not told. None: it is an affair of the sink's.
+            Whether it was there. If not, the sink is told.
         """
         drives = waits = False
         answer: Answer | None = None
@@ -229,10 +247,10 @@ class Engine:
             with self._lock:
                 sent = self._sent
                 if sent is None or self._driver is not None or self._closed is not None:
-                    return None
+                    return False
                 asked, accepted = sent
                 if (accepted.run, accepted.first) != (run, root) or self.is_foreign:
-                    return None
+                    return False
                 drives = waits = True
                 self._driver = threading.get_ident()
             is_there = self._coordinator.await_answer(asked, seconds)
@@ -241,6 +259,8 @@ class Engine:
                 answer = self._coordinator.answer(asked)
             if answer is None:
                 self._adopt_sent()
+            else:
+                deliver(answer)
             self._sent = None
         except BaseException as error:
             if waits:
@@ -248,8 +268,12 @@ class Engine:
             self._broken_by(error, drives=drives)
         finally:
             if drives:
-                self._leave()
-        return answer
+                try:
+                    self._leave()
+                except BaseException:
+                    self._leave()  # see there
+                    raise
+        return answer is not None
 
     def _adopt_sent(self) -> None:
         sent, self._sent = self._sent, None
@@ -328,7 +352,11 @@ class Engine:
             self._broken_by(error, drives=drives)
         finally:
             if drives:
-                self._leave()
+                try:
+                    self._leave()
+                except BaseException:
+                    self._leave()  # see there
+                    raise
 
     def _wait(self) -> None:
         """Wait for the end of a turn; with the lock."""
@@ -395,6 +423,19 @@ class Engine:
                 return
         self.wait_turn(self._turns, may_block=False)
 
+    def retire(self, idle_runs: int) -> bool:
+        """Take nothing more, if nothing is in flight; say whether that is so.
+
+        Args:
+            idle_runs: How many runs are open that have nothing in flight.
+        """
+        with self._lock:
+            is_idle = self._driver is None and self._sent is None and self._closed is None
+            if is_idle and len(self._coordinator.runs) == idle_runs:
+                self._closed = PoolClosedError("the workers are being replaced")
+                self.is_retired = True
+        return self.is_retired
+
     def stop(self, *, most_seconds: float) -> None:
         """End the workers; open runs end with `PoolClosedError`. Idempotent.
 
@@ -419,19 +460,18 @@ class Engine:
                 self._backend.wake()
                 self._wait()
             self._driver = me
-        self._leave()
-
-    def _leave(self) -> None:
-        """End the driver's part; if the engine was closed meanwhile, end everything."""
         try:
-            self._hand_over()
+            self._leave()
         except BaseException:
-            # An interrupt struck on the way. Once more: as long as this thread is
-            # taken for the driver, all others wait.
-            self._hand_over()
+            self._leave()  # see there
             raise
 
-    def _hand_over(self) -> None:
+    def _leave(self) -> None:
+        """End the driver's part; if the engine was closed meanwhile, end everything.
+
+        Called once more where it raises: an interrupt may strike on the way, in the call
+        itself for one, and as long as this thread is taken for the driver all others wait.
+        """
         try:
             if self._closed is not None and not self._is_ended:
                 self._coordinator.end(self._closed, most_seconds=self._most_seconds)

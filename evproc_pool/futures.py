@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from math import inf
 from typing import Any, Final
 
 from evproc import Event
-from evproc.registry import Registry
+from evproc.registry import Plan, Registry
+from evproc_pool.codec import Answer
 from evproc_pool.engine import Engine
 from evproc_pool.errors import PoolError
 from evproc_pool.log import LOG
@@ -91,6 +92,7 @@ class Futures(Sink):
         self._thread: threading.Thread | None = None
         self._may_linger = False  # whether somebody is likely to wait for the only future
         self._looks_soon = False  # whether the thread does in any case
+        self._is_retired = False
         # last: from now on it may be told things, also if an interrupt strikes here
         self._run = engine.open(self, unordered=unordered, can_cancel=True)
 
@@ -99,8 +101,20 @@ class Futures(Sink):
         """How many futures are not done."""
         return len(self._futures)
 
-    def submit(self, ev: Event) -> Future[Any]:
-        """See `PoolProcessor.submit`."""
+    def retire(self) -> bool:
+        """Take nothing more, if no future is outstanding; say whether that is so."""
+        with self._changed:
+            self._is_retired = not self._futures
+        return self._is_retired
+
+    def unretire(self) -> None:
+        """Go on."""
+        self._is_retired = False
+
+    def submit(self, ev: Event) -> Future[Any] | None:
+        """See `PoolProcessor.submit`. None: it takes nothing more; nothing has happened."""
+        if self._is_retired:
+            return None
         future = _Future(self)
         try:
             plan = plan_root(self._registry, ev)
@@ -115,7 +129,25 @@ class Futures(Sink):
             future.set_running_or_notify_cancel()
             future.set_result(None)
             return future
+        try:
+            if not self._hand_in(future, ev, plan, keys):
+                return None
+        except BaseException:
+            # An interrupt: nobody gets the future, and nobody is to wait for it.
+            self._take(future.root)
+            raise
+        if self._engine.closed is not None:
+            # it ended meanwhile, maybe before it knew of this future
+            self.broken(self._engine.closed)
+        return future
+
+    def _hand_in(
+        self, future: _Future, ev: Event, plan: Plan, keys: Sequence[Hashable] | None
+    ) -> bool:
+        """See `submit`; say whether more are taken."""
         with self._changed:
+            if self._is_retired:
+                return False
             is_only = not self._futures
             index = future.root = next(self._indices)
             self._futures[index] = future
@@ -132,20 +164,18 @@ class Futures(Sink):
                     target=self._drive, name="evproc_pool futures", daemon=True
                 )
                 self._thread.start()
-        if self._engine.closed is not None:
-            # it ended meanwhile, maybe before it knew of this future
-            self.broken(self._engine.closed)
-        return future
+        return True
 
     def help(self, root: int, seconds: float) -> None:
         """Wait a moment, and no longer than that, for the answer to an event sent at once."""
-        answer = self._engine.collect(self._run.id, root, seconds)
-        if answer is None:
+
+        def deliver(answer: Answer) -> None:
+            # in this order: whatever strikes in between, the future is done, or is told why
+            _settle(self._futures[root], answer.value, None)
+            self._take(root)
+
+        if not self._engine.collect(self._run.id, root, seconds, deliver):
             self.hurry()
-            return
-        future = self._take(root)
-        if future is not None:
-            _settle(future, answer.value, None)
 
     def hurry(self) -> None:
         """Have the thread drive."""
@@ -243,7 +273,7 @@ class Futures(Sink):
             self._futures.clear()
             self._changed.notify_all()
         for root, future in futures.items():
-            if self._begin(root, future):
+            if not future.done() and self._begin(root, future):
                 _settle(future, None, error)
         self._begun.clear()
 
@@ -251,4 +281,5 @@ class Futures(Sink):
         """Take a future that is about to be done; None if `broken` was quicker."""
         with self._changed:
             self._begun.discard(root)
-            return self._futures.pop(root, None)
+            future = self._futures.pop(root, None)
+        return future  # noqa: RET504 - the lock is let go of before, whatever interrupts this

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from math import inf
 from multiprocessing import util
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from evproc_pool.futures import Futures
     from evproc_pool.outcome import Outcome
     from evproc_pool.runs import Feeder
+    from evproc_pool.sink import Run, Sink
     from evproc_pool.streamed import Streamed
 
 # The engine and the workers' side are imported with the first event: an application that
@@ -77,7 +78,7 @@ class PoolProcessor:
     Events and handlers may be those of the main script, a notebook or an interactive
     session. Where a class, a function or a variable that such handlers use is defined anew,
     the workers are replaced at the next call, once nothing is in flight. That something has
-    changed in place, an item of a list for one, is not seen.
+    changed in place, an item of a list or an attribute of a class for one, is not seen.
 
     Events, follow-ups and values cross between processes by pickle: a handler
     works on a copy, and what two root events share in this process they do not
@@ -319,22 +320,15 @@ class PoolProcessor:
         plan = plan_root(self._processor.registry, ev)
         if not plan.indices:
             return None
-        run = engine.call(ev, plan, unordered=self._unordered)
-        if isinstance(run, tuple):
-            return run.value
-        try:
-            while True:
-                turns = engine.turns
-                if run.is_finished:
-                    break
-                engine.wait_turn(turns)
-        except BaseException:
-            engine.close_run(run, drop=True)
-            raise
-        if run.error is not None:
-            raise run.error
-        gathered: Any = run.sink
-        return gathered.value()
+        while True:
+            try:
+                run = engine.call(ev, plan, unordered=self._unordered)
+            except PoolClosedError:
+                if not engine.is_retired:
+                    raise
+                engine = self._running_engine()
+            else:
+                return run.value if isinstance(run, tuple) else _await_value(engine, run)
 
     def process_many(
         self,
@@ -370,8 +364,7 @@ class PoolProcessor:
         from evproc_pool.runs import Feeder, Gathered
 
         gathered = Gathered()
-        engine = self._running_engine()
-        run = engine.open(
+        engine, run = self._open(
             gathered, until_error=not return_exceptions, unordered=unordered, is_bulk=True
         )
         registry = self._processor.registry
@@ -446,20 +439,19 @@ class PoolProcessor:
 
         streamed = Streamed(ordered=ordered, return_events=return_events)
 
-        def open_run(engine: Engine) -> Feeder:
-            run = engine.open(streamed, unordered=unordered, return_events=return_events)
+        def open_run() -> tuple[Engine, Feeder]:
+            engine, run = self._open(streamed, unordered=unordered, return_events=return_events)
             registry = self._processor.registry
-            return Feeder(
+            return engine, Feeder(
                 engine, run, streamed, iterator, registry=registry, key=key, clock=self._clock
             )
 
         return self._stream(streamed, buffersize, open_run)
 
     def _stream(
-        self, streamed: Streamed, buffersize: int, open_run: Callable[[Engine], Feeder]
+        self, streamed: Streamed, buffersize: int, open_run: Callable[[], tuple[Engine, Feeder]]
     ) -> Generator[Outcome, None, None]:
-        engine = self._running_engine()
-        feeder = open_run(engine)
+        engine, feeder = open_run()
         run = feeder.run
         try:
             while True:
@@ -505,18 +497,22 @@ class PoolProcessor:
             with self._lock:
                 self._check_usable()
             return self._here.submit(ev, self._key)
-        self._running_engine()  # which may replace it, without the lock
-        with self._lock:
+        while True:
             engine = self._running_engine()
-            futures = self._futures
-            if futures is None:
-                from evproc_pool.futures import Futures
+            with self._lock:
+                if self._engine is not engine:
+                    continue  # another one has taken its place
+                futures = self._futures
+                if futures is None:
+                    from evproc_pool.futures import Futures
 
-                registry = self._processor.registry
-                futures = Futures(engine, registry, self._key, unordered=self._unordered)
-                self._futures = futures
-        # without the lock: filters and `key` are the user's code
-        return futures.submit(ev)
+                    registry = self._processor.registry
+                    futures = Futures(engine, registry, self._key, unordered=self._unordered)
+                    self._futures = futures
+            # without the lock: filters and `key` are the user's code
+            future = futures.submit(ev)
+            if future is not None:
+                return future
 
     # --- the end ---
 
@@ -632,11 +628,11 @@ class PoolProcessor:
             and (self._shipped is None or self._shipped.is_up_to_date)
         ):
             return engine
-        outdated: Engine | None = None
-        with self._lock:
+        with contextlib.ExitStack() as when_done, self._lock:
             self._check_usable()
-            if self._engine is not None and self._is_outdated and not any(self._in_flight()):
-                outdated = self._detach_engine()
+            if self._engine is not None and self._is_outdated and self._retire(self._engine):
+                # without the lock, see there
+                when_done.callback(_stop, self._detach_engine())
             if self._engine is None:
                 self._begin_start()
                 self._shipped = take_stock([*self._functions(), self._initializer])
@@ -671,9 +667,28 @@ class PoolProcessor:
                     self, engine.stop, kwargs={"most_seconds": 0.0}, exitpriority=_EXIT_PRIORITY
                 )
                 self._engine = engine
-            engine = self._engine
-        _stop(outdated)
-        return engine
+            return self._engine
+
+    def _open(self, sink: Sink, **options: bool) -> tuple[Engine, Run]:
+        """Begin a run; see `Engine.open`."""
+        while True:
+            engine = self._running_engine()
+            try:
+                return engine, engine.open(sink, **options)
+            except PoolClosedError:
+                if not engine.is_retired:
+                    raise
+
+    def _retire(self, engine: Engine) -> bool:
+        """Have an engine take nothing more, if nothing is in flight; say whether that is so."""
+        futures = self._futures
+        if futures is None:
+            return engine.retire(0)
+        if futures.retire():
+            if engine.retire(1):
+                return True
+            futures.unretire()
+        return False
 
     @property
     def _is_outdated(self) -> bool:
@@ -705,13 +720,30 @@ class PoolProcessor:
     def _detach_engine(self) -> Engine | None:
         """Take the engine away, for the caller to stop when it has let go of the lock."""
         engine, self._engine = self._engine, None
-        self._futures = None
+        self._futures = self._shipped = None
         if engine is not None:
             self._leaving = weakref.ref(engine)
         if self._finalizer is not None:
             self._finalizer.cancel()
             self._finalizer = None
         return engine
+
+
+def _await_value(engine: Engine, run: Run) -> Any:
+    """Wait for the end of a run of one event."""
+    try:
+        while True:
+            turns = engine.turns
+            if run.is_finished:
+                break
+            engine.wait_turn(turns)
+    except BaseException:
+        engine.close_run(run, drop=True)
+        raise
+    if run.error is not None:
+        raise run.error
+    gathered: Any = run.sink
+    return gathered.value()
 
 
 def _stop(engine: Engine | None, *, most_seconds: float = inf) -> None:
@@ -721,7 +753,7 @@ def _stop(engine: Engine | None, *, most_seconds: float = inf) -> None:
         engine.stop(most_seconds=most_seconds)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _stopped_after(seconds: float, engine: Engine) -> Iterator[None]:
     """If the block takes longer than that, end the engine."""
     if seconds > threading.TIMEOUT_MAX:

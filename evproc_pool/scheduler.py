@@ -220,9 +220,10 @@ class Scheduler(Cascades):
             large = self._estimates.events_per_batch(state.newest_plan, BULK_SECONDS)
             wanted = max(wanted, large * SHARES_PER_WORKER * self.workers)
         # With keys, roots that can be sent are among the cascades. Where all that is there
-        # waits for keys and a worker is idle, others have to be found, up to a limit.
+        # waits for keys and a worker is idle, or could be started, others have to be found,
+        # up to a limit.
         keyed = len(state.ready) + state.waiting if state.keys else 0
-        if self._loads.idle and not state.has_ready:
+        if (self._loads.idle or self.workers < self._most_workers) and not state.has_ready:
             keyed = max(0, state.waiting - _MOST_PASSED_OVER)
         return max(0, wanted - state.backlog - keyed)
 

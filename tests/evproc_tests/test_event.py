@@ -7,6 +7,7 @@ import dataclasses
 import pickle
 import sys
 import threading
+import typing
 from typing import Any
 
 import pytest
@@ -374,3 +375,15 @@ def test_a_long_name_is_cut() -> None:
     assert whole.startswith("'" + "x" * 78 + "' (")
     cut = describe_event(Named("x" * 79))
     assert cut.startswith("'" + "x" * 76 + "... (")
+
+
+def test_the_types_of_an_events_attributes_can_be_asked_for() -> None:
+    class Typed(evproc.Event):
+        name = "typed"
+        number: int
+
+    class Stop(evproc.StopProcessing):
+        reason: str
+
+    assert typing.get_type_hints(Typed) == {"number": int}
+    assert typing.get_type_hints(Stop) == {"reason": str}

@@ -83,6 +83,22 @@ def test_a_class_is_pickled_and_unpickled_once(pickled: list[type], loaded: list
     assert len(loaded) == 1
 
 
+def test_classes_that_go_with_each_other_are_each_made_once(
+    pickled: list[type], loaded: list[bytes]
+) -> None:
+    class Base(evproc.Event):
+        name = "base"
+
+    class Derived(Base):
+        pass
+
+    for _ in range(3):
+        assert type(_copy(Derived())) is Derived
+        assert type(_copy(Base())) is Base
+    assert pickled == [Derived, Base]
+    assert len(loaded) == 2
+
+
 def _replace_method(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     kind.own = lambda self: -1
 

@@ -213,12 +213,21 @@ def watched(what, function):
     return outcome[0]
 
 
-for n in range({first}, 5_000, {step}):
+def warm_pool():
     pool = PoolProcessor(workers=1)
     pool.register(act)
     warm(pool)
     for _ in range(2):
         pool.process(Do("stop", 0))
+    return pool
+
+
+for n in range({first}, 5_000, {step}):
+    pool = warm_pool()
+    # Python 3.13 tells of a function's opcodes only if it was traced just before.
+    sys.settrace(Tracer(0).trace)
+    {call}
+    sys.settrace(None)
     tracer = Tracer(n)
     sys.settrace(tracer.trace)
     raised = None

@@ -215,3 +215,20 @@ def test_the_pools_ordering_can_be_chosen_per_call(
 ) -> None:
     event = Step(str(tmp_path / "log"), "k", 0, depth=1, width=2)
     assert workers.process_many([event], ordering=ordering) == [None]
+
+
+def test_other_keys_behind_many_of_one_get_workers(gate: Gate) -> None:
+    # more of the first key than there is demand for while one worker is enough for them
+    events = [Do("wait_at", gate.address)]
+    events += [Do("nothing") for _ in range(300)]
+    events += [Do("wait_at", gate.address, "other")]
+    with register_all(PoolProcessor(workers=3), [actions.act]) as pool:
+        work = Background(lambda: pool.process_many(events, key=_is_other))
+        arrivals = [gate.arrival() for _ in range(2)]  # both at the same time
+        for arrival in arrivals:
+            arrival.release()
+        assert work.result() == [None] * 302
+
+
+def _is_other(ev: Do) -> bool:
+    return "other" in ev.args

@@ -434,3 +434,240 @@ print("well")
 
 def test_workers_that_are_in_use_are_not_replaced(tmp_path: Path) -> None:
     assert run_script(_DEFINES_WHILE_BUSY, tmp_path).split() == ["well"]
+
+
+# What events and handlers of a script use in roundabout ways, and how it is defined anew.
+_ROUNDABOUT = """
+import enum, functools, types
+from evproc import Event, Processor, StopProcessing, want
+from evproc_pool import PoolProcessor
+from evproc_pool.testing import worker_pids
+
+FACTOR = 1
+
+def plain(number=1):
+    return number * FACTOR
+
+@functools.lru_cache
+def cached():
+    return FACTOR
+
+def decorate(function):
+    def inner(*args):
+        return function(*args) * FACTOR
+    return inner
+
+class Meta(type(Event)):
+    @property
+    def factor(cls):
+        return FACTOR
+
+class Descriptor:
+    def __get__(self, instance, owner):
+        return FACTOR
+
+class Helper:
+    part = functools.partial(plain, 1)
+    descriptor = Descriptor()
+
+    @functools.cached_property
+    def property(self):
+        return FACTOR
+
+class Member(enum.Enum):
+    A = 1
+
+class Number(int):
+    pass
+
+def settings(): ...
+
+module = types.ModuleType("made here")
+number, STEPS, TABLE = Number(1), (plain,), {"plain": plain}
+module.x = settings.limit = Member.A.w = number.w = 1
+
+class Ev(Event, metaclass=Meta):
+    name = "ev"
+    steps = (plain,)
+    helper = Helper
+    member = Member.A
+    gone = None
+    __table__ = {"x": 1}
+
+    @functools.cached_property
+    def cached(self):
+        return FACTOR
+
+    @decorate
+    def decorated(self):
+        return 1
+
+    def values(self):
+        return [
+            self.steps[0](), self.helper.descriptor, Helper().property, self.cached,
+            self.decorated(), type(self).factor, self.member.w, number.w, module.x,
+            settings.limit, self.__table__["x"], getattr(self, "come", 1),
+        ]
+
+@want("ev")
+def of_event(proc, ev):
+    raise StopProcessing(ev.values())
+
+@want("others")
+def of_handler(proc, ev):
+    cached.cache_clear()
+    raise StopProcessing([
+        cached(), STEPS[0](), TABLE["plain"](), Helper().property, Ev.factor, Helper.part(),
+        functools.partial(plain)(), Helper.descriptor, decorate(plain)(),
+    ])
+
+class Others(Event):
+    name = "others"
+
+processor = Processor()
+with PoolProcessor(workers=1) as pool:
+    for each in (processor, pool):
+        each.register(of_event)
+        each.register(of_handler)
+    for events in ([Ev()], [Others()], [Ev() for _ in range(40)]):
+        for FACTOR in (1, 2):
+            assert pool.process_many(events) == [processor.process(each) for each in events]
+    module.x = settings.limit = Member.A.w = number.w = Ev.__table__["x"] = 2
+    del Ev.gone
+    Ev.come = 2
+    for _ in range(2):
+        # (a cached property of the same event would be what it was)
+        assert pool.process(Ev()) == processor.process(Ev()) == [2] * 12, pool.process(Ev())
+
+def with_class_body(proc, ev):
+    class Local:
+        i = 0
+        j = i + 1
+
+with PoolProcessor(workers=1) as pool:
+    pool.register(with_class_body)
+    before = set()
+    for i in range(4):  # which the handler does not use
+        pool.process(Ev())
+        before.update(worker_pids(pool))
+    assert len(before) == 1, before
+
+class Nested(Event):
+    name = "ev"
+    x, extra = 1, None
+
+    def values(self):
+        return self.x
+
+class Of(Event):
+    name = "ev"
+
+    def values(self):
+        return Nested.x
+
+with PoolProcessor(workers=1) as pool:
+    pool.register(of_event)
+    for events, extra in (([Nested, Nested], lambda: 0), ([Nested, Of, Of], None)):
+        for Nested.x, kind in zip((1, 2, 1, 2, 1), events * 2 + [Nested]):
+            event = kind()
+            event.extra = extra if Nested.x == 2 else None  # then all goes by value, another way
+            assert pool.process(event) == Nested.x, (kind, Nested.x)
+print("well")
+"""
+
+
+def test_what_is_used_in_roundabout_ways_is_seen_too(tmp_path: Path) -> None:
+    assert run_script(_ROUNDABOUT, tmp_path).split() == ["well"]
+
+
+_CANNOT_BE_SENT = """
+import threading
+from evproc import Event, StopProcessing
+from evproc_pool import PoolProcessor, SerializationError
+from evproc_pool.testing import worker_pids
+
+class Ask(Event):
+    name = "ask"
+
+def handle(proc, ev):
+    raise StopProcessing(type(used).__name__)
+
+used = 1
+with PoolProcessor(workers=1) as pool:
+    pool.register(handle)
+    for _ in range(2):
+        assert pool.process(Ask()) == "int"
+        used = threading.Lock()
+        try:
+            pool.process(Ask())
+        except SerializationError as error:
+            assert "handle" in str(error), error
+        else:
+            raise AssertionError("no error")
+        used = 2
+    assert len(worker_pids(pool)) == 0
+print("well")
+"""
+
+
+def test_a_variable_that_cannot_be_sent_is_an_error_that_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
+    assert run_script(_CANNOT_BE_SENT, tmp_path).split() == ["well"]
+
+
+_DEFINES_BESIDE_THREADS = """
+import threading
+from evproc import Event, StopProcessing
+from evproc_pool import PoolProcessor
+
+class Ask(Event):
+    name = "ask"
+
+def handle(proc, ev):
+    raise StopProcessing(ANSWER)
+
+ANSWER, calls, is_over = 0, 0, False
+failed = []
+lock = threading.Lock()
+
+def call(how):
+    global calls
+    last = 0
+    while not is_over:
+        try:
+            answers = how()
+        except BaseException as error:
+            failed.append(error)
+            return
+        if min(answers) < last:
+            failed.append((answers, last))
+        last = max(answers)
+        with lock:
+            calls += 1
+
+with PoolProcessor(workers=2) as pool:
+    pool.register(handle)
+    ways = [
+        lambda: [pool.process(Ask())],
+        lambda: pool.process_many([Ask() for _ in range(5)]),
+        lambda: [pool.submit(Ask()).result()],
+        lambda: [each.value for each in pool.stream([Ask(), Ask()])],
+    ]
+    threads = [threading.Thread(target=call, args=(way,)) for way in ways]
+    for thread in threads:
+        thread.start()
+    while calls < 300 and not failed:
+        ANSWER += 1
+        threading.Event().wait(0.005)
+    is_over = True
+    for thread in threads:
+        thread.join()
+    assert not failed, failed
+    assert pool.process(Ask()) == ANSWER
+print("well")
+"""
+
+
+def test_calls_of_several_threads_go_on_while_workers_are_replaced(tmp_path: Path) -> None:
+    assert run_script(_DEFINES_BESIDE_THREADS, tmp_path).split() == ["well"]
