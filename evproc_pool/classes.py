@@ -175,6 +175,9 @@ class Anatomy:
                 return False
         for known, names, parts in self._maps:
             now = known if self._with_data else _definitions(known)
+            if len(now) > len(names) and [*now] == [*names, _SLOT_NAMES]:
+                names.append(_SLOT_NAMES)
+                parts.append(now[_SLOT_NAMES])
             if [*now] != names or not all(map(operator.is_, now.values(), parts)):
                 return False
         for ask, keys, parts_asked in self._parts:
@@ -308,6 +311,9 @@ _OF_PYTHON: Final = frozenset(
     _value_ _name_ __objclass__
     """.split()  # noqa: SIM905 - as a list it is a page long
 )
+
+# Which Python adds when it pickles the first instance.
+_SLOT_NAMES: Final = "__slotnames__"
 
 _OF_FUNCTIONS: Final = ("__code__", "__defaults__", "__kwdefaults__")
 

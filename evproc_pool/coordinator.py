@@ -90,6 +90,10 @@ _LEAST_REST_SECONDS: Final = 0.001
 # A turn waits no longer than that: much longer times are too long for the selector.
 _LONGEST_WAIT_SECONDS: Final = 3600.0
 
+# Once in so many seconds, at the least, it is looked whether one of those died that are
+# asked nothing.
+_LISTEN_SECONDS: Final = 0.25
+
 # So long an answer is waited for before the scheduler is told.
 _ANSWER_SECONDS: Final = 0.005
 
@@ -174,6 +178,7 @@ class Coordinator:
         self._is_heavy = False  # whether the last frames were large ones
         self._woke = 0.0  # when it last had nothing to do
         self._looked = 0.0  # when it last looked after the workers
+        self._listened = 0.0  # when it last took in what all of them have to say
 
     @property
     def has_workers(self) -> bool:
@@ -216,6 +221,8 @@ class Coordinator:
         Returns:
             What was sent. None: nothing was.
         """
+        if self._clock() - self._listened > _LISTEN_SECONDS and self._listen(0):
+            return None
         askable = self._askable or self._find_askable()
         if askable is None or self.inbox:
             return None
@@ -292,16 +299,22 @@ class Coordinator:
             if may_block:
                 timeout = look_again
                 self._rest()
+        self._listen(timeout)
+        self._drain_inbox()
+
+    def _listen(self, timeout: float | None) -> bool:
+        """Take in what workers have to say, those that died among them; say whether any had."""
         happened = self._backend.poll(timeout)
+        self._listened = self._clock()
         if timeout != 0:
-            self._woke = self._clock()
+            self._woke = self._listened
         for item in happened:
             match item:
                 case Arrived():
                     self._arrived(item)
                 case Gone():
                     self._gone(item)
-        self._drain_inbox()
+        return bool(happened)
 
     def _look_after_workers(self) -> float | None:
         """Take back, ask back, and kill what breaks a limit; say when to look again."""

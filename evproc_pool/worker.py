@@ -248,6 +248,8 @@ class Worker:
         if packed.one_by_one:
             return packed.data, True
         try:
+            if size == 1 and not packed.in_parts:
+                return packing.unpack(packed, buffers), False
             with no_collection(self._allowance, size):
                 if packed.in_parts:
                     return unseal(packed.data), False
