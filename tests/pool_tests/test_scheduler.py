@@ -1615,3 +1615,39 @@ def test_there_is_slack_at_the_end_of_a_run_that_is_the_only_one() -> None:
     scheduler = _with_three_batches_each()
     scheduler.step(Closed(1))
     assert scheduler.slack == pytest.approx(2 * TARGET_SECONDS)
+
+
+# --- how many workers there is work for ---
+
+
+def test_each_ordered_cascade_employs_one_worker() -> None:
+    scheduler = opened(workers=0)
+    assert scheduler.employable == 0
+    scheduler.step(accepted(0, 5))
+    assert scheduler.employable == 5
+    scheduler.step(WorkerReady(1))
+    assert scheduler.employable == 5  # also while they are in flight
+    # the first two of them are over, of which one goes on
+    done(scheduler, 1, {0: planned("a", "b", "c")})
+    assert scheduler.employable == 4
+
+
+def test_of_one_key_one_cascade_employs_a_worker() -> None:
+    scheduler = opened(workers=0)
+    scheduler.step(accepted(0, 6, keys=[1, 1, 1, 2, 2, 1]))
+    assert scheduler.employable == 2
+
+
+def test_each_event_of_an_unordered_cascade_employs_one() -> None:
+    scheduler = opened(unordered=True)
+    scheduler.step(accepted(0, 1))
+    assert scheduler.employable == 1
+    done(scheduler, 1, {0: planned("a", "b", "c", "d", "e")})
+    assert scheduler.employable == 5
+
+
+def test_demand_is_for_the_workers_that_there_may_be() -> None:
+    few, many = Scheduler(), Scheduler(most_workers=8)
+    for scheduler in (few, many):
+        scheduler.step(Opened(1))
+    assert many.demand(1) == 8 * few.demand(1)

@@ -394,8 +394,10 @@ class World:
             large = self._estimates.events_per_batch(model.newest, BULK_SECONDS)
             wanted = max(wanted, large * SHARES_PER_WORKER * len(self.workers))
         is_idle = any(not (each.held or each.is_retired) for each in self.workers.values())
-        # for a worker that is idle others have to be found than those that wait for keys
-        waiting = 0 if is_idle and not model.runnable else model.unbegun
+        # for a worker that is idle, or for the one that there may be, others have to be found
+        # than those that wait for keys
+        is_needed = is_idle or not self.workers
+        waiting = 0 if is_needed and not model.runnable else model.unbegun
         most = max(0, wanted - waiting)
         check(0 <= demand <= most, "demand is {}, and {} wait already", demand, model.unbegun)
         if not demand:
