@@ -139,7 +139,7 @@ def measure_start(
         each.label: partial(first_result, each.label) for each in systems
     }
     yield from _tried(samplers, label)
-    figures = _figures(samplers, settings.repeats)
+    figures = _figures_apart(samplers, systems, settings.repeats, settings.repeats)
     bars = {Executor.label: Bar("at most", START_TIMES)}
     ours = figures[Ours.label]
     ratios = [
@@ -171,10 +171,8 @@ def measure_import(
         name: partial(import_seconds, module) for name, module in modules.items()
     }
     yield from _tried(samplers, label)
-    slow = {each.label for each in systems if each.is_restless and each.label in samplers}
-    quick = {name: sample for name, sample in samplers.items() if name not in slow}
-    figures = _figures(quick, settings.repeats * _IMPORTS)
-    figures.update(_figures({name: samplers[name] for name in slow}, settings.repeats))
+    repeats = settings.repeats
+    figures = _figures_apart(samplers, systems, repeats * _IMPORTS, repeats)
     yield Row(
         label,
         (
@@ -205,6 +203,23 @@ def _tried(samplers: dict[str, _Sampler], label: str) -> Iterator[Note]:
                 raise
             del samplers[name]
             yield Note(f"{name} is left out of {label!r}: {error}")
+
+
+def _figures_apart(
+    samplers: Mapping[str, _Sampler], systems: Sequence[type[System]], repeats: int, few: int
+) -> dict[str, Figure]:
+    """Take those that are restless, whose processes are there yet when they have ended, last.
+
+    Args:
+        samplers: By name.
+        systems: Some of these are restless.
+        repeats: How often the others are taken.
+        few: How often these are.
+    """
+    restless = {each.label for each in systems if each.is_restless}
+    others = {name: sample for name, sample in samplers.items() if name not in restless}
+    last = {name: sample for name, sample in samplers.items() if name in restless}
+    return {**_figures(others, repeats), **_figures(last, few)}
 
 
 def _figures(samplers: Mapping[str, _Sampler], repeats: int) -> dict[str, Figure]:
