@@ -44,12 +44,18 @@ def run(cell):
 
 
 options = ["--log-level=ERROR"]
-manager, client = start_new_kernel(kernel_name="python3", extra_arguments=options)
+errors = Path("kernel.err")
+# A kernel may have something to say of its own, of tasks that an interrupt has ended for one.
+with errors.open("wb") as file:
+    manager, client = start_new_kernel(
+        kernel_name="python3", extra_arguments=options, stderr=file
+    )
 try:
     print(json.dumps([run(cell) for cell in json.loads(CELLS)]))
 finally:
     client.stop_channels()
     manager.shutdown_kernel(now=False)
+assert "evproc" not in errors.read_text(), errors.read_text()
 '''
 
 
