@@ -290,11 +290,9 @@ def _definitions(known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_library(function: types.FunctionType) -> bool:
+    """Whether a function was defined in the standard library, whatever it calls itself."""
     module = function.__globals__.get("__name__")
-    return isinstance(module, str) and module.partition(".")[0] in sys.stdlib_module_names - _MAIN
-
-
-_MAIN: Final = {"__main__"}
+    return isinstance(module, str) and module.partition(".")[0] in sys.stdlib_module_names
 
 
 # Of these names the parts are Python's and its library's: they are made when a class is.

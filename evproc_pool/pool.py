@@ -730,7 +730,11 @@ class PoolProcessor:
 
 
 def _await_value(engine: Engine, run: Run) -> Any:
-    """Wait for the end of a run of one event."""
+    """Wait for the end of a run of one event.
+
+    Raises:
+        BaseException: Its error, or what broke the wait: then what was not sent is dropped.
+    """
     try:
         while True:
             turns = engine.turns
