@@ -269,14 +269,13 @@ class _Given(NamedTuple):
 
 def _given(followed: Sequence[Any]) -> _Given:
     """Take apart what is in `Outbox.followed`."""
-    lists: Sequence[list[Event]] = followed[3::4]
-    return _Given(
-        followed[0::4],
-        followed[1::4],
-        followed[2::4],
-        list(map(len, lists)),
-        list(itertools.chain.from_iterable(lists)),
-    )
+    gave = followed[3::4]
+    counts, follow_ups = [1] * len(gave), gave
+    if list in set(map(type, gave)):
+        lists = [each if type(each) is list else (each,) for each in gave]
+        counts = list(map(len, lists))
+        follow_ups = list(itertools.chain.from_iterable(lists))
+    return _Given(followed[0::4], followed[1::4], followed[2::4], counts, follow_ups)
 
 
 def _by(handler: Handler | None) -> str:

@@ -30,7 +30,7 @@ _MOST_EVENT_BYTES: Final = _PIECE_BYTES // _LEAST_EVENTS
 
 # And it has no more events than these, or this part of those that are left if that is
 # more: of many follow-ups the last ones are sent in small batches, and the first ones not.
-_MOST_EVENTS: Final = 64
+_MOST_EVENTS: Final = 128
 _PART_OF_MANY: Final = 16
 
 # As a pickle has a dictionary's key of that name: such an event may have its own.

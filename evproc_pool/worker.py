@@ -337,13 +337,14 @@ class Worker:
         returns = job.returns
         overdue, quota, clock = job.overdue, self._quota, self._clock
         bits, at, over, again = progress.HANDLER_BITS, progress.PLACE, progress.OVER, progress.AGAIN
-        slow = progress.SLOW_SECONDS
+        untold, slow = progress.UNTOLD, progress.SLOW_SECONDS
         # what events leave behind does not wait for the end of a long batch
         look_at = min(overdue, quota.look_at, then + TARGET_SECONDS)
-        place = code = 0
+        place, code, now = 0, 0, then
         giver: Handler | None = None  # of an event's follow-ups
         for place, ev, to_call in zip(places, events, calls):  # noqa: B905 - `places` is endless
-            follow_ups: list[Event] | None = None
+            then = now
+            gave: Any = None  # the follow-up; several: a list of these
             handler: Handler | None = None
             try:
                 for code, handler in to_call:
@@ -351,52 +352,59 @@ class Worker:
                     returned = handler.func(proc, ev)
                     if returned is not None:
                         if (  # one event, as it mostly is: what `collect_follow_ups` does then
-                            not follow_ups
+                            gave is None
                             and type(returned) is list
                             and len(returned) == 1
                             and Event in type(returned[0]).__mro__
                         ):
-                            follow_ups, giver = returned[:], handler
+                            gave, giver = returned[0], handler
                             continue
-                        if not follow_ups:
-                            follow_ups, giver = [], handler
+                        if type(gave) is not list:
+                            gave = [] if gave is None else [gave]
+                        if not gave:
+                            giver = handler
                         elif type(returned) not in (list, tuple) or returned:
                             giver = None  # there are several
-                        collect_follow_ups(returned, handler, ev, follow_ups)
+                        collect_follow_ups(returned, handler, ev, gave)
             except StopProcessing as stop:
                 if stop.retval is not _unset:
-                    follow_ups = None
+                    gave = None
                     if outbox.stop(place >> bits, ev, handler, stop.retval):
                         look_at = 0.0  # now
                     job.end_chain(place >> bits)
             except BaseException as error:
-                follow_ups = None
+                gave = None
                 if handler is not None:
                     annotate_error(error, handler, ev)
                 outbox.fail(place >> bits, error, handler.name if handler is not None else None)
                 job.end_chain(place >> bits)
-            if follow_ups:  # what `outbox` does for others in a call
-                if not unsent:
-                    words[progress.UNSENT] = place >> bits
-                unsent.append(place >> bits)
-                followed += place >> bits, ev, giver, follow_ups
+            if gave is not None:
+                if type(gave) is list and not gave:
+                    gave = None
+                else:  # what `outbox` does for others in a call
+                    position = place >> bits
+                    if not unsent:
+                        words[progress.UNSENT] = position
+                    unsent.append(position)
+                    followed += position, ev, giver, gave
             if returns and to_call and outbox.give_back(place >> bits, ev, returns):
                 look_at = 0.0
             # Before the look at the clock: see `progress`. Without it a worker that is
             # preempted between two events looks like one that is at the first of them.
-            if unsent and unsent[-1] == place >> bits:
-                words[at] = place | progress.UNTOLD | code
-                now = clock()
-                if now - then < slow:
-                    words[at] = place | again
+            # That it was quick, and may be run again, is said only before a send: otherwise
+            # the next event is published in a moment.
+            if gave is not None or (unsent and unsent[-1] == place >> bits):
+                words[at] = place | untold | code
             else:
                 words[at] = place | (over if to_call else again)
-                now = clock()
+            now = clock()
             ended(now)
             if now - then >= slow or now > look_at:
                 if now > quota.look_at:
                     quota.look(now)
                 look_at = min(overdue, quota.look_at, now + TARGET_SECONDS)
+                if now - then < slow and words[at] & over == untold | code:
+                    words[at] = place | again
                 done = (place >> bits) + 1
                 if done < job.stop:
                     is_taken = words[progress.TAKEN] == progress.taken_from(self._batches, done)
@@ -407,8 +415,9 @@ class Worker:
                         outbox.send(done)
                         words[at] = place | over
                         now = outbox.begun = clock()  # the next event does not answer for it
-            then = now
-        if (place >> progress.HANDLER_BITS) + 1 == job.size:
+        if now - then < slow and words[at] & over == untold | code:
+            words[at] = place | again
+        if (place >> bits) + 1 == job.size:
             outbox.send(job.size)
         return True
 

@@ -171,7 +171,7 @@ def test_of_many_events_the_first_pieces_are_larger_than_the_last() -> None:
     sizes = [each.stop for each in slices]
     assert sizes[1] > 250  # behind the first, which shows how large they are
     assert sizes[1:] == sorted(sizes[1:], reverse=True)
-    assert sizes[-2] == 64  # the end is sent in small batches, each with whole pieces
+    assert sizes[-2] == 128  # the end is sent in small batches, each with whole pieces
     assert sum(sizes) == 5_000
     assert max(len(each.states) for each in slices) <= 1 << 14
 
