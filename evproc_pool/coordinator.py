@@ -353,9 +353,11 @@ class Coordinator:
         """Take in every input; say whether that is news to a caller."""
         has_news = False
         while self.inbox:
-            item = self.inbox.popleft()
-            # a run has demand from the moment it is open
-            has_news |= self._step(item) or isinstance(item, Opened)
+            # those that come meanwhile have their turn, and may be many
+            for others in reversed(range(len(self.inbox))):
+                item = self.inbox.popleft()
+                # a run has demand from the moment it is open
+                has_news |= self._step(item, more=others > 0) or isinstance(item, Opened)
         return has_news
 
     def _end_pauses(self) -> bool:
@@ -366,11 +368,11 @@ class Coordinator:
             has_news |= self._step(Due(token))
         return has_news
 
-    def _step(self, item: Input) -> bool:
+    def _step(self, item: Input, *, more: bool = False) -> bool:
         """Let the scheduler decide, and do it; say whether that ended anything."""
         self._askable = None
         has_news = False
-        for effect in self._scheduler.step(item):
+        for effect in self._scheduler.step(item, more=more):
             if isinstance(effect, Send):
                 self._send(effect.worker, effect.batch)
                 continue

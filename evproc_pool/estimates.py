@@ -25,9 +25,9 @@ BULK_SECONDS: Final = 16 * TARGET_SECONDS
 #: leaves the rest to others.
 OVERDUE_FACTOR: Final = 2
 
-#: Less work than that is not worth a batch of its own, in seconds: about what a batch
-#: costs the coordinator and the worker, which wakes up for it.
-LEAST_SECONDS: Final = TARGET_SECONDS / 32
+#: Less work than that is not worth a batch of its own, in seconds: a few times what a
+#: batch costs the coordinator and the worker, which wakes up for it.
+LEAST_SECONDS: Final = TARGET_SECONDS / 8
 
 #: The most events in a batch: past it nothing is gained, and what is lost with a
 #: worker, and the wait for the first result, grow.

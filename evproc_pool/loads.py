@@ -24,8 +24,10 @@ PREFETCH: Final = 6
 #: any case.
 AHEAD_SECONDS: Final = 4 * TARGET_SECONDS
 
-#: The same near the end of a closed run that is alone.
-LATE_SECONDS: Final = TARGET_SECONDS
+#: The same near the end of a closed run that is alone. Cascades are near their end all
+#: the time, for all that is known: the less of them is in flight, the larger is what waits,
+#: and so are the batches.
+LATE_SECONDS: Final = TARGET_SECONDS / 4
 
 # Among so many workers the one is looked for that has the least to do.
 _MOST_LOOKED_AT: Final = 8

@@ -56,7 +56,7 @@ and others wait behind it while a worker is idle, these are taken back (`TakenBa
 Runs take turns, a batch each. Cascades go before new roots, which bounds how
 many are open.
 
-Rules that hold after every step, and which the tests check:
+Rules that hold after every step that has no other one behind it, and which the tests check:
 
 - an accepted root is reported exactly once (`Settled`, `Over`, `Ended`, `Dropped`);
 - a worker has at most `PREFETCH` batches, and none that it was not sent;
@@ -249,8 +249,13 @@ class Scheduler(Cascades):
 
     # --- the step ---
 
-    def step(self, item: Input) -> list[Effect]:  # noqa: C901 - a case each
+    def step(self, item: Input, *, more: bool = False) -> list[Effect]:  # noqa: C901 - a case each
         """Advance the schedule by one input.
+
+        Args:
+            item: The input.
+            more: Whether the next one is there already, so that nothing is sent before it:
+                how roots are cut into batches depends on whether others come behind them.
 
         Returns:
             What to do, in order.
@@ -280,7 +285,8 @@ class Scheduler(Cascades):
                 self._due(item)
             case _:
                 _never(item)
-        self._fill()
+        if not more:
+            self._fill()
         # last, so that everything about a run is told before
         for run in [each for each in self._closing if not each.open]:
             self._closing.remove(run)

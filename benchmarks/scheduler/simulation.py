@@ -133,13 +133,14 @@ class Simulation:
         if count:
             first = self._events - self._left
             self._left -= count
-            self._step(Accepted(_RUN, first, [None] * count, [self._plan] * count))
+            accepted = Accepted(_RUN, first, [None] * count, [self._plan] * count)
+            self._step(accepted, more=not self._left)
         if not self._left:
             self._step(Closed(_RUN))
 
-    def _step(self, item: Input) -> None:
+    def _step(self, item: Input, *, more: bool = False) -> None:
         """Let the scheduler decide, and do it."""
-        for effect in self._timed(lambda: self._scheduler.step(item)):
+        for effect in self._timed(lambda: self._scheduler.step(item, more=more)):
             self._perform(effect)
 
     def _timed(self, ask: Callable[[], T]) -> T:

@@ -28,8 +28,9 @@ def test_equal_seeds_make_equal_histories() -> None:
 
 def test_a_scheduler_that_loses_events_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     class Forgetful(Scheduler):
-        def step(self, item: Input) -> list[Effect]:
-            return [each for each in super().step(item) if not isinstance(each, Settled)]
+        def step(self, item: Input, *, more: bool = False) -> list[Effect]:
+            effects = super().step(item, more=more)
+            return [each for each in effects if not isinstance(each, Settled)]
 
     monkeypatch.setattr(simulation, "Scheduler", Forgetful)
     with pytest.raises(BenchmarkError, match="settled 0 events of 10"):

@@ -272,7 +272,10 @@ class Simulation:
             if not demand:
                 break
             application.left -= demand
-            self._accept(run, demand)
+            # what closes it is there, too, when the last ones come
+            self._accept(run, demand, more=not application.left)
+            if not application.left:
+                break
         if application.left and not application.is_keyed:
             workers = world.workers.items()
             idle = [each for each, load in workers if not (load.held or load.is_retired)]
@@ -280,7 +283,7 @@ class Simulation:
         if not application.left:
             world.close(run)
 
-    def _accept(self, run: int, count: int) -> None:
+    def _accept(self, run: int, count: int, *, more: bool = False) -> None:
         rng, application = self._rng, self._applications[run]
         if self.world.steps >= self._trees_until:
             self._trees = [self._node(0, planned=True) for _ in range(_TREES)]
@@ -292,7 +295,8 @@ class Simulation:
         keys: list[Hashable] | None = None
         if application.is_keyed:
             keys = rng.choices(range(self._character.most_keys), k=count)
-        self.world.accept(run, first, rng.choices(self._trees, k=count), keys)
+        nodes = rng.choices(self._trees, k=count)
+        self.world.accept(run, first, nodes, keys, more=more)
 
     def _node(self, depth: int, *, planned: bool) -> Node:
         rng, character = self._rng, self._character

@@ -11,7 +11,9 @@ import pytest
 
 from evproc import Event, Processor
 from evproc_pool import PoolBusyError, PoolProcessor
-from evproc_pool.estimates import MOST_EVENTS
+from evproc_pool.coordinator import Coordinator
+from evproc_pool.estimates import BULK_SECONDS, MOST_EVENTS, Estimates
+from evproc_pool.flight import Batch
 from evproc_pool.loads import PREFETCH
 from tests.pool_tests import actions
 from tests.pool_tests.actions import Do, Unwanted
@@ -351,6 +353,24 @@ def test_as_many_events_run_at_once_as_there_are_workers(pool: PoolProcessor, ga
         assert call.result() == [0, 1]
     assert {arrival.text for arrival in arrivals} == {"0", "1"}
     assert len({arrival.pid for arrival in arrivals}) == 2
+
+
+def test_a_list_is_shared_among_workers_also_where_one_batch_would_hold_it(
+    pool: PoolProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = 1000
+    monkeypatch.setattr(Estimates, "seconds_of", lambda *_: BULK_SECONDS / events)
+    sizes: list[int] = []
+    send = Coordinator._send
+
+    def sends(coordinator: Coordinator, worker: int, batch: Batch) -> None:
+        sizes.append(batch.size)
+        send(coordinator, worker, batch)
+
+    warm(pool)
+    monkeypatch.setattr(Coordinator, "_send", sends)
+    pool.process_many([Do("nothing") for _ in range(events)])
+    assert max(sizes) <= events // pool.workers
 
 
 def test_submitted_events_run_at_once_on_a_new_pool(pool: PoolProcessor, gate: Gate) -> None:

@@ -834,10 +834,24 @@ def test_at_the_end_of_a_run_a_worker_takes_half_of_its_share() -> None:
     for _ in range(FULL - 2):
         assert sent(done(scheduler, 1)) == []  # it has enough to do until the end is near
         assert sent(done(scheduler, 2)) == []
-    sizes = [len(events) for _, events in sent(done(scheduler, 1))]
-    # of 80 left, half of what two workers would have each; and so on, up to `PREFETCH`
-    assert sizes == [20, 15, 11, 8, 6]
-    assert len(sent(done(scheduler, 2))[0][1]) == 5
+    sizes: list[int] = []
+    while sum(sizes) < 80:
+        for worker in (1, 2):
+            sizes += [len(events) for _, events in sent(done(scheduler, worker))]
+    # of 80 left, half of what two workers would have each; and so on, up to what is worth it
+    least = round(LEAST_SECONDS / (TARGET_SECONDS / 100))
+    assert sizes == [20, 15, least, least, least, 80 - 35 - 3 * least]
+
+
+def test_what_comes_and_ends_a_run_at_once_is_shared_as_its_end_is() -> None:
+    wanted = MOST_EVENTS // 2
+    scheduler = opened(is_bulk=True)
+    scheduler.step(WorkerReady(2))
+    taught(scheduler, PLAN, BULK_SECONDS / wanted)
+    assert scheduler.step(accepted(0, wanted), more=True) == []
+    assert scheduler.is_idle is False
+    (first, *_) = sent(scheduler.step(Closed(1)))
+    assert len(first[1]) == wanted // (2 * SHARES_PER_WORKER)
 
 
 def _loads(*ahead: tuple[float, ...]) -> Loads:
@@ -910,8 +924,8 @@ def test_the_end_of_a_run_is_not_cut_finer_than_a_batch_is_worth() -> None:
     each = TARGET_SECONDS / 1000
     taught(scheduler, PLAN, each)
     fit = round(LEAST_SECONDS / each)
-    batches = sent(scheduler.step(accepted(0, 80)))
-    assert sorted(len(events) for _, events in batches) == [80 - 2 * fit, fit, fit]
+    batches = sent(scheduler.step(accepted(0, 2 * fit + 80)))
+    assert sorted(len(events) for _, events in batches) == [80, fit, fit]
 
 
 def test_a_batch_is_sized_by_time() -> None:

@@ -17,6 +17,8 @@ from evproc_pool.retries import Again, Retries, RetryPolicy
 from evproc_pool.schedule import (
     Accepted,
     Due,
+    Effect,
+    Input,
     Opened,
     Over,
     Progress,
@@ -568,6 +570,11 @@ class _TellsOneAttempt(Scheduler):
         super()._end(run, cascade, result)
 
 
+class _SendsBeforeTheNextInput(Scheduler):
+    def step(self, item: Input, *, more: bool = False) -> list[Effect]:
+        return super().step(item)
+
+
 @pytest.mark.parametrize(
     "mutant",
     [
@@ -623,6 +630,7 @@ class _TellsOneAttempt(Scheduler):
         _ReportsAStoppedCascadeAgain,
         _RunsAgainWhatIsOver,
         _RunsFollowUpsAtOnce,
+        _SendsBeforeTheNextInput,
         _SendsMoreToASlowWorker,
         _TakesKeysInAnyOrder,
         _WantsMoreAfterTheEnd,

@@ -167,7 +167,13 @@ class World:
         self._step(opened)
 
     def accept(
-        self, run: int, first: int, nodes: Sequence[Node], keys: Sequence[Hashable] | None = None
+        self,
+        run: int,
+        first: int,
+        nodes: Sequence[Node],
+        keys: Sequence[Hashable] | None = None,
+        *,
+        more: bool = False,
     ) -> None:
         model = self.runs[run]
         for place, node in enumerate(nodes):
@@ -184,7 +190,7 @@ class World:
         model.unbegun += len(nodes)
         plans: list[Any] = [node.plan for node in nodes]
         model.newest = plans[-1]
-        self._step(Accepted(run, first, nodes, plans, keys))
+        self._step(Accepted(run, first, nodes, plans, keys), more=more)
 
     def close(self, run: int, *, drop: bool = False) -> None:
         model = self.runs.get(run)
@@ -652,13 +658,15 @@ class World:
 
     # --- a step, and what must hold after it ---
 
-    def _step(self, item: Input) -> list[Effect]:
+    def _step(self, item: Input, *, more: bool = False) -> list[Effect]:
         self.steps += 1
         self._just_ended.clear()
         self._sent_unordered.clear()
         # what was to be run alone may be given up in the middle of the step
         self._had_suspects = bool(self._suspects)
-        self._effects = effects = self.scheduler.step(item)
+        self._effects = effects = self.scheduler.step(item, more=more)
+        if more:
+            check(not any(isinstance(each, Send) for each in effects), "sent before the next input")
         for effect in effects:
             self._take(effect)
         self._weigh()
@@ -681,8 +689,9 @@ class World:
                 "root {} is not ended by what cannot be planned",
                 root.index,
             )
-        self._check_workers()
-        self._check_room()
+        if not more:
+            self._check_workers()
+            self._check_room()
         return effects
 
     def _just_ended_over(self) -> None:
