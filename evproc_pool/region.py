@@ -3,7 +3,7 @@
 ::
 
     file:   | words | coordinator to worker | worker to coordinator |
-    words:  for each direction and slot: 1 while the receiver uses what is there
+    words:  for each direction and slot: whether something is on its way, or held
 
 One anonymous file for each worker, inherited when it starts; nothing has a name, and it is
 gone with the last process that has it, however that dies. Each direction is a range of its
@@ -13,11 +13,14 @@ from there without another copy. A segment is free again when nobody refers to i
 an array that outlives its event keeps it. The receiver clears the word then, and the
 sender sees that when it needs room. So no message says what is free, and there is no lock.
 
-- Pages are given to the file when they are first needed, before they are written to: where
-  there is no memory for that, the message goes through the channel.
-- The first `KEPT_BYTES` of a range stay, since pages that are there already are ten times
+- Pages are given to the file when they are first needed, before they are written to or by a
+  system call that does both: where there is no memory for that, the message goes through
+  the channel.
+- The first `KEPT_BYTES` of a range stay, since pages that are there already are five times
   as fast as new ones. What is behind them goes back when it is free.
-- A receiver that holds something gets copies of what would make it more than that.
+- Of what stays a receiver holds half at the most, and copies the rest, so that there is
+  some for the messages to come. Of what does not stay it holds much more: these pages
+  are new ones already, and several workers make them at once.
 - What is held when a process is forked is held for good, since the child has it, too: the
   same memory, and not a copy of it, so that what one of them writes the other one sees.
 - A segment is over when nothing refers to it, or only garbage: an object in a reference
@@ -51,15 +54,36 @@ from evproc_pool.segments import Segment, Segments
 #: Of a range so many bytes stay once they were used.
 KEPT_BYTES: Final = 32 << 20
 
+# Of these a receiver holds so many at the most, or one message.
+_MOST_HELD_KEPT: Final = KEPT_BYTES // 2
+
 #: A message of so many bytes or more is worth it: 100 kB arrive in a fifth of the time that
 #: they take through a pipe, and less is written to a socket at once.
 SHARED_BYTES: Final = 1 << 16
 
-#: The largest message. Address space, not memory.
-RANGE_BYTES: Final = 1 << 27
+#: So many bytes are on their way at the most, in each direction.
+MOST_SENT_BYTES: Final = 1 << 27
+
+#: What a range has. Address space, not memory.
+RANGE_BYTES: Final = 1 << 30
+
+# Of what is behind `KEPT_BYTES` a receiver holds so many at the most.
+_MOST_HELD_BYTES: Final = RANGE_BYTES - KEPT_BYTES - MOST_SENT_BYTES
 
 #: So many messages may be in use at once in each direction.
-SLOTS: Final = 64
+SLOTS: Final = 128
+
+# So many of them may be held.
+_MOST_HELD: Final = SLOTS // 2
+
+# A copy of so many bytes is made in pages that are asked for all at once: 10 MB are there in
+# three quarters of the time. (In huge pages it is a third, but where a virtual machine has
+# to be given them first it is three times as much.)
+_POPULATED_BYTES: Final = 1 << 20
+
+# What a word says, if it is not 0.
+_SENT: Final = 1
+_HELD: Final = 2
 
 # What is in a message begins at a multiple of it, as arrays like it.
 _ALIGNED: Final = 64
@@ -104,27 +128,40 @@ class Sender:
         lengths = tuple([memoryview(part).nbytes for part in parts])
         if not self._region.can_be_used:
             return None
-        self._look_for_free_ones()
-        segment = self._segments.take(sum(map(_rounded_up, lengths)))
+        size_bytes = sum(map(_rounded_up, lengths))
+        if self._look_for_free_ones() + size_bytes > MOST_SENT_BYTES:
+            return None
+        segment = self._segments.take(size_bytes)
         if segment is None:
             return None
         try:
-            self._back(segment)
+            if is_kept(segment):
+                self._back(segment)
+                write = self._region.copy
+            else:
+                write = self._region.write
+            start = segment.start
+            for part, length in zip(parts, lengths, strict=True):
+                write(self._direction, start, PickleBuffer(part).raw())
+                start += _rounded_up(length)
         except OSError:
             self._segments.give_back(segment)
+            self._region.give_back(self._direction, segment)
             return None
-        start = self._region.begin(self._direction) + segment.start
-        for part, length in zip(parts, lengths, strict=True):
-            self._region.view[start : start + length] = PickleBuffer(part).raw()
-            start += _rounded_up(length)
-        self._region.words[_word(self._direction, segment.slot)] = 1
+        self._region.words[_word(self._direction, segment.slot)] = _SENT
         return Placed(segment.slot, segment.start, lengths)
 
-    def _look_for_free_ones(self) -> None:
+    def _look_for_free_ones(self) -> int:
+        """Take back what is not used any more; say how many bytes are on their way."""
+        sent_bytes = 0
         words = self._region.words
         for segment in list(self._segments.used):
-            if not words[_word(self._direction, segment.slot)]:
+            state = words[_word(self._direction, segment.slot)]
+            if not state:
                 self._segments.give_back(segment)
+            elif state == _SENT:
+                sent_bytes += segment.size_bytes
+        return sent_bytes
 
     def _back(self, segment: Segment) -> None:
         """See to it that there is memory.
@@ -132,10 +169,10 @@ class Sender:
         Raises:
             OSError: There is none. It is as it was.
         """
-        start = max(segment.start, self._backed)
-        if start < segment.stop:
-            self._region.allocate(self._direction, start, segment.stop - start)
-            self._backed = max(self._backed, min(segment.stop, KEPT_BYTES))
+        if self._backed < segment.stop:
+            missing = segment.stop - self._backed
+            self._region.allocate(self._direction, self._backed, missing)
+            self._backed = segment.stop
 
 
 class _Held(NamedTuple):
@@ -161,7 +198,7 @@ class Receiver:
     def __init__(self, region: Region, direction: int) -> None:
         self._region = region
         self._direction = direction
-        self._kept_bytes = 0  # for good
+        self._forever: list[Segment] = []
         self._held: dict[int, _Held] = {}  # by slot
         key = id(self)
         _RECEIVERS[key] = weakref.ref(self, lambda _: _RECEIVERS.pop(key, None))
@@ -172,20 +209,24 @@ class Receiver:
         segment = Segment(placed.start, placed.start + size_bytes, placed.slot)
         owner = self._region.owner(self._direction, segment)
         whole = PickleBuffer(owner).raw()
-        held_bytes = self._kept_bytes + sum(
-            [each.segment.stop - each.segment.start for each in list(self._held.values())]
-        )
-        if held_bytes and held_bytes + size_bytes > KEPT_BYTES:
-            whole = memoryview(bytearray(whole))
-            self._region.give_back(self._direction, segment)
-        else:
+        if self._may_hold(segment):
+            self._region.words[_word(self._direction, segment.slot)] = _HELD
             is_over = weakref.ref(owner, partial(self._is_over, segment))
             self._held[segment.slot] = _Held(segment, is_over)
+        else:
+            whole = _copy_of(whole)
+            self._region.give_back(self._direction, segment)
         starts = itertools.accumulate(map(_rounded_up, placed.lengths), initial=0)
         return [
             whole[start : start + length]
             for start, length in zip(starts, placed.lengths, strict=False)
         ]
+
+    def _may_hold(self, segment: Segment) -> bool:
+        held = self._forever + [each.segment for each in list(self._held.values())]
+        others = [each.size_bytes for each in held if is_kept(each) == is_kept(segment)]
+        most = _MOST_HELD_KEPT if is_kept(segment) else _MOST_HELD_BYTES
+        return len(held) < _MOST_HELD and (not others or sum(others) + segment.size_bytes <= most)
 
     def _is_over(self, segment: Segment, _: weakref.ref[Any]) -> None:
         self._held.pop(segment.slot, None)  # before the sender may use it again
@@ -194,14 +235,12 @@ class Receiver:
     def share(self) -> None:
         """Another process is about to have what is held as well: it is held for good."""
         held, self._held = self._held, {}
-        self._kept_bytes += sum(
-            [each.segment.stop - each.segment.start for each in list(held.values())]
-        )
+        self._forever += [each.segment for each in list(held.values())]
 
     def close(self) -> None:
         """The sender is gone: let go of what is not held of the memory, in both directions."""
         held = sorted(each.segment for each in list(self._held.values()))
-        if not held or self._kept_bytes:
+        if not held or self._forever:
             return  # all of it goes; or nobody knows where that is which is kept
         self._region.remove(1 - self._direction, 0, RANGE_BYTES)
         begin = 0
@@ -252,6 +291,9 @@ class Region(Inherited):
     def _mapped(self) -> mmap.mmap:
         if self._map is None:
             self._map = mmap.mmap(self._fd, _WORDS_BYTES + 2 * RANGE_BYTES)
+            with contextlib.suppress(OSError):
+                # a core dump would have all of it, and make the pages that were never used
+                self._map.madvise(mmap.MADV_DONTDUMP)
             self.view = memoryview(self._map)
             self.words = self.view[:_WORDS_BYTES].cast("q")
         return self._map
@@ -267,6 +309,25 @@ class Region(Inherited):
             OSError: There is none.
         """
         os.posix_fallocate(self._fd, self.begin(direction) + start, length)
+
+    def copy(self, direction: int, start: int, content: memoryview) -> None:
+        """Write to a part of a range that has memory."""
+        place = self.begin(direction) + start
+        self.view[place : place + content.nbytes] = content
+
+    def write(self, direction: int, start: int, content: memoryview) -> None:
+        """Write to a part of a range that may have none yet.
+
+        In a third of the time that it takes to map new pages, too; and they do not count as
+        this process's.
+
+        Raises:
+            OSError: There is none. Some of it may have been written.
+        """
+        place = self.begin(direction) + start
+        while content:
+            written = os.pwrite(self._fd, content, place)
+            content, place = content[written:], place + written
 
     def owner(self, direction: int, segment: Segment) -> Any:
         """An object that stands for a segment: whoever has a view of it refers to it."""
@@ -299,6 +360,21 @@ class Region(Inherited):
             with contextlib.suppress(BufferError):
                 self._map.close()
         super().close()
+
+
+def is_kept(segment: Segment) -> bool:
+    """Whether its memory stays."""
+    return segment.stop <= KEPT_BYTES
+
+
+def _copy_of(whole: memoryview) -> memoryview:
+    """Copy a message into memory of its own."""
+    if whole.nbytes < _POPULATED_BYTES:
+        return memoryview(bytearray(whole))
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+    copy = mmap.mmap(-1, whole.nbytes, flags=flags)
+    copy[:] = whole
+    return memoryview(copy)
 
 
 def _has_limited_addresses() -> bool:

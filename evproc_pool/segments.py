@@ -14,6 +14,11 @@ class Segment(NamedTuple):
     stop: int
     slot: int
 
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes it has."""
+        return self.stop - self.start
+
 
 class Segments:
     """The parts of one range; a new one goes as far in front as there is room (first fit).

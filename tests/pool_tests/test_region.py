@@ -13,10 +13,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from evproc_pool import region as region_module
-from evproc_pool.region import KEPT_BYTES, SLOTS, Placed, Receiver, Region, Sender
+from evproc_pool.region import (
+    KEPT_BYTES,
+    MOST_SENT_BYTES,
+    RANGE_BYTES,
+    SLOTS,
+    Placed,
+    Receiver,
+    Region,
+    Sender,
+)
 from evproc_pool.segments import Segments
 from tests.pool_tests.helpers import Background, exit_code, fork
 
@@ -100,7 +110,7 @@ def memory_bytes(region: Region) -> int:
 
 
 def in_use(region: Region) -> int:
-    return sum(region.words)
+    return sum(map(bool, region.words))
 
 
 def test_parts_arrive_as_they_were_and_can_be_written_to(
@@ -147,13 +157,33 @@ def test_directions_have_nothing_to_do_with_each_other(region: Region) -> None:
 def test_without_a_slot_or_room_there_is_no_place(
     sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = [receiver.open(put(sender, b"x")) for _ in range(SLOTS)]
+    sent = [put(sender, b"x") for _ in range(SLOTS)]
     assert sender.put([b"x"]) is None
-    held.pop()
+    receiver.open(sent.pop())
     assert sender.put([b"x"]) is not None
     sender._segments = Segments(1000, SLOTS)
     assert sender.put([bytes(1001)]) is None
     assert sender.put([bytes(900)]) is not None
+
+
+def test_there_are_places_left_whatever_is_held(
+    region: Region, sender: Sender, receiver: Receiver
+) -> None:
+    held = [receiver.open(put(sender, bytes([number]))) for number in range(2 * SLOTS)]
+    assert in_use(region) < SLOTS
+    assert [view[0][0] for view in held] == [number % 256 for number in range(2 * SLOTS)]
+
+
+def test_no_more_is_on_its_way_than_that(
+    sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(region_module, "MOST_SENT_BYTES", MB)
+    first = put(sender, bytes(MB // 2))
+    assert sender.put([bytes(3 * MB // 4)]) is None
+    put(sender, bytes(MB // 2))
+    held = receiver.open(first)  # it has arrived
+    put(sender, bytes(MB // 2))
+    assert len(held[0]) == MB // 2
 
 
 def test_without_memory_there_is_no_place(
@@ -167,6 +197,36 @@ def test_without_memory_there_is_no_place(
         assert sender.put([bytes(10)]) is None
         assert in_use(region) == 0
     assert put(sender, bytes(10)).start == 0
+
+
+def test_without_memory_for_all_of_it_there_is_none_for_a_part(
+    region: Region, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = memory_bytes(region)
+    write = os.pwrite
+
+    def fails_soon(fd: int, content: memoryview, offset: int) -> int:
+        if offset > KEPT_BYTES + 3 * MB:
+            raise OSError(28, "No space left on device")
+        return write(fd, content[: MB // 2], offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fails_soon)
+        assert sender.put([bytes(KEPT_BYTES + 8 * MB)]) is None
+        assert in_use(region) == 0
+        assert memory_bytes(region) <= before + KEPT_BYTES
+    assert put(sender, bytes(10)).start == 0
+
+
+def test_what_is_written_bit_by_bit_arrives_whole(
+    sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.pwrite
+    monkeypatch.setattr(
+        os, "pwrite", lambda fd, content, offset: write(fd, content[: 5 * MB + 1], offset)
+    )
+    parts = [os.urandom(MB), b"", os.urandom(KEPT_BYTES)]
+    assert [bytes(view) for view in receiver.open(put(sender, *parts))] == parts
 
 
 def test_what_was_used_stays_up_to_a_limit_and_the_rest_goes(
@@ -187,12 +247,58 @@ def test_whoever_holds_on_to_much_gets_copies(
     region: Region, sender: Sender, receiver: Receiver
 ) -> None:
     held = [receiver.open(put(sender, bytes([number]) * (MB))) for number in range(100)]
-    assert in_use(region) == KEPT_BYTES // MB
+    assert in_use(region) == KEPT_BYTES // (2 * MB)  # there is something left for others
     assert [view[0][-1] for view in held] == list(range(100))
     held[50][0][0] = 255
     assert memory_bytes(region) <= 2 * KEPT_BYTES
     del held
     assert in_use(region) == 0
+
+
+def test_what_is_in_new_pages_is_held_and_not_copied(
+    region: Region, sender: Sender, receiver: Receiver
+) -> None:
+    before = memory_bytes(region)
+    put(sender, bytes(KEPT_BYTES))
+    held = [receiver.open(put(sender, bytes([number]) * 20 * MB)) for number in range(5)]
+    assert in_use(region) == 6
+    assert memory_bytes(region) >= before + KEPT_BYTES + 100 * MB
+    assert [view[0][-1] for view in held] == list(range(5))
+    del held
+    assert in_use(region) == 1
+    assert memory_bytes(region) <= before + KEPT_BYTES + MB
+
+
+def test_of_new_pages_not_all_are_held(
+    region: Region, sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert region_module._MOST_HELD_BYTES + KEPT_BYTES + MOST_SENT_BYTES <= RANGE_BYTES
+    monkeypatch.setattr(region_module, "_MOST_HELD_BYTES", 50 * MB)
+    put(sender, bytes(KEPT_BYTES))
+    held = [receiver.open(put(sender, bytes([number]) * 20 * MB)) for number in range(5)]
+    assert in_use(region) == 3
+    assert [view[0][-1] for view in held] == list(range(5))
+
+
+def test_new_pages_do_not_count_as_the_senders(region: Region, sender: Sender) -> None:
+    put(sender, bytes(KEPT_BYTES))
+    content = bytes(60 * MB)
+    before = psutil.Process().memory_info().rss
+    put(sender, content)
+    assert psutil.Process().memory_info().rss < before + 30 * MB
+
+
+def test_it_is_in_no_core_dump(region: Region, sender: Sender) -> None:
+    put(sender, b"x")
+    inode = os.fstat(region._fd).st_ino
+    head, *lines = Path("/proc/self/smaps").read_text().splitlines()
+    flags: list[str] = []
+    for line in lines:
+        if line.startswith("VmFlags:"):
+            flags += line.split() if head.split()[4] == str(inode) else []
+        elif "-" in line.split()[0]:
+            head = line
+    assert "dd" in flags
 
 
 def test_a_single_message_is_not_copied_however_large(
