@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+
 # what has a part in the figures, if it is installed
 _PACKAGES: Final = ("evproc-pool", "cloudpickle", "importlib-metadata", "psutil")
 
@@ -24,6 +26,20 @@ def describe_machine() -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": package_versions(_PACKAGES),
     }
+
+
+def claim_memory(size_bytes: int) -> None:
+    """Use so much memory for a moment.
+
+    A virtual machine's host may take back what is free for some seconds, and it is slow to
+    come by again. Whether a sample has to would be chance, and several times of what it measures.
+
+    Args:
+        size_bytes: No more than half of what there is.
+    """
+    available = int(psutil.virtual_memory().available)
+    claimed = bytes([1]) * min(size_bytes, available // 2)
+    del claimed
 
 
 def package_versions(names: Iterable[str]) -> dict[str, str]:

@@ -59,24 +59,33 @@ def make_wanted(kind: type[BytesWanted], size: int, count: int) -> list[Event]:
     return [kind(number, size) for number in range(count)]
 
 
+_BYTES_LOAD: Final = Load(
+    "100 kB bytes there",
+    make_sent_bytes,
+    _BYTES_PER_SECOND,
+    chunks=(1, 4, 16, 64),
+    content_bytes=BYTES,
+)
+_ARRAYS_LOAD: Final = Load(
+    "10 MB arrays there",
+    make_sent_arrays,
+    _ARRAYS_PER_SECOND,
+    chunks=(1, 2, 4),
+    content_bytes=ARRAY_BYTES,
+)
+
 LARGE: Final = (
-    Large(Load("100 kB bytes there", make_sent_bytes, _BYTES_PER_SECOND, (1, 4, 16, 64)), 1.0),
+    Large(_BYTES_LOAD, 1.0),
     Large(
-        Load(
-            "100 kB bytes back",
-            partial(make_wanted, BytesWanted, BYTES),
-            _BYTES_PER_SECOND,
-            (1, 4, 16, 64),
+        _BYTES_LOAD._replace(
+            label="100 kB bytes back", make=partial(make_wanted, BytesWanted, BYTES)
         ),
         1.0,
     ),
-    Large(Load("10 MB arrays there", make_sent_arrays, _ARRAYS_PER_SECOND, (1, 2, 4)), 4.0),
+    Large(_ARRAYS_LOAD, 4.0),
     Large(
-        Load(
-            "10 MB arrays back",
-            partial(make_wanted, ArrayWanted, ARRAY_BYTES),
-            _ARRAYS_PER_SECOND,
-            (1, 2, 4),
+        _ARRAYS_LOAD._replace(
+            label="10 MB arrays back", make=partial(make_wanted, ArrayWanted, ARRAY_BYTES)
         ),
         4.0,
     ),

@@ -11,6 +11,7 @@ from benchmarks.comparison.handlers import touch
 from benchmarks.comparison.hosts import Host, Hosts
 from benchmarks.comparison.loads import NO_OP
 from benchmarks.comparison.systems import AUTO, MultiprocessingPool, Ours, System
+from benchmarks.machine import claim_memory
 from benchmarks.model import Bar, Figure, Note, Row, Settings, ratio
 from benchmarks.pool.limits import Control
 from benchmarks.pool.loads import Load
@@ -32,6 +33,9 @@ _SWEEP_REPEATS: Final = 3
 # milliseconds of their start and their end are to count for little.
 _LONGER: Final = 3
 
+# So many copies of what is large in a sample may be in memory at once, about.
+_COPIES: Final = 4
+
 # About how many events a second the slow ones get done one by one, to size samples by.
 _ONE_BY_ONE_PER_SECOND: Final = 2_000
 
@@ -40,6 +44,7 @@ def take_sample(
     system: System, load: Load, count: int, chunk: int, *, warm_up: bool = False
 ) -> float:
     """Seconds per event; a `hosts.Request`."""
+    claim_memory(_COPIES * count * load.content_bytes)
     sample = Sample(load.make, count, lambda events: _run(system, events, chunk))
     if warm_up:
         sample.warm_up()

@@ -38,6 +38,7 @@ class Load(NamedTuple):
         chunks: The chunk sizes among which the peers' best one is looked for.
         multiple: What the number of events is a multiple of.
         efficiency: The bar on the control's time over the pool's, if there is one.
+        content_bytes: Of what an event brings, or is answered by, where that is large.
     """
 
     label: str
@@ -46,6 +47,7 @@ class Load(NamedTuple):
     chunks: tuple[int, ...]
     multiple: int = 2
     efficiency: float | None = None
+    content_bytes: int = 0
 
     def events_in(self, seconds: float) -> int:
         """How many events take about so long."""

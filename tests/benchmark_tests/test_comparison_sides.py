@@ -11,6 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+import psutil
 import pytest
 
 from benchmarks.comparison import (
@@ -26,6 +27,7 @@ from benchmarks.comparison import (
 )
 from benchmarks.comparison.hosts import Guard, Host, HostError, Hosts, check
 from benchmarks.comparison.systems import AUTO, Executor, MultiprocessingPool, Ours, System
+from benchmarks.machine import claim_memory
 from benchmarks.model import BenchmarkError, Figure, Settings
 from benchmarks.pool.handlers import Order
 from benchmarks.pool.processes import WORKERS
@@ -116,6 +118,25 @@ def test_no_optional_peer_is_imported_before_it_is_used() -> None:
 
 
 # --- loads ---
+
+
+def test_memory_is_claimed_where_contents_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    claimed: list[int] = []
+    monkeypatch.setattr(throughput, "claim_memory", claimed.append)
+    with closing(Ours()) as system:
+        for load in (loads.NO_OP, loads.LARGE[0].load):
+            throughput.take_sample(system, load, 3, 1)
+    small, large = claimed
+    assert small == 0
+    assert large >= 3 * loads.BYTES
+
+
+def test_no_more_memory_is_claimed_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Little:
+        available = 1000
+
+    monkeypatch.setattr(psutil, "virtual_memory", Little)
+    claim_memory(sys.maxsize // 2)
 
 
 @pytest.mark.parametrize("large", loads.LARGE, ids=lambda each: each.load.label)
