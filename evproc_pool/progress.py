@@ -62,7 +62,8 @@ OVER: Final = (1 << HANDLER_BITS) - 1
 AGAIN: Final = OVER - 1
 
 #: Beside the last handler of an event: it is over, but what it left behind was not sent
-#: yet, and if it took long is not to be done again.
+#: yet, and if it took long is not to be done again. If not, that is said (`AGAIN`) before
+#: anything is sent; until then the next event is a moment away.
 UNTOLD: Final = 1 << (HANDLER_BITS - 1)
 
 # Bits of `PACKING` that hold how many.
