@@ -267,8 +267,8 @@ class Channel:
         """Close the socket; what is outgoing is gone. The worker must be dead."""
         self.outgoing.clear()
         self._sock.close()
-        if self._receiver is not None:
-            self._receiver.close()
+        if self._receiver is not None and self._sender is not None:
+            self._receiver.close(self._sender)
 
 
 class WorkerChannel(Protocol):

@@ -377,7 +377,10 @@ class Engine:
             self._closed = PoolClosedError(
                 f"the pool was ended by {type(error).__name__}: make a new PoolProcessor"
             )
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # which has this frame in its traceback
 
     def check_may_wait(self) -> None:
         """Refuse a thread that would wait for itself.

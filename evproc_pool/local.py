@@ -34,6 +34,7 @@ from evproc_pool.starting import (
     ProcessName,
     disown,
     fresh,
+    has_started,
     own,
     prepared,
     uninterrupted,
@@ -230,7 +231,6 @@ class LocalBackend:
     def __init__(self, context: BaseContext, modules: Sequence[str] = ()) -> None:
         self._context = context
         self._modules = modules
-        self._has_started = False  # whether any process was
         self._members: dict[int, _Member] = {}
         # workers that closed their channel, with the time at which they are killed
         self._ending: dict[int, float] = {}
@@ -283,10 +283,9 @@ class LocalBackend:
                 name=ProcessName(f"evproc-worker-{number}"),
             )
             # the first one may have to wait for a forkserver, as long as that takes to start
-            in_a_moment = uninterrupted() if self._has_started else contextlib.nullcontext()
+            in_a_moment = uninterrupted() if has_started(context) else contextlib.nullcontext()
             with prepared(context, self._modules), in_a_moment:
                 _start(process)
-            self._has_started = True
             own(process)
             on_failure.pop_all()
         channel = Channel(ours, region)

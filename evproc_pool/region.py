@@ -26,7 +26,8 @@ sender sees that when it needs room. So no message says what is free, and there 
 - A segment is over when nothing refers to it, or only garbage: an object in a reference
   cycle that has a bare `memoryview` of it, and looks at that in its ``__del__``, may find
   other contents. (NumPy's arrays are not concerned.)
-- It is mapped when it is first needed, and not where addresses are limited.
+- It is mapped when it is first needed, and not where addresses are limited: nothing is sent
+  from there, and what arrives is read as from any file.
 
 Rejected: a file for each message (new pages each time); a name in /dev/shm (left behind by
 a kill, and others may find it); telling the sender in a frame (a worker may not send
@@ -37,10 +38,12 @@ Cost: a copy, and O(slots) for each message.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import itertools
 import mmap
 import os
+import signal
 import sys
 import weakref
 from collections.abc import Sequence
@@ -65,7 +68,7 @@ SHARED_BYTES: Final = 1 << 16
 MOST_SENT_BYTES: Final = 1 << 27
 
 #: What a range has. Address space, not memory.
-RANGE_BYTES: Final = 1 << 30
+RANGE_BYTES: Final = 1 << 29
 
 # Of what is behind `KEPT_BYTES` a receiver holds so many at the most.
 _MOST_HELD_BYTES: Final = RANGE_BYTES - KEPT_BYTES - MOST_SENT_BYTES
@@ -142,14 +145,28 @@ class Sender:
                 write = self._region.write
             start = segment.start
             for part, length in zip(parts, lengths, strict=True):
-                write(self._direction, start, PickleBuffer(part).raw())
+                # Let go of in any case: in the traceback of an interrupt it might become garbage
+                # together with the part, and Python does not survive that
+                # (a `memoryview` with exports that is cleared).
+                with PickleBuffer(part).raw() as content:
+                    write(self._direction, start, content)
                 start += _rounded_up(length)
         except OSError:
             self._segments.give_back(segment)
             self._region.give_back(self._direction, segment)
             return None
-        self._region.words[_word(self._direction, segment.slot)] = _SENT
+        self._region.set_word(self._direction, segment.slot, _SENT)
         return Placed(segment.slot, segment.start, lengths)
+
+    @property
+    def held(self) -> list[Segment]:
+        """What the receiver holds, in order."""
+        words = self._region.words
+        return [
+            each
+            for each in self._segments.used
+            if words[_word(self._direction, each.slot)] == _HELD
+        ]
 
     def _look_for_free_ones(self) -> int:
         """Take back what is not used any more; say how many bytes are on their way."""
@@ -207,15 +224,7 @@ class Receiver:
         """The parts of a message; the memory is theirs as long as anything refers to them."""
         size_bytes = sum(map(_rounded_up, placed.lengths))
         segment = Segment(placed.start, placed.start + size_bytes, placed.slot)
-        owner = self._region.owner(self._direction, segment)
-        whole = PickleBuffer(owner).raw()
-        if self._may_hold(segment):
-            self._region.words[_word(self._direction, segment.slot)] = _HELD
-            is_over = weakref.ref(owner, partial(self._is_over, segment))
-            self._held[segment.slot] = _Held(segment, is_over)
-        else:
-            whole = _copy_of(whole)
-            self._region.give_back(self._direction, segment)
+        whole = self._hold(segment) if self._may_hold(segment) else self._copy(segment)
         starts = itertools.accumulate(map(_rounded_up, placed.lengths), initial=0)
         return [
             whole[start : start + length]
@@ -223,31 +232,62 @@ class Receiver:
         ]
 
     def _may_hold(self, segment: Segment) -> bool:
+        if not self._region.can_be_used:
+            return False
         held = self._forever + [each.segment for each in list(self._held.values())]
         others = [each.size_bytes for each in held if is_kept(each) == is_kept(segment)]
-        most = _MOST_HELD_KEPT if is_kept(segment) else _MOST_HELD_BYTES
+        if is_kept(segment):
+            most = _MOST_HELD_KEPT
+        else:
+            # a process that forks may do so again, and each time all of it is held for good
+            most = KEPT_BYTES if self._forever else _MOST_HELD_BYTES
         return len(held) < _MOST_HELD and (not others or sum(others) + segment.size_bytes <= most)
 
-    def _is_over(self, segment: Segment, _: weakref.ref[Any]) -> None:
-        self._held.pop(segment.slot, None)  # before the sender may use it again
+    def _hold(self, segment: Segment) -> memoryview:
+        owner = self._region.owner(self._direction, segment)
+        is_over = weakref.ref(owner, partial(self._is_over, segment))
+        self._held[segment.slot] = _Held(segment, is_over)
+        self._region.set_word(self._direction, segment.slot, _HELD)
+        return PickleBuffer(owner).raw()
+
+    def _copy(self, segment: Segment) -> memoryview:
+        try:
+            copy = self._region.read(self._direction, segment)
+        except (OSError, MemoryError):
+            if not self._region.can_be_used:
+                raise
+            return self._hold(segment)  # then there is no memory for two of them
         self._region.give_back(self._direction, segment)
+        return copy
+
+    def _is_over(self, segment: Segment, _: weakref.ref[Any]) -> None:
+        try:
+            self._held.pop(segment.slot, None)  # before the sender may use it again
+            self._region.give_back(self._direction, segment)
+        except KeyboardInterrupt:
+            # It would be ignored here, so this thread, the main one, gets another one in a
+            # moment. And what it struck is not to be left half done.
+            self._held.pop(segment.slot, None)
+            self._region.give_back(self._direction, segment)
+            _thread.start_new_thread(signal.pthread_kill, (_thread.get_ident(), signal.SIGINT))
 
     def share(self) -> None:
         """Another process is about to have what is held as well: it is held for good."""
         held, self._held = self._held, {}
         self._forever += [each.segment for each in list(held.values())]
 
-    def close(self) -> None:
-        """The sender is gone: let go of what is not held of the memory, in both directions."""
+    def close(self, sender: Sender) -> None:
+        """The other end is gone: let go of what is not held of the memory, in both directions.
+
+        Args:
+            sender: That of the other direction. What the other end held when it ended is kept:
+                it may have forked others, which have it yet.
+        """
         held = sorted(each.segment for each in list(self._held.values()))
         if not held or self._forever:
             return  # all of it goes; or nobody knows where that is which is kept
-        self._region.remove(1 - self._direction, 0, RANGE_BYTES)
-        begin = 0
-        for segment in held:
-            self._region.remove(self._direction, begin, segment.start)
-            begin = segment.stop
-        self._region.remove(self._direction, begin, RANGE_BYTES)
+        self._region.remove_others(1 - self._direction, sender.held)
+        self._region.remove_others(self._direction, held)
 
 
 class Region(Inherited):
@@ -325,9 +365,36 @@ class Region(Inherited):
             OSError: There is none. Some of it may have been written.
         """
         place = self.begin(direction) + start
-        while content:
-            written = os.pwrite(self._fd, content, place)
-            content, place = content[written:], place + written
+        done = 0
+        while done < content.nbytes:
+            done += os.pwrite(self._fd, content[done:], place + done)
+
+    def read(self, direction: int, segment: Segment) -> memoryview:
+        """Copy a part of a range into memory of its own; it need not be mapped.
+
+        Raises:
+            OSError: There is no memory.
+            MemoryError: Likewise.
+        """
+        start = self.begin(direction) + segment.start
+        if segment.size_bytes < _POPULATED_BYTES or not self.can_be_used:
+            copy: Any = bytearray(segment.size_bytes)
+        else:
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+            copy = mmap.mmap(-1, segment.size_bytes, flags=flags)
+        done = 0
+        with memoryview(copy) as content:
+            while done < content.nbytes:
+                done += os.preadv(self._fd, [content[done:]], start + done)
+        return memoryview(copy)
+
+    def set_word(self, direction: int, slot: int, state: int) -> None:
+        """Write the word of a slot."""
+        if self._map is None:
+            content = state.to_bytes(_WORD_BYTES, sys.byteorder)
+            os.pwrite(self._fd, content, _WORD_BYTES * _word(direction, slot))
+        elif not self._is_closed:
+            self.words[_word(direction, slot)] = state
 
     def owner(self, direction: int, segment: Segment) -> Any:
         """An object that stands for a segment: whoever has a view of it refers to it."""
@@ -340,8 +407,15 @@ class Region(Inherited):
     def give_back(self, direction: int, segment: Segment) -> None:
         """A receiver does not use a segment any more."""
         self.remove(direction, max(segment.start, KEPT_BYTES), segment.stop)
-        if not self._is_closed:
-            self.words[_word(direction, segment.slot)] = 0
+        self.set_word(direction, segment.slot, 0)
+
+    def remove_others(self, direction: int, segments: Sequence[Segment]) -> None:
+        """Take the memory of a range but for these segments, which are in order."""
+        begin = 0
+        for segment in segments:
+            self.remove(direction, begin, segment.start)
+            begin = segment.stop
+        self.remove(direction, begin, RANGE_BYTES)
 
     def remove(self, direction: int, start: int, stop: int) -> None:
         """Take the memory of the whole pages of a part of a range."""
@@ -365,16 +439,6 @@ class Region(Inherited):
 def is_kept(segment: Segment) -> bool:
     """Whether its memory stays."""
     return segment.stop <= KEPT_BYTES
-
-
-def _copy_of(whole: memoryview) -> memoryview:
-    """Copy a message into memory of its own."""
-    if whole.nbytes < _POPULATED_BYTES:
-        return memoryview(bytearray(whole))
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
-    copy = mmap.mmap(-1, whole.nbytes, flags=flags)
-    copy[:] = whole
-    return memoryview(copy)
 
 
 def _has_limited_addresses() -> bool:

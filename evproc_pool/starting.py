@@ -36,9 +36,7 @@ def _has_parents_server() -> bool:
 
     Which it cannot use. A child of the forkserver can, and knows no pid of it.
     """
-    module = sys.modules.get("multiprocessing.forkserver")
-    server = getattr(module, "_forkserver", None)
-    return getattr(server, "_forkserver_pid", None) is not None
+    return _forkservers_pid() is not None
 
 
 class _Lock:
@@ -55,8 +53,24 @@ _processes: WeakSet[BaseProcess] = WeakSet()
 
 
 def own(process: BaseProcess) -> None:
-    """Remember a worker process, for the case that this process forks."""
-    _processes.add(process)
+    """Remember a worker process that was started."""
+    _processes.add(process)  # for the case that this process forks
+    _forkserver.answered = _forkservers_pid()
+
+
+def has_started(context: BaseContext) -> bool:
+    """Whether a process can be started in a moment: no forkserver is to begin before that."""
+    pid = _forkservers_pid()
+    return context.get_start_method() != "forkserver" or (
+        pid is not None and pid == _forkserver.answered
+    )
+
+
+def _forkservers_pid() -> int | None:
+    """Of the forkserver of this process, if there is one."""
+    module = sys.modules.get("multiprocessing.forkserver")
+    pid: int | None = getattr(getattr(module, "_forkserver", None), "_forkserver_pid", None)
+    return pid
 
 
 def disown(process: BaseProcess) -> None:
@@ -113,6 +127,8 @@ class _Forkserver:
     sources: Sources | None = None
     #: On which it hangs while it imports.
     anchor: Anchor | None = None
+    #: The pid of the last one that started a worker.
+    answered: int | None = None
 
 
 _forkserver: Final = _Forkserver()

@@ -6,6 +6,7 @@ import gc
 import os
 import random
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -28,7 +29,7 @@ from evproc_pool.region import (
     Sender,
 )
 from evproc_pool.segments import Segments
-from tests.pool_tests.helpers import Background, exit_code, fork
+from tests.pool_tests.helpers import PATIENCE_SECONDS, Background, exit_code, fork
 
 MB = 1 << 20
 
@@ -344,6 +345,106 @@ def test_what_a_forked_process_has_too_is_not_used_again(
     assert in_use(region) == 1
 
 
+def test_once_a_process_has_forked_it_holds_less(
+    region: Region, sender: Sender, receiver: Receiver
+) -> None:
+    put(sender, bytes(KEPT_BYTES))
+    held = []
+    for number in range(5):
+        held.append(receiver.open(put(sender, bytes([number]) * 20 * MB)))
+        receiver.share()
+    assert in_use(region) == 2
+    assert [view[0][-1] for view in held] == list(range(5))
+
+
+def test_where_it_cannot_be_mapped_it_is_read(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = [os.urandom(1000), os.urandom(KEPT_BYTES)]
+    sent = [put(sender, content) for content in contents]
+    other = Region(os.dup(sender._region._fd))
+    monkeypatch.setattr(region_module, "_has_limited_addresses", lambda: True)
+    receiver = Receiver(other, 1)
+    assert [bytes(receiver.open(each)[0]) for each in sent] == contents
+    assert other._map is None
+    assert in_use(sender._region) == 0
+    other.close()
+
+
+def test_where_there_is_no_memory_for_a_copy_it_is_held(
+    region: Region, sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(os, "preadv", fails)
+    held = [receiver.open(put(sender, bytes([number]) * 10 * MB)) for number in range(3)]
+    assert [view[0][-1] for view in held] == [0, 1, 2]
+    assert in_use(region) == 3
+    del held
+    assert in_use(region) == 0
+
+
+def test_an_interrupt_while_it_is_let_go_of_comes_a_little_later(
+    region: Region, sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = receiver.open(put(sender, b"x" * 1000))
+    remove = Region.remove
+    struck: list[bool] = []
+
+    def interrupted(*args: Any) -> None:
+        remove(*args)
+        if not struck:
+            struck.append(True)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Region, "remove", interrupted)
+    is_interrupted = threading.Event()
+    handler = signal.signal(signal.SIGINT, lambda *_: is_interrupted.set())
+    try:
+        del views
+        assert struck
+        assert in_use(region) == 0
+        assert is_interrupted.wait(PATIENCE_SECONDS)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.parametrize("size", [MB, KEPT_BYTES + MB])
+def test_an_interrupt_while_it_is_written_leaves_nothing_that_refers_to_it(
+    region: Region, sender: Sender, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    content = bytearray(size)
+    part = memoryview(content)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Region, "copy", interrupted)
+    monkeypatch.setattr(Region, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt) as struck:
+        sender.put([part])
+    part.release()  # which fails where a view of it is in the traceback
+    assert struck.traceback
+
+
+def test_what_a_dead_worker_held_is_kept_for_what_it_has_forked() -> None:
+    region = Region.create()
+    assert region is not None
+    there = Sender(region, 0)
+    of_worker = Receiver(region, 0).open(put(there, b"w" * MB))
+    put(there, bytes(20 * MB))
+    before = memory_bytes(region)
+    receiver = Receiver(region, 1)
+    held = receiver.open(put(Sender(region, 1), b"c" * 1000))
+    receiver.close(there)
+    assert bytes(of_worker[0]) == b"w" * MB
+    assert bytes(held[0]) == b"c" * 1000
+    assert memory_bytes(region) < before - 19 * MB
+    del of_worker, held
+    region.close()
+
+
 def test_of_a_dead_worker_only_what_is_held_is_kept() -> None:
     region = Region.create()
     assert region is not None
@@ -354,7 +455,7 @@ def test_of_a_dead_worker_only_what_is_held_is_kept() -> None:
     other = receiver.open(put(sender, b"o" * 1000))
     put(Sender(region, 0), bytes(20 * MB))
     assert memory_bytes(region) > before + 40 * MB
-    receiver.close()
+    receiver.close(Sender(region, 0))
     assert memory_bytes(region) < before + MB
     assert bytes(small[0]) + bytes(other[0]) == b"s" * 1000 + b"o" * 1000
     del small, other
