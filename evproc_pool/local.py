@@ -282,6 +282,7 @@ class LocalBackend:
                 args=(theirs, Shares(words, stacks, lifeline, region), to_close),
                 name=ProcessName(f"evproc-worker-{number}"),
             )
+            on_failure.callback(_abandon, process)
             # the first one may have to wait for a forkserver, as long as that takes to start
             in_a_moment = uninterrupted() if has_started(context) else contextlib.nullcontext()
             with prepared(context, self._modules), in_a_moment:
@@ -563,6 +564,14 @@ def _start(process: BaseProcess) -> None:
             " modules, by default NumPy and SciPy where this program has imported them"
             " (preload=False: nothing)"
         ) from error
+
+
+def _abandon(process: BaseProcess) -> None:
+    """End a process that nobody is going to know, if it was started."""
+    if process.pid is not None:
+        process.kill()
+        process.join()
+        process.close()
 
 
 def _await_stop(process: psutil.Process) -> None:

@@ -10,14 +10,16 @@ import subprocess
 import sys
 import textwrap
 import types
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, cast
 
 import psutil
 import pytest
 
-from evproc_pool import lifeline, preloading, starting
+from evproc_pool import PoolProcessor, lifeline, preloading, starting
 from tests.pool_tests import actions
+from tests.pool_tests.actions import Do
 from tests.pool_tests.helpers import Script, exit_code, fork, run_script
 from tests.pool_tests.sizes import BARS
 
@@ -427,6 +429,35 @@ def test_a_forkserver_whose_start_was_interrupted_serves_the_next_pool(tmp_path:
     """
     script, _ = _with_library(body, tmp_path, _WAITS)
     assert run_script(script, tmp_path) == "1 2\n"
+
+
+@_ON_LINUX
+def test_an_interrupt_leaves_a_forkserver_that_others_use_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def new_pool() -> PoolProcessor:
+        pool = PoolProcessor(workers=1, mp_context="forkserver")
+        pool.register(actions.act)
+        return pool
+
+    connect = forkserver.connect_to_new_process
+    server: Any = forkserver._forkserver
+
+    def connects(fds: Any) -> Any:
+        found = connect(fds)
+        os.kill(os.getpid(), signal.SIGINT)  # before it is told what to start
+        return found
+
+    with new_pool() as first:
+        first.process(Do("nothing"))
+        pid = server._forkserver_pid
+        with monkeypatch.context() as patch, new_pool() as second:
+            patch.setattr(forkserver, "connect_to_new_process", connects)
+            with pytest.raises(KeyboardInterrupt):
+                second.process(Do("nothing"))
+        with new_pool() as third:
+            assert third.process(Do("stop", 3)) == 3
+        assert server._forkserver_pid == pid
 
 
 _FORKS = """
