@@ -47,7 +47,7 @@ class Outbox:
         ends: When each event was over, of those that were not told.
         unsent: The positions of events with something to tell, in order.
         followed: The events with follow-ups: position, event, the handler that returned
-            them, or None for several, the follow-ups; position, ...
+            them, or None for several, the follow-up, or a list of them; position, ...
         sent: How many events of the batch are over, as was told.
         begun: When the first event began that was not told.
     """

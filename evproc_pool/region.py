@@ -161,11 +161,8 @@ class Sender:
     @property
     def held(self) -> list[Segment]:
         """What the receiver holds, in order."""
-        words = self._region.words
         return [
-            each
-            for each in self._segments.used
-            if words[_word(self._direction, each.slot)] == _HELD
+            each for each in self._segments.used if self._region.is_held(self._direction, each.slot)
         ]
 
     def _look_for_free_ones(self) -> int:
@@ -221,7 +218,12 @@ class Receiver:
         _RECEIVERS[key] = weakref.ref(self, lambda _: _RECEIVERS.pop(key, None))
 
     def open(self, placed: Placed) -> list[memoryview]:
-        """The parts of a message; the memory is theirs as long as anything refers to them."""
+        """The parts of a message; the memory is theirs as long as anything refers to them.
+
+        Raises:
+            OSError: It is neither mapped nor is there memory for a copy. The message is lost.
+            MemoryError: Likewise.
+        """
         size_bytes = sum(map(_rounded_up, placed.lengths))
         segment = Segment(placed.start, placed.start + size_bytes, placed.slot)
         whole = self._hold(segment) if self._may_hold(segment) else self._copy(segment)
@@ -266,9 +268,11 @@ class Receiver:
             self._region.give_back(self._direction, segment)
         except KeyboardInterrupt:
             # It would be ignored here, so this thread, the main one, gets another one in a
-            # moment. And what it struck is not to be left half done.
-            self._held.pop(segment.slot, None)
-            self._region.give_back(self._direction, segment)
+            # moment. And what it struck is not to be left half done; but what is done the
+            # sender may be using again.
+            if self._region.is_held(self._direction, segment.slot):
+                self._held.pop(segment.slot, None)
+                self._region.give_back(self._direction, segment)
             _thread.start_new_thread(signal.pthread_kill, (_thread.get_ident(), signal.SIGINT))
 
     def share(self) -> None:
@@ -395,6 +399,10 @@ class Region(Inherited):
             os.pwrite(self._fd, content, _WORD_BYTES * _word(direction, slot))
         elif not self._is_closed:
             self.words[_word(direction, slot)] = state
+
+    def is_held(self, direction: int, slot: int) -> bool:
+        """Whether a receiver holds what is in a slot; False once it is closed."""
+        return not self._is_closed and self.words[_word(direction, slot)] == _HELD
 
     def owner(self, direction: int, segment: Segment) -> Any:
         """An object that stands for a segment: whoever has a view of it refers to it."""

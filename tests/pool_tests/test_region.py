@@ -410,6 +410,31 @@ def test_an_interrupt_while_it_is_let_go_of_comes_a_little_later(
         signal.signal(signal.SIGINT, handler)
 
 
+def test_an_interrupt_once_it_was_let_go_of_spares_what_came_since(
+    region: Region, sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(sender, bytes(KEPT_BYTES))
+    views = receiver.open(put(sender, bytes(MB)))
+    give_back = Region.give_back
+    sent: list[Placed] = []
+
+    def interrupted(*args: Any) -> None:
+        give_back(*args)
+        if not sent:
+            sent.append(put(sender, b"n" * MB))  # by the worker, in the same place
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Region, "give_back", interrupted)
+    is_interrupted = threading.Event()
+    handler = signal.signal(signal.SIGINT, lambda *_: is_interrupted.set())
+    try:
+        del views
+        assert is_interrupted.wait(PATIENCE_SECONDS)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert bytes(receiver.open(sent[0])[0]) == b"n" * MB
+
+
 @pytest.mark.parametrize("size", [MB, KEPT_BYTES + MB])
 def test_an_interrupt_while_it_is_written_leaves_nothing_that_refers_to_it(
     region: Region, sender: Sender, monkeypatch: pytest.MonkeyPatch, size: int
