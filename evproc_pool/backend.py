@@ -94,6 +94,9 @@ class Backend(Protocol):
     def ask_back(self, number: int, newest: int) -> None:
         """See `progress.Words.ask_back`."""
 
+    def ask_to_tell(self, number: int) -> None:
+        """Have a worker send what is over while it is at an event; see `teller`."""
+
     def strike(self, number: int, seen: Progress, *, is_again: bool) -> None:
         """Have a worker raise the soft timeout in an event; see `local.LocalBackend.strike`."""
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from evproc_pool.columns import PlanLike
 from evproc_pool.errors import InternalError
-from evproc_pool.flight import Cascade, Strands
+from evproc_pool.flight import Cascade, Keyed, Lane, Strands
 from evproc_pool.schedule import Opened
 
 #: The bound of a run in which every root is wanted.
@@ -45,8 +45,10 @@ class Run:
         ready: Cascades of which something can be sent, next first; strands among them.
         loose: In an unordered run, events in the queues of these cascades.
         stranded: Events of these strands.
-        keys: Busy keys (wrapped), with the cascades that wait for them.
-        waiting: How many these are.
+        keys: The lanes of busy keys; maybe those of other runs, too.
+        waiting: Roots that wait in these, ready or not.
+        keyed: How many of them stand in lanes that are ready.
+        lanes: How many lanes are ready.
         open: Roots accepted and not reported.
         newest_plan: Of the last root.
         has_turn: Whether it stands in the scheduler's queue of runs.
@@ -60,7 +62,9 @@ class Run:
         "closed",
         "has_turn",
         "id",
+        "keyed",
         "keys",
+        "lanes",
         "loose",
         "newest_plan",
         "open",
@@ -71,7 +75,7 @@ class Run:
         "waiting",
     )
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, opened: Opened, keys: dict[Hashable, Lane]) -> None:
         self.id = opened.run
         self.opened = opened
         self.unordered = opened.unordered
@@ -79,12 +83,14 @@ class Run:
         self.bound = ENDLESS
         self.blocks: deque[Block] = deque()
         self.backlog = 0
-        self.ready: deque[Cascade | Strands] = deque()
+        self.ready: deque[Cascade | Strands | Lane] = deque()
         self.loose = 0
         self.stranded = 0
         self._strands = 0  # how many of those that are ready are strands
-        self.keys: dict[tuple[Hashable], deque[Cascade]] = {}
+        self.keys = keys
         self.waiting = 0
+        self.keyed = 0
+        self.lanes = 0
         self.open = 0
         self.newest_plan: PlanLike | None = None
         self.has_turn = False
@@ -97,13 +103,13 @@ class Run:
     @property
     def ready_events(self) -> int:
         """About how many events could be sent."""
-        cascades = self.loose if self.unordered else len(self.ready) - self._strands
-        return self.backlog + self.stranded + cascades
+        cascades = self.loose if self.unordered else len(self.ready) - self._strands - self.lanes
+        return self.backlog + self.stranded + cascades + self.keyed
 
     @property
     def left(self) -> int:
         """About how many events are to be sent yet, as far as is known."""
-        return self.ready_events + self.waiting
+        return self.ready_events + max(0, self.waiting - self.keyed)
 
     @property
     def next_plan(self) -> PlanLike:
@@ -111,6 +117,8 @@ class Run:
         if not self.ready:
             return self.blocks[0].plans[0]
         first = self.ready[0]
+        if isinstance(first, Lane):
+            return first.waiting[0].plan
         return first.plan if isinstance(first, Strands) else first.queue.next_plan
 
     def put_back(self, block: Block) -> None:
@@ -132,6 +140,32 @@ class Run:
         else:
             self.ready.remove(cascade)
         self.loose -= len(cascade.queue)
+
+    def add_lane(self, lane: Lane) -> None:
+        """Put a lane behind what is ready."""
+        self.ready.append(lane)
+        lane.ready_in = self
+        lane.counted = len(lane.waiting)
+        self.keyed += lane.counted
+        self.lanes += 1
+
+    def add_to_lane(self, lane: Lane, root: Keyed) -> None:
+        """Put a root behind the others of its key."""
+        lane.waiting.append(root)
+        self.waiting += 1
+        if lane.ready_in is not None:
+            lane.counted += 1
+            lane.ready_in.keyed += 1
+
+    def remove_lane(self, lane: Lane) -> None:
+        """Take a lane out of those that are ready."""
+        if self.ready[0] is lane:
+            self.ready.popleft()
+        else:
+            self.ready.remove(lane)
+        lane.ready_in = None
+        self.keyed -= lane.counted
+        self.lanes -= 1
 
     def add_strands(self, strands: Strands) -> None:
         """Put strands behind what is ready."""
@@ -159,7 +193,7 @@ class Run:
             ready, self.ready = self.ready, deque()
             self._strands = self.stranded = 0
             for each in ready:
-                if isinstance(each, Cascade):
+                if not isinstance(each, Strands):
                     self.ready.append(each)
                     continue
                 roots = each.cascades.roots

@@ -20,14 +20,15 @@ is released when nothing of it is run any more.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from evproc.exc import add_note
 from evproc_pool.backlog import ENDLESS, Run
 from evproc_pool.columns import Unplannable
-from evproc_pool.flight import Cascade, Part
+from evproc_pool.flight import Cascade, Keyed, Lane, Part
 from evproc_pool.retries import Again, Retries, RetryPolicy, Tried, Waiting, attempt_of
 from evproc_pool.schedule import (
     Accepted,
@@ -61,17 +62,27 @@ class Cascades:
 
     # --- how they begin ---
 
-    def _accept_keyed(self, run: Run, item: Accepted, place: int, key: tuple[Hashable]) -> None:
-        cascade = Cascade(item.first + place)
-        cascade.key = key
-        cascade.queue.extend([(item.events[place], item.plans[place])])
-        waiting = run.keys.get(key)
-        if waiting is None:
-            run.keys[key] = deque()
-            self._make_ready(run, cascade)
-        else:
-            waiting.append(cascade)
-            run.waiting += 1
+    def _accept_keyed(self, run: Run, item: Accepted, keys: Sequence[Hashable]) -> None:
+        roots = zip(keys, itertools.count(item.first), item.events, item.plans, strict=False)
+        lanes = run.keys
+        for key, index, event, plan in roots:
+            lane = lanes.get(key)
+            if lane is None:
+                lane = lanes[key] = Lane(key, lanes)
+            run.add_to_lane(lane, Keyed(run, index, event, plan))
+            if lane.ready_in is None and lane.is_free:
+                self._lane_goes_on(lane)
+
+    def _lane_goes_on(self, lane: Lane) -> None:
+        """Let the next root of a lane be sent, if nothing of it is in flight; or forget it."""
+        if lane.ready_in is not None or not lane.is_free:
+            return
+        if lane.waiting:
+            run: Run = lane.waiting[0].run
+            run.add_lane(lane)
+            self._take_turns(run)
+        elif lane.home.get(lane.key) is lane:
+            del lane.home[lane.key]
 
     def _make_ready(self, run: Run, cascade: Cascade) -> None:
         if not cascade.is_ready:
@@ -104,8 +115,13 @@ class Cascades:
                 self._chain_back(cascade, part, place + 1)
                 return
         cascade.events += 1
+        cascade.handlers += item.ran.get(position) or len(part.plans[position - part.start].indices)
         if item.processed and position in item.processed:
             cascade.processed = item.processed[position]
+        if item.emitted and position in item.emitted:
+            cascade.emit(item.emitted[position])
+        if result is None and item.values and position in item.values:
+            result = Result(item.values[position], stopped=True)
         if result is not None:
             self._end(run, cascade, result)
             return
@@ -146,7 +162,7 @@ class Cascades:
             if not queue:
                 if cascade.in_flight:
                     return
-                if cascade.processed is None and cascade.attempts == 1:
+                if cascade.is_plain:
                     self._over(run, cascade)
                     quiet.append(cascade)
                 else:
@@ -167,6 +183,128 @@ class Cascades:
                 if isinstance(plan, Unplannable):
                     self._end(run, cascade, Result(error=plan.error))
 
+    # --- roots with keys ---
+
+    def _keyed_over(
+        self, run: Run, part: Part, positions: range, begin: int, item: Progress
+    ) -> None:
+        """Take in what roots with keys left behind, and let their lanes go on."""
+        special = {
+            position
+            for found in (item.follow_ups, item.results, item.processed, item.emitted)
+            for position in found
+            if position in positions
+        }
+        is_whole = not (special or part.has_gaps)
+        plain: list[int] = list(positions) if is_whole else []
+        quiet: list[Cascade] = []
+        left: list[tuple[Lane, int, int]] = []
+        lanes, part.lanes = part.lanes, left
+        for number, (lane, start, stop) in enumerate(lanes):
+            if start >= positions.stop:
+                left += lanes[number:]
+                break
+            begin_here, end = max(start, positions.start), stop
+            for position in () if is_whole else range(begin_here, min(stop, positions.stop)):
+                if position >= end:
+                    break  # put back
+                if position not in special:
+                    plain.append(position)
+                    continue
+                end = self._cut_lane(run, part, lane, position, end, item)
+                cascade = self._keyed_cascade(part, lane, position)
+                seconds = item.times[position - begin]
+                self._event_over(run, cascade, part, position, item, seconds=seconds)
+                self._go_on(run, cascade, quiet)
+            lane.in_flight -= min(end, positions.stop) - begin_here
+            if end > positions.stop:
+                left.append((lane, start, end))
+        self._tell_keyed(run, part, plain, begin, item)
+        self._tell_over(run, quiet)
+        for lane, _, _ in lanes:
+            self._lane_goes_on(lane)
+        self._take_turns(run)
+
+    def _keyed_cascade(self, part: Part, lane: Lane, position: int) -> Cascade:
+        """A root with a key of which there is more to tell; the lane waits for it."""
+        cascade = Cascade(part.roots[position - part.start])
+        cascade.lane = lane
+        lane.holder = cascade
+        return cascade
+
+    def _cut_lane(  # noqa: PLR0917 - a place in a part, and what happened there
+        self, run: Run, part: Part, lane: Lane, position: int, end: int, item: Progress
+    ) -> int:
+        """Put back what a worker has left unrun behind a root; see `Part.chains`.
+
+        Returns:
+            Where the lane ends in this batch.
+        """
+        failed = position in item.results and self._policy.max_retries > 0
+        if position not in item.follow_ups and not failed:
+            return end
+        self._lane_back(run, part, lane, position + 1, end)
+        part.has_gaps |= end > position + 1
+        return position + 1
+
+    def _lane_back(self, run: Run, part: Part, lane: Lane, begin: int, end: int) -> None:
+        """Put roots of a batch in front of the others of their key."""
+        for place in range(end - part.start - 1, begin - part.start - 1, -1):
+            keyed = Keyed(run, part.roots[place], part.events[place], part.plans[place])
+            lane.waiting.appendleft(keyed)
+        lane.in_flight -= end - begin
+        run.waiting += end - begin
+
+    def _tell_keyed(
+        self, run: Run, part: Part, positions: list[int], begin: int, item: Progress
+    ) -> None:
+        """Report roots with keys that have no follow-ups and did not fail."""
+        if not positions:
+            return
+        run.open -= len(positions)
+        roots = [part.roots[position - part.start] for position in positions]
+        whole = range(positions[0], positions[-1] + 1)
+        values = item.values.aligned(whole) if item.values else None
+        ran = handlers_run(part, whole, item)
+        handlers = [ran] * len(whole) if isinstance(ran, int) else ran
+        seconds = list(item.times[whole.start - begin : whole.stop - begin])
+        if len(whole) > len(positions):
+            places = [position - whole.start for position in positions]
+            handlers = [handlers[place] for place in places]
+            seconds = [seconds[place] for place in places]
+            values = None if values is None else values.pick(places)
+        self._effects.append(Over(run.id, roots, [1] * len(roots), seconds, handlers, values))
+
+    def _keyed_back(
+        self,
+        run: Run,
+        part: Part,
+        left: range,
+        fates: Mapping[int, Result],
+        quiet: list[Cascade],
+    ) -> None:
+        """Put back roots with keys; see `Scheduler._hand_back`."""
+        lanes = []
+        for lane, start, stop in reversed(part.lanes):
+            begin, end = max(start, left.start), min(stop, left.stop)
+            if begin >= end:
+                lanes.append((lane, start, stop))
+                continue
+            last = end
+            for position in sorted((each for each in fates if begin <= each < end), reverse=True):
+                self._lane_back(run, part, lane, position + 1, last)
+                last = position
+                lane.in_flight -= 1
+                cascade = self._keyed_cascade(part, lane, position)
+                self._meets(run, cascade, part, position - part.start, fates[position])
+                if not cascade.is_over:
+                    self._resume(run, cascade, quiet)
+            self._lane_back(run, part, lane, begin, last)
+            self._lane_goes_on(lane)
+            if begin > start:
+                lanes.append((lane, start, begin))
+        part.lanes = lanes[::-1]
+
     # --- how they end ---
 
     def _over(self, run: Run, cascade: Cascade) -> None:
@@ -181,37 +319,68 @@ class Cascades:
         self._release_key(run, cascade)
 
     def _release_key(self, run: Run, cascade: Cascade) -> None:
-        """Let the next cascade with the key begin, once nothing of this one is run any more."""
-        if cascade.key is None or (run.unordered and cascade.in_flight):
+        """Let the next root with the key begin, once nothing of this cascade is run any more."""
+        lane = cascade.lane
+        if lane is None or (run.unordered and cascade.in_flight):
             return
-        waiting = run.keys[cascade.key]
-        if waiting:
-            run.waiting -= 1
-            self._make_ready(run, waiting.popleft())
-        else:
-            del run.keys[cascade.key]
-        cascade.key = None
+        cascade.lane = None
+        if lane.holder is cascade:
+            lane.holder = None
+        self._lane_goes_on(lane)
 
     def _end(self, run: Run, cascade: Cascade, result: Result) -> None:
         self._over(run, cascade)
         processed = cascade.processed if result.error is None else None
-        ending = Ending(*result, cascade.events, cascade.seconds, processed, cascade.attempts)
+        ending = Ending(
+            *result,
+            cascade.events,
+            cascade.seconds,
+            processed,
+            cascade.attempts,
+            cascade.handlers,
+            cascade.emitted,
+        )
         self._effects.append(Ended(run.id, cascade.index, ending))
         if result.error is not None and run.opened.until_error and cascade.index < run.bound:
             run.bound = cascade.index
             self._drop_unwanted(run)
 
-    def _settle(self, run: Run, first: int, times: Sequence[float]) -> None:
-        if len(times):
-            run.open -= len(times)
-            self._effects.append(Settled(run.id, first, times))
+    def _settle(self, run: Run, part: Part, positions: range, begin: int, item: Progress) -> None:
+        """Report roots that have no follow-ups and did not fail.
+
+        Args:
+            run: Their run.
+            part: Where they are.
+            positions: Theirs; at least one.
+            begin: The first position that `item` tells of.
+            item: What it tells.
+        """
+        count = len(positions)
+        times = item.times
+        if len(times) != count:
+            times = times[positions.start - begin : positions.stop - begin]
+        run.open -= count
+        processed = item.processed.aligned(positions) if item.processed else None
+        emitted = item.emitted.aligned(positions) if item.emitted else None
+        self._effects.append(
+            Settled(
+                run.id,
+                (part.first or 0) + positions.start - part.start,
+                times,
+                handlers_run(part, positions, item),
+                item.values.aligned(positions) if item.values else None,
+                None if processed is None else processed.items,
+                None if emitted is None else emitted.items,
+            )
+        )
 
     def _tell_over(self, run: Run, cascades: list[Cascade]) -> None:
         if cascades:
             roots = [cascade.index for cascade in cascades]
             events = [cascade.events for cascade in cascades]
             seconds = [cascade.seconds for cascade in cascades]
-            self._effects.append(Over(run.id, roots, events, seconds))
+            handlers = [cascade.handlers for cascade in cascades]
+            self._effects.append(Over(run.id, roots, events, seconds, handlers))
 
     # --- what is not wanted any more ---
 
@@ -237,12 +406,9 @@ class Cascades:
         self._drop_cascades(run)
 
     def _drop_cascades(self, run: Run) -> None:
-        for waiting in run.keys.values():
-            while waiting and waiting[-1].index > run.bound:
-                run.waiting -= 1
-                cascade = waiting.pop()
-                cascade.key = None  # it only waited for it
-                self._drop(run, cascade)
+        if run.waiting:
+            for lane in list(run.keys.values()):
+                self._drop_keyed(run, lane)
         for root in run.drop_strands():
             run.open -= 1
             self._effects.append(Dropped(run.id, root, 1))
@@ -252,6 +418,22 @@ class Cascades:
                 run.remove_ready(cascade)
                 if not cascade.in_flight:
                     self._drop(run, cascade)
+
+    def _drop_keyed(self, run: Run, lane: Lane) -> None:
+        """Give up what waits in a lane behind the run's bound."""
+        dropped = [each for each in lane.waiting if each.run is run and each.root > run.bound]
+        if not dropped:
+            return
+        if lane.ready_in is not None:
+            lane.ready_in.remove_lane(lane)
+        unwanted = {each.root for each in dropped}
+        lane.waiting = deque(
+            each for each in lane.waiting if each.run is not run or each.root not in unwanted
+        )
+        run.waiting -= len(dropped)
+        run.open -= len(dropped)
+        self._effects += [Dropped(run.id, each.root, 1) for each in dropped]
+        self._lane_goes_on(lane)
 
     def _drop(self, run: Run, cascade: Cascade) -> None:
         self._over(run, cascade)
@@ -338,6 +520,23 @@ class Cascades:
         cascade.events += 1
         if is_charged:
             self._end(run, cascade, fate)
+
+
+def handlers_run(part: Part, positions: range, item: Progress) -> int | list[int]:
+    """How many handlers ran for the events at some positions: of each, or of all the same."""
+    start = positions.start - part.start
+    plans = part.plans[start : start + len(positions)]
+    first = plans[0]
+    if plans.count(first) == len(plans):
+        if not item.ran:
+            return len(first.indices)
+        numbers = [len(first.indices)] * len(plans)
+    else:
+        numbers = [len(plan.indices) for plan in plans]
+    for position, ran in item.ran.items():
+        if position in positions:
+            numbers[position - positions.start] = ran
+    return numbers
 
 
 def _nobody() -> Cascade:

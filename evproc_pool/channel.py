@@ -17,6 +17,7 @@ import itertools
 import socket
 import struct
 import sys
+from _thread import allocate_lock
 from collections import deque
 from collections.abc import Sequence
 from typing import Final, Protocol
@@ -302,18 +303,20 @@ class BlockingChannel:
         self._receiver = None if region is None else Receiver(region, 0)
         self._reader = FrameReader()
         self._frames: deque[Frame] = deque()
+        self._sending = allocate_lock()  # a worker has two threads that do: see `teller`
 
     def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
-        """Write a frame.
+        """Write a frame. Any thread may.
 
         Raises:
             OSError: The coordinator is gone.
         """
-        if not buffers and len(payload) < _SMALL_BYTES:  # as is usual
-            self._sock.sendall(_HEADER.pack(tag, len(payload)) + payload)
-            return
-        for data in _pieces(Frame(tag, payload, buffers), self._sender):
-            self._sock.sendall(data)
+        with self._sending:
+            if not buffers and len(payload) < _SMALL_BYTES:  # as is usual
+                self._sock.sendall(_HEADER.pack(tag, len(payload)) + payload)
+                return
+            for data in _pieces(Frame(tag, payload, buffers), self._sender):
+                self._sock.sendall(data)
 
     def receive(self) -> Frame:
         """Wait for a frame.

@@ -11,7 +11,7 @@ import operator
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol, overload
+from typing import Any, Final, NamedTuple, Protocol, overload
 
 
 class PlanLike(Protocol):
@@ -77,6 +77,79 @@ class Singles(Mapping[int, Sequence[Planned]]):
             columns = zip(self._givers, self._events, self._plans, strict=True)
             self._by_position = {giver: [(event, plan)] for giver, event, plan in columns}
         return self._by_position[position]
+
+
+class Column(Mapping[int, Any]):
+    """Something that events left behind, by the position of each; as columns, see `Singles`.
+
+    Args:
+        positions: Of those that left it, in order.
+        items: What each of them left.
+    """
+
+    __slots__ = ("_by_position", "items_", "positions")
+
+    def __init__(self, positions: Sequence[int], items: Sequence[Any]) -> None:
+        self.positions = positions
+        self.items_ = items
+        self._by_position: dict[int, Any] | None = None
+
+    def within(self, positions: range) -> tuple[Sequence[int], Sequence[Any]]:
+        """Those in a range of positions, and what they left."""
+        begin = bisect_left(self.positions, positions.start)
+        end = bisect_left(self.positions, positions.stop)
+        return self.positions[begin:end], self.items_[begin:end]
+
+    def aligned(self, positions: range) -> Aligned | None:
+        """What was left in a range of positions, an item for each of them.
+
+        Returns:
+            None if none of them left anything.
+        """
+        those, items = self.within(positions)
+        if not those:
+            return None
+        shift = positions.start
+        if len(those) == len(positions):
+            return Aligned(items, range(len(positions)))
+        filled: list[Any] = [None] * len(positions)
+        places = [position - shift for position in those]
+        for place, item in zip(places, items, strict=True):
+            filled[place] = item
+        return Aligned(filled, places)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.positions)
+
+    def __getitem__(self, position: int) -> Any:
+        if self._by_position is None:
+            self._by_position = dict(zip(self.positions, self.items_, strict=True))
+        return self._by_position[position]
+
+
+#: Nothing was left behind.
+EMPTY: Final = Column((), ())
+
+
+class Aligned(NamedTuple):
+    """An item for each of some neighbours.
+
+    Attributes:
+        items: None for those that have none.
+        places: Which of them have one, from 0, in order.
+    """
+
+    items: Sequence[Any]
+    places: Sequence[int]
+
+    def pick(self, chosen: Sequence[int]) -> Aligned | None:
+        """Those at some places, in order; None if they have none."""
+        having = set(self.places)
+        places = [new for new, place in enumerate(chosen) if place in having]
+        return Aligned([self.items[place] for place in chosen], places) if places else None
 
 
 class Bunch(Sequence[Planned]):

@@ -66,6 +66,7 @@ from evproc_pool.schedule import (
 from evproc_pool.scheduler import Scheduler
 from evproc_pool.sink import Run
 from evproc_pool.stays import Stays
+from evproc_pool.telling import Telling
 from evproc_pool.watch import Watch
 
 # Workers that die before they are ready, one after the other, until starting more
@@ -168,9 +169,10 @@ class Coordinator:
         self._next_worker = 0
         self._failed_starts = 0
         self._was_ready = False  # whether any worker ever was
-        self._codec = Codec(registry)
+        self._codec = Codec(registry, has_retries=policy.max_retries > 0)
         self._watch = Watch(limits, backend, clock)
         self._overloaded = Stays()
+        self._telling = Telling()
         self._postmortem = Postmortem(self._codec, registry)
         self._asked: Asked | None = None  # which the scheduler is about to send
         # A worker that can be asked; None: that is not known, since something has happened.
@@ -321,10 +323,20 @@ class Coordinator:
         self._looked = self._clock()
         timeout = self._take_back_from_slow()
         busy = {worker: bool(state.sent) for worker, state in self._workers.items()}
-        again = [timeout, self._watch.look(busy), self._pauses.left(self._looked)]
+        again = [timeout, self._watch.look(busy), self._pauses.left(self._looked), self._ask()]
         self._even_out()
         seconds = min((each for each in again if each is not None), default=None)
         return None if seconds is None else min(seconds, _LONGEST_WAIT_SECONDS)
+
+    def _ask(self) -> float | None:
+        """Ask workers that are at a slow event for what is over; say when to look again."""
+        tellable = self._scheduler.tellable
+        for worker in self._telling.silent(tellable, self._looked):
+            at = self._backend.look_at(worker)
+            sent = self._workers[worker].sent[0]
+            if at is not None and at.batch == sent.number and at.position > sent.batch.done:
+                self._backend.ask_to_tell(worker)
+        return self._telling.left(tellable, self._looked)
 
     def _is_short(self) -> bool:
         """Whether there are fewer workers than there is work for; those about to end do not count.
@@ -383,9 +395,9 @@ class Coordinator:
             run = self.runs[effect.run]
             match effect:
                 case Settled():
-                    run.sink.settled(effect.first, effect.times)
+                    run.sink.settled(effect)
                 case Over():
-                    run.sink.over(effect.roots, effect.events, effect.seconds)
+                    run.sink.over(effect)
                 case Ended():
                     run.sink.ended(effect.root, effect.ending)
                 case Dropped():
@@ -453,10 +465,12 @@ class Coordinator:
                 return False  # go on with those that are there
             raise PoolBrokenError(f"no worker process can be started: {error}") from error
         self._workers[self._next_worker] = Member()
+        self._scheduler.starting += 1
         return True
 
     def _arrived(self, item: Arrived) -> None:
         self._askable = None
+        self._telling.heard(item.worker, self._listened)
         self._is_heavy = bool(item.buffers) or len(item.payload) >= _HEAVY_BYTES
         match item.tag:
             case wire.QUIET:
@@ -476,7 +490,8 @@ class Coordinator:
             case wire.NEARLY | wire.LEAVING:
                 self._will_end(item.worker, is_at_once=item.tag == wire.LEAVING)
             case wire.FOLLOW_UPS:
-                self._repacked(item.worker, pickling.loads(item.payload)[1])
+                _, blobs, columns = pickling.loads(item.payload)
+                self._repacked(item.worker, blobs, columns)
             case wire.READY:
                 self._ready(item.worker, pickling.loads(item.payload))
             case wire.NOT_READY:
@@ -498,6 +513,7 @@ class Coordinator:
                 " process (sys.path, working directory, environment)"
             ) from cause
         self._workers[worker].is_ready = True
+        self._scheduler.starting -= 1
         self._failed_starts = 0
         self._was_ready = True
         self._step(WorkerReady(worker))
@@ -530,7 +546,9 @@ class Coordinator:
     def _gone(self, item: Gone) -> None:
         self._askable = None
         state = self._workers.pop(item.worker)
+        self._telling.forget(item.worker)
         if not state.is_ready:
+            self._scheduler.starting -= 1
             self._failed_starts += 1
             most = _MOST_FAILED_RESTARTS if self._was_ready else _MOST_FAILED_STARTS
             if self._failed_starts >= most:
@@ -593,13 +611,20 @@ class Coordinator:
             return
         state.batches += 1
         sent = Sent(batch, state.batches)
+        if not state.sent:
+            self._telling.heard(worker, self._clock())
         state.sent.append(sent)
         run = self.runs[batch.run_id]
         if run.can_cancel:
             for position in batch.root_positions:
                 if not run.sink.begins(batch.root_at(position)):
                     sent.failures[position] = CancelledError()
-        frame = self._codec.encode(sent, state.plans, return_events=run.return_events)
+        frame = self._codec.encode(
+            sent,
+            state.plans,
+            return_events=run.return_events,
+            is_prompt=not batch.run.opened.is_bulk,
+        )
         self._backend.send(worker, *frame)
         size_bytes = frame.size_bytes
         self._scheduler.weigh(worker, batch, size_bytes, size_bytes - sent.class_bytes)
@@ -644,14 +669,19 @@ class Coordinator:
             self._let_go(worker, state)
         # otherwise it is known that it was taken back
 
-    def _repacked(self, worker: int, blobs: Sequence[Any]) -> None:
-        """The follow-ups of the first stalled frame have come again, one by one."""
+    def _repacked(
+        self,
+        worker: int,
+        blobs: Sequence[Any],
+        columns: Sequence[Sequence[packing.PackedValue]],
+    ) -> None:
+        """What was packed together in the first stalled frame has come again, one by one."""
         state = self._workers[worker]
         frames, state.stalled = state.stalled, deque()
         first = frames[0]
         if isinstance(first, int) or first.told is None:
             raise InternalError(f"worker {worker} repacked what was not asked for")
-        told = first.told._replace(follow_ups=packing.PackedEvents(True, blobs))
+        told = first.told.one_by_one(blobs, columns)
         frames[0] = first._replace(told=told)
         for frame in frames:
             if isinstance(frame, int):
@@ -670,6 +700,10 @@ class Coordinator:
         results = left.results
         sent = state.sent[0]
         begin = sent.batch.done
+        ran = {
+            position: 1 + sent.batch.at(position)[1].indices.index(index)
+            for position, index in left.last_ran.items()
+        }
         for position, result in results.items():
             if result.error is not None and result.handler is None:
                 event = describe_event(sent.batch.at(position)[0])
@@ -690,6 +724,9 @@ class Coordinator:
                 left.processed,
                 self._codec.timings(frame, sent.batch, times),
                 gave_back=frame.gave_back,
+                values=left.values,
+                emitted=left.emitted,
+                ran=ran,
             )
         )
         self._let_go(worker, state)

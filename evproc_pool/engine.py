@@ -110,13 +110,14 @@ class Engine:
         return_events: bool = False,
         is_bulk: bool = False,
         can_cancel: bool = False,
+        shares_keys: bool = False,
     ) -> Run:
         """Begin a run; see `schedule.Opened` and `Run`.
 
         Raises:
             PoolError: The engine is closed.
         """
-        opened = Opened(-1, until_error, unordered, return_events, is_bulk)
+        opened = Opened(-1, until_error, unordered, return_events, is_bulk, shares_keys)
         run, opened = self._begin(opened, sink, can_cancel=can_cancel)
         self._post(opened)
         return run

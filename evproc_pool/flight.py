@@ -5,10 +5,13 @@ Made by the scheduler, read by the coordinator.
 
 from __future__ import annotations
 
+import itertools
 import operator
+from collections import deque
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
+from evproc_pool.chains import ENDS_BY_ERROR, ENDS_BY_VALUE
 from evproc_pool.columns import Bunch, EventQueue, PlanLike, Planned
 from evproc_pool.errors import InternalError
 
@@ -24,19 +27,23 @@ class Cascade:
         in_flight: How many were sent and are not over, or wait to be run again.
         is_over: Whether it was reported.
         is_ready: Whether it stands in the run's queue of ready cascades.
-        key: Its key, wrapped; None if it has none.
+        lane: That of its key, which waits for it; None if there is none.
         processed: The root as the handlers left it.
         attempts: How often the event was run that was run most often.
+        handlers: How many handlers ran.
+        emitted: What its events emitted; None: nothing.
     """
 
     __slots__ = (
         "attempts",
+        "emitted",
         "events",
+        "handlers",
         "in_flight",
         "index",
         "is_over",
         "is_ready",
-        "key",
+        "lane",
         "processed",
         "queue",
         "seconds",
@@ -50,9 +57,69 @@ class Cascade:
         self.in_flight = 0
         self.is_over = False
         self.is_ready = False
-        self.key: tuple[Hashable] | None = None
+        self.lane: Lane | None = None
         self.processed: Any = None
         self.attempts = 1
+        self.handlers = 0
+        self.emitted: list[Any] | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing to tell but that it is over."""
+        return self.processed is None and self.attempts == 1 and self.emitted is None
+
+    def emit(self, items: list[Any]) -> None:
+        """One of its events emitted something."""
+        self.emitted = [*(self.emitted or ()), *items]
+
+
+class Keyed(NamedTuple):
+    """A root that waits for its key.
+
+    Attributes:
+        run: Its run, a `backlog.Run`.
+        root: Its index.
+        event: The root.
+        plan: Its plan.
+    """
+
+    run: Any
+    root: int
+    event: Any
+    plan: PlanLike
+
+
+class Lane:
+    """The roots of one key: of one run, or of all that share their keys.
+
+    Neighbours go to one worker together; another one may have the next ones when nothing of
+    it is in flight. A root that has follow-ups, or is run again, holds it.
+
+    Attributes:
+        key: The key.
+        home: Where it is found by its key as long as it has any roots.
+        waiting: Roots that were not sent, in order.
+        in_flight: How many were sent and are not over.
+        holder: The cascade that the others wait for, or None.
+        ready_in: The run in whose queue it stands, or None.
+        counted: How many waiting ones are counted there as ready.
+    """
+
+    __slots__ = ("counted", "holder", "home", "in_flight", "key", "ready_in", "waiting")
+
+    def __init__(self, key: Hashable, home: dict[Hashable, Lane]) -> None:
+        self.key = key
+        self.home = home
+        self.waiting: deque[Keyed] = deque()
+        self.in_flight = 0
+        self.holder: Cascade | None = None
+        self.ready_in: Any = None
+        self.counted = 0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the next root may be sent."""
+        return not self.in_flight and self.holder is None
 
 
 class Abreast(NamedTuple):
@@ -62,24 +129,39 @@ class Abreast(NamedTuple):
         roots: The indices of their roots.
         over: How many events of each are over.
         seconds: How long these took, of each.
+        handlers: How many handlers ran, of each.
     """
 
     roots: Sequence[int]
     over: int
     seconds: Sequence[float]
+    handlers: Sequence[int]
 
     def slice(self, start: int, stop: int) -> Abreast:
         """Some of them."""
-        return Abreast(self.roots[start:stop], self.over, self.seconds[start:stop])
+        return Abreast(
+            self.roots[start:stop], self.over, self.seconds[start:stop], self.handlers[start:stop]
+        )
 
     def pick(self, places: Sequence[int], shift: int = 0) -> Abreast:
         """Those at some places, less `shift`."""
-        roots = [self.roots[place - shift] for place in places]
-        return Abreast(roots, self.over, [self.seconds[place - shift] for place in places])
+        if not places:
+            return Abreast((), self.over, (), ())
+        columns = zip(self.roots, self.seconds, self.handlers, strict=True)
+        rows = list(columns)
+        picked = [rows[place - shift] for place in places]
+        roots, seconds, handlers = zip(*picked, strict=True)
+        return Abreast(roots, self.over, seconds, handlers)
 
-    def after(self, times: Sequence[float]) -> Abreast:
-        """When one more event of each is over, which took so long."""
-        return Abreast(self.roots, self.over + 1, list(map(operator.add, self.seconds, times)))
+    def after(self, times: Sequence[float], handlers: int | Sequence[int]) -> Abreast:
+        """When one more event of each is over, which took so long and so many handlers."""
+        ran = itertools.repeat(handlers) if isinstance(handlers, int) else handlers
+        return Abreast(
+            self.roots,
+            self.over + 1,
+            list(map(operator.add, self.seconds, times)),
+            list(map(operator.add, self.handlers, ran)),
+        )
 
     def go_on(self, events: Sequence[Any], plans: Sequence[PlanLike]) -> list[Strands]:
         """With a next event for each, and its plan: by which they part."""
@@ -120,8 +202,12 @@ class Strands(NamedTuple):
     def in_flight(self) -> list[Cascade]:
         """Each for itself, with its next event in flight."""
         cascades = []
-        for root, seconds in zip(self.cascades.roots, self.cascades.seconds, strict=True):
+        columns = zip(
+            self.cascades.roots, self.cascades.seconds, self.cascades.handlers, strict=True
+        )
+        for root, seconds, handlers in columns:
             cascade = Cascade(root)
+            cascade.handlers = handlers
             cascade.events = self.cascades.over
             cascade.seconds = seconds
             cascade.in_flight = 1
@@ -139,12 +225,28 @@ class Part:
         plans: One for each.
         first: For roots, the index of the first.
         strands: For events of strands, these.
+        lanes: For roots with keys, which lane has which positions, from one up to another;
+            of lanes that have not come to their end here.
+        has_gaps: Whether some of these positions were put back into their lanes.
+        roots: For these, the index of each.
         cascades: For others, the cascade of each.
         is_chain: Whether they are of one cascade, to be run one after another, the
             rest not at all once one of them ends the cascade.
     """
 
-    __slots__ = ("cascades", "events", "first", "is_chain", "plans", "start", "stop", "strands")
+    __slots__ = (
+        "cascades",
+        "events",
+        "first",
+        "has_gaps",
+        "is_chain",
+        "lanes",
+        "plans",
+        "roots",
+        "start",
+        "stop",
+        "strands",
+    )
 
     def __init__(self, start: int, first: int | None, *, is_chain: bool = False) -> None:
         self.start = start
@@ -153,6 +255,9 @@ class Part:
         self.plans: list[PlanLike] = []
         self.first = first
         self.strands: Strands | None = None
+        self.lanes: list[tuple[Lane, int, int]] = []
+        self.has_gaps = False
+        self.roots: list[int] = []
         self.cascades: list[Cascade] = []
         self.is_chain = is_chain
 
@@ -165,6 +270,31 @@ class Part:
         self.plans += [taken.plan] * len(taken)
         self.cascades += [cascade] * len(taken)
         self.stop += len(taken)
+
+    def chains(self, key_ends: int) -> list[tuple[int, int, int]]:
+        """Where an event may leave those behind it unrun; see `wire.BatchFrame`.
+
+        Args:
+            key_ends: What does that among the roots of a key.
+        """
+        if self.is_chain:
+            return [(self.start, self.stop, ENDS_BY_VALUE | ENDS_BY_ERROR)]
+        return [(start, stop, key_ends) for _, start, stop in self.lanes if stop - start > 1]
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether these are roots with keys."""
+        return bool(self.roots)
+
+    def root(self, place: int) -> int:
+        """The index of the root that an event belongs to."""
+        if self.first is not None:
+            return self.first + place
+        if self.roots:
+            return self.roots[place]
+        if self.strands is not None:
+            return self.strands.cascades.roots[place]
+        return self.cascades[place].index
 
     def within(self, begin: int, end: int) -> range:
         """Its positions from `begin` up to `end`."""
@@ -212,7 +342,9 @@ class Batch:
             for part in self.parts
             if part.strands is None
             for position in range(part.start, part.stop)
-            if part.first is not None or not part.cascades[position - part.start].events
+            if part.first is not None
+            or part.is_keyed
+            or not part.cascades[position - part.start].events
         ]
 
     def at(self, position: int) -> Planned:
@@ -227,10 +359,5 @@ class Batch:
         """The index of the root that the event at a position belongs to."""
         for part in self.parts:
             if position < part.stop:
-                place = position - part.start
-                if part.first is not None:
-                    return part.first + place
-                if part.strands is not None:
-                    return part.strands.cascades.roots[place]
-                return part.cascades[place].index
+                return part.root(position - part.start)
         raise InternalError(f"position {position} in a batch of {self.size}")

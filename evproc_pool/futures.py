@@ -17,7 +17,7 @@ from evproc_pool.errors import PoolError
 from evproc_pool.log import LOG
 from evproc_pool.roots import Key, key_of, plan_root
 from evproc_pool.runs import Sink
-from evproc_pool.schedule import Accepted, Ending
+from evproc_pool.schedule import Accepted, Ending, Settled
 
 # So long the thread of the futures stays for the next one, and so long it leaves an event
 # to whoever waits for it, in seconds.
@@ -94,7 +94,9 @@ class Futures(Sink):
         self._looks_soon = False  # whether the thread does in any case
         self._is_retired = False
         # last: from now on it may be told things, also if an interrupt strikes here
-        self._run = engine.open(self, unordered=unordered, can_cancel=True)
+        self._run = engine.open(
+            self, unordered=unordered, can_cancel=True, shares_keys=key is not None
+        )
 
     @property
     def outstanding(self) -> int:
@@ -261,10 +263,12 @@ class Futures(Sink):
             return
         _settle(future, ending.value, ending.error)
 
-    def settled(self, first: int, times: Sequence[float]) -> None:
+    def settled(self, item: Settled) -> None:
         """See `engine.Sink`."""
-        for root in range(first, first + len(times)):
-            self.ended(root, Ending())
+        values = itertools.repeat(None) if item.values is None else item.values.items
+        roots = range(item.first, item.first + len(item.times))
+        for root, value in zip(roots, values, strict=False):
+            self.ended(root, Ending(value))
 
     def broken(self, error: PoolError) -> None:
         """See `engine.Sink`."""

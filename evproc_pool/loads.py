@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from evproc_pool.backlog import Run
@@ -109,6 +109,13 @@ class Loads:
             for worker, load in self._loads.items()
             if len(load.held) > 1 or (load.held and load.held[0].size - load.held[0].done > 1)
         ]
+
+    @property
+    def at_several(self) -> Iterator[tuple[int, Batch]]:
+        """Those at a batch of which more than one event is not told, with that batch."""
+        for worker, load in self._loads.items():
+            if load.held and load.held[0].size - load.held[0].done > 1:
+                yield worker, load.held[0]
 
     @property
     def lopsided(self) -> list[int]:

@@ -357,7 +357,7 @@ class PoolProcessor:
                 flight. Also whatever reading `events` raised, once what was read
                 has been processed.
         """
-        unordered, key = self._choose(ordering, key)
+        unordered, key, shares_keys = self._choose(ordering, key)
         iterator = arguments.events(events)
         if self._size == 0:
             return self._here.process_many(iterator, key, return_exceptions=return_exceptions)
@@ -365,7 +365,11 @@ class PoolProcessor:
 
         gathered = Gathered()
         engine, run = self._open(
-            gathered, until_error=not return_exceptions, unordered=unordered, is_bulk=True
+            gathered,
+            until_error=not return_exceptions,
+            unordered=unordered,
+            is_bulk=True,
+            shares_keys=shares_keys,
         )
         registry = self._processor.registry
         feeder = Feeder(
@@ -423,7 +427,7 @@ class PoolProcessor:
             Exception: Whatever reading `events` raised, after the outcomes of all that
                 was read.
         """
-        unordered, key = self._choose(ordering, key)
+        unordered, key, shares_keys = self._choose(ordering, key)
         if buffersize is None:
             buffersize = BUFFER_PER_WORKER * max(1, self._size)
         if isinstance(buffersize, bool) or not isinstance(buffersize, int):
@@ -440,7 +444,12 @@ class PoolProcessor:
         streamed = Streamed(ordered=ordered, return_events=return_events)
 
         def open_run() -> tuple[Engine, Feeder]:
-            engine, run = self._open(streamed, unordered=unordered, return_events=return_events)
+            engine, run = self._open(
+                streamed,
+                unordered=unordered,
+                return_events=return_events,
+                shares_keys=shares_keys,
+            )
             registry = self._processor.registry
             return engine, Feeder(
                 engine, run, streamed, iterator, registry=registry, key=key, clock=self._clock
@@ -473,13 +482,13 @@ class PoolProcessor:
         if feeder.error is not None:
             raise feeder.error
 
-    def _choose(self, ordering: Ordering | None, key: Key | None) -> tuple[bool, Key | None]:
-        """What a call says about order, or else the pool."""
+    def _choose(self, ordering: Ordering | None, key: Key | None) -> tuple[bool, Key | None, bool]:
+        """What a call says about order, or else the pool; and whether the key is the pool's."""
         with self._lock:
             self._check_usable()
         arguments.check_callable("key", key)
         unordered = self._unordered if ordering is None else arguments.is_unordered(ordering)
-        return unordered, self._key if key is None else key
+        return unordered, self._key if key is None else key, key is None and self._key is not None
 
     def submit(self, ev: Event) -> Future[Any]:
         """Process an event in the background.

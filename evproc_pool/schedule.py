@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from evproc_pool.columns import PlanLike, Planned
+from evproc_pool.columns import EMPTY, Aligned, Column, PlanLike, Planned
 from evproc_pool.flight import Batch
 
 
@@ -37,6 +37,8 @@ class Ending(NamedTuple):
         seconds: How long they took in the workers.
         processed: The root as the handlers left it, if that was asked for.
         attempts: How often the event was run that was run most often.
+        handlers: How many handlers ran.
+        emitted: What its events emitted, in the cascade's order; None: nothing.
     """
 
     value: Any = None
@@ -47,6 +49,8 @@ class Ending(NamedTuple):
     seconds: float = 0.0
     processed: Any = None
     attempts: int = 1
+    handlers: int = 0
+    emitted: list[Any] | None = None
 
 
 # --- what can happen ---
@@ -62,6 +66,7 @@ class Opened(NamedTuple):
         unordered: Whether follow-ups are independent of each other.
         return_events: Whether roots are to come back as the handlers left them.
         is_bulk: Whether nobody waits for single roots, only for the end of all of them.
+        shares_keys: Whether its keys are those of all runs that share them.
     """
 
     run: int
@@ -69,6 +74,7 @@ class Opened(NamedTuple):
     unordered: bool = False
     return_events: bool = False
     is_bulk: bool = False
+    shares_keys: bool = False
 
 
 class Accepted(NamedTuple):
@@ -115,12 +121,16 @@ class Progress(NamedTuple):
         done: How many envelopes of the batch are over, from its start.
         times: Seconds of each envelope since the last progress.
         follow_ups: By position, in order; no empty ones.
-        results: By position, those that ended their cascade. Behind such a one, the
-            rest of its chain has not run.
+        results: By position, those that failed. Behind such a one, the rest of its chain
+            has not run.
         processed: By position, roots as the handlers left them.
         timings: For each plan that was run since the last progress: its indices, how
             many events of it, and how many seconds they took together.
         gave_back: Whether the worker leaves the rest of the batch unrun.
+        values: What was given to `StopProcessing`, by position; it ended their cascades,
+            and behind each the rest of its chain has not run.
+        emitted: What was emitted, a list for each position.
+        ran: How many handlers ran, by position, where it was not all of the plan.
     """
 
     worker: int
@@ -128,9 +138,12 @@ class Progress(NamedTuple):
     times: Sequence[float]
     follow_ups: Mapping[int, Sequence[Planned]] = {}
     results: Mapping[int, Result] = {}
-    processed: Mapping[int, Any] = {}
+    processed: Column = EMPTY
     timings: Sequence[tuple[tuple[int, ...], int, float]] = ()
     gave_back: bool = False
+    values: Column = EMPTY
+    emitted: Column = EMPTY
+    ran: Mapping[int, int] = {}
 
 
 class TakenBack(NamedTuple):
@@ -212,33 +225,45 @@ class Retry(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """Roots from `first` on ended: no follow-ups, no value, no error.
+    """Roots from `first` on ended: no follow-ups, no error.
 
     Attributes:
         run: Their run.
         first: The index of the first.
         times: Seconds, one for each.
+        handlers: How many ran: of each, or one number for all.
+        values: What they were stopped with; None: none was.
+        processed: They, as the handlers left them; None: not asked for.
+        emitted: What they emitted, in lists; None: nothing.
     """
 
     run: int
     first: int
     times: Sequence[float]
+    handlers: int | Sequence[int] = 1
+    values: Aligned | None = None
+    processed: Sequence[Any] | None = None
+    emitted: Sequence[list[Any] | None] | None = None
 
 
 class Over(NamedTuple):
-    """Cascades ended without value or error.
+    """Cascades ended without error.
 
     Attributes:
         run: Their run.
         roots: The indices of their roots.
         events: How many events each had.
         seconds: How long these took.
+        handlers: How many ran, of each.
+        values: What they were stopped with; None: none was.
     """
 
     run: int
     roots: Sequence[int]
     events: Sequence[int]
     seconds: Sequence[float]
+    handlers: Sequence[int] = ()
+    values: Aligned | None = None
 
 
 class Ended(NamedTuple):

@@ -75,11 +75,17 @@ from typing import Any, Final, NoReturn
 
 from evproc_pool.backlog import ENDLESS, Block, Run
 from evproc_pool.batching import SHARES_PER_WORKER, Batcher
-from evproc_pool.cascades import Cascades
+from evproc_pool.cascades import Cascades, handlers_run
 from evproc_pool.columns import Bunch, PlanLike, Singles
 from evproc_pool.errors import InternalError
-from evproc_pool.estimates import BULK_SECONDS, MOST_EVENTS, Estimates
-from evproc_pool.flight import Abreast, Batch, Cascade, Part
+from evproc_pool.estimates import (
+    BULK_SECONDS,
+    LONG_SECONDS,
+    MOST_EVENTS,
+    TELL_SECONDS,
+    Estimates,
+)
+from evproc_pool.flight import Abreast, Batch, Cascade, Lane, Part
 from evproc_pool.loads import Loads
 from evproc_pool.retries import Again, RetryPolicy, Tried
 from evproc_pool.schedule import (
@@ -116,10 +122,14 @@ class Scheduler(Cascades):
         super().__init__(policy or RetryPolicy())
         self._most_workers = most_workers
         self._runs: dict[int, Run] = {}
+        self._keys: dict[Hashable, Lane] = {}  # of the runs that share theirs
         self._loads = Loads()
         self._estimates = Estimates()
         self._batcher = Batcher(self._estimates, self._resume_quietly)
         self._closing: list[Run] = []  # closed, and not finished
+        #: How many workers are being started. Until they are ready nothing is given to a
+        #: worker behind an event that may be a slow one.
+        self.starting = 0
 
     # --- questions ---
 
@@ -150,7 +160,7 @@ class Scheduler(Cascades):
                 workers += run.ready_events + sum(batch.size - batch.done for batch in held)
                 workers += len(self._retries.of(run))
             else:
-                workers += run.open - run.waiting
+                workers += run.open - run.waiting + run.lanes
         return workers
 
     @property
@@ -177,6 +187,20 @@ class Scheduler(Cascades):
         return self._loads.overloaded
 
     @property
+    def tellable(self) -> list[int]:
+        """Workers that may have finished something for which somebody waits, or could be sent.
+
+        Those at a batch of which more than one event is not told; of a run of which nobody
+        waits for single roots, only while a worker is idle. See `telling`.
+        """
+        is_any_idle = bool(self._loads.idle)
+        return [
+            worker
+            for worker, batch in self._loads.at_several
+            if is_any_idle or not batch.run.opened.is_bulk
+        ]
+
+    @property
     def lopsided(self) -> list[int]:
         """Workers that hold batches which another would soon need, and nothing waits.
 
@@ -192,7 +216,7 @@ class Scheduler(Cascades):
 
         Counted from the end of the batches that they are at, and 0 where somebody may
         wait for one of these: where a run has nothing more to send, unless it is closed
-        and the only one.
+        and the only one. No more than `TELL_SECONDS` where somebody waits for single roots.
         """
         slack = self._loads.ahead
         if self._retries.has_suspects:
@@ -202,6 +226,8 @@ class Scheduler(Cascades):
             for run in self._runs.values():
                 if run.open and not (run.has_ready or (run.closed and is_only)):
                     return 0.0
+                if run.open and not run.opened.is_bulk:
+                    slack = min(slack, TELL_SECONDS)
         return slack
 
     def demand(self, run: int) -> int:
@@ -222,7 +248,7 @@ class Scheduler(Cascades):
         # With keys, roots that can be sent are among the cascades. Where all that is there
         # waits for keys and a worker is idle, or could be started, others have to be found,
         # up to a limit.
-        keyed = len(state.ready) + state.waiting if state.keys else 0
+        keyed = state.waiting
         if (self._loads.idle or self.workers < self._most_workers) and not state.has_ready:
             keyed = max(0, state.waiting - _MOST_PASSED_OVER)
         return max(0, wanted - state.backlog - keyed)
@@ -306,7 +332,7 @@ class Scheduler(Cascades):
     def _opened(self, item: Opened) -> None:
         if item.run in self._runs:
             raise InternalError(f"run {item.run} is open already")
-        self._runs[item.run] = Run(item)
+        self._runs[item.run] = Run(item, self._keys if item.shares_keys else {})
 
     def _accepted(self, item: Accepted) -> None:
         run = self._run(item.run)
@@ -322,8 +348,7 @@ class Scheduler(Cascades):
             run.blocks.append(Block(item.first, item.events, item.plans))
             run.backlog += len(item.events)
         else:
-            for place, key in enumerate(item.keys):
-                self._accept_keyed(run, item, place, (key,))
+            self._accept_keyed(run, item, item.keys)
         self._drop_unwanted(run)
         self._take_turns(run)
 
@@ -365,6 +390,8 @@ class Scheduler(Cascades):
             if positions and not self._side_by_side(batch.run, part, positions, begin, item):
                 if part.first is not None:
                     self._roots_over(batch.run, part, positions, begin, item)
+                elif part.is_keyed:
+                    self._keyed_over(batch.run, part, positions, begin, item)
                 else:
                     self._cascades_over(batch.run, part, positions, begin, item)
         if item.gave_back:
@@ -390,19 +417,26 @@ class Scheduler(Cascades):
         givers, events, plans = gave
         times = item.times[positions.start - begin : positions.stop - begin]
         start, stop = positions.start - part.start, positions.stop - part.start
+        handlers = handlers_run(part, positions, item)
         if strands is None:
             first = part.first or 0
-            cascades = Abreast(range(first + start, first + stop), 1, list(times))
+            ran = [handlers] * len(positions) if isinstance(handlers, int) else handlers
+            cascades = Abreast(range(first + start, first + stop), 1, list(times), ran)
         else:
-            cascades = strands.cascades.slice(start, stop).after(times)
+            cascades = strands.cascades.slice(start, stop).after(times, handlers)
         if len(givers) < len(positions):
             quiet = cascades
+            values = item.values.aligned(positions) if item.values else None
             if givers:
                 others = sorted(set(positions).difference(givers))
                 quiet = cascades.pick(others, positions.start)
+                if values is not None:
+                    values = values.pick([each - positions.start for each in others])
             run.open -= len(quiet.roots)
             events_each = [quiet.over] * len(quiet.roots)
-            self._effects.append(Over(run.id, quiet.roots, events_each, quiet.seconds))
+            self._effects.append(
+                Over(run.id, quiet.roots, events_each, quiet.seconds, quiet.handlers, values)
+            )
             if givers:
                 cascades = cascades.pick(givers, positions.start)
         if givers:
@@ -416,28 +450,23 @@ class Scheduler(Cascades):
     ) -> None:
         """Report roots: those with nothing to say by the count, the others one by one."""
         shift = (part.first or 0) - part.start
-        if not (item.follow_ups or item.results or item.processed):
-            times = item.times
-            if len(times) != len(positions):
-                times = times[positions.start - begin : positions.stop - begin]
-            self._settle(run, positions.start + shift, times)
+        if not (item.follow_ups or item.results):
+            self._settle(run, part, positions, begin, item)
             return
         quiet = positions.start
         quiet_cascades: list[Cascade] = []
         seconds = list(item.times)
-        for position in sorted(
-            item.follow_ups.keys() | item.results.keys() | item.processed.keys()
-        ):
+        for position in sorted(item.follow_ups.keys() | item.results.keys()):
             if position not in positions:
                 continue
             if position > quiet:
-                self._settle(run, quiet + shift, item.times[quiet - begin : position - begin])
+                self._settle(run, part, range(quiet, position), begin, item)
             quiet = position + 1
             cascade = Cascade(position + shift)
             self._event_over(run, cascade, part, position, item, seconds=seconds[position - begin])
             self._go_on(run, cascade, quiet_cascades)
         if positions.stop > quiet:
-            self._settle(run, quiet + shift, item.times[quiet - begin : positions.stop - begin])
+            self._settle(run, part, range(quiet, positions.stop), begin, item)
         self._tell_over(run, quiet_cascades)
         self._take_turns(run)
 
@@ -445,12 +474,14 @@ class Scheduler(Cascades):
         self, run: Run, part: Part, positions: range, begin: int, item: Progress
     ) -> None:
         quiet: list[Cascade] = []
-        if not (item.follow_ups or item.results or item.processed):
+        if not (item.follow_ups or item.results or item.processed or item.values or item.emitted):
             first = part.cascades[0]
             if part.cascades.count(first) == len(part.cascades) and not first.is_over:
                 # a fan-out, of which nothing more is to be told than that it is over
                 first.in_flight -= len(positions)
                 first.events += len(positions)
+                ran = handlers_run(part, positions, item)
+                first.handlers += ran * len(positions) if isinstance(ran, int) else sum(ran)
                 first.seconds += sum(item.times[positions.start - begin : positions.stop - begin])
                 if run.unordered or not first.in_flight:
                     self._go_on(run, first, quiet)
@@ -519,6 +550,9 @@ class Scheduler(Cascades):
         quiet: list[Cascade] = []
         for part in reversed(batch.parts):
             left = part.within(batch.done, batch.size)
+            if part.is_keyed:
+                self._keyed_back(run, part, left, fates, quiet)
+                continue
             if part.first is not None or part.strands is not None:
                 self._columns_back(run, part, left, fates, quiet)
                 continue
@@ -638,7 +672,10 @@ class Scheduler(Cascades):
             # And those before them go where they are begun soonest.
             is_alone = not any(other.has_ready for other in self._turns if other is not run)
             is_end = is_alone and run.closed and run.left <= self.workers
-            if is_end:
+            is_long = (
+                not run.opened.is_bulk and self._estimates.seconds_of(run.next_plan) >= LONG_SECONDS
+            )
+            if is_end or is_long or self.starting:
                 worker = self._loads.roomiest(idle=True)
             elif is_alone and self.workers and self._batcher.is_near_end(run, workers=self.workers):
                 worker = self._loads.earliest()
@@ -650,8 +687,8 @@ class Scheduler(Cascades):
             passed = 0
             batch = self._batcher.make(
                 run,
-                workers=len(self._loads),
-                idle=len(self._loads.idle),
+                workers=len(self._loads) + self.starting,
+                idle=len(self._loads.idle) + self.starting,
                 is_alone=is_alone,
             )
             self._loads.push(worker, batch)
@@ -662,7 +699,7 @@ def _gave(
     item: Progress, positions: range
 ) -> tuple[Sequence[int], Sequence[Any], Sequence[PlanLike]] | None:
     """Which events returned a follow-up, and the plan of each; None if that is not all."""
-    if item.results or item.processed:
+    if item.results or item.processed or item.emitted:
         return None
     if not item.follow_ups:
         return (), (), ()

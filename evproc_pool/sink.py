@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from evproc_pool.errors import PoolError
-from evproc_pool.schedule import Ending, Opened
+from evproc_pool.schedule import Ending, Opened, Over, Settled
 
 
 class Sink(Protocol):
@@ -18,11 +17,11 @@ class Sink(Protocol):
     def ended(self, root: int, ending: Ending) -> None:
         """A root's cascade ended with something to tell."""
 
-    def settled(self, first: int, times: Sequence[float]) -> None:
-        """Roots ended without follow-ups, value or error; so many as there are times."""
+    def settled(self, item: Settled) -> None:
+        """Roots ended without follow-ups or error."""
 
-    def over(self, roots: Sequence[int], events: Sequence[int], seconds: Sequence[float]) -> None:
-        """Cascades ended without value or error; see `schedule.Over`."""
+    def over(self, item: Over) -> None:
+        """Cascades ended without error."""
 
     def dropped(self, first: int, roots: int) -> None:
         """These roots were given up."""

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from evproc.exc import add_note
 from evproc_pool.errors import RemoteError, chain_remote, rebuild_plain
 from evproc_pool.frame import Data
-from evproc_pool.packing import PackedEvents, PackedValue
+from evproc_pool.packing import PackedColumn, PackedEvents
 from evproc_pool.pickling import dumps, loads, plain, text_of
 
 # coordinator to worker
@@ -47,21 +47,23 @@ class BatchFrame(NamedTuple):
         plans: The plan number of each event, or OMITTED; one number if it is the same
             for all.
         size: How many events.
-        chains: Start and stop of the positions where one that ends its cascade
-            leaves the rest unrun.
+        chains: Start and stop of the positions where one may leave the rest unrun, and
+            what does that: see `chains`.
         return_events: The positions of events that are to come back as the handlers
             left them.
         overdue: How long it may take, in seconds, before the rest is given back.
         events: The events.
+        is_prompt: Whether somebody may wait for single events of it.
     """
 
     new_plans: Sequence[tuple[int, tuple[int, ...]]]
     plans: Sequence[int] | int
     size: int
-    chains: Sequence[tuple[int, int]]
+    chains: Sequence[tuple[int, int, int]]
     return_events: Sequence[int]
     overdue: float
     events: PackedEvents
+    is_prompt: bool = False
 
 
 class ErrorRecord(NamedTuple):
@@ -115,26 +117,43 @@ class Told(NamedTuple):
         givers: Positions that returned follow-ups.
         counts: How many each; empty where it is one each.
         follow_ups: All of them, in order.
-        values: Positions that were stopped, with the value.
-        processed: Positions, with the event as the handlers left it.
+        values: What was given to `StopProcessing`.
+        emitted: What was emitted, a list for each event.
+        processed: Events as the handlers left them.
         errors: Positions that failed.
+        short: Positions at which not all handlers of the plan ran, each with the index of
+            the last one that did; flat.
     """
 
     number: int
     givers: Sequence[int]
     counts: Sequence[int]
     follow_ups: PackedEvents
-    values: Sequence[tuple[int, PackedValue]]
-    processed: Sequence[tuple[int, PackedValue]]
+    values: PackedColumn | None
+    emitted: PackedColumn | None
+    processed: PackedColumn | None
     errors: Sequence[tuple[int, ErrorRecord]]
+    short: Sequence[int] = ()
+
+    def one_by_one(self, blobs: Sequence[Any], columns: Sequence[Sequence[Any]]) -> Told:
+        """With what was packed together packed one by one."""
+        old = (self.values, self.emitted, self.processed)
+        values, emitted, processed = [
+            column._replace(is_together=False, data=again) if column and again else column
+            for column, again in zip(old, columns, strict=True)
+        ]
+        told = self._replace(values=values, emitted=emitted, processed=processed)
+        return told._replace(follow_ups=PackedEvents(True, blobs)) if blobs else told
 
 
-_EVENTS_HEAD: Final = struct.Struct("<IId")  # plan number, events, overdue
+_EVENTS_HEAD: Final = struct.Struct("<IId?")  # plan number, events, overdue, is_prompt
 _SINGLE_HEAD: Final = struct.Struct("<I")  # plan number
 _QUIET_HEAD: Final = struct.Struct("<I?d")  # done, whether the rest is given back, begun
 
 
-def dump_events(plan: int, size: int, overdue: float, pickled: bytes) -> bytes:
+def dump_events(
+    plan: int, size: int, overdue: float, pickled: bytes, *, is_prompt: bool = False
+) -> bytes:
     """The payload of an EVENTS frame.
 
     Args:
@@ -142,16 +161,17 @@ def dump_events(plan: int, size: int, overdue: float, pickled: bytes) -> bytes:
         size: How many.
         overdue: See `BatchFrame`.
         pickled: Packed together.
+        is_prompt: See `BatchFrame`.
     """
-    return _EVENTS_HEAD.pack(plan, size, overdue) + pickled
+    return _EVENTS_HEAD.pack(plan, size, overdue, is_prompt) + pickled
 
 
 def load_events(payload: Data) -> BatchFrame:
     """Its opposite."""
-    plan, size, overdue = _EVENTS_HEAD.unpack_from(payload)
+    plan, size, overdue, is_prompt = _EVENTS_HEAD.unpack_from(payload)
     # all buffers of the frame are theirs
     packed = PackedEvents(False, memoryview(payload)[_EVENTS_HEAD.size :], large=(0, None))
-    return BatchFrame((), plan, size, (), (), overdue, packed)
+    return BatchFrame((), plan, size, (), (), overdue, packed, is_prompt)
 
 
 def dump_single(plan: int, pickled: bytes) -> bytes:

@@ -99,6 +99,12 @@ class FakeBackend:
         if worker is not None:
             worker.ask_back(newest)
 
+    def ask_to_tell(self, number: int) -> None:
+        """See `backend.Backend`."""
+        worker = self._workers.get(number)
+        if worker is not None:
+            worker.tell()
+
     def strike(self, number: int, seen: Progress, *, is_again: bool) -> None:
         """Nothing: it takes a signal, and a thread gets none."""
 
