@@ -23,12 +23,14 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from evproc.exc import add_note
 from evproc_pool.backlog import ENDLESS, Run
-from evproc_pool.columns import Unplannable
-from evproc_pool.flight import Cascade, Keyed, Lane, Part
+from evproc_pool.columns import Bunch, Planned, Unplannable
+from evproc_pool.errors import cascade_limit
+from evproc_pool.flight import Cascade, Failure, Keyed, Lane, Part
+from evproc_pool.paths import Place
 from evproc_pool.retries import Again, Retries, RetryPolicy, Tried, Waiting, attempt_of
 from evproc_pool.schedule import (
     Accepted,
@@ -37,6 +39,7 @@ from evproc_pool.schedule import (
     Effect,
     Ended,
     Ending,
+    EventEnded,
     Over,
     Progress,
     Result,
@@ -109,27 +112,89 @@ class Cascades:
         """Take what one event left behind into its cascade; end the cascade if it says so."""
         cascade.seconds += seconds
         result = item.results.get(position) if item.results else None
-        if result is not None and result.error is not None:
-            place = position - part.start
-            if self._try_again(run, cascade, part, place, result, has_died=False):
-                self._chain_back(cascade, part, place + 1)
-                return
-        cascade.events += 1
-        cascade.handlers += item.ran.get(position) or len(part.plans[position - part.start].indices)
-        if item.processed and position in item.processed:
-            cascade.processed = item.processed[position]
-        if item.emitted and position in item.emitted:
-            cascade.emit(item.emitted[position])
-        if result is None and item.values and position in item.values:
-            result = Result(item.values[position], stopped=True)
-        if result is not None:
-            self._end(run, cascade, result)
+        number = position - part.start
+        if result is not None and self._try_again(
+            run, cascade, part, number, result, has_died=False
+        ):
+            self._chain_back(cascade, part, number + 1)
             return
-        follow_ups = item.follow_ups.get(position)
-        if follow_ups:
-            cascade.queue.extend(follow_ups)
+        ran = item.ran.get(position)
+        if ran is None:
+            ran = len(part.plans[number].indices)
+        cascade.events += 1
+        cascade.handlers += ran
+        left = _left_behind(item, position, result)
+        if left.follow_ups and run.opened.has_limits:
+            left = self._limited(run, cascade, part, number, left)
+        if left.processed is not None and cascade.events == 1:
+            cascade.processed = left.processed
+        if left.emitted:
+            cascade.emit(part.place(number), left.emitted)
+        if run.opened.every_event:
+            self._tell_event(run, part, number, left, ran=ran, seconds=seconds)
+        if left.result is not None:
+            self._comes_to(run, cascade, part.events[number], part.place(number), left.result)
+        elif left.follow_ups:
+            cascade.queue.extend(left.follow_ups, part.place(number))
             if cascade.is_ready:
-                run.loose += len(follow_ups)
+                run.loose += len(left.follow_ups)
+
+    def _comes_to(
+        self, run: Run, cascade: Cascade, event: Any, place: Place, result: Result
+    ) -> None:
+        """An event has failed for good, or gives a value: mostly that ends its cascade."""
+        if result.error is not None:
+            cascade.fail(Failure(place, event, result.error, result.handler))
+            if run.opened.errors_continue:
+                return
+        self._end(run, cascade, result)
+
+    def _limited(self, run: Run, cascade: Cascade, part: Part, number: int, left: _Left) -> _Left:
+        """Count the follow-ups of an event; where they are too many, it has failed."""
+        opened, place = run.opened, part.place(number)
+        cascade.accepted += len(left.follow_ups)
+        most: str | None = None
+        if opened.max_depth is not None and place.depth >= opened.max_depth:
+            most = f"max_cascade_depth={opened.max_depth}"
+        elif opened.max_events is not None and cascade.accepted > opened.max_events:
+            most = f"max_cascade_events={opened.max_events}"
+        if most is None:
+            return left
+        cascade.accepted -= len(left.follow_ups)
+        handler = left.giver
+        error = cascade_limit(most, part.events[number], place.path, handler)
+        return left._replace(
+            follow_ups=(), emitted=None, processed=None, result=Result(error=error, handler=handler)
+        )
+
+    def _tell_event(
+        self,
+        run: Run,
+        part: Part,
+        number: int,
+        left: _Left,
+        *,
+        ran: int,
+        seconds: float,
+    ) -> None:
+        """Report an event that is over, but for roots, whose cascades are reported."""
+        place = part.place(number)
+        if not place.depth:
+            return
+        attempts = attempt_of(part.plans[number])
+        result = left.result or Result()
+        failed = part.events[number] if result.error is not None else None
+        ending = Ending(
+            *result,
+            seconds=seconds,
+            processed=left.processed,
+            attempts=attempts,
+            handlers=ran,
+            emitted=left.emitted,
+            failed=int(failed is not None),
+            failed_event=failed,
+        )
+        self._effects.append(EventEnded(run.id, place, part.events[number], ending))
 
     def _go_on(self, run: Run, cascade: Cascade, quiet: list[Cascade]) -> None:
         """Do what `_resume` does, quickly where a worker is needed next; takes no turns."""
@@ -171,17 +236,30 @@ class Cascades:
                 self._make_ready(run, cascade)
             elif isinstance(queue.next_plan, Again):
                 again = queue.next_plan
-                ((event, _),) = queue.take(1)
-                self._wait(run, cascade, event, again)
+                taken = queue.take(1)
+                self._wait(run, cascade, taken, again)
                 return
             else:
-                # no handler wants it, or it could not be planned
-                plan = queue.next_plan
-                unwanted = 1 if isinstance(plan, Unplannable) else queue.alike
-                queue.take(unwanted)
-                cascade.events += unwanted
-                if isinstance(plan, Unplannable):
-                    self._end(run, cascade, Result(error=plan.error))
+                self._pass_over(run, cascade)
+
+    def _pass_over(self, run: Run, cascade: Cascade) -> None:
+        """Take events from the head of a queue that no handler wants, or that have no plan."""
+        queue = cascade.queue
+        plan = queue.next_plan
+        taken = queue.take(1 if isinstance(plan, Unplannable) else queue.alike)
+        cascade.events += len(taken)
+        result = Result(error=plan.error) if isinstance(plan, Unplannable) else None
+        if run.opened.every_event:
+            for number, event in enumerate(taken.events):
+                ending = Ending(
+                    *(result or Result()),
+                    processed=event if run.opened.return_events and result is None else None,
+                    failed=int(result is not None),
+                    failed_event=event if result is not None else None,
+                )
+                self._effects.append(EventEnded(run.id, taken.place(number), event, ending))
+        if result is not None:
+            self._comes_to(run, cascade, taken.events[0], taken.at, result)
 
     # --- roots with keys ---
 
@@ -240,7 +318,8 @@ class Cascades:
         Returns:
             Where the lane ends in this batch.
         """
-        failed = position in item.results and self._policy.max_retries > 0
+        waits_for_it = self._policy.max_retries > 0 or run.opened.until_error
+        failed = position in item.results and waits_for_it
         if position not in item.follow_ups and not failed:
             return end
         self._lane_back(run, part, lane, position + 1, end)
@@ -280,7 +359,7 @@ class Cascades:
         run: Run,
         part: Part,
         left: range,
-        fates: Mapping[int, Result],
+        fates: Mapping[int, Fate],
         quiet: list[Cascade],
     ) -> None:
         """Put back roots with keys; see `Scheduler._hand_back`."""
@@ -330,15 +409,19 @@ class Cascades:
 
     def _end(self, run: Run, cascade: Cascade, result: Result) -> None:
         self._over(run, cascade)
-        processed = cascade.processed if result.error is None else None
+        failure = cascade.failure
+        if failure is not None:
+            result = result._replace(error=failure.error, handler=failure.handler)
         ending = Ending(
             *result,
             cascade.events,
             cascade.seconds,
-            processed,
+            cascade.processed if failure is None or run.opened.errors_continue else None,
             cascade.attempts,
             cascade.handlers,
-            cascade.emitted,
+            cascade.all_emitted(in_order=not run.unordered),
+            cascade.failed,
+            None if failure is None else failure.event,
         )
         self._effects.append(Ended(run.id, cascade.index, ending))
         if result.error is not None and run.opened.until_error and cascade.index < run.bound:
@@ -465,14 +548,15 @@ class Cascades:
                 add_note(result.error, f"evproc_pool: given up after {attempts} attempts")
             return False
         cascade.attempts = max(cascade.attempts, attempt_of(again.tried))
-        self._back_to_be_run(run, cascade, event, again)
+        self._back_to_be_run(run, cascade, Bunch([event], again, part.place(place)), again)
         return True
 
-    def _back_to_be_run(self, run: Run, cascade: Cascade, event: Any, again: Again) -> None:
+    def _back_to_be_run(self, run: Run, cascade: Cascade, event: Bunch, again: Again) -> None:
+        """Put back an event that is run again; a bunch of one."""
         if run.unordered:
             self._wait(run, cascade, event, again)
         else:
-            cascade.queue.put_back(event, again)
+            cascade.queue.put_all_back(event)
 
     def _chain_back(self, cascade: Cascade, part: Part, place: int) -> None:
         """Put back what a worker leaves out of a chain, from a place of the part on.
@@ -482,17 +566,17 @@ class Cascades:
         if not part.is_chain:
             return
         queue = cascade.queue
-        ((event, again),) = queue.take(1)
+        again = queue.take(1)
         for each in range(part.stop - part.start - 1, place - 1, -1):
-            queue.put_back(part.events[each], part.plans[each])
+            queue.put_back(part.events[each], part.plans[each], part.place(each))
             cascade.in_flight -= 1
             part.cascades[each] = _nobody()
-        queue.put_back(event, again)
+        queue.put_all_back(again)
 
-    def _wait(self, run: Run, cascade: Cascade, event: Any, again: Again) -> None:
-        """Let an event wait until it is run again."""
+    def _wait(self, run: Run, cascade: Cascade, event: Bunch, again: Again) -> None:
+        """Let an event wait until it is run again; a bunch of one."""
         cascade.in_flight += 1
-        waiting = Waiting(run, cascade, event, again.tried)
+        waiting = Waiting(run, cascade, event.events[0], again.tried, event.at)
         if again.has_to_pause:
             token = self._retries.pause(waiting)
             self._effects.append(Retry(run.id, cascade.index, token, again.tried.failures))
@@ -503,23 +587,68 @@ class Cascades:
         waiting = self._retries.take(item.token)
         if waiting is None:
             return
-        run, cascade, event, tried = waiting
+        run, cascade, event, tried, place = waiting
         if tried.crashes:
             self._retries.suspect(waiting)
             return
         cascade.in_flight -= 1
-        cascade.queue.put_back(event, tried)
+        cascade.queue.put_back(event, tried, place)
         run.loose += cascade.is_ready
         self._make_ready(run, cascade)
 
-    def _meets(self, run: Run, cascade: Cascade, part: Part, place: int, fate: Result) -> None:
+    def _meets(self, run: Run, cascade: Cascade, part: Part, place: int, fate: Fate) -> None:
         """Take what became of an event into its cascade; see `Scheduler._hand_back`."""
-        is_charged = fate.error is not None
-        if is_charged and self._try_again(run, cascade, part, place, fate, has_died=True):
+        result = fate.result
+        cascade.seconds += fate.seconds
+        is_charged = result.error is not None
+        if is_charged and self._try_again(run, cascade, part, place, result, has_died=True):
             return
+        ran = fate.ran if is_charged else len(part.plans[place].indices)
         cascade.events += 1
+        cascade.handlers += ran
+        if run.opened.every_event:
+            left = _Left(result=result if is_charged else None)
+            self._tell_event(run, part, place, left, ran=ran, seconds=fate.seconds)
         if is_charged:
-            self._end(run, cascade, fate)
+            self._comes_to(run, cascade, part.events[place], part.place(place), result)
+
+
+class Fate(NamedTuple):
+    """What became of an event that a dead worker had.
+
+    Attributes:
+        result: With an error: it was running. Without: it is over, and left nothing behind.
+        seconds: How long it has run.
+        ran: How many of its handlers have begun.
+    """
+
+    result: Result
+    seconds: float = 0.0
+    ran: int = 0
+
+
+class _Left(NamedTuple):
+    """What one event left behind; see `Progress`."""
+
+    follow_ups: Sequence[Planned] = ()
+    result: Result | None = None
+    emitted: list[Any] | None = None
+    processed: Any = None
+    giver: str | None = None
+
+
+def _left_behind(item: Progress, position: int, result: Result | None) -> _Left:
+    if result is not None:
+        return _Left(result=result)  # what it left before it failed is forgotten
+    if item.values and position in item.values:
+        result = Result(item.values[position], stopped=True)
+    return _Left(
+        item.follow_ups.get(position, ()) if result is None else (),
+        result,
+        item.emitted[position] if item.emitted and position in item.emitted else None,
+        item.processed[position] if item.processed and position in item.processed else None,
+        item.givers.get(position),
+    )
 
 
 def handlers_run(part: Part, positions: range, item: Progress) -> int | list[int]:

@@ -124,7 +124,8 @@ class Codec:
         sent.class_bytes = packed.class_bytes
         new_plans: list[tuple[int, tuple[int, ...]]] = []
         numbers = self._numbers_of(sent, known, new_plans)
-        chains = [chain for part in parts for chain in part.chains(self._key_ends)]
+        key_ends = self._key_ends | (ENDS_BY_ERROR if batch.run.opened.until_error else 0)
+        chains = [chain for part in parts for chain in part.chains(key_ends)]
         is_unusual = new_plans or chains or return_events or packed.one_by_one or packed.in_parts
         overdue = OVERDUE_FACTOR * max(TARGET_SECONDS, batch.seconds)
         if not is_unusual and isinstance(numbers, int):

@@ -13,6 +13,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, overload
 
+from evproc_pool.paths import Place, root_place
+
+#: Of events that are not in a queue yet.
+NOWHERE: Final = root_place(-1)
+
 
 class PlanLike(Protocol):
     """What the scheduler knows of a plan."""
@@ -153,13 +158,24 @@ class Aligned(NamedTuple):
 
 
 class Bunch(Sequence[Planned]):
-    """Events of one plan, as a fan-out has them: as columns, see `Singles`."""
+    """Events of one plan, as a fan-out has them: as columns, see `Singles`.
 
-    __slots__ = ("events", "plan")
+    Attributes:
+        events: Neighbours in what one event returned.
+        plan: Of each of them.
+        at: The place of the first.
+    """
 
-    def __init__(self, events: Sequence[Any], plan: PlanLike) -> None:
+    __slots__ = ("at", "events", "plan")
+
+    def __init__(self, events: Sequence[Any], plan: PlanLike, at: Place = NOWHERE) -> None:
         self.events = events
         self.plan = plan
+        self.at = at
+
+    def place(self, number: int) -> Place:
+        """The place of one of them."""
+        return self.at.sibling(number) if number else self.at
 
     def __len__(self) -> int:
         return len(self.events)
@@ -171,7 +187,7 @@ class Bunch(Sequence[Planned]):
     def __getitem__(self, place: int | slice) -> Planned | Bunch:
         if isinstance(place, int):
             return self.events[place], self.plan
-        return Bunch(self.events[place], self.plan)
+        return Bunch(self.events[place], self.plan, self.place(place.start or 0))
 
 
 class EventQueue:
@@ -201,17 +217,23 @@ class EventQueue:
         bunch, taken = self._bunches[0]
         return len(bunch) - taken
 
-    def extend(self, planned: Sequence[Planned]) -> None:
-        """Put events behind the others."""
+    def extend(self, planned: Sequence[Planned], giver: Place) -> None:
+        """Put events behind the others, which the one at a place has returned."""
         if isinstance(planned, Bunch):
+            planned.at = giver.child(0)
             self._bunches.append((planned, 0))
         else:
-            self._bunches.extend([(Bunch([event], plan), 0) for event, plan in planned])
+            self._bunches.extend(
+                [
+                    (Bunch([event], plan, giver.child(number)), 0)
+                    for number, (event, plan) in enumerate(planned)
+                ]
+            )
         self._length += len(planned)
 
-    def put_back(self, event: Any, plan: PlanLike) -> None:
+    def put_back(self, event: Any, plan: PlanLike, at: Place) -> None:
         """Put an event in front of the others."""
-        self.put_all_back(Bunch([event], plan))
+        self.put_all_back(Bunch([event], plan, at))
 
     def put_all_back(self, bunch: Bunch) -> None:
         """Put events in front of the others."""

@@ -129,6 +129,17 @@ class SoftTimeoutError(PoolError):
         self.timeout = timeout
 
 
+class CascadeLimitError(PoolError):
+    """STUB until merged."""
+
+
+def cascade_limit(
+    limit: str, event: Any, path: tuple[int, ...], handler: str | None
+) -> CascadeLimitError:
+    """STUB."""
+    return CascadeLimitError(limit)
+
+
 class RemoteError(PoolError):
     """Stands in for a handler's exception that cannot be pickled or rebuilt.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
@@ -14,6 +15,27 @@ from typing import Any, NamedTuple
 from evproc_pool.chains import ENDS_BY_ERROR, ENDS_BY_VALUE
 from evproc_pool.columns import Bunch, EventQueue, PlanLike, Planned
 from evproc_pool.errors import InternalError
+from evproc_pool.paths import Place, order_of, root_place, strand_place
+
+
+class Failure(NamedTuple):
+    """An event of a cascade that failed, for good.
+
+    Attributes:
+        place: Where it stands.
+        event: The event.
+        error: What with.
+        handler: The handler that raised it, or None.
+    """
+
+    place: Place
+    event: Any
+    error: BaseException
+    handler: str | None
+
+
+def _order_of_first(item: tuple[Place, Any]) -> tuple[int, tuple[int, ...]]:
+    return order_of(item[0])
 
 
 class Cascade:
@@ -32,12 +54,18 @@ class Cascade:
         attempts: How often the event was run that was run most often.
         handlers: How many handlers ran.
         emitted: What its events emitted; None: nothing.
+        accepted: How many events it has, those that wait included; counted where that is limited.
+        failed: How many of its events failed.
+        failure: The first of these, in the cascade's order.
     """
 
     __slots__ = (
+        "accepted",
         "attempts",
         "emitted",
         "events",
+        "failed",
+        "failure",
         "handlers",
         "in_flight",
         "index",
@@ -61,16 +89,40 @@ class Cascade:
         self.processed: Any = None
         self.attempts = 1
         self.handlers = 0
-        self.emitted: list[Any] | None = None
+        self.emitted: list[tuple[Place, list[Any]]] | None = None
+        self.accepted = 1
+        self.failed = 0
+        self.failure: Failure | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether there is nothing to tell but that it is over."""
-        return self.processed is None and self.attempts == 1 and self.emitted is None
+        is_quiet = self.processed is None and self.emitted is None
+        return is_quiet and self.attempts == 1 and not self.failed
 
-    def emit(self, items: list[Any]) -> None:
+    def emit(self, place: Place, items: list[Any]) -> None:
         """One of its events emitted something."""
-        self.emitted = [*(self.emitted or ()), *items]
+        if self.emitted is None:
+            self.emitted = []
+        self.emitted.append((place, items))
+
+    def fail(self, failure: Failure) -> None:
+        """One of its events failed for good."""
+        self.failed += 1
+        first = self.failure
+        if first is None or order_of(failure.place) < order_of(first.place):
+            self.failure = failure
+
+    def all_emitted(self, *, in_order: bool) -> list[Any] | None:
+        """What its events emitted, in the cascade's order.
+
+        Args:
+            in_order: Whether they ran in that order.
+        """
+        if self.emitted is None:
+            return None
+        found = self.emitted if in_order else sorted(self.emitted, key=_order_of_first)
+        return [item for _, items in found for item in items]
 
 
 class Keyed(NamedTuple):
@@ -227,15 +279,20 @@ class Part:
         strands: For events of strands, these.
         lanes: For roots with keys, which lane has which positions, from one up to another;
             of lanes that have not come to their end here.
+        depth: Of events of strands that are cascades now, how many were before each.
         has_gaps: Whether some of these positions were put back into their lanes.
         roots: For these, the index of each.
-        cascades: For others, the cascade of each.
+        bunches: For others, what they were taken from a queue as: each with the place in the
+            part where it begins.
+        cascades: For these, the cascade of each.
         is_chain: Whether they are of one cascade, to be run one after another, the
             rest not at all once one of them ends the cascade.
     """
 
     __slots__ = (
+        "bunches",
         "cascades",
+        "depth",
         "events",
         "first",
         "has_gaps",
@@ -257,12 +314,15 @@ class Part:
         self.strands: Strands | None = None
         self.lanes: list[tuple[Lane, int, int]] = []
         self.has_gaps = False
+        self.depth = 0
         self.roots: list[int] = []
+        self.bunches: list[tuple[int, Bunch]] = []
         self.cascades: list[Cascade] = []
         self.is_chain = is_chain
 
     def extend(self, cascade: Cascade, taken: Bunch) -> None:
         """Put events of a cascade behind the others."""
+        self.bunches.append((self.stop - self.start, taken))
         if isinstance(self.events, list) and (self.events or isinstance(taken.events, list)):
             self.events += taken.events
         else:
@@ -286,6 +346,18 @@ class Part:
         """Whether these are roots with keys."""
         return bool(self.roots)
 
+    def place(self, number: int) -> Place:
+        """Where an event stands in its cascade."""
+        if self.first is not None or self.roots:
+            return root_place(self.root(number))
+        if self.strands is not None:
+            cascades = self.strands.cascades
+            return strand_place(cascades.roots[number], cascades.over)
+        if not self.bunches:  # strands that are cascades now
+            return strand_place(self.cascades[number].index, self.depth)
+        begin, bunch = self.bunches[bisect_right(self.bunches, number, key=_first) - 1]
+        return bunch.place(number - begin)
+
     def root(self, place: int) -> int:
         """The index of the root that an event belongs to."""
         if self.first is not None:
@@ -299,6 +371,10 @@ class Part:
     def within(self, begin: int, end: int) -> range:
         """Its positions from `begin` up to `end`."""
         return range(max(self.start, begin), min(self.stop, end))
+
+
+def _first(bunch: tuple[int, Bunch]) -> int:
+    return bunch[0]
 
 
 class Batch:
@@ -353,6 +429,13 @@ class Batch:
             if position < part.stop:
                 place = position - part.start
                 return part.events[place], part.plans[place]
+        raise InternalError(f"position {position} in a batch of {self.size}")
+
+    def place_at(self, position: int) -> Place:
+        """Where the event at a position stands in its cascade."""
+        for part in self.parts:
+            if position < part.stop:
+                return part.place(position - part.start)
         raise InternalError(f"position {position} in a batch of {self.size}")
 
     def root_at(self, position: int) -> int:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from evproc_pool.columns import EMPTY, Aligned, Column, PlanLike, Planned
 from evproc_pool.flight import Batch
+from evproc_pool.paths import Place
 
 
 class Result(NamedTuple):
@@ -39,6 +40,8 @@ class Ending(NamedTuple):
         attempts: How often the event was run that was run most often.
         handlers: How many handlers ran.
         emitted: What its events emitted, in the cascade's order; None: nothing.
+        failed: How many events failed.
+        failed_event: The first of these, in the cascade's order.
     """
 
     value: Any = None
@@ -51,6 +54,8 @@ class Ending(NamedTuple):
     attempts: int = 1
     handlers: int = 0
     emitted: list[Any] | None = None
+    failed: int = 0
+    failed_event: Any = None
 
 
 # --- what can happen ---
@@ -67,6 +72,10 @@ class Opened(NamedTuple):
         return_events: Whether roots are to come back as the handlers left them.
         is_bulk: Whether nobody waits for single roots, only for the end of all of them.
         shares_keys: Whether its keys are those of all runs that share them.
+        every_event: Whether each event is reported, and not only the cascade.
+        errors_continue: Whether the rest of a cascade goes on where an event fails.
+        max_depth: How deep follow-ups may be, a root's being 1; None: there is no limit.
+        max_events: How many events a cascade may have; None likewise.
     """
 
     run: int
@@ -75,6 +84,20 @@ class Opened(NamedTuple):
     return_events: bool = False
     is_bulk: bool = False
     shares_keys: bool = False
+    every_event: bool = False
+    errors_continue: bool = False
+    max_depth: int | None = None
+    max_events: int | None = None
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether follow-ups are counted."""
+        return self.max_depth is not None or self.max_events is not None
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether each event of a cascade is looked at by itself."""
+        return self.every_event or self.errors_continue or self.has_limits
 
 
 class Accepted(NamedTuple):
@@ -131,6 +154,8 @@ class Progress(NamedTuple):
             and behind each the rest of its chain has not run.
         emitted: What was emitted, a list for each position.
         ran: How many handlers ran, by position, where it was not all of the plan.
+        givers: The handler that returned the last follow-ups, by position; where follow-ups
+            are counted.
     """
 
     worker: int
@@ -144,6 +169,7 @@ class Progress(NamedTuple):
     values: Column = EMPTY
     emitted: Column = EMPTY
     ran: Mapping[int, int] = {}
+    givers: Mapping[int, str] = {}
 
 
 class TakenBack(NamedTuple):
@@ -177,6 +203,8 @@ class WorkerGone(NamedTuple):
         handler: The handler it was at.
         spared: The position, behind that one, of an event that is over and has left
             nothing behind, though others before it have to be run again.
+        seconds: How long the event has run that was running.
+        ran: How many of its handlers have begun.
     """
 
     worker: int
@@ -184,6 +212,8 @@ class WorkerGone(NamedTuple):
     error: BaseException | None = None
     handler: str | None = None
     spared: int | None = None
+    seconds: float = 0.0
+    ran: int = 0
 
 
 class Due(NamedTuple):
@@ -274,6 +304,22 @@ class Ended(NamedTuple):
     ending: Ending
 
 
+class EventEnded(NamedTuple):
+    """An event that is no root is over.
+
+    Attributes:
+        run: Its run.
+        place: Where it stands.
+        event: The event.
+        ending: How it ended, by itself.
+    """
+
+    run: int
+    place: Place
+    event: Any
+    ending: Ending
+
+
 class Dropped(NamedTuple):
     """So many roots from `first` on were given up before they ended, as was asked for."""
 
@@ -288,4 +334,4 @@ class Finished(NamedTuple):
     run: int
 
 
-Effect = Send | Retry | Settled | Over | Ended | Dropped | Finished
+Effect = Send | Retry | Settled | Over | Ended | EventEnded | Dropped | Finished

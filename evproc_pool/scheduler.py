@@ -75,7 +75,7 @@ from typing import Any, Final, NoReturn
 
 from evproc_pool.backlog import ENDLESS, Block, Run
 from evproc_pool.batching import SHARES_PER_WORKER, Batcher
-from evproc_pool.cascades import Cascades, handlers_run
+from evproc_pool.cascades import Cascades, Fate, handlers_run
 from evproc_pool.columns import Bunch, PlanLike, Singles
 from evproc_pool.errors import InternalError
 from evproc_pool.estimates import (
@@ -409,9 +409,11 @@ class Scheduler(Cascades):
         strands = part.strands
         if strands is None and (part.first is None or not isinstance(item.follow_ups, Singles)):
             return False
-        gave = _gave(item, positions) if run.bound == ENDLESS else None
+        may_be = run.bound == ENDLESS and not run.opened.is_followed
+        gave = _gave(item, positions) if may_be else None
         if gave is None:
             if strands is not None:
+                part.depth = strands.cascades.over
                 part.cascades, part.strands = strands.in_flight(), None
             return False
         givers, events, plans = gave
@@ -476,7 +478,8 @@ class Scheduler(Cascades):
         quiet: list[Cascade] = []
         if not (item.follow_ups or item.results or item.processed or item.values or item.emitted):
             first = part.cascades[0]
-            if part.cascades.count(first) == len(part.cascades) and not first.is_over:
+            is_one = part.cascades.count(first) == len(part.cascades) and not first.is_over
+            if is_one and not run.opened.every_event:
                 # a fan-out, of which nothing more is to be told than that it is over
                 first.in_flight -= len(positions)
                 first.events += len(positions)
@@ -529,16 +532,17 @@ class Scheduler(Cascades):
         ):
             raise InternalError(f"worker {item.worker}: {item.spared} is over in no such batch")
         self._loads.remove(item.worker)
-        fates: dict[int, Result] = {}
+        fates: dict[int, Fate] = {}
         if item.running is not None:
-            fates[item.running] = Result(error=item.error, handler=item.handler)
+            charged = Result(error=item.error, handler=item.handler)
+            fates[item.running] = Fate(charged, item.seconds, item.ran)
         if item.spared is not None:
-            fates[item.spared] = Result()
+            fates[item.spared] = Fate(Result())
         # last first, since each is put back in front of the others
         for batch in reversed(held):
             self._hand_back(batch, fates if batch is held[0] else {})
 
-    def _hand_back(self, batch: Batch, fates: Mapping[int, Result]) -> None:
+    def _hand_back(self, batch: Batch, fates: Mapping[int, Fate]) -> None:
         """Put what a worker did not run in front again.
 
         Args:
@@ -568,9 +572,11 @@ class Scheduler(Cascades):
                 if position in fates:
                     self._meets(run, cascade, part, place, fates[position])
                 elif isinstance(plan := part.plans[place], Tried) and plan.crashes:
-                    self._back_to_be_run(run, cascade, part.events[place], Again(plan))
+                    again = Again(plan)
+                    event = Bunch([part.events[place]], again, part.place(place))
+                    self._back_to_be_run(run, cascade, event, again)
                 else:
-                    cascade.queue.put_back(part.events[place], plan)
+                    cascade.queue.put_back(part.events[place], plan, part.place(place))
                     run.loose += cascade.is_ready
             for cascade in dict.fromkeys(part.cascades[place - part.start] for place in left):
                 if not cascade.is_over and (run.unordered or not cascade.in_flight):
@@ -584,7 +590,7 @@ class Scheduler(Cascades):
         run: Run,
         part: Part,
         left: range,
-        fates: Mapping[int, Result],
+        fates: Mapping[int, Fate],
         quiet: list[Cascade],
     ) -> bool:
         """Put back events of one cascade and one plan in one piece, as they came; see `_hand_back`.
@@ -603,8 +609,11 @@ class Scheduler(Cascades):
         ):
             return False
         cascade.in_flight -= len(left)
-        events = part.events[left.start - part.start : left.stop - part.start]
-        cascade.queue.put_all_back(Bunch(events, plan))
+        first, stop = left.start - part.start, left.stop - part.start
+        for begin, bunch in reversed(part.bunches):
+            start, end = max(begin, first), min(begin + len(bunch), stop)
+            if start < end:
+                cascade.queue.put_all_back(Bunch(part.events[start:end], plan, part.place(start)))
         if cascade.is_ready:
             run.loose += len(left)
         if run.unordered or not cascade.in_flight:
@@ -616,7 +625,7 @@ class Scheduler(Cascades):
         run: Run,
         part: Part,
         left: range,
-        fates: Mapping[int, Result],
+        fates: Mapping[int, Fate],
         quiet: list[Cascade],
     ) -> None:
         """Put back roots or strands; see `_hand_back`."""
@@ -650,8 +659,8 @@ class Scheduler(Cascades):
             worker = self._loads.reserve()
             if worker is None:
                 return
-            run, cascade, event, tried = self._retries.take_suspect()
-            batch = self._batcher.make_alone(run, cascade, Bunch([event], tried))
+            run, cascade, event, tried, place = self._retries.take_suspect()
+            batch = self._batcher.make_alone(run, cascade, Bunch([event], tried, place))
             self._loads.push(worker, batch)
             self._effects.append(Send(worker, batch))
         self._loads.release()
