@@ -8,13 +8,16 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from evproc import Event, Processor
+from evproc_pool.notes import has_several
 from evproc_pool.roots import Key, key_of, plan_root
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from evproc_pool.cascade_limits import CascadeEnding
     from evproc_pool.outcome import Outcome
     from evproc_pool.retries import RetryPolicy
+    from evproc_pool.serial import Rules
 
 # Imported when they are needed: most pools have workers, and never come to it.
 
@@ -56,16 +59,36 @@ class Here:
         self._lock = threading.RLock()
         self._calls = {call: thread for call, thread in self._calls.items() if thread == me}
 
+    def rules(
+        self,
+        ending: CascadeEnding,
+        events: Iterator[Event] | None = None,
+        *,
+        return_events: bool = False,
+        every_event: bool = False,
+    ) -> Rules:
+        """How a call runs its cascades; without `events` it has one root."""
+        from evproc_pool.serial import Rules
+
+        return Rules(
+            self._policy,
+            ending,
+            return_events,
+            every_event,
+            events is not None and has_several(events),
+        )
+
     def process_many(
-        self, events: Iterator[Event], key: Key | None, *, return_exceptions: bool
+        self, events: Iterator[Event], key: Key | None, rules: Rules, *, return_exceptions: bool
     ) -> list[Any]:
         """See `PoolProcessor.process_many`."""
         values = []
         with self._counted():
             self._initialize()
-            for ev in events:
+            process = self._how_to_process(key, rules)
+            for index, ev in enumerate(events):
                 try:
-                    values.append(self._process(ev, key))
+                    values.append(process(ev, index))
                 except KeyboardInterrupt:
                     raise  # somebody at the keyboard, as far as can be told in one process
                 except BaseException as error:
@@ -79,17 +102,22 @@ class Here:
         events: Iterable[Event],
         key: Key | None,
         check_usable: Callable[[], object],
-        *,
-        return_events: bool,
+        rules: Rules,
     ) -> Generator[Outcome, None, None]:
-        """See `PoolProcessor.stream`; ends with what `check_usable` raises before an event."""
+        """See `PoolProcessor.stream`; ends with what `check_usable` raises before a root."""
         with self._counted():
             self._initialize()
+            from evproc_pool.serial import run_every_event
+
             for index, ev in enumerate(events):
                 check_usable()
-                yield self._run(ev, index, key, return_events=return_events)
+                failed = self._check_key(ev, index, key, rules)
+                if failed is not None:
+                    yield failed
+                else:
+                    yield from run_every_event(self._processor, ev, index, rules)
 
-    def submit(self, ev: Event, key: Key | None) -> Future[Any]:
+    def submit(self, ev: Event, key: Key | None, rules: Rules) -> Future[Any]:
         """See `PoolProcessor.submit`; the future is done."""
         from concurrent.futures import Future
 
@@ -98,7 +126,7 @@ class Here:
         with self._counted():
             try:
                 self._initialize()
-                value = self._process(ev, key)
+                value = self._how_to_process(key, rules)(ev, 0)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -107,28 +135,33 @@ class Here:
                 future.set_result(value)
         return future
 
-    def _process(self, ev: Event, key: Key | None) -> Any:
-        if key is None and not self._policy.max_retries:
-            return self._processor.process(ev)
-        return self._run(ev, 0, key, return_events=False).unwrap()
+    def _how_to_process(self, key: Key | None, rules: Rules) -> Callable[[Event, int], Any]:
+        """What gives the value of an event, or raises its error; called with its index, too."""
+        from evproc_pool.serial import process_plainly, run_cascade
 
-    def _run(self, ev: Event, index: int, key: Key | None, *, return_events: bool) -> Outcome:
-        if key is not None:
-            # Only for what it raises: all events are processed one after another here.
-            try:
-                plan_root(self._processor.registry, ev)
-                key_of(key, ev)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
-                from evproc_pool.outcome import Outcome
+        def plainly(ev: Event, index: int) -> Any:
+            return process_plainly(self._processor, ev, index, rules)
 
-                return Outcome(ev, index, error=error, events=int(isinstance(ev, Event)))
-        from evproc_pool.serial import run_cascade
+        def by_outcome(ev: Event, index: int) -> Any:
+            failed = self._check_key(ev, index, key, rules)
+            return (failed or run_cascade(self._processor, ev, index, rules)).unwrap()
 
-        return run_cascade(
-            self._processor, ev, index, policy=self._policy, return_events=return_events
-        )
+        return plainly if key is None and rules.are_plain else by_outcome
+
+    def _check_key(self, ev: Event, index: int, key: Key | None, rules: Rules) -> Outcome | None:
+        """Ask for the key, only for what it raises: all events are one after another here."""
+        if key is None:
+            return None
+        try:
+            plan_root(self._processor.registry, ev)
+            key_of(key, ev)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            from evproc_pool.serial import failed_root
+
+            return failed_root(ev, index, error, has_several=rules.has_several)
+        return None
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:

@@ -62,6 +62,10 @@ class Opened(NamedTuple):
         unordered: Whether follow-ups are independent of each other.
         return_events: Whether roots are to come back as the handlers left them.
         is_bulk: Whether nobody waits for single roots, only for the end of all of them.
+        every_event: Whether follow-ups have an outcome of their own.
+        errors_continue: Whether a cascade goes on after an error.
+        max_depth: See `cascade_limits.CascadeEnding`.
+        max_events: Likewise.
     """
 
     run: int
@@ -69,6 +73,10 @@ class Opened(NamedTuple):
     unordered: bool = False
     return_events: bool = False
     is_bulk: bool = False
+    every_event: bool = False
+    errors_continue: bool = False
+    max_depth: int | None = None
+    max_events: int | None = None
 
 
 class Accepted(NamedTuple):

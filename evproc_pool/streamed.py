@@ -77,4 +77,6 @@ class Streamed(Sink):
             ending.events,
             ending.seconds,
             ending.processed,
+            (index,),
+            failed=int(ending.error is not None),
         )
