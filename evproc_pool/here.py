@@ -82,20 +82,9 @@ class Here:
         self, events: Iterator[Event], key: Key | None, rules: Rules, *, return_exceptions: bool
     ) -> list[Any]:
         """See `PoolProcessor.process_many`."""
-        values = []
         with self._counted():
             self._initialize()
-            process = self._how_to_process(key, rules)
-            for index, ev in enumerate(events):
-                try:
-                    values.append(process(ev, index))
-                except KeyboardInterrupt:
-                    raise  # somebody at the keyboard, as far as can be told in one process
-                except BaseException as error:
-                    if not return_exceptions:
-                        raise
-                    values.append(error)
-        return values
+            return self._process_all(events, key, rules, return_exceptions=return_exceptions)
 
     def stream(
         self,
@@ -126,7 +115,7 @@ class Here:
         with self._counted():
             try:
                 self._initialize()
-                value = self._how_to_process(key, rules)(ev, 0)
+                (value,) = self._process_all([ev], key, rules, return_exceptions=False)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -135,18 +124,23 @@ class Here:
                 future.set_result(value)
         return future
 
-    def _how_to_process(self, key: Key | None, rules: Rules) -> Callable[[Event, int], Any]:
-        """What gives the value of an event, or raises its error; called with its index, too."""
+    def _process_all(
+        self, events: Iterable[Event], key: Key | None, rules: Rules, *, return_exceptions: bool
+    ) -> list[Any]:
         from evproc_pool.serial import process_plainly, run_cascade
 
-        def plainly(ev: Event, index: int) -> Any:
-            return process_plainly(self._processor, ev, index, rules)
-
-        def by_outcome(ev: Event, index: int) -> Any:
-            failed = self._check_key(ev, index, key, rules)
-            return (failed or run_cascade(self._processor, ev, index, rules)).unwrap()
-
-        return plainly if key is None and rules.are_plain else by_outcome
+        processor = self._processor
+        if key is None and rules.are_plain:
+            return process_plainly(processor, events, rules, return_exceptions=return_exceptions)
+        values = []
+        for index, ev in enumerate(events):
+            outcome = self._check_key(ev, index, key, rules)
+            if outcome is None:
+                outcome = run_cascade(processor, ev, index, rules)
+            if outcome.error is not None and not return_exceptions:
+                raise outcome.error
+            values.append(outcome.value if outcome.error is None else outcome.error)
+        return values
 
     def _check_key(self, ev: Event, index: int, key: Key | None, rules: Rules) -> Outcome | None:
         """Ask for the key, only for what it raises: all events are one after another here."""

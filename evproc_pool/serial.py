@@ -13,8 +13,8 @@ Rules:
 - `StopProcessing(value)` ends the cascade, always; an error does with `errors="end"`.
 - A limit is checked before follow-ups are queued; see `cascade_limits`.
 
-A queued event holds the places of its ancestors, as links: a path is only written out for
-an error, or where every event has an outcome.
+Events have numbers, in the order in which they are queued and run. A path is worked out from
+these where it is asked for (`_Places`); that takes eight bytes for each event that has run.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from __future__ import annotations
 import contextlib
 import random
 import time
+from array import array
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from time import perf_counter
 from typing import Any, Final, NamedTuple
 
@@ -69,34 +70,57 @@ class Rules(NamedTuple):
         )
 
 
-def process_plainly(processor: Processor, ev: Event, index: int, rules: Rules) -> Any:
-    """Process an event as `Processor.process` does, where the rules are plain ones.
+def process_plainly(
+    processor: Processor, events: Iterable[Event], rules: Rules, *, return_exceptions: bool
+) -> list[Any]:
+    """Process events as `Processor.process` does, where the rules are plain ones.
+
+    Returns:
+        Their values, and errors in their places if `return_exceptions`.
 
     Raises:
-        Exception: The error of the cascade, with a note that says which event it was.
+        Exception: The first error of a cascade, with a note that says which event it was.
     """
-    # Most events have no follow-ups, and need no outcome.
-    follow_ups: list[Event] = []
-    try:
-        if Event not in type(ev).__mro__:
-            check_event(ev)
-        plan = processor.registry.match(ev)
-        value = run_handlers(processor, ev, plan.handlers, follow_ups)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        note_place(error, (index,), has_several=rules.has_several)
-        raise
-    finally:
+    values: list[Any] = []
+    match = processor.registry.match
+    queue: deque[Event] = deque()  # one for many events: most have no follow-ups
+    for index, ev in enumerate(events):
+        places: _Places | None = None
+        try:
+            if Event not in type(ev).__mro__:
+                check_event(ev)
+            value = run_handlers(processor, ev, match(ev).handlers, queue)
+            if queue and value is _unset:
+                places = _Places(index)
+                value = _process_queue(processor, queue, places)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            path = (index,) if places is None else places.path()
+            note_place(error, path, has_several=rules.has_several)
+            if not return_exceptions:
+                raise
+            values.append(error)
+        else:
+            values.append(None if value is _unset else value)
+        if queue:
+            queue.clear()
         if EMITTING:
             _take_emitted(ev)
-    if value is not _unset:
-        return value
-    if not follow_ups:
-        return None
-    cascade = _Cascade(processor, ev, index, rules)
-    cascade.queue_follow_ups(follow_ups, cascade.take().place)
-    return next(cascade.run()).unwrap()
+    return values
+
+
+def _process_queue(processor: Processor, queue: deque[Event], places: _Places) -> Any:
+    """Process the rest of a cascade; give what `run_handlers` does."""
+    match = processor.registry.match
+    value: Any = _unset
+    while queue and value is _unset:
+        places.add(len(queue))
+        ev = queue.popleft()
+        value = run_handlers(processor, ev, match(ev).handlers, queue)
+        if EMITTING:
+            _take_emitted(ev)
+    return value
 
 
 def run_cascade(processor: Processor, ev: Event, index: int, rules: Rules) -> Outcome:
@@ -111,7 +135,7 @@ def run_cascade(processor: Processor, ev: Event, index: int, rules: Rules) -> Ou
     Raises:
         KeyboardInterrupt: Passes through; everything else is in the outcome.
     """
-    return next(_Cascade(processor, ev, index, rules).run())
+    return next(_Cascade(processor, index, rules).run(ev, index))
 
 
 def run_every_event(processor: Processor, ev: Event, index: int, rules: Rules) -> Iterator[Outcome]:
@@ -120,7 +144,7 @@ def run_every_event(processor: Processor, ev: Event, index: int, rules: Rules) -
     Raises:
         KeyboardInterrupt: Passes through.
     """
-    return _Cascade(processor, ev, index, rules).run()
+    return _Cascade(processor, index, rules).run(ev, index)
 
 
 def failed_root(ev: Event, index: int, error: BaseException, *, has_several: bool) -> Outcome:
@@ -137,112 +161,118 @@ def failed_root(ev: Event, index: int, error: BaseException, *, has_several: boo
     )
 
 
-class _Place:
-    """Where an event stands in its cascade.
+_FIRSTS: Final = array("Q", (1,))  # of a root; it is copied in half the time
 
-    Attributes:
-        parent: That of the event that returned it; None for a root.
-        number: Which of its parent's follow-ups it is; of a root, its index.
-        depth: How many ancestors it has.
+
+class _Places:
+    """Where the events of a cascade stand in it: their paths.
+
+    Events are numbered from 0, the root, in the order in which they are queued. `_firsts`
+    has for each event that has run the number of its first follow-up, or of the next one
+    that would have been.
     """
 
-    __slots__ = ("depth", "number", "parent")
+    __slots__ = ("_firsts", "_index")
 
-    def __init__(self, parent: _Place | None, number: int) -> None:
-        self.parent = parent
-        self.number = number
-        self.depth: int = 0 if parent is None else parent.depth + 1
+    def __init__(self, index: int) -> None:
+        self._index = index
+        self._firsts = _FIRSTS[:]
 
-    @property
+    def add(self, queued: int) -> None:
+        """The current event is over: so many events are queued now. The next one's turn comes."""
+        self._firsts.append(len(self._firsts) + queued)
+
     def path(self) -> tuple[int, ...]:
-        """See `Outcome.path`."""
+        """The path of the current event."""
+        firsts = self._firsts
+        number = len(firsts) - 1
         numbers = []
-        place: _Place | None = self
-        while place is not None:
-            numbers.append(place.number)
-            place = place.parent
-        return tuple(reversed(numbers))
-
-
-class _Queued(NamedTuple):
-    event: Any
-    place: _Place
+        while number:
+            parent = bisect_right(firsts, number) - 1
+            numbers.append(number - firsts[parent])
+            number = parent
+        return (self._index, *reversed(numbers))
 
 
 class _Cascade:
     """A root event and what follows from it, run one after another."""
 
-    def __init__(self, processor: Processor, ev: Event, index: int, rules: Rules) -> None:
+    __slots__ = ("_depth", "_level_end", "_number", "_places", "_processor", "_queue", "_rules")
+
+    def __init__(self, processor: Processor, index: int, rules: Rules) -> None:
         self._processor = processor
         self._rules = rules
-        self._queue = deque([_Queued(ev, _Place(None, index))])
-        self._size = 1  # events that are or were queued
-        self._outcome = Outcome(ev, index, events=0, path=(index,))
+        self._queue: deque[Any] = deque()
+        self._places = _Places(index)
+        self._number = 0  # of the current event
+        self._depth = 0  # its depth
+        self._level_end = 1  # the number of the first event that is deeper
 
-    def take(self) -> _Queued:
-        """Take the next event."""
-        return self._queue.popleft()
-
-    def queue_follow_ups(self, follow_ups: list[Any], parent: _Place) -> None:
-        """Put the follow-ups of an event at the end."""
-        self._size += len(follow_ups)
-        for number, each in enumerate(follow_ups):
-            self._queue.append(_Queued(each, _Place(parent, number)))
-
-    def run(self) -> Iterator[Outcome]:
-        """Run what is queued; yield the outcomes, the cascade's last."""
-        outcome = self._outcome
+    def run(self, root: Event, index: int) -> Iterator[Outcome]:
+        """Run all events; yield the outcomes, the cascade's last."""
         rules = self._rules
-        while self._queue:
-            queued = self.take()
-            ran = _run_event(self._processor, queued.event, rules.policy)
-            place = queued.place
+        ends_by_error = not rules.ending.errors_continue
+        outcome = Outcome(root, index, events=0, path=(index,))
+        ev = root
+        while True:
+            ran = _run_event(self._processor, ev, rules.policy)
             if ran.follow_ups:
-                self._take_follow_ups(ran, place)
-            self._add(ran, queued)
-            if ran.stopped or (ran.error is not None and not rules.ending.errors_continue):
-                self._queue.clear()
-            if rules.every_event and place.depth:
-                yield self._own_outcome(ran, queued)
-        if outcome.error is not None and not rules.ending.errors_continue:
+                self._take_follow_ups(ran)
+            if ran.error is not None:
+                note_place(ran.error, self._places.path(), has_several=rules.has_several)
+            self._add(ran, ev, outcome)
+            if rules.every_event and self._number:
+                yield self._own_outcome(ran, ev, index)
+            if not self._queue or ran.stopped or (ends_by_error and ran.error is not None):
+                break
+            ev = self._next()
+        if ends_by_error and outcome.error is not None:
             outcome.processed = None
         yield outcome
 
-    def _take_follow_ups(self, ran: _Ran, place: _Place) -> None:
-        """Queue what an event returned, unless that is too much."""
-        limit = broken_limit(self._rules.ending, place.depth, self._size, len(ran.follow_ups))
-        if limit is None:
-            self.queue_follow_ups(ran.follow_ups, place)
-            return
-        ran.handler = ran.source
-        ran.error = limit_error(limit, place.path, ran.source, ran.ev)
-        ran.emitted = []
+    def _next(self) -> Any:
+        """Take the next event."""
+        self._places.add(len(self._queue))
+        self._number += 1
+        if self._number == self._level_end:
+            # all events of the level before are over
+            self._depth += 1
+            self._level_end += len(self._queue)
+        return self._queue.popleft()
 
-    def _add(self, ran: _Ran, queued: _Queued) -> None:
+    def _take_follow_ups(self, ran: _Ran) -> None:
+        """Queue what an event returned, unless that is too much."""
+        size = self._number + 1 + len(self._queue)
+        limit = broken_limit(self._rules.ending, self._depth, size, len(ran.follow_ups))
+        if limit is None:
+            self._queue += ran.follow_ups
+        else:
+            ran.fail(limit_error(limit, self._places.path(), ran.source, ran.ev), ran.source)
+
+    def _add(self, ran: _Ran, ev: Any, outcome: Outcome) -> None:
         """Add what became of an event to the cascade's outcome."""
-        outcome = self._outcome
         outcome.events += ran.events
         outcome.attempts = max(outcome.attempts, ran.attempts)
         outcome.seconds += ran.seconds
         outcome.handlers += ran.handlers
-        outcome.emitted += ran.emitted
+        if ran.emitted:
+            outcome.emitted += ran.emitted
         if ran.stopped:
             outcome.value, outcome.stopped = ran.value, True
         if ran.error is not None:
-            note_place(ran.error, queued.place.path, has_several=self._rules.has_several)
             if not outcome.failed:
                 outcome.error, outcome.handler = ran.error, ran.handler
-                outcome.failed_event = queued.event
+                outcome.failed_event = ev
             outcome.failed += 1
-        elif self._rules.return_events and not queued.place.depth:
+        elif self._rules.return_events and not self._number:
             outcome.processed = ran.ev
 
-    def _own_outcome(self, ran: _Ran, queued: _Queued) -> Outcome:
+    def _own_outcome(self, ran: _Ran, ev: Any, index: int) -> Outcome:
         """The outcome of a follow-up."""
         has_failed = ran.error is not None
         return Outcome(
-            queued.event,
-            self._outcome.index,
+            ev,
+            index,
             ran.value if ran.stopped else None,
             ran.stopped,
             ran.error,
@@ -251,11 +281,11 @@ class _Cascade:
             ran.events,
             ran.seconds,
             ran.ev if self._rules.return_events and not has_failed else None,
-            queued.place.path,
-            ran.emitted,
+            self._places.path(),
+            list(ran.emitted),
             ran.handlers,
             int(has_failed),
-            queued.event if has_failed else None,
+            ev if has_failed else None,
         )
 
 
@@ -263,7 +293,6 @@ class _Cascade:
 _RANDOM: Final = random.Random()  # noqa: S311 - nobody gains by guessing it
 
 
-@dataclass(slots=True)
 class _Ran:
     """What became of an event.
 
@@ -281,22 +310,42 @@ class _Ran:
         emitted: What it emitted; empty if it failed.
     """
 
-    ev: Any
-    value: Any = _unset
-    error: BaseException | None = None
-    handler: str | None = None
-    source: str | None = None
-    attempts: int = 1
-    events: int = 1
-    handlers: int = 0
-    seconds: float = 0.0
-    follow_ups: list[Event] = field(default_factory=list)
-    emitted: list[Any] = field(default_factory=list)
+    __slots__ = (
+        "attempts",
+        "emitted",
+        "error",
+        "ev",
+        "events",
+        "follow_ups",
+        "handler",
+        "handlers",
+        "seconds",
+        "source",
+        "value",
+    )
+
+    def __init__(self, ev: Any) -> None:
+        self.ev = ev
+        self.value: Any = _unset
+        self.error: BaseException | None = None
+        self.handler: str | None = None
+        self.source: str | None = None
+        self.attempts = 1
+        self.events = 1
+        self.handlers = 0
+        self.seconds = 0.0
+        self.follow_ups: Sequence[Event] = ()
+        self.emitted: Sequence[Any] = ()
 
     @property
     def stopped(self) -> bool:
         """Whether it ended its cascade by a value."""
         return self.value is not _unset
+
+    def fail(self, error: BaseException, handler: str | None) -> None:
+        """Have it failed after all, though its handlers are over."""
+        self.error, self.handler = error, handler
+        self.follow_ups = self.emitted = ()
 
 
 def _run_event(processor: Processor, ev: Any, policy: RetryPolicy) -> _Ran:
@@ -307,20 +356,29 @@ def _run_event(processor: Processor, ev: Any, policy: RetryPolicy) -> _Ran:
     plan, ran.error = _match(processor, ev)
     if plan is None:
         ran.events = int(isinstance(ev, Event))
-        ran.seconds = perf_counter() - begin
-        return ran
-    pickled = _pickle(ev) if policy.max_retries else None
+    elif policy.max_retries:
+        paused = _run_until_well(processor, plan, ran, policy)
+    else:
+        _attempt(processor, plan, ran)
+    ran.seconds = perf_counter() - begin - paused
+    return ran
+
+
+def _run_until_well(processor: Processor, plan: Plan, ran: _Ran, policy: RetryPolicy) -> float:
+    """Run an event until it is well or given up; say how many seconds it has paused."""
+    pickled = _pickle(ran.ev)
+    paused = 0.0
     tried: Plan | Tried = plan
     while True:
         _attempt(processor, plan, ran)
         if ran.error is None:
-            break
+            return paused
         failed = Result(error=ran.error, handler=ran.handler)
         again = policy.again(tried, failed, has_died=False)
         if again is None:
             if ran.attempts > 1:
                 add_note(ran.error, f"evproc_pool: given up after {ran.attempts} attempts")
-            break
+            return paused
         tried = again.tried
         seconds = policy.pause(tried.failures, _RANDOM.random())
         time.sleep(seconds)
@@ -330,8 +388,6 @@ def _run_event(processor: Processor, ev: Any, policy: RetryPolicy) -> _Ran:
             # as the failed attempt left it, where it cannot be rebuilt
             with contextlib.suppress(Exception):
                 ran.ev = pickling.loads(pickled)
-    ran.seconds = perf_counter() - begin - paused
-    return ran
 
 
 def _match(processor: Processor, ev: Any) -> tuple[Plan | None, BaseException | None]:
@@ -348,13 +404,15 @@ def _match(processor: Processor, ev: Any) -> tuple[Plan | None, BaseException | 
 def _attempt(processor: Processor, plan: Plan, ran: _Ran) -> None:
     """Run an event's handlers once, and note in `ran` what became of it."""
     follow_ups: list[Event] = []
-    handlers = _Watched(plan, follow_ups)
+    handlers = _Watched(plan.handlers, follow_ups)
     ran.value, ran.error = _call(processor, ran.ev, handlers, follow_ups)
-    ran.handler, ran.handlers, ran.source = handlers.current, handlers.called, handlers.source
-    emitted = _take_emitted(ran.ev) if EMITTING else []
+    ran.handler, ran.handlers = handlers.current, handlers.called
+    emitted = _take_emitted(ran.ev) if EMITTING else None
     if ran.error is None:
-        ran.emitted = emitted
-        ran.follow_ups = [] if ran.stopped else follow_ups
+        if emitted:
+            ran.emitted = emitted
+        if follow_ups and not ran.stopped:
+            ran.follow_ups, ran.source = follow_ups, handlers.source
 
 
 def _call(
@@ -394,8 +452,10 @@ class _Watched:
         called: How many were called.
     """
 
-    def __init__(self, plan: Plan, follow_ups: list[Event]) -> None:
-        self._plan = plan
+    __slots__ = ("_before", "_follow_ups", "_handlers", "_source", "called", "current")
+
+    def __init__(self, handlers: Iterable[Handler], follow_ups: list[Event]) -> None:
+        self._handlers = handlers
         self._follow_ups = follow_ups
         self._source: str | None = None
         self._before = 0
@@ -403,12 +463,13 @@ class _Watched:
         self.called = 0
 
     def __iter__(self) -> Iterator[Handler]:
-        for handler in self._plan.handlers:
+        for handler in self._handlers:
             self.current = handler.name
             self.called += 1
             yield handler
-            self._source = self.source
-            self._before = len(self._follow_ups)
+            if len(self._follow_ups) > self._before:
+                self._source = handler.name
+                self._before = len(self._follow_ups)
 
     @property
     def source(self) -> str | None:
