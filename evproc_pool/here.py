@@ -96,15 +96,9 @@ class Here:
         """See `PoolProcessor.stream`; ends with what `check_usable` raises before a root."""
         with self._counted():
             self._initialize()
-            from evproc_pool.serial import run_every_event
-
             for index, ev in enumerate(events):
                 check_usable()
-                failed = self._check_key(ev, index, key, rules)
-                if failed is not None:
-                    yield failed
-                else:
-                    yield from run_every_event(self._processor, ev, index, rules)
+                yield from self._outcomes(ev, index, key, rules)
 
     def submit(self, ev: Event, key: Key | None, rules: Rules) -> Future[Any]:
         """See `PoolProcessor.submit`; the future is done."""
@@ -127,25 +121,33 @@ class Here:
     def _process_all(
         self, events: Iterable[Event], key: Key | None, rules: Rules, *, return_exceptions: bool
     ) -> list[Any]:
-        from evproc_pool.serial import process_plainly, run_cascade
+        from evproc_pool.serial import process_plainly
 
-        processor = self._processor
         if key is None and rules.are_plain:
-            return process_plainly(processor, events, rules, return_exceptions=return_exceptions)
+            return process_plainly(
+                self._processor, events, rules, return_exceptions=return_exceptions
+            )
         values = []
-        for index, ev in enumerate(events):
-            outcome = self._check_key(ev, index, key, rules)
-            if outcome is None:
-                outcome = run_cascade(processor, ev, index, rules)
-            if outcome.error is not None and not return_exceptions:
-                raise outcome.error
-            values.append(outcome.value if outcome.error is None else outcome.error)
-        return values
+        outcome: Outcome | None = None
+        try:
+            for index, ev in enumerate(events):
+                (outcome,) = self._outcomes(ev, index, key, rules)
+                if outcome.error is not None and not return_exceptions:
+                    raise outcome.error
+                values.append(outcome.value if outcome.error is None else outcome.error)
+            return values
+        finally:
+            del values, outcome  # they hold errors whose tracebacks hold this frame
 
-    def _check_key(self, ev: Event, index: int, key: Key | None, rules: Rules) -> Outcome | None:
+    def _outcomes(self, ev: Event, index: int, key: Key | None, rules: Rules) -> Iterable[Outcome]:
+        """The outcomes of a cascade, which runs as they are asked for."""
+        from evproc_pool.serial import run_cascade
+
+        failed = [] if key is None else self._check_key(ev, index, key, rules)
+        return failed or run_cascade(self._processor, ev, index, rules)
+
+    def _check_key(self, ev: Event, index: int, key: Key, rules: Rules) -> Iterable[Outcome]:
         """Ask for the key, only for what it raises: all events are one after another here."""
-        if key is None:
-            return None
         try:
             plan_root(self._processor.registry, ev)
             key_of(key, ev)
@@ -155,7 +157,7 @@ class Here:
             from evproc_pool.serial import failed_root
 
             return failed_root(ev, index, error, has_several=rules.has_several)
-        return None
+        return ()
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:

@@ -11,6 +11,8 @@ lexicographic order.
 Rules:
 - An event that fails leaves nothing but its error: what it returned and emitted is forgotten.
 - `StopProcessing(value)` ends the cascade, always; an error does with `errors="end"`.
+- A traceback holds the frames that the error has passed, and those that called them. So none of
+  these may hold the error at its end, or only the garbage collector frees it and the event.
 - A limit is checked before follow-ups are queued; see `cascade_limits`.
 
 Events have numbers, in the order in which they are queued and run. A path is worked out from
@@ -84,30 +86,33 @@ def process_plainly(
     values: list[Any] = []
     match = processor.registry.match
     queue: deque[Event] = deque()  # one for many events: most have no follow-ups
-    for index, ev in enumerate(events):
-        places: _Places | None = None
-        try:
-            if Event not in type(ev).__mro__:
-                check_event(ev)
-            value = run_handlers(processor, ev, match(ev).handlers, queue)
-            if queue and value is _unset:
-                places = _Places(index)
-                value = _process_queue(processor, queue, places)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            path = (index,) if places is None else places.path()
-            note_place(error, path, has_several=rules.has_several)
-            if not return_exceptions:
+    try:
+        for index, ev in enumerate(events):
+            places: _Places | None = None
+            try:
+                if Event not in type(ev).__mro__:
+                    check_event(ev)
+                value = run_handlers(processor, ev, match(ev).handlers, queue)
+                if queue and value is _unset:
+                    places = _Places(index)
+                    value = _process_queue(processor, queue, places)
+            except KeyboardInterrupt:
                 raise
-            values.append(error)
-        else:
-            values.append(None if value is _unset else value)
-        if queue:
-            queue.clear()
-        if EMITTING:
-            _take_emitted(ev)
-    return values
+            except BaseException as error:
+                path = (index,) if places is None else places.path()
+                note_place(error, path, has_several=rules.has_several)
+                if not return_exceptions:
+                    raise
+                values.append(error)
+            else:
+                values.append(None if value is _unset else value)
+            if queue:
+                queue.clear()
+            if EMITTING:
+                _take_emitted(ev)
+        return values
+    finally:
+        del values  # holds errors whose tracebacks hold this frame
 
 
 def _process_queue(processor: Processor, queue: deque[Event], places: _Places) -> Any:
@@ -123,42 +128,31 @@ def _process_queue(processor: Processor, queue: deque[Event], places: _Places) -
     return value
 
 
-def run_cascade(processor: Processor, ev: Event, index: int, rules: Rules) -> Outcome:
-    """Process an event as `Processor.process` does, and say how it went.
+def run_cascade(processor: Processor, ev: Event, index: int, rules: Rules) -> Iterator[Outcome]:
+    """Process an event as `Processor.process` does, lazily, and say how it went.
 
     Args:
         processor: Has the handlers.
         ev: The root event.
         index: Its place in the input.
-        rules: Not `every_event`; see `run_every_event`.
+        rules: How it is run.
+
+    Yields:
+        With `every_event` an outcome for each follow-up, when it is over. The root's last.
 
     Raises:
-        KeyboardInterrupt: Passes through; everything else is in the outcome.
-    """
-    return next(_Cascade(processor, index, rules).run(ev, index))
-
-
-def run_every_event(processor: Processor, ev: Event, index: int, rules: Rules) -> Iterator[Outcome]:
-    """Process a cascade lazily; yield an outcome for each follow-up, and the root's last.
-
-    Raises:
-        KeyboardInterrupt: Passes through.
+        KeyboardInterrupt: Passes through; everything else is in the outcomes.
     """
     return _Cascade(processor, index, rules).run(ev, index)
 
 
-def failed_root(ev: Event, index: int, error: BaseException, *, has_several: bool) -> Outcome:
+def failed_root(
+    ev: Event, index: int, error: BaseException, *, has_several: bool
+) -> Iterable[Outcome]:
     """The outcome of a root that failed before it was matched, by its key for one."""
     note_place(error, (index,), has_several=has_several)
-    return Outcome(
-        ev,
-        index,
-        error=error,
-        events=int(isinstance(ev, Event)),
-        path=(index,),
-        failed=1,
-        failed_event=ev,
-    )
+    events = int(isinstance(ev, Event))
+    yield Outcome(ev, index, error=error, events=events, path=(index,), failed=1, failed_event=ev)
 
 
 _FIRSTS: Final = array("Q", (1,))  # of a root; it is copied in half the time
@@ -223,12 +217,15 @@ class _Cascade:
             self._add(ran, ev, outcome)
             if rules.every_event and self._number:
                 yield self._own_outcome(ran, ev, index)
-            if not self._queue or ran.stopped or (ends_by_error and ran.error is not None):
+            ran.error = None  # its traceback holds the frames that hold `ran`
+            if not self._queue or ran.stopped or (ends_by_error and outcome.failed):
                 break
             ev = self._next()
-        if ends_by_error and outcome.error is not None:
+        if ends_by_error and outcome.failed:
             outcome.processed = None
-        yield outcome
+        last = [outcome]
+        del outcome  # likewise
+        yield last.pop()
 
     def _next(self) -> Any:
         """Take the next event."""
@@ -373,8 +370,7 @@ def _run_until_well(processor: Processor, plan: Plan, ran: _Ran, policy: RetryPo
         _attempt(processor, plan, ran)
         if ran.error is None:
             return paused
-        failed = Result(error=ran.error, handler=ran.handler)
-        again = policy.again(tried, failed, has_died=False)
+        again = policy.again(tried, Result(error=ran.error, handler=ran.handler), has_died=False)
         if again is None:
             if ran.attempts > 1:
                 add_note(ran.error, f"evproc_pool: given up after {ran.attempts} attempts")
@@ -418,11 +414,7 @@ def _attempt(processor: Processor, plan: Plan, ran: _Ran) -> None:
 def _call(
     processor: Processor, ev: Any, handlers: _Watched, follow_ups: list[Event]
 ) -> tuple[Any, BaseException | None]:
-    """Call an event's handlers; give what `run_handlers` does, and the error.
-
-    The traceback of the error holds this frame. So nothing in here may hold the error, or
-    only the garbage collector frees it and the event.
-    """
+    """Call an event's handlers; give what `run_handlers` does, and the error."""
     try:
         return run_handlers(processor, ev, handlers, follow_ups), None
     except KeyboardInterrupt:

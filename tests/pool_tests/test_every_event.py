@@ -422,12 +422,14 @@ def test_a_failed_event_is_gone_with_its_outcome(errors: Any) -> None:
             root = Node(Node(fails=1), fails=0)
             held = weakref.ref(root)
             outcomes = list(made.stream([root], every_event=True))
-            assert outcomes[-1].error is not None
+            assert outcomes[-1].failed
             del root, outcomes
             assert held() is None
             root = Node(Node(fails=1))
             held = weakref.ref(root)
-            assert made.process_many([root], True)
+            assert len(made.process_many([root], True)) == 1
+            with pytest.raises(ValueError, match="node"):
+                made.process_many([root])
             del root
             assert held() is None
     finally:

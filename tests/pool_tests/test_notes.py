@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from evproc.exc import add_note
 from evproc_pool.notes import has_several, note_place, path_text, place_note
+
+
+def notes(error: BaseException) -> list[str]:
+    return list(getattr(error, "__notes__", ()))
 
 
 def test_a_note_names_a_root_or_a_follow_up() -> None:
@@ -21,22 +26,22 @@ def test_a_long_path_is_cut_in_the_middle() -> None:
 def test_the_only_root_is_not_noted(path: tuple[int, ...], expected: int) -> None:
     error = ValueError()
     note_place(error, path, has_several=False)
-    assert len(getattr(error, "__notes__", ())) == expected
+    assert len(notes(error)) == expected
 
 
 def test_an_error_that_is_raised_again_and_again_has_one_note_for_the_latest_event() -> None:
     error = ValueError()
     for index in range(3):
         note_place(error, (index,), has_several=True)
-    assert error.__notes__ == [place_note((2,))]
+    assert notes(error) == [place_note((2,))]
 
 
 def test_the_note_of_a_pool_in_the_handler_stays() -> None:
     error = ValueError()
     note_place(error, (5,), has_several=True)
-    error.add_note("evproc: raised by handler 'h'")
+    add_note(error, "evproc: raised by handler 'h'")
     note_place(error, (1, 0), has_several=True)
-    assert error.__notes__ == [
+    assert notes(error) == [
         place_note((5,)),
         "evproc: raised by handler 'h'",
         place_note((1, 0)),
