@@ -106,10 +106,11 @@ def process_plainly(
                 values.append(error)
             else:
                 values.append(None if value is _unset else value)
+            finally:
+                if EMITTING:
+                    _take_emitted(ev)
             if queue:
                 queue.clear()
-            if EMITTING:
-                _take_emitted(ev)
         return values
     finally:
         del values  # holds errors whose tracebacks hold this frame
@@ -122,9 +123,11 @@ def _process_queue(processor: Processor, queue: deque[Event], places: _Places) -
     while queue and value is _unset:
         places.add(len(queue))
         ev = queue.popleft()
-        value = run_handlers(processor, ev, match(ev).handlers, queue)
-        if EMITTING:
-            _take_emitted(ev)
+        try:
+            value = run_handlers(processor, ev, match(ev).handlers, queue)
+        finally:
+            if EMITTING:
+                _take_emitted(ev)
     return value
 
 
@@ -191,16 +194,16 @@ class _Places:
 class _Cascade:
     """A root event and what follows from it, run one after another."""
 
-    __slots__ = ("_depth", "_level_end", "_number", "_places", "_processor", "_queue", "_rules")
+    # on the class: most roots have no follow-ups, and need no queue
+    _queue: deque[Any] | tuple[()] = ()
+    _number = 0  # of the current event
+    _depth = 0  # its depth
+    _level_end = 1  # the number of the first event that is deeper
 
     def __init__(self, processor: Processor, index: int, rules: Rules) -> None:
         self._processor = processor
         self._rules = rules
-        self._queue: deque[Any] = deque()
         self._places = _Places(index)
-        self._number = 0  # of the current event
-        self._depth = 0  # its depth
-        self._level_end = 1  # the number of the first event that is deeper
 
     def run(self, root: Event, index: int) -> Iterator[Outcome]:
         """Run all events; yield the outcomes, the cascade's last."""
@@ -218,38 +221,41 @@ class _Cascade:
             if rules.every_event and self._number:
                 yield self._own_outcome(ran, ev, index)
             ran.error = None  # its traceback holds the frames that hold `ran`
-            if not self._queue or ran.stopped or (ends_by_error and outcome.failed):
+            queue = self._queue
+            if not queue or ran.stopped or (ends_by_error and outcome.failed):
                 break
-            ev = self._next()
+            ev = self._next(queue)
         if ends_by_error and outcome.failed:
             outcome.processed = None
         last = [outcome]
         del outcome  # likewise
         yield last.pop()
 
-    def _next(self) -> Any:
+    def _next(self, queue: deque[Any]) -> Any:
         """Take the next event."""
-        self._places.add(len(self._queue))
+        self._places.add(len(queue))
         self._number += 1
         if self._number == self._level_end:
             # all events of the level before are over
             self._depth += 1
-            self._level_end += len(self._queue)
-        return self._queue.popleft()
+            self._level_end += len(queue)
+        return queue.popleft()
 
     def _take_follow_ups(self, ran: _Ran) -> None:
         """Queue what an event returned, unless that is too much."""
         size = self._number + 1 + len(self._queue)
         limit = broken_limit(self._rules.ending, self._depth, size, len(ran.follow_ups))
         if limit is None:
-            self._queue += ran.follow_ups
+            self._queue = self._queue or deque()
+            self._queue.extend(ran.follow_ups)
         else:
             ran.fail(limit_error(limit, self._places.path(), ran.source, ran.ev), ran.source)
 
     def _add(self, ran: _Ran, ev: Any, outcome: Outcome) -> None:
         """Add what became of an event to the cascade's outcome."""
         outcome.events += ran.events
-        outcome.attempts = max(outcome.attempts, ran.attempts)
+        if ran.attempts > outcome.attempts:  # noqa: PLR1730 - half the time of `max`
+            outcome.attempts = ran.attempts
         outcome.seconds += ran.seconds
         outcome.handlers += ran.handlers
         if ran.emitted:
@@ -307,32 +313,20 @@ class _Ran:
         emitted: What it emitted; empty if it failed.
     """
 
-    __slots__ = (
-        "attempts",
-        "emitted",
-        "error",
-        "ev",
-        "events",
-        "follow_ups",
-        "handler",
-        "handlers",
-        "seconds",
-        "source",
-        "value",
-    )
+    # on the class: most stay as they are here, and are not stored for each event
+    value: Any = _unset
+    error: BaseException | None = None
+    handler: str | None = None
+    source: str | None = None
+    attempts = 1
+    events = 1
+    handlers = 0
+    seconds = 0.0
+    follow_ups: Sequence[Event] = ()
+    emitted: Sequence[Any] = ()
 
     def __init__(self, ev: Any) -> None:
         self.ev = ev
-        self.value: Any = _unset
-        self.error: BaseException | None = None
-        self.handler: str | None = None
-        self.source: str | None = None
-        self.attempts = 1
-        self.events = 1
-        self.handlers = 0
-        self.seconds = 0.0
-        self.follow_ups: Sequence[Event] = ()
-        self.emitted: Sequence[Any] = ()
 
     @property
     def stopped(self) -> bool:
@@ -350,9 +344,11 @@ def _run_event(processor: Processor, ev: Any, policy: RetryPolicy) -> _Ran:
     ran = _Ran(ev)
     begin = perf_counter()
     paused = 0.0
-    plan, ran.error = _match(processor, ev)
+    plan, error = _match(processor, ev)
     if plan is None:
         ran.events = int(isinstance(ev, Event))
+        ran.error = error
+        del error
     elif policy.max_retries:
         paused = _run_until_well(processor, plan, ran, policy)
     else:
@@ -407,7 +403,7 @@ def _attempt(processor: Processor, plan: Plan, ran: _Ran) -> None:
     if ran.error is None:
         if emitted:
             ran.emitted = emitted
-        if follow_ups and not ran.stopped:
+        if follow_ups and ran.value is _unset:
             ran.follow_ups, ran.source = follow_ups, handlers.source
 
 

@@ -171,6 +171,19 @@ def test_what_a_failed_attempt_emitted_is_forgotten() -> None:
     assert outcome.event is outcome.failed_event
 
 
+@pytest.mark.parametrize("options", [{}, {"errors": "continue"}])
+def test_what_nobody_takes_is_in_no_later_outcome(options: dict[str, Any]) -> None:
+    follow_up = Node(emits="b", fails=1)
+    root = Node(follow_up, emits="a")
+    with pool(**options) as made:
+        for _ in range(2):
+            assert len(made.process_many([root], True)) == 1
+        follow_up.fails = 0
+        assert made.process(root) is None
+        (outcome,) = made.stream([root])
+    assert outcome.emitted == ["a", "b"]
+
+
 def test_dropped_events_have_no_outcome() -> None:
     outcomes = every(Node(Node(), Node(stops=7), Node(Node())))
     assert paths(outcomes) == [(0, 0), (0, 1), (0,)]
