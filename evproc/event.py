@@ -14,6 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+#: Empty until an event emits for the first time in this process.
+EMITTING: list[bool] = []
+
 
 class Namespace:
     """Holds attributes. Names that begin with an underscore are refused."""
@@ -97,10 +100,22 @@ class Event(metaclass=abc.ABCMeta):
             data = self.__dict__.setdefault("_proc", ProcessorData())
         return data
 
+    def emit(self, value: Any) -> None:
+        """Add a result to those of the cascade; see `Outcome.emitted`."""
+        if not EMITTING:
+            EMITTING.append(True)
+        self.__dict__.setdefault("_emitted", []).append(value)
+
     @property
     @abc.abstractmethod
     def name(self) -> str:
         """What kind of event this is; `@want` selects by it."""
+
+
+def take_emitted(ev: Event) -> list[Any]:
+    """What an event emitted since it was taken last."""
+    emitted: list[Any] = ev.__dict__.pop("_emitted", [])
+    return emitted
 
 
 def describe_event(ev: object) -> str:

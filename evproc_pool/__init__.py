@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from evproc_pool.errors import (
+    CascadeLimitError,
     EventTimeoutError,
     PoolBrokenError,
     PoolBusyError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from evproc_pool.pool import PoolProcessor
 
 __all__ = [
+    "CascadeLimitError",
     "EventTimeoutError",
     "Outcome",
     "PoolBrokenError",

@@ -27,9 +27,11 @@ from typing import Any, NamedTuple
 
 from evproc.exc import add_note
 from evproc_pool.backlog import ENDLESS, Run
+from evproc_pool.cascade_limits import broken_limit, limit_error
+from evproc_pool.chains import ENDS_BY_ERROR, chain_ends
 from evproc_pool.columns import Bunch, Planned, Unplannable
-from evproc_pool.errors import cascade_limit
 from evproc_pool.flight import Cascade, Failure, Keyed, Lane, Part
+from evproc_pool.notes import note_place
 from evproc_pool.paths import Place
 from evproc_pool.retries import Again, Retries, RetryPolicy, Tried, Waiting, attempt_of
 from evproc_pool.schedule import (
@@ -133,6 +135,8 @@ class Cascades:
         if run.opened.every_event:
             self._tell_event(run, part, number, left, ran=ran, seconds=seconds)
         if left.result is not None:
+            if result is not None and run.opened.errors_continue and self._policy.max_retries:
+                self._rest_back(cascade, part, number + 1)
             self._comes_to(run, cascade, part.events[number], part.place(number), left.result)
         elif left.follow_ups:
             cascade.queue.extend(left.follow_ups, part.place(number))
@@ -144,6 +148,7 @@ class Cascades:
     ) -> None:
         """An event has failed for good, or gives a value: mostly that ends its cascade."""
         if result.error is not None:
+            note_place(result.error, place.path, has_several=run.opened.has_several)
             cascade.fail(Failure(place, event, result.error, result.handler))
             if run.opened.errors_continue:
                 return
@@ -151,21 +156,14 @@ class Cascades:
 
     def _limited(self, run: Run, cascade: Cascade, part: Part, number: int, left: _Left) -> _Left:
         """Count the follow-ups of an event; where they are too many, it has failed."""
-        opened, place = run.opened, part.place(number)
-        cascade.accepted += len(left.follow_ups)
-        most: str | None = None
-        if opened.max_depth is not None and place.depth >= opened.max_depth:
-            most = f"max_cascade_depth={opened.max_depth}"
-        elif opened.max_events is not None and cascade.accepted > opened.max_events:
-            most = f"max_cascade_events={opened.max_events}"
-        if most is None:
+        place = part.place(number)
+        count = len(left.follow_ups)
+        limit = broken_limit(run.opened.limits, place.depth, cascade.accepted, count)
+        if limit is None:
+            cascade.accepted += count
             return left
-        cascade.accepted -= len(left.follow_ups)
-        handler = left.giver
-        error = cascade_limit(most, part.events[number], place.path, handler)
-        return left._replace(
-            follow_ups=(), emitted=None, processed=None, result=Result(error=error, handler=handler)
-        )
+        error = limit_error(limit, place.path, left.giver, part.events[number])
+        return _Left(result=Result(error=error, handler=left.giver))
 
     def _tell_event(
         self,
@@ -318,9 +316,9 @@ class Cascades:
         Returns:
             Where the lane ends in this batch.
         """
-        waits_for_it = self._policy.max_retries > 0 or run.opened.until_error
-        failed = position in item.results and waits_for_it
-        if position not in item.follow_ups and not failed:
+        _, ends = chain_ends(run.opened, has_retries=self._policy.max_retries > 0)
+        is_cut_by_error = position in item.results and bool(ends & ENDS_BY_ERROR)
+        if position not in item.follow_ups and not is_cut_by_error:
             return end
         self._lane_back(run, part, lane, position + 1, end)
         part.has_gaps |= end > position + 1
@@ -563,15 +561,19 @@ class Cascades:
 
         It waits behind the event that is run again.
         """
+        if part.is_chain:
+            again = cascade.queue.take(1)
+            self._rest_back(cascade, part, place)
+            cascade.queue.put_all_back(again)
+
+    def _rest_back(self, cascade: Cascade, part: Part, place: int) -> None:
+        """Put what a worker leaves out of a chain in front of its cascade's queue."""
         if not part.is_chain:
             return
-        queue = cascade.queue
-        again = queue.take(1)
         for each in range(part.stop - part.start - 1, place - 1, -1):
-            queue.put_back(part.events[each], part.plans[each], part.place(each))
+            cascade.queue.put_back(part.events[each], part.plans[each], part.place(each))
             cascade.in_flight -= 1
             part.cascades[each] = _nobody()
-        queue.put_all_back(again)
 
     def _wait(self, run: Run, cascade: Cascade, event: Bunch, again: Again) -> None:
         """Let an event wait until it is run again; a bunch of one."""

@@ -14,7 +14,7 @@ from evproc.event import Event, describe_event
 from evproc.exc import add_note
 from evproc.registry import Registry
 from evproc_pool import packing, pickling, wire
-from evproc_pool.chains import ENDS_BY_ERROR, ENDS_BY_FOLLOW_UPS
+from evproc_pool.chains import chain_ends
 from evproc_pool.columns import EMPTY, Bunch, Column, PlanLike, Planned, Singles, Times, Unplannable
 from evproc_pool.errors import SerializationError
 from evproc_pool.estimates import OVERDUE_FACTOR, TARGET_SECONDS
@@ -56,6 +56,7 @@ class Left(NamedTuple):
         values: What was given to `StopProcessing`.
         emitted: What was emitted, in lists.
         last_ran: The index of the last handler that ran, where it was not the last of the plan.
+        givers: The index of the last handler that returned follow-ups; where that is asked for.
     """
 
     follow_ups: Mapping[int, Sequence[Planned]]
@@ -64,6 +65,7 @@ class Left(NamedTuple):
     values: Column = EMPTY
     emitted: Column = EMPTY
     last_ran: Mapping[int, int] = {}
+    givers: Mapping[int, int] = {}
 
 
 class Answer(NamedTuple):
@@ -84,8 +86,7 @@ class Codec:
 
     def __init__(self, registry: Registry, *, has_retries: bool = False) -> None:
         self.one_by_one = 0
-        # what leaves the rest of a key's events unrun: what may have more to run before them
-        self._key_ends = ENDS_BY_FOLLOW_UPS | (ENDS_BY_ERROR if has_retries else 0)
+        self._has_retries = has_retries
         self._registry = registry
         self._packer = packing.EventPacker()
         self._plan_numbers: dict[tuple[int, ...], int] = {}
@@ -124,18 +125,30 @@ class Codec:
         sent.class_bytes = packed.class_bytes
         new_plans: list[tuple[int, tuple[int, ...]]] = []
         numbers = self._numbers_of(sent, known, new_plans)
-        key_ends = self._key_ends | (ENDS_BY_ERROR if batch.run.opened.until_error else 0)
-        chains = [chain for part in parts for chain in part.chains(key_ends)]
+        ends, key_ends = chain_ends(batch.run.opened, has_retries=self._has_retries)
+        chains = [chain for part in parts for chain in part.chains(ends, key_ends)]
+        opened = batch.run.opened
         is_unusual = new_plans or chains or return_events or packed.one_by_one or packed.in_parts
+        is_unusual = is_unusual or opened.has_limits
         overdue = OVERDUE_FACTOR * max(TARGET_SECONDS, batch.seconds)
         if not is_unusual and isinstance(numbers, int):
             payload = wire.dump_events(
                 numbers, batch.size, overdue, packed.data, is_prompt=is_prompt
             )
             return Frame(wire.EVENTS, payload, large)
-        roots = batch.root_positions if return_events else ()
+        roots: Sequence[int] = ()
+        if return_events:
+            roots = range(batch.size) if opened.every_event else batch.root_positions
         frame = wire.BatchFrame(
-            new_plans, numbers, batch.size, chains, roots, overdue, packed, is_prompt
+            new_plans,
+            numbers,
+            batch.size,
+            chains,
+            roots,
+            overdue,
+            packed,
+            is_prompt,
+            opened.has_limits,
         )
         return Frame(wire.BATCH, pickling.dumps(tuple(frame)), large)
 
@@ -304,7 +317,8 @@ class Codec:
             results[position] = Result(error=raised, handler=record.handler)
         values, emitted, processed = columns
         last_ran = dict(zip(told.short[::2], told.short[1::2], strict=True))
-        return Left(follow_ups, results, processed, values, emitted, last_ran)
+        givers = dict(zip(told.givers, told.last_givers, strict=False))
+        return Left(follow_ups, results, processed, values, emitted, last_ran, givers)
 
     def _follow_ups(
         self, told: wire.Told, large: Sequence[memoryview]

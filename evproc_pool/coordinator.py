@@ -40,6 +40,7 @@ from evproc_pool.frame import Frame
 from evproc_pool.limits import Limits
 from evproc_pool.log import LOG
 from evproc_pool.members import Member
+from evproc_pool.notes import path_text
 from evproc_pool.pauses import Pauses
 from evproc_pool.postmortem import Postmortem
 from evproc_pool.progress import Progress as Place
@@ -49,6 +50,7 @@ from evproc_pool.schedule import (
     Dropped,
     Due,
     Ended,
+    EventEnded,
     Finished,
     Input,
     Opened,
@@ -400,6 +402,8 @@ class Coordinator:
                     run.sink.over(effect)
                 case Ended():
                     run.sink.ended(effect.root, effect.ending)
+                case EventEnded():
+                    run.sink.event_ended(effect)
                 case Dropped():
                     run.sink.dropped(effect.first, effect.roots)
                 case Finished():
@@ -546,7 +550,6 @@ class Coordinator:
     def _gone(self, item: Gone) -> None:
         self._askable = None
         state = self._workers.pop(item.worker)
-        self._telling.forget(item.worker)
         if not state.is_ready:
             self._scheduler.starting -= 1
             self._failed_starts += 1
@@ -569,14 +572,19 @@ class Coordinator:
         if state.sent:
             self._over_untold(item.worker, state, verdict.over)
         error: PoolError | None = None
+        seconds, ran = 0.0, 0
         if running is not None:
-            error = self._error_of(item, state.sent[0].batch, running, handler)
-            LOG.warning("%s", error)
+            batch = state.sent[0].batch
+            error = self._error_of(item, batch, running, handler)
+            LOG.warning("%s (%s)", error, path_text(batch.place_at(running).path))
+            seconds = self._seconds_at(item, batch)
+            ran = _handlers_begun(batch.at(running)[1], item.progress)
         elif not state.is_retired:
             how = describe_exit(item.exitcode)
             LOG.warning("worker %d (process %s) died between events, by %s", *item[:2], how)
         self._watch.forget(item.worker)
-        self._step(WorkerGone(item.worker, running, error, handler, verdict.spared))
+        self._telling.forget(item.worker)
+        self._step(WorkerGone(item.worker, running, error, handler, verdict.spared, seconds, ran))
 
     def _over_untold(self, worker: int, state: Member, over: int) -> None:
         """Take in that events of a dead worker are over, which had nothing to tell."""
@@ -598,6 +606,15 @@ class Coordinator:
         is_last = self._policy.again(plan, charged, has_died=True) is None
         say_fate(error, attempt, is_last=is_last)
         return error
+
+    def _seconds_at(self, item: Gone, batch: Batch) -> float:
+        """For how long a dead worker was at the event that it was running; about."""
+        now = self._clock()
+        since = self._telling.since(item.worker, now)
+        if batch.size - batch.done > 1:
+            # others may have come before it since then
+            since = max(since, self._watch.since(item, now))
+        return now - since
 
     # --- batches ---
 
@@ -727,9 +744,20 @@ class Coordinator:
                 values=left.values,
                 emitted=left.emitted,
                 ran=ran,
+                givers={
+                    position: self._registry.handlers[index].name
+                    for position, index in left.givers.items()
+                },
             )
         )
         self._let_go(worker, state)
+
+
+def _handlers_begun(plan: PlanLike, at: Place | None) -> int:
+    """How many handlers of a plan a dead worker had called for the event that it was at."""
+    if at is None or at.handler is None or at.handler not in plan.indices:
+        return 0
+    return plan.indices.index(at.handler) + 1
 
 
 def _failures(sent: Sent, begin: int, end: int) -> dict[int, Result]:

@@ -36,6 +36,7 @@ from math import inf
 from evproc import Event
 from evproc.registry import Plan
 from evproc_pool.backend import Backend
+from evproc_pool.cascade_limits import PLAIN_ENDING, CascadeEnding
 from evproc_pool.codec import Answer
 from evproc_pool.coordinator import Asked, Coordinator
 from evproc_pool.errors import PoolClosedError, PoolError, PoolForkedError
@@ -109,15 +110,28 @@ class Engine:
         unordered: bool = False,
         return_events: bool = False,
         is_bulk: bool = False,
+        every_event: bool = False,
+        ending: CascadeEnding = PLAIN_ENDING,
         can_cancel: bool = False,
         shares_keys: bool = False,
+        has_several: bool = False,
     ) -> Run:
         """Begin a run; see `schedule.Opened` and `Run`.
 
         Raises:
             PoolError: The engine is closed.
         """
-        opened = Opened(-1, until_error, unordered, return_events, is_bulk, shares_keys)
+        opened = Opened(
+            -1,
+            until_error,
+            unordered,
+            return_events,
+            is_bulk,
+            every_event,
+            *ending,
+            shares_keys=shares_keys,
+            has_several=has_several,
+        )
         run, opened = self._begin(opened, sink, can_cancel=can_cancel)
         self._post(opened)
         return run
@@ -133,7 +147,9 @@ class Engine:
             self._coordinator.runs[run.id] = run
         return run, opened
 
-    def call(self, ev: Event, plan: Plan, *, unordered: bool) -> Answer | Run:
+    def call(
+        self, ev: Event, plan: Plan, *, unordered: bool, ending: CascadeEnding = PLAIN_ENDING
+    ) -> Answer | Run:
         """Begin a call for one event, and end it at once if that can be.
 
         Returns:
@@ -145,15 +161,17 @@ class Engine:
             RuntimeError: See `check_may_wait`.
             BaseException: What broke it, `KeyboardInterrupt` for one.
         """
-        found = self._ask(ev, plan, unordered=unordered)
+        found = self._ask(ev, plan, unordered, ending)
         if found is None:
-            opened = _opened(unordered=unordered)
+            opened = _opened(unordered, ending)
             found, opened = self._begin(opened, self._make_sink(), can_cancel=False)
             for item in _inputs(opened, ev, plan):
                 self._post(item)
         return found
 
-    def _ask(self, ev: Event, plan: Plan, *, unordered: bool) -> Answer | Run | None:
+    def _ask(
+        self, ev: Event, plan: Plan, unordered: bool, ending: CascadeEnding
+    ) -> Answer | Run | None:
         """Ask a worker, where nobody drives; see `Coordinator.ask`. None: it was not asked."""
         self.check_may_wait()
         found: Answer | Run | None = None
@@ -169,7 +187,7 @@ class Engine:
                 if self._coordinator.await_answer(asked):
                     found = self._coordinator.answer(asked)
                 if found is None:
-                    opened = _opened(unordered=unordered)
+                    opened = _opened(unordered, ending)
                     found, opened = self._begin(opened, self._make_sink(), can_cancel=False)
                     found.is_closing = True
                     self._coordinator.adopt(asked, _inputs(opened, ev, plan))
@@ -488,9 +506,9 @@ class Engine:
                     self._turn_over.notify_all()
 
 
-def _opened(*, unordered: bool) -> Opened:
+def _opened(unordered: bool, ending: CascadeEnding) -> Opened:
     """What opens the run of a call for one event, but for its id."""
-    return Opened(-1, until_error=True, unordered=unordered, is_bulk=True)
+    return Opened(-1, True, unordered, False, True, False, *ending)
 
 
 def _inputs(opened: Opened, ev: Event, plan: Plan) -> tuple[Input, ...]:

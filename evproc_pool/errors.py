@@ -130,14 +130,33 @@ class SoftTimeoutError(PoolError):
 
 
 class CascadeLimitError(PoolError):
-    """STUB until merged."""
+    """An event's follow-ups exceed `max_cascade_depth` or `max_cascade_events`.
 
+    The event's handlers have run; its follow-ups are dropped. It is not run again.
 
-def cascade_limit(
-    limit: str, event: Any, path: tuple[int, ...], handler: str | None
-) -> CascadeLimitError:
-    """STUB."""
-    return CascadeLimitError(limit)
+    Attributes:
+        limit: Which limit, as in "max_cascade_depth=5".
+        path: The event's path; see `Outcome.path`.
+        handler: The last handler that returned follow-ups; None if that is not known.
+        event: The event's name and class.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        limit: str = "",
+        path: tuple[int, ...] = (),
+        handler: str | None = None,
+        event: str = "",
+    ) -> None:
+        super().__init__(message, limit, path, handler, event)
+        self.limit = limit
+        self.path = path
+        self.handler = handler
+        self.event = event
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class RemoteError(PoolError):

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
-from evproc_pool.chains import ENDS_BY_ERROR, ENDS_BY_VALUE
 from evproc_pool.columns import Bunch, EventQueue, PlanLike, Planned
 from evproc_pool.errors import InternalError
 from evproc_pool.paths import Place, order_of, root_place, strand_place
@@ -331,14 +330,15 @@ class Part:
         self.cascades += [cascade] * len(taken)
         self.stop += len(taken)
 
-    def chains(self, key_ends: int) -> list[tuple[int, int, int]]:
+    def chains(self, ends: int, key_ends: int) -> list[tuple[int, int, int]]:
         """Where an event may leave those behind it unrun; see `wire.BatchFrame`.
 
         Args:
+            ends: What does that in a cascade.
             key_ends: What does that among the roots of a key.
         """
         if self.is_chain:
-            return [(self.start, self.stop, ENDS_BY_VALUE | ENDS_BY_ERROR)]
+            return [(self.start, self.stop, ends)]
         return [(start, stop, key_ends) for _, start, stop in self.lanes if stop - start > 1]
 
     @property

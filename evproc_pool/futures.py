@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from evproc import Event
 from evproc.registry import Plan, Registry
+from evproc_pool.cascade_limits import PLAIN_ENDING, CascadeEnding
 from evproc_pool.codec import Answer
 from evproc_pool.engine import Engine
 from evproc_pool.errors import PoolError
@@ -81,7 +82,15 @@ class Futures(Sink):
     leaves it to whoever waits for the future, for a moment.
     """
 
-    def __init__(self, engine: Engine, registry: Registry, key: Key | None, *, unordered: bool):
+    def __init__(
+        self,
+        engine: Engine,
+        registry: Registry,
+        key: Key | None,
+        *,
+        unordered: bool,
+        ending: CascadeEnding = PLAIN_ENDING,
+    ):
         self._engine = engine
         self._registry = registry
         self._key = key
@@ -95,7 +104,11 @@ class Futures(Sink):
         self._is_retired = False
         # last: from now on it may be told things, also if an interrupt strikes here
         self._run = engine.open(
-            self, unordered=unordered, can_cancel=True, shares_keys=key is not None
+            self,
+            unordered=unordered,
+            ending=ending,
+            can_cancel=True,
+            shares_keys=key is not None,
         )
 
     @property

@@ -63,7 +63,7 @@ class Outbox:
         ends: When each event was over, of those that were not told.
         unsent: The positions of events with something to tell, in order.
         followed: Follow-ups: one event, or a list of several. The handler that returned
-            them, or None for several.
+            them, or, for several, the last one in a tuple.
         stopped: Values of `StopProcessing`.
         emitted: Lists of what was emitted.
         returned: Events that come back; the handler is their class.
@@ -102,9 +102,10 @@ class Outbox:
         self._large: list[memoryview] = []
         self.begin(0, 0.0)
 
-    def begin(self, plans: Sequence[int] | int, now: float) -> None:
-        """Begin a batch."""
+    def begin(self, plans: Sequence[int] | int, now: float, *, tells_givers: bool = False) -> None:
+        """Begin a batch; say whether the handlers that return follow-ups are told."""
         with self._lock:
+            self._tells_givers = tells_givers
             self._plans = plans
             self.sent = 0
             self.begun = now
@@ -333,6 +334,7 @@ class Outbox:
             processed,
             errors,
             list(lists.short),
+            [_last(by).index for by in lists.followed[2::_ENTRY]] if self._tells_givers else (),
         )
 
     def _pack_column(
@@ -455,12 +457,13 @@ class Outbox:
             try:
                 blobs.append(pickling.dumps(some))
             except Exception as error:
-                of, handler = "", None
+                of = ""
+                handler: Handler | tuple[Handler] | None = None
                 if given.events:
                     of, handler = describe_event(given.events[place]), given.handlers[place]
                 what = f"what {_by(handler)} returned{of and f' for event {of}'}"
                 failure = pickling.cannot_pickle(what, some, error)
-                name = handler.name if handler is not None else None
+                name = handler.name if isinstance(handler, Handler) else None
                 blobs.append(wire.encode_error(failure, name))
         return blobs
 
@@ -530,7 +533,7 @@ class _Given(NamedTuple):
     Attributes:
         givers: The positions of the events that gave follow-ups.
         events: These events; none where the follow-ups are sealed.
-        handlers: For each of them the handler that did, or None for several.
+        handlers: For each of them the handler that did, or, of several, the last in a tuple.
         counts: How many each of them gave.
         follow_ups: All, in order.
         columns: Values, what was emitted, and events that come back.
@@ -538,7 +541,7 @@ class _Given(NamedTuple):
 
     givers: Sequence[int]
     events: Sequence[Event]
-    handlers: Sequence[Handler | None]
+    handlers: Sequence[Handler | tuple[Handler]]
     counts: Sequence[int]
     follow_ups: Sequence[Event]
     columns: Sequence[list[Any]] = ()
@@ -558,5 +561,9 @@ def _given(followed: Sequence[Any]) -> _Given:
     return _Given(followed[0::_ENTRY], followed[1::_ENTRY], followed[2::_ENTRY], counts, follow_ups)
 
 
-def _by(handler: Handler | None) -> str:
-    return "a handler" if handler is None else f"handler {handler.name!r}"
+def _last(by: Handler | tuple[Handler]) -> Handler:
+    return by[0] if isinstance(by, tuple) else by
+
+
+def _by(handler: Handler | tuple[Handler] | None) -> str:
+    return f"handler {handler.name!r}" if isinstance(handler, Handler) else "a handler"

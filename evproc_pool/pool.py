@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from evproc import Event, Processor
 from evproc_pool import arguments
+from evproc_pool.cascade_limits import CascadeEnding
 from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolForkedError
 from evproc_pool.estimates import MOST_EVENTS
 from evproc_pool.here import Here
 from evproc_pool.limits import Limits
+from evproc_pool.notes import has_several
 from evproc_pool.recipe import (
     Change,
     LoadFrom,
@@ -53,6 +55,9 @@ if TYPE_CHECKING:
 
 #: What is independent within a cascade; see `PoolProcessor`.
 Ordering = Literal["cascade", "unordered"]
+
+#: What an error ends; see `PoolProcessor`.
+Errors = Literal["end", "continue"]
 
 #: The default of `stream`'s `buffersize` for each worker: two full batches of tiny events.
 BUFFER_PER_WORKER: Final = 2 * MOST_EVENTS
@@ -103,6 +108,18 @@ class PoolProcessor:
         key: Called with each root event: those with equal keys are processed one
             after another, in the order in which they were handed in. A failed one
             does not stop the next.
+        errors: `"end"`: the first event that fails ends its cascade, as in `Processor`.
+            `"continue"`: it ends only itself and its own follow-ups, and what it returned and
+            emitted is forgotten; the rest of the cascade goes on. The error of the cascade is
+            the first in the order of `Processor.process`. A value given to `StopProcessing`
+            ends the cascade in either case.
+        max_cascade_depth: The greatest depth of an event: the root's is 0, its follow-ups'
+            is 1. An event of that depth whose handlers return follow-ups fails with
+            `CascadeLimitError`: its handlers have run, its follow-ups are dropped, and it is
+            not run again.
+        max_cascade_events: How many events a cascade may come to, the root and all follow-ups
+            as they are returned; those of events that failed do not count. The event whose
+            follow-ups would exceed it fails likewise.
         event_timeout: After how many seconds in one event (all of its handlers) its
             worker is killed, with the processes that it has started. The event fails
             with `EventTimeoutError`, the others go on. It is watched as long as
@@ -162,6 +179,9 @@ class PoolProcessor:
         initargs: Iterable[Any] = (),
         ordering: Ordering = "cascade",
         key: Key | None = None,
+        errors: Errors = "end",
+        max_cascade_depth: int | None = None,
+        max_cascade_events: int | None = None,
         event_timeout: float | None = None,
         event_soft_timeout: float | None = None,
         max_tasks_per_child: int | None = None,
@@ -179,6 +199,11 @@ class PoolProcessor:
         arguments.check_callable("key", key)
         self._unordered = arguments.is_unordered(ordering)
         self._key = key
+        self._ending = CascadeEnding(
+            arguments.continues(errors),
+            arguments.count_or_none("max_cascade_depth", max_cascade_depth, least=0),
+            arguments.count_or_none("max_cascade_events", max_cascade_events),
+        )
         self._limits = Limits(
             arguments.seconds_or_none("event_timeout", event_timeout),
             arguments.count_or_none("max_tasks_per_child", max_tasks_per_child),
@@ -306,6 +331,7 @@ class PoolProcessor:
         Raises:
             WorkerLostError: A worker died while it ran an event of the cascade.
             EventTimeoutError: An event of the cascade took longer than `event_timeout`.
+            CascadeLimitError: The cascade exceeds `max_cascade_depth` or `max_cascade_events`.
             SoftTimeoutError: Likewise `event_soft_timeout`, and its handler let it pass.
             SerializationError: Something cannot be pickled or rebuilt.
             RemoteError: In place of a handler's exception that cannot.
@@ -322,7 +348,7 @@ class PoolProcessor:
             return None
         while True:
             try:
-                run = engine.call(ev, plan, unordered=self._unordered)
+                run = engine.call(ev, plan, unordered=self._unordered, ending=self._ending)
             except PoolClosedError:
                 if not engine.is_retired:
                     raise
@@ -337,6 +363,7 @@ class PoolProcessor:
         *,
         ordering: Ordering | None = None,
         key: Key | None = None,
+        errors: Errors | None = None,
     ) -> list[Any]:
         """Process events, in parallel, each with its follow-ups.
 
@@ -345,6 +372,7 @@ class PoolProcessor:
             return_exceptions: Put what failed into the list, in its place.
             ordering: Instead of the pool's.
             key: Instead of the pool's.
+            errors: Instead of the pool's.
 
         Returns:
             The value of each event, in the order of the events.
@@ -358,9 +386,13 @@ class PoolProcessor:
                 has been processed.
         """
         unordered, key, shares_keys = self._choose(ordering, key)
+        ending = self._how_cascades_end(errors)
         iterator = arguments.events(events)
         if self._size == 0:
-            return self._here.process_many(iterator, key, return_exceptions=return_exceptions)
+            rules = self._here.rules(ending, iterator)
+            return self._here.process_many(
+                iterator, key, rules, return_exceptions=return_exceptions
+            )
         from evproc_pool.runs import Feeder, Gathered
 
         gathered = Gathered()
@@ -370,6 +402,8 @@ class PoolProcessor:
             unordered=unordered,
             is_bulk=True,
             shares_keys=shares_keys,
+            ending=ending,
+            has_several=has_several(iterator),
         )
         registry = self._processor.registry
         feeder = Feeder(
@@ -397,8 +431,10 @@ class PoolProcessor:
         ordered: bool = True,
         buffersize: int | None = None,
         return_events: bool = False,
+        every_event: bool = False,
         ordering: Ordering | None = None,
         key: Key | None = None,
+        errors: Errors | None = None,
     ) -> Generator[Outcome, None, None]:
         """Process events lazily, and yield an outcome for each.
 
@@ -413,9 +449,15 @@ class PoolProcessor:
             ordered: Yield in input order; otherwise as they finish.
             buffersize: How many events are read at the most that have not been yielded
                 as outcomes. By default 4,096 for each worker.
-            return_events: Bring each root event back as the handlers left it.
+            return_events: Bring each root event back as the handlers left it; with
+                `every_event` also each follow-up.
+            every_event: Yield an outcome for each event that was handled, follow-ups and what
+                no handler wants included: those of a cascade in its order, which is that of
+                `Processor.process`, then the root's own, which is the cascade's. Events that
+                were dropped, since the cascade ended before, have none.
             ordering: Instead of the pool's.
             key: Instead of the pool's.
+            errors: Instead of the pool's.
 
         Yields:
             An `Outcome` for each event.
@@ -428,6 +470,8 @@ class PoolProcessor:
                 was read.
         """
         unordered, key, shares_keys = self._choose(ordering, key)
+        ending = self._how_cascades_end(errors)
+        every_event = arguments.flag("every_event", every_event)
         if buffersize is None:
             buffersize = BUFFER_PER_WORKER * max(1, self._size)
         if isinstance(buffersize, bool) or not isinstance(buffersize, int):
@@ -436,12 +480,14 @@ class PoolProcessor:
             raise ValueError(f"buffersize must be positive, and is {buffersize}")
         iterator = arguments.events(events)
         if self._size == 0:
-            usable = self._check_usable
-            return self._here.stream(iterator, key, usable, return_events=return_events)
+            rules = self._here.rules(
+                ending, iterator, return_events=return_events, every_event=every_event
+            )
+            return self._here.stream(iterator, key, self._check_usable, rules)
         from evproc_pool.runs import Feeder
         from evproc_pool.streamed import Streamed
 
-        streamed = Streamed(ordered=ordered, return_events=return_events)
+        streamed = Streamed(ordered=ordered, return_events=return_events, unordered=unordered)
 
         def open_run() -> tuple[Engine, Feeder]:
             engine, run = self._open(
@@ -449,6 +495,9 @@ class PoolProcessor:
                 unordered=unordered,
                 return_events=return_events,
                 shares_keys=shares_keys,
+                has_several=has_several(iterator),
+                every_event=every_event,
+                ending=ending,
             )
             registry = self._processor.registry
             return engine, Feeder(
@@ -490,6 +539,12 @@ class PoolProcessor:
         unordered = self._unordered if ordering is None else arguments.is_unordered(ordering)
         return unordered, self._key if key is None else key, key is None and self._key is not None
 
+    def _how_cascades_end(self, errors: Errors | None) -> CascadeEnding:
+        """What ends a cascade of a call before its time; by `errors`, or else the pool."""
+        if errors is None:
+            return self._ending
+        return self._ending._replace(errors_continue=arguments.continues(errors))
+
     def submit(self, ev: Event) -> Future[Any]:
         """Process an event in the background.
 
@@ -505,7 +560,8 @@ class PoolProcessor:
         if self._size == 0:
             with self._lock:
                 self._check_usable()
-            return self._here.submit(ev, self._key)
+            rules = self._here.rules(self._ending)
+            return self._here.submit(ev, self._key, rules)
         while True:
             engine = self._running_engine()
             with self._lock:
@@ -516,7 +572,13 @@ class PoolProcessor:
                     from evproc_pool.futures import Futures
 
                     registry = self._processor.registry
-                    futures = Futures(engine, registry, self._key, unordered=self._unordered)
+                    futures = Futures(
+                        engine,
+                        registry,
+                        self._key,
+                        unordered=self._unordered,
+                        ending=self._ending,
+                    )
                     self._futures = futures
             # without the lock: filters and `key` are the user's code
             future = futures.submit(ev)
@@ -678,7 +740,7 @@ class PoolProcessor:
                 self._engine = engine
             return self._engine
 
-    def _open(self, sink: Sink, **options: bool) -> tuple[Engine, Run]:
+    def _open(self, sink: Sink, **options: Any) -> tuple[Engine, Run]:
         """Begin a run; see `Engine.open`."""
         while True:
             engine = self._running_engine()

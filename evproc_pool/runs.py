@@ -16,8 +16,9 @@ from evproc.registry import Plan, Registry
 from evproc_pool.engine import Engine
 from evproc_pool.errors import PoolError
 from evproc_pool.estimates import MOST_EVENTS
+from evproc_pool.notes import note_place
 from evproc_pool.roots import Key, key_of, keys_of, plan_root
-from evproc_pool.schedule import Accepted, Ending, Over, Settled
+from evproc_pool.schedule import Accepted, Ending, EventEnded, Over, Settled
 from evproc_pool.sink import Run
 
 # So many are read at a time: workers begin with the first ones while more are read.
@@ -56,6 +57,9 @@ class Sink:
         """See `engine.Sink`."""
         for ending, root in zip(endings_of(item), item.roots, strict=True):
             self.ended(root, ending)
+
+    def event_ended(self, item: EventEnded) -> None:
+        """See `engine.Sink`."""
 
     def dropped(self, first: int, roots: int) -> None:
         """See `engine.Sink`."""
@@ -189,7 +193,11 @@ class Feeder:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                self._sink.ended(index, Ending(error=error, events=int(isinstance(ev, Event))))
+                note_place(error, (index,), has_several=self.run.has_several)
+                ending = Ending(
+                    error=error, events=int(isinstance(ev, Event)), failed=1, failed_event=ev
+                )
+                self._sink.ended(index, ending)
                 if until_error:
                     break
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from evproc_pool.cascade_limits import CascadeEnding
 from evproc_pool.columns import EMPTY, Aligned, Column, PlanLike, Planned
 from evproc_pool.flight import Batch
 from evproc_pool.paths import Place
@@ -71,11 +72,12 @@ class Opened(NamedTuple):
         unordered: Whether follow-ups are independent of each other.
         return_events: Whether roots are to come back as the handlers left them.
         is_bulk: Whether nobody waits for single roots, only for the end of all of them.
+        every_event: Whether follow-ups are reported, too.
+        errors_continue: Whether a cascade goes on after an error.
+        max_depth: See `cascade_limits.CascadeEnding`.
+        max_events: Likewise.
         shares_keys: Whether its keys are those of all runs that share them.
-        every_event: Whether each event is reported, and not only the cascade.
-        errors_continue: Whether the rest of a cascade goes on where an event fails.
-        max_depth: How deep follow-ups may be, a root's being 1; None: there is no limit.
-        max_events: How many events a cascade may have; None likewise.
+        has_several: Whether its roots have places in an input, by which errors name them.
     """
 
     run: int
@@ -83,11 +85,17 @@ class Opened(NamedTuple):
     unordered: bool = False
     return_events: bool = False
     is_bulk: bool = False
-    shares_keys: bool = False
     every_event: bool = False
     errors_continue: bool = False
     max_depth: int | None = None
     max_events: int | None = None
+    shares_keys: bool = False
+    has_several: bool = False
+
+    @property
+    def limits(self) -> CascadeEnding:
+        """What ends a cascade before its time."""
+        return CascadeEnding(self.errors_continue, self.max_depth, self.max_events)
 
     @property
     def has_limits(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from evproc_pool.errors import PoolError
-from evproc_pool.schedule import Ending, Opened, Over, Settled
+from evproc_pool.schedule import Ending, EventEnded, Opened, Over, Settled
 
 
 class Sink(Protocol):
@@ -23,6 +23,9 @@ class Sink(Protocol):
     def over(self, item: Over) -> None:
         """Cascades ended without error."""
 
+    def event_ended(self, item: EventEnded) -> None:
+        """An event that is no root is over; only where that is asked for."""
+
     def dropped(self, first: int, roots: int) -> None:
         """These roots were given up."""
 
@@ -38,6 +41,7 @@ class Run:
         sink: Where its endings go.
         can_cancel: Whether to ask `sink.begins` for each root.
         return_events: Whether roots come back as the handlers left them.
+        has_several: Whether its roots have places in an input, by which errors name them.
         is_closing: Whether no more roots come.
         caller: The thread that is in a call until the run is finished, if one is.
         is_finished: Whether there will be no more endings.
@@ -48,6 +52,7 @@ class Run:
         "caller",
         "can_cancel",
         "error",
+        "has_several",
         "id",
         "is_closing",
         "is_finished",
@@ -60,6 +65,7 @@ class Run:
         self.sink = sink
         self.can_cancel = can_cancel
         self.return_events = opened.return_events
+        self.has_several = opened.has_several
         self.is_closing = False
         self.caller: int | None = None
         self.is_finished = False

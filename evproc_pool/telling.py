@@ -29,6 +29,10 @@ class Telling:
         self._heard[worker] = now
         self._asked.discard(worker)
 
+    def since(self, worker: int, now: float) -> float:
+        """When a worker was heard of last."""
+        return self._heard.get(worker, now)
+
     def forget(self, worker: int) -> None:
         """It is gone."""
         self._heard.pop(worker, None)

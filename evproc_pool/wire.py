@@ -54,6 +54,7 @@ class BatchFrame(NamedTuple):
         overdue: How long it may take, in seconds, before the rest is given back.
         events: The events.
         is_prompt: Whether somebody may wait for single events of it.
+        tells_givers: Whether to say which handlers returned follow-ups.
     """
 
     new_plans: Sequence[tuple[int, tuple[int, ...]]]
@@ -64,6 +65,7 @@ class BatchFrame(NamedTuple):
     overdue: float
     events: PackedEvents
     is_prompt: bool = False
+    tells_givers: bool = False
 
 
 class ErrorRecord(NamedTuple):
@@ -123,6 +125,8 @@ class Told(NamedTuple):
         errors: Positions that failed.
         short: Positions at which not all handlers of the plan ran, each with the index of
             the last one that did; flat.
+        last_givers: For each of `givers` the index of the last handler that returned
+            follow-ups; where that was asked for.
     """
 
     number: int
@@ -134,6 +138,7 @@ class Told(NamedTuple):
     processed: PackedColumn | None
     errors: Sequence[tuple[int, ErrorRecord]]
     short: Sequence[int] = ()
+    last_givers: Sequence[int] = ()
 
     def one_by_one(self, blobs: Sequence[Any], columns: Sequence[Sequence[Any]]) -> Told:
         """With what was packed together packed one by one."""

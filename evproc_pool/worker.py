@@ -309,7 +309,7 @@ class Worker:
             self._teller.resume()
         tell_seconds = self._prompt_seconds if batch.is_prompt else TARGET_SECONDS
         job = _Job(batch, calls, now + batch.overdue, most, tell_seconds)
-        self._outbox.begin(batch.plans, now)
+        self._outbox.begin(batch.plans, now, tells_givers=batch.tells_givers)
         if one_by_one:
             is_through = self._run_one_by_one(job, events)
         else:
@@ -368,7 +368,7 @@ class Worker:
         # what events leave behind does not wait for the end of a long batch
         look_at = min(overdue, quota.look_at, then + job.tell_seconds)
         place, code, now = 0, 0, then
-        giver: Handler | None = None  # of an event's follow-ups
+        giver: Handler | tuple[Handler] | None = None  # of an event's follow-ups
         value: Any = _unset  # given to StopProcessing
         for place, ev, to_call in zip(places, events, calls):  # noqa: B905 - `places` is endless
             then = now
@@ -389,11 +389,12 @@ class Worker:
                             continue
                         if type(gave) is not list:
                             gave = [] if gave is None else [gave]
-                        if not gave:
-                            giver = handler
-                        elif type(returned) not in (list, tuple) or returned:
-                            giver = None  # there are several
-                        collect_follow_ups(returned, handler, ev, gave)
+                        had = len(gave)
+                        try:
+                            collect_follow_ups(returned, handler, ev, gave)
+                        finally:  # a generator may stop the event after some
+                            if len(gave) > had:  # a tuple: the last one of several
+                                giver = (handler,) if had else handler
             except StopProcessing as stop:
                 value = stop.retval
                 if code != to_call[-1][0]:

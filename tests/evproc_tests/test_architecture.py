@@ -105,6 +105,8 @@ ALLOWED: dict[str, set[str]] = {
         "evproc_pool.retries",
         "evproc_pool.schedule",
     },
+    "evproc_pool.notes": {"evproc.exc"},
+    "evproc_pool.cascade_limits": {"evproc.event", "evproc_pool.errors", "evproc_pool.notes"},
     "evproc_pool.stays": set(),
     "evproc_pool.errors": set(),
     "evproc_pool.outcome": {"dataclasses", "evproc"},
