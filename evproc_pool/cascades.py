@@ -28,7 +28,6 @@ from typing import Any, NamedTuple
 from evproc.exc import add_note
 from evproc_pool.backlog import ENDLESS, Run
 from evproc_pool.cascade_limits import broken_limit, limit_error
-from evproc_pool.chains import ENDS_BY_ERROR, chain_ends
 from evproc_pool.columns import Bunch, Planned, Unplannable
 from evproc_pool.flight import Cascade, Failure, Keyed, Lane, Part
 from evproc_pool.notes import note_place
@@ -118,7 +117,8 @@ class Cascades:
         if result is not None and self._try_again(
             run, cascade, part, number, result, has_died=False
         ):
-            self._chain_back(cascade, part, number + 1)
+            if position in item.cut:
+                self._chain_back(cascade, part, number + 1)
             return
         ran = item.ran.get(position)
         if ran is None:
@@ -135,7 +135,7 @@ class Cascades:
         if run.opened.every_event:
             self._tell_event(run, part, number, left, ran=ran, seconds=seconds)
         if left.result is not None:
-            if result is not None and run.opened.errors_continue and self._policy.max_retries:
+            if result is not None and run.opened.errors_continue and position in item.cut:
                 self._rest_back(cascade, part, number + 1)
             self._comes_to(run, cascade, part.events[number], part.place(number), left.result)
         elif left.follow_ups:
@@ -316,9 +316,7 @@ class Cascades:
         Returns:
             Where the lane ends in this batch.
         """
-        _, ends = chain_ends(run.opened, has_retries=self._policy.max_retries > 0)
-        is_cut_by_error = position in item.results and bool(ends & ENDS_BY_ERROR)
-        if position not in item.follow_ups and not is_cut_by_error:
+        if position not in item.cut:
             return end
         self._lane_back(run, part, lane, position + 1, end)
         part.has_gaps |= end > position + 1

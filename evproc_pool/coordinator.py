@@ -593,7 +593,8 @@ class Coordinator:
         if over > done:
             failed = _failures(sent, done, over)
             self._codec.over(sent, over - done)
-            self._step(Progress(worker, over, [0.0] * (over - done), results=failed))
+            cut = self._codec.cut(sent, None)
+            self._step(Progress(worker, over, [0.0] * (over - done), results=failed, cut=cut))
             if over == sent.batch.size:
                 state.sent.popleft()
 
@@ -748,6 +749,7 @@ class Coordinator:
                     position: self._registry.handlers[index].name
                     for position, index in left.givers.items()
                 },
+                cut=self._codec.cut(sent, frame.told) if results or left.follow_ups else (),
             )
         )
         self._let_go(worker, state)
