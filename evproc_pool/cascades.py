@@ -297,6 +297,7 @@ class Cascades:
                 left.append((lane, start, end))
         self._tell_keyed(run, part, plain, begin, item)
         self._tell_over(run, quiet)
+        self._drop_unwanted(run)  # what was put back may be
         for lane, _, _ in lanes:
             self._lane_goes_on(lane)
         self._take_turns(run)
