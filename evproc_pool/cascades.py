@@ -83,8 +83,15 @@ class Cascades:
             return
         if lane.waiting:
             run: Run = lane.waiting[0].run
-            run.add_lane(lane)
-            self._take_turns(run)
+            cascade = lane.waiting[0].cascade
+            if cascade is None:
+                run.add_lane(lane)
+                self._take_turns(run)
+            else:
+                lane.waiting.popleft()
+                run.waiting -= 1
+                self._hold(lane, cascade)
+                self._resume_quietly(run, cascade)
         elif lane.home.get(lane.key) is lane:
             del lane.home[lane.key]
 
@@ -305,9 +312,12 @@ class Cascades:
     def _keyed_cascade(self, part: Part, lane: Lane, position: int) -> Cascade:
         """A root with a key of which there is more to tell; the lane waits for it."""
         cascade = Cascade(part.roots[position - part.start])
+        self._hold(lane, cascade)
+        return cascade
+
+    def _hold(self, lane: Lane, cascade: Cascade) -> None:
         cascade.lane = lane
         lane.holder = cascade
-        return cascade
 
     def _cut_lane(  # noqa: PLR0917 - a place in a part, and what happened there
         self, run: Run, part: Part, lane: Lane, position: int, end: int, item: Progress
@@ -371,9 +381,17 @@ class Cascades:
                 self._lane_back(run, part, lane, position + 1, last)
                 last = position
                 lane.in_flight -= 1
-                cascade = self._keyed_cascade(part, lane, position)
-                self._meets(run, cascade, part, position - part.start, fates[position])
-                if not cascade.is_over:
+                place = position - part.start
+                cascade = Cascade(part.roots[place])
+                self._meets(run, cascade, part, place, fates[position])
+                if cascade.queue and position > begin:
+                    # it is run again, but not before those that were before it
+                    again = cascade.queue.next_plan
+                    keyed = Keyed(run, cascade.index, part.events[place], again, cascade)
+                    lane.waiting.appendleft(keyed)
+                    run.waiting += 1
+                elif not cascade.is_over:
+                    self._hold(lane, cascade)
                     self._resume(run, cascade, quiet)
             self._lane_back(run, part, lane, begin, last)
             self._lane_goes_on(lane)
@@ -549,8 +567,11 @@ class Cascades:
         return True
 
     def _back_to_be_run(self, run: Run, cascade: Cascade, event: Bunch, again: Again) -> None:
-        """Put back an event that is run again; a bunch of one."""
-        if run.unordered:
+        """Put back an event that is run again; a bunch of one.
+
+        Of an unordered cascade it waits at once, unless it is the root: nothing is beside it.
+        """
+        if run.unordered and cascade.events:
             self._wait(run, cascade, event, again)
         else:
             cascade.queue.put_all_back(event)
