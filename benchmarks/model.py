@@ -127,6 +127,25 @@ def ratio(
     return Figure(name, RATIO, pairwise_ratios(over.values, under.values), bar, better)
 
 
+def peer_ratios(
+    ours: Figure, peers: Iterable[Figure], better: Better = "smaller"
+) -> tuple[Figure, ...]:
+    """Make a ratio of ours over that of each peer, for `Row.peers`.
+
+    It is taken repeat by repeat, or of the medians where a peer has another number of repeats.
+    A peer without any is left out.
+    """
+    ratios = []
+    for each in peers:
+        name = f"{ours.name} / {each.name}"
+        if len(each.values) == len(ours.values):
+            ratios.append(ratio(name, ours, each, better=better))
+        elif each.summary is not None and ours.summary is not None:
+            middle = ours.summary.median / each.summary.median
+            ratios.append(Figure(name, RATIO, (middle,), better=better))
+    return tuple(each for each in ratios if each.values)
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One case of a benchmark: what was measured in turn, and the ratios of it.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.comparison.handlers import handle, register_all
 from benchmarks.pool import peers
+from benchmarks.pool.kinds import Function
 from benchmarks.pool.processes import WORKERS, start_method
 from evproc import Event
 
@@ -54,10 +55,19 @@ class System(ABC):
         return (*chunks, AUTO) if cls.has_auto else chunks
 
     @abstractmethod
-    def run(self, events: list[Event], chunk: int) -> list[Any]:
-        """Process the events; give their values, in order."""
+    def run(self, events: list[Any], chunk: int, function: Function | None = None) -> list[Any]:
+        """Process the events; give their values, in order.
 
-    def stream(self, events: Iterable[Event], chunk: int) -> Iterator[Any]:
+        Args:
+            events: The events, or what the function wants.
+            chunk: How many are handed over at once.
+            function: Called for each instead of `handle`; by all but `Ours`, which has
+                the handlers.
+        """
+
+    def stream(
+        self, events: Iterable[Any], chunk: int, function: Function | None = None
+    ) -> Iterator[Any]:
         """Give the values as they come, in order; if it `streams`."""
         raise NotImplementedError(f"{self.label} does not stream")
 
@@ -88,11 +98,13 @@ class Ours(System):
         self._pool = PoolProcessor(WORKERS, mp_context=start_method())
         register_all(self._pool)
 
-    def run(self, events: list[Event], chunk: int) -> list[Any]:
+    def run(self, events: list[Any], chunk: int, function: Function | None = None) -> list[Any]:
         """See `System`."""
         return self._pool.process_many(events)
 
-    def stream(self, events: Iterable[Event], chunk: int) -> Iterator[Any]:
+    def stream(
+        self, events: Iterable[Any], chunk: int, function: Function | None = None
+    ) -> Iterator[Any]:
         """See `System`."""
         return map(_unwrap, self._pool.stream(events))
 

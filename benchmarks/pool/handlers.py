@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.pool.kinds import MAKERS, make_array, touch
-from benchmarks.pool.lines import read_line
 from evproc import Event, Processor, StopProcessing, requires, want
 
 #: Of so many `Faulty` events one fails.
@@ -188,15 +186,6 @@ class ArrayAtOnce(ArrayMade):
     name = "array at once"
 
 
-class LogLine(Event):
-    """A line of a log; see `lines`."""
-
-    name = "log line"
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-
 class OrderError(ValueError):
     """An order makes no sense."""
 
@@ -213,10 +202,10 @@ def burn(seconds: float) -> None:
         pass
 
 
-def await_file(file: Path, patience_seconds: float) -> bool:
+def await_file(file: str, patience_seconds: float) -> bool:
     """Wait for a file; give up after so many seconds, and say whether it came."""
     end = time.monotonic() + patience_seconds
-    while not file.exists():
+    while not os.access(file, os.F_OK):
         if time.monotonic() > end:
             return False
         time.sleep(_LOOK_SECONDS)
@@ -322,7 +311,7 @@ def nap(proc: Any, ev: Any) -> None:
 
 @want("step")
 def step(proc: Any, ev: Any) -> None:
-    raise StopProcessing(ev.file is None or await_file(Path(ev.file), ev.patience_seconds))
+    raise StopProcessing(ev.file is None or await_file(ev.file, ev.patience_seconds))
 
 
 @want("array made")
@@ -342,7 +331,7 @@ def make_and_read(proc: Any, ev: Any) -> None:
 
 @want("log line")
 def read_log_line(proc: Any, ev: Any) -> None:
-    raise StopProcessing(read_line(ev.text))
+    raise StopProcessing(ev.read())
 
 
 #: Every handler, in the order in which it is registered.

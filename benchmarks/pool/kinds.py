@@ -4,19 +4,21 @@
 users have; nobody tuned anything for them. A value is made from a number, so that a side
 can be checked against what another one gives.
 
-NumPy is imported where it is used: workers without it start sooner.
+NumPy and dataclasses are imported where they are used: scripts whose start is measured
+import this module.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from typing import Any, Final, NamedTuple
 
 #: Makes the value of a number.
 MakeValue = Callable[[int], Any]
+
+#: What peers call for each event, or for each of other things.
+Function = Callable[[Any], Any]
 
 KILOBYTE: Final = 1_000
 
@@ -24,16 +26,6 @@ _FLOAT_BYTES: Final = 8
 
 # One byte of each is read of what is large.
 _PAGE_BYTES: Final = 4096
-
-
-@dataclass
-class Record:
-    """A value of a class, as applications have them."""
-
-    number: int
-    name: str
-    price: float
-    is_paid: bool
 
 
 class Pair(NamedTuple):
@@ -94,7 +86,9 @@ def _make_large_dict(number: int) -> dict[str, int]:
     return {f"key {place}": number + place for place in range(100)}
 
 
-def _make_record(number: int) -> Record:
+def _make_record(number: int) -> Any:
+    from benchmarks.pool.records import Record  # not before: see above
+
     return Record(number, f"order {number}", number * 0.25, number % 3 == 0)
 
 
@@ -126,6 +120,8 @@ def touch(data: Any) -> None:
 
 def has_numpy() -> bool:
     """Whether NumPy is installed."""
+    from importlib.util import find_spec  # not before: see above
+
     return find_spec("numpy") is not None
 
 

@@ -18,13 +18,12 @@ from benchmarks.pool.handlers import (
     Emitting,
     EmittingWork,
     Faulty,
-    LogLine,
     Order,
     Staged,
     Work,
 )
 from benchmarks.pool.kinds import SHAPES
-from benchmarks.pool.lines import make_lines
+from benchmarks.pool.lines import LogLine, make_lines
 from evproc import Event
 
 #: Makes so many events.

@@ -7,11 +7,9 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any, Final, Protocol
 
 from benchmarks.pool.handlers import make_processor
+from benchmarks.pool.kinds import Function
 from benchmarks.pool.processes import WORKERS, context, ignore_interrupt
 from evproc import Event
-
-#: What is mapped over events, or over other things.
-Function = Callable[[Any], Any]
 
 # of the module, so that each worker makes it once, when it imports this
 _PROCESSOR: Final = make_processor()

@@ -111,7 +111,7 @@ def test_each_event_is_wanted_by_its_handlers_only() -> None:
         (handlers.AskedWork(0, 0.0, "int"), ("work_and_answer",)),
         (handlers.AskedLevel(0, 0), ("descend_and_answer",)),
         (handlers.Faulty(1), ("fail_some",)),
-        (handlers.LogLine(""), ("read_log_line",)),
+        (lines.LogLine(""), ("read_log_line",)),
     ):
         assert processor.explain(ev).order == order
 

@@ -14,6 +14,7 @@ from benchmarks.model import (
     Row,
     Settings,
     Verdict,
+    peer_ratios,
     ratio,
 )
 from benchmarks.report import as_json, count_verdicts, format_number, render
@@ -159,6 +160,21 @@ def test_that_nothing_is_behind_is_said_where_there_are_peers() -> None:
     for without in (compared(Row("one", (OURS,))), compared(Row("one", (MISSING,)))):
         assert "behind" not in render(without)
         assert as_json([without], {}, "")["benchmarks"][0]["behind_peers"] == []
+
+
+def test_ratios_over_peers_are_by_repeat_or_of_the_medians() -> None:
+    ours = Figure("ours", "ms", (2.0, 4.0))
+    peers = (
+        Figure("as many", "ms", (1.0, 8.0)),
+        Figure("fewer", "ms", (6.0,)),
+        Figure("none", "ms", ()),
+    )
+    ratios = peer_ratios(ours, peers)
+    assert [(each.name, each.values) for each in ratios] == [
+        ("ours / as many", (2.0, 0.5)),
+        ("ours / fewer", (0.5,)),
+    ]
+    assert {each.better for each in ratios} == {"smaller"}
 
 
 def test_bars_are_counted() -> None:
