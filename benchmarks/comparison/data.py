@@ -17,6 +17,7 @@ from benchmarks.comparison.systems import Ours
 from benchmarks.model import BenchmarkError
 from benchmarks.pool.kinds import VALUES
 from benchmarks.pool.limits import Control
+from benchmarks.pool.loads import EMITTED
 from benchmarks.pool.processes import WORKERS
 from benchmarks.report import FORMAT
 
@@ -31,6 +32,9 @@ LENGTHS: Final[Mapping[str, float | None]] = {
     "1 ms": 1e-3,
     "10 ms": 1e-2,
 }
+
+#: The twins of a length: those with a value by its kind, and the one that emits.
+KINDS: Final = (*VALUES, EMITTED)
 
 #: Where it may be nothing, which nothing can be divided by.
 LEAST_MEGABYTES: Final = 0.1
@@ -106,13 +110,13 @@ def _medians(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def case_of(length: str, kind: str = "") -> str:
-    """The case of a length: its twin with that kind of value, if there is a kind."""
+    """The case of a length: its twin with that kind of value, if one is given."""
     return f"{length}, {kind}" if kind else length
 
 
 def kinds(found: Cases) -> list[str]:
-    """The kinds of values with which any length was measured."""
-    return [kind for kind in VALUES if any(case_of(each, kind) in found for each in LENGTHS)]
+    """The kinds of twins with which any length was measured."""
+    return [kind for kind in KINDS if any(case_of(each, kind) in found for each in LENGTHS)]
 
 
 def lengths(found: Cases, kind: str = "") -> dict[str, float]:
@@ -151,7 +155,7 @@ def efficiencies(found: Cases, kind: str = "") -> dict[str, dict[str, float]]:
 def ratio_panels(found: Cases) -> list[Panel]:
     """All other cases that have ours and a peer."""
     panels = []
-    by_length = {case_of(length, kind) for length in LENGTHS for kind in ("", *VALUES)}
+    by_length = {case_of(length, kind) for length in LENGTHS for kind in ("", *KINDS)}
     for case, figures in found.items():
         if case in by_length or OURS not in figures:
             continue

@@ -89,3 +89,10 @@ def handle(ev: Event) -> Any:
 def handle_all(events: list[Any], function: Function = handle) -> list[Any]:
     """Likewise, or by another function, where events are put into batches by hand."""
     return [function(ev) for ev in events]
+
+
+def handle_emitting(ev: Event) -> list[Any]:
+    """What the peers map over events whose handlers emit: gives what was emitted."""
+    _PROCESSOR.process(ev)
+    # what a processor emitted is there until the next event
+    return list(_PROCESSOR.emitted)  # type: ignore[attr-defined,unused-ignore]  # where there is emit

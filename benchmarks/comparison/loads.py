@@ -41,6 +41,10 @@ WITH_VALUES: Final[Mapping[str, tuple[Load, ...]]] = {
 }
 
 
+#: The twins whose handlers emit; the kind makes little difference there.
+EMITTING: Final = tuple(loads.emitting(load, "dict of five") for load in (NO_OP, *COMPUTING))
+
+
 class Plain(NamedTuple):
     """What the peers are given instead of events: a function, as their users have it.
 

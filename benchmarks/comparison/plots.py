@@ -5,7 +5,7 @@
 
 - ``throughput.svg``: events per second, and the part of what two plain processes do,
   against the length of an event;
-- ``values.svg``: the same where handlers have values, for each kind of value;
+- ``values.svg``: the same where handlers have values, for each kind of value, and where they emit;
 - ``ratios.svg``: all else, as ratios; right of 1 `PoolProcessor` is better.
 
 What is drawn is found by the names of cases and figures, see `data`. matplotlib is
@@ -25,6 +25,7 @@ from benchmarks.comparison import data
 from benchmarks.comparison.catalogue import EXTRA
 from benchmarks.comparison.data import CONTROL, LENGTHS, OURS
 from benchmarks.model import BenchmarkError
+from benchmarks.pool.kinds import VALUES
 
 # Of Okabe and Ito, and some more: to be told apart by everyone. Ours is the only dark one.
 _OUR_COLOUR: Final = "#0b3d91"
@@ -143,12 +144,12 @@ def _throughput(cases: data.Cases, about: str) -> Any:
 def _values(cases: data.Cases, about: str) -> Any:
     """The two panels of `_throughput` one above the other, a column for each kind of value."""
     kinds = data.kinds(cases)
-    figure = _figure(4.2 * len(kinds) + 2.5, 8.4)
+    figure = _figure(3.6 * len(kinds) + 2.5, 8.4)
     grid = figure.subplots(2, len(kinds), squeeze=False, sharey="row")
     for place, kind in enumerate(kinds):
         speeds, parts = grid[0][place], grid[1][place]
         _curves(speeds, parts, cases, kind)
-        speeds.set(title=f"each event has a value: {kind}")
+        speeds.set(title=f"value: {kind}" if kind in VALUES else kind)
         if place == 0:
             _label(speeds, parts)
     _finish(figure, grid[0][0], about)

@@ -224,7 +224,7 @@ _HOSTED: Final = (
     *(_Hosted(large.load.label, partial(_large, large)) for large in loads.LARGE),
     *(
         _Hosted(load.label, partial(_valued, load))
-        for twins in loads.WITH_VALUES.values()
+        for twins in (*loads.WITH_VALUES.values(), loads.EMITTING)
         for load in twins
     ),
     _Hosted(f"{throughput.LINES:,} JSON log lines, plain function", _lines),

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.comparison.handlers import handle, register_all
+from benchmarks.comparison.handlers import handle, handle_emitting, register_all
 from benchmarks.pool import peers
 from benchmarks.pool.kinds import Function
 from benchmarks.pool.processes import WORKERS, start_method
@@ -65,6 +65,10 @@ class System(ABC):
                 the handlers.
         """
 
+    def run_emitting(self, events: list[Any], chunk: int) -> list[Any]:
+        """Process the events; give for each the list of what its handlers emitted."""
+        return self.run(events, chunk, handle_emitting)
+
     def stream(
         self, events: Iterable[Any], chunk: int, function: Function | None = None
     ) -> Iterator[Any]:
@@ -102,6 +106,10 @@ class Ours(System):
         """See `System`."""
         return self._pool.process_many(events)
 
+    def run_emitting(self, events: list[Any], chunk: int) -> list[Any]:
+        """See `System`."""
+        return [_emitted(outcome) for outcome in self._pool.stream(events)]
+
     def stream(
         self, events: Iterable[Any], chunk: int, function: Function | None = None
     ) -> Iterator[Any]:
@@ -128,6 +136,11 @@ class Ours(System):
 
 def _unwrap(outcome: Outcome) -> Any:
     return outcome.unwrap()
+
+
+def _emitted(outcome: Any) -> Any:
+    outcome.unwrap()
+    return outcome.emitted
 
 
 class MultiprocessingPool(peers.MultiprocessingPool, System):

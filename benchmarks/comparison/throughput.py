@@ -12,6 +12,7 @@ from benchmarks.comparison.loads import LOG_LINES, NO_OP, PLAIN_LINES, Plain
 from benchmarks.comparison.systems import AUTO, MultiprocessingPool, Ours, System
 from benchmarks.machine import claim_memory
 from benchmarks.model import Bar, Figure, Note, Row, Settings, ratio
+from benchmarks.pool.handlers import can_emit
 from benchmarks.pool.kinds import touch
 from benchmarks.pool.limits import Control
 from benchmarks.pool.loads import Load
@@ -73,6 +74,8 @@ def take_sample(
         make, function = plain.make, plain.function
 
     def run(events: list[Any]) -> list[Any]:
+        if load.emits:
+            return system.run_emitting(events, chunk)
         values = system.run(events, chunk, function)
         if load.content_bytes and values[0] is not None:
             for value in values:  # large ones are there when they have been read
@@ -203,11 +206,15 @@ def _take(samplers: Mapping[str, HostedSample | ControlSample], repeats: int) ->
 def measure_values(
     hosts: Hosts, load: Load, settings: Settings, control: Control
 ) -> Iterator[Row | Note]:
-    """Sample every system with its best chunk size, where handlers have values.
+    """Sample every system with its best chunk size, where handlers have values or emit.
 
     There are many of these cases, so nobody is sampled one by one, and samples are no
     longer than others although the control is among them.
     """
+    if load.emits and not can_emit():
+        yield Row(load.label, (Figure(Ours.label, PER_SECOND, ()),))
+        yield Note(f"{load.label}: not measured, since Event has no emit")
+        return
     size = sizes(load, settings.min_seconds)
     best, notes = sweep(hosts, load, size.part, min(_SWEEP_REPEATS, settings.repeats))
     yield from notes

@@ -29,6 +29,9 @@ from evproc import Event
 #: Makes so many events.
 Make = Callable[[int], list[Event]]
 
+#: What the cases are called besides in which handlers emit.
+EMITTED: Final = "emitted"
+
 # Of no-ops with a value, by two workers, about.
 _VALUES_PER_SECOND: Final = 200_000
 
@@ -53,6 +56,7 @@ class Load(NamedTuple):
         multiple: What the number of events is a multiple of.
         efficiency: The bar on the control's time over the pool's, if there is one.
         content_bytes: Of what an event brings, or is answered by, where that is large.
+        emits: Whether its handlers emit, so that what is emitted is to be collected.
     """
 
     label: str
@@ -62,6 +66,7 @@ class Load(NamedTuple):
     multiple: int = 2
     efficiency: float | None = None
     content_bytes: int = 0
+    emits: bool = False
 
     def events_in(self, seconds: float) -> int:
         """How many events take about so long."""
@@ -131,6 +136,13 @@ def asked(load: Load, kind: str) -> Load:
         make=partial(make_asked, load.make, kind),
         per_second=min(load.per_second, _VALUES_PER_SECOND),
         efficiency=None,
+    )
+
+
+def emitting(load: Load, kind: str) -> Load:
+    """The twin of a load whose handlers emit a value for each event."""
+    return asked(load, kind)._replace(
+        label=f"{load.label}, {EMITTED}", make=partial(make_emitting, load.make, kind), emits=True
     )
 
 

@@ -44,6 +44,7 @@ WHOLE = document(
     row("1 ms", "events/s", ours=1900.0, control=2000.0, Ray=500.0),
     row("no-op, int", "events/s", ours=2e5, control=1e6, executor=4e5),
     row("1 ms, int", "events/s", ours=1800.0, control=2000.0),
+    row("1 ms, emitted", "events/s", ours=1600.0, control=2000.0),
     row("1 ms, dict of five", "events/s", ours=1700.0, control=2000.0),
     row("skewed", "events/s", ours=80.0, executor=40.0, control=100.0),
     row("single event, p50", "us", ours=100.0, executor=150.0, Ray=2000.0),
@@ -73,7 +74,7 @@ def test_lines_and_their_places() -> None:
 
 def test_twins_with_a_value_are_lines_of_their_own() -> None:
     cases = data.cases(WHOLE)
-    assert data.kinds(cases) == ["int", "dict of five"]
+    assert data.kinds(cases) == ["int", "dict of five", "emitted"]
     assert data.lengths(cases, "int") == {"no-op": 2e-6, "1 ms": 1e-3}
     assert data.lines(cases, "int") == {
         "PoolProcessor": {"no-op": 2e5, "1 ms": 1800.0},

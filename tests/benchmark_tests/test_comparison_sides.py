@@ -29,8 +29,8 @@ from benchmarks.comparison import (
 from benchmarks.comparison.hosts import Guard, Host, HostError, Hosts, check
 from benchmarks.comparison.systems import AUTO, Executor, MultiprocessingPool, Ours, System
 from benchmarks.machine import claim_memory
-from benchmarks.model import Bar, BenchmarkError, Figure, Row, Settings
-from benchmarks.pool.handlers import Order
+from benchmarks.model import Bar, BenchmarkError, Figure, Note, Row, Settings
+from benchmarks.pool.handlers import Order, can_emit
 from benchmarks.pool.kinds import VALUES, Function
 from benchmarks.pool.limits import Control
 from benchmarks.pool.processes import WORKERS
@@ -157,8 +157,9 @@ def test_large_contents_are_each_an_object_of_their_own(large: loads.Large) -> N
 def test_all_loads_are_named_differently() -> None:
     plain = (loads.NO_OP, *loads.COMPUTING)
     valued = [load for twins in loads.WITH_VALUES.values() for load in twins]
+    valued += loads.EMITTING
     every = (*plain, *valued, *(large.load for large in loads.LARGE), loads.LOG_LINES)
-    assert len({load.label for load in every}) == len(every) == 7 + 4 * 7 + 4 + 1
+    assert len({load.label for load in every}) == len(every) == 7 + 5 * 7 + 4 + 1
 
 
 def test_each_case_runs_alone_by_its_name() -> None:
@@ -177,6 +178,25 @@ def test_a_value_for_each_event_from_every_system(system: System) -> None:
     for kind, make in VALUES.items():
         events = loads.WITH_VALUES[kind][0].make(5)
         assert list(system.run(events, 2)) == [make(number) for number in range(5)]
+
+
+def test_what_was_emitted_from_every_system(system: System) -> None:
+    if not can_emit():
+        pytest.skip("Event has no emit")
+    make = VALUES["dict of five"]
+    for chunk in (1, 3):
+        got = system.run_emitting(loads.EMITTING[0].make(5), chunk)
+        assert [list(each) for each in got] == [[make(number)] for number in range(5)]
+    assert throughput.take_sample(system, loads.EMITTING[0], 4, 1) > 0
+
+
+def test_emitting_is_left_out_where_events_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throughput, "can_emit", lambda: False)
+    with closing(Control()) as control, closing(Hosts([])) as hosts:
+        row, note = throughput.measure_values(hosts, loads.EMITTING[0], Settings(), control)
+    assert row == Row("no-op, emitted", (Figure("PoolProcessor", "events/s", ()),))
+    assert isinstance(note, Note)
+    assert "Event has no emit" in note.text
 
 
 def test_peers_get_the_plain_function_and_ours_has_the_handler(system: System) -> None:
