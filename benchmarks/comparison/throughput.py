@@ -11,7 +11,7 @@ from benchmarks.comparison.hosts import Host, Hosts
 from benchmarks.comparison.loads import LOG_LINES, NO_OP, PLAIN_LINES, Plain
 from benchmarks.comparison.systems import AUTO, MultiprocessingPool, Ours, System
 from benchmarks.machine import claim_memory
-from benchmarks.model import Bar, Figure, Note, Row, Settings, ratio
+from benchmarks.model import Bar, BenchmarkError, Figure, Note, Row, Settings, ratio
 from benchmarks.pool.handlers import can_emit
 from benchmarks.pool.kinds import touch
 from benchmarks.pool.limits import Control
@@ -75,7 +75,10 @@ def take_sample(
 
     def run(events: list[Any]) -> list[Any]:
         if load.emits:
-            return system.run_emitting(events, chunk)
+            emitted = system.run_emitting(events, chunk)
+            if not all(emitted):
+                raise BenchmarkError("of some event nothing was emitted")
+            return emitted
         values = system.run(events, chunk, function)
         if load.content_bytes and values[0] is not None:
             for value in values:  # large ones are there when they have been read

@@ -362,8 +362,8 @@ HANDLERS: Final = (
 
 
 def can_emit() -> bool:
-    """Whether events have `emit`, which the handlers of some loads need."""
-    return hasattr(Event, "emit")
+    """Whether events have `emit`, and processors what was emitted: some loads need both."""
+    return hasattr(Event, "emit") and hasattr(Processor(), "emitted")
 
 
 def register_all(processor: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
-from benchmarks.model import Bar, Figure, Note, Row, ratio
+from benchmarks.model import Bar, BenchmarkError, Figure, Note, Row, ratio
 from benchmarks.pool import loads
 from benchmarks.pool.bench import (
     LONGER,
@@ -30,6 +30,7 @@ from benchmarks.pool.limits import Control
 from benchmarks.pool.peers import Executor, MultiprocessingPool, handle_caught
 from benchmarks.pool.samples import ControlSample, Sample
 from evproc import Event
+from evproc_pool import PoolProcessor
 
 #: The bars on no-ops with a value: over each peer's best, and on the coordinator.
 POOL_TIMES: Final = 1.2
@@ -121,6 +122,18 @@ def _work(base: loads.Load, kind: str, bench: Bench, label: str) -> Iterator[Row
 # --- emitted ---
 
 
+def stream_emitted(pool: PoolProcessor, events: list[Event]) -> list[Any]:
+    """Process events by `stream`; give for each the list of what its handlers emitted.
+
+    Raises:
+        BenchmarkError: It is empty for one.
+    """
+    values = streamed(pool, events, _emitted)
+    if not all(values):
+        raise BenchmarkError("of some event nothing was emitted")
+    return values
+
+
 def _emitted(outcome: Any) -> Any:
     outcome.unwrap()
     return outcome.emitted
@@ -139,7 +152,7 @@ def _no_op_emitted(kind: str, bench: Bench, label: str) -> Iterator[Row | Note]:
     load = loads.asked(loads.NO_OP, kind)
     count, _, _ = sized(bench, load)
     make = partial(loads.make_emitting, loads.NO_OP.make, kind)
-    emitted = Sample(make, count, partial(streamed, bench.pool, look=_emitted))
+    emitted = Sample(make, count, partial(stream_emitted, bench.pool))
     figures = take_figures(
         {
             "emitted": emitted,
@@ -160,7 +173,7 @@ def _work_emitted(base: loads.Load, bench: Bench, label: str) -> Iterator[Row | 
     count = base.events_in(bench.seconds * LONGER)
     figures = take_figures(
         {
-            "emitted": Sample(make, count, partial(streamed, bench.pool, look=_emitted)),
+            "emitted": Sample(make, count, partial(stream_emitted, bench.pool)),
             Control.label: ControlSample(bench.control, make, count),
         },
         bench.settings.repeats,

@@ -190,6 +190,15 @@ def test_what_was_emitted_from_every_system(system: System) -> None:
     assert throughput.take_sample(system, loads.EMITTING[0], 4, 1) > 0
 
 
+def test_a_system_that_loses_what_was_emitted_is_noticed() -> None:
+    class Losing(Ours):
+        def run_emitting(self, events: list[Any], chunk: int) -> list[Any]:
+            return [[1], []]
+
+    with closing(Losing()) as losing, pytest.raises(BenchmarkError, match="nothing was emitted"):
+        throughput.take_sample(losing, loads.EMITTING[0], 2, 1)
+
+
 def test_emitting_is_left_out_where_events_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throughput, "can_emit", lambda: False)
     with closing(Control()) as control, closing(Hosts([])) as hosts:

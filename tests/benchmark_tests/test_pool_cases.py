@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.model import Bar, Note, Row, Settings
+from benchmarks.model import Bar, BenchmarkError, Note, Row, Settings
 from benchmarks.pool import bench, calls, handlers, keys, kinds, loads, shapes, suite, values
 from benchmarks.pool.limits import Control, SocketPair
 from benchmarks.pool.peers import Executor, MultiprocessingPool
@@ -119,6 +119,14 @@ def test_emitted_values_are_measured_where_events_can_emit(
     assert [each.values for each in first.figures] == [()]
     assert isinstance(note, Note)
     assert "Event has no emit" in note.text
+
+
+def test_nothing_emitted_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(values, "_emitted", lambda outcome: [])
+    with PoolProcessor(0) as pool:
+        handlers.register_all(pool)
+        with pytest.raises(BenchmarkError, match="nothing was emitted"):
+            values.stream_emitted(pool, loads.make_orders(2))
 
 
 def test_keys(sides: bench.Bench) -> None:
