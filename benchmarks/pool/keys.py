@@ -33,7 +33,7 @@ SERIAL_PART: Final = 0.95
 ONE_BY_ONE_TIMES: Final = 8.0
 FEW_KEYS: Final = 16
 
-_NO_OPS_PER_SECOND: Final = 100_000
+_NO_OPS_PER_SECOND: Final = 60_000
 _SINGLE_PER_SECOND: Final = 5_000
 
 _PLAIN: Final = "no key"

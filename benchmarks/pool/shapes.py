@@ -29,9 +29,10 @@ ARRAY_BYTES: Final = 1_500_000
 
 _ARRAYS_PER_SECOND: Final = 600
 
-# They have no bar, so half of a sample does, and a third of that to find a chunk size.
+# They have no bar, so half of a sample does, and a third of that, once, to find a chunk size.
 _PART: Final = 1 / 2
 _SWEEP_PART: Final = 1 / 6
+_SWEEP_REPEATS: Final = 1
 
 # So many copies of what is large in a sample may be in memory at once, about.
 _COPIES: Final = 4
@@ -51,7 +52,8 @@ def _shape(kind: str, bench: Bench, label: str) -> Iterator[Row | Note]:
     count = load.events_in(bench.seconds * _PART)
     part = load.events_in(bench.seconds * _SWEEP_PART)
     claim_memory(_COPIES * count * load.content_bytes)
-    peers, note = best_peers(bench, load, count, part, (bench.multiprocessing_pool, bench.executor))
+    sides = (bench.multiprocessing_pool, bench.executor)
+    peers, note = best_peers(load, count, part, sides, _SWEEP_REPEATS)
     yield note
     ours = Sample(load.make, count, bench.pool.process_many)
     figures = take_figures({OURS: ours, **peers}, bench.settings.repeats)

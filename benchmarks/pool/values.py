@@ -68,10 +68,18 @@ Sides = tuple[MultiprocessingPool | Caught, Executor | Caught]
 
 
 def best_peers(
-    bench: Bench, load: loads.Load, count: int, part: int, sides: Sides
+    load: loads.Load, count: int, part: int, sides: Sides, repeats: int
 ) -> tuple[dict[str, Sample], Note]:
-    """Make samples of both peers with their best chunk sizes, and say which were tried."""
-    best, note = sweep(load, part, sides, bench.settings.repeats)
+    """Make samples of both peers with their best chunk sizes, and say which were tried.
+
+    Args:
+        load: What they are handed.
+        count: How many events a sample has.
+        part: How many the best chunk size is looked for with.
+        sides: Both peers.
+        repeats: How often each chunk size is tried, at most.
+    """
+    best, note = sweep(load, part, sides, repeats)
     samples = {
         f"{side.label}, chunks of {best[side.label]}": Sample(
             load.make, count, chunked(side, best[side.label])
@@ -85,7 +93,8 @@ def _no_op(kind: str, bench: Bench, label: str) -> Iterator[Row | Note]:
     """What a value costs where nothing else does, by `process_many` and by `stream`."""
     load = loads.asked(loads.NO_OP, kind)
     count, _, part = sized(bench, load)
-    peers, note = best_peers(bench, load, count, part, (bench.multiprocessing_pool, bench.executor))
+    sides = (bench.multiprocessing_pool, bench.executor)
+    peers, note = best_peers(load, count, part, sides, bench.settings.repeats)
     yield note
     ours = Sample(load.make, count, bench.pool.process_many)
     stream = Sample(load.make, count, partial(streamed, bench.pool))
@@ -225,9 +234,8 @@ def _faulty(bench: Bench, label: str) -> Iterator[Row | Note]:
     """Some events fail; the peers' functions catch that, and give the error as value."""
     load = loads.NO_OP._replace(label=label, make=loads.make_faulty, per_second=_FAULTY_PER_SECOND)
     count, _, part = sized(bench, load)
-    peers, note = best_peers(
-        bench, load, count, part, (Caught(bench.multiprocessing_pool), Caught(bench.executor))
-    )
+    sides = (Caught(bench.multiprocessing_pool), Caught(bench.executor))
+    peers, note = best_peers(load, count, part, sides, bench.settings.repeats)
     yield note
     ours = Sample(load.make, count, partial(bench.pool.process_many, return_exceptions=True))
     stream = Sample(
