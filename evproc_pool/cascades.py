@@ -127,9 +127,7 @@ class Cascades:
             if position in item.cut:
                 self._chain_back(cascade, part, number + 1)
             return
-        ran = item.ran.get(position)
-        if ran is None:
-            ran = len(part.plans[number].indices)
+        ran = item.ran.get(position, len(part.plans[number].indices))
         cascade.events += 1
         cascade.handlers += ran
         left = _left_behind(item, position, result)
@@ -141,14 +139,20 @@ class Cascades:
             cascade.emit(part.place(number), left.emitted)
         if run.opened.every_event:
             self._tell_event(run, part, number, left, ran=ran, seconds=seconds)
-        if left.result is not None:
-            if result is not None and run.opened.errors_continue and position in item.cut:
-                self._rest_back(cascade, part, number + 1)
-            self._comes_to(run, cascade, part.events[number], part.place(number), left.result)
-        elif left.follow_ups:
-            cascade.queue.extend(left.follow_ups, part.place(number))
-            if cascade.is_ready:
-                run.loose += len(left.follow_ups)
+        if left.result is None:
+            if left.follow_ups:
+                self._queue(run, cascade, left.follow_ups, part.place(number))
+            return
+        if result is not None and run.opened.errors_continue and position in item.cut:
+            self._rest_back(cascade, part, number + 1)
+        self._comes_to(run, cascade, part.events[number], part.place(number), left.result)
+
+    def _queue(
+        self, run: Run, cascade: Cascade, follow_ups: Sequence[Planned], giver: Place
+    ) -> None:
+        cascade.queue.extend(follow_ups, giver)
+        if cascade.is_ready:
+            run.loose += len(follow_ups)
 
     def _comes_to(
         self, run: Run, cascade: Cascade, event: Any, place: Place, result: Result

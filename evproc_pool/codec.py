@@ -6,6 +6,7 @@ No process and no channel in it; pickling and filters are code of the user.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -186,12 +187,10 @@ class Codec:
         if told.values is None:
             return Answer(None)
         (packed,) = told.values.data
-        if isinstance(packed, wire.ErrorRecord):
-            return None
-        try:
-            return Answer(packing.unpack_value(packed, item.buffers))
-        except SerializationError:
-            return None
+        with contextlib.suppress(SerializationError):
+            if not isinstance(packed, wire.ErrorRecord):
+                return Answer(packing.unpack_value(packed, item.buffers))
+        return None
 
     def _numbers_of(
         self, sent: Sent, known: set[int], new_plans: list[tuple[int, tuple[int, ...]]]
