@@ -146,26 +146,23 @@ def cannot_send(recipe: Recipe, cause: BaseException) -> SerializationError:
 
     what = "what workers need to start"
     value: object = recipe
-    parts: list[tuple[str, object]] = [
-        ("the initializer", recipe.initializer),
-        ("an argument of the initializer", recipe.initargs),
+    move = ", or move the function into a module that workers import"
+    more = ""
+    parts: list[tuple[str, object, str]] = [
+        ("the initializer", recipe.initializer, move),
+        ("an argument of the initializer", recipe.initargs, ""),
     ]
     for step in recipe.steps:
         if isinstance(step, Register):
             origin = describe_callable(step.func)
             name = step.name or default_name(step.func)
-            parts.append((f"handler {name!r} ({origin})", step.func))
-    for name, part in parts:
+            parts.append((f"handler {name!r} ({origin})", step.func, move))
+    for name, part, advice in parts:
         if not pickling.can_pickle(part):
-            what, value = name, part
+            what, value, more = name, part, advice
             break
-    return pickling.cannot_pickle(
-        what,
-        value,
-        cause,
-        "make it in each worker (in the handler, or in an initializer), or move the function into"
-        " a module that workers import",
-    )
+    in_each = "make it in each worker (in the handler, or in an initializer)"
+    return pickling.cannot_pickle(what, value, cause, in_each, more)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ class Tell(Event):
 
 
 @pytest.fixture
-def main(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+def main(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A main module, empty."""
     module = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", module)
@@ -52,9 +52,9 @@ def _handler(value: object, name: str = "h", *decorators: Callable[[Any], Any]) 
     return handler
 
 
-def _define(main: types.ModuleType, value: object, *decorators: Callable[[Any], Any]) -> Any:
+def _define(main: Any, value: object, *decorators: Callable[[Any], Any]) -> Any:
     main.h = _handler(value, "h", *decorators)
-    return main.h  # type: ignore[attr-defined]
+    return main.h
 
 
 _WAYS: dict[str, Callable[[PoolProcessor, Event], Any]] = {
@@ -68,7 +68,7 @@ _WAYS: dict[str, Callable[[PoolProcessor, Event], Any]] = {
 @pytest.mark.parametrize("way", _WAYS.values(), ids=_WAYS)
 @pytest.mark.parametrize("name", [None, "other"])
 def test_the_new_one_is_used_from_the_next_call_on(
-    main: types.ModuleType,
+    main: Any,
     pool: PoolProcessor,
     way: Any,
     name: str | None,
@@ -88,7 +88,7 @@ def test_the_new_one_is_used_from_the_next_call_on(
 
 
 def test_it_has_the_place_of_the_old_one_and_its_own_declarations(
-    main: types.ModuleType, pool: PoolProcessor
+    main: Any, pool: PoolProcessor
 ) -> None:
     pool.register(_define(main, "first", want("ask")))
     pool.register(_handler("second", "g"))
@@ -101,7 +101,7 @@ def test_it_has_the_place_of_the_old_one_and_its_own_declarations(
 
 
 def test_one_that_is_defined_anew_before_the_first_call_is_used(
-    main: types.ModuleType, pool: PoolProcessor
+    main: Any, pool: PoolProcessor
 ) -> None:
     pool.register(_define(main, 1))
     _define(main, 2)
@@ -109,18 +109,18 @@ def test_one_that_is_defined_anew_before_the_first_call_is_used(
 
 
 def test_one_that_a_decorator_registers_before_it_has_its_name_is_followed(
-    main: types.ModuleType, pool: PoolProcessor
+    main: Any, pool: PoolProcessor
 ) -> None:
     handler = _handler(1)
     pool.register(handler)
-    main.h = handler  # type: ignore[attr-defined]
+    main.h = handler
     assert pool.process(Ask()) == 1
     _define(main, 2)
     assert pool.process(Ask()) == 2
 
 
 def test_one_that_comes_with_a_decorator_or_as_an_object_is_used_and_followed(
-    main: types.ModuleType, pool: PoolProcessor
+    main: Any, pool: PoolProcessor
 ) -> None:
     pool.register(_define(main, 1))
     _define(main, 2, _decorated)
@@ -143,9 +143,7 @@ async def _asynchronous(proc: Any, ev: Event) -> None: ...
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("new", [5, None, _asynchronous])
-def test_what_is_no_handler_is_an_error_that_names_both(
-    main: types.ModuleType, new: Any, workers: int
-) -> None:
+def test_what_is_no_handler_is_an_error_that_names_both(main: Any, new: Any, workers: int) -> None:
     with PoolProcessor(workers) as pool:
         pool.register(_define(main, 1))
         for value in (1, 2):
@@ -162,18 +160,16 @@ def test_what_is_no_handler_is_an_error_that_names_both(
 
 
 def test_a_name_that_is_deleted_changes_nothing_until_it_is_there_again(
-    main: types.ModuleType, pool: PoolProcessor
+    main: Any, pool: PoolProcessor
 ) -> None:
     pool.register(_define(main, 1))
-    del main.h  # type: ignore[attr-defined]
+    del main.h
     assert pool.process(Ask()) == 1
     _define(main, 2)
     assert pool.process(Ask()) == 2
 
 
-def test_a_function_that_is_registered_itself_replaces_none(
-    main: types.ModuleType, pool: PoolProcessor
-) -> None:
+def test_a_function_that_is_registered_itself_replaces_none(main: Any, pool: PoolProcessor) -> None:
     pool.register(_define(main, 1, want("ask")), "first")
     pool.register(_define(main, 2, want("tell")), "second")
     assert [pool.process(Ask()), pool.process(Tell())] == [1, 2]
@@ -182,14 +178,14 @@ def test_a_function_that_is_registered_itself_replaces_none(
 
 
 @pytest.mark.parametrize("kind", ["other name", "other module", "partial", "method", "lambda"])
-def test_others_are_not_followed(main: types.ModuleType, pool: PoolProcessor, kind: str) -> None:
+def test_others_are_not_followed(main: Any, pool: PoolProcessor, kind: str) -> None:
     handler = _define(main, 1)
     if kind == "other name":
         handler.__qualname__ = "make.<locals>.h"
     elif kind == "other module":
         handler.__module__ = __name__
     elif kind == "partial":
-        handler = main.h = functools.partial(handler)  # type: ignore[attr-defined]
+        handler = main.h = functools.partial(handler)
     elif kind == "method":
         handler = types.MethodType(lambda self, proc, ev: self(proc, ev), handler)
     else:
@@ -201,7 +197,7 @@ def test_others_are_not_followed(main: types.ModuleType, pool: PoolProcessor, ki
 
 
 def test_a_cascade_without_workers_ends_with_the_handlers_that_it_began_with(
-    main: types.ModuleType, pool: PoolProcessor
+    main: Any, pool: PoolProcessor
 ) -> None:
     def outer(proc: Any, ev: Event) -> Any:
         _define(main, 2, want("tell"))
