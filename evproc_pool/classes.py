@@ -25,7 +25,7 @@ import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from evproc_pool import by_value
 from evproc_pool.frame import Frame
@@ -33,7 +33,7 @@ from evproc_pool.names import Missing, Names, cells_that_change, content_of
 from evproc_pool.pickling import MAIN, PROTOCOL, lives_in_main
 
 # So many classes are remembered; more than a program has.
-_MOST_CLASSES: Final = 256
+_MOST_CLASSES: Final = 4096
 
 
 def dumps_apart(
@@ -62,6 +62,41 @@ def dumps_apart(
     # other references into this process's main script than those in these classes
     mentioned = sum(each.count(MAIN) for each in pickler.classes.values())
     return data if data.count(MAIN) == mentioned else None
+
+
+def dumps_instance(
+    value: object, callback: Callable[[pickle.PickleBuffer], bool] | None = None
+) -> bytes | None:
+    """Pickle an instance of a class that goes by value, in half the time of `dumps_apart`.
+
+    The result is the pickle of the class, which is ready, and that of the state.
+
+    Args:
+        value: What to pickle.
+        callback: As there.
+
+    Returns:
+        As there. None also if the class does not pickle in Python's default way.
+
+    Raises:
+        BaseException: As there.
+    """
+    kind = type(value)
+    head = _pickled.head_of(kind) if _goes_by_value(kind) else None
+    if head is None:
+        return None
+    state = value.__dict__
+    if not state:
+        return head + pickle.STOP
+    try:
+        data = pickle.dumps(state, PROTOCOL, buffer_callback=callback)
+    except Exception:
+        return None
+    # an instance of this class in its own state is found by that, too
+    return None if MAIN in data else b"".join((head, data[:-1], _SET_STATE))
+
+
+_SET_STATE: Final = pickle.BUILD + pickle.STOP
 
 
 class _ChangesUnseen(Exception):
@@ -102,6 +137,8 @@ class _Known:
         anatomy: What it was made of.
         version: A number that it has had with nothing else.
         data: What `load_class` takes; made when needed.
+        head: The pickle of an instance without a state, but for its end; None where that
+            is not all that there is to an instance, or not known yet.
     """
 
     def __init__(self, kind: type) -> None:
@@ -109,6 +146,7 @@ class _Known:
         self.anatomy = Anatomy(kind)
         self.version = os.getpid(), next(_versions)
         self.data: tuple[bytes, _Versions] | None = None
+        self.head: bytes | None = None
 
 
 # Of a class, and of those that are pickled with it, by their ids.
@@ -126,11 +164,19 @@ class _Pickled:
 
     def of(self, kind: type) -> tuple[bytes, _Versions] | None:
         """What `load_class` takes; None if nobody would see whether the class has changed."""
+        return self._ready(kind).data
+
+    def head_of(self, kind: type) -> bytes | None:
+        """See `_Known`; None also if nobody would see whether the class has changed."""
+        return self._ready(kind).head
+
+    def _ready(self, kind: type) -> _Known:
         known = self._look_at(kind)
         if known.data is None and all(map(_cannot_change, known.anatomy.delicate)):
             versions = {id(each): self._look_at(each).version for each in known.anatomy.kinds}
             known.data = by_value.dumps(kind, PROTOCOL), versions
-        return known.data
+            known.head = _head(kind, known.data)
+        return known
 
     def _look_at(self, kind: type) -> _Known:
         known = self._known.get(id(kind))
@@ -142,6 +188,28 @@ class _Pickled:
 
 
 _pickled: Final = _Pickled()
+
+
+def _head(kind: type, data: tuple[bytes, _Versions]) -> bytes | None:
+    from evproc_pool.packing import has_default_state
+
+    if not has_default_state(kind):
+        return None
+    with io.BytesIO() as file:
+        pickler = pickle.Pickler(file, PROTOCOL)
+        pickler.fast = True  # without a memo: the numbers in that of the state begin with 0
+        pickler.dump(_Call(load_class, data))
+        return file.getvalue().removesuffix(pickle.STOP) + pickle.EMPTY_TUPLE + pickle.NEWOBJ
+
+
+class _Call(NamedTuple):
+    """Pickles as a call."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.function, self.args
 
 
 class Anatomy:

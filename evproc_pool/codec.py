@@ -7,6 +7,7 @@ No process and no channel in it; pickling and filters are code of the user.
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -120,7 +121,7 @@ class Codec:
             return Frame(wire.EVENTS, payload, large)
         roots = batch.root_positions if return_events else ()
         frame = wire.BatchFrame(new_plans, numbers, batch.size, chains, roots, overdue, packed)
-        return Frame(wire.BATCH, pickling.dumps(tuple(frame)), large)
+        return Frame(wire.BATCH, dump_batch(frame), large)
 
     def encode_one(self, ev: Any, plan: PlanLike, known: set[int]) -> Frame | None:
         """Make the frame of one event.
@@ -384,6 +385,15 @@ class Codec:
             return Result(stopped=True, value=packing.unpack_value(packed, large))
         except SerializationError as error:
             return Result(error=error)
+
+
+def dump_batch(frame: wire.BatchFrame) -> bytes:
+    """Pickle a frame of plain data.
+
+    Not as other values: the pickles of events in it may name classes of the script, and it
+    would be taken for something that refers to them.
+    """
+    return pickle.dumps(tuple(frame), pickling.PROTOCOL)
 
 
 def _is_sealed(part: Part) -> bool:

@@ -175,13 +175,20 @@ def lives_in_main(named: Any) -> bool:
 
 def _by_value(value: object, keep: _Keeper | None) -> bytes:
     # with cloudpickle, which many programs do not need
-    from evproc_pool import by_value, classes
+    from evproc_pool.classes import dumps_apart, dumps_instance
 
-    data = classes.dumps_apart(value, PROTOCOL, keep)
+    data = dumps_instance(value, keep)
     if data is not None:
         return data
     if keep is not None:
         keep.forget()
+    data = dumps_apart(value, PROTOCOL, keep)
+    if data is not None:
+        return data
+    if keep is not None:
+        keep.forget()
+    from evproc_pool import by_value
+
     return _MARK + by_value.dumps(value, PROTOCOL, keep)
 
 

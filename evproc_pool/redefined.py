@@ -51,6 +51,8 @@ class Redefined:
         self._registry = registry
         # by the handlers' names
         self._places: dict[str, _Place] = {}
+        # their names, by what the functions are called
+        self._by_key: dict[str, list[str]] = {}
         self._has_stood: set[str] = set()
         self._names: Names | None = Names()
 
@@ -69,9 +71,12 @@ class Redefined:
         if not isinstance(func, types.FunctionType) or not _has_name_in_main(func):
             return
         place = _Place(vars(sys.modules[func.__module__]), func.__qualname__, func)
-        for each, other in [*self._places.items()]:
-            if other.key == place.key and other.func is not func:
-                self.forget(each)
+        rivals = self._by_key.setdefault(place.key, [])
+        for other in rivals:
+            if other in self._places and self._places[other].func is not func:
+                self.forget(other)
+        rivals[:] = [other for other in rivals if other in self._places]
+        rivals.append(handler)
         self._places[handler] = place
         if place.space.get(place.key) is func:
             self._has_stood.add(handler)
