@@ -13,6 +13,7 @@ from multiprocessing import util
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from evproc import Event, Processor
+from evproc.decorator import default_name
 from evproc_pool import arguments
 from evproc_pool.cascade_limits import CascadeEnding
 from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolForkedError
@@ -25,10 +26,12 @@ from evproc_pool.recipe import (
     LoadFrom,
     Recipe,
     Register,
+    Stock,
     cannot_send,
     fingerprint,
     take_stock,
 )
+from evproc_pool.redefined import Redefined
 from evproc_pool.retries import RetryPolicy
 from evproc_pool.roots import Key, plan_root
 
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
     from evproc.registry import Handler
     from evproc.report import CheckReport, Explanation
     from evproc_pool.backend import Backend
-    from evproc_pool.classes import Anatomy
     from evproc_pool.engine import Engine
     from evproc_pool.futures import Futures
     from evproc_pool.outcome import Outcome
@@ -81,9 +83,12 @@ class PoolProcessor:
     made from this one.
 
     Events and handlers may be those of the main script, a notebook or an interactive
-    session. Where a class, a function or a variable that such handlers use is defined anew,
-    the workers are replaced at the next call, once nothing is in flight. That something has
-    changed in place, an item of a list or an attribute of a class for one, is not seen.
+    session. If you redefine a handler there, or a class, a function or a variable that handlers
+    use, the next call uses the new one, once nothing is in flight; the workers restart. A
+    handler is one that `def` makes at the top level (no lambda, partial or method): the new one
+    takes the place of the old one, with its own declarations. In-place changes, of a list or
+    of a class for example, are not detected (in IPython those of classes and functions are, by
+    the next cell).
 
     Events, follow-ups and values cross between processes by pickle: a handler
     works on a copy, and what two root events share in this process they do not
@@ -222,6 +227,7 @@ class PoolProcessor:
         self._initializer = initializer
         self._initargs = arguments.initargs(initargs)
         self._processor = Processor()
+        self._redefined = Redefined(self._processor.registry)
         self._here = Here(self._processor, self._policy, self._initializer, self._initargs)
         self._leaving: Callable[[], Engine | None] = lambda: None  # the last one, while it ends
         self._steps: list[Register | LoadFrom] = []
@@ -230,7 +236,7 @@ class PoolProcessor:
         self._rng: random.Random | None = None
         self._lock = threading.RLock()  # guards what follows
         self._engine: Engine | None = None
-        self._shipped: Anatomy | None = None  # what its workers have of the main script
+        self._shipped: Stock | None = None  # what its workers have of the main script
         self._futures: Futures | None = None
         self._finalizer: util.Finalize | None = None
         self._closed = False
@@ -270,6 +276,7 @@ class PoolProcessor:
         with self._lock:
             self._check_idle("register")
             self._processor.register(proc, name)
+            self._redefined.note(proc, name)
             self._steps.append(Register(proc, name))
             engine = self._detach_engine()
         _stop(engine)
@@ -342,17 +349,16 @@ class PoolProcessor:
         """
         if self._size == 0 or self._key is not None:
             return self.process_many([ev])[0]
-        engine = self._running_engine()
-        plan = plan_root(self._processor.registry, ev)
-        if not plan.indices:
-            return None
         while True:
+            engine = self._running_engine()
+            plan = plan_root(self._processor.registry, ev)
+            if not plan.indices:
+                return None
             try:
                 run = engine.call(ev, plan, unordered=self._unordered, ending=self._ending)
             except PoolClosedError:
                 if not engine.is_retired:
                     raise
-                engine = self._running_engine()
             else:
                 return run.value if isinstance(run, tuple) else _await_value(engine, run)
 
@@ -535,6 +541,7 @@ class PoolProcessor:
         """What a call says about order, or else the pool; and whether the key is the pool's."""
         with self._lock:
             self._check_usable()
+            self._use_redefined_here()
         arguments.check_callable("key", key)
         unordered = self._unordered if ordering is None else arguments.is_unordered(ordering)
         return unordered, self._key if key is None else key, key is None and self._key is not None
@@ -560,6 +567,7 @@ class PoolProcessor:
         if self._size == 0:
             with self._lock:
                 self._check_usable()
+                self._use_redefined_here()
             rules = self._here.rules(self._ending)
             return self._here.submit(ev, self._key, rules)
         while True:
@@ -696,6 +704,7 @@ class PoolProcessor:
             and engine.closed is None
             and not self._closed
             and os.getpid() == self._pid
+            and self._redefined.is_up_to_date
             and (self._shipped is None or self._shipped.is_up_to_date)
         ):
             return engine
@@ -705,6 +714,7 @@ class PoolProcessor:
                 # without the lock, see there
                 when_done.callback(_stop, self._detach_engine())
             if self._engine is None:
+                self._use_redefined()
                 self._begin_start()
                 self._shipped = take_stock([*self._functions(), self._initializer])
                 from evproc_pool import pickling
@@ -763,8 +773,31 @@ class PoolProcessor:
 
     @property
     def _is_outdated(self) -> bool:
-        """Whether handlers of the main script use something that has been defined anew."""
-        return self._shipped is not None and not self._shipped.is_up_to_date
+        """Whether handlers of the main script, or what they use, were defined anew."""
+        if self._shipped is not None and not self._shipped.is_up_to_date:
+            return True
+        return not self._redefined.is_up_to_date and bool(self._redefined.find())
+
+    def _use_redefined(self) -> None:
+        """Use handlers that were defined anew; with the lock, and with nothing in flight."""
+        if self._redefined.is_up_to_date:
+            return
+        found = self._redefined.replace()
+        if not found:
+            return
+        for place, step in enumerate(self._steps):
+            if isinstance(step, Register):
+                name = step.name or default_name(step.func)
+                if name is not None and name in found:
+                    self._steps[place] = Register(found[name], name)
+        from evproc_pool.log import LOG
+
+        LOG.info("handlers that were defined anew are used from now on: %s", ", ".join(found))
+
+    def _use_redefined_here(self) -> None:
+        """The same with `workers=0`."""
+        if self._size == 0 and not self._here.open_calls:
+            self._use_redefined()
 
     def _begin_start(self) -> None:
         """Begin with what takes long and can be done while more is imported here."""
