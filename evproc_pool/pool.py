@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 import weakref
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from evproc import Event, Processor
 from evproc_pool import arguments
-from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolForkedError
+from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolError, PoolForkedError
 from evproc_pool.estimates import MOST_EVENTS
 from evproc_pool.here import Here
 from evproc_pool.limits import Limits
@@ -213,7 +214,10 @@ class PoolProcessor:
 
     def __repr__(self) -> str:
         state = "idle" if self._engine is None else "running"
-        if self._closed or (self._engine is not None and self._engine.closed is not None):
+        engine = self._engine
+        if engine is not None and engine.closed is not None:
+            state = "idle" if engine.is_replaceable else "closed"
+        if self._closed:
             state = "closed"
         return f"<PoolProcessor workers={self._size} handlers={len(self.nodes)} {state}>"
 
@@ -300,10 +304,21 @@ class PoolProcessor:
 
     # --- events ---
 
-    def process(self, ev: Event) -> Any:
+    def process(
+        self, ev: Event, timeout: float | None = None, *, cancel_running: bool = False
+    ) -> Any:
         """Process an event and its follow-ups in the workers; see `Processor.process`.
 
+        Args:
+            ev: The event.
+            timeout: After how many seconds the call ends with `TimeoutError`, which says what
+                is still running. The rest of the cascade is cancelled. None: never. With
+                `workers=0` nothing can end the call before the event is over.
+            cancel_running: Whether the handler that is running then is cancelled, too: its
+                worker is killed, at no charge to other events.
+
         Raises:
+            TimeoutError: See `timeout`.
             WorkerLostError: A worker died while it ran an event of the cascade.
             EventTimeoutError: An event of the cascade took longer than `event_timeout`.
             SoftTimeoutError: Likewise `event_soft_timeout`, and its handler let it pass.
@@ -314,6 +329,9 @@ class PoolProcessor:
             Exception: What `Processor.process` would raise, with the worker's
                 traceback as its cause.
         """
+        if timeout is not None and self._size:
+            seconds = arguments.seconds("timeout", timeout)
+            return self._process_within(ev, seconds, cancel_running=cancel_running)
         if self._size == 0 or self._key is not None:
             return self.process_many([ev])[0]
         engine = self._running_engine()
@@ -323,12 +341,33 @@ class PoolProcessor:
         while True:
             try:
                 run = engine.call(ev, plan, unordered=self._unordered)
-            except PoolClosedError:
-                if not engine.is_retired:
+            except PoolError:
+                if not engine.is_replaceable:
                     raise
                 engine = self._running_engine()
+            except KeyboardInterrupt as error:
+                engine.interrupt(error)
+                raise
             else:
                 return run.value if isinstance(run, tuple) else _await_value(engine, run)
+
+    def _process_within(self, ev: Event, seconds: float, *, cancel_running: bool) -> Any:
+        from concurrent.futures import TimeoutError as FutureTimeoutError  # another up to 3.10
+
+        future = self.submit(ev)
+        try:
+            return future.result(seconds)
+        except FutureTimeoutError:
+            if future.done():
+                raise  # a handler raised it
+            raise self._give_up(future, seconds, kill=cancel_running) from None
+
+    def _give_up(self, future: Future[Any], seconds: float, *, kill: bool) -> TimeoutError:
+        """Cancel an event that took too long, and say where it was."""
+        from evproc_pool.futures import give_up
+
+        where = give_up(future, kill=kill)
+        return TimeoutError(f"no result within timeout={seconds:g} s: {where}")
 
     def process_many(
         self,
@@ -379,8 +418,8 @@ class PoolProcessor:
                 if run.is_finished:
                     break
                 engine.wait_turn(turns, may_block=may_block)
-        except BaseException:
-            engine.close_run(run, drop=True)
+        except BaseException as error:
+            _given_up(engine, run, error)
             raise
         if run.error is not None:
             raise run.error
@@ -466,6 +505,9 @@ class PoolProcessor:
                 if run.is_finished:
                     break
                 engine.wait_turn(turns, may_block=may_block)
+        except KeyboardInterrupt as error:
+            engine.interrupt(error)
+            raise
         finally:
             engine.close_run(run, drop=True)
         if run.error is not None:
@@ -499,20 +541,29 @@ class PoolProcessor:
             return self._here.submit(ev, self._key)
         while True:
             engine = self._running_engine()
-            with self._lock:
-                if self._engine is not engine:
-                    continue  # another one has taken its place
-                futures = self._futures
-                if futures is None:
-                    from evproc_pool.futures import Futures
-
-                    registry = self._processor.registry
-                    futures = Futures(engine, registry, self._key, unordered=self._unordered)
-                    self._futures = futures
+            futures = self._futures
+            if futures is None or futures.engine is not engine:
+                futures = self._make_futures(engine)
             # without the lock: filters and `key` are the user's code
-            future = futures.submit(ev)
+            future = None if futures is None else futures.submit(ev, self)
             if future is not None:
                 return future
+
+    def _make_futures(self, engine: Engine) -> Futures | None:
+        """The futures of an engine. None: another engine has taken its place."""
+        with self._lock:
+            if self._engine is engine and self._futures is None:
+                from evproc_pool.futures import Futures
+
+                try:
+                    self._futures = Futures(
+                        engine, self._processor.registry, self._key, unordered=self._unordered
+                    )
+                except PoolError:
+                    if not engine.is_replaceable:
+                        raise
+                    return None
+            return self._futures if self._engine is engine else None
 
     # --- the end ---
 
@@ -576,10 +627,25 @@ class PoolProcessor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self.close()
-        else:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
             self.terminate()
+            return
+        if kind is not None:
+            self._drop_unbegun(kind)
+        self.close()
+
+    def _drop_unbegun(self, kind: type[BaseException]) -> None:
+        """Drop what was submitted and not begun, because an error ended the `with` block."""
+        with self._lock:
+            self._closed = True
+            futures = self._futures
+        if futures is not None and os.getpid() == self._pid:
+            futures.give_up(
+                PoolClosedError(
+                    f"this event was not begun when {kind.__name__} ended the pool's with block,"
+                    " and was dropped"
+                )
+            )
 
     # --- the engine ---
 
@@ -594,8 +660,9 @@ class PoolProcessor:
             )
         if self._closed:
             raise PoolClosedError("the pool is closed: make a new PoolProcessor")
-        if self._engine is not None and self._engine.closed is not None:
-            raise self._engine.closed
+        engine = self._engine
+        if engine is not None and engine.closed is not None and not engine.is_replaceable:
+            raise engine.closed
 
     def _check_idle(self, what: str) -> None:
         self._check_usable()
@@ -611,7 +678,7 @@ class PoolProcessor:
     def _in_flight(self) -> tuple[int, int]:
         """How many calls and futures."""
         futures, runs = 0, self._here.open_calls
-        if self._engine is not None:
+        if self._engine is not None and self._engine.closed is None:
             self._engine.refresh()
             futures = self._futures.outstanding if self._futures is not None else 0
             runs += self._engine.open_runs - (self._futures is not None)
@@ -630,9 +697,12 @@ class PoolProcessor:
             return engine
         with contextlib.ExitStack() as when_done, self._lock:
             self._check_usable()
-            if self._engine is not None and self._is_outdated and self._retire(self._engine):
+            engine = self._engine
+            if engine is not None and (
+                engine.closed is not None or (self._is_outdated and self._retire(engine))
+            ):
                 # without the lock, see there
-                when_done.callback(_stop, self._detach_engine())
+                when_done.callback(_stop, self._detach_engine(), most_seconds=0.0)
             if self._engine is None:
                 self._begin_start()
                 self._shipped = take_stock([*self._functions(), self._initializer])
@@ -664,7 +734,7 @@ class PoolProcessor:
                 engine = Engine(coordinator, backend, Gathered)
                 # by the engine, not by self: the finalizer must not keep the pool alive
                 self._finalizer = util.Finalize(
-                    self, engine.stop, kwargs={"most_seconds": 0.0}, exitpriority=_EXIT_PRIORITY
+                    self, _finish, args=(engine,), exitpriority=_EXIT_PRIORITY
                 )
                 self._engine = engine
             return self._engine
@@ -675,8 +745,8 @@ class PoolProcessor:
             engine = self._running_engine()
             try:
                 return engine, engine.open(sink, **options)
-            except PoolClosedError:
-                if not engine.is_retired:
+            except PoolError:
+                if not engine.is_replaceable:
                     raise
 
     def _retire(self, engine: Engine) -> bool:
@@ -741,13 +811,34 @@ def _await_value(engine: Engine, run: Run) -> Any:
             if run.is_finished:
                 break
             engine.wait_turn(turns)
-    except BaseException:
-        engine.close_run(run, drop=True)
+    except BaseException as error:
+        _given_up(engine, run, error)
         raise
     if run.error is not None:
         raise run.error
     gathered: Any = run.sink
     return gathered.value()
+
+
+def _given_up(engine: Engine, run: Run, error: BaseException) -> None:
+    """Drop what a call has in flight that ended by an error."""
+    if isinstance(error, KeyboardInterrupt):
+        engine.interrupt(error)
+    else:
+        engine.close_run(run, drop=True)
+
+
+def _finish(engine: Engine) -> None:
+    """End an engine whose pool is gone, or at the end of the program.
+
+    What was submitted is finished, but not after Ctrl-C has ended the program.
+    """
+    try:
+        is_interactive = hasattr(sys, "ps1")  # there it may have been long ago
+        if is_interactive or getattr(sys, "last_type", None) is not KeyboardInterrupt:
+            engine.finish_submitted()
+    finally:
+        engine.stop(most_seconds=0.0)
 
 
 def _stop(engine: Engine | None, *, most_seconds: float = inf) -> None:
