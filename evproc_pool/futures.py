@@ -354,6 +354,7 @@ class Futures(Sink):
                 self._tell_listeners()
         except BaseException:
             # it has ended the engine, and so the futures; nobody must wait for more
+            self._tell_listeners()
             with self._changed:
                 self._thread = None
                 self._changed.notify_all()
@@ -440,7 +441,7 @@ class Futures(Sink):
 
     def _tell_listeners(self) -> None:
         for listener in list(self._listeners):
-            if listener.turn_over() or self.engine.closed is not None:
+            if listener.turn_over():
                 self._listeners.discard(listener)
 
     # --- as a sink ---

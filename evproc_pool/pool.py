@@ -8,7 +8,15 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from math import inf
 from multiprocessing import util
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
@@ -463,16 +471,35 @@ class PoolProcessor:
                 was read.
         """
         unordered, key = self._choose(ordering, key)
-        if buffersize is None:
-            buffersize = BUFFER_PER_WORKER * max(1, self._size)
-        if isinstance(buffersize, bool) or not isinstance(buffersize, int):
-            raise TypeError(f"buffersize is a number of events or None, not {buffersize!r}")
-        if buffersize < 1:
-            raise ValueError(f"buffersize must be positive, and is {buffersize}")
+        buffersize = self._buffersize(buffersize)
         iterator = arguments.events(events)
         if self._size == 0:
             usable = self._check_usable
             return self._here.stream(iterator, key, usable, return_events=return_events)
+        options = {"unordered": unordered, "return_events": return_events}
+        streamed, open_run = self._prepare(iterator, key, ordered=ordered, **options)
+        return self._stream(streamed, buffersize, open_run)
+
+    def _buffersize(self, buffersize: int | None) -> int:
+        """What `stream` was given, checked, or else the default."""
+        if buffersize is None:
+            return BUFFER_PER_WORKER * max(1, self._size)
+        if isinstance(buffersize, bool) or not isinstance(buffersize, int):
+            raise TypeError(f"buffersize is a number of events or None, not {buffersize!r}")
+        if buffersize < 1:
+            raise ValueError(f"buffersize must be positive, and is {buffersize}")
+        return buffersize
+
+    def _prepare(
+        self,
+        iterator: Iterator[Event],
+        key: Key | None,
+        *,
+        ordered: bool,
+        unordered: bool,
+        return_events: bool,
+    ) -> tuple[Streamed, Callable[[], tuple[Engine, Feeder]]]:
+        """What a stream's outcomes go into, and what opens its run."""
         from evproc_pool.runs import Feeder
         from evproc_pool.streamed import Streamed
 
@@ -485,7 +512,7 @@ class PoolProcessor:
                 engine, run, streamed, iterator, registry=registry, key=key, clock=self._clock
             )
 
-        return self._stream(streamed, buffersize, open_run)
+        return streamed, open_run
 
     def _stream(
         self, streamed: Streamed, buffersize: int, open_run: Callable[[], tuple[Engine, Feeder]]
@@ -564,6 +591,104 @@ class PoolProcessor:
                         raise
                     return None
             return self._futures if self._engine is engine else None
+
+    # --- in an event loop ---
+
+    async def process_async(
+        self, ev: Event, timeout: float | None = None, *, cancel_running: bool = False
+    ) -> Any:
+        """Process an event from a coroutine; no thread waits for it. See `process`.
+
+        If the task is cancelled, the rest of the event's cascade is cancelled. With
+        `workers=0` the handlers run in the thread of the loop, which waits for them.
+
+        Args:
+            ev: The event.
+            timeout: After how many seconds it raises `TimeoutError`; see `process`.
+            cancel_running: Whether cancellation, or the timeout, also ends the handler that is
+                running: its worker is killed, at no charge to other events.
+        """
+        seconds = None if timeout is None else arguments.seconds("timeout", timeout)
+        from evproc_pool import aio
+
+        return await aio.process(self.submit, ev, seconds, cancel_running=cancel_running)
+
+    def stream_async(
+        self,
+        events: Iterable[Event] | AsyncIterable[Event],
+        *,
+        ordered: bool = True,
+        buffersize: int | None = None,
+        return_events: bool = False,
+        ordering: Ordering | None = None,
+        key: Key | None = None,
+        cancel_running: bool = False,
+    ) -> AsyncGenerator[Outcome, None]:
+        """Process events lazily, for `async for`; no thread waits for them. See `stream`.
+
+        If the generator is closed, or its task is cancelled, what was not begun is dropped.
+        With `workers=0` the handlers run in the thread of the loop, which has a turn behind
+        each event.
+
+        Args:
+            events: An iterable, read in the thread of the loop, or an asynchronous one. While
+                that waits, outcomes are yielded.
+            ordered: See `stream`, as for what follows.
+            buffersize: See there.
+            return_events: See there.
+            ordering: See there.
+            key: See there.
+            cancel_running: Whether closing and cancellation also end the handlers that are
+                running: their workers are killed, at no charge to other events.
+        """
+        unordered, key = self._choose(ordering, key)
+        buffersize = self._buffersize(buffersize)
+        from evproc_pool import aio
+
+        source = events if isinstance(events, AsyncIterable) else arguments.events(events)
+        if self._size == 0:
+            return aio.stream_here(
+                source,
+                lambda each: self._here.stream(
+                    each, key, self._check_usable, return_events=return_events
+                ),
+            )
+        streamed, open_run = self._prepare(
+            iter(()) if isinstance(source, AsyncIterable) else source,
+            key,
+            ordered=ordered,
+            unordered=unordered,
+            return_events=return_events,
+        )
+        return aio.stream(
+            source,
+            streamed,
+            buffersize,
+            open_run,
+            self._futures_of,
+            cancel_running=cancel_running,
+        )
+
+    def _futures_of(self, engine: Engine) -> Futures:
+        """The futures of an engine that has an open run, so that no other takes its place."""
+        futures = self._make_futures(engine)
+        if futures is None:
+            raise engine.closed or PoolClosedError("the pool is closed: make a new PoolProcessor")
+        return futures
+
+    async def __aenter__(self) -> PoolProcessor:  # noqa: PYI034 - as __enter__
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """As the end of a `with` block, while the loop goes on."""
+        from evproc_pool import aio
+
+        await aio.leave(lambda: self.__exit__(kind, error, trace), self.terminate)
 
     # --- the end ---
 

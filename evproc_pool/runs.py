@@ -131,6 +131,15 @@ class Feeder:
         # once the plan of the first ones is known, there may be demand for more
         return self.is_exhausted or (accepted == demand and not is_first)
 
+    def give(self, events: list[Any]) -> None:
+        """Plan events that somebody else has read, and hand them in."""
+        self._take(events, until_error=False)
+
+    def end(self) -> None:
+        """No more events are given: close the run."""
+        self.is_exhausted = True
+        self._engine.close_run(self.run)
+
     def _read(self, most: int) -> list[Any]:
         """Read so many events, or fewer: at first, and where they come slowly."""
         wanted = min(most, self._portion)
