@@ -94,8 +94,10 @@ def test_a_future_keeps_its_pool_until_it_is_done(gate: Gate) -> None:
         gate.arrival()
     gate.close()
     assert [future.result(PATIENCE_SECONDS) for future in futures] == [0, 1, 2]
-    gc.collect()
     assert is_gone.wait(PATIENCE_SECONDS)
+    for thread in threading.enumerate():
+        if thread.name == "evproc_pool futures":  # it ends the workers
+            thread.join(PATIENCE_SECONDS)
 
 
 # --- the end of the program ---
