@@ -637,9 +637,9 @@ class Coordinator:
         state.sent.append(sent)
         run = self.runs[batch.run_id]
         if run.can_cancel:
-            for position in batch.root_positions:
-                if not run.sink.begins(batch.root_at(position)):
-                    sent.failures[position] = CancelledError()
+            positions = {batch.root_at(position): position for position in batch.root_positions}
+            for root in run.sink.refused(list(positions)):
+                sent.failures[positions[root]] = CancelledError()
         if self._cancelled:
             self._cancelled.keep_from(sent)
         frame = self._codec.encode(sent, state.plans, return_events=run.return_events)

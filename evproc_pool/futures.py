@@ -31,7 +31,7 @@ from evproc_pool.cancelling import NOT_BEGUN
 from evproc_pool.codec import Answer
 from evproc_pool.engine import Engine
 from evproc_pool.errors import PoolError
-from evproc_pool.promises import Promise, settle
+from evproc_pool.promises import Promise, begin_all, settle
 from evproc_pool.roots import Key, key_of, plan_root
 from evproc_pool.runs import Sink
 from evproc_pool.schedule import Accepted, Ending
@@ -158,6 +158,7 @@ class Futures(Sink):
     def retire(self) -> bool:
         """Take nothing more, if no future is outstanding; say whether that is so."""
         self._is_retired = True  # first: `submit` looks at it after it has appended
+        self._is_told = False
         if self._is_busy:
             self._is_retired = False
         return self._is_retired
@@ -193,7 +194,7 @@ class Futures(Sink):
         waiting = (future, ev, plan, key)
         try:
             self._waiting.append(waiting)
-            if not self._is_told or self._is_retired or self.engine.closed is not None:
+            if not self._is_told:
                 if not self._may_take(waiting):
                     return None
             elif len(self._waiting) >= self._push_at and self.engine.is_free:
@@ -254,6 +255,10 @@ class Futures(Sink):
         except BaseException:
             self._is_told = False
             raise
+        if self._is_retired or self.engine.closed is not None:
+            # meanwhile: nobody is to take it for told
+            self._is_told = False
+            return self._may_take(waiting)
         return True
 
     def _withdraw(self, waiting: _Waiting) -> bool:
@@ -455,6 +460,14 @@ class Futures(Sink):
             settle(self._shared, [future], error=self._given_up)
         return future.begin()
 
+    def refused(self, roots: Sequence[int]) -> list[int]:
+        """See `sink.Sink`."""
+        found = [future for future in map(self._futures.get, roots) if future is not None]
+        is_complete = len(found) == len(roots) and self._given_up is None
+        if is_complete and begin_all(self._shared, found):
+            return []
+        return [root for root in roots if not self.begins(root)]
+
     def ended(self, root: int, ending: Ending) -> None:
         """See `engine.Sink`."""
         future = self._futures.get(root)
@@ -473,6 +486,7 @@ class Futures(Sink):
 
     def broken(self, error: PoolError) -> None:
         """See `engine.Sink`."""
+        self._is_told = False  # first: what comes from now on sees that the engine is closed
         left = [future for future, *_ in self._take_waiting()]
         while self._futures:
             left.append(self._futures.popitem()[1])

@@ -79,9 +79,12 @@ class PoolProcessor:
     cascade run one after another, in the order of `Processor.process`.
 
     Workers start when there are events for them, no more than can be at work at once, and
-    stay. `close` (or the end of a `with`
-    block) ends them; so does the garbage collector, and the end of the program.
-    Usable from several threads at once. Not usable in a process that `os.fork`
+    stay. `close` (or the end of a `with` or `async with` block) ends them; so does the
+    garbage collector, and the end of the program, once what was submitted is finished. An
+    error in the block finishes what runs, and drops what was not begun.
+    Ctrl-C while a call waits drops what is in flight and kills its workers; calls of other
+    threads end with `PoolInterruptedError`, and the next call works.
+    Usable from several threads and event loops at once. Not usable in a process that `os.fork`
     made from this one.
 
     Events and handlers may be those of the main script, a notebook or an interactive
@@ -334,6 +337,7 @@ class PoolProcessor:
             RemoteError: In place of a handler's exception that cannot.
             PoolBrokenError: No worker can be started.
             PoolClosedError: The pool is closed.
+            PoolInterruptedError: Another thread that waited for the pool was interrupted.
             Exception: What `Processor.process` would raise, with the worker's
                 traceback as its cause.
         """
@@ -555,8 +559,10 @@ class PoolProcessor:
 
         Returns:
             A future of the value. It can be cancelled until the event is sent to a
-            worker, and is failed by whatever `process` would raise. It does not keep the
-            pool: where nothing else does, work in flight ends with `PoolClosedError`.
+            worker, and is failed by whatever `process` would raise. It keeps the pool: the
+            event is processed also if nothing refers to the pool any more, or the program
+            comes to its end, but not after `terminate` or Ctrl-C. Ctrl-C while its
+            `result` waits drops everything that is in flight.
 
         Raises:
             PoolBrokenError: No worker can be started.

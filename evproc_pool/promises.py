@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError  # another up to 3.10
 from concurrent.futures._base import (
@@ -63,11 +63,15 @@ class Promise(Future[Any]):
             Whether it is to run.
         """
         with self._condition:
-            if self._state == PENDING:
-                self._state = RUNNING
-            is_told = self._state != CANCELLED
-        if not is_told:
+            is_running = self.begin_locked()
+        if self._state == CANCELLED:
             self.set_running_or_notify_cancel()
+        return is_running
+
+    def begin_locked(self) -> bool:
+        """Set it running, if it waits for that; with the condition. Say whether it runs."""
+        if self._state == PENDING:
+            self._state = RUNNING
         return self._state == RUNNING
 
     def finish(self, value: object, error: BaseException | None) -> bool:
@@ -115,6 +119,9 @@ class Promise(Future[Any]):
 
     def result(self, timeout: float | None = None) -> Any:
         """See `concurrent.futures.Future`."""
+        # the state is set last, so that no lock is needed to see that it is done
+        if self._state == FINISHED and self._exception is None:
+            return self._result
         self.await_end(timeout)
         return super().result(0)
 
@@ -122,6 +129,21 @@ class Promise(Future[Any]):
         """See `concurrent.futures.Future`."""
         self.await_end(timeout)
         return super().exception(0)
+
+
+def begin_all(shared: threading.Condition, promises: Sequence[Promise]) -> bool:
+    """Set futures running; see `Promise.begin`.
+
+    Args:
+        shared: The condition of all of them.
+        promises: Which.
+
+    Returns:
+        Whether all of them are to run. If not, `begin` says which.
+    """
+    with shared:
+        # a list, which is quicker: mostly all of them run
+        return all([promise.begin_locked() for promise in promises])  # noqa: C419
 
 
 def settle(

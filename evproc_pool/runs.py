@@ -39,6 +39,10 @@ class Sink:
         """See `engine.Sink`."""
         return root >= 0
 
+    def refused(self, roots: Sequence[int]) -> Sequence[int]:
+        """See `engine.Sink`."""
+        return [root for root in roots if not self.begins(root)]
+
     def accepted(self, first: int, events: Sequence[Any]) -> None:
         """These roots were read."""
 
