@@ -337,6 +337,7 @@ class Coordinator:
         self._listened = self._clock()
         if timeout != 0:
             self._woke = self._listened
+        self._obey()  # before what has come is acted on
         for item in happened:
             match item:
                 case Arrived():

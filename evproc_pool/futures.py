@@ -38,6 +38,7 @@ from evproc_pool.schedule import Accepted, Ending
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+    from contextlib import AbstractContextManager
 
     from evproc_pool.pool import PoolProcessor
 
@@ -62,8 +63,8 @@ class _Future(Promise):
         root: The index of its root, once that is handed in.
     """
 
-    def __init__(self, futures: Futures, shared: threading.Condition) -> None:
-        super().__init__(shared)
+    def __init__(self, futures: Futures, lock: AbstractContextManager[Any]) -> None:
+        super().__init__(lock)
         self._futures = futures
         self.root = -1
 
@@ -74,7 +75,7 @@ class _Future(Promise):
             RuntimeError: Called from a callback of a future of the same pool, before this
                 one is done.
         """
-        if self.has_ended:
+        if self.done():
             return
         try:
             self._futures.help(self.root, inf if timeout is None else max(0.0, timeout))
@@ -86,7 +87,7 @@ class _Future(Promise):
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
         """See `concurrent.futures.Future`."""
         super().add_done_callback(fn)
-        if not self.has_ended:
+        if not self.done():
             self._futures.hurry()
 
     def give_up(self, *, kill: bool) -> str:
@@ -120,7 +121,7 @@ class Futures(Sink):
 
     def __init__(self, engine: Engine, registry: Registry, key: Key | None, *, unordered: bool):
         self.engine = engine
-        self._shared = threading.Condition()  # of all futures
+        self._lock = threading.RLock()  # of the states of all futures
         self._registry = registry
         self._key = key
         self._waiting: deque[_Waiting] = deque()  # any thread appends, the driver takes
@@ -176,17 +177,17 @@ class Futures(Sink):
         """
         if self._is_retired:
             return None
-        future = _Future(self, self._shared)
+        future = _Future(self, self._lock)
         try:
             plan = plan_root(self._registry, ev)
             key = None if self._key is None else key_of(self._key, ev)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            settle(self._shared, [future], error=error)
+            settle(self._lock, [future], error=error)
             return future
         if not plan.indices:
-            settle(self._shared, [future])
+            settle(self._lock, [future])
             return future
         self._keeps = pool
         if not self._waiting and self._key is None and not self._futures:
@@ -311,7 +312,7 @@ class Futures(Sink):
 
         def deliver(answer: Answer) -> None:
             # in this order: whatever strikes in between, the future is done, or is told why
-            settle(self._shared, [self._futures[root]], answer.value)
+            settle(self._lock, [self._futures[root]], answer.value)
             self._futures.pop(root, None)
 
         if not self.engine.collect(self._run.id, root, seconds, deliver):
@@ -414,7 +415,7 @@ class Futures(Sink):
         self._given_up = reason
         unsent = [future for future, *_ in self._take_waiting()]
         unsent += [future for future in list(self._futures.values()) if not future.running()]
-        settle(self._shared, [future for future in unsent if not future.cancelled()], error=reason)
+        settle(self._lock, [future for future in unsent if not future.cancelled()], error=reason)
         self.engine.recall()
         self.hurry()
 
@@ -457,14 +458,14 @@ class Futures(Sink):
         if future is None:
             return False
         if self._given_up is not None:
-            settle(self._shared, [future], error=self._given_up)
+            settle(self._lock, [future], error=self._given_up)
         return future.begin()
 
     def refused(self, roots: Sequence[int]) -> list[int]:
         """See `sink.Sink`."""
         found = [future for future in map(self._futures.get, roots) if future is not None]
         is_complete = len(found) == len(roots) and self._given_up is None
-        if is_complete and begin_all(self._shared, found):
+        if is_complete and begin_all(self._lock, found):
             return []
         return [root for root in roots if not self.begins(root)]
 
@@ -472,7 +473,7 @@ class Futures(Sink):
         """See `engine.Sink`."""
         future = self._futures.get(root)
         if future is not None:
-            settle(self._shared, [future], ending.value, ending.error)
+            settle(self._lock, [future], ending.value, ending.error)
             self._futures.pop(root, None)
 
     def settled(self, first: int, times: Sequence[float]) -> None:
@@ -480,7 +481,7 @@ class Futures(Sink):
         roots = range(first, first + len(times))
         found = [future for future in map(self._futures.get, roots) if future is not None]
         # first, so that an interrupt in between loses none
-        settle(self._shared, found)
+        settle(self._lock, found)
         for root in roots:
             self._futures.pop(root, None)
 
@@ -490,7 +491,7 @@ class Futures(Sink):
         left = [future for future, *_ in self._take_waiting()]
         while self._futures:
             left.append(self._futures.popitem()[1])
-        settle(self._shared, [future for future in left if future.begin()], error=error)
+        settle(self._lock, [future for future in left if future.begin()], error=error)
         self.hurry()
 
 
