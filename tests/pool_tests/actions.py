@@ -165,6 +165,13 @@ def wait_at(address: tuple[str, int], text: str = "", value: object = None) -> N
     raise StopProcessing(value)
 
 
+@action
+def wait_at_and_follow(address: tuple[str, int], *events: Event) -> Iterable[Event]:
+    """Waits at a `helpers.Gate`, then returns follow-ups."""
+    pass_gate(address)
+    return events
+
+
 def pass_gate(address: tuple[str, int], text: str = "") -> None:
     """Tell a gate that we are here, and wait until it lets us go on."""
     with socket.create_connection(address, timeout=_PATIENCE_SECONDS) as connection:

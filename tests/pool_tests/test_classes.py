@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import evproc
-from evproc_pool import by_value, classes, codec, packing, pickling, wire
+from evproc_pool import by_value, classes, packing, pickling, wire
 
 LIMIT = 3
 
@@ -427,7 +427,7 @@ def test_the_frame_of_a_batch_is_pickled_plainly_whatever_its_events_are(
     assert pickling.MAIN in packed.data
     frame = wire.BatchFrame([(0, (0,))], 0, 2, [], [], 1.0, packed)
     pickled = _first_arguments(monkeypatch, "dumps")
-    data = codec.dump_batch(frame)
+    data = wire.dump_batch(frame)
     assert pickled == []
     assert wire.BatchFrame(*pickling.loads(data)) == frame
 
