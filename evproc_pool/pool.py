@@ -123,8 +123,9 @@ class PoolProcessor:
             `StopProcessing`, and an error, still end the cascade: what has not been
             sent is dropped.
         key: Called with each root event: those with equal keys are processed one
-            after another, in the order in which they were handed in. A failed one
-            does not stop the next.
+            after another, in the order in which they were handed in, by whatever call and
+            in whatever thread. A failed one does not stop the next. `key` may be called
+            again for an event where it raised for another one.
         errors: `"end"`: the first event that fails ends its cascade, as in `Processor`.
             `"continue"`: it ends only itself and its own follow-ups, and what it returned and
             emitted is forgotten; the rest of the cascade goes on. The error of the cascade is
@@ -428,7 +429,7 @@ class PoolProcessor:
             events: Read as far ahead as the workers need, in the calling thread.
             return_exceptions: Put what failed into the list, in its place.
             ordering: Instead of the pool's.
-            key: Instead of the pool's.
+            key: Instead of the pool's. It holds within this call only.
             errors: Instead of the pool's.
 
         Returns:
@@ -513,7 +514,7 @@ class PoolProcessor:
                 `Processor.process`, then the root's own, which is the cascade's. Events that
                 were dropped, since the cascade ended before, have none.
             ordering: Instead of the pool's.
-            key: Instead of the pool's.
+            key: Instead of the pool's. It holds within this call only.
             errors: Instead of the pool's.
 
         Yields:
