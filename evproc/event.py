@@ -137,12 +137,3 @@ def a_or_an(noun: str) -> str:
 
 
 _LONGEST_NAME = 80
-
-
-EMITTING: list[bool] = []
-
-
-def take_emitted(ev: Event) -> list[Any]:
-    """Stub."""
-    items: list[Any] = ev.__dict__.pop("_emitted", [])
-    return items

@@ -75,7 +75,7 @@ class Run:
         "waiting",
     )
 
-    def __init__(self, opened: Opened, keys: dict[Hashable, Lane]) -> None:
+    def __init__(self, opened: Opened, keys: dict[Hashable, Lane] | None = None) -> None:
         self.id = opened.run
         self.opened = opened
         self.unordered = opened.unordered
@@ -87,7 +87,7 @@ class Run:
         self.loose = 0
         self.stranded = 0
         self._strands = 0  # how many of those that are ready are strands
-        self.keys = keys
+        self.keys: dict[Hashable, Lane] = {} if keys is None else keys
         self.waiting = 0
         self.keyed = 0
         self.lanes = 0

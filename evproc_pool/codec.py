@@ -151,7 +151,7 @@ class Codec:
             is_prompt,
             opened.has_limits,
         )
-        return Frame(wire.BATCH, pickling.dumps(tuple(frame)), large)
+        return Frame(wire.BATCH, wire.dump_batch(frame), large)
 
     def encode_one(self, ev: Any, plan: PlanLike, known: set[int]) -> Frame | None:
         """Make the frame of one event.

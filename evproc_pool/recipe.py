@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -81,7 +82,48 @@ class Recipe(NamedTuple):
         return processor
 
 
-def take_stock(functions: Iterable[object]) -> Anatomy | None:
+class Stock:
+    """What workers have of the main script.
+
+    Args:
+        anatomy: What it is made of.
+    """
+
+    def __init__(self, anatomy: Anatomy) -> None:
+        self._anatomy = anatomy
+        self._shell = _shell()
+        self._cell = self._cell_number
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether nothing of it was defined anew.
+
+        Asked at every call. What was changed in place is looked for in IPython only, once for
+        each cell: there it is usual to add methods to a class in a later cell.
+        """
+        if not self._anatomy.names_are_unchanged:
+            return False
+        if self._shell is None:
+            return True
+        cell = self._cell_number
+        if cell != self._cell:
+            if not self._anatomy.is_up_to_date:
+                return False
+            self._cell = cell
+        return True
+
+    @property
+    def _cell_number(self) -> object:
+        return getattr(self._shell, "execution_count", None)
+
+
+def _shell() -> object:
+    """IPython's, if this is a notebook or the like, or None."""
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return get_ipython() if callable(get_ipython) else None
+
+
+def take_stock(functions: Iterable[object]) -> Stock | None:
     """What workers are given that lives in the main script; None: nothing.
 
     Args:
@@ -95,7 +137,7 @@ def take_stock(functions: Iterable[object]) -> Anatomy | None:
     from evproc_pool.classes import Anatomy  # with cloudpickle, which takes long to import
 
     # a class is sent with its events as it is then; it may well count its instances
-    return Anatomy(*in_main, with_data=False)
+    return Stock(Anatomy(*in_main, with_data=False))
 
 
 def cannot_send(recipe: Recipe, cause: BaseException) -> SerializationError:
@@ -104,26 +146,23 @@ def cannot_send(recipe: Recipe, cause: BaseException) -> SerializationError:
 
     what = "what workers need to start"
     value: object = recipe
-    parts: list[tuple[str, object]] = [
-        ("the initializer", recipe.initializer),
-        ("an argument of the initializer", recipe.initargs),
+    move = ", or move the function into a module that workers import"
+    more = ""
+    parts: list[tuple[str, object, str]] = [
+        ("the initializer", recipe.initializer, move),
+        ("an argument of the initializer", recipe.initargs, ""),
     ]
     for step in recipe.steps:
         if isinstance(step, Register):
             origin = describe_callable(step.func)
             name = step.name or default_name(step.func)
-            parts.append((f"handler {name!r} ({origin})", step.func))
-    for name, part in parts:
+            parts.append((f"handler {name!r} ({origin})", step.func, move))
+    for name, part, advice in parts:
         if not pickling.can_pickle(part):
-            what, value = name, part
+            what, value, more = name, part, advice
             break
-    return pickling.cannot_pickle(
-        what,
-        value,
-        cause,
-        "make it in each worker (in the handler, or in an initializer), or move the function into"
-        " a module that workers import",
-    )
+    in_each = "make it in each worker (in the handler, or in an initializer)"
+    return pickling.cannot_pickle(what, value, cause, in_each, more)
 
 
 @contextlib.contextmanager
