@@ -642,7 +642,10 @@ class Coordinator:
             return_events=run.return_events,
             is_prompt=not batch.run.opened.is_bulk,
         )
-        self._backend.send(worker, *frame)
+        # a root is the caller's, who may change it
+        if frame.buffers and not batch.root_positions:
+            sent.large = frame.buffers
+        self._backend.send(worker, *frame, may_refer=bool(sent.large))
         size_bytes = frame.size_bytes
         self._scheduler.weigh(worker, batch, size_bytes, size_bytes - sent.class_bytes)
 

@@ -28,6 +28,10 @@ sender sees that when it needs room. So no message says what is free, and there 
   other contents. (NumPy's arrays are not concerned.)
 - It is mapped when it is first needed, and not where addresses are limited: nothing is sent
   from there, and what arrives is read as from any file.
+- The coordinator sends a worker no buffer that lies in a segment of this worker and is held:
+  it says where that is (`Receiver.find`), and the worker copies it from there
+  (`Sender.read_back`). The copy is the worker's own, since the coordinator may have to send
+  the same event again.
 
 Rejected: a file for each message (new pages each time); a name in /dev/shm (left behind by
 a kill, and others may find it); telling the sender in a frame (a worker may not send
@@ -158,6 +162,15 @@ class Sender:
         self._region.set_word(self._direction, segment.slot, _SENT)
         return Placed(segment.slot, segment.start, lengths)
 
+    def read_back(self, start: int, length: int) -> memoryview:
+        """Copy a part of what was put into the range, which the receiver holds.
+
+        Raises:
+            OSError: There is no memory for a copy.
+            MemoryError: Likewise.
+        """
+        return self._region.read(self._direction, Segment(start, start + length, -1))
+
     @property
     def held(self) -> list[Segment]:
         """What the receiver holds, in order."""
@@ -232,6 +245,21 @@ class Receiver:
             whole[start : start + length]
             for start, length in zip(starts, placed.lengths, strict=False)
         ]
+
+    def find(self, buffer: memoryview) -> int | None:
+        """Where in the range a buffer begins; None if it is not in a segment that is held.
+
+        Args:
+            buffer: Its bytes, in one piece. It is not found if it is read-only.
+        """
+        if not self._held or buffer.readonly:
+            return None
+        start = self._region.offset_of(self._direction, buffer)
+        stop = start + buffer.nbytes
+        for each in list(self._held.values()):
+            if each.segment.start <= start and stop <= each.segment.stop:
+                return start
+        return None
 
     def _may_hold(self, segment: Segment) -> bool:
         if not self._region.can_be_used:
@@ -411,6 +439,13 @@ class Region(Inherited):
         length = segment.stop - segment.start
         kind = c_ubyte * length
         return kind.from_buffer(self._mapped(), self.begin(direction) + segment.start)
+
+    def offset_of(self, direction: int, buffer: memoryview) -> int:
+        """How far behind the beginning of a range a writable buffer is in memory; any number."""
+        from ctypes import addressof, c_ubyte  # likewise
+
+        begin = addressof(c_ubyte.from_buffer(self._mapped(), self.begin(direction)))
+        return addressof(c_ubyte.from_buffer(buffer)) - begin
 
     def give_back(self, direction: int, segment: Segment) -> None:
         """A receiver does not use a segment any more."""
