@@ -139,7 +139,9 @@ class Cascades:
                 self._rest_back(cascade, part, number + 1)
             self._comes_to(run, cascade, part.events[number], part.place(number), left.result)
         elif left.follow_ups:
-            cascade.queue.extend(left.follow_ups, part.place(number))
+            # events of an unordered one may be with several workers
+            near = item.worker if item.has_large and not run.unordered else None
+            cascade.follow(left.follow_ups, part.place(number), near)
             if cascade.is_ready:
                 run.loose += len(left.follow_ups)
 

@@ -751,6 +751,7 @@ class Coordinator:
                     position: self._registry.handlers[index].name
                     for position, index in left.givers.items()
                 },
+                has_large=frame.told is not None and frame.told.follow_ups.has_large,
             )
         )
         self._let_go(worker, state)

@@ -138,7 +138,7 @@ class Sender:
         size_bytes = sum(map(_rounded_up, lengths))
         if self._look_for_free_ones() + size_bytes > MOST_SENT_BYTES:
             return None
-        segment = self._segments.take(size_bytes)
+        segment = self._segments.take(size_bytes, self._least_start(size_bytes))
         if segment is None:
             return None
         try:
@@ -161,6 +161,17 @@ class Sender:
             return None
         self._region.set_word(self._direction, segment.slot, _SENT)
         return Placed(segment.slot, segment.start, lengths)
+
+    def _least_start(self, size_bytes: int) -> int:
+        """Where a message begins at the least.
+
+        Of what stays the coordinator would copy what is more than it may hold. The worker
+        writes that into new pages: these are held.
+        """
+        if not self._direction:
+            return 0
+        held = [each.size_bytes for each in self.held if is_kept(each)]
+        return KEPT_BYTES if held and sum(held) + size_bytes > _MOST_HELD_KEPT else 0
 
     def read_back(self, start: int, length: int) -> memoryview:
         """Copy a part of what was put into the range, which the receiver holds.

@@ -164,6 +164,7 @@ class Progress(NamedTuple):
         ran: How many handlers ran, by position, where it was not all of the plan.
         givers: The handler that returned the last follow-ups, by position; where follow-ups
             are counted.
+        has_large: Whether the follow-ups have large buffers, which the worker has yet.
     """
 
     worker: int
@@ -178,6 +179,7 @@ class Progress(NamedTuple):
     emitted: Column = EMPTY
     ran: Mapping[int, int] = {}
     givers: Mapping[int, str] = {}
+    has_large: bool = False
 
 
 class TakenBack(NamedTuple):
