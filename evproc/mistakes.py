@@ -132,7 +132,7 @@ def no_event(value: object) -> TypeError:
         hint = ": hand in one after another, or all with process_many() of a PoolProcessor"
     else:
         hint = "; events are of classes derived from evproc.Event"
-    return TypeError(f"process() takes an event, not {_describe_value(value)}{hint}")
+    return TypeError(f"process() takes an event, not {describe_value(value)}{hint}")
 
 
 def only_in_pool(cls: type, name: str) -> AttributeError:
@@ -179,7 +179,7 @@ def wrong_return(handler: Handler, ev: Event, value: Any) -> HandlerReturnExcept
         return _returned(
             handler, ev, f"an event, {describe_event(value)}", "return it in a list, [event]"
         )
-    what = _describe_value(value)
+    what = describe_value(value)
     if isinstance(value, StopProcessing) or value is StopProcessing:
         return _returned(handler, ev, what, "raise it instead of returning it")
     if hasattr(type(value), "cr_frame"):
@@ -190,7 +190,7 @@ def wrong_return(handler: Handler, ev: Event, value: Any) -> HandlerReturnExcept
 def wrong_item(handler: Handler, ev: Event, returned: Any, item: Any) -> HandlerReturnException:
     """The error for an iterable of something else than events."""
     kind = type(returned)
-    what = f"an iterable ({kind.__qualname__}) that yields {_describe_value(item)}"
+    what = f"an iterable ({kind.__qualname__}) that yields {describe_value(item)}"
     is_list = kind in (list, tuple)
     if isinstance(item, type) and issubclass(item, Event):
         instead = f"make events of it, {item.__name__}(...)"
@@ -219,7 +219,7 @@ def _returned(handler: Handler, ev: Event, what: str, instead: str) -> HandlerRe
     )
 
 
-def _describe_value(value: object) -> str:
+def describe_value(value: object) -> str:
     """Say what a value is; never raises, never longer than a line."""
     kind = "the class" if isinstance(value, type) else f"{a_or_an(type(value).__qualname__)},"
     return f"{kind} {_text_of(value, _LONGEST_REPR)}"

@@ -691,7 +691,10 @@ class Coordinator:
             return_events=run.return_events,
             is_prompt=not batch.run.opened.is_bulk,
         )
-        self._backend.send(worker, *frame)
+        # a root is the caller's, who may change it
+        if frame.buffers and not batch.root_positions:
+            sent.large = frame.buffers
+        self._backend.send(worker, *frame, may_refer=bool(sent.large))
         size_bytes = frame.size_bytes
         self._scheduler.weigh(worker, batch, size_bytes, size_bytes - sent.class_bytes)
 
@@ -798,6 +801,7 @@ class Coordinator:
                     for position, index in left.givers.items()
                 },
                 cut=self._codec.cut(sent, frame.told) if results or left.follow_ups else (),
+                has_large=frame.told is not None and frame.told.follow_ups.has_large,
             )
         )
         self._let_go(worker, state)

@@ -106,6 +106,10 @@ from evproc_pool.schedule import (
     WorkerReady,
 )
 
+# So many batches of a run are made before what waits for the worker that has its large buffers
+# may go to another one.
+_MOST_PASSED: Final = 16
+
 # So many roots that wait for their keys are passed over in search of one that need not.
 _MOST_PASSED_OVER: Final = 4 * MOST_EVENTS
 
@@ -305,6 +309,7 @@ class Scheduler(Cascades):
                 self._taken_back(item)
             case Retired():
                 self._loads.retire(item.worker)
+                self._spread(item.worker)
             case WorkerGone():
                 self._worker_gone(item)
             case Due():
@@ -332,7 +337,8 @@ class Scheduler(Cascades):
     def _opened(self, item: Opened) -> None:
         if item.run in self._runs:
             raise InternalError(f"run {item.run} is open already")
-        self._runs[item.run] = Run(item, self._keys if item.shares_keys else {})
+        keys = self._keys if item.shares_keys else {}
+        self._runs[item.run] = Run(item, keys, self._loads.staying)
 
     def _accepted(self, item: Accepted) -> None:
         run = self._run(item.run)
@@ -437,7 +443,7 @@ class Scheduler(Cascades):
             if givers:
                 cascades = cascades.pick(givers, positions.start)
         if givers:
-            for strands in cascades.go_on(events, plans):
+            for strands in cascades.go_on(events, plans, item.worker if item.has_large else None):
                 run.add_strands(strands)
         self._take_turns(run)
         return True
@@ -549,6 +555,7 @@ class Scheduler(Cascades):
         ):
             raise InternalError(f"worker {item.worker}: {item.spared} is over in no such batch")
         self._loads.remove(item.worker)
+        self._spread(item.worker)
         fates: dict[int, Fate] = {}
         if item.running is not None:
             charged = Result(error=item.error, handler=item.handler)
@@ -558,6 +565,11 @@ class Scheduler(Cascades):
         # last first, since each is put back in front of the others
         for batch in reversed(held):
             self._hand_back(batch, fates if batch is held[0] else {})
+
+    def _spread(self, worker: int) -> None:
+        """Let others go on with what a worker has the large buffers of, which gets nothing more."""
+        for run in self._runs.values():
+            run.spread(worker)
 
     def _hand_back(self, batch: Batch, fates: Mapping[int, Fate]) -> None:
         """Put what a worker did not run in front again.
@@ -711,24 +723,63 @@ class Scheduler(Cascades):
             is_long = (
                 not run.opened.is_bulk and self._estimates.seconds_of(run.next_plan) >= LONG_SECONDS
             )
-            if is_end or is_long or self.starting:
+            is_late = False
+            idle = bool(is_end or is_long or self.starting)
+            if idle:
                 worker = self._loads.roomiest(idle=True)
             elif is_alone and self.workers and self._batcher.is_near_end(run, workers=self.workers):
                 worker = self._loads.earliest()
+                is_late = True
             else:
                 worker = self._loads.roomiest(idle=False)
             if worker is None:
                 passed += 1
                 continue
             passed = 0
+            if run.near:
+                worker = self._next_near(run, worker, idle=idle, is_late=is_late)
             batch = self._batcher.make(
                 run,
+                worker,
                 workers=len(self._loads) + self.starting,
                 idle=len(self._loads.idle) + self.starting,
                 is_alone=is_alone,
             )
             self._loads.push(worker, batch)
             self._effects.append(Send(worker, batch))
+
+    def _next_near(self, run: Run, worker: int, *, idle: bool, is_late: bool) -> int:
+        """Choose who gets a batch of a run with large buffers that workers have.
+
+        A worker goes on with its own. It gets what another one has where it has nothing else
+        to do and that one has no room, or it is idle and that one is not; and now and then
+        where that one has no room, since that may be for long. O(workers) then.
+
+        Args:
+            run: The run.
+            worker: Who has room.
+            idle: Whether only those have room that are idle.
+            is_late: See `Loads.has_room`.
+
+        Returns:
+            The worker, or another one with room that has what is there.
+        """
+        idle_ones = self._loads.idle
+        has_work = bool(worker in run.near or run.ready or run.blocks)
+        run.passed += 1
+        if has_work and run.passed < _MOST_PASSED:
+            return worker
+        run.passed = 0
+        found = worker
+        for other in run.near:
+            if other == worker:
+                continue
+            has_room = other in idle_ones if idle else self._loads.has_room(other, is_late=is_late)
+            if not has_room or not (has_work or other in idle_ones or worker not in idle_ones):
+                run.release(other)
+                return worker
+            found = other
+        return worker if has_work else found
 
 
 def _gave(
