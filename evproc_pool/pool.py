@@ -373,7 +373,7 @@ class PoolProcessor:
     # --- events ---
 
     def process(
-        self, ev: Event, timeout: float | None = None, *, cancel_running: bool = False
+        self, ev: Event, *, timeout: float | None = None, cancel_running: bool = False
     ) -> Any:
         """Process an event and its follow-ups in the workers; see `Processor.process`.
 
@@ -731,7 +731,7 @@ class PoolProcessor:
     # --- in an event loop ---
 
     async def process_async(
-        self, ev: Event, timeout: float | None = None, *, cancel_running: bool = False
+        self, ev: Event, *, timeout: float | None = None, cancel_running: bool = False
     ) -> Any:
         """Process an event from a coroutine; no thread waits for it. See `process`.
 
