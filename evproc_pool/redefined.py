@@ -96,7 +96,7 @@ class Redefined:
             if standing is func:
                 self._has_stood.add(name)
             if name in self._has_stood:
-                names.read(space, key)
+                standing = names.read(space, key)  # another thread may just have changed it
                 if standing is not func and standing is not Missing:
                     found[name] = standing
         self._names = None if found else names
