@@ -187,6 +187,8 @@ class Coordinator:
         self._is_heavy = False  # whether the last frames were large ones
         self._woke = 0.0  # when it last had nothing to do
         self._looked = 0.0  # when it last looked after the workers
+        self._look_seconds = 0.0  # after how long to do so again, also while much is going on
+        self._rested = 0.0  # for how long, before it listens
         self._listened = 0.0  # when it last took in what all of them have to say
 
     @property
@@ -308,12 +310,13 @@ class Coordinator:
         timeout: float | None = 0
         may_block = may_block and not has_news
         # also where the input is slower than the workers, and no turn ever waits
-        if may_block or self._clock() - self._looked >= _STUCK_SECONDS / 2:
+        if may_block or self._clock() - self._looked >= self._look_seconds:
             look_again = self._look_after_workers()
             if may_block:
-                timeout = look_again
-                self._rest()
+                self._rested = self._rest()
+                timeout = None if look_again is None else max(0.0, look_again - self._rested)
         self._listen(timeout)
+        self._rested = 0.0
         self._drain_inbox()
 
     def _obey(self) -> None:
@@ -355,7 +358,9 @@ class Coordinator:
         self._looked = self._clock()
         timeout = self._take_back_from_slow()
         busy = {worker: bool(state.sent) for worker, state in self._workers.items()}
-        again = [timeout, self._watch.look(busy), self._pauses.left(self._looked), self._ask()]
+        ask = self._ask()
+        self._look_seconds = min(_STUCK_SECONDS / 2, inf if ask is None else ask)
+        again = [timeout, self._watch.look(busy), self._pauses.left(self._looked), ask]
         if self._cancelled and self._cancelled.kill(self._workers):
             again.append(_STUCK_SECONDS)
         self._even_out()
@@ -368,7 +373,11 @@ class Coordinator:
         for worker in self._telling.silent(tellable, self._looked):
             at = self._backend.look_at(worker)
             sent = self._workers[worker].sent[0]
-            if at is not None and at.batch == sent.number and at.position > sent.batch.done:
+            is_further: bool | None = False  # nobody can say, and nobody can ask
+            if at is not None:
+                is_known = at.batch == sent.number and at.position >= 0
+                is_further = at.position > sent.batch.done if is_known else None
+            if self._telling.look(worker, self._looked, is_further=is_further):
                 self._backend.ask_to_tell(worker)
         return self._telling.left(tellable, self._looked)
 
@@ -382,18 +391,29 @@ class Coordinator:
         staying = [state for state in self._workers.values() if not state.is_ending]
         return len(staying) < self._wanted
 
-    def _rest(self) -> None:
+    def _rest(self) -> float:
         """Let workers go on alone for a part of the time for which they have work.
+
+        Not past the time to ask one of them what it has finished; see `Telling.rest`.
 
         What they send meanwhile is taken in together, which costs the coordinator
         a fraction: the workers use the same CPUs, and its caches are cold each time.
         What it takes to do that is time in which they are not served, too.
+
+        Returns:
+            For how many seconds.
         """
-        was_busy = self._clock() - self._woke
-        seconds = _REST_SHARE * self._scheduler.slack - was_busy
-        if seconds >= _LEAST_REST_SECONDS and not self._is_heavy and not self._backend.is_writing:
-            self._backend.rest(seconds)
-            self._woke = self._clock()
+        began = self._clock()
+        seconds = _REST_SHARE * self._scheduler.slack - (began - self._woke)
+        if seconds < _LEAST_REST_SECONDS or self._is_heavy or self._backend.is_writing:
+            return 0.0
+        limit = self._telling.rest(self._scheduler.tellable, began)
+        seconds = seconds if limit is None else min(seconds, limit)
+        if seconds < _LEAST_REST_SECONDS:
+            return 0.0
+        self._backend.rest(seconds)
+        self._woke = self._clock()
+        return self._woke - began
 
     def _drain_inbox(self) -> bool:
         """Take in every input; say whether that is news to a caller."""
@@ -516,7 +536,8 @@ class Coordinator:
 
     def _arrived(self, item: Arrived) -> None:
         self._askable = None
-        self._telling.heard(item.worker, self._listened)
+        # it may have come at any time since the coordinator began to rest
+        self._telling.heard(item.worker, self._listened - self._rested)
         self._is_heavy = bool(item.buffers) or len(item.payload) >= _HEAVY_BYTES
         match item.tag:
             case wire.QUIET:

@@ -112,9 +112,9 @@ class Outbox:
             self._kept.append({})
 
     def _has(self, position: int) -> None:
-        if not self.unsent:
-            self._words[progress.UNSENT] = position
         self.unsent.append(position)
+        if self._words[progress.UNSENT] < 0:  # in this order: see `_say_unsent`
+            self._words[progress.UNSENT] = position
 
     # --- what events leave behind ---
 
@@ -188,15 +188,17 @@ class Outbox:
 
     def send(self, done: int, *, gave_back: bool = False) -> None:
         """Send what is untold, and say how many events of the batch are over."""
-        if self.unsent:
+        has_unsent = bool(self.unsent)
+        if has_unsent:
             # before the lock: where packing hangs, in this thread or another, that is where
-            self._words[progress.PACKING] = progress.packing(self.unsent)
+            untold = self.unsent[bisect_left(self.unsent, self.sent) :]
+            self._words[progress.PACKING] = progress.packing(untold) if untold else 0
         with self._lock:
             if self._told:
                 self._drop_told()
             if self.ends or gave_back:  # else `tell` has said it all
                 self._send(done, self.ends, self._lists, is_last=True, gave_back=gave_back)
-            if self.unsent:
+            if has_unsent:
                 self._words[progress.PACKING] = 0
                 self._words[progress.UNSENT] = progress.NONE
                 lists: Sequence[list[Any]] = self._lists
@@ -222,6 +224,18 @@ class Outbox:
                 self._large = []  # a handler has changed it meanwhile: it waits
             else:
                 self._told += len(times)
+                self._say_unsent(done)
+
+    def _say_unsent(self, done: int) -> None:
+        """Publish the first position that has something to tell behind what was told.
+
+        The worker's loop appends to the list and then looks at the word; this sets the word and
+        then looks at the list. So one of the two sees what the other has done.
+        """
+        self._words[progress.UNSENT] = progress.NONE
+        left = self.unsent[bisect_left(self.unsent, done) :]
+        if left:
+            self._words[progress.UNSENT] = left[0]
 
     @property
     def _lists(self) -> _Lists:

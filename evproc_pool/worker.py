@@ -417,9 +417,9 @@ class Worker:
                     or (handler in deferring and getrefcount(value) <= ALONE)
                     or (type(value) is tuple and ATOMS.issuperset(map(type, value)))
                 ):
-                    if not unsent:
-                        words[first_unsent] = position
                     unsent.append(position)
+                    if words[first_unsent] < 0:
+                        words[first_unsent] = position
                     stopped += position, ev, handler, value
                 elif outbox.leave(stopped, position, ev, handler, value):
                     look_at = 0.0  # now
@@ -431,9 +431,9 @@ class Worker:
                     gave = None
                 else:  # what `outbox` does for others in a call
                     position = place >> bits
-                    if not unsent:
-                        words[first_unsent] = position
                     unsent.append(position)
+                    if words[first_unsent] < 0:
+                        words[first_unsent] = position
                     followed += position, ev, giver, gave
                     if has_chains:
                         job.end_chain(position, ENDS_BY_FOLLOW_UPS)

@@ -322,17 +322,10 @@ class Simulation:
         seconds *= 0.5 + draw
         if rng.random() < character.surprise:
             seconds *= 30
-        ending = None
         failures = 0
         if rng.random() < character.fails:
             failures = rng.choice([1, 1, 2, 4])
-        if rng.random() < character.ends:
-            kind = rng.randrange(3)
-            if kind == 0:
-                error = Failed("handler") if rng.random() < 0.7 else Transient("for ever")
-                ending = Result(error=error, handler="h")
-            else:
-                ending = Result(stopped=True, value=None if kind == 1 else draw)
+        ending = self._ending()
         is_spoiled = ending is None and not failures and rng.random() < character.spoils
         if is_spoiled:
             ending = Result(error=Failed("cannot be rebuilt"))
@@ -360,6 +353,16 @@ class Simulation:
             emits=emits,
             is_spoiled=is_spoiled,
         )
+
+    def _ending(self) -> Result | None:
+        rng = self._rng
+        if rng.random() >= self._character.ends:
+            return None
+        kind = rng.randrange(3)
+        if kind:
+            return Result(stopped=True, value=None if kind == 1 else rng.random())
+        error = Failed("handler") if rng.random() < 0.7 else Transient("for ever")
+        return Result(error=error, handler="h")
 
     # --- workers ---
 

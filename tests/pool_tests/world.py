@@ -593,15 +593,19 @@ class World:
             if not root.flight:
                 self._advance(root)
         else:
-            for child in node.children:
-                if child.plan.indices:
-                    root.queue.append(child)
-                    continue
-                root.empties += 1
-                if isinstance(child.plan, Unplannable) and root.bad is None:
-                    root.bad, root.bad_node = child.plan.error, child
-                    root.before_bad = root.events, root.seconds
+            self._spread(root, node)
             self._settle(root)
+
+    def _spread(self, root: Root, node: Node) -> None:
+        """Unordered: take in an event's follow-ups."""
+        for child in node.children:
+            if child.plan.indices:
+                root.queue.append(child)
+                continue
+            root.empties += 1
+            if isinstance(child.plan, Unplannable) and root.bad is None:
+                root.bad, root.bad_node = child.plan.error, child
+                root.before_bad = root.events, root.seconds
 
     def _not_run(self, root: Root) -> None:
         """An event behind the end of its chain is over."""
@@ -1052,38 +1056,7 @@ class World:
         position = 0
         for part in batch.parts:
             check(part.start == position, "a part starts at {}, not at {}", part.start, position)
-            count = part.stop - part.start
-            check(len(part.events) == len(part.plans) == count > 0, "a part of wrong size")
-            ends = chain_ends(run.opened, has_retries=self.policy.max_retries > 0)
-            held.chains += [Chain(*each, part.is_keyed) for each in part.chains(*ends)]
-            if part.first is not None:
-                indices: Sequence[int] = range(part.first, part.first + count)
-                check(not part.is_chain, "roots are no chain")
-            elif part.is_keyed:
-                indices = part.roots
-                self._check_lanes(run, part)
-            else:
-                indices = [cascade.index for cascade in part.cascades]
-                if part.strands is not None:
-                    check(not indices, "a part of cascades and strands")
-                    indices = part.strands.cascades.roots
-                    is_keyed = any(run.roots[index].key is not None for index in indices)
-                    check(not is_keyed, "strands with keys")
-                    self.seen["strands"] += count
-                check(len(indices) == count, "a part with cascades for some")
-                if part.is_chain:
-                    check(len(set(indices)) == 1, "a chain of several cascades")
-                    check(not run.unordered, "a chain in an unordered run")
-            before: Root | None = None
-            for index, node, plan in zip(indices, part.events, part.plans, strict=True):
-                if batch.is_alone:
-                    before = self._takes_off_alone(run, index, node, plan)
-                elif part.is_keyed:
-                    before = self._takes_off_keyed(run, index, node, plan, before)
-                else:
-                    before = self._takes_off(run, index, node, plan, part.is_chain)
-                held.roots.append(before)
-            held.nodes += part.events
+            self._takes_part(held, part)
             position = part.stop
         check(position == batch.size, "a batch of {} says that it has {}", position, batch.size)
         seconds = sum([self._estimates.seconds_of(node.plan) for node in held.nodes])
@@ -1101,6 +1074,45 @@ class World:
         model.held.append(held)
         self._unweighed.append((worker, held))
         self.on_send(worker)
+
+    def _takes_part(self, held: Held, part: Part) -> None:
+        run = held.run
+        count = part.stop - part.start
+        check(len(part.events) == len(part.plans) == count > 0, "a part of wrong size")
+        ends = chain_ends(run.opened, has_retries=self.policy.max_retries > 0)
+        held.chains += [Chain(*each, part.is_keyed) for each in part.chains(*ends)]
+        indices = self._roots_of(run, part)
+        check(len(indices) == count, "a part with roots for some")
+        before: Root | None = None
+        for index, node, plan in zip(indices, part.events, part.plans, strict=True):
+            if held.batch.is_alone:
+                before = self._takes_off_alone(run, index, node, plan)
+            elif part.is_keyed:
+                before = self._takes_off_keyed(run, index, node, plan, before)
+            else:
+                before = self._takes_off(run, index, node, plan, part.is_chain)
+            held.roots.append(before)
+        held.nodes += part.events
+
+    def _roots_of(self, run: RunModel, part: Part) -> Sequence[int]:
+        """The index of the root of each event."""
+        if part.first is not None:
+            check(not part.is_chain, "roots are no chain")
+            return range(part.first, part.first + part.stop - part.start)
+        if part.is_keyed:
+            self._check_lanes(run, part)
+            return part.roots
+        indices: Sequence[int] = [cascade.index for cascade in part.cascades]
+        if part.strands is not None:
+            check(not indices, "a part of cascades and strands")
+            indices = part.strands.cascades.roots
+            is_keyed = any(run.roots[index].key is not None for index in indices)
+            check(not is_keyed, "strands with keys")
+            self.seen["strands"] += len(indices)
+        if part.is_chain:
+            check(len(set(indices)) == 1, "a chain of several cascades")
+            check(not run.unordered, "a chain in an unordered run")
+        return indices
 
     def _check_lanes(self, run: RunModel, part: Part) -> None:
         """Each lane has its positions, and those are all."""
