@@ -276,7 +276,7 @@ def test_the_timeout_error_of_a_handler_is_none_of_the_call(any_pool: PoolProces
 @pytest.mark.parametrize("timeout", [-1, "1", True])
 def test_a_bad_time_limit_is_refused(shared_pool: PoolProcessor, timeout: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
-        shared_pool.process(Do("nothing"), timeout)
+        shared_pool.process(Do("nothing"), timeout=timeout)
     with pytest.raises((TypeError, ValueError)):
         run(shared_pool.process_async(Do("nothing"), timeout=timeout))
 

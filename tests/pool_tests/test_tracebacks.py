@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from evproc.exc import add_note
-from evproc_pool import tracebacks, wire
+from evproc_pool import wire
 from evproc_pool.tracebacks import traceback_text
 
 
@@ -79,13 +79,13 @@ def test_an_error_that_was_not_raised_has_a_text() -> None:
 
 def test_what_python_says_of_a_frame_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = traceback_text(_error_of(lambda: _fail(1)))
-    monkeypatch.setattr(tracebacks.traceback, "format_tb", None)
+    monkeypatch.setattr(traceback, "format_tb", None)
     with pytest.raises(TypeError):
         traceback_text(_error_of(lambda: _fail(1)))  # this lambda is another place
     fails = _FAILS[0]
     monkeypatch.undo()
     traceback_text(_error_of(fails))
-    monkeypatch.setattr(tracebacks.traceback, "format_tb", None)
+    monkeypatch.setattr(traceback, "format_tb", None)
     assert traceback_text(_error_of(fails)).splitlines()[-1] == first.splitlines()[-1]
 
 
