@@ -88,7 +88,10 @@ class Run:
     )
 
     def __init__(
-        self, opened: Opened, keys: dict[Hashable, Lane], staying: Collection[int] = ()
+        self,
+        opened: Opened,
+        keys: dict[Hashable, Lane] | None = None,
+        staying: Collection[int] = (),
     ) -> None:
         self.id = opened.run
         self.opened = opened
@@ -106,7 +109,7 @@ class Run:
         self._near_cascades = 0  # how many of these are cascades
         self._near_turns = 0  # how often a worker went on with one of them
         self._staying = staying  # workers that get more
-        self.keys = keys
+        self.keys: dict[Hashable, Lane] = {} if keys is None else keys
         self.waiting = 0
         self.keyed = 0
         self.lanes = 0

@@ -161,7 +161,7 @@ class Batcher:
             batch.parts.append(part)
         begin, used = part.stop, 0.0
         events: Any = part.events
-        while waiting and waiting[0].run is run:
+        while waiting and waiting[0].run is run and waiting[0].cascade is None:
             keyed = waiting[0]
             if keyed.plan is not plan:
                 plan = keyed.plan

@@ -28,7 +28,6 @@ from typing import Any, NamedTuple
 from evproc.exc import add_note
 from evproc_pool.backlog import ENDLESS, Run
 from evproc_pool.cascade_limits import broken_limit, limit_error
-from evproc_pool.chains import ENDS_BY_ERROR, chain_ends
 from evproc_pool.columns import Bunch, Planned, Unplannable
 from evproc_pool.flight import Cascade, Failure, Keyed, Lane, Part
 from evproc_pool.notes import note_place
@@ -84,8 +83,15 @@ class Cascades:
             return
         if lane.waiting:
             run: Run = lane.waiting[0].run
-            run.add_lane(lane)
-            self._take_turns(run)
+            cascade = lane.waiting[0].cascade
+            if cascade is None:
+                run.add_lane(lane)
+                self._take_turns(run)
+            else:
+                lane.waiting.popleft()
+                run.waiting -= 1
+                self._hold(lane, cascade)
+                self._resume_quietly(run, cascade)
         elif lane.home.get(lane.key) is lane:
             del lane.home[lane.key]
 
@@ -118,11 +124,10 @@ class Cascades:
         if result is not None and self._try_again(
             run, cascade, part, number, result, has_died=False
         ):
-            self._chain_back(cascade, part, number + 1)
+            if position in item.cut:
+                self._chain_back(cascade, part, number + 1)
             return
-        ran = item.ran.get(position)
-        if ran is None:
-            ran = len(part.plans[number].indices)
+        ran = item.ran.get(position, len(part.plans[number].indices))
         cascade.events += 1
         cascade.handlers += ran
         left = _left_behind(item, position, result)
@@ -134,16 +139,28 @@ class Cascades:
             cascade.emit(part.place(number), left.emitted)
         if run.opened.every_event:
             self._tell_event(run, part, number, left, ran=ran, seconds=seconds)
-        if left.result is not None:
-            if result is not None and run.opened.errors_continue and self._policy.max_retries:
-                self._rest_back(cascade, part, number + 1)
-            self._comes_to(run, cascade, part.events[number], part.place(number), left.result)
-        elif left.follow_ups:
-            # events of an unordered one may be with several workers
-            near = item.worker if item.has_large and not run.unordered else None
-            cascade.follow(left.follow_ups, part.place(number), near)
-            if cascade.is_ready:
-                run.loose += len(left.follow_ups)
+        if left.result is None:
+            if left.follow_ups:
+                self._queue(run, cascade, part.place(number), left.follow_ups, item)
+            return
+        if result is not None and run.opened.errors_continue and position in item.cut:
+            self._rest_back(cascade, part, number + 1)
+        self._comes_to(run, cascade, part.events[number], part.place(number), left.result)
+
+    def _queue(
+        self,
+        run: Run,
+        cascade: Cascade,
+        giver: Place,
+        follow_ups: Sequence[Planned],
+        item: Progress,
+    ) -> None:
+        """Put follow-ups into their cascade's queue."""
+        # events of an unordered one may be with several workers
+        near = item.worker if item.has_large and not run.unordered else None
+        cascade.follow(follow_ups, giver, near)
+        if cascade.is_ready:
+            run.loose += len(follow_ups)
 
     def _comes_to(
         self, run: Run, cascade: Cascade, event: Any, place: Place, result: Result
@@ -299,6 +316,7 @@ class Cascades:
                 left.append((lane, start, end))
         self._tell_keyed(run, part, plain, begin, item)
         self._tell_over(run, quiet)
+        self._drop_unwanted(run)  # what was put back may be
         for lane, _, _ in lanes:
             self._lane_goes_on(lane)
         self._take_turns(run)
@@ -306,9 +324,12 @@ class Cascades:
     def _keyed_cascade(self, part: Part, lane: Lane, position: int) -> Cascade:
         """A root with a key of which there is more to tell; the lane waits for it."""
         cascade = Cascade(part.roots[position - part.start])
+        self._hold(lane, cascade)
+        return cascade
+
+    def _hold(self, lane: Lane, cascade: Cascade) -> None:
         cascade.lane = lane
         lane.holder = cascade
-        return cascade
 
     def _cut_lane(  # noqa: PLR0917 - a place in a part, and what happened there
         self, run: Run, part: Part, lane: Lane, position: int, end: int, item: Progress
@@ -318,9 +339,7 @@ class Cascades:
         Returns:
             Where the lane ends in this batch.
         """
-        _, ends = chain_ends(run.opened, has_retries=self._policy.max_retries > 0)
-        is_cut_by_error = position in item.results and bool(ends & ENDS_BY_ERROR)
-        if position not in item.follow_ups and not is_cut_by_error:
+        if position not in item.cut:
             return end
         self._lane_back(run, part, lane, position + 1, end)
         part.has_gaps |= end > position + 1
@@ -374,9 +393,17 @@ class Cascades:
                 self._lane_back(run, part, lane, position + 1, last)
                 last = position
                 lane.in_flight -= 1
-                cascade = self._keyed_cascade(part, lane, position)
-                self._meets(run, cascade, part, position - part.start, fates[position])
-                if not cascade.is_over:
+                place = position - part.start
+                cascade = Cascade(part.roots[place])
+                self._meets(run, cascade, part, place, fates[position])
+                if cascade.queue and position > begin:
+                    # it is run again, but not before those that were before it
+                    again = cascade.queue.next_plan
+                    keyed = Keyed(run, cascade.index, part.events[place], again, cascade)
+                    lane.waiting.appendleft(keyed)
+                    run.waiting += 1
+                elif not cascade.is_over:
+                    self._hold(lane, cascade)
                     self._resume(run, cascade, quiet)
             self._lane_back(run, part, lane, begin, last)
             self._lane_goes_on(lane)
@@ -552,8 +579,11 @@ class Cascades:
         return True
 
     def _back_to_be_run(self, run: Run, cascade: Cascade, event: Bunch, again: Again) -> None:
-        """Put back an event that is run again; a bunch of one."""
-        if run.unordered:
+        """Put back an event that is run again; a bunch of one.
+
+        Of an unordered cascade it waits at once, unless it is the root: nothing is beside it.
+        """
+        if run.unordered and cascade.events:
             self._wait(run, cascade, event, again)
         else:
             cascade.queue.put_all_back(event)

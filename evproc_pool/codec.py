@@ -6,6 +6,7 @@ No process and no channel in it; pickling and filters are code of the user.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -14,7 +15,7 @@ from evproc.event import Event, describe_event
 from evproc.exc import add_note
 from evproc.registry import Registry
 from evproc_pool import packing, pickling, wire
-from evproc_pool.chains import chain_ends
+from evproc_pool.chains import ENDS_BY_ERROR, ENDS_BY_FOLLOW_UPS, chain_ends
 from evproc_pool.columns import EMPTY, Bunch, Column, PlanLike, Planned, Singles, Times, Unplannable
 from evproc_pool.errors import SerializationError
 from evproc_pool.estimates import OVERDUE_FACTOR, TARGET_SECONDS
@@ -152,7 +153,7 @@ class Codec:
             is_prompt,
             opened.has_limits,
         )
-        return Frame(wire.BATCH, pickling.dumps(tuple(frame)), large)
+        return Frame(wire.BATCH, wire.dump_batch(frame), large)
 
     def encode_one(self, ev: Any, plan: PlanLike, known: set[int]) -> Frame | None:
         """Make the frame of one event.
@@ -188,10 +189,10 @@ class Codec:
         if told.values is None:
             return Answer(None)
         (packed,) = told.values.data
-        try:
-            return Answer(packing.unpack_value(packed, item.buffers))
-        except SerializationError:
-            return None
+        with contextlib.suppress(SerializationError):
+            if not isinstance(packed, wire.ErrorRecord):
+                return Answer(packing.unpack_value(packed, item.buffers))
+        return None
 
     def _numbers_of(
         self, sent: Sent, known: set[int], new_plans: list[tuple[int, tuple[int, ...]]]
@@ -269,6 +270,27 @@ class Codec:
         if sent.is_one_by_one:
             self.one_by_one = max(0, self.one_by_one - events)
 
+    def cut(self, sent: Sent, told: wire.Told | None) -> set[int]:
+        """Positions behind which a worker has left the rest of a chain unrun.
+
+        Args:
+            sent: The batch.
+            told: What its events left behind; None: nothing.
+        """
+        batch = sent.batch
+        ends, key_ends = chain_ends(batch.run.opened, has_retries=self._has_retries)
+        givers = () if told is None else told.givers
+        failed = {*sent.failures, *(() if told is None else map(_first, told.errors))}
+        cut: set[int] = set()
+        for part in batch.parts:
+            how = ends if part.is_chain else key_ends if part.is_keyed else 0
+            positions = range(part.start, part.stop)
+            if how & ENDS_BY_FOLLOW_UPS:
+                cut.update([position for position in givers if position in positions])
+            if how & ENDS_BY_ERROR:
+                cut.update([position for position in failed if position in positions])
+        return cut
+
     def timings(
         self, frame: wire.ProgressFrame, batch: Batch, times: Times
     ) -> list[tuple[tuple[int, ...], int, float]]:
@@ -310,7 +332,7 @@ class Codec:
                 raise
             follow_ups, results = {}, dict.fromkeys(told.givers, Result(error=error))
         columns = [
-            _unpack_column(column, large, results, is_last_chance=is_last_chance)
+            _unpack_column(column, large, results, where, is_last_chance=is_last_chance)
             for column in (told.values, told.emitted, told.processed)
         ]
         for position, record in told.errors:
@@ -416,6 +438,7 @@ def _unpack_column(
     column: packing.PackedColumn | None,
     large: Sequence[memoryview],
     results: dict[int, Result],
+    where: str,
     *,
     is_last_chance: bool,
 ) -> Column:
@@ -438,14 +461,21 @@ def _unpack_column(
     positions: list[int] = []
     items: list[Any] = []
     for position, packed in zip(column.positions, column.data, strict=True):
+        if isinstance(packed, wire.ErrorRecord):
+            raised = wire.decode_error(packed)
+            add_note(raised, f"evproc_pool: in {where}")
+            results[position] = Result(error=raised, handler=packed.handler)
+            continue
         try:
-            if isinstance(packed, wire.ErrorRecord):
-                raise wire.decode_error(packed)
             items.append(packing.unpack_value(packed, large))
             positions.append(position)
         except Exception as error:
             results[position] = Result(error=error)
     return Column(positions, items)
+
+
+def _first(item: tuple[int, Any]) -> int:
+    return item[0]
 
 
 def _is_sealed(part: Part) -> bool:

@@ -25,6 +25,7 @@ from evproc.exc import add_note
 from evproc.registry import Registry
 from evproc_pool import packing, pickling, wire
 from evproc_pool.backend import Arrived, Backend, Gone, Lane
+from evproc_pool.cancelling import Cancel, Cancelled, Recall, say_where
 from evproc_pool.codec import NOTHING_LEFT, Answer, Codec, Left, Sent
 from evproc_pool.columns import PlanLike, Times
 from evproc_pool.deaths import describe_exit, say_fate
@@ -128,6 +129,7 @@ class Coordinator:
 
     Attributes:
         inbox: What was handed in; any thread may append to it.
+        orders: What was given up; any thread may append to it.
         runs: Those that are not finished, by id; any thread may add one.
 
     Args:
@@ -156,6 +158,7 @@ class Coordinator:
         rng: random.Random | None = None,
     ) -> None:
         self.inbox: deque[Input] = deque()
+        self.orders: deque[Cancel | Recall] = deque()
         self.runs: dict[int, Run] = {}
         self._size = workers
         self._backend = backend
@@ -175,6 +178,8 @@ class Coordinator:
         self._watch = Watch(limits, backend, clock)
         self._overloaded = Stays()
         self._telling = Telling()
+        self._cancelled = Cancelled(backend)
+        self._recalls = False  # whether nothing that was not begun is to be run
         self._postmortem = Postmortem(self._codec, registry)
         self._asked: Asked | None = None  # which the scheduler is about to send
         # A worker that can be asked; None: that is not known, since something has happened.
@@ -289,9 +294,14 @@ class Coordinator:
 
     # --- a turn ---
 
+    def take_in(self) -> None:
+        """Take in what was handed in, and no more: nothing is waited for, and nothing ends."""
+        self._drain_inbox()
+
     def turn(self, *, may_block: bool) -> None:
         """Take in what was handed in, wait for something to happen, act on it."""
         # whoever waits for this news is to have it before we wait for more
+        self._obey()
         has_news = self._drain_inbox() | self._end_pauses()
         while self._is_short() and self._start_worker():
             pass
@@ -306,12 +316,32 @@ class Coordinator:
         self._listen(timeout)
         self._drain_inbox()
 
+    def _obey(self) -> None:
+        """Take in what was given up."""
+        while self.orders:
+            order = self.orders.popleft()
+            if isinstance(order, Cancel):
+                self._cancelled.add(order)
+                workers = list(self._cancelled.holders(self._workers))
+            else:
+                self._recalls = True
+                workers = list(self._workers)
+            self._looked = -inf  # at once
+            for worker in workers:
+                self._backend.ask_back(worker, self._workers[worker].batches)
+
+    def where(self, run: int, roots: Sequence[int] | None) -> str:
+        """See `cancelling.say_where`."""
+        names = [handler.name for handler in self._registry.handlers]
+        return say_where(run, roots, self._workers, self._backend, names)
+
     def _listen(self, timeout: float | None) -> bool:
         """Take in what workers have to say, those that died among them; say whether any had."""
         happened = self._backend.poll(timeout)
         self._listened = self._clock()
         if timeout != 0:
             self._woke = self._listened
+        self._obey()  # before what has come is acted on
         for item in happened:
             match item:
                 case Arrived():
@@ -326,6 +356,8 @@ class Coordinator:
         timeout = self._take_back_from_slow()
         busy = {worker: bool(state.sent) for worker, state in self._workers.items()}
         again = [timeout, self._watch.look(busy), self._pauses.left(self._looked), self._ask()]
+        if self._cancelled and self._cancelled.kill(self._workers):
+            again.append(_STUCK_SECONDS)
         self._even_out()
         seconds = min((each for each in again if each is not None), default=None)
         return None if seconds is None else min(seconds, _LONGEST_WAIT_SECONDS)
@@ -394,23 +426,29 @@ class Coordinator:
                 self._pauses.begin(effect.token, effect.failures, self._clock())
                 continue
             has_news = True
-            run = self.runs[effect.run]
-            match effect:
-                case Settled():
-                    run.sink.settled(effect)
-                case Over():
-                    run.sink.over(effect)
-                case Ended():
-                    run.sink.ended(effect.root, effect.ending)
-                case EventEnded():
-                    run.sink.event_ended(effect)
-                case Dropped():
-                    run.sink.dropped(effect.first, effect.roots)
-                case Finished():
-                    run.is_finished = True
-                    del self.runs[effect.run]
-                    self._postmortem.forget(effect.run)
+            if self._cancelled:
+                self._cancelled.hear(effect)
+            self._deliver(effect)
         return has_news
+
+    def _deliver(self, effect: Settled | Over | Ended | EventEnded | Dropped | Finished) -> None:
+        """Tell a run's sink."""
+        run = self.runs[effect.run]
+        match effect:
+            case Settled():
+                run.sink.settled(effect)
+            case Over():
+                run.sink.over(effect)
+            case Ended():
+                run.sink.ended(effect.root, effect.ending)
+            case EventEnded():
+                run.sink.event_ended(effect)
+            case Dropped():
+                run.sink.dropped(effect.first, effect.roots)
+            case Finished():
+                run.is_finished = True
+                del self.runs[effect.run]
+                self._postmortem.forget(effect.run)
 
     def _take_back_from_slow(self) -> float | None:
         """Take back what waits behind a slow event while another worker is idle.
@@ -419,6 +457,10 @@ class Coordinator:
             When to look again, in seconds; None if there is nothing to look at.
         """
         overloaded = self._scheduler.overloaded
+        if self._recalls:
+            overloaded = [worker for worker, state in self._workers.items() if state.sent]
+        elif self._cancelled:
+            overloaded = [*{*overloaded, *self._cancelled.holders(self._workers)}]
         if not overloaded:
             self._overloaded.clear()
             return None
@@ -566,17 +608,20 @@ class Coordinator:
         for frame in stalled:
             if not isinstance(frame, int):  # what it left out is handed on in any case
                 self._take(item.worker, state, frame, is_last_chance=True)
-        was_stuck = self._watch.has_killed(item.worker)
+        was_cancelled = self._cancelled.has_killed(item.worker)
+        was_stuck = was_cancelled or self._watch.has_killed(item.worker)
         verdict = self._postmortem.examine(item, state.sent, was_stuck=was_stuck)
         running, handler = verdict.running, verdict.handler
         if state.sent:
             self._over_untold(item.worker, state, verdict.over)
-        error: PoolError | None = None
+        error: BaseException | None = None
         seconds, ran = 0.0, 0
         if running is not None:
             batch = state.sent[0].batch
-            error = self._error_of(item, batch, running, handler)
-            LOG.warning("%s (%s)", error, path_text(batch.place_at(running).path))
+            error = CancelledError()
+            if not was_cancelled:
+                error = self._error_of(item, batch, running, handler)
+                LOG.warning("%s (%s)", error, path_text(batch.place_at(running).path))
             seconds = self._seconds_at(item, batch)
             ran = _handlers_begun(batch.at(running)[1], item.progress)
         elif not state.is_retired:
@@ -584,6 +629,7 @@ class Coordinator:
             LOG.warning("worker %d (process %s) died between events, by %s", *item[:2], how)
         self._watch.forget(item.worker)
         self._telling.forget(item.worker)
+        self._cancelled.forget(item.worker)
         self._step(WorkerGone(item.worker, running, error, handler, verdict.spared, seconds, ran))
 
     def _over_untold(self, worker: int, state: Member, over: int) -> None:
@@ -593,7 +639,8 @@ class Coordinator:
         if over > done:
             failed = _failures(sent, done, over)
             self._codec.over(sent, over - done)
-            self._step(Progress(worker, over, [0.0] * (over - done), results=failed))
+            cut = self._codec.cut(sent, None)
+            self._step(Progress(worker, over, [0.0] * (over - done), results=failed, cut=cut))
             if over == sent.batch.size:
                 state.sent.popleft()
 
@@ -633,9 +680,11 @@ class Coordinator:
         state.sent.append(sent)
         run = self.runs[batch.run_id]
         if run.can_cancel:
-            for position in batch.root_positions:
-                if not run.sink.begins(batch.root_at(position)):
-                    sent.failures[position] = CancelledError()
+            positions = {batch.root_at(position): position for position in batch.root_positions}
+            for root in run.sink.refused(list(positions)):
+                sent.failures[positions[root]] = CancelledError()
+        if self._cancelled:
+            self._cancelled.keep_from(sent)
         frame = self._codec.encode(
             sent,
             state.plans,
@@ -751,6 +800,7 @@ class Coordinator:
                     position: self._registry.handlers[index].name
                     for position, index in left.givers.items()
                 },
+                cut=self._codec.cut(sent, frame.told) if results or left.follow_ups else (),
                 has_large=frame.told is not None and frame.told.follow_ups.has_large,
             )
         )

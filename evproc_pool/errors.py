@@ -14,6 +14,13 @@ class PoolClosedError(PoolError, RuntimeError):
     """The pool was used after `close` or `terminate`. Make a new one."""
 
 
+class PoolInterruptedError(PoolError, RuntimeError):
+    """A thread that waited for the pool was interrupted, by Ctrl-C for example.
+
+    Everything that was in flight was dropped. The pool can be used again.
+    """
+
+
 class PoolBusyError(PoolError, RuntimeError):
     """Something that needs an idle pool was asked for with events in flight.
 

@@ -142,12 +142,14 @@ class Keyed(NamedTuple):
         root: Its index.
         event: The root.
         plan: Its plan.
+        cascade: For one that a worker died of, and that is to be run alone, its cascade.
     """
 
     run: Any
     root: int
     event: Any
     plan: PlanLike
+    cascade: Cascade | None = None
 
 
 class Lane:

@@ -298,7 +298,6 @@ class Outbox:
 
     def _pack_all(self, lists: _Lists, *, is_last: bool) -> wire.Told:
         """Pack what events left behind, each kind in one pass."""
-        errors = list(lists.errors)
         given, packed = _NOTHING_GIVEN, packing.NO_EVENTS
         if lists.followed:
             given = _given(lists.followed)
@@ -307,9 +306,9 @@ class Outbox:
                 # The memory of the events themselves is in the CPU's caches, for the next ones.
                 sealed = Sealed.received(packed.data)
                 given = given._replace(events=(), handlers=(), follow_ups=sealed)
-        values = self._pack_column(_VALUE, lists.stopped, errors, is_last=is_last)
-        emitted = self._pack_column(_EMITTED, lists.emitted, errors, is_last=is_last)
-        processed = self._pack_column(_RETURNED, lists.returned, errors, is_last=is_last)
+        values = self._pack_column(_VALUE, lists.stopped, is_last=is_last)
+        emitted = self._pack_column(_EMITTED, lists.emitted, is_last=is_last)
+        processed = self._pack_column(_RETURNED, lists.returned, is_last=is_last)
         kept = [
             left[3::_ENTRY] if _is_kept(column) else []
             for column, left in (
@@ -332,7 +331,7 @@ class Outbox:
             values,
             emitted,
             processed,
-            errors,
+            list(lists.errors),
             list(lists.short),
             [_last(by).index for by in lists.followed[2::_ENTRY]] if self._tells_givers else (),
         )
@@ -341,11 +340,13 @@ class Outbox:
         self,
         what: str,
         left: list[Any],
-        errors: list[tuple[int, wire.ErrorRecord]],
         *,
         is_last: bool,
     ) -> packing.PackedColumn | None:
-        """Pack what events left behind of one kind; what cannot be packed becomes an error."""
+        """Pack what events left behind of one kind; what cannot be packed becomes an error.
+
+        That stands in its place: the event was no failure when it ran; see `Progress.cut`.
+        """
         if not left:
             return None
         positions, items = left[::_ENTRY], left[3::_ENTRY]
@@ -359,20 +360,19 @@ class Outbox:
                 return column
             self.deferring.difference_update(left[2::_ENTRY])
             del self._large[first:]
-        good: list[int] = []
-        data: list[packing.PackedValue] = []
+        data: list[packing.PackedValue | wire.ErrorRecord] = []
         for place, item in enumerate(items):
             try:
                 is_packed = isinstance(item, packing.PackedValue)
                 data.append(item if is_packed else packing.pack_value(item, buffers))
-                good.append(positions[place])
             except Exception as error:
                 if not is_last:
                     raise
                 ev, by = left[place * _ENTRY + 1 : place * _ENTRY + 3]
-                errors.append((positions[place], _cannot_pack(what, ev, by, item, error)))
-        self._item_bytes[what] = sum(map(packing.size_of, data)) / max(1, len(data))
-        return packing.PackedColumn(good, False, data)
+                data.append(_cannot_pack(what, ev, by, item, error))
+        sizes = [packing.size_of(each) for each in data if isinstance(each, packing.PackedValue)]
+        self._item_bytes[what] = sum(sizes) / max(1, len(sizes))
+        return packing.PackedColumn(positions, False, data)
 
     def _pack_together(
         self,

@@ -74,7 +74,7 @@ class PackedColumn(NamedTuple):
     Attributes:
         positions: Of these events, in order.
         is_together: Whether `data` is one pickle of all, or packed events.
-        data: Otherwise a `PackedValue` for each.
+        data: Otherwise a `PackedValue` for each, or a `wire.ErrorRecord` where there is none.
         large: See `PackedEvents`; of what is packed together.
         is_sure: Whether it can be rebuilt anywhere.
     """

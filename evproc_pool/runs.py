@@ -40,6 +40,10 @@ class Sink:
         """See `engine.Sink`."""
         return root >= 0
 
+    def refused(self, roots: Sequence[int]) -> Sequence[int]:
+        """See `engine.Sink`."""
+        return [root for root in roots if not self.begins(root)]
+
     def accepted(self, first: int, events: Sequence[Any]) -> None:
         """These roots were read."""
 
@@ -144,6 +148,15 @@ class Feeder:
             self._engine.close_run(self.run)
         # once the plan of the first ones is known, there may be demand for more
         return self.is_exhausted or (accepted == demand and not is_first)
+
+    def give(self, events: list[Any]) -> None:
+        """Plan events that somebody else has read, and hand them in."""
+        self._take(events, until_error=False)
+
+    def end(self) -> None:
+        """No more events are given: close the run."""
+        self.is_exhausted = True
+        self._engine.close_run(self.run)
 
     def _read(self, most: int) -> list[Any]:
         """Read so many events, or fewer: at first, and where they come slowly."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from evproc_pool.cascade_limits import CascadeEnding
@@ -164,6 +164,9 @@ class Progress(NamedTuple):
         ran: How many handlers ran, by position, where it was not all of the plan.
         givers: The handler that returned the last follow-ups, by position; where follow-ups
             are counted.
+        cut: Positions behind which the worker has left the rest of a chain unrun, for what it
+            saw there. An event may fail here that did not there: what it left cannot be
+            rebuilt. Then those behind it have run.
         has_large: Whether the follow-ups have large buffers, which the worker has yet.
     """
 
@@ -179,6 +182,7 @@ class Progress(NamedTuple):
     emitted: Column = EMPTY
     ran: Mapping[int, int] = {}
     givers: Mapping[int, str] = {}
+    cut: Collection[int] = ()
     has_large: bool = False
 
 

@@ -394,14 +394,20 @@ class Scheduler(Cascades):
         for part in batch.parts:
             positions = part.within(begin, item.done)
             if positions and not self._side_by_side(batch.run, part, positions, begin, item):
-                if part.first is not None:
-                    self._roots_over(batch.run, part, positions, begin, item)
-                elif part.is_keyed:
-                    self._keyed_over(batch.run, part, positions, begin, item)
-                else:
-                    self._cascades_over(batch.run, part, positions, begin, item)
+                self._part_over(batch.run, part, positions, begin, item)
         if item.gave_back:
             self._hand_back(batch, {})
+
+    def _part_over(
+        self, run: Run, part: Part, positions: range, begin: int, item: Progress
+    ) -> None:
+        """Take in what events of a part left behind, one by one where that is needed."""
+        if part.first is not None:
+            self._roots_over(run, part, positions, begin, item)
+        elif part.is_keyed:
+            self._keyed_over(run, part, positions, begin, item)
+        else:
+            self._cascades_over(run, part, positions, begin, item)
 
     def _side_by_side(
         self, run: Run, part: Part, positions: range, begin: int, item: Progress
@@ -433,18 +439,7 @@ class Scheduler(Cascades):
         else:
             cascades = strands.cascades.slice(start, stop).after(times, handlers)
         if len(givers) < len(positions):
-            quiet = cascades
-            values = item.values.aligned(positions) if item.values else None
-            if givers:
-                others = sorted(set(positions).difference(givers))
-                quiet = cascades.pick(others, positions.start)
-                if values is not None:
-                    values = values.pick([each - positions.start for each in others])
-            run.open -= len(quiet.roots)
-            events_each = [quiet.over] * len(quiet.roots)
-            self._effects.append(
-                Over(run.id, quiet.roots, events_each, quiet.seconds, quiet.handlers, values)
-            )
+            self._strands_over(run, cascades, positions, givers, item)
             if givers:
                 cascades = cascades.pick(givers, positions.start)
         if givers:
@@ -452,6 +447,28 @@ class Scheduler(Cascades):
                 run.add_strands(strands)
         self._take_turns(run)
         return True
+
+    def _strands_over(
+        self,
+        run: Run,
+        cascades: Abreast,
+        positions: range,
+        givers: Sequence[int],
+        item: Progress,
+    ) -> None:
+        """Report the cascades abreast that have no follow-up."""
+        values = item.values.aligned(positions) if item.values else None
+        if givers:
+            others = sorted(set(positions).difference(givers))
+            cascades = cascades.pick(others, positions.start)
+            if values is not None:
+                values = values.pick([each - positions.start for each in others])
+        roots = cascades.roots
+        run.open -= len(roots)
+        events = [cascades.over] * len(roots)
+        self._effects.append(
+            Over(run.id, roots, events, cascades.seconds, cascades.handlers, values)
+        )
 
     def _roots_over(
         self, run: Run, part: Part, positions: range, begin: int, item: Progress
@@ -572,30 +589,40 @@ class Scheduler(Cascades):
             if part.first is not None or part.strands is not None:
                 self._columns_back(run, part, left, fates, quiet)
                 continue
-            if self._fan_out_back(run, part, left, fates, quiet):
-                continue
-            for position in reversed(left):
-                place = position - part.start
-                cascade = part.cascades[place]
-                cascade.in_flight -= 1
-                if cascade.is_over:
-                    self._release_key(run, cascade)
-                    continue
-                if position in fates:
-                    self._meets(run, cascade, part, place, fates[position])
-                elif isinstance(plan := part.plans[place], Tried) and plan.crashes:
-                    again = Again(plan)
-                    event = Bunch([part.events[place]], again, part.place(place))
-                    self._back_to_be_run(run, cascade, event, again)
-                else:
-                    cascade.queue.put_back(part.events[place], plan, part.place(place))
-                    run.loose += cascade.is_ready
-            for cascade in dict.fromkeys(part.cascades[place - part.start] for place in left):
-                if not cascade.is_over and (run.unordered or not cascade.in_flight):
-                    self._resume(run, cascade, quiet)
+            if not self._fan_out_back(run, part, left, fates, quiet):
+                self._cascades_back(run, part, left, fates, quiet)
         self._tell_over(run, quiet)
         self._drop_unwanted(run)
         self._take_turns(run)
+
+    def _cascades_back(
+        self,
+        run: Run,
+        part: Part,
+        left: range,
+        fates: Mapping[int, Fate],
+        quiet: list[Cascade],
+    ) -> None:
+        """Put back events of cascades one by one; see `_hand_back`."""
+        for position in reversed(left):
+            place = position - part.start
+            cascade = part.cascades[place]
+            cascade.in_flight -= 1
+            if cascade.is_over:
+                self._release_key(run, cascade)
+                continue
+            if position in fates:
+                self._meets(run, cascade, part, place, fates[position])
+            elif isinstance(plan := part.plans[place], Tried) and plan.crashes:
+                again = Again(plan)
+                event = Bunch([part.events[place]], again, part.place(place))
+                self._back_to_be_run(run, cascade, event, again)
+            else:
+                cascade.queue.put_back(part.events[place], plan, part.place(place))
+                run.loose += cascade.is_ready
+        for cascade in dict.fromkeys(part.cascades[place - part.start] for place in left):
+            if not cascade.is_over and (run.unordered or not cascade.in_flight):
+                self._resume(run, cascade, quiet)
 
     def _fan_out_back(
         self,

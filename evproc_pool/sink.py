@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from evproc_pool.errors import PoolError
@@ -13,6 +14,9 @@ class Sink(Protocol):
 
     def begins(self, root: int) -> bool:
         """The root goes to a worker; False (it was cancelled) keeps it from running."""
+
+    def refused(self, roots: Sequence[int]) -> Sequence[int]:
+        """These roots go to a worker; those of them that `begins` would keep from running."""
 
     def ended(self, root: int, ending: Ending) -> None:
         """A root's cascade ended with something to tell."""

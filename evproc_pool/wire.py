@@ -6,6 +6,7 @@ registry, and known by a number from then on.
 
 from __future__ import annotations
 
+import pickle
 import struct
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -14,7 +15,7 @@ from evproc.exc import add_note
 from evproc_pool.errors import RemoteError, chain_remote, rebuild_plain
 from evproc_pool.frame import Data
 from evproc_pool.packing import PackedColumn, PackedEvents
-from evproc_pool.pickling import dumps, loads, plain, text_of
+from evproc_pool.pickling import PROTOCOL, dumps, loads, plain, text_of
 
 # coordinator to worker
 CONFIG: Final = 1
@@ -211,10 +212,24 @@ def is_quiet_end(payload: Data) -> bool:
     return done > 0 and not gave_back
 
 
+def dump_batch(frame: BatchFrame) -> bytes:
+    """The payload of a BATCH frame."""
+    return _dump_plain(tuple(frame))
+
+
+def _dump_plain(content: object) -> bytes:
+    """Pickle plain data.
+
+    Not as other values: the pickles of events and values in it may name classes of the script,
+    and it would be taken for something that refers to them.
+    """
+    return pickle.dumps(content, PROTOCOL)
+
+
 def dump_progress(frame: ProgressFrame) -> bytes:
     """The payload of a PROGRESS frame."""
     *rest, told, _ = frame
-    return dumps((*rest, None if told is None else tuple(told)))
+    return _dump_plain((*rest, None if told is None else tuple(told)))
 
 
 def load_progress(payload: Data, large: Sequence[memoryview] = ()) -> ProgressFrame:

@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "evproc.exc": set(),
     "evproc.ordering": set(),
     "evproc.report": set(),
-    "evproc.decorator": {"evproc.annotations", "evproc.event"},
+    "evproc.decorator": {"evproc.annotations", "inspect"},
     "evproc.registry": {
         "evproc.annotations",
         "evproc.decorator",
@@ -52,6 +52,15 @@ ALLOWED: dict[str, set[str]] = {
         "evproc.exc",
         "evproc.ordering",
         "evproc.report",
+        "evproc.mistakes",
+    },
+    "evproc.mistakes": {
+        "difflib",
+        "evproc.decorator",
+        "evproc.event",
+        "evproc.exc",
+        "evproc.registry",  # for type checkers
+        "inspect",
     },
     # the pool's pure core: no process, channel or clock, and nothing that knows of one
     "evproc_pool.columns": set(),
@@ -137,6 +146,7 @@ HEAVY = (
     "difflib",
     "enum",
     "evproc.entrypoints",
+    "evproc.mistakes",
     "evproc.report",
     "evproc_pool",
     "graphlib",

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from multiprocessing import parent_process
+from pathlib import Path
 from typing import Any
 
 from evproc import Event, Processor, StopProcessing, required_by, requires, want
@@ -162,6 +163,13 @@ def wait_at(address: tuple[str, int], text: str = "", value: object = None) -> N
     """Waits at a `helpers.Gate`, then answers."""
     pass_gate(address, text)
     raise StopProcessing(value)
+
+
+@action
+def wait_at_and_follow(address: tuple[str, int], *events: Event) -> Iterable[Event]:
+    """Waits at a `helpers.Gate`, then returns follow-ups."""
+    pass_gate(address)
+    return events
 
 
 def pass_gate(address: tuple[str, int], text: str = "") -> None:
@@ -452,8 +460,18 @@ def follow_surprise() -> Iterable[Event]:
     return [FollowsOnlyInWorkers()]
 
 
+_opened: list[Any] = []
+
+
+def open_file() -> Any:
+    """A file that is open, as long as the worker lives."""
+    _opened.append(Path(__file__).open())  # noqa: SIM115 - it stays open
+    return _opened[-1]
+
+
 UNPICKLABLE: dict[str, Callable[[], Any]] = {
     "lock": threading.Lock,
+    "file": open_file,
     "generator": lambda: (each for each in "ab"),
     "frame": sys._getframe,
     "bad repr key": lambda: {BadRepr(): threading.Lock()},
