@@ -140,10 +140,10 @@ class Run:
         """The plan of the event that is sent next; only if there is one."""
         if self.ready:
             first = self.ready[0]
-        elif self.near:
-            first = next(iter(self.near.values()))[-1]
-        else:
+        elif self.blocks:
             return self.blocks[0].plans[0]
+        else:
+            first = next(iter(self.near.values()))[-1]
         if isinstance(first, Lane):
             return first.waiting[0].plan
         return first.plan if isinstance(first, Strands) else first.queue.next_plan

@@ -55,7 +55,6 @@ class Batcher:
             is_alone: Whether no other run has something ready.
         """
         batch = Batch(run)
-        run.bring(worker)
         limit = _limit(run, is_alone=is_alone)
         share = limit
         if run.closed:

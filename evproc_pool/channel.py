@@ -31,17 +31,18 @@ from evproc_pool.region import SHARED_BYTES, Placed, Receiver, Region, Sender
 _HEADER: Final = struct.Struct("<BQ")  # tag and one of the below, length of what follows
 
 # Beside the tag: what follows is the payload and the buffers, behind the lengths of each;
-# or it says where in the shared memory they are. And before that it says where the other
-# buffers are, in what the receiver of the frame has put there itself.
-_BACK: Final = 1 << 5
+# or it says where in the shared memory they are. Both: it says where some buffers are in what
+# the receiver of the frame has put there itself, and then which of the others it is.
 _APART: Final = 1 << 6
 _SHARED: Final = 1 << 7
-_TAGS: Final = _BACK - 1
+_BACK: Final = _APART | _SHARED
+_TAGS: Final = _APART - 1
 
 _COUNT: Final = struct.Struct("<I")  # of the lengths that follow, each as `_LENGTH`
 _LENGTH: Final = struct.Struct("<Q")
 _PLACE: Final = struct.Struct("<IQ")  # slot, start; then as above
-_OWN: Final = struct.Struct("<IQQ")  # which of the buffers, start, length; behind a `_COUNT`
+_REST: Final = struct.Struct("<BI")  # one of the above for what follows these, how many they are
+_OWN: Final = struct.Struct("<IQQ")  # which of the buffers, start, length
 
 # Read at most so much before the other channels have their turn.
 _READ_BYTES: Final = 1 << 20
@@ -60,27 +61,29 @@ def _pieces(frame: Frame, sender: Sender | None, own: Mapping[int, int]) -> list
         own: Which of its buffers the receiver has put there itself, and where each begins.
     """
     tag, payload, buffers = frame
-    before = b""
+    rest = [each for which, each in enumerate(buffers) if which not in own]
+    kind, pieces = _rest(Frame(tag, payload, rest), sender)
     if own:
-        tag |= _BACK
         lines = [_OWN.pack(which, start, buffers[which].nbytes) for which, start in own.items()]
-        before = _COUNT.pack(len(own)) + b"".join(lines)
-        buffers = [each for which, each in enumerate(buffers) if which not in own]
-        frame = Frame(tag, payload, buffers)
+        pieces.insert(0, b"".join((_REST.pack(kind, len(own)), *lines)))
+        kind = _BACK
+    header = _HEADER.pack(tag | kind, sum(map(len, pieces)))
+    small = list(itertools.takewhile(lambda piece: len(piece) <= _CHUNK_BYTES, pieces))
+    return [b"".join((header, *small)), *pieces[len(small) :]]
+
+
+def _rest(frame: Frame, sender: Sender | None) -> tuple[int, list[Data]]:
+    """What to write for a frame behind its header, and what stands beside the tag there."""
+    _, payload, buffers = frame
     if sender is not None and frame.size_bytes >= SHARED_BYTES:
         placed = sender.put((payload, *buffers))
         if placed is not None:
-            before += _PLACE.pack(placed.slot, placed.start) + _dump_lengths(placed.lengths)
-            return [_HEADER.pack(tag | _SHARED, len(before)) + before]
+            where = _PLACE.pack(placed.slot, placed.start) + _dump_lengths(placed.lengths)
+            return _SHARED, [where]
     if not buffers:
-        header = _HEADER.pack(tag, len(before) + len(payload)) + before
-        return [header + payload] if len(payload) <= _CHUNK_BYTES else [header, payload]
-    before += _dump_lengths([len(payload), *(each.nbytes for each in buffers)])
-    return [
-        _HEADER.pack(tag | _APART, len(before) + frame.size_bytes) + before,
-        payload,
-        *buffers,
-    ]
+        return 0, [payload]
+    lengths = _dump_lengths([len(payload), *(each.nbytes for each in buffers)])
+    return _APART, [lengths, payload, *buffers]
 
 
 def _dump_lengths(lengths: Sequence[int]) -> bytes:
@@ -98,16 +101,16 @@ def _load_lengths(data: Data, offset: int) -> tuple[tuple[int, ...], int]:
 def _complete(frame: Frame, receiver: Receiver | None, sender: Sender | None) -> Frame:
     """A frame as it was sent, from what was read."""
     tag, data, _ = frame
-    if tag & _BACK:
+    if tag & _BACK == _BACK:
         if sender is None:
             raise InternalError("a buffer is said to be in memory that is not shared")
-        (count,) = _COUNT.unpack_from(data)
-        begin = _COUNT.size + count * _OWN.size
-        rest = Frame(tag & ~_BACK, memoryview(data)[begin:])
-        if rest.tag > _TAGS:
+        kind, count = _REST.unpack_from(data)
+        begin = _REST.size + count * _OWN.size
+        rest = Frame(tag & _TAGS | kind, memoryview(data)[begin:])
+        if kind:
             rest = _complete(rest, receiver, None)
         buffers = list(rest.buffers)
-        for which, start, length in _OWN.iter_unpack(memoryview(data)[_COUNT.size : begin]):
+        for which, start, length in _OWN.iter_unpack(memoryview(data)[_REST.size : begin]):
             buffers.insert(which, sender.read_back(start, length))
         return rest._replace(buffers=buffers)
     if tag & _SHARED:

@@ -714,30 +714,12 @@ class Scheduler(Cascades):
                 run.has_turn = False
                 continue
             self._turns.append(run)
-            # The last events of a run wait for a worker that is idle: behind another
-            # event they might wait while that worker is long done.
-            # Not beside another run, which would keep every worker busy for ever.
-            # And those before them go where they are begun soonest.
             is_alone = not any(other.has_ready for other in self._turns if other is not run)
-            is_end = is_alone and run.closed and run.left <= self.workers
-            is_long = (
-                not run.opened.is_bulk and self._estimates.seconds_of(run.next_plan) >= LONG_SECONDS
-            )
-            is_late = False
-            idle = bool(is_end or is_long or self.starting)
-            if idle:
-                worker = self._loads.roomiest(idle=True)
-            elif is_alone and self.workers and self._batcher.is_near_end(run, workers=self.workers):
-                worker = self._loads.earliest()
-                is_late = True
-            else:
-                worker = self._loads.roomiest(idle=False)
+            worker = self._worker_for(run, is_alone=is_alone)
             if worker is None:
                 passed += 1
                 continue
             passed = 0
-            if run.near:
-                worker = self._next_near(run, worker, idle=idle, is_late=is_late)
             batch = self._batcher.make(
                 run,
                 worker,
@@ -748,8 +730,36 @@ class Scheduler(Cascades):
             self._loads.push(worker, batch)
             self._effects.append(Send(worker, batch))
 
+    def _worker_for(self, run: Run, *, is_alone: bool) -> int | None:
+        """Choose who gets the next batch of a run; None: nobody has room for it.
+
+        The last events of a run wait for a worker that is idle: behind another event they
+        might wait while that worker is long done. Not beside another run, which would keep
+        every worker busy for ever. And those before them go where they are begun soonest.
+        """
+        idle = bool(self.starting or (is_alone and run.closed and run.left <= self.workers))
+        is_late = not idle and is_alone and self.workers > 0
+        is_late = is_late and self._batcher.is_near_end(run, workers=self.workers)
+        worker = self._loads.earliest() if is_late else self._loads.roomiest(idle=idle)
+        if worker is not None and run.near:
+            worker = self._next_near(run, worker, idle=idle, is_late=is_late)
+        if worker is None or worker in self._loads.idle or not self._is_long_next(run):
+            return worker
+        run.put_near(worker)
+        idle_one = self._loads.roomiest(idle=True)
+        if idle_one is None:
+            has_others = run.near and (run.ready or run.blocks)
+            return worker if has_others and not self._is_long_next(run) else None
+        return self._next_near(run, idle_one, idle=True, is_late=False) if run.near else idle_one
+
+    def _is_long_next(self, run: Run) -> bool:
+        """Whether the next event of a run is a long one, for which somebody may wait."""
+        if run.opened.is_bulk:
+            return False
+        return self._estimates.seconds_of(run.next_plan) >= LONG_SECONDS
+
     def _next_near(self, run: Run, worker: int, *, idle: bool, is_late: bool) -> int:
-        """Choose who gets a batch of a run with large buffers that workers have.
+        """Choose who gets a batch of a run with large buffers that workers have, and put it first.
 
         A worker goes on with its own. It gets what another one has where it has nothing else
         to do and that one has no room, or it is idle and that one is not; and now and then
@@ -764,12 +774,26 @@ class Scheduler(Cascades):
         Returns:
             The worker, or another one with room that has what is there.
         """
-        idle_ones = self._loads.idle
         has_work = bool(worker in run.near or run.ready or run.blocks)
         run.passed += 1
-        if has_work and run.passed < _MOST_PASSED:
-            return worker
-        run.passed = 0
+        if not has_work or run.passed >= _MOST_PASSED:
+            run.passed = 0
+            found = self._other_near(run, worker, idle=idle, is_late=is_late, has_work=has_work)
+            if found is None:
+                return worker
+            worker = worker if has_work else found
+        run.bring(worker)
+        return worker
+
+    def _other_near(
+        self, run: Run, worker: int, *, idle: bool, is_late: bool, has_work: bool
+    ) -> int | None:
+        """Let a worker have what another one has the large buffers of, where it is to.
+
+        Returns:
+            None if that was done; or else another one with room that has some, or the worker.
+        """
+        idle_ones = self._loads.idle
         found = worker
         for other in run.near:
             if other == worker:
@@ -777,9 +801,9 @@ class Scheduler(Cascades):
             has_room = other in idle_ones if idle else self._loads.has_room(other, is_late=is_late)
             if not has_room or not (has_work or other in idle_ones or worker not in idle_ones):
                 run.release(other)
-                return worker
+                return None
             found = other
-        return worker if has_work else found
+        return found
 
 
 def _gave(
