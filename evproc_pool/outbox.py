@@ -28,7 +28,7 @@ from sys import getrefcount
 from typing import Any, Final, NamedTuple
 
 from evproc import Event
-from evproc.event import describe_event, take_emitted
+from evproc.event import Namespace, ProcessorData, describe_event, take_emitted
 from evproc.registry import Handler
 from evproc_pool import packing, pickling, progress, wire
 from evproc_pool.channel import WorkerChannel
@@ -69,8 +69,9 @@ class Outbox:
         returned: Events that come back; the handler is their class.
         short: Events of which not all handlers ran: position, index of the last one that did.
         deferring: Handlers and classes of events whose values can wait for the end of the
-            batch: the last one had no large buffer. If nobody else refers to a value, so that
-            another event cannot change it; others are packed at once.
+            batch: the last one had no large buffer. If nobody else refers to a value, nor to
+            anything in it, so that another event cannot change it (`is_private`); others are
+            packed at once.
         sent: How many events of the batch are over, as was told.
         begun: When the first event began that was not told.
     """
@@ -151,7 +152,8 @@ class Outbox:
         if position not in wanted or (self._errors and self._errors[-1][0] == position):
             return False
         kind = type(ev)
-        if kind not in self.deferring:
+        can_wait = kind in self.deferring and self._packer.is_plain(kind) and is_private(vars(ev))
+        if not can_wait:
             return self.leave(self.returned, position, ev, kind, ev)
         self._has(position)
         self.returned += position, ev, kind, ev
@@ -167,7 +169,7 @@ class Outbox:
         if not items:
             return False
         if not packing.ATOMS.issuperset(map(type, items)) and (
-            handler not in self.deferring or any(getrefcount(item) > _IN_LIST for item in items)
+            handler not in self.deferring or not is_private(items)
         ):
             return self.leave(self.emitted, position, ev, handler, items)
         self._has(position)
@@ -506,6 +508,39 @@ def _references_of_one() -> tuple[int, int]:
 
 #: More references than that: others than the variable that is asked for have it, too.
 ALONE, _IN_LIST = _references_of_one()
+
+
+def is_private(value: Any) -> bool:
+    """Whether nobody has something in a container that can be changed.
+
+    That nobody else has the container is for the caller to see. Of objects of classes it is not
+    known. Keys are hashed, so they do not change.
+    """
+    kind = type(value)
+    if kind is dict:
+        items = value.values()
+    elif kind in _CONTAINERS:
+        items = value
+    elif kind in _NAMESPACES:
+        items = vars(value).values()
+    else:
+        return False
+    if packing.ATOMS.issuperset(map(type, items)):
+        return True  # as is usual: seen without a loop in Python
+    for item in items:
+        if type(item) in packing.ATOMS:
+            continue
+        if getrefcount(item) > _IN_LIST:
+            # constants mostly
+            if type(item) is not tuple or not packing.ATOMS.issuperset(map(type, item)):
+                return False
+        elif not is_private(item):
+            return False
+    return True
+
+
+_CONTAINERS: Final = frozenset({list, tuple, set, frozenset})
+_NAMESPACES: Final = frozenset({ProcessorData, Namespace})
 
 # How many items an entry of each of these has.
 _ENTRIES: Final = (1, _ENTRY, _ENTRY, _ENTRY, _ENTRY, 2, 1)

@@ -11,7 +11,7 @@ import evproc
 from evproc_pool import packing, pickling, progress, wire
 from evproc_pool.columns import Times
 from evproc_pool.frame import Frame
-from evproc_pool.outbox import Outbox
+from evproc_pool.outbox import Outbox, is_private
 from tests.pool_tests.frames import (
     FedChannel,
     Plain,
@@ -103,6 +103,61 @@ def test_what_was_emitted_and_is_changed_later_keeps_its_state() -> None:
     first, second = run_batches(emit, 2, 2)
     assert items_of(told_of(first).emitted) == {0: [[0], 0], 1: [[0, 1], 1]}
     assert items_of(told_of(second).emitted) == {0: [[0, 1, 0], 0], 1: [[0, 1, 0, 1], 1]}
+
+
+def test_what_is_in_a_value_and_is_changed_later_keeps_its_state() -> None:
+    rows: list[int] = []
+
+    def give(proc: Any, ev: Any, worker: Any) -> None:
+        rows.append(ev.number)
+        ev.emit({"rows": rows})
+        raise evproc.StopProcessing(({"rows": rows},))
+
+    first, second = run_batches(give, 2, 2)
+    assert items_of(told_of(first).values) == {0: ({"rows": [0]},), 1: ({"rows": [0, 1]},)}
+    assert items_of(told_of(second).values) == {
+        0: ({"rows": [0, 1, 0]},),
+        1: ({"rows": [0, 1, 0, 1]},),
+    }
+    assert items_of(told_of(second).emitted) == {
+        0: [{"rows": [0, 1, 0]}],
+        1: [{"rows": [0, 1, 0, 1]}],
+    }
+
+
+def test_an_event_that_comes_back_is_as_its_handlers_left_it() -> None:
+    rows: list[int] = []
+
+    def act(proc: Any, ev: Any) -> None:
+        rows.append(ev.number)
+        ev.proc.test.rows = rows
+
+    packed = packing.EventPacker().pack([Plain(number) for number in range(2)])
+    frame = wire.BatchFrame([(0, (2,))], 0, 2, (), (0, 1), 1.0, packed)
+    batch = Frame(wire.BATCH, wire.dump_batch(frame))
+    channel = FedChannel(batch, batch)
+    worker = make_worker(channel, words_of())
+    worker._processor.register(act, "act")
+    worker.run()
+    found = [items_of(told_of(load_told(each)).processed) for each in channel.sent]
+    left = [{at: ev.proc.test.rows for at, ev in each.items()} for each in found]
+    assert left == [{0: [0], 1: [0, 1]}, {0: [0, 1, 0], 1: [0, 1, 0, 1]}]
+
+
+class _Value:
+    """Of a class of somebody's."""
+
+
+def test_who_has_something_of_a_value_is_seen() -> None:
+    shared: list[int] = []
+    assert is_private({"a": 1, 2: (b"", "c"), "d": [{"e": None}], "f": {1.5}})
+    assert is_private([(), [], {}, set(), frozenset()])
+    proc = evproc.event.ProcessorData()
+    proc.one.two = [3]
+    assert is_private({"proc": proc}) is False  # it is here
+    assert is_private(proc)
+    for value in ({"a": shared}, [[shared]], ({"a": (shared,)},), [_Value()], _Value()):
+        assert not is_private(value)
 
 
 def test_what_an_event_emitted_before_it_failed_is_forgotten() -> None:
@@ -345,41 +400,27 @@ def test_nothing_that_waits_is_lost_when_the_coordinator_is_gone() -> None:
 # --- again, one by one ---
 
 
-def test_a_column_is_packed_again_one_by_one() -> None:
-    class Spoils:
-        """Can be pickled once."""
-
-        left = 1
-
-        def __reduce__(self) -> Any:
-            if not self.left:
-                raise ValueError("no more")
-            self.left -= 1
-            return str, ("spoils",)
-
-    spoils = Spoils()
-
-    def give(proc: Any, ev: Any, worker: Any) -> None:
-        worker._outbox.deferring.update(worker._processor.registry.handlers)
+def test_columns_are_packed_again_one_by_one() -> None:
+    def give(proc: Any, ev: Any) -> None:
         ev.emit([ev.number])
-        value = [spoils] if ev.number == 1 else [ev.number]
-        raise evproc.StopProcessing(value)
+        raise evproc.StopProcessing([ev.number])
 
-    channel = FedChannel(batch_of(range(3), plan=(2,)), Frame(wire.REPACK, pickling.dumps(1)))
+    repack = Frame(wire.REPACK, pickling.dumps(1))
+    channel = FedChannel(batch_of(range(1), plan=(2,)), batch_of(range(3), is_known=True), repack)
     worker = make_worker(channel, words_of())
-    worker._processor.register(lambda proc, ev: give(proc, ev, worker), "handler")
+    worker._processor.register(give, "handler")
     worker.run()
-    told = told_of(load_told(channel.sent[0]))
+    told = told_of(load_told(channel.sent[1]))
     assert told.number == 1
-    assert items_of(told.values) == {0: [0], 1: ["spoils"], 2: [2]}
-    assert channel.sent[1].tag == wire.FOLLOW_UPS
-    number, blobs, columns = pickling.loads(channel.sent[1].payload)
-    again = told.one_by_one(blobs, columns)
+    assert told.values is not None
+    assert told.values.is_together
+    assert channel.sent[2].tag == wire.FOLLOW_UPS
+    number, blobs, columns = pickling.loads(channel.sent[2].payload)
     assert number == 1
-    items = items_of(again.values)
-    assert isinstance(items.pop(1), wire.ErrorRecord)
-    assert items == {0: [0], 2: [2]}
-    assert items_of(again.emitted) == {number: [[number]] for number in range(3)}
+    again = told.one_by_one(blobs, columns)
     assert again.values is not None
     assert not again.values.is_together
+    for each in (told, again):
+        assert items_of(each.values) == {at: [at] for at in range(3)}
+        assert items_of(each.emitted) == {at: [[at]] for at in range(3)}
     assert again.processed is None
