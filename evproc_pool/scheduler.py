@@ -164,7 +164,7 @@ class Scheduler(Cascades):
                 workers += run.ready_events + sum(batch.size - batch.done for batch in held)
                 workers += len(self._retries.of(run))
             else:
-                workers += run.open - run.waiting + run.lanes
+                workers += min(run.open, len(run.keys)) if run.keys else run.open
         return workers
 
     @property
