@@ -128,7 +128,7 @@ ALLOWED: dict[str, set[str]] = {
     "evproc_pool.notes": {"evproc.exc"},
     "evproc_pool.cascade_limits": {"evproc.event", "evproc_pool.errors", "evproc_pool.notes"},
     "evproc_pool.stays": {"math"},
-    "evproc_pool.telling": {"evproc_pool.estimates"},
+    "evproc_pool.telling": {"evproc_pool.estimates", "math"},
     "evproc_pool.errors": set(),
     "evproc_pool.outcome": {"dataclasses", "evproc"},
     # what stands between the coordinator and whatever has the workers
