@@ -748,9 +748,19 @@ class Scheduler(Cascades):
         run.put_near(worker)
         idle_one = self._loads.roomiest(idle=True)
         if idle_one is None:
-            has_others = run.near and (run.ready or run.blocks)
-            return worker if has_others and not self._is_long_next(run) else None
+            return self._worker_for_short(run, worker, is_late=is_late) if run.near else None
         return self._next_near(run, idle_one, idle=True, is_late=False) if run.near else idle_one
+
+    def _worker_for_short(self, run: Run, worker: int, *, is_late: bool) -> int | None:
+        """Choose who gets what is not long, where what was put first is, and nobody is idle."""
+        for other in list(run.near):
+            if self._loads.has_room(other, is_late=is_late):
+                run.bring(other)
+                if not self._is_long_next(run):
+                    return other
+                run.put_near(other)
+        has_others = run.ready or run.blocks
+        return worker if has_others and not self._is_long_next(run) else None
 
     def _is_long_next(self, run: Run) -> bool:
         """Whether the next event of a run is a long one, for which somebody may wait."""
