@@ -75,11 +75,17 @@ class Backend(Protocol):
         """
 
     def send(
-        self, number: int, tag: int, payload: Data, buffers: Sequence[memoryview] = ()
+        self,
+        number: int,
+        tag: int,
+        payload: Data,
+        buffers: Sequence[memoryview] = (),
+        *,
+        may_refer: bool = False,
     ) -> None:
         """Queue a frame for a worker; dropped if that is gone.
 
-        The buffers may be changed afterwards.
+        The buffers may be changed afterwards, unless `may_refer`: see `channel.Channel.send`.
         """
 
     def lane(self, number: int) -> Lane | None:

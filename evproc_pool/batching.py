@@ -44,11 +44,12 @@ class Batcher:
         self._estimates = estimates
         self._resume = resume
 
-    def make(self, run: Run, *, workers: int, idle: int, is_alone: bool) -> Batch:
+    def make(self, run: Run, worker: int, *, workers: int, idle: int, is_alone: bool) -> Batch:
         """Take a batch out of a run that has something ready.
 
         Args:
             run: Its ready cascades and blocks shrink.
+            worker: For whom.
             workers: How many there are.
             idle: How many of them have nothing to do.
             is_alone: Whether no other run has something ready.
@@ -65,7 +66,8 @@ class Batcher:
             keyed = run.keyed * self._estimates.seconds_of(run.next_plan)
             share = min(share, keyed / (SHARES_PER_WORKER * max(1, workers)))
         limit = min(limit, max(share, LEAST_SECONDS))
-        self._gather(batch, run, limit)
+        self._gather(batch, run, worker, limit)
+        run.put_near(worker)
         # by what its first plan's events had, until it is weighed
         batch.size_bytes = round(batch.size * self._estimates.bytes_of(batch.parts[0].plans[0]))
         return batch
@@ -89,7 +91,7 @@ class Batcher:
         batch.size_bytes = round(self._estimates.bytes_of(taken.plan))
         return batch
 
-    def _gather(self, batch: Batch, run: Run, limit: float) -> None:
+    def _gather(self, batch: Batch, run: Run, worker: int, limit: float) -> None:
         while run.ready and batch.seconds < limit and batch.size < MOST_EVENTS:
             first, left = run.ready[0], limit - batch.seconds
             if isinstance(first, Strands):
@@ -100,6 +102,7 @@ class Batcher:
                 has_room = self._add_cascade(batch, run, first, left)
             if not has_room:
                 return
+            run.bring(worker)
         while run.blocks and batch.seconds < limit and batch.size < MOST_EVENTS:
             if not self._add_roots(batch, run, limit - batch.seconds):
                 return

@@ -141,16 +141,24 @@ class Cascades:
             self._tell_event(run, part, number, left, ran=ran, seconds=seconds)
         if left.result is None:
             if left.follow_ups:
-                self._queue(run, cascade, left.follow_ups, part.place(number))
+                self._queue(run, cascade, part.place(number), left.follow_ups, item)
             return
         if result is not None and run.opened.errors_continue and position in item.cut:
             self._rest_back(cascade, part, number + 1)
         self._comes_to(run, cascade, part.events[number], part.place(number), left.result)
 
     def _queue(
-        self, run: Run, cascade: Cascade, follow_ups: Sequence[Planned], giver: Place
+        self,
+        run: Run,
+        cascade: Cascade,
+        giver: Place,
+        follow_ups: Sequence[Planned],
+        item: Progress,
     ) -> None:
-        cascade.queue.extend(follow_ups, giver)
+        """Put follow-ups into their cascade's queue."""
+        # events of an unordered one may be with several workers
+        near = item.worker if item.has_large and not run.unordered else None
+        cascade.follow(follow_ups, giver, near)
         if cascade.is_ready:
             run.loose += len(follow_ups)
 

@@ -35,9 +35,10 @@ class Sent:
         is_one_by_one: Whether each event is pickled for itself, for one that was to be
             found out.
         class_bytes: How many of its bytes are classes, and not the events'.
+        large: The large buffers of its events that the worker may read until they are over.
     """
 
-    __slots__ = ("batch", "class_bytes", "failures", "is_one_by_one", "number")
+    __slots__ = ("batch", "class_bytes", "failures", "is_one_by_one", "large", "number")
 
     def __init__(self, batch: Batch, number: int) -> None:
         self.batch = batch
@@ -45,6 +46,7 @@ class Sent:
         self.failures: dict[int, BaseException] = {}
         self.is_one_by_one = False
         self.class_bytes = 0
+        self.large: Sequence[memoryview] = ()
 
 
 class Left(NamedTuple):

@@ -41,7 +41,7 @@ from evproc_pool.frame import Frame
 from evproc_pool.limits import Limits
 from evproc_pool.log import LOG
 from evproc_pool.members import Member
-from evproc_pool.notes import path_text
+from evproc_pool.notes import where_text
 from evproc_pool.pauses import Pauses
 from evproc_pool.postmortem import Postmortem
 from evproc_pool.progress import Progress as Place
@@ -642,7 +642,9 @@ class Coordinator:
             error = CancelledError()
             if not was_cancelled:
                 error = self._error_of(item, batch, running, handler)
-                LOG.warning("%s (%s)", error, path_text(batch.place_at(running).path))
+                path = batch.place_at(running).path
+                which = where_text(path, has_several=self.runs[batch.run_id].has_several)
+                LOG.warning("%s%s", error, which and f" ({which})")
             seconds = self._seconds_at(item, batch)
             ran = _handlers_begun(batch.at(running)[1], item.progress)
         elif not state.is_retired:
@@ -712,7 +714,10 @@ class Coordinator:
             return_events=run.return_events,
             is_prompt=not batch.run.opened.is_bulk,
         )
-        self._backend.send(worker, *frame)
+        # a root is the caller's, who may change it
+        if frame.buffers and not batch.root_positions:
+            sent.large = frame.buffers
+        self._backend.send(worker, *frame, may_refer=bool(sent.large))
         size_bytes = frame.size_bytes
         self._scheduler.weigh(worker, batch, size_bytes, size_bytes - sent.class_bytes)
 
@@ -819,6 +824,7 @@ class Coordinator:
                     for position, index in left.givers.items()
                 },
                 cut=self._codec.cut(sent, frame.told) if results or left.follow_ups else (),
+                has_large=frame.told is not None and frame.told.follow_ups.has_large,
             )
         )
         self._let_go(worker, state)

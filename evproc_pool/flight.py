@@ -10,7 +10,7 @@ import operator
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from evproc_pool.columns import Bunch, EventQueue, PlanLike, Planned
 from evproc_pool.errors import InternalError
@@ -56,6 +56,8 @@ class Cascade:
         accepted: How many events it has, those that wait included; counted where that is limited.
         failed: How many of its events failed.
         failure: The first of these, in the cascade's order.
+        near: The worker that has put large buffers of its next events into shared memory,
+            or None.
     """
 
     __slots__ = (
@@ -71,6 +73,7 @@ class Cascade:
         "is_over",
         "is_ready",
         "lane",
+        "near",
         "processed",
         "queue",
         "seconds",
@@ -92,12 +95,19 @@ class Cascade:
         self.accepted = 1
         self.failed = 0
         self.failure: Failure | None = None
+        self.near: int | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether there is nothing to tell but that it is over."""
         is_quiet = self.processed is None and self.emitted is None
         return is_quiet and self.attempts == 1 and not self.failed
+
+    def follow(self, follow_ups: Sequence[Planned], giver: Place, near: int | None) -> None:
+        """One of its events, at a place, returned follow-ups; `near` has large buffers of them."""
+        if near is not None or not self.queue:
+            self.near = near
+        self.queue.extend(follow_ups, giver)
 
     def emit(self, place: Place, items: list[Any]) -> None:
         """One of its events emitted something."""
@@ -160,6 +170,9 @@ class Lane:
 
     __slots__ = ("counted", "holder", "home", "in_flight", "key", "ready_in", "waiting")
 
+    #: As of a cascade: roots go to any worker.
+    near: Final[int | None] = None
+
     def __init__(self, key: Hashable, home: dict[Hashable, Lane]) -> None:
         self.key = key
         self.home = home
@@ -216,15 +229,18 @@ class Abreast(NamedTuple):
             list(map(operator.add, self.handlers, ran)),
         )
 
-    def go_on(self, events: Sequence[Any], plans: Sequence[PlanLike]) -> list[Strands]:
+    def go_on(
+        self, events: Sequence[Any], plans: Sequence[PlanLike], near: int | None
+    ) -> list[Strands]:
         """With a next event for each, and its plan: by which they part."""
         if plans.count(plans[0]) == len(plans):  # as is usual, and seen without a loop
-            return [Strands(self, events, plans[0])]
+            return [Strands(self, events, plans[0], near)]
         kinds = {id(plan): plan for plan in plans}
         parted = []
         for plan in kinds.values():
             places = [place for place, each in enumerate(plans) if each is plan]
-            parted.append(Strands(self.pick(places), [events[place] for place in places], plan))
+            some = [events[place] for place in places]
+            parted.append(Strands(self.pick(places), some, plan, near))
         return parted
 
 
@@ -237,20 +253,24 @@ class Strands(NamedTuple):
         cascades: What is over of them.
         events: The next event of each.
         plan: That of these events.
+        near: See `Cascade`.
     """
 
     cascades: Abreast
     events: Sequence[Any]
     plan: PlanLike
+    near: int | None = None
 
     def slice(self, start: int, stop: int) -> Strands:
         """Some of them."""
-        return Strands(self.cascades.slice(start, stop), self.events[start:stop], self.plan)
+        return self._replace(
+            cascades=self.cascades.slice(start, stop), events=self.events[start:stop]
+        )
 
     def pick(self, places: Sequence[int]) -> Strands:
         """Those at some places."""
         events = [self.events[place] for place in places]
-        return Strands(self.cascades.pick(places), events, self.plan)
+        return self._replace(cascades=self.cascades.pick(places), events=events)
 
     def in_flight(self) -> list[Cascade]:
         """Each for itself, with its next event in flight."""

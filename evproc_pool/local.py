@@ -311,7 +311,13 @@ class LocalBackend:
         return (*mine, *theirs, *(each for each in lines if each is not None))
 
     def send(
-        self, number: int, tag: int, payload: Data, buffers: Sequence[memoryview] = ()
+        self,
+        number: int,
+        tag: int,
+        payload: Data,
+        buffers: Sequence[memoryview] = (),
+        *,
+        may_refer: bool = False,
     ) -> None:
         """Queue a frame for a worker; what does not fit now is written by `poll`.
 
@@ -321,7 +327,7 @@ class LocalBackend:
         member = self._members.get(number)
         if member is None:
             return
-        member.channel.send(tag, payload, buffers)
+        member.channel.send(tag, payload, buffers, may_refer=may_refer)
         if member.channel.outgoing and not member.channel.at_end:
             self._watch(member)
 

@@ -30,11 +30,16 @@ def path_text(path: tuple[int, ...]) -> str:
     return f"({begin}, ..., {end})"
 
 
+def where_text(path: tuple[int, ...], *, has_several: bool) -> str:
+    """Say which event of the input it was; empty for the only root of a call."""
+    if len(path) == 1:
+        return f"event {path[0]} of the input" if has_several else ""
+    return f"follow-up {path_text(path)} of event {path[0]} of the input"
+
+
 def place_note(path: tuple[int, ...]) -> str:
     """Say which event of the input an error belongs to."""
-    if len(path) == 1:
-        return f"{_PREFIX}event {path[0]} of the input"
-    return f"{_PREFIX}follow-up {path_text(path)} of event {path[0]} of the input"
+    return _PREFIX + where_text(path, has_several=True)
 
 
 def note_place(error: BaseException, path: tuple[int, ...], *, has_several: bool) -> None:

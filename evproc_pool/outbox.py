@@ -415,7 +415,9 @@ class Outbox:
         if slices is not None:
             return packing.PackedEvents(False, slices, in_parts=True)
         try:
-            if not self._is_timed or not is_last:
+            if self._is_timed and is_last:
+                self._words[progress.PACKING] = progress.packing(given.givers)
+            if not self._is_timed or not is_last or len(given.givers) <= _PACKED_TOGETHER:
                 buffers = self._large if self._channel.takes_buffers else None
                 return self._packer.pack(given.follow_ups, buffers)
             parts = [self._packer.pack(piece).data for piece in self._pieces(given)]

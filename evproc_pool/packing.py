@@ -47,6 +47,12 @@ class PackedEvents(NamedTuple):
     class_bytes: int = 0
     large: tuple[int, int | None] = (0, 0)
 
+    @property
+    def has_large(self) -> bool:
+        """Whether there are large buffers."""
+        first, stop = self.large
+        return stop is None or stop > first
+
 
 class PackedValue(NamedTuple):
     """A value: itself if it is one of Python's atoms, or else its pickle.

@@ -35,10 +35,13 @@ from evproc_pool.recipe import (
     LoadFrom,
     Recipe,
     Register,
+    Step,
     Stock,
     cannot_send,
     fingerprint,
+    registered,
     take_stock,
+    unregistered,
 )
 from evproc_pool.redefined import Redefined
 from evproc_pool.retries import RetryPolicy
@@ -50,7 +53,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from types import TracebackType
 
-    from evproc.annotations import HandlerFunc, OnError
+    from evproc.annotations import HandlerFunc, OnError, Unmatched
     from evproc.registry import Handler
     from evproc.report import CheckReport, Explanation
     from evproc_pool.backend import Backend
@@ -123,8 +126,9 @@ class PoolProcessor:
             `StopProcessing`, and an error, still end the cascade: what has not been
             sent is dropped.
         key: Called with each root event: those with equal keys are processed one
-            after another, in the order in which they were handed in. A failed one
-            does not stop the next.
+            after another, in the order in which they were handed in, by whatever call and
+            in whatever thread. A failed one does not stop the next. `key` may be called
+            again for an event where it raised for another one.
         errors: `"end"`: the first event that fails ends its cascade, as in `Processor`.
             `"continue"`: it ends only itself and its own follow-ups, and what it returned and
             emitted is forgotten; the rest of the cascade goes on. The error of the cascade is
@@ -181,6 +185,7 @@ class PoolProcessor:
             `sys.argv`. Workers are spawned instead once a source has changed. False:
             nothing. There is one forkserver in a program: it imports what the first pool
             asks for. Nothing with an `initializer`, which entry points may need.
+        unmatched: What happens to an event that no handler wants; see `evproc.Processor`.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -209,6 +214,7 @@ class PoolProcessor:
         retry_backoff_max: float = 60.0,
         crash_limit: int = 1,
         preload: bool | None = None,
+        unmatched: Unmatched = "ignore",
     ) -> None:
         self._size = arguments.worker_count(workers)
         self._context = arguments.context(mp_context)
@@ -238,11 +244,12 @@ class PoolProcessor:
         self._preload = arguments.flag_or_none("preload", preload)
         self._initializer = initializer
         self._initargs = arguments.initargs(initargs)
-        self._processor = Processor()
+        self._unmatched = unmatched
+        self._processor = Processor(unmatched=unmatched)
         self._redefined = Redefined(self._processor.registry)
         self._here = Here(self._processor, self._policy, self._initializer, self._initargs)
         self._leaving: Callable[[], Engine | None] = lambda: None  # the last one, while it ends
-        self._steps: list[Register | LoadFrom] = []
+        self._steps: list[Step] = []
         self._changes: list[Change] = []  # see `testing`, as for the next two
         self._clock: Callable[[], float] = time.monotonic
         self._rng: random.Random | None = None
@@ -281,7 +288,7 @@ class PoolProcessor:
         """The registered handlers by name, in registration order; read-only."""
         return self._processor.nodes
 
-    def register(self, proc: HandlerFunc, name: str | None = None) -> None:
+    def register(self, proc: HandlerFunc, name: str | None = None, *, replace: bool = False) -> str:
         """Add a handler; see `Processor.register`. Running workers are replaced.
 
         Raises:
@@ -290,9 +297,27 @@ class PoolProcessor:
         """
         with self._lock:
             self._check_idle("register")
-            self._processor.register(proc, name)
-            self._redefined.note(proc, name)
-            self._steps.append(Register(proc, name))
+            before = len(self.nodes)
+            key = self._processor.register(proc, name, replace=replace)
+            has_replaced = len(self.nodes) == before
+            registered(self._steps, Register(proc, key, has_replaced))
+            self._redefined.note(proc, key)
+            engine = self._detach_engine()
+        _stop(engine)
+        return key
+
+    def unregister(self, name: str) -> None:
+        """Remove a handler; see `Processor.unregister`. Running workers are replaced.
+
+        Raises:
+            PoolBusyError: Events are in flight. Nothing has changed.
+            PoolClosedError: The pool is closed.
+        """
+        with self._lock:
+            self._check_idle("unregister")
+            self._processor.unregister(name)
+            unregistered(self._steps, name)
+            self._redefined.forget(name)
             engine = self._detach_engine()
         _stop(engine)
 
@@ -348,7 +373,7 @@ class PoolProcessor:
     # --- events ---
 
     def process(
-        self, ev: Event, timeout: float | None = None, *, cancel_running: bool = False
+        self, ev: Event, *, timeout: float | None = None, cancel_running: bool = False
     ) -> Any:
         """Process an event and its follow-ups in the workers; see `Processor.process`.
 
@@ -428,7 +453,7 @@ class PoolProcessor:
             events: Read as far ahead as the workers need, in the calling thread.
             return_exceptions: Put what failed into the list, in its place.
             ordering: Instead of the pool's.
-            key: Instead of the pool's.
+            key: Instead of the pool's. It holds within this call only.
             errors: Instead of the pool's.
 
         Returns:
@@ -513,7 +538,7 @@ class PoolProcessor:
                 `Processor.process`, then the root's own, which is the cascade's. Events that
                 were dropped, since the cascade ended before, have none.
             ordering: Instead of the pool's.
-            key: Instead of the pool's.
+            key: Instead of the pool's. It holds within this call only.
             errors: Instead of the pool's.
 
         Yields:
@@ -706,7 +731,7 @@ class PoolProcessor:
     # --- in an event loop ---
 
     async def process_async(
-        self, ev: Event, timeout: float | None = None, *, cancel_running: bool = False
+        self, ev: Event, *, timeout: float | None = None, cancel_running: bool = False
     ) -> Any:
         """Process an event from a coroutine; no thread waits for it. See `process`.
 
@@ -946,7 +971,11 @@ class PoolProcessor:
                 from evproc_pool.runs import Gathered
 
                 recipe = Recipe(
-                    self._initializer, self._initargs, tuple(self._steps), tuple(self._changes)
+                    self._initializer,
+                    self._initargs,
+                    tuple(self._steps),
+                    tuple(self._changes),
+                    self._unmatched,
                 )
                 try:
                     config = pickling.dumps((recipe, self._limits))
@@ -1012,7 +1041,7 @@ class PoolProcessor:
             if isinstance(step, Register):
                 name = step.name or default_name(step.func)
                 if name is not None and name in found:
-                    self._steps[place] = Register(found[name], name)
+                    self._steps[place] = step._replace(func=found[name])
         from evproc_pool.log import LOG
 
         LOG.info("handlers that were defined anew are used from now on: %s", ", ".join(found))

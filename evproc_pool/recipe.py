@@ -15,7 +15,7 @@ from evproc_pool.errors import SerializationError
 if TYPE_CHECKING:
     import logging
 
-    from evproc.annotations import HandlerFunc
+    from evproc.annotations import HandlerFunc, Unmatched
     from evproc_pool.classes import Anatomy
 
 # how many differences an error lists
@@ -23,10 +23,23 @@ _MOST_LINES: Final = 5
 
 
 class Register(NamedTuple):
-    """A call of `register`."""
+    """A call of `register`.
+
+    Attributes:
+        func: The handler.
+        name: Its name.
+        replace: Whether it takes the place of one that an entry point names.
+    """
 
     func: HandlerFunc
     name: str | None
+    replace: bool = False
+
+
+class Unregister(NamedTuple):
+    """A call of `unregister`, for a handler that a group of entry points has."""
+
+    name: str
 
 
 class LoadFrom(NamedTuple):
@@ -41,6 +54,43 @@ class LoadFrom(NamedTuple):
     skip: bool
 
 
+#: What was done to the registry.
+Step = Register | LoadFrom | Unregister
+
+
+def registered(steps: list[Step], step: Register) -> None:
+    """Note a call of `register`. What it replaces need not be sent to workers any more.
+
+    Args:
+        steps: What has been done so far; changed.
+        step: With the handler's name, and `replace` if there was one of that name.
+    """
+    place = _place_of(steps, step.name)
+    if place is None:
+        steps.append(step)
+    else:
+        steps[place] = step._replace(replace=_replaces(steps[place]))
+
+
+def unregistered(steps: list[Step], name: str) -> None:
+    """Note a call of `unregister`; see `registered`."""
+    place = _place_of(steps, name)
+    # None: an entry point names it
+    if place is None or _replaces(steps.pop(place)):
+        steps.append(Unregister(name))
+
+
+def _place_of(steps: list[Step], name: str | None) -> int | None:
+    for place, step in enumerate(steps):
+        if isinstance(step, Register) and step.name == name:
+            return place
+    return None
+
+
+def _replaces(step: Step) -> bool:
+    return isinstance(step, Register) and step.replace
+
+
 #: What is done to a registry that is full; its fingerprint must stay the same.
 Change = Callable[[Registry], object]
 
@@ -53,12 +103,14 @@ class Recipe(NamedTuple):
         initargs: Its arguments.
         steps: How the registry was filled.
         changes: What is done to it then; for tests.
+        unmatched: The `Processor`'s, for handlers that call `process`.
     """
 
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
-    steps: tuple[Register | LoadFrom, ...]
+    steps: tuple[Step, ...]
     changes: tuple[Change, ...] = ()
+    unmatched: Unmatched = "ignore"
 
     def follow(self) -> Processor:
         """Run the initializer and fill a new `Processor`.
@@ -68,10 +120,12 @@ class Recipe(NamedTuple):
         """
         if self.initializer is not None:
             self.initializer(*self.initargs)
-        processor = Processor()
+        processor = Processor(unmatched=self.unmatched)
         for step in self.steps:
             if isinstance(step, Register):
-                processor.register(step.func, step.name)
+                processor.register(step.func, step.name, replace=step.replace)
+            elif isinstance(step, Unregister):
+                processor.unregister(step.name)
             elif step.skip:
                 with _silence():
                     processor.load_from(step.group, on_error="skip")

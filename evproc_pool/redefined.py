@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evproc.decorator import default_name, describe_callable
-from evproc.processor import _describe_value
-from evproc.registry import Handler, _Index, validated_name
+from evproc.mistakes import describe_value
+from evproc.registry import validated_name
 from evproc_pool.names import Missing, Names
 from evproc_pool.pickling import lives_in_main
 
@@ -96,7 +96,7 @@ class Redefined:
             if standing is func:
                 self._has_stood.add(name)
             if name in self._has_stood:
-                names.read(space, key)
+                standing = names.read(space, key)  # another thread may just have changed it
                 if standing is not func and standing is not Missing:
                     found[name] = standing
         self._names = None if found else names
@@ -119,8 +119,8 @@ class Redefined:
                 raise _cannot_replace(name, self._places[name], new, error) from error
         if not found:
             return found
-        _replace_in(self._registry, found)
         for name, new in found.items():
+            self._registry.add(new, name, replace=True)
             self._places[name] = self._places[name]._replace(func=new)
         self.find()
         return found
@@ -131,21 +131,9 @@ def _has_name_in_main(function: types.FunctionType) -> bool:
     return lives_in_main(function) and function.__qualname__.isidentifier()
 
 
-def _replace_in(registry: Registry, functions: Mapping[str, HandlerFunc]) -> None:
-    """Replace the functions of handlers, in their places in the order."""
-    new = {
-        name: Handler(registry.by_name[name].index, name, func, None)
-        for name, func in functions.items()
-    }
-    registry._by_name.update(new)  # noqa: SLF001 - there is no public way
-    registry._index = _Index(  # noqa: SLF001 - likewise
-        tuple([new.get(handler.name, handler) for handler in registry.handlers])
-    )
-
-
 def _cannot_replace(name: str, place: _Place, new: object, error: TypeError) -> TypeError:
     return TypeError(
         f"handler {name!r} was registered as {describe_callable(place.func)}, and {place.key!r}"
-        f" stands for {_describe_value(new)} now, which is no handler: {error}; define the handler"
+        f" stands for {describe_value(new)} now, which is no handler: {error}; define the handler"
         " anew, or give the other one another name"
     )

@@ -167,6 +167,7 @@ class Progress(NamedTuple):
         cut: Positions behind which the worker has left the rest of a chain unrun, for what it
             saw there. An event may fail here that did not there: what it left cannot be
             rebuilt. Then those behind it have run.
+        has_large: Whether the follow-ups have large buffers, which the worker has yet.
     """
 
     worker: int
@@ -182,6 +183,7 @@ class Progress(NamedTuple):
     ran: Mapping[int, int] = {}
     givers: Mapping[int, str] = {}
     cut: Collection[int] = ()
+    has_large: bool = False
 
 
 class TakenBack(NamedTuple):

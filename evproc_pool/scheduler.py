@@ -106,6 +106,10 @@ from evproc_pool.schedule import (
     WorkerReady,
 )
 
+# So many batches of a run are made before what waits for the worker that has its large buffers
+# may go to another one.
+_MOST_PASSED: Final = 16
+
 # So many roots that wait for their keys are passed over in search of one that need not.
 _MOST_PASSED_OVER: Final = 4 * MOST_EVENTS
 
@@ -160,7 +164,7 @@ class Scheduler(Cascades):
                 workers += run.ready_events + sum(batch.size - batch.done for batch in held)
                 workers += len(self._retries.of(run))
             else:
-                workers += run.open - run.waiting + run.lanes
+                workers += min(run.open, len(run.keys)) if run.keys else run.open
         return workers
 
     @property
@@ -305,6 +309,7 @@ class Scheduler(Cascades):
                 self._taken_back(item)
             case Retired():
                 self._loads.retire(item.worker)
+                self._spread(item.worker)
             case WorkerGone():
                 self._worker_gone(item)
             case Due():
@@ -332,7 +337,8 @@ class Scheduler(Cascades):
     def _opened(self, item: Opened) -> None:
         if item.run in self._runs:
             raise InternalError(f"run {item.run} is open already")
-        self._runs[item.run] = Run(item, self._keys if item.shares_keys else {})
+        keys = self._keys if item.shares_keys else {}
+        self._runs[item.run] = Run(item, keys, self._loads.staying)
 
     def _accepted(self, item: Accepted) -> None:
         run = self._run(item.run)
@@ -437,7 +443,7 @@ class Scheduler(Cascades):
             if givers:
                 cascades = cascades.pick(givers, positions.start)
         if givers:
-            for strands in cascades.go_on(events, plans):
+            for strands in cascades.go_on(events, plans, item.worker if item.has_large else None):
                 run.add_strands(strands)
         self._take_turns(run)
         return True
@@ -549,6 +555,7 @@ class Scheduler(Cascades):
         ):
             raise InternalError(f"worker {item.worker}: {item.spared} is over in no such batch")
         self._loads.remove(item.worker)
+        self._spread(item.worker)
         fates: dict[int, Fate] = {}
         if item.running is not None:
             charged = Result(error=item.error, handler=item.handler)
@@ -558,6 +565,11 @@ class Scheduler(Cascades):
         # last first, since each is put back in front of the others
         for batch in reversed(held):
             self._hand_back(batch, fates if batch is held[0] else {})
+
+    def _spread(self, worker: int) -> None:
+        """Let others go on with what a worker has the large buffers of, which gets nothing more."""
+        for run in self._runs.values():
+            run.spread(worker)
 
     def _hand_back(self, batch: Batch, fates: Mapping[int, Fate]) -> None:
         """Put what a worker did not run in front again.
@@ -702,33 +714,96 @@ class Scheduler(Cascades):
                 run.has_turn = False
                 continue
             self._turns.append(run)
-            # The last events of a run wait for a worker that is idle: behind another
-            # event they might wait while that worker is long done.
-            # Not beside another run, which would keep every worker busy for ever.
-            # And those before them go where they are begun soonest.
             is_alone = not any(other.has_ready for other in self._turns if other is not run)
-            is_end = is_alone and run.closed and run.left <= self.workers
-            is_long = (
-                not run.opened.is_bulk and self._estimates.seconds_of(run.next_plan) >= LONG_SECONDS
-            )
-            if is_end or is_long or self.starting:
-                worker = self._loads.roomiest(idle=True)
-            elif is_alone and self.workers and self._batcher.is_near_end(run, workers=self.workers):
-                worker = self._loads.earliest()
-            else:
-                worker = self._loads.roomiest(idle=False)
+            worker = self._worker_for(run, is_alone=is_alone)
             if worker is None:
                 passed += 1
                 continue
             passed = 0
             batch = self._batcher.make(
                 run,
+                worker,
                 workers=len(self._loads) + self.starting,
                 idle=len(self._loads.idle) + self.starting,
                 is_alone=is_alone,
             )
             self._loads.push(worker, batch)
             self._effects.append(Send(worker, batch))
+
+    def _worker_for(self, run: Run, *, is_alone: bool) -> int | None:
+        """Choose who gets the next batch of a run; None: nobody has room for it.
+
+        The last events of a run wait for a worker that is idle: behind another event they
+        might wait while that worker is long done. Not beside another run, which would keep
+        every worker busy for ever. And those before them go where they are begun soonest.
+        """
+        idle = bool(self.starting or (is_alone and run.closed and run.left <= self.workers))
+        is_late = not idle and is_alone and self.workers > 0
+        is_late = is_late and self._batcher.is_near_end(run, workers=self.workers)
+        worker = self._loads.earliest() if is_late else self._loads.roomiest(idle=idle)
+        if worker is not None and run.near:
+            worker = self._next_near(run, worker, idle=idle, is_late=is_late)
+        if worker is None or worker in self._loads.idle or not self._is_long_next(run):
+            return worker
+        run.put_near(worker)
+        idle_one = self._loads.roomiest(idle=True)
+        if idle_one is None:
+            has_others = run.near and (run.ready or run.blocks)
+            return worker if has_others and not self._is_long_next(run) else None
+        return self._next_near(run, idle_one, idle=True, is_late=False) if run.near else idle_one
+
+    def _is_long_next(self, run: Run) -> bool:
+        """Whether the next event of a run is a long one, for which somebody may wait."""
+        if run.opened.is_bulk:
+            return False
+        return self._estimates.seconds_of(run.next_plan) >= LONG_SECONDS
+
+    def _next_near(self, run: Run, worker: int, *, idle: bool, is_late: bool) -> int:
+        """Choose who gets a batch of a run with large buffers that workers have, and put it first.
+
+        A worker goes on with its own. It gets what another one has where it has nothing else
+        to do and that one has no room, or it is idle and that one is not; and now and then
+        where that one has no room, since that may be for long. O(workers) then.
+
+        Args:
+            run: The run.
+            worker: Who has room.
+            idle: Whether only those have room that are idle.
+            is_late: See `Loads.has_room`.
+
+        Returns:
+            The worker, or another one with room that has what is there.
+        """
+        has_work = bool(worker in run.near or run.ready or run.blocks)
+        run.passed += 1
+        if not has_work or run.passed >= _MOST_PASSED:
+            run.passed = 0
+            found = self._other_near(run, worker, idle=idle, is_late=is_late, has_work=has_work)
+            if found is None:
+                return worker
+            worker = worker if has_work else found
+        run.bring(worker)
+        return worker
+
+    def _other_near(
+        self, run: Run, worker: int, *, idle: bool, is_late: bool, has_work: bool
+    ) -> int | None:
+        """Let a worker have what another one has the large buffers of, where it is to.
+
+        Returns:
+            None if that was done; or else another one with room that has some, or the worker.
+        """
+        idle_ones = self._loads.idle
+        found = worker
+        for other in run.near:
+            if other == worker:
+                continue
+            has_room = other in idle_ones if idle else self._loads.has_room(other, is_late=is_late)
+            if not has_room or not (has_work or other in idle_ones or worker not in idle_ones):
+                run.release(other)
+                return None
+            found = other
+        return found
 
 
 def _gave(

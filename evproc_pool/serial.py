@@ -397,6 +397,8 @@ def _attempt(processor: Processor, plan: Plan, ran: _Ran) -> None:
     """Run an event's handlers once, and note in `ran` what became of it."""
     follow_ups: list[Event] = []
     handlers = _Watched(plan.handlers, follow_ups)
+    if EMITTING:
+        _take_emitted(ran.ev)  # what it emitted before is forgotten
     ran.value, ran.error = _call(processor, ran.ev, handlers, follow_ups)
     ran.handler, ran.handlers = handlers.current, handlers.called
     emitted = _take_emitted(ran.ev) if EMITTING else None

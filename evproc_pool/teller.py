@@ -53,6 +53,13 @@ SIGNAL: Final = _choose()
 # takes so long where a handler runs Python code. The usual is 0.005 s.
 _SWITCH_SECONDS: Final = 0.001
 
+# Those that a thread gets for what it does itself.
+_OF_THE_THREAD: Final = {
+    getattr(signal, name)
+    for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS")
+    if hasattr(signal, name)
+}
+
 # How long to wait until the kernel has forgotten a thread, in seconds.
 _GONE_SECONDS: Final = 0.1
 
@@ -98,6 +105,8 @@ class Teller:
         return self._thread is not None
 
     def _serve(self) -> None:
+        # Signals are for the main thread, also where a handler blocks them there for a while.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _OF_THE_THREAD)
         while True:
             signal.sigwait({SIGNAL or 0})
             if self._ends:

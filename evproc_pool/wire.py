@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from evproc.exc import add_note
 from evproc_pool.errors import RemoteError, chain_remote, rebuild_plain
 from evproc_pool.frame import Data
-from evproc_pool.packing import PackedColumn, PackedEvents
+from evproc_pool.packing import ATOMS, PackedColumn, PackedEvents
 from evproc_pool.pickling import PROTOCOL, dumps, loads, plain, text_of
 
 # coordinator to worker
@@ -241,12 +241,12 @@ def load_progress(payload: Data, large: Sequence[memoryview] = ()) -> ProgressFr
 
 def encode_error(error: BaseException, handler: str | None) -> ErrorRecord:
     """Turn an exception into what can cross in any case. Never raises."""
-    import traceback  # takes a while, and workers may never need it
+    from evproc_pool.tracebacks import traceback_text  # takes a while, and may not be needed
 
     kind = type(error)
     text = text_of(error)
     try:
-        lines = "".join(traceback.format_exception(kind, error, error.__traceback__))
+        lines = traceback_text(error)
     except BaseException:
         lines = f"{kind.__qualname__}: {text}\n"
     try:
@@ -275,6 +275,8 @@ class _WithoutConstructor:
 
 def _pickle_error(error: BaseException) -> bytes | None:
     """Pickle an exception such that it can be rebuilt as what it is; None: there is no way."""
+    if _is_plain(error):
+        return pickle.dumps(error, PROTOCOL)
     nearly: bytes | None = None
     ways: list[object] = [error]
     if type(error).__reduce__ is BaseException.__reduce__:
@@ -292,6 +294,20 @@ def _pickle_error(error: BaseException) -> bytes | None:
         except Exception:  # noqa: S112 - there is another way, or none
             continue
     return nearly
+
+
+def _is_plain(error: BaseException) -> bool:
+    """Whether an exception is Python's own and holds nothing that could not be rebuilt."""
+    kind = type(error)
+    return (
+        kind.__module__ == "builtins"
+        and kind.__reduce__ is BaseException.__reduce__
+        and ATOMS.issuperset(map(type, error.args))
+        and all(
+            name == "__notes__" and type(notes) is list and {str}.issuperset(map(type, notes))
+            for name, notes in vars(error).items()
+        )
+    )
 
 
 def decode_error(record: ErrorRecord) -> BaseException:

@@ -12,7 +12,7 @@ from benchmarks.comparison.loads import LOG_LINES, NO_OP, PLAIN_LINES, Plain
 from benchmarks.comparison.systems import AUTO, MultiprocessingPool, Ours, System
 from benchmarks.machine import claim_memory
 from benchmarks.model import Bar, BenchmarkError, Figure, Note, Row, Settings, ratio
-from benchmarks.pool.handlers import can_emit
+from benchmarks.pool.bench import can_emit
 from benchmarks.pool.kinds import touch
 from benchmarks.pool.limits import Control
 from benchmarks.pool.loads import Load

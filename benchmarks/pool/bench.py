@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from statistics import median
 from typing import Any, Final, NamedTuple
 
@@ -13,7 +14,7 @@ from benchmarks.pool.peers import Chunked, Executor, MultiprocessingPool
 from benchmarks.pool.processes import WORKERS
 from benchmarks.pool.samples import ControlSample, Sample
 from benchmarks.timing import interleaved
-from evproc import Event
+from evproc import Event, Processor
 from evproc_pool import Outcome, PoolProcessor
 
 #: What a sample takes with the default settings, and the sizes of cases go with it. With
@@ -106,6 +107,12 @@ def over_peers(
         ratio(f"events/s / those of {each.name}", ours, each, bars.get(each.name), "larger")
         for each in figures
     )
+
+
+def can_emit() -> bool:
+    """Whether handlers can emit, and processors and outcomes have what was emitted."""
+    of_outcome = {*dir(Outcome), *(each.name for each in fields(Outcome))}
+    return hasattr(Event, "emit") and hasattr(Processor(), "emitted") and "emitted" in of_outcome
 
 
 def streamed(

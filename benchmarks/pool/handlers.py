@@ -361,11 +361,6 @@ HANDLERS: Final = (
 )
 
 
-def can_emit() -> bool:
-    """Whether events have `emit`, and processors what was emitted: some loads need both."""
-    return hasattr(Event, "emit") and hasattr(Processor(), "emitted")
-
-
 def register_all(processor: Any) -> None:
     """Register every handler with a `Processor` or a `PoolProcessor`."""
     for handler in HANDLERS:

@@ -15,6 +15,7 @@ from benchmarks.pool.bench import (
     STREAM,
     Bench,
     Case,
+    can_emit,
     chunked,
     cpu_figure,
     efficiency_of,
@@ -24,7 +25,7 @@ from benchmarks.pool.bench import (
     sweep,
     take_figures,
 )
-from benchmarks.pool.handlers import FAULTY_EVERY, AskedLevel, Level, can_emit
+from benchmarks.pool.handlers import FAULTY_EVERY, AskedLevel, Level
 from benchmarks.pool.kinds import VALUES
 from benchmarks.pool.limits import Control
 from benchmarks.pool.peers import Executor, MultiprocessingPool, handle_caught

@@ -69,7 +69,13 @@ class FakeBackend:
         self.send(number, wire.CONFIG, config)
 
     def send(
-        self, number: int, tag: int, payload: Data, buffers: Sequence[memoryview] = ()
+        self,
+        number: int,
+        tag: int,
+        payload: Data,
+        buffers: Sequence[memoryview] = (),
+        *,
+        may_refer: bool = False,  # noqa: ARG002 - there is no shared memory
     ) -> None:
         """See `backend.Backend`."""
         worker = self._workers.get(number)

@@ -30,7 +30,8 @@ from benchmarks.comparison.hosts import Guard, Host, HostError, Hosts, check
 from benchmarks.comparison.systems import AUTO, Executor, MultiprocessingPool, Ours, System
 from benchmarks.machine import claim_memory
 from benchmarks.model import Bar, BenchmarkError, Figure, Note, Row, Settings
-from benchmarks.pool.handlers import Order, can_emit
+from benchmarks.pool.bench import can_emit
+from benchmarks.pool.handlers import Order
 from benchmarks.pool.kinds import VALUES, Function
 from benchmarks.pool.limits import Control
 from benchmarks.pool.processes import WORKERS

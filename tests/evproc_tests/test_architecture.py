@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "evproc.exc": set(),
     "evproc.ordering": set(),
     "evproc.report": set(),
-    "evproc.decorator": {"evproc.annotations", "evproc.event"},
+    "evproc.decorator": {"evproc.annotations", "inspect"},
     "evproc.registry": {
         "evproc.annotations",
         "evproc.decorator",
@@ -52,11 +52,27 @@ ALLOWED: dict[str, set[str]] = {
         "evproc.exc",
         "evproc.ordering",
         "evproc.report",
+        "evproc.mistakes",
+    },
+    "evproc.mistakes": {
+        "difflib",
+        "evproc.decorator",
+        "evproc.event",
+        "evproc.exc",
+        "evproc.registry",  # for type checkers
+        "inspect",
     },
     # the pool's pure core: no process, channel or clock, and nothing that knows of one
-    "evproc_pool.columns": set(),
-    "evproc_pool.flight": {"evproc_pool.columns", "evproc_pool.errors"},
-    "evproc_pool.schedule": {"evproc_pool.columns", "evproc_pool.flight"},
+    "evproc_pool.paths": set(),
+    "evproc_pool.columns": {"evproc_pool.paths"},
+    "evproc_pool.flight": {"evproc_pool.columns", "evproc_pool.errors", "evproc_pool.paths"},
+    "evproc_pool.schedule": {
+        "evproc_pool.cascade_limits",
+        "evproc_pool.columns",
+        "evproc_pool.flight",
+        "evproc_pool.paths",
+    },
+    "evproc_pool.chains": {"evproc_pool.schedule"},  # for type checkers
     "evproc_pool.estimates": {"evproc_pool.columns"},
     "evproc_pool.backlog": {
         "evproc_pool.columns",
@@ -80,8 +96,11 @@ ALLOWED: dict[str, set[str]] = {
     "evproc_pool.cascades": {
         "evproc.exc",
         "evproc_pool.backlog",
+        "evproc_pool.cascade_limits",
         "evproc_pool.columns",
         "evproc_pool.flight",
+        "evproc_pool.notes",
+        "evproc_pool.paths",
         "evproc_pool.retries",
         "evproc_pool.schedule",
     },
@@ -90,6 +109,7 @@ ALLOWED: dict[str, set[str]] = {
         "evproc_pool.columns",
         "evproc_pool.errors",
         "evproc_pool.flight",
+        "evproc_pool.paths",
         "evproc_pool.schedule",
     },
     "evproc_pool.pauses": {"evproc_pool.retries", "heapq", "random"},
@@ -107,7 +127,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "evproc_pool.notes": {"evproc.exc"},
     "evproc_pool.cascade_limits": {"evproc.event", "evproc_pool.errors", "evproc_pool.notes"},
-    "evproc_pool.stays": set(),
+    "evproc_pool.stays": {"math"},
+    "evproc_pool.telling": {"evproc_pool.estimates", "math"},
     "evproc_pool.errors": set(),
     "evproc_pool.outcome": {"dataclasses", "evproc"},
     # what stands between the coordinator and whatever has the workers
@@ -137,6 +158,7 @@ HEAVY = (
     "difflib",
     "enum",
     "evproc.entrypoints",
+    "evproc.mistakes",
     "evproc.report",
     "evproc_pool",
     "graphlib",

@@ -17,14 +17,15 @@ import evproc
 from evproc.exc import add_note
 from evproc_pool import PoolProcessor
 from evproc_pool.pool import Ordering
+from evproc_pool.testing import simulated_pool
 from tests import programs, strategies
 from tests.pool_tests import reference
 from tests.pool_tests.sizes import BARS
 
 _PROGRAMS = 2000 if BARS else 200
 
-# Pools with workers take their turn here as soon as they give every event's outcome.
-_WORKERS = (0, 2)
+# None: of a simulated pool, of which a seed decides everything
+_WORKERS = (0, 2, None)
 _ORDERINGS: tuple[Ordering, ...] = ("cascade", "unordered")
 
 _Options = dict[str, Any]
@@ -60,13 +61,21 @@ def _expected(
     ]
 
 
-def _check(program: programs.Program, options: _Options, workers: int, ordering: Ordering) -> None:
+def _pool(workers: int | None, **options: Any) -> PoolProcessor:
+    if workers is None:
+        return simulated_pool(3, seed=random.Random(str(options)).randrange(1000), **options)
+    return PoolProcessor(workers=workers, **options)
+
+
+def _check(
+    program: programs.Program, options: _Options, workers: int | None, ordering: Ordering
+) -> None:
     """Play a program in a pool, and hold its outcomes against the reference's."""
     if ordering == "unordered":
         # which follow-ups exceed a number is a matter of timing there
         options = {**options, "max_cascade_events": None}
     events = programs.root_events(program, evproc)
-    with PoolProcessor(workers=workers, ordering=ordering, **options) as pool:
+    with _pool(workers, ordering=ordering, **options) as pool:
         for handler in programs.handlers(program, evproc):
             pool.register(handler)
         outcomes = list(pool.stream(events, every_event=True, return_events=True))
@@ -83,7 +92,7 @@ def _check(program: programs.Program, options: _Options, workers: int, ordering:
 
 @pytest.mark.parametrize("workers", _WORKERS)
 @pytest.mark.parametrize("ordering", _ORDERINGS)
-def test_every_events_outcome_is_the_references(workers: int, ordering: Ordering) -> None:
+def test_every_events_outcome_is_the_references(workers: int | None, ordering: Ordering) -> None:
     for seed in range(_PROGRAMS):
         program = programs.random_cascades(random.Random(f"cascades {seed}"))
         try:
@@ -102,11 +111,11 @@ def test_every_events_outcome_is_the_references_for_any_program(
 
 
 @pytest.mark.parametrize("workers", _WORKERS)
-def test_a_cascades_outcome_is_the_same_without_those_of_its_events(workers: int) -> None:
+def test_a_cascades_outcome_is_the_same_without_those_of_its_events(workers: int | None) -> None:
     for seed in range(_PROGRAMS):
         program = programs.random_cascades(random.Random(f"cascades {seed}"))
         options = _options(seed)
-        with PoolProcessor(workers=workers, **options) as pool:
+        with _pool(workers, **options) as pool:
             for handler in programs.handlers(program, evproc):
                 pool.register(handler)
             stream = pool.stream(programs.root_events(program, evproc), return_events=True)
@@ -115,11 +124,11 @@ def test_a_cascades_outcome_is_the_same_without_those_of_its_events(workers: int
 
 
 @pytest.mark.parametrize("workers", _WORKERS)
-def test_values_and_errors_are_those_of_the_outcomes(workers: int) -> None:
+def test_values_and_errors_are_those_of_the_outcomes(workers: int | None) -> None:
     for seed in range(_PROGRAMS // 4):
         program = programs.random_cascades(random.Random(f"cascades {seed}"))
         options = _options(seed)
-        with PoolProcessor(workers=workers, **options) as pool:
+        with _pool(workers, **options) as pool:
             for handler in programs.handlers(program, evproc):
                 pool.register(handler)
             events = programs.root_events(program, evproc)
@@ -132,7 +141,8 @@ def test_values_and_errors_are_those_of_the_outcomes(workers: int) -> None:
 
 def _ending(value: Any) -> list[Any]:
     if isinstance(value, BaseException):
-        return [type(value).__name__, str(value.args), getattr(value, "__notes__", None)]
+        notes = [note for note in getattr(value, "__notes__", ()) if ": in worker" not in note]
+        return [type(value).__name__, str(value.args), notes]
     return ["value", value]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+import time
 import weakref
 from concurrent.futures import Future
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from evproc_pool import PoolClosedError, PoolProcessor
 from evproc_pool.engine import Engine
+from evproc_pool.futures import Futures
 from evproc_pool.schedule import Accepted
 from tests.pool_tests import actions
 from tests.pool_tests.actions import Do
@@ -59,6 +61,28 @@ def test_what_is_submitted_while_the_driver_is_busy_goes_together(
     assert [each.result(PATIENCE_SECONDS) for each in futures] == list(range(500))
     assert sum(handed) == 500
     assert len(handed) <= 2  # the first one may go alone
+
+
+def test_submit_has_events_sent_while_nobody_drives(
+    one_worker: PoolProcessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm(one_worker)
+    log = tmp_path / "log"
+    monkeypatch.setattr(Futures, "_start_thread", lambda futures: None)
+    waiting = _submit_logs(one_worker, log, 40)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    # the first one by itself, and the next ones once there are enough
+    while not log.exists() or len(log.read_text("ascii").split()) < 17:
+        assert time.monotonic() < deadline, "nothing is sent"
+    assert not any(future.done() for future in waiting)  # that is for whoever drives
+    monkeypatch.undo()
+    futures = one_worker._futures
+    assert futures is not None
+    with futures._changed:
+        futures._start_thread()
+    for future in waiting:
+        future.result(PATIENCE_SECONDS)
+    assert len(log.read_text("ascii").split()) == 40
 
 
 def test_with_keys_those_that_go_together_keep_their_order(gate: Gate, tmp_path: Path) -> None:

@@ -1104,12 +1104,12 @@ def test_a_pool_with_no_workers_is_busy_while_another_thread_uses_it(
 def test_the_input_of_a_call_cannot_register_handlers(workers: int) -> None:
     def events() -> Iterator[Do]:
         with pytest.raises(PoolBusyError, match="1 calls"):
-            pool.register(actions.stop, "another")
+            pool.register(actions.act, "another")
         yield Do("stop", 1)
 
     with _new(workers=workers) as pool:
         assert pool.process_many(events()) == [1]
-        pool.register(actions.stop, "another")
+        pool.register(actions.act, "another")
 
 
 def test_a_stream_of_a_pool_with_no_workers_ends_with_the_pool() -> None:
