@@ -1371,8 +1371,10 @@ class World:
 
     def _is_long_next(self, run: RunModel) -> bool:
         """Whether the event that is sent next is long; which one that is, is the scheduler's."""
-        plan = self.scheduler._runs[run.number].next_plan
-        is_long = not run.opened.is_bulk and self._estimates.seconds_of(plan) >= LONG_SECONDS
+        state = self.scheduler._runs[run.number]
+        if run.opened.is_bulk or not state.has_ready:
+            return False
+        is_long = self._estimates.seconds_of(state.next_plan) >= LONG_SECONDS
         self.seen["long"] += is_long
         return is_long
 
