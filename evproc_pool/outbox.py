@@ -135,7 +135,8 @@ class Outbox:
         """
         large: list[memoryview] = []
         with contextlib.suppress(Exception):  # what it is shows when it is sent
-            packed = packing.pack_value(item, large)
+            # else others may change them before they are sent
+            packed = packing.pack_value(item, large if self._channel.takes_buffers else None)
             if not large:
                 self.deferring.add(by)
                 item = packed
