@@ -20,7 +20,8 @@ sender sees that when it needs room. So no message says what is free, and there 
   as fast as new ones. What is behind them goes back when it is free.
 - Of what stays a receiver holds half at the most, and copies the rest, so that there is
   some for the messages to come. Of what does not stay it holds much more: these pages
-  are new ones already, and several workers make them at once.
+  are new ones already, and several workers make them at once. So a worker writes into new
+  pages at once what the coordinator would copy.
 - What is held when a process is forked is held for good, since the child has it, too: the
   same memory, and not a copy of it, so that what one of them writes the other one sees.
 - A segment is over when nothing refers to it, or only garbage: an object in a reference
