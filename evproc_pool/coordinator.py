@@ -790,6 +790,12 @@ class Coordinator:
     ) -> None:
         """Tell the scheduler what a frame says."""
         results = left.results
+        if not state.sent or state.sent[0].number != frame.number:
+            # All of it was told while its last event was running, and the rest taken back:
+            # that the worker gives the rest back as well is no news.
+            if len(frame.ends):
+                raise InternalError(f"worker {worker} told of batch {frame.number}, which is over")
+            return
         sent = state.sent[0]
         begin = sent.batch.done
         ran = {

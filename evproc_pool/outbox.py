@@ -301,12 +301,16 @@ class Outbox:
         """
         times = ends.tobytes()
         if not lists.unsent and isinstance(self._plans, int):
-            quiet = wire.dump_quiet(done, times, self.begun, gave_back=gave_back)
+            number = self._words[progress.BATCH]
+            quiet = wire.dump_quiet(done, times, self.begun, gave_back=gave_back, number=number)
             self._channel.send(wire.QUIET, quiet)
         else:
             told = self._pack_all(lists, is_last=is_last) if lists.unsent else None
             timings = self._timings(ends)
-            frame = wire.ProgressFrame(done, self.begun, times, timings, gave_back, told)
+            number = self._words[progress.BATCH]
+            frame = wire.ProgressFrame(
+                done, self.begun, times, timings, gave_back, told, number=number
+            )
             large, self._large = self._large, []
             self._channel.send(wire.PROGRESS, wire.dump_progress(frame), large)
         self.sent = done

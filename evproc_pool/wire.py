@@ -101,6 +101,7 @@ class ProgressFrame(NamedTuple):
         gave_back: Whether the rest of the batch is left unrun.
         told: What the events left behind; None if that is nothing.
         large: The large buffers of what they left behind; beside the rest.
+        number: Which batch it is of those the worker was sent, from 1.
     """
 
     done: int
@@ -110,6 +111,7 @@ class ProgressFrame(NamedTuple):
     gave_back: bool
     told: Told | None
     large: Sequence[memoryview] = ()
+    number: int = 0
 
 
 class Told(NamedTuple):
@@ -154,7 +156,8 @@ class Told(NamedTuple):
 
 _EVENTS_HEAD: Final = struct.Struct("<IId?")  # plan number, events, overdue, is_prompt
 _SINGLE_HEAD: Final = struct.Struct("<I")  # plan number
-_QUIET_HEAD: Final = struct.Struct("<I?d")  # done, whether the rest is given back, begun
+# done, whether the rest is given back, begun, number of the batch
+_QUIET_HEAD: Final = struct.Struct("<I?dQ")
 
 
 def dump_events(
@@ -195,20 +198,21 @@ def load_single(payload: Data) -> tuple[int, memoryview]:
     return _SINGLE_HEAD.unpack_from(payload)[0], memoryview(payload)[_SINGLE_HEAD.size :]
 
 
-def dump_quiet(done: int, ends: bytes, begun: float, *, gave_back: bool) -> bytes:
+def dump_quiet(done: int, ends: bytes, begun: float, *, gave_back: bool, number: int = 0) -> bytes:
     """The payload of a QUIET frame; see `ProgressFrame`."""
-    return _QUIET_HEAD.pack(done, gave_back, begun) + ends
+    return _QUIET_HEAD.pack(done, gave_back, begun, number) + ends
 
 
 def load_quiet(payload: Data) -> ProgressFrame:
     """Its opposite."""
-    done, gave_back, begun = _QUIET_HEAD.unpack_from(payload)
-    return ProgressFrame(done, begun, payload[_QUIET_HEAD.size :], None, gave_back, None)
+    done, gave_back, begun, number = _QUIET_HEAD.unpack_from(payload)
+    ends = payload[_QUIET_HEAD.size :]
+    return ProgressFrame(done, begun, ends, None, gave_back, None, number=number)
 
 
 def is_quiet_end(payload: Data) -> bool:
     """Whether a QUIET frame says that the only event of its batch is over."""
-    done, gave_back, _ = _QUIET_HEAD.unpack_from(payload)
+    done, gave_back, _, _ = _QUIET_HEAD.unpack_from(payload)
     return done > 0 and not gave_back
 
 
@@ -228,15 +232,15 @@ def _dump_plain(content: object) -> bytes:
 
 def dump_progress(frame: ProgressFrame) -> bytes:
     """The payload of a PROGRESS frame."""
-    *rest, told, _ = frame
-    return _dump_plain((*rest, None if told is None else tuple(told)))
+    told = None if frame.told is None else tuple(frame.told)
+    return _dump_plain((*frame._replace(told=None, large=()), told))
 
 
 def load_progress(payload: Data, large: Sequence[memoryview] = ()) -> ProgressFrame:
     """Its opposite."""
-    frame = ProgressFrame(*loads(payload))
-    told = None if frame.told is None else Told(*frame.told)
-    return frame._replace(told=told, large=large)
+    *rest, told = loads(payload)
+    frame = ProgressFrame(*rest)
+    return frame._replace(told=None if told is None else Told(*told), large=large)
 
 
 def encode_error(error: BaseException, handler: str | None) -> ErrorRecord:
