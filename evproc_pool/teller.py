@@ -10,7 +10,8 @@ It waits in the kernel, so it costs nothing until it is asked. It needs the inte
 lock to answer, and so comes too late where native code holds that for long.
 
 A handler may fork. Python warns of that beside threads, and rightly: so the thread ends
-before each fork, once it has told what is over, and begins again with the next batch.
+before each fork, once it has told what is over. It begins again with the next batch, or when
+it is asked: until then the main thread takes the signal, and starts it.
 
 Where there is no such signal (macOS, Windows), the loop sends after every event for which
 somebody may wait.
@@ -82,9 +83,8 @@ class Teller:
         if SIGNAL is None:
             return False
         try:
-            # whoever does not block it is not to die of it
-            signal.signal(SIGNAL, _ignore)
-            signal.pthread_sigmask(signal.SIG_BLOCK, [SIGNAL])
+            # for a thread that does not block it: one that was there before, or unblocks it
+            signal.signal(SIGNAL, self._pass_on)
         except ValueError:  # not the main thread
             return False
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))
@@ -94,7 +94,8 @@ class Teller:
 
     def resume(self) -> None:
         """Begin again, if a fork has ended it."""
-        if self._thread is None:
+        if self._thread is None and SIGNAL is not None:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [SIGNAL])
             self._ends = False
             self._thread = threading.Thread(target=self._serve, name="evproc teller", daemon=True)
             self._thread.start()
@@ -113,6 +114,14 @@ class Teller:
                 return
             self._tell()
 
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's
+        """Another thread got the signal."""
+        if os.getpid() == self._pid:
+            self.resume()
+            thread = self._thread
+            if thread is not None and thread.ident is not None:
+                signal.pthread_kill(thread.ident, number)
+
     def _before_fork(self) -> None:
         thread = self._thread
         if thread is None or os.getpid() != self._pid or thread is threading.current_thread():
@@ -123,13 +132,11 @@ class Teller:
             signal.pthread_kill(thread.ident, SIGNAL)
         thread.join()
         self._thread = None
+        if SIGNAL is not None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGNAL])
         # Python counts the threads that the kernel knows
         place = Path(f"/proc/self/task/{thread.native_id}")
         end = time.monotonic() + _GONE_SECONDS
         with contextlib.suppress(OSError):
             while place.exists() and time.monotonic() < end:
                 time.sleep(0)
-
-
-def _ignore(number: int, frame: FrameType | None) -> None:
-    """Do nothing: the thread takes the signal."""
