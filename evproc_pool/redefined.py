@@ -4,8 +4,9 @@ In a notebook or a script a handler is defined, registered and then defined agai
 same name. `Redefined` keeps the registered functions that stand under their own name in the main
 module, and finds those in whose place something else stands now.
 
-A name that is deleted changes nothing. A function that is registered itself, under another
-handler's name, is that handler and replaces none.
+A name that is deleted changes nothing, nor does one that stands for something else now, a number
+or another function: that the handler stays is said once, as a warning. A function that is
+registered itself, under another handler's name, is that handler and replaces none.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Redefined:
         # their names, by what the functions are called
         self._by_key: dict[str, list[str]] = {}
         self._has_stood: set[str] = set()
+        self._said: dict[str, int] = {}  # of which other things that was said, by their ids
         self._names: Names | None = Names()
 
     @property
@@ -97,10 +99,27 @@ class Redefined:
                 self._has_stood.add(name)
             if name in self._has_stood:
                 standing = names.read(space, key)  # another thread may just have changed it
-                if standing is not func and standing is not Missing:
+                if standing is func or standing is Missing:
+                    continue
+                if _is_defined_anew(standing, key):
                     found[name] = standing
+                else:
+                    self._say_it_stays(name, key, standing)
         self._names = None if found else names
         return found
+
+    def _say_it_stays(self, name: str, key: str, standing: object) -> None:
+        if self._said.get(name) != id(standing):
+            self._said[name] = id(standing)
+            from evproc_pool.log import LOG
+
+            LOG.warning(
+                "handler %r stays what was registered: %r stands for %s now, which is no new"
+                " definition of it; see register(replace=True) and unregister",
+                name,
+                key,
+                describe_value(standing),
+            )
 
     def replace(self) -> Mapping[str, HandlerFunc]:
         """Have what was defined anew take the place of what it was in the registry.
@@ -124,6 +143,16 @@ class Redefined:
             self._places[name] = self._places[name]._replace(func=new)
         self.find()
         return found
+
+
+def _is_defined_anew(new: object, key: str) -> bool:
+    """Whether what stands under a handler's name is a new definition of it.
+
+    Not what has another name of its own: a loop variable may have that of a handler.
+    """
+    name = getattr(new, "__qualname__", None)
+    has_other_name = isinstance(name, str) and name.isidentifier() and name != key
+    return callable(new) and not has_other_name
 
 
 def _has_name_in_main(function: types.FunctionType) -> bool:
