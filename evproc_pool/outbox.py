@@ -530,16 +530,25 @@ def is_private(value: Any) -> bool:
         items = vars(value).values()
     else:
         return False
-    if packing.ATOMS.issuperset(map(type, items)):
-        return True  # as is usual: seen without a loop in Python
-    for item in items:
-        if type(item) in packing.ATOMS:
+    atoms = packing.ATOMS
+    for item in items:  # a plain loop: for a few items it takes half the time of `issuperset`
+        if type(item) in atoms:
             continue
         if getrefcount(item) > _IN_LIST:
-            # constants mostly
-            if type(item) is not tuple or not packing.ATOMS.issuperset(map(type, item)):
+            if not is_constant(item):
                 return False
         elif not is_private(item):
+            return False
+    return True
+
+
+def is_constant(value: Any) -> bool:
+    """Whether it is a tuple of what stays as it is: a constant, mostly, which many may have."""
+    if type(value) is not tuple:
+        return False
+    atoms = packing.ATOMS
+    for item in value:  # noqa: SIM110 - as above
+        if type(item) not in atoms:
             return False
     return True
 

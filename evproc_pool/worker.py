@@ -42,7 +42,7 @@ from evproc_pool.entrance import Shares
 from evproc_pool.estimates import OVERDUE_FACTOR, TARGET_SECONDS, TELL_SECONDS
 from evproc_pool.frame import Frame
 from evproc_pool.limits import NEARLY, Limits, Quota
-from evproc_pool.outbox import ALONE, Outbox, is_private
+from evproc_pool.outbox import ALONE, Outbox, is_constant, is_private
 from evproc_pool.packing import ATOMS
 from evproc_pool.recipe import Recipe, fingerprint
 from evproc_pool.sealed import unseal
@@ -414,8 +414,8 @@ class Worker:
                 position = place >> bits
                 if (
                     type(value) in ATOMS
-                    or (type(value) is tuple and ATOMS.issuperset(map(type, value)))
                     or (handler in deferring and getrefcount(value) <= ALONE and is_private(value))
+                    or is_constant(value)
                 ):
                     unsent.append(position)
                     if words[first_unsent] < 0:
