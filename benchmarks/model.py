@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.stats import Summary, pairwise_ratios, summarize
 
 Verdict = Literal["met", "missed", "not judged"]
+
+#: Which side of 1 is the better one for us, of a ratio of ours over a peer's.
+Better = Literal["larger", "smaller"]
 
 #: The unit of a figure that is a ratio of two others.
 RATIO = "ratio"
@@ -40,6 +43,12 @@ class Settings:
         """Whether a case of this name is to be measured."""
         return self.case.lower() in case.lower()
 
+    def choose(self, cases: Iterable[str]) -> frozenset[str]:
+        """Choose the cases to measure: the one of exactly this name, or all that have the text."""
+        names = list(cases)
+        exact = frozenset(name for name in names if name.lower() == self.case.lower())
+        return exact or frozenset(filter(self.wants, names))
+
 
 @dataclass(frozen=True, slots=True)
 class Bar:
@@ -65,12 +74,14 @@ class Figure:
         unit: What it is counted in, for instance `"us/event"`; `RATIO` for ratios.
         values: One per repeat, in order; empty if it could not be measured.
         bar: The limit on its median, or None.
+        better: Set for a ratio of ours over a peer's: which side of 1 is better.
     """
 
     name: str
     unit: str
     values: tuple[float, ...]
     bar: Bar | None = None
+    better: Better | None = None
 
     @property
     def summary(self) -> Summary | None:
@@ -85,8 +96,23 @@ class Figure:
         summary = self.summary
         return self.bar.judge(None if summary is None else summary.median)
 
+    @property
+    def times_behind(self) -> float | None:
+        """How many times better the peer is; None if it is not, or there is none."""
+        summary = self.summary
+        if self.better is None or summary is None or summary.median <= 0:
+            return None
+        times = 1 / summary.median if self.better == "larger" else summary.median
+        return times if times > 1 else None
 
-def ratio(name: str, over: Figure | None, under: Figure | None, bar: Bar | None = None) -> Figure:
+
+def ratio(
+    name: str,
+    over: Figure | None,
+    under: Figure | None,
+    bar: Bar | None = None,
+    better: Better | None = None,
+) -> Figure:
     """Make the figure `over / under`, repeat by repeat.
 
     Args:
@@ -94,18 +120,46 @@ def ratio(name: str, over: Figure | None, under: Figure | None, bar: Bar | None 
         over: The numerator, or None if it could not be measured.
         under: The denominator, likewise.
         bar: The limit on the ratio's median.
+        better: Which side of 1 is better, if it compares us with a peer.
     """
     if over is None or under is None:
-        return Figure(name, RATIO, (), bar)
-    return Figure(name, RATIO, pairwise_ratios(over.values, under.values), bar)
+        return Figure(name, RATIO, (), bar, better)
+    return Figure(name, RATIO, pairwise_ratios(over.values, under.values), bar, better)
+
+
+def peer_ratios(
+    ours: Figure, peers: Iterable[Figure], better: Better = "smaller"
+) -> tuple[Figure, ...]:
+    """Make a ratio of ours over that of each peer, for `Row.peers`.
+
+    It is taken repeat by repeat, or of the medians where a peer has another number of repeats.
+    A peer without any is left out.
+    """
+    ratios = []
+    for each in peers:
+        name = f"{ours.name} / {each.name}"
+        if len(each.values) == len(ours.values):
+            ratios.append(ratio(name, ours, each, better=better))
+        elif each.summary is not None and ours.summary is not None:
+            middle = ours.summary.median / each.summary.median
+            ratios.append(Figure(name, RATIO, (middle,), better=better))
+    return tuple(each for each in ratios if each.values)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One case of a benchmark: what was measured in turn, and the ratios of it."""
+    """One case of a benchmark: what was measured in turn, and the ratios of it.
+
+    Attributes:
+        case: Its name.
+        figures: The lines of the table.
+        peers: More ratios of ours over a peer's, which the table has no room for. The
+            report names those in which the peer is better.
+    """
 
     case: str
     figures: tuple[Figure, ...]
+    peers: tuple[Figure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,3 +198,15 @@ class Result:
     settings: Settings
     rows: tuple[Row, ...]
     notes: tuple[Note, ...]
+
+    @property
+    def behind(self) -> list[tuple[str, Figure]]:
+        """The case and the ratio of everything in which a peer is better; the worst first."""
+        found = [
+            (times, row.case, figure)
+            for row in self.rows
+            for figure in (*row.figures, *row.peers)
+            if (times := figure.times_behind) is not None
+        ]
+        found.sort(key=lambda each: each[0], reverse=True)
+        return [(case, figure) for _, case, figure in found]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from benchmarks.model import RATIO, Figure, Result, Settings, Verdict
+from benchmarks.stats import summarize
 
 _HEADINGS: Final = ("case", "figure", "unit", "median", "min", "max", "IQR", "bar")
 _NUMERIC: Final = frozenset({"median", "min", "max", "IQR"})
@@ -16,8 +17,10 @@ FORMAT: Final = 2
 
 
 def render(result: Result) -> str:
-    """Lay out one benchmark: title, settings, table, notes."""
+    """Lay out one benchmark: title, settings, what is behind a peer, table, notes."""
     lines = [f"{result.benchmark.name}: {result.benchmark.title}", _settings(result.settings), ""]
+    if behind := list(_behind(result)):
+        lines += [*behind, ""]
     lines += _aligned(_HEADINGS, list(_cells(result)))
     if result.notes:
         lines += ["", *(f"note: {note.text}" for note in result.notes)]
@@ -27,6 +30,19 @@ def render(result: Result) -> str:
 def _settings(settings: Settings) -> str:
     turns = f" in {settings.turns} turns" if settings.turns > 1 else ""
     return f"{settings.repeats} repeats, samples of about {settings.min_seconds * 1000:g} ms{turns}"
+
+
+def _behind(result: Result) -> Iterator[str]:
+    """Say in what a peer is better; nothing where there are no peers."""
+    figures = [figure for row in result.rows for figure in (*row.figures, *row.peers)]
+    if not any(figure.better is not None and figure.values for figure in figures):
+        return
+    found = result.behind
+    yield "behind a peer:" if found else "behind a peer: nothing"
+    for case, figure in found:
+        summary = summarize(figure.values)
+        middle, least, most = map(format_number, (summary.median, summary.minimum, summary.maximum))
+        yield f"  {case}: {figure.name}: {middle} ({least} to {most})"
 
 
 def _cells(result: Result) -> Iterator[tuple[str, ...]]:
@@ -106,6 +122,7 @@ def _result_data(result: Result) -> dict[str, Any]:
             "turns": result.settings.turns,
             "case": result.settings.case,
         },
+        "behind_peers": [{"case": case, **_figure_data(figure)} for case, figure in result.behind],
         "rows": [
             {"case": row.case, "figures": [_figure_data(figure) for figure in row.figures]}
             for row in result.rows
@@ -125,6 +142,8 @@ def _figure_data(figure: Figure) -> dict[str, Any]:
     ):
         data[key] = None if summary is None else getattr(summary, attribute)
     data["repeats"] = list(figure.values)
+    if figure.better is not None:
+        data["better"] = figure.better
     if figure.bar is not None:
         data["bar"] = {
             "kind": figure.bar.kind,

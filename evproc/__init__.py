@@ -18,10 +18,12 @@ from evproc.exc import (
     EntryPointLoadException,
     EntryPointTypeException,
     EventException,
+    HandlerNotRegisteredException,
     HandlerReturnException,
     IncompatibleRequirementsException,
     ProcessorReregisterException,
     StopProcessing,
+    UnmatchedEventException,
 )
 from evproc.processor import Processor
 
@@ -42,11 +44,13 @@ __all__ = [
     "EventException",
     "Explanation",
     "HandlerExplanation",
+    "HandlerNotRegisteredException",
     "HandlerReturnException",
     "IncompatibleRequirementsException",
     "Processor",
     "ProcessorReregisterException",
     "StopProcessing",
+    "UnmatchedEventException",
     "required_by",
     "requires",
     "want",

@@ -20,3 +20,6 @@ Filter = Callable[[Any], object]
 
 #: What to do about an entry point that cannot become a handler.
 OnError = Literal["raise", "skip"] | Callable[[EntryPointException], object]
+
+#: What happens to an event that no handler wants.
+Unmatched = Literal["ignore", "error"]

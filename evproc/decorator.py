@@ -8,7 +8,13 @@ original's.
 from __future__ import annotations
 
 import functools
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    MethodDescriptorType,
+    MethodType,
+    WrapperDescriptorType,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +31,9 @@ _REQUIRED_BY = "_ev_required_by"
 
 # inspect.CO_COROUTINE and CO_ASYNC_GENERATOR; `inspect` takes as long to import as all of evproc
 _ASYNC_FLAGS = 0x80 | 0x200
+# CO_VARARGS and CO_VARKEYWORDS
+_TAKES_MORE = 0x04
+_TAKES_KEYWORDS = 0x08
 
 
 class Clause:
@@ -146,7 +155,9 @@ def _names(decorator: str, procs: tuple[str, ...]) -> tuple[str, ...]:
         raise TypeError(f"@{decorator}() takes at least 1 argument (0 given)")
     for name in procs:
         if not isinstance(name, str):
-            raise TypeError(f"@{decorator}() takes names of handlers, not {name!r}")
+            own = default_name(name)
+            hint = f": write @{decorator}({own!r})" if own and callable(name) else ""
+            raise TypeError(f"@{decorator}() takes names of handlers, not {name!r}{hint}")
     return procs
 
 
@@ -220,3 +231,66 @@ def describe_callable(func: object) -> str:
         return text
     # not its repr, which may have an address, and differ from process to process
     return f"{type(func).__module__}.{type(func).__qualname__} object"
+
+
+def takes_two(func: Any) -> bool:
+    """Whether it can be called with two positional arguments; true if that is not sure."""
+    given = 2
+    keywords: set[str] = set()
+    while type(func) is not FunctionType:
+        if type(func) is MethodType:
+            given += 1
+            func = func.__func__
+        elif type(func) is functools.partial:
+            gap = getattr(functools, "Placeholder", func)  # it came with Python 3.14
+            given += sum(argument is not gap for argument in func.args)
+            keywords |= func.keywords.keys()
+            func = func.func
+        elif isinstance(func, _IN_C):
+            return _binds(func, given, keywords)
+        elif type(call := type(func).__call__) is FunctionType:
+            given += 1
+            func = call
+        else:
+            return True
+    return _fits(func, given, keywords)
+
+
+# What `inspect` may know; objects whose `__call__` is anything else it gets wrong.
+_IN_C = (type, BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType)
+
+
+def _fits(func: FunctionType, given: int, keywords: set[str]) -> bool:
+    """Whether a plain function takes so many positional arguments, and these keywords."""
+    code = func.__code__
+    most, names = code.co_argcount, code.co_varnames
+    if given > most and not code.co_flags & _TAKES_MORE:
+        return False
+    first_default = most - len(func.__defaults__ or ())
+    if not keywords.issuperset(names[given:first_default]):
+        return False
+    by_keyword = names[most : most + code.co_kwonlyargcount]
+    if not {*(func.__kwdefaults__ or ()), *keywords}.issuperset(by_keyword):
+        return False
+    positional_only = names[: code.co_posonlyargcount]
+    if not code.co_flags & _TAKES_KEYWORDS and not keywords <= {
+        *names[len(positional_only) : most],
+        *by_keyword,
+    }:
+        return False
+    return keywords.isdisjoint(names[len(positional_only) : min(given, most)])
+
+
+def _binds(func: Any, given: int, keywords: set[str]) -> bool:
+    """Ask `inspect`, about classes and what is written in C."""
+    import inspect
+
+    try:
+        signature = inspect.signature(func, follow_wrapped=False)
+    except Exception:
+        return True  # it has none that can be read
+    try:
+        signature.bind(*[None] * given, **dict.fromkeys(keywords))
+    except TypeError:
+        return False
+    return True

@@ -16,6 +16,7 @@ from evproc.exc import (
     EntryPointLoadException,
     EntryPointTypeException,
 )
+from evproc.mistakes import near_names
 from evproc.registry import validated_name
 
 if TYPE_CHECKING:
@@ -116,9 +117,7 @@ def _place(origin: Origin) -> str:
 
 
 def _no_group(group: str, groups: set[str]) -> EntryPointGroupException:
-    import difflib  # here, because it is only needed on the way to an error
-
-    near = difflib.get_close_matches(group, sorted(groups), n=3)
+    near = near_names(group, groups)
     hint = f"; there is {', '.join(map(repr, near))}" if near else ""
     return EntryPointGroupException(
         f"no installed distribution has an entry point in group {group!r}{hint}: install the"

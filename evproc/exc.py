@@ -36,6 +36,17 @@ class ProcessorReregisterException(EventException):
     """A name was registered a second time. The registry is unchanged."""
 
 
+class HandlerNotRegisteredException(EventException, LookupError):
+    """There is no handler of this name. The registry is unchanged."""
+
+
+class UnmatchedEventException(EventException):
+    """No handler wants an event; see `Processor`.
+
+    Raised before any handler of the event runs.
+    """
+
+
 class IncompatibleRequirementsException(EventException):
     """The handlers cannot be ordered: a cycle, or a requirement that is not met.
 
@@ -104,6 +115,10 @@ class StopProcessing(Exception):
     def __init__(self, retval: Any = _unset) -> None:
         super().__init__("Stop processing")
         self.retval = retval
+
+    def __repr__(self) -> str:
+        value = "" if self.retval is _unset else repr(self.retval)
+        return f"{type(self).__name__}({value})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # not through __init__: `args` is the message, which __init__ would take

@@ -8,20 +8,26 @@ loop, `run_handlers`, is a function over plain sequences; the workers of
 
 from __future__ import annotations
 
-from _thread import allocate_lock
+from _thread import _local, allocate_lock
 from collections import deque
 
 from evproc.decorator import describe_callable
-from evproc.event import Event, a_or_an, describe_event
+from evproc.event import (
+    WHEN_EMITTING,
+    Event,
+    describe_event,
+    put_back_emitted,
+    take_emitted,
+)
 from evproc.exc import HandlerReturnException, StopProcessing, _unset, add_note
 from evproc.registry import Handler, Registry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from typing import Any, Protocol
+    from typing import Any, NoReturn, Protocol
 
-    from evproc.annotations import HandlerFunc, OnError
+    from evproc.annotations import HandlerFunc, OnError, Unmatched
     from evproc.report import CheckReport, Explanation
 
     class FollowUps(Protocol):
@@ -35,6 +41,17 @@ if TYPE_CHECKING:
 # of `threading`, which takes a fifth of the time that all of evproc takes to import.
 _ADDING = allocate_lock()
 
+#: Whether some event of this process has emitted something.
+_emits = False
+
+
+def _see_emitted() -> None:
+    global _emits  # noqa: PLW0603 - nothing else is looked at as fast
+    _emits = True
+
+
+WHEN_EMITTING.append(_see_emitted)
+
 #: The name that 0.2.0 had for a registered handler.
 ProcNode = Handler
 
@@ -42,13 +59,20 @@ ProcNode = Handler
 class Processor:
     """Runs handlers on events in an order that the handlers declare.
 
-    A `Processor` keeps no state between events: `process` may be called from
-    several threads, and from within a handler. A handler that is registered
+    A `Processor` keeps no state between events, other than `emitted`: `process` may be
+    called from several threads, and from within a handler. A handler that is registered
     while events are processed counts from the next event on.
+
+    Args:
+        unmatched: What happens to an event, root or follow-up, that no handler wants:
+            `"ignore"`, or `"error"` for an `UnmatchedEventException`.
+
+    Raises:
+        ValueError: `unmatched` is neither.
     """
 
-    def __init__(self) -> None:
-        self.registry = Registry()
+    def __init__(self, *, unmatched: Unmatched = "ignore") -> None:
+        self.registry = Registry(unmatched=unmatched)
         self._match = self.registry.match
 
     @property
@@ -56,20 +80,34 @@ class Processor:
         """The registered handlers by name, in registration order; read-only."""
         return self.registry.by_name
 
-    def register(self, proc: HandlerFunc, name: str | None = None) -> None:
+    def register(self, proc: HandlerFunc, name: str | None = None, *, replace: bool = False) -> str:
         """Add a handler.
 
         Args:
             proc: Called with this `Processor` and the event; any callable but an
                 asynchronous one. Returns an iterable of follow-ups, or None.
-            name: By default the function's `__name__`.
+            name: By default the function's `__name__`. Lambdas are named in the order in
+                which they are registered: `<lambda>`, `<lambda>-2`, `<lambda>-3`.
+            replace: Take the place of the handler of that name, if there is one.
+
+        Returns:
+            The name.
 
         Raises:
             ProcessorReregisterException: The name is taken. Nothing has changed.
             TypeError: `proc` cannot be a handler, or has no name and was given none.
         """
         with _ADDING:
-            self.registry.add(proc, name)
+            return self.registry.add(proc, name, replace=replace)
+
+    def unregister(self, name: str) -> None:
+        """Remove a handler.
+
+        Raises:
+            HandlerNotRegisteredException: There is none of that name. Nothing has changed.
+        """
+        with _ADDING:
+            self.registry.remove(name)
 
     def load_from(self, namespace: str, on_error: OnError = "raise") -> tuple[str, ...]:
         """Register every entry point of a group, in the order of their names.
@@ -98,7 +136,7 @@ class Processor:
         with _ADDING:
             return self.registry.add_all(loaded)
 
-    def process(self, ev: Event) -> Any:  # noqa: C901 - a loop is written out in it, see there
+    def process(self, ev: Event) -> Any:  # noqa: C901, PLR0912 - a loop is written out in it
         """Process an event and its follow-ups, to the end of the cascade.
 
         Returns:
@@ -107,15 +145,21 @@ class Processor:
         Raises:
             IncompatibleRequirementsException: The handlers that want an event
                 cannot be ordered. None of them has run for that event.
+            UnmatchedEventException: No handler wants an event, with `unmatched="error"`.
             HandlerReturnException: A handler returned something that is no
                 iterable of events.
             TypeError: `ev` is no event.
             Exception: What a handler or filter raised, with a note that names it
                 and the event. What is left of the cascade is dropped.
         """
-        # the usual case in a third of the time that isinstance needs for an ABC
-        if Event not in type(ev).__mro__:
+        try:
+            # the usual case in a sixth of the time that isinstance needs for an ABC
+            type(ev)._evproc_event  # noqa: B018, SLF001 - whether it has one
+        except AttributeError:
+            self._keep_emitted([])
             check_event(ev)
+        if _emits and (before := take_emitted(ev)):
+            return self._process_apart(ev, before)
         # What follows is `run_handlers` written out, with a queue made only when it is
         # needed: most events have no follow-ups, and this takes a sixth off them.
         handler: Handler | None = None
@@ -129,28 +173,90 @@ class Processor:
                     collect_follow_ups(returned, handler, ev, queue)
         except StopProcessing as stop:
             if handler is None:
+                self._keep_emitted([])
                 raise  # from a filter
             if stop.retval is not _unset:
+                if _emits:
+                    self._keep_emitted(take_emitted(ev))
                 return stop.retval
         except KeyboardInterrupt:
+            self._forget_emitted(ev)
             raise  # of somebody at the keyboard, whatever is running
         except BaseException as error:
+            self._forget_emitted(ev)
             if handler is not None:
                 annotate_error(error, handler, ev)
             raise
         if queue is None:
+            if _emits:
+                self._keep_emitted(take_emitted(ev))
             return None
         returned = None  # or this frame would keep the follow-ups to the end of the cascade
-        return self._process_queue(queue)
+        return self._process_queue(queue, take_emitted(ev) if _emits else [])
 
-    def _process_queue(self, queue: deque[Event]) -> Any:
-        """Process the rest of a cascade; see `process`."""
-        while queue:
-            ev = queue.popleft()
-            retval = run_handlers(self, ev, self._match(ev).handlers, queue)
-            if retval is not _unset:
-                return retval
+    def _process_queue(self, queue: deque[Event], emitted: list[Any]) -> Any:
+        """Process the rest of a cascade; see `process`.
+
+        Args:
+            queue: The follow-ups of the root event.
+            emitted: What the root event emitted; takes what follow-ups emit.
+        """
+        ev: Event | None = None
+        try:
+            while queue:
+                ev = queue.popleft()
+                if _emits:
+                    take_emitted(ev)
+                retval = run_handlers(self, ev, self._match(ev).handlers, queue)
+                if _emits:
+                    emitted += take_emitted(ev)
+                if retval is not _unset:
+                    return retval
+        except BaseException:
+            self._forget_emitted(ev)
+            raise
+        finally:
+            if _emits:
+                self._keep_emitted(emitted)
         return None
+
+    def _process_apart(self, ev: Event, before: list[Any]) -> Any:
+        """Process an event that has emitted something, which is kept out of this.
+
+        A handler of this very event may have called `process` for it.
+        """
+        try:
+            return self.process(ev)
+        finally:
+            put_back_emitted(ev, before)
+
+    @property
+    def emitted(self) -> list[Any]:
+        """What the events of the last `process` of this thread emitted; see `Event.emit`.
+
+        In the order in which the cascade ran them. After an error it holds the values of
+        the events before the one that failed. The next `process` clears it.
+        """
+        kept: _Kept | None = vars(self).get("_kept")
+        return getattr(kept, "values", [])
+
+    def _keep_emitted(self, values: list[Any]) -> None:
+        if not _emits:
+            return
+        kept: _Kept | None = vars(self).get("_kept")
+        if kept is None:
+            kept = vars(self).setdefault("_kept", _Kept())
+        kept.values = values
+
+    def _forget_emitted(self, ev: object) -> None:
+        """An event has failed."""
+        if _emits:
+            take_emitted(ev)
+            self._keep_emitted([])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy has processed nothing
+        return {name: value for name, value in vars(self).items() if name != "_kept"}
 
     def check(self) -> CheckReport:
         """Find cycles and missing handlers before the first event.
@@ -178,6 +284,33 @@ class Processor:
         return self.registry.explain(ev)
 
 
+class _OnlyInPool:
+    """A method of a pool that handlers, who are given a `Processor`, look for in vain."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, proc: object, cls: type) -> NoReturn:
+        from evproc.mistakes import only_in_pool
+
+        raise only_in_pool(cls, self._name)
+
+
+class _Kept(_local):
+    """What the last cascade of each thread has emitted. A copy of it holds nothing."""
+
+    values: list[Any]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
+
+
+if not TYPE_CHECKING:
+    for _name in ("process_many", "stream", "submit"):
+        setattr(Processor, _name, _OnlyInPool(_name))
+    del _name
+
+
 def check_event(ev: object) -> None:
     """Refuse what is no event.
 
@@ -186,7 +319,9 @@ def check_event(ev: object) -> None:
             with it (`Event.register`).
     """
     if not isinstance(ev, Event):
-        raise TypeError(f"process() takes an event, not {_describe_value(ev)}")
+        from evproc.mistakes import no_event
+
+        raise no_event(ev)
 
 
 def run_handlers(proc: Processor, ev: Event, handlers: Iterable[Handler], queue: FollowUps) -> Any:
@@ -239,49 +374,34 @@ def collect_follow_ups(returned: Any, handler: Handler, ev: Event, queue: Follow
         queue.extend(returned)  # as it is mostly
         return
     if kind is not list and isinstance(returned, (str, bytes, Event)):
-        raise _wrong_return(handler, ev, f"returned {_describe_value(returned)}")
+        raise _wrong_return(handler, ev, returned)
     try:
         items = iter(returned)
     except TypeError as error:
         close = getattr(returned, "close", None)
-        if callable(close) and hasattr(returned, "cr_frame"):
+        if callable(close) and hasattr(kind, "cr_frame"):
             close()  # a coroutine that nobody awaits would warn besides
         # that what has no __iter__ cannot be iterated is no news
         cause = error if hasattr(kind, "__iter__") else None
-        raise _wrong_return(handler, ev, f"returned {_describe_value(returned)}") from cause
+        raise _wrong_return(handler, ev, returned) from cause
     events: list[Event] = []
     try:
         for item in items:
             if Event not in type(item).__mro__ and not isinstance(item, Event):
-                raise _wrong_return(
-                    handler,
-                    ev,
-                    f"returned an iterable ({kind.__qualname__}) that yields"
-                    f" {_describe_value(item)}",
-                )
+                raise _wrong_item(handler, ev, returned, item)
             events.append(item)
     finally:
         # a generator that stops (StopProcessing) after some events has given those
         queue.extend(events)
 
 
-def _wrong_return(handler: Handler, ev: Event, what: str) -> HandlerReturnException:
-    return HandlerReturnException(
-        f"handler {handler.name!r} ({describe_callable(handler.func)}) {what} for event"
-        f" {describe_event(ev)}: a handler returns an iterable of events, or None"
-    )
+def _wrong_return(handler: Handler, ev: Event, value: object) -> HandlerReturnException:
+    from evproc.mistakes import wrong_return
+
+    return wrong_return(handler, ev, value)
 
 
-def _describe_value(value: object) -> str:
-    """Say what a value is; never raises, never longer than a line."""
-    try:
-        text = " ".join(repr(value).splitlines())
-    except Exception:
-        text = "<unprintable>"
-    if len(text) > _LONGEST_REPR:
-        text = text[: _LONGEST_REPR - 3] + "..."
-    kind = "the class" if isinstance(value, type) else f"{a_or_an(type(value).__qualname__)},"
-    return f"{kind} {text}"
+def _wrong_item(handler: Handler, ev: Event, returned: Any, item: object) -> HandlerReturnException:
+    from evproc.mistakes import wrong_item
 
-
-_LONGEST_REPR = 120
+    return wrong_item(handler, ev, returned, item)

@@ -28,9 +28,11 @@ from evproc.decorator import (
     default_name,
     describe_callable,
     is_async,
+    takes_two,
 )
-from evproc.event import Event, a_or_an, describe_event
+from evproc.event import Event, describe_event
 from evproc.exc import (
+    EventException,
     IncompatibleRequirementsException,
     ProcessorReregisterException,
     StopProcessing,
@@ -43,9 +45,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any, Final, NoReturn
 
-    from evproc.annotations import Filter, HandlerFunc
+    from evproc.annotations import Filter, HandlerFunc, Unmatched
     from evproc.entrypoints import Origin
     from evproc.report import CheckReport, Conflict, Explanation
+
+# Names that no `@want` mentions are remembered, too, up to this many: a look-up that finds
+# something is quicker than one that does not, and a name is checked only then.
+_MOST_UNMENTIONED: Final = 64
+
+# What Python calls a lambda.
+_LAMBDA: Final = "<lambda>"
 
 # Plans remembered per event name. With k filters there may be 2**k of them;
 # past this many the memory is worth more than the time to order them again.
@@ -73,6 +82,14 @@ class Handler:
         self.func = func
         self.clauses, self.requires, self.required_by = declarations_of(func)
         self.origin = origin
+
+    def at(self, index: int) -> Handler:
+        """The same handler in another place."""
+        moved = object.__new__(Handler)
+        for name in self.__slots__:
+            setattr(moved, name, getattr(self, name))
+        moved.index = index
+        return moved
 
     def __repr__(self) -> str:
         return f"<handler {self.name!r} ({describe_callable(self.func)})>"
@@ -176,16 +193,22 @@ class Selection:
 class Registry:
     """The named handlers, in registration order.
 
-    Adding is atomic, and replaces the index as a whole: a thread that is reading
-    while another adds sees the handlers from before or from after. One thread at a
-    time may add; `Processor` sees to that.
+    Every change is atomic, and replaces the index as a whole: a thread that is reading
+    while another changes it sees the handlers from before or from after. One thread at a
+    time may change it; `Processor` sees to that.
+
+    Args:
+        unmatched: What happens to an event that no handler wants; see `Processor`.
     """
 
-    __slots__ = ("_by_name", "_index")
+    __slots__ = ("_by_name", "_index", "_unmatched")
 
-    def __init__(self) -> None:
+    def __init__(self, *, unmatched: Unmatched = "ignore") -> None:
+        if unmatched not in ("ignore", "error"):
+            raise ValueError(f"unmatched is 'ignore' or 'error', not {unmatched!r}")
+        self._unmatched = unmatched
         self._by_name: dict[str, Handler] = {}
-        self._index = _Index(())
+        self._index = _Index((), unmatched)
 
     @property
     def handlers(self) -> tuple[Handler, ...]:
@@ -197,9 +220,23 @@ class Registry:
         """All handlers by name, in registration order; a live, read-only view."""
         return MappingProxyType(self._by_name)
 
-    def add(self, func: HandlerFunc, name: str | None = None) -> None:
+    def add(self, func: HandlerFunc, name: str | None = None, *, replace: bool = False) -> str:
         """Add one handler; see `Processor.register`."""
-        self.add_all([(func, name, None)])
+        if not replace:
+            (key,) = self.add_all([(func, name, None)])
+            return key
+        key = validated_name(func, name)
+        if _is_lambda(key, name):
+            raise TypeError(
+                "all lambdas have the same name: say which handler to replace, with name=..."
+            )
+        present = self._by_name.get(key)
+        handlers = list(self.handlers)
+        new = Handler(len(handlers) if present is None else present.index, key, func, None)
+        handlers[new.index : new.index + 1] = [new]
+        self._index = _Index(tuple(handlers), self._unmatched)
+        self._by_name[key] = new
+        return key
 
     def add_all(
         self, items: Iterable[tuple[HandlerFunc, str | None, Origin | None]]
@@ -209,34 +246,60 @@ class Registry:
         present = self._index.handlers
         for func, name, origin in items:
             key = validated_name(func, name)
+            if _is_lambda(key, name):
+                key = self._name_of_lambda(func, added)
             taken = self._by_name.get(key) or added.get(key)
             if taken is not None:
                 raise ProcessorReregisterException(
                     f"handler {key!r} has already been registered, as"
-                    f" {describe_callable(taken.func)}; {describe_callable(func)} needs"
-                    " another name (name=...)"
+                    f" {describe_callable(taken.func)}: give {describe_callable(func)} another"
+                    " name (name=...), or put it in its place (replace=True)"
                 )
             added[key] = Handler(len(present) + len(added), key, func, origin)
         self._by_name.update(added)
-        self._index = _Index((*present, *added.values()))
+        self._index = _Index((*present, *added.values()), self._unmatched)
         return tuple(added)
+
+    def _name_of_lambda(self, func: HandlerFunc, added: Mapping[str, Handler]) -> str:
+        """The first name that is free; that of the same lambda, if it is registered."""
+        key, number = _LAMBDA, 1
+        while (taken := self._by_name.get(key) or added.get(key)) and taken.func is not func:
+            number += 1
+            key = f"{_LAMBDA}-{number}"
+        return key
+
+    def remove(self, name: str) -> None:
+        """Remove one handler; see `Processor.unregister`."""
+        if not isinstance(name, str) or name not in self._by_name:
+            from evproc.mistakes import not_registered
+
+            raise not_registered(name, self._by_name)
+        left = [handler for handler in self.handlers if handler.name != name]
+        moved = [handler.at(index) for index, handler in enumerate(left)]
+        self._index = _Index(tuple(moved), self._unmatched)
+        del self._by_name[name]
+        self._by_name.update({handler.name: handler for handler in moved})
 
     def match(self, ev: Any) -> Plan:
         """Find the handlers that want an event, in the order in which they run.
 
         Raises:
             IncompatibleRequirementsException: They cannot be ordered.
-            TypeError: The event's name cannot be looked up.
+            UnmatchedEventException: There is none, and that is an error here.
+            TypeError: The event's name is no string.
             Exception: What a filter raised, with a note that names the filter,
                 the handler and the event.
         """
         index = self._index
         try:
-            selection = index.selections.get(ev.name, index.others)
+            name = ev.name
+            selection = index.selections.get(name)
         except TypeError:
-            selection = _unhashable(ev)
+            _refuse_unhashable(ev)
         if selection is None:
-            selection = index.build(ev.name)
+            if not isinstance(name, str):
+                _refuse_name(ev)
+            selection = index.unmentioned or index.learn(name)
         plan = selection.plan
         if plan is None:
             plan = selection.select(ev)
@@ -253,19 +316,17 @@ class Registry:
             return None
         try:
             names = set(map(_name_of, events))
-            if len(names) != 1:
-                return None
-            index = self._index
-            selection = index.selections.get(names.pop(), index.others)
+            return self.plan_of_name(names.pop()) if len(names) == 1 else None
         except Exception:
             # whichever event it was: `match` raises it again for that one
             return None
-        return None if selection is None else selection.plan
 
     def plan_of_name(self, name: str) -> Plan | None:
         """The plan of every event of a name, if no filter is asked; None says nothing."""
         index = self._index
-        selection = index.selections.get(name, index.others)
+        selection = index.selections.get(name)
+        if selection is None and isinstance(name, str):
+            selection = index.others
         return None if selection is None else selection.plan
 
     def plan(self, indices: Iterable[int]) -> Plan:
@@ -291,16 +352,29 @@ class _Index:
 
     Attributes:
         handlers: In registration order.
-        selections: The selection of each name that a `@want` mentions.
+        selections: The selection of each name that a `@want` mentions, and of some others.
         others: The selection of all other names; None until `build`.
+        unmentioned: The same, once `selections` takes no more of these names.
     """
 
-    __slots__ = ("_by_name", "_requirements", "handlers", "others", "selections")
+    __slots__ = (
+        "_by_name",
+        "_requirements",
+        "_room",
+        "_unmatched",
+        "handlers",
+        "others",
+        "selections",
+        "unmentioned",
+    )
 
-    def __init__(self, handlers: tuple[Handler, ...]) -> None:
+    def __init__(self, handlers: tuple[Handler, ...], unmatched: Unmatched) -> None:
         self.handlers = handlers
         self.selections: dict[Any, Selection] = {}
         self.others: Selection | None = None
+        self.unmentioned: Selection | None = None
+        self._unmatched = unmatched
+        self._room = _MOST_UNMENTIONED
         self._by_name: dict[str, Handler] = {}
         # handler name -> what it requires (names, which may be unregistered) ->
         # the declaration that says so
@@ -318,6 +392,17 @@ class _Index:
         }
         self.others = others
         return self.selections.get(name, others)
+
+    def learn(self, name: str) -> Selection:
+        """The selection for a name that is not in `selections` yet, or for the first time."""
+        others = self.others
+        selection = self.build(name) if others is None else others
+        if selection is self.others and type(name) is str:
+            self.selections[name] = selection
+            self._room -= 1
+            if self._room <= 0:
+                self.unmentioned = selection
+        return selection
 
     def _resolve_names(self) -> None:
         if self._by_name or not self.handlers:
@@ -368,6 +453,11 @@ class _Index:
 
     def make_plan(self, matched: Sequence[Handler], ev: Any) -> Plan:
         """Order the handlers that want an event; see `Registry.match`."""
+        if not matched and self._unmatched == "error":
+            from evproc.mistakes import unmatched
+
+            nameless, named = self._by_event_name()
+            raise unmatched(ev, named.get(ev.name, nameless), named, self.handlers)
         problems, requirements = self._requirements_of(matched)
         if not problems:
             try:
@@ -398,9 +488,12 @@ class _Index:
                         " which does not want this event"
                     )
                 else:
+                    from evproc.mistakes import did_you_mean
+
                     problems.append(
-                        f"handler {handler.name!r} requires {required!r}, which is not"
-                        f" registered: register {required!r}, or load the entry points that hold it"
+                        f"handler {handler.name!r} requires {required!r}, which is not registered:"
+                        f" register {required!r}, or load the entry points that hold it"
+                        f"{did_you_mean(required, self._by_name)}"
                     )
         return problems, requirements
 
@@ -479,7 +572,7 @@ class _Index:
             matched = [handler for handler in self.handlers if verdicts[handler.name][0]]
             try:
                 order = self.make_plan(matched, ev).handlers
-            except IncompatibleRequirementsException as raised:
+            except EventException as raised:
                 error = raised
         running = {handler.name: place for place, handler in enumerate(order)}
         names = [*running, *(name for name in verdicts if name not in running)]
@@ -497,13 +590,31 @@ def _registration(handler: Handler) -> int:
     return handler.index
 
 
+def _refuse_name(ev: Any) -> NoReturn:
+    from evproc.mistakes import no_string
+
+    raise no_string(ev)
+
+
+def _refuse_unhashable(ev: Any) -> NoReturn:
+    """Say what is wrong with a name that cannot be looked up, while that is handled."""
+    if type(ev.name).__hash__ is None:
+        from evproc.mistakes import no_string
+
+        raise no_string(ev) from None
+    raise  # noqa: PLE0704 - the name property or its __hash__ raised it, on its own account
+
+
 def _name_problem(ev: Any) -> Exception | None:
     """What looking an event's name up would raise."""
     try:
-        hash(ev.name)
+        name = ev.name
+        hash(name)
+        if not isinstance(name, str):
+            _refuse_name(ev)
     except TypeError:
         try:
-            _unhashable(ev)
+            _refuse_unhashable(ev)
         except TypeError as error:
             return error
     except Exception as error:
@@ -511,38 +622,43 @@ def _name_problem(ev: Any) -> Exception | None:
     return None
 
 
-def _unhashable(ev: Any) -> NoReturn:
-    """Say what is wrong with a name that cannot be looked up."""
-    name = ev.name
-    hash_of = type(name).__hash__
-    if hash_of is None:
-        raise TypeError(
-            f"event {describe_event(ev)}: an event's name is a string, not"
-            f" {a_or_an(type(name).__name__)}"
-        ) from None
-    raise  # noqa: PLE0704 - the name property or its __hash__ raised it, on its own account
+def _is_lambda(key: str, name: str | None) -> bool:
+    """Whether a handler's name is only what every lambda is called."""
+    return key == _LAMBDA and name is None
 
 
 def validated_name(func: object, name: str | None) -> str:
     """Check that something can be a handler, and say under which name.
 
     Raises:
-        TypeError: It cannot be called, is asynchronous, is what a decorator without
-            its parentheses leaves behind, or has no name and was given none.
+        TypeError: It cannot be called, or not with two arguments, is asynchronous, is
+            what a decorator without its parentheses leaves behind, or has no name and
+            was given none.
     """
-    if isinstance(func, Declare):
-        raise TypeError(func.forgotten)
-    if not callable(func):
-        raise TypeError(f"a handler is a callable (proc, ev), not {func!r}")
-    if is_async(func):
-        raise TypeError(
-            f"handler {describe_callable(func)} is asynchronous; handlers are plain functions"
-        )
+    if (
+        isinstance(func, Declare)
+        or not callable(func)
+        or (isinstance(func, type) and issubclass(func, Event))
+        or is_async(func)
+    ):
+        from evproc.mistakes import no_handler
+
+        raise no_handler(func, name)
     if name is not None and not isinstance(name, str):
         raise TypeError(f"a handler's name is a string, not {name!r}")
     key = name or default_name(func)
     if not key:
         raise TypeError(f"{func!r} has no __name__: register it with name=...")
+    if not takes_two(func):
+        from evproc.mistakes import misfit
+
+        raise misfit(func)
+    for clause in declarations_of(func)[0]:
+        for function in clause.filters:
+            if isinstance(function, type) and issubclass(function, Event):
+                from evproc.mistakes import class_wanted
+
+                raise class_wanted(func, function)
     return key
 
 

@@ -85,7 +85,7 @@ class Explanation(NamedTuple):
     """Which handlers match an event, why, and in which order they run.
 
     Attributes:
-        event: The event's name and class.
+        event: The event's name, class and repr.
         handlers: One entry per registered handler: first those that run, in
             order, then the others in registration order.
         error: What `Processor.process` would raise before the first handler

@@ -6,12 +6,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 from evproc_pool.errors import (
+    CascadeLimitError,
     EventTimeoutError,
     PoolBrokenError,
     PoolBusyError,
     PoolClosedError,
     PoolError,
     PoolForkedError,
+    PoolInterruptedError,
     RegistryMismatchError,
     RemoteError,
     RemoteTraceback,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from evproc_pool.pool import PoolProcessor
 
 __all__ = [
+    "CascadeLimitError",
     "EventTimeoutError",
     "Outcome",
     "PoolBrokenError",
@@ -32,6 +35,7 @@ __all__ = [
     "PoolClosedError",
     "PoolError",
     "PoolForkedError",
+    "PoolInterruptedError",
     "PoolProcessor",
     "RegistryMismatchError",
     "RemoteError",

@@ -27,6 +27,13 @@ def is_unordered(ordering: str) -> bool:
     return ordering == "unordered"
 
 
+def continues(errors: str) -> bool:
+    """Whether cascades go on after an error, by `errors`."""
+    if errors not in ("end", "continue"):
+        raise ValueError(f"errors is 'end' or 'continue', not {errors!r}")
+    return errors == "continue"
+
+
 def check_callable(what: str, value: object) -> None:
     """Refuse what cannot be called."""
     if value is not None and not callable(value):
@@ -68,6 +75,13 @@ def _number(what: str, value: float, alternative: str = "") -> float:
         raise ValueError(f"{what} is too large a number of seconds") from None
 
 
+def flag(what: str, value: bool) -> bool:
+    """True or False, and not what only counts as one of them."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{what} is True or False, not {value!r}")
+    return value
+
+
 def flag_or_none(what: str, value: bool | None) -> bool | None:
     """True, False or None, and not what only counts as one of them."""
     if value is not None and not isinstance(value, bool):
@@ -92,9 +106,9 @@ def initargs(value: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(value)
 
 
-def count_or_none(what: str, value: int | None) -> int | None:
-    """A whole number, at least 1."""
-    return None if value is None else count(what, value, " or None")
+def count_or_none(what: str, value: int | None, *, least: int = 1) -> int | None:
+    """A whole number, or None."""
+    return None if value is None else count(what, value, " or None", least=least)
 
 
 def count(what: str, value: int, alternative: str = "", *, least: int = 1) -> int:

@@ -75,11 +75,17 @@ class Backend(Protocol):
         """
 
     def send(
-        self, number: int, tag: int, payload: Data, buffers: Sequence[memoryview] = ()
+        self,
+        number: int,
+        tag: int,
+        payload: Data,
+        buffers: Sequence[memoryview] = (),
+        *,
+        may_refer: bool = False,
     ) -> None:
         """Queue a frame for a worker; dropped if that is gone.
 
-        The buffers may be changed afterwards.
+        The buffers may be changed afterwards, unless `may_refer`: see `channel.Channel.send`.
         """
 
     def lane(self, number: int) -> Lane | None:
@@ -93,6 +99,9 @@ class Backend(Protocol):
 
     def ask_back(self, number: int, newest: int) -> None:
         """See `progress.Words.ask_back`."""
+
+    def ask_to_tell(self, number: int) -> None:
+        """Have a worker send what is over while it is at an event; see `teller`."""
 
     def strike(self, number: int, seen: Progress, *, is_again: bool) -> None:
         """Have a worker raise the soft timeout in an event; see `local.LocalBackend.strike`."""

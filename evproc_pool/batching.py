@@ -19,7 +19,7 @@ from evproc_pool.estimates import (
     TARGET_SECONDS,
     Estimates,
 )
-from evproc_pool.flight import Batch, Cascade, Part, Strands
+from evproc_pool.flight import Batch, Cascade, Lane, Part, Strands
 from evproc_pool.retries import Tried
 
 #: Near the end of a run a batch takes one of so many parts of what is left, for each
@@ -44,11 +44,12 @@ class Batcher:
         self._estimates = estimates
         self._resume = resume
 
-    def make(self, run: Run, *, workers: int, idle: int, is_alone: bool) -> Batch:
+    def make(self, run: Run, worker: int, *, workers: int, idle: int, is_alone: bool) -> Batch:
         """Take a batch out of a run that has something ready.
 
         Args:
             run: Its ready cascades and blocks shrink.
+            worker: For whom.
             workers: How many there are.
             idle: How many of them have nothing to do.
             is_alone: Whether no other run has something ready.
@@ -60,8 +61,13 @@ class Batcher:
             share = self._share(run, workers)
         elif idle > 1:
             share = run.ready_events * self._estimates.seconds_of(run.next_plan) / idle
+        if run.lanes:
+            # so that there are others for a worker to go on with while these are in flight
+            keyed = run.keyed * self._estimates.seconds_of(run.next_plan)
+            share = min(share, keyed / (SHARES_PER_WORKER * max(1, workers)))
         limit = min(limit, max(share, LEAST_SECONDS))
-        self._gather(batch, run, limit)
+        self._gather(batch, run, worker, limit)
+        run.put_near(worker)
         # by what its first plan's events had, until it is weighed
         batch.size_bytes = round(batch.size * self._estimates.bytes_of(batch.parts[0].plans[0]))
         return batch
@@ -85,15 +91,18 @@ class Batcher:
         batch.size_bytes = round(self._estimates.bytes_of(taken.plan))
         return batch
 
-    def _gather(self, batch: Batch, run: Run, limit: float) -> None:
+    def _gather(self, batch: Batch, run: Run, worker: int, limit: float) -> None:
         while run.ready and batch.seconds < limit and batch.size < MOST_EVENTS:
             first, left = run.ready[0], limit - batch.seconds
             if isinstance(first, Strands):
                 has_room = self._add_strands(batch, run, first, left)
+            elif isinstance(first, Lane):
+                has_room = self._add_lane(batch, run, first, left)
             else:
                 has_room = self._add_cascade(batch, run, first, left)
             if not has_room:
                 return
+            run.bring(worker)
         while run.blocks and batch.seconds < limit and batch.size < MOST_EVENTS:
             if not self._add_roots(batch, run, limit - batch.seconds):
                 return
@@ -129,6 +138,50 @@ class Batcher:
         part.stop += len(events)
         batch.parts.append(part)
         batch.size += len(events)
+
+    def _add_lane(self, batch: Batch, run: Run, lane: Lane, left: float) -> bool:
+        """Put as many roots of the first lane into a batch as time allows.
+
+        Returns:
+            Whether any of them fit.
+        """
+        waiting = lane.waiting
+        plan = waiting[0].plan
+        seconds = self._estimates.seconds_of(plan)
+        room = self._estimates.most_events(plan) - batch.size
+        if batch.size and (seconds > left or room < 1):
+            return False
+        if run.lanes == 1 and not run.waiting > run.keyed:
+            left = max(left, TARGET_SECONDS - batch.seconds)  # nobody else can take a share of it
+        run.remove_lane(lane)
+        part = batch.parts[-1] if batch.parts else None
+        if part is None or not part.is_keyed:
+            part = Part(batch.size, None)
+            batch.parts.append(part)
+        begin, used = part.stop, 0.0
+        events: Any = part.events
+        while waiting and waiting[0].run is run and waiting[0].cascade is None:
+            keyed = waiting[0]
+            if keyed.plan is not plan:
+                plan = keyed.plan
+                seconds = self._estimates.seconds_of(plan)
+                room = self._estimates.most_events(plan) - batch.size - (part.stop - begin)
+            if part.stop > begin and (used + seconds > left or room < 1):
+                break
+            waiting.popleft()
+            events.append(keyed.event)
+            part.plans.append(plan)
+            part.roots.append(keyed.root)
+            part.stop += 1
+            room -= 1
+            used += seconds
+        part.lanes.append((lane, begin, part.stop))
+        count = part.stop - begin
+        lane.in_flight += count
+        run.waiting -= count
+        batch.size += count
+        batch.seconds += used
+        return True
 
     def _add_cascade(self, batch: Batch, run: Run, cascade: Cascade, left: float) -> bool:
         """Put as much of the first ready cascade into a batch as time allows.
@@ -232,6 +285,7 @@ def _part_for(batch: Batch, events: Sequence[Any], *, is_chain: bool) -> Part:
     is_other = (
         part is None
         or part.strands is not None
+        or part.is_keyed
         or not (isinstance(part.events, list) and isinstance(events, list))
     )
     if part is None or is_other or part.first is not None or part.is_chain or is_chain:

@@ -5,8 +5,9 @@ sends what it is made of. It does not do that for functions behind `functools.lr
 which it takes for ones that can be imported; it refuses `functools.cached_property`
 where that holds a lock, up to Python 3.11; and of an enumeration it sends names and values,
 without what ``__init__`` or ``__new__`` have given to the members, and without the names
-of several flags together. And of code it leaves out, from version 3.1.3 on, in which file it
-stands, which tracebacks tell.
+of several flags together. A file that is open for reading it sends as its contents: here that
+is an error, as with pickle. A memoryview it sends as bytes: here it stays one. And of code it
+leaves out, from version 3.1.3 on, in which file it stands, which tracebacks tell.
 
 A class goes as it is then, and in a worker is what it was sent as last, but for attributes
 that it has lost since; the caller's own classes, which come back as copies, stay as they
@@ -87,6 +88,11 @@ def loads(data: bytes | bytearray | memoryview, buffers: Iterable[memoryview]) -
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
     def reducer_override(self, content: Any) -> Any:
         kind = type(content)
+        if isinstance(content, io.TextIOWrapper) and not _is_standard(content):
+            raise TypeError(f"cannot pickle '{kind.__module__}.{kind.__qualname__}' object")
+        if kind is memoryview and content.ndim == len(content.format) == 1:
+            data = content.tobytes()
+            return _make_view, (data if content.readonly else bytearray(data), content.format)
         if kind is types.CodeType:
             make, args = self.dispatch_table[kind](content)
             return _make_code, (make, args, content.co_filename)
@@ -101,6 +107,15 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         if is_enum and reduced[0].__name__ == _MAKE_ENUM:
             return _with_members(content, reduced)
         return reduced
+
+
+def _is_standard(file: io.TextIOWrapper) -> bool:
+    """Whether a file is one that each process has of its own."""
+    return file is sys.stdout or file is sys.stderr
+
+
+def _make_view(data: bytes | bytearray, kind: Any) -> memoryview:
+    return memoryview(data).cast(kind)
 
 
 def _make_code(make: Any, args: Any, filename: str) -> types.CodeType:

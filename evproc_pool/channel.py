@@ -8,7 +8,9 @@ way in both directions at once.
 
 A frame has a payload, and maybe large buffers beside it. What is large goes through memory
 that both ends share (`region`), where there is such and room in it, and the channel only
-says where; otherwise payload and buffers follow each other in the channel.
+says where; otherwise payload and buffers follow each other in the channel. A buffer that
+lies in what the worker itself has put into shared memory is not sent at all: the frame says
+where it is, and the worker copies it.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ import itertools
 import socket
 import struct
 import sys
+from _thread import allocate_lock
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from evproc_pool.errors import InternalError
@@ -28,14 +31,18 @@ from evproc_pool.region import SHARED_BYTES, Placed, Receiver, Region, Sender
 _HEADER: Final = struct.Struct("<BQ")  # tag and one of the below, length of what follows
 
 # Beside the tag: what follows is the payload and the buffers, behind the lengths of each;
-# or it says where in the shared memory they are.
+# or it says where in the shared memory they are. Both: it says where some buffers are in what
+# the receiver of the frame has put there itself, and then which of the others it is.
 _APART: Final = 1 << 6
 _SHARED: Final = 1 << 7
+_BACK: Final = _APART | _SHARED
 _TAGS: Final = _APART - 1
 
 _COUNT: Final = struct.Struct("<I")  # of the lengths that follow, each as `_LENGTH`
 _LENGTH: Final = struct.Struct("<Q")
 _PLACE: Final = struct.Struct("<IQ")  # slot, start; then as above
+_REST: Final = struct.Struct("<BI")  # one of the above for what follows these, how many they are
+_OWN: Final = struct.Struct("<IQQ")  # which of the buffers, start, length
 
 # Read at most so much before the other channels have their turn.
 _READ_BYTES: Final = 1 << 20
@@ -45,23 +52,38 @@ _CHUNK_BYTES: Final = 1 << 16
 _SMALL_BYTES: Final = min(SHARED_BYTES, _CHUNK_BYTES)
 
 
-def _pieces(frame: Frame, sender: Sender | None) -> list[Data]:
-    """What to write for a frame."""
+def _pieces(frame: Frame, sender: Sender | None, own: Mapping[int, int]) -> list[Data]:
+    """What to write for a frame.
+
+    Args:
+        frame: The frame.
+        sender: Puts it into shared memory.
+        own: Which of its buffers the receiver has put there itself, and where each begins.
+    """
     tag, payload, buffers = frame
+    rest = [each for which, each in enumerate(buffers) if which not in own]
+    kind, pieces = _rest(Frame(tag, payload, rest), sender)
+    if own:
+        lines = [_OWN.pack(which, start, buffers[which].nbytes) for which, start in own.items()]
+        pieces.insert(0, b"".join((_REST.pack(kind, len(own)), *lines)))
+        kind = _BACK
+    header = _HEADER.pack(tag | kind, sum(map(len, pieces)))
+    small = list(itertools.takewhile(lambda piece: len(piece) <= _CHUNK_BYTES, pieces))
+    return [b"".join((header, *small)), *pieces[len(small) :]]
+
+
+def _rest(frame: Frame, sender: Sender | None) -> tuple[int, list[Data]]:
+    """What to write for a frame behind its header, and what stands beside the tag there."""
+    _, payload, buffers = frame
     if sender is not None and frame.size_bytes >= SHARED_BYTES:
         placed = sender.put((payload, *buffers))
         if placed is not None:
             where = _PLACE.pack(placed.slot, placed.start) + _dump_lengths(placed.lengths)
-            return [_HEADER.pack(tag | _SHARED, len(where)) + where]
+            return _SHARED, [where]
     if not buffers:
-        header = _HEADER.pack(tag, len(payload))
-        return [header + payload] if len(payload) <= _CHUNK_BYTES else [header, payload]
+        return 0, [payload]
     lengths = _dump_lengths([len(payload), *(each.nbytes for each in buffers)])
-    return [
-        _HEADER.pack(tag | _APART, len(lengths) + frame.size_bytes) + lengths,
-        payload,
-        *buffers,
-    ]
+    return _APART, [lengths, payload, *buffers]
 
 
 def _dump_lengths(lengths: Sequence[int]) -> bytes:
@@ -76,9 +98,21 @@ def _load_lengths(data: Data, offset: int) -> tuple[tuple[int, ...], int]:
     return tuple([length for (length,) in _LENGTH.iter_unpack(data[begin:end])]), end
 
 
-def _complete(frame: Frame, receiver: Receiver | None) -> Frame:
+def _complete(frame: Frame, receiver: Receiver | None, sender: Sender | None) -> Frame:
     """A frame as it was sent, from what was read."""
     tag, data, _ = frame
+    if tag & _BACK == _BACK:
+        if sender is None:
+            raise InternalError("a buffer is said to be in memory that is not shared")
+        kind, count = _REST.unpack_from(data)
+        begin = _REST.size + count * _OWN.size
+        rest = Frame(tag & _TAGS | kind, memoryview(data)[begin:])
+        if kind:
+            rest = _complete(rest, receiver, None)
+        buffers = list(rest.buffers)
+        for which, start, length in _OWN.iter_unpack(memoryview(data)[_REST.size : begin]):
+            buffers.insert(which, sender.read_back(start, length))
+        return rest._replace(buffers=buffers)
     if tag & _SHARED:
         if receiver is None:
             raise InternalError("something was put into memory that is not shared")
@@ -182,16 +216,39 @@ class Channel:
         """For a selector."""
         return self._sock.fileno()
 
-    def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
-        """Queue a frame, and write what fits. The buffers may be changed afterwards."""
+    def send(
+        self,
+        tag: int,
+        payload: Data,
+        buffers: Sequence[memoryview] = (),
+        *,
+        may_refer: bool = False,
+    ) -> None:
+        """Queue a frame, and write what fits.
+
+        Args:
+            tag: See `wire`.
+            payload: What it says.
+            buffers: What of it is large. They may be changed afterwards, unless `may_refer`.
+            may_refer: Whether the worker may read, later on, those that it has sent itself.
+                They must be held until it has done that.
+        """
         if not buffers and len(payload) < _SMALL_BYTES and not self.outgoing:  # as is usual
             small = _HEADER.pack(tag, len(payload)) + payload
             sent = self._send(small)
             if sent < len(small):
                 self.outgoing.append(memoryview(small)[sent:])
             return
-        for data in _pieces(Frame(tag, payload, buffers), self._sender):
+        own = self._own(buffers) if may_refer else {}
+        for data in _pieces(Frame(tag, payload, buffers), self._sender, own):
             self._write(data)
+
+    def _own(self, buffers: Sequence[memoryview]) -> dict[int, int]:
+        """Which of these the worker has put into shared memory itself, and where each begins."""
+        if self._receiver is None:
+            return {}
+        found = {which: self._receiver.find(each) for which, each in enumerate(buffers)}
+        return {which: start for which, start in found.items() if start is not None}
 
     def _write(self, data: Data) -> None:
         sent = 0 if self.outgoing else self._send(data)
@@ -246,7 +303,8 @@ class Channel:
         if len(frames) == 1 and frames[0].tag <= _TAGS:  # as is usual
             return frames
         return [
-            _complete(frame, self._receiver) if frame.tag > _TAGS else frame for frame in frames
+            _complete(frame, self._receiver, None) if frame.tag > _TAGS else frame
+            for frame in frames
         ]
 
     def wait(self) -> bool:
@@ -302,18 +360,20 @@ class BlockingChannel:
         self._receiver = None if region is None else Receiver(region, 0)
         self._reader = FrameReader()
         self._frames: deque[Frame] = deque()
+        self._sending = allocate_lock()  # a worker has two threads that do: see `teller`
 
     def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
-        """Write a frame.
+        """Write a frame. Any thread may.
 
         Raises:
             OSError: The coordinator is gone.
         """
-        if not buffers and len(payload) < _SMALL_BYTES:  # as is usual
-            self._sock.sendall(_HEADER.pack(tag, len(payload)) + payload)
-            return
-        for data in _pieces(Frame(tag, payload, buffers), self._sender):
-            self._sock.sendall(data)
+        with self._sending:
+            if not buffers and len(payload) < _SMALL_BYTES:  # as is usual
+                self._sock.sendall(_HEADER.pack(tag, len(payload)) + payload)
+                return
+            for data in _pieces(Frame(tag, payload, buffers), self._sender, {}):
+                self._sock.sendall(data)
 
     def receive(self) -> Frame:
         """Wait for a frame.
@@ -334,7 +394,9 @@ class BlockingChannel:
             if not count:
                 raise EOFError
         frame = frames.popleft()
-        return _complete(frame, self._receiver) if frame.tag > _TAGS else frame
+        if frame.tag <= _TAGS:
+            return frame
+        return _complete(frame, self._receiver, self._sender)
 
     def close(self) -> None:
         """Close the socket."""

@@ -25,14 +25,15 @@ import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from evproc_pool import by_value
 from evproc_pool.frame import Frame
+from evproc_pool.names import Missing, Names, cells_that_change, content_of
 from evproc_pool.pickling import MAIN, PROTOCOL, lives_in_main
 
 # So many classes are remembered; more than a program has.
-_MOST_CLASSES: Final = 256
+_MOST_CLASSES: Final = 4096
 
 
 def dumps_apart(
@@ -61,6 +62,41 @@ def dumps_apart(
     # other references into this process's main script than those in these classes
     mentioned = sum(each.count(MAIN) for each in pickler.classes.values())
     return data if data.count(MAIN) == mentioned else None
+
+
+def dumps_instance(
+    value: object, callback: Callable[[pickle.PickleBuffer], bool] | None = None
+) -> bytes | None:
+    """Pickle an instance of a class that goes by value, in half the time of `dumps_apart`.
+
+    The result is the pickle of the class, which is ready, and that of the state.
+
+    Args:
+        value: What to pickle.
+        callback: As there.
+
+    Returns:
+        As there. None also if the class does not pickle in Python's default way.
+
+    Raises:
+        BaseException: As there.
+    """
+    kind = type(value)
+    head = _pickled.head_of(kind) if _goes_by_value(kind) else None
+    if head is None:
+        return None
+    state = value.__dict__
+    if not state:
+        return head + pickle.STOP
+    try:
+        data = pickle.dumps(state, PROTOCOL, buffer_callback=callback)
+    except Exception:
+        return None
+    # an instance of this class in its own state is found by that, too
+    return None if MAIN in data else b"".join((head, data[:-1], _SET_STATE))
+
+
+_SET_STATE: Final = pickle.BUILD + pickle.STOP
 
 
 class _ChangesUnseen(Exception):
@@ -101,6 +137,8 @@ class _Known:
         anatomy: What it was made of.
         version: A number that it has had with nothing else.
         data: What `load_class` takes; made when needed.
+        head: The pickle of an instance without a state, but for its end; None where that
+            is not all that there is to an instance, or not known yet.
     """
 
     def __init__(self, kind: type) -> None:
@@ -108,6 +146,7 @@ class _Known:
         self.anatomy = Anatomy(kind)
         self.version = os.getpid(), next(_versions)
         self.data: tuple[bytes, _Versions] | None = None
+        self.head: bytes | None = None
 
 
 # Of a class, and of those that are pickled with it, by their ids.
@@ -125,11 +164,19 @@ class _Pickled:
 
     def of(self, kind: type) -> tuple[bytes, _Versions] | None:
         """What `load_class` takes; None if nobody would see whether the class has changed."""
+        return self._ready(kind).data
+
+    def head_of(self, kind: type) -> bytes | None:
+        """See `_Known`; None also if nobody would see whether the class has changed."""
+        return self._ready(kind).head
+
+    def _ready(self, kind: type) -> _Known:
         known = self._look_at(kind)
         if known.data is None and all(map(_cannot_change, known.anatomy.delicate)):
             versions = {id(each): self._look_at(each).version for each in known.anatomy.kinds}
             known.data = by_value.dumps(kind, PROTOCOL), versions
-        return known.data
+            known.head = _head(kind, known.data)
+        return known
 
     def _look_at(self, kind: type) -> _Known:
         known = self._known.get(id(kind))
@@ -141,6 +188,28 @@ class _Pickled:
 
 
 _pickled: Final = _Pickled()
+
+
+def _head(kind: type, data: tuple[bytes, _Versions]) -> bytes | None:
+    from evproc_pool.packing import has_default_state
+
+    if not has_default_state(kind):
+        return None
+    with io.BytesIO() as file:
+        pickler = pickle.Pickler(file, PROTOCOL)
+        pickler.fast = True  # without a memo: the numbers in that of the state begin with 0
+        pickler.dump(_Call(load_class, data))
+        return file.getvalue().removesuffix(pickle.STOP) + pickle.EMPTY_TUPLE + pickle.NEWOBJ
+
+
+class _Call(NamedTuple):
+    """Pickles as a call."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.function, self.args
 
 
 class Anatomy:
@@ -157,6 +226,7 @@ class Anatomy:
 
     def __init__(self, *parts: Any, with_data: bool = True) -> None:
         self._with_data = with_data
+        self._names = Names()
         self.delicate: list[Any] = []
         self._seen: set[int] = set()
         self._classes: list[tuple[type, tuple[type, ...]]] = []
@@ -168,8 +238,19 @@ class Anatomy:
             self._add(part)
 
     @property
+    def names_are_unchanged(self) -> bool:
+        """Whether nothing was defined anew: no global and no variable that functions share.
+
+        Much quicker than `is_up_to_date`, which also finds what was changed in place: an
+        attribute of a class, the code of a function.
+        """
+        return self._names.are_unchanged
+
+    @property
     def is_up_to_date(self) -> bool:
         """Whether nothing was replaced, added or removed."""
+        if not self._names.are_unchanged:
+            return False
         for kind, mro in self._classes:
             if kind.__mro__ is not mro:
                 return False
@@ -256,7 +337,7 @@ class Anatomy:
         cells = function.__closure__ or ()
         if _is_library(function):
             # what a decorator of the standard library has made of one of the user's
-            for part in map(_content_of, cells):
+            for part in map(content_of, cells):
                 if isinstance(part, types.FunctionType):
                     self._add(part)
             return
@@ -264,25 +345,15 @@ class Anatomy:
             self.delicate += [part for _, part in self._add_map(function.__dict__)]
         self.delicate += function.__defaults__ or ()
         self.delicate += (function.__kwdefaults__ or {}).values()
-        names = _names_in(function.__code__)
+        self._names.watch(cells_that_change(function))
+        contents = [*map(content_of, cells)]
+        if contents:
+            self._parts.append((content_of, cells, contents))
         found = function.__globals__
-        self._add_used(lambda name: found.get(name, _MISSING), names)
-        self._add_used(_content_of, cells)
-
-    def _add_used(self, ask: Callable[[Any], Any], keys: Sequence[Any]) -> None:
-        parts = tuple(map(ask, keys))
-        if parts:
-            self._parts.append((ask, keys, parts))
-            self.delicate += parts
-        for part in parts:
+        used = [self._names.read(found, name) for name in _names_in(function.__code__)]
+        self.delicate += used + contents
+        for part in used + contents:
             self._add(part)
-
-
-class _Missing:
-    """Stands for what there is none of."""
-
-
-_MISSING: Final = _Missing
 
 
 def _definitions(known: Mapping[str, Any]) -> dict[str, Any]:
@@ -314,13 +385,6 @@ _OF_PYTHON: Final = frozenset(
 _SLOT_NAMES: Final = "__slotnames__"
 
 _OF_FUNCTIONS: Final = ("__code__", "__defaults__", "__kwdefaults__")
-
-
-def _content_of(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # it is empty
-        return _MISSING
 
 
 @functools.lru_cache(maxsize=1024)
@@ -380,7 +444,7 @@ _FIXED_MODULES: Final = frozenset(
 
 def _cannot_change(part: Any) -> bool:
     kind = type(part)
-    if kind in _ATOMS or part is _MISSING or isinstance(part, _FIXED):
+    if kind in _ATOMS or part is Missing or isinstance(part, _FIXED):
         return True
     if kind in (tuple, frozenset):
         return all(map(_cannot_change, part))

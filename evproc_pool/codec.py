@@ -6,6 +6,7 @@ No process and no channel in it; pickling and filters are code of the user.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -14,7 +15,8 @@ from evproc.event import Event, describe_event
 from evproc.exc import add_note
 from evproc.registry import Registry
 from evproc_pool import packing, pickling, wire
-from evproc_pool.columns import Bunch, PlanLike, Planned, Singles, Times, Unplannable
+from evproc_pool.chains import ENDS_BY_ERROR, ENDS_BY_FOLLOW_UPS, chain_ends
+from evproc_pool.columns import EMPTY, Bunch, Column, PlanLike, Planned, Singles, Times, Unplannable
 from evproc_pool.errors import SerializationError
 from evproc_pool.estimates import OVERDUE_FACTOR, TARGET_SECONDS
 from evproc_pool.flight import Batch, Part
@@ -33,9 +35,10 @@ class Sent:
         is_one_by_one: Whether each event is pickled for itself, for one that was to be
             found out.
         class_bytes: How many of its bytes are classes, and not the events'.
+        large: The large buffers of its events that the worker may read until they are over.
     """
 
-    __slots__ = ("batch", "class_bytes", "failures", "is_one_by_one", "number")
+    __slots__ = ("batch", "class_bytes", "failures", "is_one_by_one", "large", "number")
 
     def __init__(self, batch: Batch, number: int) -> None:
         self.batch = batch
@@ -43,6 +46,7 @@ class Sent:
         self.failures: dict[int, BaseException] = {}
         self.is_one_by_one = False
         self.class_bytes = 0
+        self.large: Sequence[memoryview] = ()
 
 
 class Left(NamedTuple):
@@ -50,13 +54,21 @@ class Left(NamedTuple):
 
     Attributes:
         follow_ups: With their plans; no empty ones.
-        results: Of those that ended their cascade.
+        results: Of those that failed.
         processed: Roots as the handlers left them.
+        values: What was given to `StopProcessing`.
+        emitted: What was emitted, in lists.
+        last_ran: The index of the last handler that ran, where it was not the last of the plan.
+        givers: The index of the last handler that returned follow-ups; where that is asked for.
     """
 
     follow_ups: Mapping[int, Sequence[Planned]]
     results: Mapping[int, Result]
-    processed: Mapping[int, Any]
+    processed: Column = EMPTY
+    values: Column = EMPTY
+    emitted: Column = EMPTY
+    last_ran: Mapping[int, int] = {}
+    givers: Mapping[int, int] = {}
 
 
 class Answer(NamedTuple):
@@ -65,7 +77,7 @@ class Answer(NamedTuple):
     value: Any
 
 
-NOTHING_LEFT: Final = Left({}, {}, {})
+NOTHING_LEFT: Final = Left({}, {})
 
 
 class Codec:
@@ -75,8 +87,9 @@ class Codec:
         one_by_one: So many events are to be pickled each for itself, until they are over.
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, *, has_retries: bool = False) -> None:
         self.one_by_one = 0
+        self._has_retries = has_retries
         self._registry = registry
         self._packer = packing.EventPacker()
         self._plan_numbers: dict[tuple[int, ...], int] = {}
@@ -84,13 +97,16 @@ class Codec:
 
     # --- batches ---
 
-    def encode(self, sent: Sent, known: set[int], *, return_events: bool) -> Frame:
+    def encode(
+        self, sent: Sent, known: set[int], *, return_events: bool, is_prompt: bool = False
+    ) -> Frame:
         """Make the frame of a batch; events that cannot be pickled are noted and left out.
 
         Args:
             sent: The batch; its `failures` are left out, and may grow.
             known: The numbers of the plans that the worker knows; grows.
             return_events: Whether roots are to come back.
+            is_prompt: Whether somebody may wait for single events.
 
         Returns:
             The frame; its buffers are the events'.
@@ -112,15 +128,32 @@ class Codec:
         sent.class_bytes = packed.class_bytes
         new_plans: list[tuple[int, tuple[int, ...]]] = []
         numbers = self._numbers_of(sent, known, new_plans)
-        chains = [(part.start, part.stop) for part in parts if part.is_chain]
+        ends, key_ends = chain_ends(batch.run.opened, has_retries=self._has_retries)
+        chains = [chain for part in parts for chain in part.chains(ends, key_ends)]
+        opened = batch.run.opened
         is_unusual = new_plans or chains or return_events or packed.one_by_one or packed.in_parts
+        is_unusual = is_unusual or opened.has_limits
         overdue = OVERDUE_FACTOR * max(TARGET_SECONDS, batch.seconds)
         if not is_unusual and isinstance(numbers, int):
-            payload = wire.dump_events(numbers, batch.size, overdue, packed.data)
+            payload = wire.dump_events(
+                numbers, batch.size, overdue, packed.data, is_prompt=is_prompt
+            )
             return Frame(wire.EVENTS, payload, large)
-        roots = batch.root_positions if return_events else ()
-        frame = wire.BatchFrame(new_plans, numbers, batch.size, chains, roots, overdue, packed)
-        return Frame(wire.BATCH, pickling.dumps(tuple(frame)), large)
+        roots: Sequence[int] = ()
+        if return_events:
+            roots = range(batch.size) if opened.every_event else batch.root_positions
+        frame = wire.BatchFrame(
+            new_plans,
+            numbers,
+            batch.size,
+            chains,
+            roots,
+            overdue,
+            packed,
+            is_prompt,
+            opened.has_limits,
+        )
+        return Frame(wire.BATCH, wire.dump_batch(frame), large)
 
     def encode_one(self, ev: Any, plan: PlanLike, known: set[int]) -> Frame | None:
         """Make the frame of one event.
@@ -153,11 +186,13 @@ class Codec:
         told = frame.told
         if told is None or told.givers or told.errors or told.processed or frame.gave_back:
             return None
-        ((_, packed),) = told.values
-        try:
-            return Answer(packing.unpack_value(packed, item.buffers))
-        except SerializationError:
-            return None
+        if told.values is None:
+            return Answer(None)
+        (packed,) = told.values.data
+        with contextlib.suppress(SerializationError):
+            if not isinstance(packed, wire.ErrorRecord):
+                return Answer(packing.unpack_value(packed, item.buffers))
+        return None
 
     def _numbers_of(
         self, sent: Sent, known: set[int], new_plans: list[tuple[int, tuple[int, ...]]]
@@ -235,6 +270,27 @@ class Codec:
         if sent.is_one_by_one:
             self.one_by_one = max(0, self.one_by_one - events)
 
+    def cut(self, sent: Sent, told: wire.Told | None) -> set[int]:
+        """Positions behind which a worker has left the rest of a chain unrun.
+
+        Args:
+            sent: The batch.
+            told: What its events left behind; None: nothing.
+        """
+        batch = sent.batch
+        ends, key_ends = chain_ends(batch.run.opened, has_retries=self._has_retries)
+        givers = () if told is None else told.givers
+        failed = {*sent.failures, *(() if told is None else map(_first, told.errors))}
+        cut: set[int] = set()
+        for part in batch.parts:
+            how = ends if part.is_chain else key_ends if part.is_keyed else 0
+            positions = range(part.start, part.stop)
+            if how & ENDS_BY_FOLLOW_UPS:
+                cut.update([position for position in givers if position in positions])
+            if how & ENDS_BY_ERROR:
+                cut.update([position for position in failed if position in positions])
+        return cut
+
     def timings(
         self, frame: wire.ProgressFrame, batch: Batch, times: Times
     ) -> list[tuple[tuple[int, ...], int, float]]:
@@ -266,8 +322,8 @@ class Codec:
                 is taken as the failure of the events that gave it then.
 
         Raises:
-            SerializationError: Follow-ups were packed together and cannot be unpacked;
-                which of them is at fault shows only when they are packed one by one.
+            SerializationError: What was packed together cannot be unpacked; which of it is
+                at fault shows only when it is packed one by one.
         """
         try:
             follow_ups, results = self._follow_ups(told, large)
@@ -275,19 +331,18 @@ class Codec:
             if not is_last_chance:
                 raise
             follow_ups, results = {}, dict.fromkeys(told.givers, Result(error=error))
-        for position, packed in told.values:
-            results[position] = self._value(packed, large)
-        processed: dict[int, Any] = {}
-        for position, packed in told.processed:
-            result = self._value(packed, large)
-            processed[position] = result.value
-            if result.error is not None:
-                results[position] = result
+        columns = [
+            _unpack_column(column, large, results, where, is_last_chance=is_last_chance)
+            for column in (told.values, told.emitted, told.processed)
+        ]
         for position, record in told.errors:
             raised = wire.decode_error(record)
             add_note(raised, f"evproc_pool: in {where}")
             results[position] = Result(error=raised, handler=record.handler)
-        return Left(follow_ups, results, processed)
+        values, emitted, processed = columns
+        last_ran = dict(zip(told.short[::2], told.short[1::2], strict=True))
+        givers = dict(zip(told.givers, told.last_givers, strict=False))
+        return Left(follow_ups, results, processed, values, emitted, last_ran, givers)
 
     def _follow_ups(
         self, told: wire.Told, large: Sequence[memoryview]
@@ -378,12 +433,49 @@ class Codec:
         except BaseException as error:
             return Unplannable(error)
 
-    def _value(self, packed: packing.PackedValue, large: Sequence[memoryview]) -> Result:
-        """The result of an event that was stopped with a value."""
+
+def _unpack_column(
+    column: packing.PackedColumn | None,
+    large: Sequence[memoryview],
+    results: dict[int, Result],
+    where: str,
+    *,
+    is_last_chance: bool,
+) -> Column:
+    """Unpack what events left behind of one kind; what cannot be rebuilt is a failure.
+
+    Raises:
+        SerializationError: See `Codec.unpack`.
+    """
+    if column is None:
+        return EMPTY
+    if column.is_together:
         try:
-            return Result(stopped=True, value=packing.unpack_value(packed, large))
-        except SerializationError as error:
-            return Result(error=error)
+            return Column(column.positions, packing.unpack_column(column, large))
+        except Exception as error:
+            failure = pickling.cannot_rebuild("what an event left behind", error)
+            if not is_last_chance:
+                raise failure from error
+            results.update(dict.fromkeys(column.positions, Result(error=failure)))
+            return EMPTY
+    positions: list[int] = []
+    items: list[Any] = []
+    for position, packed in zip(column.positions, column.data, strict=True):
+        if isinstance(packed, wire.ErrorRecord):
+            raised = wire.decode_error(packed)
+            add_note(raised, f"evproc_pool: in {where}")
+            results[position] = Result(error=raised, handler=packed.handler)
+            continue
+        try:
+            items.append(packing.unpack_value(packed, large))
+            positions.append(position)
+        except Exception as error:
+            results[position] = Result(error=error)
+    return Column(positions, items)
+
+
+def _first(item: tuple[int, Any]) -> int:
+    return item[0]
 
 
 def _is_sealed(part: Part) -> bool:

@@ -11,7 +11,12 @@ import operator
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol, overload
+from typing import Any, Final, NamedTuple, Protocol, overload
+
+from evproc_pool.paths import Place, root_place
+
+#: Of events that are not in a queue yet.
+NOWHERE: Final = root_place(-1)
 
 
 class PlanLike(Protocol):
@@ -79,14 +84,98 @@ class Singles(Mapping[int, Sequence[Planned]]):
         return self._by_position[position]
 
 
+class Column(Mapping[int, Any]):
+    """Something that events left behind, by the position of each; as columns, see `Singles`.
+
+    Args:
+        positions: Of those that left it, in order.
+        items: What each of them left.
+    """
+
+    __slots__ = ("_by_position", "items_", "positions")
+
+    def __init__(self, positions: Sequence[int], items: Sequence[Any]) -> None:
+        self.positions = positions
+        self.items_ = items
+        self._by_position: dict[int, Any] | None = None
+
+    def within(self, positions: range) -> tuple[Sequence[int], Sequence[Any]]:
+        """Those in a range of positions, and what they left."""
+        begin = bisect_left(self.positions, positions.start)
+        end = bisect_left(self.positions, positions.stop)
+        return self.positions[begin:end], self.items_[begin:end]
+
+    def aligned(self, positions: range) -> Aligned | None:
+        """What was left in a range of positions, an item for each of them.
+
+        Returns:
+            None if none of them left anything.
+        """
+        those, items = self.within(positions)
+        if not those:
+            return None
+        shift = positions.start
+        if len(those) == len(positions):
+            return Aligned(items, range(len(positions)))
+        filled: list[Any] = [None] * len(positions)
+        places = [position - shift for position in those]
+        for place, item in zip(places, items, strict=True):
+            filled[place] = item
+        return Aligned(filled, places)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.positions)
+
+    def __getitem__(self, position: int) -> Any:
+        if self._by_position is None:
+            self._by_position = dict(zip(self.positions, self.items_, strict=True))
+        return self._by_position[position]
+
+
+#: Nothing was left behind.
+EMPTY: Final = Column((), ())
+
+
+class Aligned(NamedTuple):
+    """An item for each of some neighbours.
+
+    Attributes:
+        items: None for those that have none.
+        places: Which of them have one, from 0, in order.
+    """
+
+    items: Sequence[Any]
+    places: Sequence[int]
+
+    def pick(self, chosen: Sequence[int]) -> Aligned | None:
+        """Those at some places, in order; None if they have none."""
+        having = set(self.places)
+        places = [new for new, place in enumerate(chosen) if place in having]
+        return Aligned([self.items[place] for place in chosen], places) if places else None
+
+
 class Bunch(Sequence[Planned]):
-    """Events of one plan, as a fan-out has them: as columns, see `Singles`."""
+    """Events of one plan, as a fan-out has them: as columns, see `Singles`.
 
-    __slots__ = ("events", "plan")
+    Attributes:
+        events: Neighbours in what one event returned.
+        plan: Of each of them.
+        at: The place of the first.
+    """
 
-    def __init__(self, events: Sequence[Any], plan: PlanLike) -> None:
+    __slots__ = ("at", "events", "plan")
+
+    def __init__(self, events: Sequence[Any], plan: PlanLike, at: Place = NOWHERE) -> None:
         self.events = events
         self.plan = plan
+        self.at = at
+
+    def place(self, number: int) -> Place:
+        """The place of one of them."""
+        return self.at.sibling(number) if number else self.at
 
     def __len__(self) -> int:
         return len(self.events)
@@ -98,7 +187,7 @@ class Bunch(Sequence[Planned]):
     def __getitem__(self, place: int | slice) -> Planned | Bunch:
         if isinstance(place, int):
             return self.events[place], self.plan
-        return Bunch(self.events[place], self.plan)
+        return Bunch(self.events[place], self.plan, self.place(place.start or 0))
 
 
 class EventQueue:
@@ -128,17 +217,23 @@ class EventQueue:
         bunch, taken = self._bunches[0]
         return len(bunch) - taken
 
-    def extend(self, planned: Sequence[Planned]) -> None:
-        """Put events behind the others."""
+    def extend(self, planned: Sequence[Planned], giver: Place) -> None:
+        """Put events behind the others, which the one at a place has returned."""
         if isinstance(planned, Bunch):
+            planned.at = giver.child(0)
             self._bunches.append((planned, 0))
         else:
-            self._bunches.extend([(Bunch([event], plan), 0) for event, plan in planned])
+            self._bunches.extend(
+                [
+                    (Bunch([event], plan, giver.child(number)), 0)
+                    for number, (event, plan) in enumerate(planned)
+                ]
+            )
         self._length += len(planned)
 
-    def put_back(self, event: Any, plan: PlanLike) -> None:
+    def put_back(self, event: Any, plan: PlanLike, at: Place) -> None:
         """Put an event in front of the others."""
-        self.put_all_back(Bunch([event], plan))
+        self.put_all_back(Bunch([event], plan, at))
 
     def put_all_back(self, bunch: Bunch) -> None:
         """Put events in front of the others."""

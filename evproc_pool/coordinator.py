@@ -25,6 +25,7 @@ from evproc.exc import add_note
 from evproc.registry import Registry
 from evproc_pool import packing, pickling, wire
 from evproc_pool.backend import Arrived, Backend, Gone, Lane
+from evproc_pool.cancelling import Cancel, Cancelled, Recall, say_where
 from evproc_pool.codec import NOTHING_LEFT, Answer, Codec, Left, Sent
 from evproc_pool.columns import PlanLike, Times
 from evproc_pool.deaths import describe_exit, say_fate
@@ -40,6 +41,7 @@ from evproc_pool.frame import Frame
 from evproc_pool.limits import Limits
 from evproc_pool.log import LOG
 from evproc_pool.members import Member
+from evproc_pool.notes import where_text
 from evproc_pool.pauses import Pauses
 from evproc_pool.postmortem import Postmortem
 from evproc_pool.progress import Progress as Place
@@ -49,6 +51,7 @@ from evproc_pool.schedule import (
     Dropped,
     Due,
     Ended,
+    EventEnded,
     Finished,
     Input,
     Opened,
@@ -66,6 +69,7 @@ from evproc_pool.schedule import (
 from evproc_pool.scheduler import Scheduler
 from evproc_pool.sink import Run
 from evproc_pool.stays import Stays
+from evproc_pool.telling import Telling
 from evproc_pool.watch import Watch
 
 # Workers that die before they are ready, one after the other, until starting more
@@ -125,6 +129,7 @@ class Coordinator:
 
     Attributes:
         inbox: What was handed in; any thread may append to it.
+        orders: What was given up; any thread may append to it.
         runs: Those that are not finished, by id; any thread may add one.
 
     Args:
@@ -153,6 +158,7 @@ class Coordinator:
         rng: random.Random | None = None,
     ) -> None:
         self.inbox: deque[Input] = deque()
+        self.orders: deque[Cancel | Recall] = deque()
         self.runs: dict[int, Run] = {}
         self._size = workers
         self._backend = backend
@@ -168,9 +174,12 @@ class Coordinator:
         self._next_worker = 0
         self._failed_starts = 0
         self._was_ready = False  # whether any worker ever was
-        self._codec = Codec(registry)
+        self._codec = Codec(registry, has_retries=policy.max_retries > 0)
         self._watch = Watch(limits, backend, clock)
         self._overloaded = Stays()
+        self._telling = Telling()
+        self._cancelled = Cancelled(backend)
+        self._recalls = False  # whether nothing that was not begun is to be run
         self._postmortem = Postmortem(self._codec, registry)
         self._asked: Asked | None = None  # which the scheduler is about to send
         # A worker that can be asked; None: that is not known, since something has happened.
@@ -178,6 +187,8 @@ class Coordinator:
         self._is_heavy = False  # whether the last frames were large ones
         self._woke = 0.0  # when it last had nothing to do
         self._looked = 0.0  # when it last looked after the workers
+        self._look_seconds = 0.0  # after how long to do so again, also while much is going on
+        self._rested = 0.0  # for how long, before it listens
         self._listened = 0.0  # when it last took in what all of them have to say
 
     @property
@@ -285,22 +296,47 @@ class Coordinator:
 
     # --- a turn ---
 
+    def take_in(self) -> None:
+        """Take in what was handed in, and no more: nothing is waited for, and nothing ends."""
+        self._drain_inbox()
+
     def turn(self, *, may_block: bool) -> None:
         """Take in what was handed in, wait for something to happen, act on it."""
         # whoever waits for this news is to have it before we wait for more
+        self._obey()
         has_news = self._drain_inbox() | self._end_pauses()
         while self._is_short() and self._start_worker():
             pass
         timeout: float | None = 0
         may_block = may_block and not has_news
         # also where the input is slower than the workers, and no turn ever waits
-        if may_block or self._clock() - self._looked >= _STUCK_SECONDS / 2:
+        if may_block or self._clock() - self._looked >= self._look_seconds:
             look_again = self._look_after_workers()
             if may_block:
-                timeout = look_again
-                self._rest()
+                self._rested = self._rest()
+                timeout = None if look_again is None else max(0.0, look_again - self._rested)
         self._listen(timeout)
+        self._rested = 0.0
         self._drain_inbox()
+
+    def _obey(self) -> None:
+        """Take in what was given up."""
+        while self.orders:
+            order = self.orders.popleft()
+            if isinstance(order, Cancel):
+                self._cancelled.add(order)
+                workers = list(self._cancelled.holders(self._workers))
+            else:
+                self._recalls = True
+                workers = list(self._workers)
+            self._looked = -inf  # at once
+            for worker in workers:
+                self._backend.ask_back(worker, self._workers[worker].batches)
+
+    def where(self, run: int, roots: Sequence[int] | None) -> str:
+        """See `cancelling.say_where`."""
+        names = [handler.name for handler in self._registry.handlers]
+        return say_where(run, roots, self._workers, self._backend, names)
 
     def _listen(self, timeout: float | None) -> bool:
         """Take in what workers have to say, those that died among them; say whether any had."""
@@ -308,6 +344,7 @@ class Coordinator:
         self._listened = self._clock()
         if timeout != 0:
             self._woke = self._listened
+        self._obey()  # before what has come is acted on
         for item in happened:
             match item:
                 case Arrived():
@@ -321,10 +358,28 @@ class Coordinator:
         self._looked = self._clock()
         timeout = self._take_back_from_slow()
         busy = {worker: bool(state.sent) for worker, state in self._workers.items()}
-        again = [timeout, self._watch.look(busy), self._pauses.left(self._looked)]
+        ask = self._ask()
+        self._look_seconds = min(_STUCK_SECONDS / 2, inf if ask is None else ask)
+        again = [timeout, self._watch.look(busy), self._pauses.left(self._looked), ask]
+        if self._cancelled and self._cancelled.kill(self._workers):
+            again.append(_STUCK_SECONDS)
         self._even_out()
         seconds = min((each for each in again if each is not None), default=None)
         return None if seconds is None else min(seconds, _LONGEST_WAIT_SECONDS)
+
+    def _ask(self) -> float | None:
+        """Ask workers that are at a slow event for what is over; say when to look again."""
+        tellable = self._scheduler.tellable
+        for worker in self._telling.silent(tellable, self._looked):
+            at = self._backend.look_at(worker)
+            sent = self._workers[worker].sent[0]
+            is_further: bool | None = False  # nobody can say, and nobody can ask
+            if at is not None:
+                is_known = at.batch == sent.number and at.position >= 0
+                is_further = at.position > sent.batch.done if is_known else None
+            if self._telling.look(worker, self._looked, is_further=is_further):
+                self._backend.ask_to_tell(worker)
+        return self._telling.left(tellable, self._looked)
 
     def _is_short(self) -> bool:
         """Whether there are fewer workers than there is work for; those about to end do not count.
@@ -336,18 +391,29 @@ class Coordinator:
         staying = [state for state in self._workers.values() if not state.is_ending]
         return len(staying) < self._wanted
 
-    def _rest(self) -> None:
+    def _rest(self) -> float:
         """Let workers go on alone for a part of the time for which they have work.
+
+        Not past the time to ask one of them what it has finished; see `Telling.rest`.
 
         What they send meanwhile is taken in together, which costs the coordinator
         a fraction: the workers use the same CPUs, and its caches are cold each time.
         What it takes to do that is time in which they are not served, too.
+
+        Returns:
+            For how many seconds.
         """
-        was_busy = self._clock() - self._woke
-        seconds = _REST_SHARE * self._scheduler.slack - was_busy
-        if seconds >= _LEAST_REST_SECONDS and not self._is_heavy and not self._backend.is_writing:
-            self._backend.rest(seconds)
-            self._woke = self._clock()
+        began = self._clock()
+        seconds = _REST_SHARE * self._scheduler.slack - (began - self._woke)
+        if seconds < _LEAST_REST_SECONDS or self._is_heavy or self._backend.is_writing:
+            return 0.0
+        limit = self._telling.rest(self._scheduler.tellable, began)
+        seconds = seconds if limit is None else min(seconds, limit)
+        if seconds < _LEAST_REST_SECONDS:
+            return 0.0
+        self._backend.rest(seconds)
+        self._woke = self._clock()
+        return self._woke - began
 
     def _drain_inbox(self) -> bool:
         """Take in every input; say whether that is news to a caller."""
@@ -380,21 +446,29 @@ class Coordinator:
                 self._pauses.begin(effect.token, effect.failures, self._clock())
                 continue
             has_news = True
-            run = self.runs[effect.run]
-            match effect:
-                case Settled():
-                    run.sink.settled(effect.first, effect.times)
-                case Over():
-                    run.sink.over(effect.roots, effect.events, effect.seconds)
-                case Ended():
-                    run.sink.ended(effect.root, effect.ending)
-                case Dropped():
-                    run.sink.dropped(effect.first, effect.roots)
-                case Finished():
-                    run.is_finished = True
-                    del self.runs[effect.run]
-                    self._postmortem.forget(effect.run)
+            if self._cancelled:
+                self._cancelled.hear(effect)
+            self._deliver(effect)
         return has_news
+
+    def _deliver(self, effect: Settled | Over | Ended | EventEnded | Dropped | Finished) -> None:
+        """Tell a run's sink."""
+        run = self.runs[effect.run]
+        match effect:
+            case Settled():
+                run.sink.settled(effect)
+            case Over():
+                run.sink.over(effect)
+            case Ended():
+                run.sink.ended(effect.root, effect.ending)
+            case EventEnded():
+                run.sink.event_ended(effect)
+            case Dropped():
+                run.sink.dropped(effect.first, effect.roots)
+            case Finished():
+                run.is_finished = True
+                del self.runs[effect.run]
+                self._postmortem.forget(effect.run)
 
     def _take_back_from_slow(self) -> float | None:
         """Take back what waits behind a slow event while another worker is idle.
@@ -403,6 +477,10 @@ class Coordinator:
             When to look again, in seconds; None if there is nothing to look at.
         """
         overloaded = self._scheduler.overloaded
+        if self._recalls:
+            overloaded = [worker for worker, state in self._workers.items() if state.sent]
+        elif self._cancelled:
+            overloaded = [*{*overloaded, *self._cancelled.holders(self._workers)}]
         if not overloaded:
             self._overloaded.clear()
             return None
@@ -453,10 +531,13 @@ class Coordinator:
                 return False  # go on with those that are there
             raise PoolBrokenError(f"no worker process can be started: {error}") from error
         self._workers[self._next_worker] = Member()
+        self._scheduler.starting += 1
         return True
 
     def _arrived(self, item: Arrived) -> None:
         self._askable = None
+        # it may have come at any time since the coordinator began to rest
+        self._telling.heard(item.worker, self._listened - self._rested)
         self._is_heavy = bool(item.buffers) or len(item.payload) >= _HEAVY_BYTES
         match item.tag:
             case wire.QUIET:
@@ -476,7 +557,8 @@ class Coordinator:
             case wire.NEARLY | wire.LEAVING:
                 self._will_end(item.worker, is_at_once=item.tag == wire.LEAVING)
             case wire.FOLLOW_UPS:
-                self._repacked(item.worker, pickling.loads(item.payload)[1])
+                _, blobs, columns = pickling.loads(item.payload)
+                self._repacked(item.worker, blobs, columns)
             case wire.READY:
                 self._ready(item.worker, pickling.loads(item.payload))
             case wire.NOT_READY:
@@ -498,6 +580,7 @@ class Coordinator:
                 " process (sys.path, working directory, environment)"
             ) from cause
         self._workers[worker].is_ready = True
+        self._scheduler.starting -= 1
         self._failed_starts = 0
         self._was_ready = True
         self._step(WorkerReady(worker))
@@ -531,6 +614,7 @@ class Coordinator:
         self._askable = None
         state = self._workers.pop(item.worker)
         if not state.is_ready:
+            self._scheduler.starting -= 1
             self._failed_starts += 1
             most = _MOST_FAILED_RESTARTS if self._was_ready else _MOST_FAILED_STARTS
             if self._failed_starts >= most:
@@ -545,20 +629,31 @@ class Coordinator:
         for frame in stalled:
             if not isinstance(frame, int):  # what it left out is handed on in any case
                 self._take(item.worker, state, frame, is_last_chance=True)
-        was_stuck = self._watch.has_killed(item.worker)
+        was_cancelled = self._cancelled.has_killed(item.worker)
+        was_stuck = was_cancelled or self._watch.has_killed(item.worker)
         verdict = self._postmortem.examine(item, state.sent, was_stuck=was_stuck)
         running, handler = verdict.running, verdict.handler
         if state.sent:
             self._over_untold(item.worker, state, verdict.over)
-        error: PoolError | None = None
+        error: BaseException | None = None
+        seconds, ran = 0.0, 0
         if running is not None:
-            error = self._error_of(item, state.sent[0].batch, running, handler)
-            LOG.warning("%s", error)
+            batch = state.sent[0].batch
+            error = CancelledError()
+            if not was_cancelled:
+                error = self._error_of(item, batch, running, handler)
+                path = batch.place_at(running).path
+                which = where_text(path, has_several=self.runs[batch.run_id].has_several)
+                LOG.warning("%s%s", error, which and f" ({which})")
+            seconds = self._seconds_at(item, batch)
+            ran = _handlers_begun(batch.at(running)[1], item.progress)
         elif not state.is_retired:
             how = describe_exit(item.exitcode)
             LOG.warning("worker %d (process %s) died between events, by %s", *item[:2], how)
         self._watch.forget(item.worker)
-        self._step(WorkerGone(item.worker, running, error, handler, verdict.spared))
+        self._telling.forget(item.worker)
+        self._cancelled.forget(item.worker)
+        self._step(WorkerGone(item.worker, running, error, handler, verdict.spared, seconds, ran))
 
     def _over_untold(self, worker: int, state: Member, over: int) -> None:
         """Take in that events of a dead worker are over, which had nothing to tell."""
@@ -567,7 +662,8 @@ class Coordinator:
         if over > done:
             failed = _failures(sent, done, over)
             self._codec.over(sent, over - done)
-            self._step(Progress(worker, over, [0.0] * (over - done), results=failed))
+            cut = self._codec.cut(sent, None)
+            self._step(Progress(worker, over, [0.0] * (over - done), results=failed, cut=cut))
             if over == sent.batch.size:
                 state.sent.popleft()
 
@@ -581,6 +677,15 @@ class Coordinator:
         say_fate(error, attempt, is_last=is_last)
         return error
 
+    def _seconds_at(self, item: Gone, batch: Batch) -> float:
+        """For how long a dead worker was at the event that it was running; about."""
+        now = self._clock()
+        since = self._telling.since(item.worker, now)
+        if batch.size - batch.done > 1:
+            # others may have come before it since then
+            since = max(since, self._watch.since(item, now))
+        return now - since
+
     # --- batches ---
 
     def _send(self, worker: int, batch: Batch) -> None:
@@ -593,14 +698,26 @@ class Coordinator:
             return
         state.batches += 1
         sent = Sent(batch, state.batches)
+        if not state.sent:
+            self._telling.heard(worker, self._clock())
         state.sent.append(sent)
         run = self.runs[batch.run_id]
         if run.can_cancel:
-            for position in batch.root_positions:
-                if not run.sink.begins(batch.root_at(position)):
-                    sent.failures[position] = CancelledError()
-        frame = self._codec.encode(sent, state.plans, return_events=run.return_events)
-        self._backend.send(worker, *frame)
+            positions = {batch.root_at(position): position for position in batch.root_positions}
+            for root in run.sink.refused(list(positions)):
+                sent.failures[positions[root]] = CancelledError()
+        if self._cancelled:
+            self._cancelled.keep_from(sent)
+        frame = self._codec.encode(
+            sent,
+            state.plans,
+            return_events=run.return_events,
+            is_prompt=not batch.run.opened.is_bulk,
+        )
+        # a root is the caller's, who may change it
+        if frame.buffers and not batch.root_positions:
+            sent.large = frame.buffers
+        self._backend.send(worker, *frame, may_refer=bool(sent.large))
         size_bytes = frame.size_bytes
         self._scheduler.weigh(worker, batch, size_bytes, size_bytes - sent.class_bytes)
 
@@ -644,14 +761,19 @@ class Coordinator:
             self._let_go(worker, state)
         # otherwise it is known that it was taken back
 
-    def _repacked(self, worker: int, blobs: Sequence[Any]) -> None:
-        """The follow-ups of the first stalled frame have come again, one by one."""
+    def _repacked(
+        self,
+        worker: int,
+        blobs: Sequence[Any],
+        columns: Sequence[Sequence[packing.PackedValue]],
+    ) -> None:
+        """What was packed together in the first stalled frame has come again, one by one."""
         state = self._workers[worker]
         frames, state.stalled = state.stalled, deque()
         first = frames[0]
         if isinstance(first, int) or first.told is None:
             raise InternalError(f"worker {worker} repacked what was not asked for")
-        told = first.told._replace(follow_ups=packing.PackedEvents(True, blobs))
+        told = first.told.one_by_one(blobs, columns)
         frames[0] = first._replace(told=told)
         for frame in frames:
             if isinstance(frame, int):
@@ -668,8 +790,18 @@ class Coordinator:
     ) -> None:
         """Tell the scheduler what a frame says."""
         results = left.results
+        if not state.sent or state.sent[0].number != frame.number:
+            # All of it was told while its last event was running, and the rest taken back:
+            # that the worker gives the rest back as well is no news.
+            if len(frame.ends):
+                raise InternalError(f"worker {worker} told of batch {frame.number}, which is over")
+            return
         sent = state.sent[0]
         begin = sent.batch.done
+        ran = {
+            position: 1 + sent.batch.at(position)[1].indices.index(index)
+            for position, index in left.last_ran.items()
+        }
         for position, result in results.items():
             if result.error is not None and result.handler is None:
                 event = describe_event(sent.batch.at(position)[0])
@@ -690,9 +822,25 @@ class Coordinator:
                 left.processed,
                 self._codec.timings(frame, sent.batch, times),
                 gave_back=frame.gave_back,
+                values=left.values,
+                emitted=left.emitted,
+                ran=ran,
+                givers={
+                    position: self._registry.handlers[index].name
+                    for position, index in left.givers.items()
+                },
+                cut=self._codec.cut(sent, frame.told) if results or left.follow_ups else (),
+                has_large=frame.told is not None and frame.told.follow_ups.has_large,
             )
         )
         self._let_go(worker, state)
+
+
+def _handlers_begun(plan: PlanLike, at: Place | None) -> int:
+    """How many handlers of a plan a dead worker had called for the event that it was at."""
+    if at is None or at.handler is None or at.handler not in plan.indices:
+        return 0
+    return plan.indices.index(at.handler) + 1
 
 
 def _failures(sent: Sent, begin: int, end: int) -> dict[int, Result]:

@@ -30,17 +30,39 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
+from typing import Protocol
 
 from evproc import Event
 from evproc.registry import Plan
 from evproc_pool.backend import Backend
+from evproc_pool.cancelling import Cancel, Recall
+from evproc_pool.cascade_limits import PLAIN_ENDING, CascadeEnding
 from evproc_pool.codec import Answer
 from evproc_pool.coordinator import Asked, Coordinator
-from evproc_pool.errors import PoolClosedError, PoolError, PoolForkedError
+from evproc_pool.errors import (
+    PoolClosedError,
+    PoolError,
+    PoolForkedError,
+    PoolInterruptedError,
+)
 from evproc_pool.schedule import Accepted, Closed, Input, Opened
 from evproc_pool.sink import Run, Sink
+
+
+class Source(Protocol):
+    """Has events that were submitted and not handed in."""
+
+    @property
+    def outstanding(self) -> int:
+        """How many submitted events are not over."""
+
+    def hand_in(self) -> None:
+        """Hand in all of them, by `accept`. Called by the driver."""
+
+    def drain(self) -> None:
+        """Wait until none is outstanding."""
 
 
 class Engine:
@@ -73,8 +95,9 @@ class Engine:
         self._closed: PoolError | None = None
         self._most_seconds = inf  # for which workers are waited for at the end
         self._is_ended = False
-        #: Whether it takes nothing more since another one takes its place.
-        self.is_retired = False
+        self._source: Source | None = None
+        #: Whether another engine may take its place once it is closed.
+        self.is_replaceable = False
 
     # --- for callers, from any thread ---
 
@@ -109,14 +132,28 @@ class Engine:
         unordered: bool = False,
         return_events: bool = False,
         is_bulk: bool = False,
+        every_event: bool = False,
+        ending: CascadeEnding = PLAIN_ENDING,
         can_cancel: bool = False,
+        shares_keys: bool = False,
+        has_several: bool = False,
     ) -> Run:
         """Begin a run; see `schedule.Opened` and `Run`.
 
         Raises:
             PoolError: The engine is closed.
         """
-        opened = Opened(-1, until_error, unordered, return_events, is_bulk)
+        opened = Opened(
+            -1,
+            until_error,
+            unordered,
+            return_events,
+            is_bulk,
+            every_event,
+            *ending,
+            shares_keys=shares_keys,
+            has_several=has_several,
+        )
         run, opened = self._begin(opened, sink, can_cancel=can_cancel)
         self._post(opened)
         return run
@@ -132,7 +169,9 @@ class Engine:
             self._coordinator.runs[run.id] = run
         return run, opened
 
-    def call(self, ev: Event, plan: Plan, *, unordered: bool) -> Answer | Run:
+    def call(
+        self, ev: Event, plan: Plan, *, unordered: bool, ending: CascadeEnding = PLAIN_ENDING
+    ) -> Answer | Run:
         """Begin a call for one event, and end it at once if that can be.
 
         Returns:
@@ -144,15 +183,17 @@ class Engine:
             RuntimeError: See `check_may_wait`.
             BaseException: What broke it, `KeyboardInterrupt` for one.
         """
-        found = self._ask(ev, plan, unordered=unordered)
+        found = self._ask(ev, plan, unordered, ending)
         if found is None:
-            opened = _opened(unordered=unordered)
+            opened = _opened(unordered, ending)
             found, opened = self._begin(opened, self._make_sink(), can_cancel=False)
             for item in _inputs(opened, ev, plan):
                 self._post(item)
         return found
 
-    def _ask(self, ev: Event, plan: Plan, *, unordered: bool) -> Answer | Run | None:
+    def _ask(
+        self, ev: Event, plan: Plan, unordered: bool, ending: CascadeEnding
+    ) -> Answer | Run | None:
         """Ask a worker, where nobody drives; see `Coordinator.ask`. None: it was not asked."""
         self.check_may_wait()
         found: Answer | Run | None = None
@@ -168,7 +209,7 @@ class Engine:
                 if self._coordinator.await_answer(asked):
                     found = self._coordinator.answer(asked)
                 if found is None:
-                    opened = _opened(unordered=unordered)
+                    opened = _opened(unordered, ending)
                     found, opened = self._begin(opened, self._make_sink(), can_cancel=False)
                     found.is_closing = True
                     self._coordinator.adopt(asked, _inputs(opened, ev, plan))
@@ -290,11 +331,78 @@ class Engine:
         """Hand in roots of a run."""
         self._post(roots)
 
+    def feed_from(self, source: Source) -> None:
+        """Have each driver ask for what was submitted, before its turn."""
+        self._source = source
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody drives."""
+        return self._driver is None
+
+    def push(self) -> None:
+        """Send what was submitted, if nobody drives. Nothing is waited for, and nothing ends.
+
+        So no callback of a future runs.
+
+        Raises:
+            BaseException: See `wait_turn`.
+        """
+        drives = False
+        try:
+            with self._lock:
+                if self._driver is not None or self._closed is not None or self.is_foreign:
+                    return
+                if not self._coordinator.has_workers:
+                    return  # who starts some sends it
+                drives = True
+                self._driver = threading.get_ident()
+            self._adopt_sent()
+            self._hand_in()
+            self._coordinator.take_in()
+        except BaseException as error:
+            self._broken_by(error, drives=drives)
+        finally:
+            if drives:
+                try:
+                    self._leave()
+                except BaseException:
+                    self._leave()  # see there
+                    raise
+
+    def _hand_in(self) -> None:
+        if self._source is not None:
+            self._source.hand_in()
+
+    def wake(self) -> None:
+        """Have the driver begin another turn soon, if another thread drives."""
+        if self._driver not in (None, threading.get_ident()):
+            self._backend.wake()
+
     def close_run(self, run: Run, *, drop: bool = False) -> None:
         """Say that no more roots come; see `schedule.Closed`."""
         run.is_closing = True
         if not self.is_foreign:  # else it is the parent's
             self._post(Closed(run.id, drop))
+
+    def cancel(self, run: Run, roots: Sequence[int] | None, *, kill: bool) -> None:
+        """Give roots of a run up; see `cancelling.Cancel`. Takes effect with the next turn."""
+        if not self.is_foreign:
+            self._coordinator.orders.append(Cancel(run.id, roots, kill))
+            self.wake()
+
+    def recall(self) -> None:
+        """Have all workers give back what they have not begun; see `cancelling.Recall`."""
+        if not self.is_foreign:
+            self._coordinator.orders.append(Recall())
+            self.wake()
+
+    def where(self, run: Run, roots: Sequence[int] | None) -> str:
+        """Which of a run's roots are being run, in words; None: any. From any thread."""
+        try:
+            return self._coordinator.where(run.id, roots)
+        except (RuntimeError, LookupError, ValueError):
+            return "it is running"  # the driver has changed it this very moment
 
     def enter(self, run: Run) -> None:
         """This thread is in a call until the run is finished: `drain` waits for it.
@@ -311,8 +419,7 @@ class Engine:
         # First the item, then the look at who drives: a driver that is not seen here
         # has not looked into the inbox yet, and will.
         self._coordinator.inbox.append(item)
-        if self._driver not in (None, threading.get_ident()):
-            self._backend.wake()
+        self.wake()
 
     def wait_turn(self, since: int, *, may_block: bool = True) -> None:
         """Do one turn, or wait for the end of the turn that another thread does.
@@ -347,6 +454,7 @@ class Engine:
                 drives = True
                 self._driver = threading.get_ident()
             self._adopt_sent()
+            self._hand_in()
             self._coordinator.turn(may_block=may_block)
         except BaseException as error:
             self._broken_by(error, drives=drives)
@@ -373,14 +481,37 @@ class Engine:
             return
         if drives:
             # in the middle of a turn: nobody knows what state things are in
-            self._most_seconds = 0.0
-            self._closed = PoolClosedError(
-                f"the pool was ended by {type(error).__name__}: make a new PoolProcessor"
-            )
+            self._give_way(error)
         try:
             raise error
         finally:
             del error  # which has this frame in its traceback
+
+    def _give_way(self, error: BaseException) -> None:
+        """Close the engine for what has struck; another one takes its place."""
+        self._most_seconds = 0.0
+        if self._closed is None:
+            self._closed = PoolInterruptedError(
+                f"{type(error).__name__} struck a thread that waited for the pool: everything that"
+                " was in flight was dropped and its workers were killed, so it may have had"
+                " effects; the pool can be used again"
+            )
+            self.is_replaceable = True
+
+    def interrupt(self, error: BaseException) -> None:
+        """Drop everything that is in flight, and kill the workers, for what has struck a caller.
+
+        The next call gets a new engine.
+        """
+        if not self.is_foreign:
+            with self._lock:
+                self._give_way(error)
+            self.stop(most_seconds=0.0)
+
+    def finish_submitted(self) -> None:
+        """Wait for what was submitted."""
+        if self._source is not None and self._source.outstanding:
+            self._source.drain()
 
     def check_may_wait(self) -> None:
         """Refuse a thread that would wait for itself.
@@ -436,8 +567,8 @@ class Engine:
             is_idle = self._driver is None and self._sent is None and self._closed is None
             if is_idle and len(self._coordinator.runs) == idle_runs:
                 self._closed = PoolClosedError("the workers are being replaced")
-                self.is_retired = True
-        return self.is_retired
+                self.is_replaceable = True
+        return self.is_replaceable
 
     def stop(self, *, most_seconds: float) -> None:
         """End the workers; open runs end with `PoolClosedError`. Idempotent.
@@ -487,9 +618,9 @@ class Engine:
                     self._turn_over.notify_all()
 
 
-def _opened(*, unordered: bool) -> Opened:
+def _opened(unordered: bool, ending: CascadeEnding) -> Opened:
     """What opens the run of a call for one event, but for its id."""
-    return Opened(-1, until_error=True, unordered=unordered, is_bulk=True)
+    return Opened(-1, True, unordered, False, True, False, *ending)
 
 
 def _inputs(opened: Opened, ev: Event, plan: Plan) -> tuple[Input, ...]:

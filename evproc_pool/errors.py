@@ -14,6 +14,13 @@ class PoolClosedError(PoolError, RuntimeError):
     """The pool was used after `close` or `terminate`. Make a new one."""
 
 
+class PoolInterruptedError(PoolError, RuntimeError):
+    """A thread that waited for the pool was interrupted, by Ctrl-C for example.
+
+    Everything that was in flight was dropped. The pool can be used again.
+    """
+
+
 class PoolBusyError(PoolError, RuntimeError):
     """Something that needs an idle pool was asked for with events in flight.
 
@@ -127,6 +134,36 @@ class SoftTimeoutError(PoolError):
         self.event = event
         self.handler = handler
         self.timeout = timeout
+
+
+class CascadeLimitError(PoolError):
+    """An event's follow-ups exceed `max_cascade_depth` or `max_cascade_events`.
+
+    The event's handlers have run; its follow-ups are dropped. It is not run again.
+
+    Attributes:
+        limit: Which limit, as in "max_cascade_depth=5".
+        path: The event's path; see `Outcome.path`.
+        handler: The last handler that returned follow-ups; None if that is not known.
+        event: The event's name and class.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        limit: str = "",
+        path: tuple[int, ...] = (),
+        handler: str | None = None,
+        event: str = "",
+    ) -> None:
+        super().__init__(message, limit, path, handler, event)
+        self.limit = limit
+        self.path = path
+        self.handler = handler
+        self.event = event
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class RemoteError(PoolError):

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 #: short beside what a person or the end of a run notices.
 TARGET_SECONDS: Final = 0.008
 
+#: So long what an event has left behind may wait in the worker while somebody waits for
+#: single events, in seconds.
+TELL_SECONDS: Final = 0.003
+
+#: An event that is expected to take so long gets none behind it for which somebody waits: to
+#: send the next one when it is over costs little beside that, and none waits for a stranger.
+LONG_SECONDS: Final = 2 * TARGET_SECONDS
+
 #: The same where nobody waits for single events, only for all of them.
 BULK_SECONDS: Final = 16 * TARGET_SECONDS
 

@@ -1,23 +1,48 @@
-"""The futures of `submit`, and who does their work."""
+"""The futures of `submit`, and who does their work.
+
+::
+
+    submit --> waiting --hand_in--> Engine --> workers
+       |                              |
+       +--> _Future <----settle-------+
+
+`submit` puts an event on a queue, and that is all, while others wait there. Whoever
+drives the engine takes the whole queue at the beginning of its turn, as one `Accepted`.
+So a future costs no step of the scheduler, no lock and no system call of its own.
+
+Cost: O(1) for each future; one wake-up of the driver for each turn.
+
+Rejected: a step for each event (35 us a call); driving in `submit` until results are
+there (a future's callbacks would run in `submit`).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future
 from math import inf
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from evproc import Event
 from evproc.registry import Plan, Registry
+from evproc_pool.cancelling import NOT_BEGUN
+from evproc_pool.cascade_limits import PLAIN_ENDING, CascadeEnding
 from evproc_pool.codec import Answer
 from evproc_pool.engine import Engine
 from evproc_pool.errors import PoolError
-from evproc_pool.log import LOG
+from evproc_pool.promises import Promise, begin_all, settle, settle_all
 from evproc_pool.roots import Key, key_of, plan_root
 from evproc_pool.runs import Sink
-from evproc_pool.schedule import Accepted, Ending
+from evproc_pool.schedule import Accepted, Ending, Settled
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from contextlib import AbstractContextManager
+
+    from evproc_pool.pool import PoolProcessor
 
 # So long the thread of the futures stays for the next one, and so long it leaves an event
 # to whoever waits for it, in seconds.
@@ -27,155 +52,291 @@ _HELP_SECONDS: Final = 0.001
 # So often the thread looks for the next future by itself before it waits to be told.
 _MOMENTS: Final = 20
 
-
-def _settle(future: Future[Any], value: object, error: BaseException | None) -> None:
-    """Let a future be done, whatever its callbacks raise."""
-    try:
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(value)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        # not an `Exception`: those are logged by the future itself
-        LOG.exception("a callback of a future raised")
+# When so many events wait and nobody drives, `submit` has them sent: a thread that is
+# woken for it gets the GIL milliseconds later. Twice as many each time, up to a limit.
+_FEWEST_PUSHED: Final = 16
+_MOST_PUSHED: Final = 512
 
 
-class _Future(Future[Any]):
-    """Whoever waits for it does the work meanwhile, if nobody else does."""
+class _Future(Promise):
+    """Whoever waits for it does the work meanwhile, if nobody else does.
 
-    def __init__(self, futures: Futures) -> None:
-        super().__init__()
-        self._futures: Futures | None = futures
+    Attributes:
+        root: The index of its root, once that is handed in.
+    """
+
+    def __init__(self, futures: Futures, lock: AbstractContextManager[Any]) -> None:
+        super().__init__(lock)
+        self._futures = futures
         self.root = -1
 
-    def result(self, timeout: float | None = None) -> Any:
-        """See `concurrent.futures.Future`."""
-        self._help(timeout)
-        return super().result(timeout)
+    def await_end(self, timeout: float | None) -> None:
+        """See `Promise.await_end`.
 
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """See `concurrent.futures.Future`."""
-        self._help(timeout)
-        return super().exception(timeout)
+        Raises:
+            RuntimeError: Called from a callback of a future of the same pool, before this
+                one is done.
+        """
+        if self.done():
+            return
+        try:
+            self._futures.help(self.root, inf if timeout is None else max(0.0, timeout))
+            super().await_end(timeout)
+        except KeyboardInterrupt as error:
+            self._futures.interrupt(error)
+            raise
 
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
         """See `concurrent.futures.Future`."""
         super().add_done_callback(fn)
-        if self._futures is not None and not self.done():
+        if not self.done():
             self._futures.hurry()
 
-    def _help(self, timeout: float | None) -> None:
-        if self._futures is not None and not self.done():
-            self._futures.help(self.root, inf if timeout is None else max(0.0, timeout))
-        self._futures = None
+    def give_up(self, *, kill: bool) -> str:
+        """See `give_up`."""
+        if self.cancel() or self.done():
+            return NOT_BEGUN
+        return self._futures.cancel(self.root, kill=kill)
+
+
+#: An event that was submitted and is not handed in, with its plan and its key.
+_Waiting = tuple[_Future, Event, Plan, Hashable]
+
+
+class Listener(Protocol):
+    """Is told of the turns that were done for a run."""
+
+    def turn_over(self) -> bool:
+        """A turn is over. Say whether the run is finished, and nobody need drive for it."""
 
 
 class Futures(Sink):
     """The run of all submitted events, and the thread that drives for them.
 
     The thread is there while futures are outstanding, and a little longer, for the next
-    one; it holds on to the engine and not to the pool, which can be collected in the
-    meantime. Where an event could be sent at once, and nothing else is outstanding, it
-    leaves it to whoever waits for the future, for a moment.
+    one. Where an event could be sent at once, and nothing else is outstanding, it leaves
+    it to whoever waits for the future, for a moment.
+
+    While futures are outstanding the pool is kept: work that was submitted is finished
+    also where nothing else refers to the pool any more.
     """
 
-    def __init__(self, engine: Engine, registry: Registry, key: Key | None, *, unordered: bool):
-        self._engine = engine
+    def __init__(
+        self,
+        engine: Engine,
+        registry: Registry,
+        key: Key | None,
+        *,
+        unordered: bool,
+        ending: CascadeEnding = PLAIN_ENDING,
+    ):
+        self.engine = engine
+        self._lock = threading.RLock()  # of the states of all futures
         self._registry = registry
         self._key = key
-        self._futures: dict[int, Future[Any]] = {}
-        self._begun: set[int] = set()
-        self._indices = itertools.count()
+        self._waiting: deque[_Waiting] = deque()  # any thread appends, the driver takes
+        self._is_told = False  # whether the driver knows that there are some
+        self._push_at = _FEWEST_PUSHED
+        self._futures: dict[int, _Future] = {}  # by root, those that were handed in
+        self._is_handing_in = False
+        self._next_root = 0
+        self._listeners: set[Listener] = set()
+        self._keeps: PoolProcessor | None = None
+        self._given_up: PoolError | None = None  # why what was not begun is dropped
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._may_linger = False  # whether somebody is likely to wait for the only future
         self._looks_soon = False  # whether the thread does in any case
         self._is_retired = False
         # last: from now on it may be told things, also if an interrupt strikes here
-        self._run = engine.open(self, unordered=unordered, can_cancel=True)
+        self._run = engine.open(
+            self,
+            unordered=unordered,
+            ending=ending,
+            can_cancel=True,
+            shares_keys=key is not None,
+        )
+        engine.feed_from(self)
 
     @property
     def outstanding(self) -> int:
         """How many futures are not done."""
-        return len(self._futures)
+        return len(self._waiting) + self._is_handing_in + len(self._futures)
+
+    @property
+    def _has_futures(self) -> bool:
+        # in this order, which is that of their way
+        return bool(self._waiting or self._is_handing_in or self._futures)
+
+    @property
+    def _is_busy(self) -> bool:
+        return self._has_futures or bool(self._listeners)
 
     def retire(self) -> bool:
         """Take nothing more, if no future is outstanding; say whether that is so."""
-        with self._changed:
-            self._is_retired = not self._futures
+        self._is_retired = True  # first: `submit` looks at it after it has appended
+        self._is_told = False
+        if self._is_busy:
+            self._is_retired = False
         return self._is_retired
 
     def unretire(self) -> None:
         """Go on."""
         self._is_retired = False
 
-    def submit(self, ev: Event) -> Future[Any] | None:
-        """See `PoolProcessor.submit`. None: it takes nothing more; nothing has happened."""
+    def submit(self, ev: Event, pool: PoolProcessor) -> Future[Any] | None:
+        """See `PoolProcessor.submit`. None: it takes nothing more; nothing has happened.
+
+        Args:
+            ev: The event.
+            pool: Kept until all futures are done.
+        """
         if self._is_retired:
             return None
-        future = _Future(self)
+        future = _Future(self, self._lock)
         try:
             plan = plan_root(self._registry, ev)
-            keys = None if self._key is None else [key_of(self._key, ev)]
+            key = None if self._key is None else key_of(self._key, ev)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            future.set_running_or_notify_cancel()
-            future.set_exception(error)
+            settle(self._lock, [future], error=error)
             return future
         if not plan.indices:
-            future.set_running_or_notify_cancel()
-            future.set_result(None)
+            settle(self._lock, [future])
             return future
+        self._keeps = pool
+        if not self._waiting and self._key is None and not self._futures:
+            return self._submit_alone(future, ev, plan)
+        waiting = (future, ev, plan, key)
         try:
-            if not self._hand_in(future, ev, plan, keys):
-                return None
+            self._waiting.append(waiting)
+            if not self._is_told:
+                if not self._may_take(waiting):
+                    return None
+            elif len(self._waiting) >= self._push_at and self.engine.is_free:
+                self._push_at = min(2 * self._push_at, _MOST_PUSHED)
+                self.engine.push()
         except BaseException:
             # An interrupt: nobody gets the future, and nobody is to wait for it.
-            self._take(future.root)
+            self._withdraw(waiting)
             raise
-        if self._engine.closed is not None:
-            # it ended meanwhile, maybe before it knew of this future
-            self.broken(self._engine.closed)
         return future
 
-    def _hand_in(
-        self, future: _Future, ev: Event, plan: Plan, keys: Sequence[Hashable] | None
-    ) -> bool:
-        """See `submit`; say whether more are taken."""
-        with self._changed:
-            if self._is_retired:
-                return False
-            is_only = not self._futures
-            index = future.root = next(self._indices)
-            self._futures[index] = future
-        root = Accepted(self._run.id, index, [ev], [plan], keys)
-        is_sent = is_only and keys is None and self._engine.send_now(root, self)
-        if not is_sent:
-            self._engine.accept(root)
-        with self._changed:
-            self._may_linger = is_sent
-            if not (is_sent and self._looks_soon):
+    def _submit_alone(self, future: _Future, ev: Event, plan: Plan) -> Future[Any] | None:
+        """Submit an event while no other one is outstanding."""
+        try:
+            with self._changed:
+                if self._is_retired:
+                    return None
+                root = future.root = self._next_root
+                self._next_root += 1
+                self._futures[root] = future
+            accepted = Accepted(self._run.id, root, [ev], [plan])
+            is_sent = self.engine.send_now(accepted, self)
+            if not is_sent:
+                self.engine.accept(accepted)
+            with self._changed:
+                self._may_linger = is_sent
+                if not (is_sent and self._looks_soon):
+                    self._changed.notify_all()
+                self._start_thread()
+        except BaseException:
+            # An interrupt: nobody gets the future, and nobody is to wait for it.
+            self._futures.pop(future.root, None)
+            raise
+        closed = self.engine.closed
+        if closed is not None:
+            if self.engine.is_replaceable and self._futures.pop(root, None) is not None:
+                return None
+            # it ended meanwhile, maybe before it knew of this future
+            self.broken(closed)
+        return future
+
+    def _may_take(self, waiting: _Waiting) -> bool:
+        """Say that something waits; or take it away again, if nothing more is taken."""
+        closed = self.engine.closed
+        is_replaced = self._is_retired or (closed is not None and self.engine.is_replaceable)
+        if is_replaced and self._withdraw(waiting):
+            return False
+        if closed is not None:
+            self.broken(closed)
+            return True
+        try:
+            self._is_told = True
+            with self._changed:
+                self._may_linger = False
                 self._changed.notify_all()
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._drive, name="evproc_pool futures", daemon=True
-                )
-                self._thread.start()
+                self._start_thread()
+            self.engine.wake()
+        except BaseException:
+            self._is_told = False
+            raise
+        if self._is_retired or self.engine.closed is not None:
+            # meanwhile: nobody is to take it for told
+            self._is_told = False
+            return self._may_take(waiting)
         return True
 
+    def _withdraw(self, waiting: _Waiting) -> bool:
+        """Take a future away that was not handed in yet, or is to be let alone then."""
+        try:
+            self._waiting.remove(waiting)
+        except ValueError:
+            self._futures.pop(waiting[0].root, None)
+            return False
+        return True
+
+    def hand_in(self) -> None:
+        """Hand in all that waits. Called by the driver, at the beginning of a turn."""
+        self._is_told = False  # first: what comes from now on is told again
+        if not self._waiting:
+            return
+        self._is_handing_in = True
+        try:
+            taken = self._take_waiting()
+            if not taken:
+                return
+            futures, events, plans, keys = map(list, zip(*taken, strict=True))
+            with self._changed:
+                first = self._next_root
+                self._next_root += len(taken)
+            for root, future in enumerate(futures, first):
+                future.root = root
+                self._futures[root] = future
+        finally:
+            self._is_handing_in = False
+        self.engine.accept(
+            Accepted(self._run.id, first, events, plans, None if self._key is None else keys)
+        )
+
+    def _take_waiting(self) -> list[_Waiting]:
+        """Take what waits now, and nothing that comes meanwhile."""
+        taken: list[_Waiting] = []
+        with contextlib.suppress(IndexError):  # another thread has given up the rest
+            taken.extend(self._waiting.popleft() for _ in range(len(self._waiting)))
+        return taken
+
     def help(self, root: int, seconds: float) -> None:
-        """Wait a moment, and no longer than that, for the answer to an event sent at once."""
+        """Wait a moment, and no longer than that, for the answer to an event sent at once.
+
+        Raises:
+            RuntimeError: Called from a future's callback, for which it would wait.
+        """
+        if seconds:
+            self.engine.check_may_wait()
 
         def deliver(answer: Answer) -> None:
             # in this order: whatever strikes in between, the future is done, or is told why
-            _settle(self._futures[root], answer.value, None)
-            self._take(root)
+            settle(self._lock, [self._futures[root]], answer.value)
+            self._futures.pop(root, None)
 
-        if not self._engine.collect(self._run.id, root, seconds, deliver):
+        if not self.engine.collect(self._run.id, root, seconds, deliver):
             self.hurry()
+
+    def interrupt(self, error: BaseException) -> None:
+        """Somebody who waited for a future was interrupted; see `Engine.interrupt`."""
+        self.engine.interrupt(error)
 
     def hurry(self) -> None:
         """Have the thread drive."""
@@ -183,16 +344,27 @@ class Futures(Sink):
             self._may_linger = False
             self._changed.notify_all()
 
+    def _start_thread(self) -> None:
+        """Have a thread that drives; with the lock."""
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._drive, name="evproc_pool futures", daemon=True
+            )
+            self._thread.start()
+
     def _drive(self) -> None:
         try:
             while True:
-                turns = self._engine.turns
+                turns = self.engine.turns
+                if not self._is_busy:
+                    self._push_at = _FEWEST_PUSHED
+                    self._let_go()
                 with self._changed:
-                    if not self._futures:
+                    if not self._is_busy:
                         self._changed.notify_all()
-                        if self._engine.closed is None:
+                        if self.engine.closed is None:
                             self._linger()
-                        if not self._futures:
+                        if not self._is_busy:
                             self._thread = None
                             self._changed.notify_all()
                             return
@@ -200,9 +372,11 @@ class Futures(Sink):
                         self._may_linger = False
                         self._wait_a_moment()
                         continue
-                self._engine.wait_turn(turns)
+                self.engine.wait_turn(turns)
+                self._tell_listeners()
         except BaseException:
             # it has ended the engine, and so the futures; nobody must wait for more
+            self._tell_listeners()
             with self._changed:
                 self._thread = None
                 self._changed.notify_all()
@@ -215,7 +389,7 @@ class Futures(Sink):
         waited for, this thread would be woken up each time to find that there is no need.
         """
         for _ in range(_MOMENTS):
-            if self._wait_a_moment() or self._futures:
+            if self._wait_a_moment() or self._is_busy:
                 return
         self._changed.wait(_LINGER_SECONDS)
 
@@ -227,59 +401,123 @@ class Futures(Sink):
         finally:
             self._looks_soon = False
 
+    def _let_go(self) -> None:
+        """Keep the pool no longer, if no future is outstanding.
+
+        Not with the lock: this may be the last reference to the pool, and end it.
+        """
+        pool, self._keeps = self._keeps, None
+        if self._is_busy:  # one came meanwhile
+            self._keeps = pool
+        del pool
+
     def drain(self) -> None:
         """Wait until no future is outstanding.
 
         Raises:
             RuntimeError: Called from a future's callback.
         """
-        self._engine.check_may_wait()
+        self.engine.check_may_wait()
+        self.hurry()
         with self._changed:
-            self._changed.wait_for(lambda: not self._futures or self._thread is None)
+            self._changed.wait_for(lambda: not self._has_futures or self._thread is None)
+
+    def give_up(self, reason: PoolError) -> None:
+        """Drop what no worker has begun; what runs is finished.
+
+        Args:
+            reason: What the futures of the dropped events end with.
+        """
+        self._given_up = reason
+        unsent = [future for future, *_ in self._take_waiting()]
+        unsent += [future for future in list(self._futures.values()) if not future.running()]
+        settle(self._lock, [future for future in unsent if not future.cancelled()], error=reason)
+        self.engine.recall()
+        self.hurry()
+
+    def cancel(self, root: int, *, kill: bool) -> str:
+        """Give up an event that was sent: nothing more of its cascade is.
+
+        Args:
+            root: Its root.
+            kill: Also kill the worker that runs an event of the cascade.
+
+        Returns:
+            Where it was, in words.
+        """
+        where = self.engine.where(self._run, (root,))
+        self.engine.cancel(self._run, (root,), kill=kill)
+        self.hurry()
+        return where
+
+    # --- for runs that nobody waits for with a thread of his own ---
+
+    def listen(self, listener: Listener) -> None:
+        """Drive for a run until it is finished, and tell its listener after each turn."""
+        with self._changed:
+            self._listeners.add(listener)
+            self._may_linger = False
+            self._changed.notify_all()
+            self._start_thread()
+        self.engine.wake()
+
+    def _tell_listeners(self) -> None:
+        for listener in list(self._listeners):
+            if listener.turn_over():
+                self._listeners.discard(listener)
 
     # --- as a sink ---
 
     def begins(self, root: int) -> bool:
         """See `engine.Sink`."""
         future = self._futures.get(root)
-        return future is not None and self._begin(root, future)
+        if future is None:
+            return False
+        if self._given_up is not None:
+            settle(self._lock, [future], error=self._given_up)
+        return future.begin()
 
-    def _begin(self, root: int, future: Future[Any]) -> bool:
-        """Set a future running, or tell those who wait for it that it was cancelled.
-
-        May be called again, when a batch comes back; a future may not.
-        """
-        if root not in self._begun:
-            self._begun.add(root)
-            future.set_running_or_notify_cancel()
-        return not future.cancelled()
+    def refused(self, roots: Sequence[int]) -> list[int]:
+        """See `sink.Sink`."""
+        found = [future for future in map(self._futures.get, roots) if future is not None]
+        is_complete = len(found) == len(roots) and self._given_up is None
+        if is_complete and begin_all(self._lock, found):
+            return []
+        return [root for root in roots if not self.begins(root)]
 
     def ended(self, root: int, ending: Ending) -> None:
         """See `engine.Sink`."""
-        future = self._take(root)
-        if future is None or future.cancelled():
-            return
-        _settle(future, ending.value, ending.error)
+        future = self._futures.get(root)
+        if future is not None:
+            settle(self._lock, [future], ending.value, ending.error)
+            self._futures.pop(root, None)
 
-    def settled(self, first: int, times: Sequence[float]) -> None:
+    def settled(self, item: Settled) -> None:
         """See `engine.Sink`."""
-        for root in range(first, first + len(times)):
-            self.ended(root, Ending())
+        roots = range(item.first, item.first + len(item.times))
+        values = itertools.repeat(None) if item.values is None else item.values.items
+        found: list[_Future] = []
+        their: list[Any] = []
+        for root, value in zip(roots, values, strict=False):
+            future = self._futures.get(root)
+            if future is not None:
+                found.append(future)
+                their.append(value)
+        # first, so that an interrupt in between loses none
+        settle_all(self._lock, found, their)
+        for root in roots:
+            self._futures.pop(root, None)
 
     def broken(self, error: PoolError) -> None:
         """See `engine.Sink`."""
-        with self._changed:
-            futures = dict(self._futures)
-            self._futures.clear()
-            self._changed.notify_all()
-        for root, future in futures.items():
-            if not future.done() and self._begin(root, future):
-                _settle(future, None, error)
-        self._begun.clear()
+        self._is_told = False  # first: what comes from now on sees that the engine is closed
+        left = [future for future, *_ in self._take_waiting()]
+        while self._futures:
+            left.append(self._futures.popitem()[1])
+        settle(self._lock, [future for future in left if future.begin()], error=error)
+        self.hurry()
 
-    def _take(self, root: int) -> Future[Any] | None:
-        """Take a future that is about to be done; None if `broken` was quicker."""
-        with self._changed:
-            self._begun.discard(root)
-            future = self._futures.pop(root, None)
-        return future  # noqa: RET504 - the lock is let go of before, whatever interrupts this
+
+def give_up(future: Future[Any], *, kill: bool) -> str:
+    """Cancel the future of an event; see `Futures.cancel`. Say where the event was, in words."""
+    return future.give_up(kill=kill) if isinstance(future, _Future) else ""

@@ -8,13 +8,16 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from evproc import Event, Processor
+from evproc_pool.notes import has_several
 from evproc_pool.roots import Key, key_of, plan_root
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from evproc_pool.cascade_limits import CascadeEnding
     from evproc_pool.outcome import Outcome
     from evproc_pool.retries import RetryPolicy
+    from evproc_pool.serial import Rules
 
 # Imported when they are needed: most pools have workers, and never come to it.
 
@@ -56,40 +59,48 @@ class Here:
         self._lock = threading.RLock()
         self._calls = {call: thread for call, thread in self._calls.items() if thread == me}
 
+    def rules(
+        self,
+        ending: CascadeEnding,
+        events: Iterator[Event] | None = None,
+        *,
+        return_events: bool = False,
+        every_event: bool = False,
+    ) -> Rules:
+        """How a call runs its cascades; without `events` it has one root."""
+        from evproc_pool.serial import Rules
+
+        return Rules(
+            self._policy,
+            ending,
+            return_events,
+            every_event,
+            events is not None and has_several(events),
+        )
+
     def process_many(
-        self, events: Iterator[Event], key: Key | None, *, return_exceptions: bool
+        self, events: Iterator[Event], key: Key | None, rules: Rules, *, return_exceptions: bool
     ) -> list[Any]:
         """See `PoolProcessor.process_many`."""
-        values = []
         with self._counted():
             self._initialize()
-            for ev in events:
-                try:
-                    values.append(self._process(ev, key))
-                except KeyboardInterrupt:
-                    raise  # somebody at the keyboard, as far as can be told in one process
-                except BaseException as error:
-                    if not return_exceptions:
-                        raise
-                    values.append(error)
-        return values
+            return self._process_all(events, key, rules, return_exceptions=return_exceptions)
 
     def stream(
         self,
         events: Iterable[Event],
         key: Key | None,
         check_usable: Callable[[], object],
-        *,
-        return_events: bool,
+        rules: Rules,
     ) -> Generator[Outcome, None, None]:
-        """See `PoolProcessor.stream`; ends with what `check_usable` raises before an event."""
+        """See `PoolProcessor.stream`; ends with what `check_usable` raises before a root."""
         with self._counted():
             self._initialize()
             for index, ev in enumerate(events):
                 check_usable()
-                yield self._run(ev, index, key, return_events=return_events)
+                yield from self._outcomes(ev, index, key, rules)
 
-    def submit(self, ev: Event, key: Key | None) -> Future[Any]:
+    def submit(self, ev: Event, key: Key | None, rules: Rules) -> Future[Any]:
         """See `PoolProcessor.submit`; the future is done."""
         from concurrent.futures import Future
 
@@ -98,7 +109,7 @@ class Here:
         with self._counted():
             try:
                 self._initialize()
-                value = self._process(ev, key)
+                (value,) = self._process_all([ev], key, rules, return_exceptions=False)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -107,28 +118,46 @@ class Here:
                 future.set_result(value)
         return future
 
-    def _process(self, ev: Event, key: Key | None) -> Any:
-        if key is None and not self._policy.max_retries:
-            return self._processor.process(ev)
-        return self._run(ev, 0, key, return_events=False).unwrap()
+    def _process_all(
+        self, events: Iterable[Event], key: Key | None, rules: Rules, *, return_exceptions: bool
+    ) -> list[Any]:
+        from evproc_pool.serial import process_plainly
 
-    def _run(self, ev: Event, index: int, key: Key | None, *, return_events: bool) -> Outcome:
-        if key is not None:
-            # Only for what it raises: all events are processed one after another here.
-            try:
-                plan_root(self._processor.registry, ev)
-                key_of(key, ev)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
-                from evproc_pool.outcome import Outcome
+        if key is None and rules.are_plain:
+            return process_plainly(
+                self._processor, events, rules, return_exceptions=return_exceptions
+            )
+        values = []
+        outcome: Outcome | None = None
+        try:
+            for index, ev in enumerate(events):
+                (outcome,) = self._outcomes(ev, index, key, rules)
+                if outcome.error is not None and not return_exceptions:
+                    raise outcome.error
+                values.append(outcome.value if outcome.error is None else outcome.error)
+            return values
+        finally:
+            del values, outcome  # they hold errors whose tracebacks hold this frame
 
-                return Outcome(ev, index, error=error, events=int(isinstance(ev, Event)))
+    def _outcomes(self, ev: Event, index: int, key: Key | None, rules: Rules) -> Iterable[Outcome]:
+        """The outcomes of a cascade, which runs as they are asked for."""
         from evproc_pool.serial import run_cascade
 
-        return run_cascade(
-            self._processor, ev, index, policy=self._policy, return_events=return_events
-        )
+        failed = [] if key is None else self._check_key(ev, index, key, rules)
+        return failed or run_cascade(self._processor, ev, index, rules)
+
+    def _check_key(self, ev: Event, index: int, key: Key, rules: Rules) -> Iterable[Outcome]:
+        """Ask for the key, only for what it raises: all events are one after another here."""
+        try:
+            plan_root(self._processor.registry, ev)
+            key_of(key, ev)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            from evproc_pool.serial import failed_root
+
+            return failed_root(ev, index, error, has_several=rules.has_several)
+        return ()
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from evproc_pool.backlog import Run
@@ -80,6 +80,7 @@ class Loads:
 
     Attributes:
         free: How many batches more they could hold.
+        staying: Those that are not retired.
     """
 
     def __init__(self) -> None:
@@ -90,6 +91,7 @@ class Loads:
         self._well_ahead: tuple[dict[int, None], ...] = tuple({} for _ in range(PREFETCH))
         self._is_draining = False  # whether those that hold something get nothing more
         self.free = 0
+        self.staying: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._loads)
@@ -109,6 +111,13 @@ class Loads:
             for worker, load in self._loads.items()
             if len(load.held) > 1 or (load.held and load.held[0].size - load.held[0].done > 1)
         ]
+
+    @property
+    def at_several(self) -> Iterator[tuple[int, Batch]]:
+        """Those at a batch of which more than one event is not told, with that batch."""
+        for worker, load in self._loads.items():
+            if load.held and load.held[0].size - load.held[0].done > 1:
+                yield worker, load.held[0]
 
     @property
     def lopsided(self) -> list[int]:
@@ -163,6 +172,18 @@ class Loads:
                 return worker
         return None
 
+    def has_room(self, worker: int, *, is_late: bool) -> bool:
+        """Whether a worker could get a batch.
+
+        Args:
+            worker: Any.
+            is_late: Whether it must not have `LATE_SECONDS` to do; see `earliest`.
+        """
+        load = self._loads.get(worker)
+        if load is None or load.shelf is None:
+            return False
+        return not is_late or load.shelf is self._roomy[len(load.held)]
+
     def earliest(self) -> int | None:
         """The worker with room that has the least to do behind its first batch, or None.
 
@@ -206,11 +227,13 @@ class Loads:
             raise InternalError(f"worker {worker} is ready already")
         load = self._loads[worker] = _Load()
         self.free += PREFETCH
+        self.staying.add(worker)
         self._place(worker, load)
 
     def remove(self, worker: int) -> None:
         """A worker is gone."""
         load = self._loads.pop(worker)
+        self.staying.discard(worker)
         self.free -= PREFETCH - len(load.held)
         if load.shelf is not None:
             del load.shelf[worker]
@@ -254,6 +277,7 @@ class Loads:
         """
         load = self._load(worker)
         load.is_retired = True
+        self.staying.discard(worker)
         self._place(worker, load)
 
     def set_slow(self, worker: int, *, is_slow: bool) -> None:

@@ -12,6 +12,7 @@ import contextlib
 import os
 import select
 import selectors
+import signal
 import socket
 import sys
 import time
@@ -20,7 +21,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Final
 
-from evproc_pool import wire
+from evproc_pool import teller, wire
 from evproc_pool.backend import Arrived, Gone
 from evproc_pool.channel import CAN_WAIT, Channel
 from evproc_pool.entrance import Shares, enter
@@ -67,17 +68,18 @@ class _Member:
         lifeline: The descriptor on which its life hangs, or None.
         lane: To this worker alone; made when needed.
         region: The memory that it shares with the coordinator, or None.
+        pidfd: A descriptor of the process, or None.
         sentinels: Descriptors that can be read from when it is dead.
     """
 
     __slots__ = (
         "_handle",
-        "_pidfd",
         "answered_bytes",
         "channel",
         "lane",
         "lifeline",
         "number",
+        "pidfd",
         "process",
         "region",
         "sentinels",
@@ -106,7 +108,7 @@ class _Member:
         self.lane: Lane | None = None
         self.answered_bytes = 0
         self._handle: psutil.Process | None = None
-        self._pidfd: int | None = None
+        self.pidfd: int | None = None
         self.sentinels: list[int] = []
         if sys.platform != "win32":
             self.sentinels.append(process.sentinel)
@@ -114,9 +116,9 @@ class _Member:
             # But for forkserver, the sentinel of multiprocessing is a pipe that a
             # child of the worker holds open as well; this is the process itself.
             with contextlib.suppress(OSError):
-                self._pidfd = os.pidfd_open(process.pid)
-                self.sentinels.append(self._pidfd)
-        if self._pidfd is None:
+                self.pidfd = os.pidfd_open(process.pid)
+                self.sentinels.append(self.pidfd)
+        if self.pidfd is None:
             self._handle = self._find()
 
     @property
@@ -126,9 +128,9 @@ class _Member:
         Looked up when it is first needed, since psutil takes a while to import. Where nobody
         can say whether the process was still there then, it was looked up at once.
         """
-        if self._handle is None and self._pidfd is not None:
+        if self._handle is None and self.pidfd is not None:
             found = self._find()
-            if not select.select([self._pidfd], [], [], 0)[0]:
+            if not select.select([self.pidfd], [], [], 0)[0]:
                 self._handle = found
         return self._handle
 
@@ -150,8 +152,8 @@ class _Member:
             os.close(self.lifeline)
         if self.region is not None:
             self.region.close()
-        if self._pidfd is not None:
-            os.close(self._pidfd)
+        if self.pidfd is not None:
+            os.close(self.pidfd)
         popen = self.process._popen  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
         if popen is not None:
             if popen.returncode is None:
@@ -309,7 +311,13 @@ class LocalBackend:
         return (*mine, *theirs, *(each for each in lines if each is not None))
 
     def send(
-        self, number: int, tag: int, payload: Data, buffers: Sequence[memoryview] = ()
+        self,
+        number: int,
+        tag: int,
+        payload: Data,
+        buffers: Sequence[memoryview] = (),
+        *,
+        may_refer: bool = False,
     ) -> None:
         """Queue a frame for a worker; what does not fit now is written by `poll`.
 
@@ -319,7 +327,7 @@ class LocalBackend:
         member = self._members.get(number)
         if member is None:
             return
-        member.channel.send(tag, payload, buffers)
+        member.channel.send(tag, payload, buffers, may_refer=may_refer)
         if member.channel.outgoing and not member.channel.at_end:
             self._watch(member)
 
@@ -355,6 +363,13 @@ class LocalBackend:
         member = self._members.get(number)
         if member is not None and member.words is not None:
             member.words.ask_back(newest)
+
+    def ask_to_tell(self, number: int) -> None:
+        """See `backend.Backend`."""
+        member = self._members.get(number)
+        if member is not None and member.pidfd is not None and teller.SIGNAL is not None:
+            with contextlib.suppress(OSError):  # it has died by itself
+                signal.pidfd_send_signal(member.pidfd, teller.SIGNAL)
 
     def strike(self, number: int, seen: Progress, *, is_again: bool) -> None:
         """Have a worker raise the soft timeout in the event that it is at; see `soft_timeout`.

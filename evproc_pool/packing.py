@@ -25,8 +25,8 @@ from evproc_pool import attributes, pickling
 # For fewer events than that, pickling their states apart costs more than it saves.
 _WORTHWHILE: Final = 16
 
-# Values that cannot fail to unpickle, and so may share a pickle with others.
-_ATOMS: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
+#: Values of these classes stay as they are, and cannot fail to unpickle.
+ATOMS: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
 class PackedEvents(NamedTuple):
@@ -47,6 +47,12 @@ class PackedEvents(NamedTuple):
     class_bytes: int = 0
     large: tuple[int, int | None] = (0, 0)
 
+    @property
+    def has_large(self) -> bool:
+        """Whether there are large buffers."""
+        first, stop = self.large
+        return stop is None or stop > first
+
 
 class PackedValue(NamedTuple):
     """A value: itself if it is one of Python's atoms, or else its pickle.
@@ -60,6 +66,29 @@ class PackedValue(NamedTuple):
     is_pickled: bool
     data: Any
     large: tuple[int, int] = (0, 0)
+
+
+class PackedColumn(NamedTuple):
+    """What events left behind of one kind.
+
+    Attributes:
+        positions: Of these events, in order.
+        is_together: Whether `data` is one pickle of all, or packed events.
+        data: Otherwise a `PackedValue` for each, or a `wire.ErrorRecord` where there is none.
+        large: See `PackedEvents`; of what is packed together.
+        is_sure: Whether it can be rebuilt anywhere.
+    """
+
+    positions: Sequence[int]
+    is_together: bool
+    data: Any
+    large: tuple[int, int] = (0, 0)
+    is_sure: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes it has that is packed together, without the large buffers."""
+        return len(self.data if isinstance(self.data, bytes) else self.data.data)
 
 
 NO_EVENTS: Final = PackedEvents(one_by_one=True, data=())
@@ -287,7 +316,7 @@ def pack_value(value: object, buffers: list[memoryview] | None = None) -> Packed
     Raises:
         Exception: Whatever pickling raised.
     """
-    if type(value) in _ATOMS:
+    if type(value) in ATOMS:
         return PackedValue(False, value)
     first = len(buffers or ())
     data = pickling.dumps(value, buffers=buffers)
@@ -310,3 +339,47 @@ def unpack_value(packed: PackedValue, buffers: Sequence[memoryview] = ()) -> Any
         return pickling.loads(packed.data, buffers[slice(*packed.large)])
     except Exception as error:
         raise pickling.cannot_rebuild("the value given to StopProcessing", error) from error
+
+
+def size_of(packed: PackedValue) -> int:
+    """About how many bytes a value has."""
+    return len(packed.data) if packed.is_pickled or isinstance(packed.data, (str, bytes)) else 8
+
+
+def pack_column(
+    positions: Sequence[int],
+    items: list[Any],
+    buffers: list[memoryview] | None,
+    packer: EventPacker | None = None,
+) -> PackedColumn:
+    """Pack in one pass what events left behind.
+
+    Args:
+        positions: Of these events.
+        items: What each of them left.
+        buffers: See `EventPacker.pack`.
+        packer: For events, this.
+
+    Raises:
+        Exception: Whatever pickling raised.
+    """
+    if packer is not None:
+        packed = packer.pack(items, buffers)
+        return PackedColumn(positions, True, packed)
+    if ATOMS.issuperset(map(type, items)):
+        return PackedColumn(positions, True, pickle.dumps(items, pickling.PROTOCOL), is_sure=True)
+    first = len(buffers or ())
+    data = pickling.dumps(items, buffers=buffers)
+    return PackedColumn(positions, True, data, (first, len(buffers or ())))
+
+
+def unpack_column(column: PackedColumn, buffers: Sequence[memoryview] = ()) -> list[Any]:
+    """What was packed together.
+
+    Raises:
+        Exception: Whatever unpickling raised.
+    """
+    if isinstance(column.data, PackedEvents):
+        return unpack(column.data, buffers)
+    items: list[Any] = pickling.loads(column.data, buffers[slice(*column.large)])
+    return items

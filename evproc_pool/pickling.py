@@ -8,14 +8,17 @@ Large buffers (NumPy arrays, for one) can go out of band, beside the pickle (PEP
 
 from __future__ import annotations
 
+import functools
 import pickle
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from evproc_pool.errors import SerializationError
 
 PROTOCOL: Final = 5
+
+_ADVICE: Final = "keep it out of what crosses to another process, or give its class a __reduce__"
 
 # how deep the search for what cannot be pickled goes
 _DEEPEST: Final = 12
@@ -172,13 +175,20 @@ def lives_in_main(named: Any) -> bool:
 
 def _by_value(value: object, keep: _Keeper | None) -> bytes:
     # with cloudpickle, which many programs do not need
-    from evproc_pool import by_value, classes
+    from evproc_pool.classes import dumps_apart, dumps_instance
 
-    data = classes.dumps_apart(value, PROTOCOL, keep)
+    data = dumps_instance(value, keep)
     if data is not None:
         return data
     if keep is not None:
         keep.forget()
+    data = dumps_apart(value, PROTOCOL, keep)
+    if data is not None:
+        return data
+    if keep is not None:
+        keep.forget()
+    from evproc_pool import by_value
+
     return _MARK + by_value.dumps(value, PROTOCOL, keep)
 
 
@@ -213,16 +223,25 @@ def cannot_pickle(
     what: str,
     value: object,
     cause: BaseException,
-    advice: str = (
-        "keep it out of what crosses to another process, or give its class a __reduce__"
-    ),
+    advice: str = _ADVICE,
+    more: str = "",
 ) -> SerializationError:
-    """Say which part of a value cannot be pickled."""
+    """Say which part of a value cannot be pickled, and what to do.
+
+    Args:
+        what: Names the value.
+        value: It.
+        cause: What pickling raised.
+        advice: What to do, where nothing is known about that part's kind.
+        more: What to do besides.
+    """
+    from evproc_pool.advice import advice_on  # on the way to an error only
+
     path, part = _find_culprit(value)
     where = f" at {path.strip()}" if path else ""
     error = SerializationError(
         f"{what} cannot be pickled{where} ({type(part).__qualname__}):"
-        f" {type(cause).__name__}: {text_of(cause)}; {advice}"
+        f" {type(cause).__name__}: {text_of(cause)}; {advice_on(part) or advice}{more}"
     )
     error.__cause__ = cause
     return error
@@ -240,9 +259,16 @@ def cannot_rebuild(what: str, cause: BaseException) -> SerializationError:
 
 
 def _find_culprit(value: object) -> tuple[str, object]:
-    """The path to the deepest part that fails by itself, and that part."""
+    """The path to the deepest part that fails by itself, and that part.
+
+    No deeper than something that there is advice on: a thread and not the lock in it.
+    """
+    from evproc_pool.advice import advice_on
+
     path = ""
     for _ in range(_DEEPEST):
+        if advice_on(value) is not None:
+            break
         for step, part in _parts(value):
             if not can_pickle(part):
                 path, value = path + step, part
@@ -264,24 +290,45 @@ def can_pickle(value: object) -> bool:
 def _parts(value: object) -> list[tuple[str, object]]:
     """The parts of a value, each with the step that leads to it; none if it resists."""
     try:
-        if isinstance(value, dict):
-            return [(f"[{key!r}]", item) for key, item in value.items()]
-        if isinstance(value, (list, tuple)):
-            return [(f"[{place}]", item) for place, item in enumerate(value)]
-        if isinstance(value, types.FunctionType):  # it goes by value
-            import inspect  # takes a while, and is needed on the way to an error only
+        match value:
+            case dict():
+                return [(f"[{key!r}]", item) for key, item in value.items()]
+            case list() | tuple():
+                return [(f"[{place}]", item) for place, item in enumerate(value)]
+            case types.FunctionType():  # it goes by value, like the next two
+                parts = _parts_of_function(value)
+            case types.MethodType():
+                parts = [("", value.__func__), ("", value.__self__)]
+            case functools.partial():
+                parts = [("", value.func), *_parts(value.args), *_parts(value.keywords)]
+            case _:
+                parts = [(f".{name}", item) for name, item in _attributes(value).items()]
+                if not isinstance(value, type):
+                    parts.append((f" class {type(value).__qualname__}", type(value)))
+    except Exception:
+        return []  # then the whole of it is named
+    else:
+        return parts
 
-            used = inspect.getclosurevars(value)
-            return [
-                (f" variable {name!r}", item)
-                for name, item in (*used.nonlocals.items(), *used.globals.items())
-            ]
-        attributes = getattr(value, "__dict__", None)
-        if isinstance(attributes, dict):
-            return [(f".{name}", item) for name, item in attributes.items()]
-    except Exception:  # noqa: S110 - then the whole of it is named
-        pass
-    return []
+
+def _attributes(value: object) -> Mapping[str, object]:
+    attributes = getattr(value, "__dict__", None)
+    return attributes if isinstance(attributes, (dict, types.MappingProxyType)) else {}
+
+
+def _parts_of_function(function: types.FunctionType) -> list[tuple[str, object]]:
+    import inspect  # takes a while
+
+    used = inspect.getclosurevars(function)
+    code = function.__code__
+    defaults = function.__defaults__ or ()
+    named = code.co_varnames[: code.co_argcount][code.co_argcount - len(defaults) :]
+    return [
+        *((f" variable {name!r}", item) for name, item in used.nonlocals.items()),
+        *((f" variable {name!r}", item) for name, item in used.globals.items()),
+        *((f" default {name!r}", item) for name, item in zip(named, defaults, strict=False)),
+        *((f" default {name!r}", item) for name, item in (function.__kwdefaults__ or {}).items()),
+    ]
 
 
 def plain(text: str) -> str:

@@ -4,29 +4,46 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from math import inf
 from multiprocessing import util
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn
 
 from evproc import Event, Processor
+from evproc.decorator import default_name
 from evproc_pool import arguments
-from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolForkedError
+from evproc_pool.cascade_limits import CascadeEnding
+from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolError, PoolForkedError
 from evproc_pool.estimates import MOST_EVENTS
 from evproc_pool.here import Here
 from evproc_pool.limits import Limits
+from evproc_pool.notes import has_several
 from evproc_pool.recipe import (
     Change,
     LoadFrom,
     Recipe,
     Register,
+    Step,
+    Stock,
     cannot_send,
     fingerprint,
+    registered,
     take_stock,
+    unregistered,
 )
+from evproc_pool.redefined import Redefined
 from evproc_pool.retries import RetryPolicy
 from evproc_pool.roots import Key, plan_root
 
@@ -36,11 +53,10 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from types import TracebackType
 
-    from evproc.annotations import HandlerFunc, OnError
+    from evproc.annotations import HandlerFunc, OnError, Unmatched
     from evproc.registry import Handler
     from evproc.report import CheckReport, Explanation
     from evproc_pool.backend import Backend
-    from evproc_pool.classes import Anatomy
     from evproc_pool.engine import Engine
     from evproc_pool.futures import Futures
     from evproc_pool.outcome import Outcome
@@ -53,6 +69,9 @@ if TYPE_CHECKING:
 
 #: What is independent within a cascade; see `PoolProcessor`.
 Ordering = Literal["cascade", "unordered"]
+
+#: What an error ends; see `PoolProcessor`.
+Errors = Literal["end", "continue"]
 
 #: The default of `stream`'s `buffersize` for each worker: two full batches of tiny events.
 BUFFER_PER_WORKER: Final = 2 * MOST_EVENTS
@@ -70,15 +89,21 @@ class PoolProcessor:
     cascade run one after another, in the order of `Processor.process`.
 
     Workers start when there are events for them, no more than can be at work at once, and
-    stay. `close` (or the end of a `with`
-    block) ends them; so does the garbage collector, and the end of the program.
-    Usable from several threads at once. Not usable in a process that `os.fork`
+    stay. `close` (or the end of a `with` or `async with` block) ends them; so does the
+    garbage collector, and the end of the program, once what was submitted is finished. An
+    error in the block finishes what runs, and drops what was not begun.
+    Ctrl-C while a call waits drops what is in flight and kills its workers; calls of other
+    threads end with `PoolInterruptedError`, and the next call works.
+    Usable from several threads and event loops at once. Not usable in a process that `os.fork`
     made from this one.
 
     Events and handlers may be those of the main script, a notebook or an interactive
-    session. Where a class, a function or a variable that such handlers use is defined anew,
-    the workers are replaced at the next call, once nothing is in flight. That something has
-    changed in place, an item of a list or an attribute of a class for one, is not seen.
+    session. If you redefine a handler there, or a class, a function or a variable that handlers
+    use, the next call uses the new one, once nothing is in flight; the workers restart. A
+    handler is one that `def` makes at the top level (no lambda, partial or method): the new one
+    takes the place of the old one, with its own declarations. In-place changes, of a list or
+    of a class for example, are not detected (in IPython those of classes and functions are, by
+    the next cell).
 
     Events, follow-ups and values cross between processes by pickle: a handler
     works on a copy, and what two root events share in this process they do not
@@ -101,8 +126,21 @@ class PoolProcessor:
             `StopProcessing`, and an error, still end the cascade: what has not been
             sent is dropped.
         key: Called with each root event: those with equal keys are processed one
-            after another, in the order in which they were handed in. A failed one
-            does not stop the next.
+            after another, in the order in which they were handed in, by whatever call and
+            in whatever thread. A failed one does not stop the next. `key` may be called
+            again for an event where it raised for another one.
+        errors: `"end"`: the first event that fails ends its cascade, as in `Processor`.
+            `"continue"`: it ends only itself and its own follow-ups, and what it returned and
+            emitted is forgotten; the rest of the cascade goes on. The error of the cascade is
+            the first in the order of `Processor.process`. A value given to `StopProcessing`
+            ends the cascade in either case.
+        max_cascade_depth: The greatest depth of an event: the root's is 0, its follow-ups'
+            is 1. An event of that depth whose handlers return follow-ups fails with
+            `CascadeLimitError`: its handlers have run, its follow-ups are dropped, and it is
+            not run again.
+        max_cascade_events: How many events a cascade may come to, the root and all follow-ups
+            as they are returned; those of events that failed do not count. The event whose
+            follow-ups would exceed it fails likewise.
         event_timeout: After how many seconds in one event (all of its handlers) its
             worker is killed, with the processes that it has started. The event fails
             with `EventTimeoutError`, the others go on. It is watched as long as
@@ -147,6 +185,7 @@ class PoolProcessor:
             `sys.argv`. Workers are spawned instead once a source has changed. False:
             nothing. There is one forkserver in a program: it imports what the first pool
             asks for. Nothing with an `initializer`, which entry points may need.
+        unmatched: What happens to an event that no handler wants; see `evproc.Processor`.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -162,6 +201,9 @@ class PoolProcessor:
         initargs: Iterable[Any] = (),
         ordering: Ordering = "cascade",
         key: Key | None = None,
+        errors: Errors = "end",
+        max_cascade_depth: int | None = None,
+        max_cascade_events: int | None = None,
         event_timeout: float | None = None,
         event_soft_timeout: float | None = None,
         max_tasks_per_child: int | None = None,
@@ -172,6 +214,7 @@ class PoolProcessor:
         retry_backoff_max: float = 60.0,
         crash_limit: int = 1,
         preload: bool | None = None,
+        unmatched: Unmatched = "ignore",
     ) -> None:
         self._size = arguments.worker_count(workers)
         self._context = arguments.context(mp_context)
@@ -179,6 +222,11 @@ class PoolProcessor:
         arguments.check_callable("key", key)
         self._unordered = arguments.is_unordered(ordering)
         self._key = key
+        self._ending = CascadeEnding(
+            arguments.continues(errors),
+            arguments.count_or_none("max_cascade_depth", max_cascade_depth, least=0),
+            arguments.count_or_none("max_cascade_events", max_cascade_events),
+        )
         self._limits = Limits(
             arguments.seconds_or_none("event_timeout", event_timeout),
             arguments.count_or_none("max_tasks_per_child", max_tasks_per_child),
@@ -196,16 +244,18 @@ class PoolProcessor:
         self._preload = arguments.flag_or_none("preload", preload)
         self._initializer = initializer
         self._initargs = arguments.initargs(initargs)
-        self._processor = Processor()
+        self._unmatched = unmatched
+        self._processor = Processor(unmatched=unmatched)
+        self._redefined = Redefined(self._processor.registry)
         self._here = Here(self._processor, self._policy, self._initializer, self._initargs)
         self._leaving: Callable[[], Engine | None] = lambda: None  # the last one, while it ends
-        self._steps: list[Register | LoadFrom] = []
+        self._steps: list[Step] = []
         self._changes: list[Change] = []  # see `testing`, as for the next two
         self._clock: Callable[[], float] = time.monotonic
         self._rng: random.Random | None = None
         self._lock = threading.RLock()  # guards what follows
         self._engine: Engine | None = None
-        self._shipped: Anatomy | None = None  # what its workers have of the main script
+        self._shipped: Stock | None = None  # what its workers have of the main script
         self._futures: Futures | None = None
         self._finalizer: util.Finalize | None = None
         self._closed = False
@@ -213,7 +263,10 @@ class PoolProcessor:
 
     def __repr__(self) -> str:
         state = "idle" if self._engine is None else "running"
-        if self._closed or (self._engine is not None and self._engine.closed is not None):
+        engine = self._engine
+        if engine is not None and engine.closed is not None:
+            state = "idle" if engine.is_replaceable else "closed"
+        if self._closed:
             state = "closed"
         return f"<PoolProcessor workers={self._size} handlers={len(self.nodes)} {state}>"
 
@@ -235,7 +288,7 @@ class PoolProcessor:
         """The registered handlers by name, in registration order; read-only."""
         return self._processor.nodes
 
-    def register(self, proc: HandlerFunc, name: str | None = None) -> None:
+    def register(self, proc: HandlerFunc, name: str | None = None, *, replace: bool = False) -> str:
         """Add a handler; see `Processor.register`. Running workers are replaced.
 
         Raises:
@@ -244,8 +297,27 @@ class PoolProcessor:
         """
         with self._lock:
             self._check_idle("register")
-            self._processor.register(proc, name)
-            self._steps.append(Register(proc, name))
+            before = len(self.nodes)
+            key = self._processor.register(proc, name, replace=replace)
+            has_replaced = len(self.nodes) == before
+            registered(self._steps, Register(proc, key, has_replaced))
+            self._redefined.note(proc, key)
+            engine = self._detach_engine()
+        _stop(engine)
+        return key
+
+    def unregister(self, name: str) -> None:
+        """Remove a handler; see `Processor.unregister`. Running workers are replaced.
+
+        Raises:
+            PoolBusyError: Events are in flight. Nothing has changed.
+            PoolClosedError: The pool is closed.
+        """
+        with self._lock:
+            self._check_idle("unregister")
+            self._processor.unregister(name)
+            unregistered(self._steps, name)
+            self._redefined.forget(name)
             engine = self._detach_engine()
         _stop(engine)
 
@@ -300,35 +372,71 @@ class PoolProcessor:
 
     # --- events ---
 
-    def process(self, ev: Event) -> Any:
+    def process(
+        self, ev: Event, *, timeout: float | None = None, cancel_running: bool = False
+    ) -> Any:
         """Process an event and its follow-ups in the workers; see `Processor.process`.
 
+        Args:
+            ev: The event.
+            timeout: After how many seconds the call ends with `TimeoutError`, which says what
+                is still running. The rest of the cascade is cancelled. None: never. With
+                `workers=0` nothing can end the call before the event is over.
+            cancel_running: Whether the handler that is running then is cancelled, too: its
+                worker is killed, at no charge to other events.
+
         Raises:
+            TimeoutError: See `timeout`.
             WorkerLostError: A worker died while it ran an event of the cascade.
             EventTimeoutError: An event of the cascade took longer than `event_timeout`.
+            CascadeLimitError: The cascade exceeds `max_cascade_depth` or `max_cascade_events`.
             SoftTimeoutError: Likewise `event_soft_timeout`, and its handler let it pass.
             SerializationError: Something cannot be pickled or rebuilt.
             RemoteError: In place of a handler's exception that cannot.
             PoolBrokenError: No worker can be started.
             PoolClosedError: The pool is closed.
+            PoolInterruptedError: Another thread that waited for the pool was interrupted.
             Exception: What `Processor.process` would raise, with the worker's
                 traceback as its cause.
         """
+        if timeout is not None and self._size:
+            seconds = arguments.seconds("timeout", timeout)
+            return self._process_within(ev, seconds, cancel_running=cancel_running)
         if self._size == 0 or self._key is not None:
             return self.process_many([ev])[0]
-        engine = self._running_engine()
-        plan = plan_root(self._processor.registry, ev)
-        if not plan.indices:
-            return None
         while True:
+            engine = self._running_engine()
+            plan = plan_root(self._processor.registry, ev)
+            if not plan.indices:
+                return None
             try:
-                run = engine.call(ev, plan, unordered=self._unordered)
-            except PoolClosedError:
-                if not engine.is_retired:
+                run = engine.call(ev, plan, unordered=self._unordered, ending=self._ending)
+            except PoolError:
+                if not engine.is_replaceable:
                     raise
-                engine = self._running_engine()
+            except KeyboardInterrupt as error:
+                engine.interrupt(error)
+                raise
             else:
                 return run.value if isinstance(run, tuple) else _await_value(engine, run)
+
+    def _process_within(self, ev: Event, seconds: float, *, cancel_running: bool) -> Any:
+        from concurrent.futures import TimeoutError as FutureTimeoutError  # another up to 3.10
+
+        future = self.submit(ev)
+        try:
+            return future.result(seconds)
+        except FutureTimeoutError:
+            if future.done():
+                raise  # a handler raised it
+            raise self._give_up(future, seconds, kill=cancel_running) from None
+
+    def _give_up(self, future: Future[Any], seconds: float, *, kill: bool) -> TimeoutError:
+        """Cancel an event that took too long, and say where it was."""
+        from evproc_pool.futures import give_up
+
+        where = give_up(future, kill=kill)
+        return TimeoutError(f"no result within timeout={seconds:g} s: {where}")
 
     def process_many(
         self,
@@ -337,6 +445,7 @@ class PoolProcessor:
         *,
         ordering: Ordering | None = None,
         key: Key | None = None,
+        errors: Errors | None = None,
     ) -> list[Any]:
         """Process events, in parallel, each with its follow-ups.
 
@@ -344,7 +453,8 @@ class PoolProcessor:
             events: Read as far ahead as the workers need, in the calling thread.
             return_exceptions: Put what failed into the list, in its place.
             ordering: Instead of the pool's.
-            key: Instead of the pool's.
+            key: Instead of the pool's. It holds within this call only.
+            errors: Instead of the pool's.
 
         Returns:
             The value of each event, in the order of the events.
@@ -357,15 +467,25 @@ class PoolProcessor:
                 flight. Also whatever reading `events` raised, once what was read
                 has been processed.
         """
-        unordered, key = self._choose(ordering, key)
+        unordered, key, shares_keys = self._choose(ordering, key)
+        ending = self._how_cascades_end(errors)
         iterator = arguments.events(events)
         if self._size == 0:
-            return self._here.process_many(iterator, key, return_exceptions=return_exceptions)
+            rules = self._here.rules(ending, iterator)
+            return self._here.process_many(
+                iterator, key, rules, return_exceptions=return_exceptions
+            )
         from evproc_pool.runs import Feeder, Gathered
 
         gathered = Gathered()
         engine, run = self._open(
-            gathered, until_error=not return_exceptions, unordered=unordered, is_bulk=True
+            gathered,
+            until_error=not return_exceptions,
+            unordered=unordered,
+            is_bulk=True,
+            shares_keys=shares_keys,
+            ending=ending,
+            has_several=has_several(iterator),
         )
         registry = self._processor.registry
         feeder = Feeder(
@@ -379,8 +499,8 @@ class PoolProcessor:
                 if run.is_finished:
                     break
                 engine.wait_turn(turns, may_block=may_block)
-        except BaseException:
-            engine.close_run(run, drop=True)
+        except BaseException as error:
+            _given_up(engine, run, error)
             raise
         if run.error is not None:
             raise run.error
@@ -393,8 +513,10 @@ class PoolProcessor:
         ordered: bool = True,
         buffersize: int | None = None,
         return_events: bool = False,
+        every_event: bool = False,
         ordering: Ordering | None = None,
         key: Key | None = None,
+        errors: Errors | None = None,
     ) -> Generator[Outcome, None, None]:
         """Process events lazily, and yield an outcome for each.
 
@@ -409,9 +531,15 @@ class PoolProcessor:
             ordered: Yield in input order; otherwise as they finish.
             buffersize: How many events are read at the most that have not been yielded
                 as outcomes. By default 4,096 for each worker.
-            return_events: Bring each root event back as the handlers left it.
+            return_events: Bring each root event back as the handlers left it; with
+                `every_event` also each follow-up.
+            every_event: Yield an outcome for each event that was handled, follow-ups and what
+                no handler wants included: those of a cascade in its order, which is that of
+                `Processor.process`, then the root's own, which is the cascade's. Events that
+                were dropped, since the cascade ended before, have none.
             ordering: Instead of the pool's.
-            key: Instead of the pool's.
+            key: Instead of the pool's. It holds within this call only.
+            errors: Instead of the pool's.
 
         Yields:
             An `Outcome` for each event.
@@ -423,30 +551,89 @@ class PoolProcessor:
             Exception: Whatever reading `events` raised, after the outcomes of all that
                 was read.
         """
-        unordered, key = self._choose(ordering, key)
+        options = self._streaming(
+            ordering, key, errors, return_events=return_events, every_event=every_event
+        )
+        buffersize = self._buffersize(buffersize)
+        iterator = arguments.events(events)
+        if self._size == 0:
+            return self._stream_here(iterator, options)
+        streamed, open_run = self._prepare(iterator, options, ordered=ordered)
+        return self._stream(streamed, buffersize, open_run)
+
+    def _streaming(
+        self,
+        ordering: Ordering | None,
+        key: Key | None,
+        errors: Errors | None,
+        *,
+        return_events: bool,
+        every_event: bool,
+    ) -> _Streaming:
+        """What a stream was given, checked, or else what the pool says."""
+        unordered, key, shares_keys = self._choose(ordering, key)
+        return _Streaming(
+            key,
+            unordered,
+            shares_keys,
+            self._how_cascades_end(errors),
+            return_events,
+            arguments.flag("every_event", every_event),
+        )
+
+    def _stream_here(
+        self, iterator: Iterator[Event], options: _Streaming
+    ) -> Generator[Outcome, None, None]:
+        rules = self._here.rules(
+            options.ending,
+            iterator,
+            return_events=options.return_events,
+            every_event=options.every_event,
+        )
+        return self._here.stream(iterator, options.key, self._check_usable, rules)
+
+    def _buffersize(self, buffersize: int | None) -> int:
+        """What `stream` was given, checked, or else the default."""
         if buffersize is None:
-            buffersize = BUFFER_PER_WORKER * max(1, self._size)
+            return BUFFER_PER_WORKER * max(1, self._size)
         if isinstance(buffersize, bool) or not isinstance(buffersize, int):
             raise TypeError(f"buffersize is a number of events or None, not {buffersize!r}")
         if buffersize < 1:
             raise ValueError(f"buffersize must be positive, and is {buffersize}")
-        iterator = arguments.events(events)
-        if self._size == 0:
-            usable = self._check_usable
-            return self._here.stream(iterator, key, usable, return_events=return_events)
+        return buffersize
+
+    def _prepare(
+        self, iterator: Iterator[Event], options: _Streaming, *, ordered: bool
+    ) -> tuple[Streamed, Callable[[], tuple[Engine, Feeder]]]:
+        """What a stream's outcomes go into, and what opens its run."""
         from evproc_pool.runs import Feeder
         from evproc_pool.streamed import Streamed
 
-        streamed = Streamed(ordered=ordered, return_events=return_events)
+        streamed = Streamed(
+            ordered=ordered, return_events=options.return_events, unordered=options.unordered
+        )
 
         def open_run() -> tuple[Engine, Feeder]:
-            engine, run = self._open(streamed, unordered=unordered, return_events=return_events)
-            registry = self._processor.registry
+            engine, run = self._open(
+                streamed,
+                unordered=options.unordered,
+                return_events=options.return_events,
+                shares_keys=options.shares_keys,
+                has_several=has_several(iterator),
+                every_event=options.every_event,
+                ending=options.ending,
+            )
             return engine, Feeder(
-                engine, run, streamed, iterator, registry=registry, key=key, clock=self._clock
+                engine,
+                run,
+                streamed,
+                iterator,
+                registry=self._processor.registry,
+                key=options.key,
+                clock=self._clock,
             )
 
-        return self._stream(streamed, buffersize, open_run)
+        return streamed, open_run
 
     def _stream(
         self, streamed: Streamed, buffersize: int, open_run: Callable[[], tuple[Engine, Feeder]]
@@ -466,6 +653,9 @@ class PoolProcessor:
                 if run.is_finished:
                     break
                 engine.wait_turn(turns, may_block=may_block)
+        except KeyboardInterrupt as error:
+            engine.interrupt(error)
+            raise
         finally:
             engine.close_run(run, drop=True)
         if run.error is not None:
@@ -473,21 +663,30 @@ class PoolProcessor:
         if feeder.error is not None:
             raise feeder.error
 
-    def _choose(self, ordering: Ordering | None, key: Key | None) -> tuple[bool, Key | None]:
-        """What a call says about order, or else the pool."""
+    def _choose(self, ordering: Ordering | None, key: Key | None) -> tuple[bool, Key | None, bool]:
+        """What a call says about order, or else the pool; and whether the key is the pool's."""
         with self._lock:
             self._check_usable()
+            self._use_redefined_here()
         arguments.check_callable("key", key)
         unordered = self._unordered if ordering is None else arguments.is_unordered(ordering)
-        return unordered, self._key if key is None else key
+        return unordered, self._key if key is None else key, key is None and self._key is not None
+
+    def _how_cascades_end(self, errors: Errors | None) -> CascadeEnding:
+        """What ends a cascade of a call before its time; by `errors`, or else the pool."""
+        if errors is None:
+            return self._ending
+        return self._ending._replace(errors_continue=arguments.continues(errors))
 
     def submit(self, ev: Event) -> Future[Any]:
         """Process an event in the background.
 
         Returns:
             A future of the value. It can be cancelled until the event is sent to a
-            worker, and is failed by whatever `process` would raise. It does not keep the
-            pool: where nothing else does, work in flight ends with `PoolClosedError`.
+            worker, and is failed by whatever `process` would raise. It keeps the pool: the
+            event is processed also if nothing refers to the pool any more, or the program
+            comes to its end, but not after `terminate` or Ctrl-C. Ctrl-C while its
+            `result` waits drops everything that is in flight.
 
         Raises:
             PoolBrokenError: No worker can be started.
@@ -496,23 +695,132 @@ class PoolProcessor:
         if self._size == 0:
             with self._lock:
                 self._check_usable()
-            return self._here.submit(ev, self._key)
+                self._use_redefined_here()
+            rules = self._here.rules(self._ending)
+            return self._here.submit(ev, self._key, rules)
         while True:
             engine = self._running_engine()
-            with self._lock:
-                if self._engine is not engine:
-                    continue  # another one has taken its place
-                futures = self._futures
-                if futures is None:
-                    from evproc_pool.futures import Futures
-
-                    registry = self._processor.registry
-                    futures = Futures(engine, registry, self._key, unordered=self._unordered)
-                    self._futures = futures
+            futures = self._futures
+            if futures is None or futures.engine is not engine:
+                futures = self._make_futures(engine)
             # without the lock: filters and `key` are the user's code
-            future = futures.submit(ev)
+            future = None if futures is None else futures.submit(ev, self)
             if future is not None:
                 return future
+
+    def _make_futures(self, engine: Engine) -> Futures | None:
+        """The futures of an engine. None: another engine has taken its place."""
+        with self._lock:
+            if self._engine is engine and self._futures is None:
+                from evproc_pool.futures import Futures
+
+                try:
+                    self._futures = Futures(
+                        engine,
+                        self._processor.registry,
+                        self._key,
+                        unordered=self._unordered,
+                        ending=self._ending,
+                    )
+                except PoolError:
+                    if not engine.is_replaceable:
+                        raise
+                    return None
+            return self._futures if self._engine is engine else None
+
+    # --- in an event loop ---
+
+    async def process_async(
+        self, ev: Event, *, timeout: float | None = None, cancel_running: bool = False
+    ) -> Any:
+        """Process an event from a coroutine; no thread waits for it. See `process`.
+
+        If the task is cancelled, the rest of the event's cascade is cancelled. With
+        `workers=0` the handlers run in the thread of the loop, which waits for them.
+
+        Args:
+            ev: The event.
+            timeout: After how many seconds it raises `TimeoutError`; see `process`.
+            cancel_running: Whether cancellation, or the timeout, also ends the handler that is
+                running: its worker is killed, at no charge to other events.
+        """
+        seconds = None if timeout is None else arguments.seconds("timeout", timeout)
+        from evproc_pool import aio
+
+        return await aio.process(self.submit, ev, seconds, cancel_running=cancel_running)
+
+    def stream_async(
+        self,
+        events: Iterable[Event] | AsyncIterable[Event],
+        *,
+        ordered: bool = True,
+        buffersize: int | None = None,
+        return_events: bool = False,
+        every_event: bool = False,
+        ordering: Ordering | None = None,
+        key: Key | None = None,
+        errors: Errors | None = None,
+        cancel_running: bool = False,
+    ) -> AsyncGenerator[Outcome, None]:
+        """Process events lazily, for `async for`; no thread waits for them. See `stream`.
+
+        If the generator is closed, or its task is cancelled, what was not begun is dropped.
+        With `workers=0` the handlers run in the thread of the loop, which has a turn behind
+        each event.
+
+        Args:
+            events: An iterable, read in the thread of the loop, or an asynchronous one. While
+                that waits, outcomes are yielded.
+            ordered: See `stream`, as for what follows.
+            buffersize: See there.
+            return_events: See there.
+            every_event: See there.
+            ordering: See there.
+            key: See there.
+            errors: See there.
+            cancel_running: Whether closing and cancellation also end the handlers that are
+                running: their workers are killed, at no charge to other events.
+        """
+        options = self._streaming(
+            ordering, key, errors, return_events=return_events, every_event=every_event
+        )
+        buffersize = self._buffersize(buffersize)
+        from evproc_pool import aio
+
+        source = events if isinstance(events, AsyncIterable) else arguments.events(events)
+        if self._size == 0:
+            return aio.stream_here(source, lambda each: self._stream_here(iter(each), options))
+        iterator = _NOT_READ if isinstance(source, AsyncIterable) else source
+        streamed, open_run = self._prepare(iterator, options, ordered=ordered)
+        return aio.stream(
+            source,
+            streamed,
+            buffersize,
+            open_run,
+            self._futures_of,
+            cancel_running=cancel_running,
+        )
+
+    def _futures_of(self, engine: Engine) -> Futures:
+        """The futures of an engine that has an open run, so that no other takes its place."""
+        futures = self._make_futures(engine)
+        if futures is None:
+            raise engine.closed or PoolClosedError("the pool is closed: make a new PoolProcessor")
+        return futures
+
+    async def __aenter__(self) -> PoolProcessor:  # noqa: PYI034 - as __enter__
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """As the end of a `with` block, while the loop goes on."""
+        from evproc_pool import aio
+
+        await aio.leave(lambda: self.__exit__(kind, error, trace), self.terminate)
 
     # --- the end ---
 
@@ -576,10 +884,25 @@ class PoolProcessor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self.close()
-        else:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
             self.terminate()
+            return
+        if kind is not None:
+            self._drop_unbegun(kind)
+        self.close()
+
+    def _drop_unbegun(self, kind: type[BaseException]) -> None:
+        """Drop what was submitted and not begun, because an error ended the `with` block."""
+        with self._lock:
+            self._closed = True
+            futures = self._futures
+        if futures is not None and os.getpid() == self._pid:
+            futures.give_up(
+                PoolClosedError(
+                    f"this event was not begun when {kind.__name__} ended the pool's with block,"
+                    " and was dropped"
+                )
+            )
 
     # --- the engine ---
 
@@ -594,8 +917,9 @@ class PoolProcessor:
             )
         if self._closed:
             raise PoolClosedError("the pool is closed: make a new PoolProcessor")
-        if self._engine is not None and self._engine.closed is not None:
-            raise self._engine.closed
+        engine = self._engine
+        if engine is not None and engine.closed is not None and not engine.is_replaceable:
+            raise engine.closed
 
     def _check_idle(self, what: str) -> None:
         self._check_usable()
@@ -611,7 +935,7 @@ class PoolProcessor:
     def _in_flight(self) -> tuple[int, int]:
         """How many calls and futures."""
         futures, runs = 0, self._here.open_calls
-        if self._engine is not None:
+        if self._engine is not None and self._engine.closed is None:
             self._engine.refresh()
             futures = self._futures.outstanding if self._futures is not None else 0
             runs += self._engine.open_runs - (self._futures is not None)
@@ -625,15 +949,20 @@ class PoolProcessor:
             and engine.closed is None
             and not self._closed
             and os.getpid() == self._pid
+            and self._redefined.is_up_to_date
             and (self._shipped is None or self._shipped.is_up_to_date)
         ):
             return engine
         with contextlib.ExitStack() as when_done, self._lock:
             self._check_usable()
-            if self._engine is not None and self._is_outdated and self._retire(self._engine):
+            engine = self._engine
+            if engine is not None and (
+                engine.closed is not None or (self._is_outdated and self._retire(engine))
+            ):
                 # without the lock, see there
-                when_done.callback(_stop, self._detach_engine())
+                when_done.callback(_stop, self._detach_engine(), most_seconds=0.0)
             if self._engine is None:
+                self._use_redefined()
                 self._begin_start()
                 self._shipped = take_stock([*self._functions(), self._initializer])
                 from evproc_pool import pickling
@@ -642,7 +971,11 @@ class PoolProcessor:
                 from evproc_pool.runs import Gathered
 
                 recipe = Recipe(
-                    self._initializer, self._initargs, tuple(self._steps), tuple(self._changes)
+                    self._initializer,
+                    self._initargs,
+                    tuple(self._steps),
+                    tuple(self._changes),
+                    self._unmatched,
                 )
                 try:
                     config = pickling.dumps((recipe, self._limits))
@@ -664,19 +997,19 @@ class PoolProcessor:
                 engine = Engine(coordinator, backend, Gathered)
                 # by the engine, not by self: the finalizer must not keep the pool alive
                 self._finalizer = util.Finalize(
-                    self, engine.stop, kwargs={"most_seconds": 0.0}, exitpriority=_EXIT_PRIORITY
+                    self, _finish, args=(engine,), exitpriority=_EXIT_PRIORITY
                 )
                 self._engine = engine
             return self._engine
 
-    def _open(self, sink: Sink, **options: bool) -> tuple[Engine, Run]:
+    def _open(self, sink: Sink, **options: Any) -> tuple[Engine, Run]:
         """Begin a run; see `Engine.open`."""
         while True:
             engine = self._running_engine()
             try:
                 return engine, engine.open(sink, **options)
-            except PoolClosedError:
-                if not engine.is_retired:
+            except PoolError:
+                if not engine.is_replaceable:
                     raise
 
     def _retire(self, engine: Engine) -> bool:
@@ -692,8 +1025,31 @@ class PoolProcessor:
 
     @property
     def _is_outdated(self) -> bool:
-        """Whether handlers of the main script use something that has been defined anew."""
-        return self._shipped is not None and not self._shipped.is_up_to_date
+        """Whether handlers of the main script, or what they use, were defined anew."""
+        if self._shipped is not None and not self._shipped.is_up_to_date:
+            return True
+        return not self._redefined.is_up_to_date and bool(self._redefined.find())
+
+    def _use_redefined(self) -> None:
+        """Use handlers that were defined anew; with the lock, and with nothing in flight."""
+        if self._redefined.is_up_to_date:
+            return
+        found = self._redefined.replace()
+        if not found:
+            return
+        for place, step in enumerate(self._steps):
+            if isinstance(step, Register):
+                name = step.name or default_name(step.func)
+                if name is not None and name in found:
+                    self._steps[place] = step._replace(func=found[name])
+        from evproc_pool.log import LOG
+
+        LOG.info("handlers that were defined anew are used from now on: %s", ", ".join(found))
+
+    def _use_redefined_here(self) -> None:
+        """The same with `workers=0`."""
+        if self._size == 0 and not self._here.open_calls:
+            self._use_redefined()
 
     def _begin_start(self) -> None:
         """Begin with what takes long and can be done while more is imported here."""
@@ -729,6 +1085,21 @@ class PoolProcessor:
         return engine
 
 
+class _Streaming(NamedTuple):
+    """How a stream is processed; see `PoolProcessor.stream`."""
+
+    key: Key | None
+    unordered: bool
+    shares_keys: bool
+    ending: CascadeEnding
+    return_events: bool
+    every_event: bool
+
+
+# Stands for the events of an asynchronous input, which come by another way.
+_NOT_READ: Final[Iterator[Any]] = iter(())
+
+
 def _await_value(engine: Engine, run: Run) -> Any:
     """Wait for the end of a run of one event.
 
@@ -741,13 +1112,34 @@ def _await_value(engine: Engine, run: Run) -> Any:
             if run.is_finished:
                 break
             engine.wait_turn(turns)
-    except BaseException:
-        engine.close_run(run, drop=True)
+    except BaseException as error:
+        _given_up(engine, run, error)
         raise
     if run.error is not None:
         raise run.error
     gathered: Any = run.sink
     return gathered.value()
+
+
+def _given_up(engine: Engine, run: Run, error: BaseException) -> None:
+    """Drop what a call has in flight that ended by an error."""
+    if isinstance(error, KeyboardInterrupt):
+        engine.interrupt(error)
+    else:
+        engine.close_run(run, drop=True)
+
+
+def _finish(engine: Engine) -> None:
+    """End an engine whose pool is gone, or at the end of the program.
+
+    What was submitted is finished, but not after Ctrl-C has ended the program.
+    """
+    try:
+        is_interactive = hasattr(sys, "ps1")  # there it may have been long ago
+        if is_interactive or getattr(sys, "last_type", None) is not KeyboardInterrupt:
+            engine.finish_submitted()
+    finally:
+        engine.stop(most_seconds=0.0)
 
 
 def _stop(engine: Engine | None, *, most_seconds: float = inf) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -14,7 +15,7 @@ from evproc_pool.errors import SerializationError
 if TYPE_CHECKING:
     import logging
 
-    from evproc.annotations import HandlerFunc
+    from evproc.annotations import HandlerFunc, Unmatched
     from evproc_pool.classes import Anatomy
 
 # how many differences an error lists
@@ -22,10 +23,23 @@ _MOST_LINES: Final = 5
 
 
 class Register(NamedTuple):
-    """A call of `register`."""
+    """A call of `register`.
+
+    Attributes:
+        func: The handler.
+        name: Its name.
+        replace: Whether it takes the place of one that an entry point names.
+    """
 
     func: HandlerFunc
     name: str | None
+    replace: bool = False
+
+
+class Unregister(NamedTuple):
+    """A call of `unregister`, for a handler that a group of entry points has."""
+
+    name: str
 
 
 class LoadFrom(NamedTuple):
@@ -40,6 +54,43 @@ class LoadFrom(NamedTuple):
     skip: bool
 
 
+#: What was done to the registry.
+Step = Register | LoadFrom | Unregister
+
+
+def registered(steps: list[Step], step: Register) -> None:
+    """Note a call of `register`. What it replaces need not be sent to workers any more.
+
+    Args:
+        steps: What has been done so far; changed.
+        step: With the handler's name, and `replace` if there was one of that name.
+    """
+    place = _place_of(steps, step.name)
+    if place is None:
+        steps.append(step)
+    else:
+        steps[place] = step._replace(replace=_replaces(steps[place]))
+
+
+def unregistered(steps: list[Step], name: str) -> None:
+    """Note a call of `unregister`; see `registered`."""
+    place = _place_of(steps, name)
+    # None: an entry point names it
+    if place is None or _replaces(steps.pop(place)):
+        steps.append(Unregister(name))
+
+
+def _place_of(steps: list[Step], name: str | None) -> int | None:
+    for place, step in enumerate(steps):
+        if isinstance(step, Register) and step.name == name:
+            return place
+    return None
+
+
+def _replaces(step: Step) -> bool:
+    return isinstance(step, Register) and step.replace
+
+
 #: What is done to a registry that is full; its fingerprint must stay the same.
 Change = Callable[[Registry], object]
 
@@ -52,12 +103,14 @@ class Recipe(NamedTuple):
         initargs: Its arguments.
         steps: How the registry was filled.
         changes: What is done to it then; for tests.
+        unmatched: The `Processor`'s, for handlers that call `process`.
     """
 
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
-    steps: tuple[Register | LoadFrom, ...]
+    steps: tuple[Step, ...]
     changes: tuple[Change, ...] = ()
+    unmatched: Unmatched = "ignore"
 
     def follow(self) -> Processor:
         """Run the initializer and fill a new `Processor`.
@@ -67,10 +120,12 @@ class Recipe(NamedTuple):
         """
         if self.initializer is not None:
             self.initializer(*self.initargs)
-        processor = Processor()
+        processor = Processor(unmatched=self.unmatched)
         for step in self.steps:
             if isinstance(step, Register):
-                processor.register(step.func, step.name)
+                processor.register(step.func, step.name, replace=step.replace)
+            elif isinstance(step, Unregister):
+                processor.unregister(step.name)
             elif step.skip:
                 with _silence():
                     processor.load_from(step.group, on_error="skip")
@@ -81,7 +136,48 @@ class Recipe(NamedTuple):
         return processor
 
 
-def take_stock(functions: Iterable[object]) -> Anatomy | None:
+class Stock:
+    """What workers have of the main script.
+
+    Args:
+        anatomy: What it is made of.
+    """
+
+    def __init__(self, anatomy: Anatomy) -> None:
+        self._anatomy = anatomy
+        self._shell = _shell()
+        self._cell = self._cell_number
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether nothing of it was defined anew.
+
+        Asked at every call. What was changed in place is looked for in IPython only, once for
+        each cell: there it is usual to add methods to a class in a later cell.
+        """
+        if not self._anatomy.names_are_unchanged:
+            return False
+        if self._shell is None:
+            return True
+        cell = self._cell_number
+        if cell != self._cell:
+            if not self._anatomy.is_up_to_date:
+                return False
+            self._cell = cell
+        return True
+
+    @property
+    def _cell_number(self) -> object:
+        return getattr(self._shell, "execution_count", None)
+
+
+def _shell() -> object:
+    """IPython's, if this is a notebook or the like, or None."""
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return get_ipython() if callable(get_ipython) else None
+
+
+def take_stock(functions: Iterable[object]) -> Stock | None:
     """What workers are given that lives in the main script; None: nothing.
 
     Args:
@@ -95,7 +191,7 @@ def take_stock(functions: Iterable[object]) -> Anatomy | None:
     from evproc_pool.classes import Anatomy  # with cloudpickle, which takes long to import
 
     # a class is sent with its events as it is then; it may well count its instances
-    return Anatomy(*in_main, with_data=False)
+    return Stock(Anatomy(*in_main, with_data=False))
 
 
 def cannot_send(recipe: Recipe, cause: BaseException) -> SerializationError:
@@ -104,26 +200,23 @@ def cannot_send(recipe: Recipe, cause: BaseException) -> SerializationError:
 
     what = "what workers need to start"
     value: object = recipe
-    parts: list[tuple[str, object]] = [
-        ("the initializer", recipe.initializer),
-        ("an argument of the initializer", recipe.initargs),
+    move = ", or move the function into a module that workers import"
+    more = ""
+    parts: list[tuple[str, object, str]] = [
+        ("the initializer", recipe.initializer, move),
+        ("an argument of the initializer", recipe.initargs, ""),
     ]
     for step in recipe.steps:
         if isinstance(step, Register):
             origin = describe_callable(step.func)
             name = step.name or default_name(step.func)
-            parts.append((f"handler {name!r} ({origin})", step.func))
-    for name, part in parts:
+            parts.append((f"handler {name!r} ({origin})", step.func, move))
+    for name, part, advice in parts:
         if not pickling.can_pickle(part):
-            what, value = name, part
+            what, value, more = name, part, advice
             break
-    return pickling.cannot_pickle(
-        what,
-        value,
-        cause,
-        "make it in each worker (in the handler, or in an initializer), or move the function into"
-        " a module that workers import",
-    )
+    in_each = "make it in each worker (in the handler, or in an initializer)"
+    return pickling.cannot_pickle(what, value, cause, in_each, more)
 
 
 @contextlib.contextmanager

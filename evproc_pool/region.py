@@ -20,7 +20,8 @@ sender sees that when it needs room. So no message says what is free, and there 
   as fast as new ones. What is behind them goes back when it is free.
 - Of what stays a receiver holds half at the most, and copies the rest, so that there is
   some for the messages to come. Of what does not stay it holds much more: these pages
-  are new ones already, and several workers make them at once.
+  are new ones already, and several workers make them at once. So a worker writes into new
+  pages at once what the coordinator would copy.
 - What is held when a process is forked is held for good, since the child has it, too: the
   same memory, and not a copy of it, so that what one of them writes the other one sees.
 - A segment is over when nothing refers to it, or only garbage: an object in a reference
@@ -28,6 +29,10 @@ sender sees that when it needs room. So no message says what is free, and there 
   other contents. (NumPy's arrays are not concerned.)
 - It is mapped when it is first needed, and not where addresses are limited: nothing is sent
   from there, and what arrives is read as from any file.
+- The coordinator sends a worker no buffer that lies in a segment of this worker and is held:
+  it says where that is (`Receiver.find`), and the worker copies it from there
+  (`Sender.read_back`). The copy is the worker's own, since the coordinator may have to send
+  the same event again.
 
 Rejected: a file for each message (new pages each time); a name in /dev/shm (left behind by
 a kill, and others may find it); telling the sender in a frame (a worker may not send
@@ -134,7 +139,7 @@ class Sender:
         size_bytes = sum(map(_rounded_up, lengths))
         if self._look_for_free_ones() + size_bytes > MOST_SENT_BYTES:
             return None
-        segment = self._segments.take(size_bytes)
+        segment = self._segments.take(size_bytes, self._least_start(size_bytes))
         if segment is None:
             return None
         try:
@@ -157,6 +162,30 @@ class Sender:
             return None
         self._region.set_word(self._direction, segment.slot, _SENT)
         return Placed(segment.slot, segment.start, lengths)
+
+    def _least_start(self, size_bytes: int) -> int:
+        """Where a message begins at the least.
+
+        Of what stays the coordinator would copy what is more than it may hold. The worker
+        writes that into new pages: these are held.
+        """
+        if not self._direction:
+            return 0
+        used = [each for each in self._segments.used if is_kept(each)]
+        if not any(self._region.is_held(self._direction, each.slot) for each in used):
+            return 0
+        used_bytes = sum([each.size_bytes for each in used])
+        return KEPT_BYTES if used_bytes + size_bytes > _MOST_HELD_KEPT else 0
+
+    def read_back(self, start: int, length: int) -> memoryview:
+        """Copy a part of what was put into the range, which the receiver holds.
+
+        Raises:
+            MemoryError: There is no memory for a copy.
+        """
+        place = self._region.begin(self._direction) + start
+        # most often in memory that the last copy has had, which takes half the time of new pages
+        return memoryview(bytearray(self._region.view[place : place + length]))
 
     @property
     def held(self) -> list[Segment]:
@@ -232,6 +261,21 @@ class Receiver:
             whole[start : start + length]
             for start, length in zip(starts, placed.lengths, strict=False)
         ]
+
+    def find(self, buffer: memoryview) -> int | None:
+        """Where in the range a buffer begins; None if it is not in a segment that is held.
+
+        Args:
+            buffer: Its bytes, in one piece. It is not found if it is read-only.
+        """
+        if not self._held or buffer.readonly:
+            return None
+        start = self._region.offset_of(self._direction, buffer)
+        stop = start + buffer.nbytes
+        for each in list(self._held.values()):
+            if each.segment.start <= start and stop <= each.segment.stop:
+                return start
+        return None
 
     def _may_hold(self, segment: Segment) -> bool:
         if not self._region.can_be_used:
@@ -411,6 +455,13 @@ class Region(Inherited):
         length = segment.stop - segment.start
         kind = c_ubyte * length
         return kind.from_buffer(self._mapped(), self.begin(direction) + segment.start)
+
+    def offset_of(self, direction: int, buffer: memoryview) -> int:
+        """How far behind the beginning of a range a writable buffer is in memory; any number."""
+        from ctypes import addressof, c_ubyte  # likewise
+
+        begin = addressof(c_ubyte.from_buffer(self._mapped(), self.begin(direction)))
+        return addressof(c_ubyte.from_buffer(buffer)) - begin
 
     def give_back(self, direction: int, segment: Segment) -> None:
         """A receiver does not use a segment any more."""

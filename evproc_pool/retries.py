@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from evproc_pool.backlog import Run
     from evproc_pool.columns import PlanLike
     from evproc_pool.flight import Cascade
+    from evproc_pool.paths import Place
     from evproc_pool.schedule import Result
 
 
@@ -143,6 +144,7 @@ class Waiting(NamedTuple):
     cascade: Cascade
     event: Any
     tried: Tried
+    place: Place
 
 
 class Retries:

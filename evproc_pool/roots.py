@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from evproc.event import Event, describe_event
@@ -39,3 +39,18 @@ def key_of(key: Key, ev: Any) -> Hashable:
         add_note(error, f"evproc_pool: raised by key= for event {describe_event(ev)}")
         raise
     return value
+
+
+def keys_of(key: Key, events: Sequence[Any]) -> list[Hashable] | None:
+    """The keys of many root events; None where one raises something: `key_of` says which.
+
+    Then `key` is called again for all of them.
+    """
+    try:
+        keys = list(map(key, events))
+        hash(tuple(keys))
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return None
+    return keys

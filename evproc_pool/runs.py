@@ -16,8 +16,9 @@ from evproc.registry import Plan, Registry
 from evproc_pool.engine import Engine
 from evproc_pool.errors import PoolError
 from evproc_pool.estimates import MOST_EVENTS
-from evproc_pool.roots import Key, key_of, plan_root
-from evproc_pool.schedule import Accepted, Ending
+from evproc_pool.notes import note_place
+from evproc_pool.roots import Key, key_of, keys_of, plan_root
+from evproc_pool.schedule import Accepted, Ending, EventEnded, Over, Settled
 from evproc_pool.sink import Run
 
 # So many are read at a time: workers begin with the first ones while more are read.
@@ -39,23 +40,30 @@ class Sink:
         """See `engine.Sink`."""
         return root >= 0
 
+    def refused(self, roots: Sequence[int]) -> Sequence[int]:
+        """See `engine.Sink`."""
+        return [root for root in roots if not self.begins(root)]
+
     def accepted(self, first: int, events: Sequence[Any]) -> None:
         """These roots were read."""
 
     def ended(self, root: int, ending: Ending) -> None:
         """See `engine.Sink`."""
 
-    def settled(self, first: int, times: Sequence[float]) -> None:
+    def settled(self, item: Settled) -> None:
         """See `engine.Sink`."""
 
     def unwanted(self, first: int, roots: int) -> None:
         """These came to nothing: no handler wants them."""
-        self.settled(first, [0.0] * roots)
+        self.settled(Settled(0, first, [0.0] * roots, 0))
 
-    def over(self, roots: Sequence[int], events: Sequence[int], seconds: Sequence[float]) -> None:
+    def over(self, item: Over) -> None:
         """See `engine.Sink`."""
-        for root, number, took in zip(roots, events, seconds, strict=True):
-            self.ended(root, Ending(events=number, seconds=took))
+        for ending, root in zip(endings_of(item), item.roots, strict=True):
+            self.ended(root, ending)
+
+    def event_ended(self, item: EventEnded) -> None:
+        """See `engine.Sink`."""
 
     def dropped(self, first: int, roots: int) -> None:
         """See `engine.Sink`."""
@@ -67,6 +75,16 @@ class Sink:
     def has_failed(self) -> bool:
         """Whether a root failed."""
         return False
+
+
+def endings_of(item: Over) -> Iterator[Ending]:
+    """The ending of each cascade."""
+    stopped = set(item.values.places) if item.values is not None else ()
+    values = item.values.items if item.values is not None else itertools.repeat(None)
+    columns = zip(values, item.events, item.seconds, item.handlers, strict=False)
+    for place, (value, events, seconds, handlers) in enumerate(columns):
+        is_stopped = place in stopped
+        yield Ending(value, is_stopped, events=events, seconds=seconds, handlers=handlers)
 
 
 class Feeder:
@@ -131,6 +149,15 @@ class Feeder:
         # once the plan of the first ones is known, there may be demand for more
         return self.is_exhausted or (accepted == demand and not is_first)
 
+    def give(self, events: list[Any]) -> None:
+        """Plan events that somebody else has read, and hand them in."""
+        self._take(events, until_error=False)
+
+    def end(self) -> None:
+        """No more events are given: close the run."""
+        self.is_exhausted = True
+        self._engine.close_run(self.run)
+
     def _read(self, most: int) -> list[Any]:
         """Read so many events, or fewer: at first, and where they come slowly."""
         wanted = min(most, self._portion)
@@ -154,12 +181,14 @@ class Feeder:
         if not events:
             return 0
         first = self.read
-        plan = self._registry.common_plan(events) if self._key is None else None
-        if plan is not None:
+        plan = self._registry.common_plan(events)
+        keys = None if self._key is None or plan is None else keys_of(self._key, events)
+        if plan is not None and (keys is not None or self._key is None):
             self.read += len(events)
             self._sink.accepted(first, events)
             if plan.indices:
-                self._engine.accept(Accepted(self.run.id, first, events, [plan] * len(events)))
+                plans = [plan] * len(events)
+                self._engine.accept(Accepted(self.run.id, first, events, plans, keys))
                 return len(events)
             self._sink.unwanted(first, len(events))
             return 0
@@ -177,7 +206,11 @@ class Feeder:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                self._sink.ended(index, Ending(error=error, events=int(isinstance(ev, Event))))
+                note_place(error, (index,), has_several=self.run.has_several)
+                ending = Ending(
+                    error=error, events=int(isinstance(ev, Event)), failed=1, failed_event=ev
+                )
+                self._sink.ended(index, ending)
                 if until_error:
                     break
                 continue
@@ -223,6 +256,9 @@ class Gathered(Sink):
 
     def __init__(self) -> None:
         self._endings: dict[int, Ending] = {}
+        # values of neighbours, by the index of the first; and of others, by their indices
+        self._neighbours: list[tuple[int, Sequence[Any]]] = []
+        self._scattered: list[tuple[Sequence[int], Sequence[Any]]] = []
         self._has_failed = False
 
     @property
@@ -235,15 +271,28 @@ class Gathered(Sink):
         self._has_failed |= ending.error is not None
         self._endings[root] = ending
 
-    def over(self, roots: Sequence[int], events: Sequence[int], seconds: Sequence[float]) -> None:
+    def settled(self, item: Settled) -> None:
         """See `engine.Sink`."""
+        if item.values is not None:
+            self._neighbours.append((item.first, item.values.items))
+
+    def over(self, item: Over) -> None:
+        """See `engine.Sink`."""
+        if item.values is not None:
+            places = item.values.places
+            values = [item.values.items[place] for place in places]
+            self._scattered.append(([item.roots[place] for place in places], values))
 
     def value(self) -> Any:
         """The value of the only root, or its error."""
         ending = self._endings.get(0)
         if ending is not None and ending.error is not None:
             raise ending.error
-        return None if ending is None else ending.value
+        if ending is not None:
+            return ending.value
+        for _, values in (*self._neighbours, *self._scattered):
+            return values[0]
+        return None
 
     def values(self, feeder: Feeder, *, return_exceptions: bool) -> list[Any]:
         """The list that `process_many` returns, or its error."""
@@ -255,6 +304,11 @@ class Gathered(Sink):
         if feeder.error is not None:
             raise feeder.error
         values: list[Any] = [None] * feeder.read
+        for first, items in self._neighbours:
+            values[first : first + len(items)] = items
+        for roots, items in self._scattered:
+            for root, item in zip(roots, items, strict=True):
+                values[root] = item
         for root, ending in self._endings.items():
             values[root] = ending.value if ending.error is None else ending.error
         return values

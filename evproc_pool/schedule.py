@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from evproc_pool.columns import PlanLike, Planned
+from evproc_pool.cascade_limits import CascadeEnding
+from evproc_pool.columns import EMPTY, Aligned, Column, PlanLike, Planned
 from evproc_pool.flight import Batch
+from evproc_pool.paths import Place
 
 
 class Result(NamedTuple):
@@ -37,6 +39,10 @@ class Ending(NamedTuple):
         seconds: How long they took in the workers.
         processed: The root as the handlers left it, if that was asked for.
         attempts: How often the event was run that was run most often.
+        handlers: How many handlers ran.
+        emitted: What its events emitted, in the cascade's order; None: nothing.
+        failed: How many events failed.
+        failed_event: The first of these, in the cascade's order.
     """
 
     value: Any = None
@@ -47,6 +53,10 @@ class Ending(NamedTuple):
     seconds: float = 0.0
     processed: Any = None
     attempts: int = 1
+    handlers: int = 0
+    emitted: list[Any] | None = None
+    failed: int = 0
+    failed_event: Any = None
 
 
 # --- what can happen ---
@@ -62,6 +72,12 @@ class Opened(NamedTuple):
         unordered: Whether follow-ups are independent of each other.
         return_events: Whether roots are to come back as the handlers left them.
         is_bulk: Whether nobody waits for single roots, only for the end of all of them.
+        every_event: Whether follow-ups are reported, too.
+        errors_continue: Whether a cascade goes on after an error.
+        max_depth: See `cascade_limits.CascadeEnding`.
+        max_events: Likewise.
+        shares_keys: Whether its keys are those of all runs that share them.
+        has_several: Whether its roots have places in an input, by which errors name them.
     """
 
     run: int
@@ -69,6 +85,27 @@ class Opened(NamedTuple):
     unordered: bool = False
     return_events: bool = False
     is_bulk: bool = False
+    every_event: bool = False
+    errors_continue: bool = False
+    max_depth: int | None = None
+    max_events: int | None = None
+    shares_keys: bool = False
+    has_several: bool = False
+
+    @property
+    def limits(self) -> CascadeEnding:
+        """What ends a cascade before its time."""
+        return CascadeEnding(self.errors_continue, self.max_depth, self.max_events)
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether follow-ups are counted."""
+        return self.max_depth is not None or self.max_events is not None
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether each event of a cascade is looked at by itself."""
+        return self.every_event or self.errors_continue or self.has_limits
 
 
 class Accepted(NamedTuple):
@@ -115,12 +152,22 @@ class Progress(NamedTuple):
         done: How many envelopes of the batch are over, from its start.
         times: Seconds of each envelope since the last progress.
         follow_ups: By position, in order; no empty ones.
-        results: By position, those that ended their cascade. Behind such a one, the
-            rest of its chain has not run.
+        results: By position, those that failed. Behind such a one, the rest of its chain
+            has not run.
         processed: By position, roots as the handlers left them.
         timings: For each plan that was run since the last progress: its indices, how
             many events of it, and how many seconds they took together.
         gave_back: Whether the worker leaves the rest of the batch unrun.
+        values: What was given to `StopProcessing`, by position; it ended their cascades,
+            and behind each the rest of its chain has not run.
+        emitted: What was emitted, a list for each position.
+        ran: How many handlers ran, by position, where it was not all of the plan.
+        givers: The handler that returned the last follow-ups, by position; where follow-ups
+            are counted.
+        cut: Positions behind which the worker has left the rest of a chain unrun, for what it
+            saw there. An event may fail here that did not there: what it left cannot be
+            rebuilt. Then those behind it have run.
+        has_large: Whether the follow-ups have large buffers, which the worker has yet.
     """
 
     worker: int
@@ -128,9 +175,15 @@ class Progress(NamedTuple):
     times: Sequence[float]
     follow_ups: Mapping[int, Sequence[Planned]] = {}
     results: Mapping[int, Result] = {}
-    processed: Mapping[int, Any] = {}
+    processed: Column = EMPTY
     timings: Sequence[tuple[tuple[int, ...], int, float]] = ()
     gave_back: bool = False
+    values: Column = EMPTY
+    emitted: Column = EMPTY
+    ran: Mapping[int, int] = {}
+    givers: Mapping[int, str] = {}
+    cut: Collection[int] = ()
+    has_large: bool = False
 
 
 class TakenBack(NamedTuple):
@@ -164,6 +217,8 @@ class WorkerGone(NamedTuple):
         handler: The handler it was at.
         spared: The position, behind that one, of an event that is over and has left
             nothing behind, though others before it have to be run again.
+        seconds: How long the event has run that was running.
+        ran: How many of its handlers have begun.
     """
 
     worker: int
@@ -171,6 +226,8 @@ class WorkerGone(NamedTuple):
     error: BaseException | None = None
     handler: str | None = None
     spared: int | None = None
+    seconds: float = 0.0
+    ran: int = 0
 
 
 class Due(NamedTuple):
@@ -212,33 +269,45 @@ class Retry(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """Roots from `first` on ended: no follow-ups, no value, no error.
+    """Roots from `first` on ended: no follow-ups, no error.
 
     Attributes:
         run: Their run.
         first: The index of the first.
         times: Seconds, one for each.
+        handlers: How many ran: of each, or one number for all.
+        values: What they were stopped with; None: none was.
+        processed: They, as the handlers left them; None: not asked for.
+        emitted: What they emitted, in lists; None: nothing.
     """
 
     run: int
     first: int
     times: Sequence[float]
+    handlers: int | Sequence[int] = 1
+    values: Aligned | None = None
+    processed: Sequence[Any] | None = None
+    emitted: Sequence[list[Any] | None] | None = None
 
 
 class Over(NamedTuple):
-    """Cascades ended without value or error.
+    """Cascades ended without error.
 
     Attributes:
         run: Their run.
         roots: The indices of their roots.
         events: How many events each had.
         seconds: How long these took.
+        handlers: How many ran, of each.
+        values: What they were stopped with; None: none was.
     """
 
     run: int
     roots: Sequence[int]
     events: Sequence[int]
     seconds: Sequence[float]
+    handlers: Sequence[int] = ()
+    values: Aligned | None = None
 
 
 class Ended(NamedTuple):
@@ -246,6 +315,22 @@ class Ended(NamedTuple):
 
     run: int
     root: int
+    ending: Ending
+
+
+class EventEnded(NamedTuple):
+    """An event that is no root is over.
+
+    Attributes:
+        run: Its run.
+        place: Where it stands.
+        event: The event.
+        ending: How it ended, by itself.
+    """
+
+    run: int
+    place: Place
+    event: Any
     ending: Ending
 
 
@@ -263,4 +348,4 @@ class Finished(NamedTuple):
     run: int
 
 
-Effect = Send | Retry | Settled | Over | Ended | Dropped | Finished
+Effect = Send | Retry | Settled | Over | Ended | EventEnded | Dropped | Finished

@@ -75,11 +75,17 @@ from typing import Any, Final, NoReturn
 
 from evproc_pool.backlog import ENDLESS, Block, Run
 from evproc_pool.batching import SHARES_PER_WORKER, Batcher
-from evproc_pool.cascades import Cascades
+from evproc_pool.cascades import Cascades, Fate, handlers_run
 from evproc_pool.columns import Bunch, PlanLike, Singles
 from evproc_pool.errors import InternalError
-from evproc_pool.estimates import BULK_SECONDS, MOST_EVENTS, Estimates
-from evproc_pool.flight import Abreast, Batch, Cascade, Part
+from evproc_pool.estimates import (
+    BULK_SECONDS,
+    LONG_SECONDS,
+    MOST_EVENTS,
+    TELL_SECONDS,
+    Estimates,
+)
+from evproc_pool.flight import Abreast, Batch, Cascade, Lane, Part
 from evproc_pool.loads import Loads
 from evproc_pool.retries import Again, RetryPolicy, Tried
 from evproc_pool.schedule import (
@@ -100,6 +106,10 @@ from evproc_pool.schedule import (
     WorkerReady,
 )
 
+# So many batches of a run are made before what waits for the worker that has its large buffers
+# may go to another one.
+_MOST_PASSED: Final = 16
+
 # So many roots that wait for their keys are passed over in search of one that need not.
 _MOST_PASSED_OVER: Final = 4 * MOST_EVENTS
 
@@ -116,10 +126,14 @@ class Scheduler(Cascades):
         super().__init__(policy or RetryPolicy())
         self._most_workers = most_workers
         self._runs: dict[int, Run] = {}
+        self._keys: dict[Hashable, Lane] = {}  # of the runs that share theirs
         self._loads = Loads()
         self._estimates = Estimates()
         self._batcher = Batcher(self._estimates, self._resume_quietly)
         self._closing: list[Run] = []  # closed, and not finished
+        #: How many workers are being started. Until they are ready nothing is given to a
+        #: worker behind an event that may be a slow one.
+        self.starting = 0
 
     # --- questions ---
 
@@ -150,7 +164,7 @@ class Scheduler(Cascades):
                 workers += run.ready_events + sum(batch.size - batch.done for batch in held)
                 workers += len(self._retries.of(run))
             else:
-                workers += run.open - run.waiting
+                workers += min(run.open, len(run.keys)) if run.keys else run.open
         return workers
 
     @property
@@ -177,6 +191,20 @@ class Scheduler(Cascades):
         return self._loads.overloaded
 
     @property
+    def tellable(self) -> list[int]:
+        """Workers that may have finished something for which somebody waits, or could be sent.
+
+        Those at a batch of which more than one event is not told; of a run of which nobody
+        waits for single roots, only while a worker is idle. See `telling`.
+        """
+        is_any_idle = bool(self._loads.idle)
+        return [
+            worker
+            for worker, batch in self._loads.at_several
+            if is_any_idle or not batch.run.opened.is_bulk
+        ]
+
+    @property
     def lopsided(self) -> list[int]:
         """Workers that hold batches which another would soon need, and nothing waits.
 
@@ -192,7 +220,7 @@ class Scheduler(Cascades):
 
         Counted from the end of the batches that they are at, and 0 where somebody may
         wait for one of these: where a run has nothing more to send, unless it is closed
-        and the only one.
+        and the only one. No more than `TELL_SECONDS` where somebody waits for single roots.
         """
         slack = self._loads.ahead
         if self._retries.has_suspects:
@@ -202,6 +230,8 @@ class Scheduler(Cascades):
             for run in self._runs.values():
                 if run.open and not (run.has_ready or (run.closed and is_only)):
                     return 0.0
+                if run.open and not run.opened.is_bulk:
+                    slack = min(slack, TELL_SECONDS)
         return slack
 
     def demand(self, run: int) -> int:
@@ -222,7 +252,7 @@ class Scheduler(Cascades):
         # With keys, roots that can be sent are among the cascades. Where all that is there
         # waits for keys and a worker is idle, or could be started, others have to be found,
         # up to a limit.
-        keyed = len(state.ready) + state.waiting if state.keys else 0
+        keyed = state.waiting
         if (self._loads.idle or self.workers < self._most_workers) and not state.has_ready:
             keyed = max(0, state.waiting - _MOST_PASSED_OVER)
         return max(0, wanted - state.backlog - keyed)
@@ -279,6 +309,7 @@ class Scheduler(Cascades):
                 self._taken_back(item)
             case Retired():
                 self._loads.retire(item.worker)
+                self._spread(item.worker)
             case WorkerGone():
                 self._worker_gone(item)
             case Due():
@@ -306,7 +337,8 @@ class Scheduler(Cascades):
     def _opened(self, item: Opened) -> None:
         if item.run in self._runs:
             raise InternalError(f"run {item.run} is open already")
-        self._runs[item.run] = Run(item)
+        keys = self._keys if item.shares_keys else {}
+        self._runs[item.run] = Run(item, keys, self._loads.staying)
 
     def _accepted(self, item: Accepted) -> None:
         run = self._run(item.run)
@@ -322,8 +354,7 @@ class Scheduler(Cascades):
             run.blocks.append(Block(item.first, item.events, item.plans))
             run.backlog += len(item.events)
         else:
-            for place, key in enumerate(item.keys):
-                self._accept_keyed(run, item, place, (key,))
+            self._accept_keyed(run, item, item.keys)
         self._drop_unwanted(run)
         self._take_turns(run)
 
@@ -363,12 +394,20 @@ class Scheduler(Cascades):
         for part in batch.parts:
             positions = part.within(begin, item.done)
             if positions and not self._side_by_side(batch.run, part, positions, begin, item):
-                if part.first is not None:
-                    self._roots_over(batch.run, part, positions, begin, item)
-                else:
-                    self._cascades_over(batch.run, part, positions, begin, item)
+                self._part_over(batch.run, part, positions, begin, item)
         if item.gave_back:
             self._hand_back(batch, {})
+
+    def _part_over(
+        self, run: Run, part: Part, positions: range, begin: int, item: Progress
+    ) -> None:
+        """Take in what events of a part left behind, one by one where that is needed."""
+        if part.first is not None:
+            self._roots_over(run, part, positions, begin, item)
+        elif part.is_keyed:
+            self._keyed_over(run, part, positions, begin, item)
+        else:
+            self._cascades_over(run, part, positions, begin, item)
 
     def _side_by_side(
         self, run: Run, part: Part, positions: range, begin: int, item: Progress
@@ -382,62 +421,77 @@ class Scheduler(Cascades):
         strands = part.strands
         if strands is None and (part.first is None or not isinstance(item.follow_ups, Singles)):
             return False
-        gave = _gave(item, positions) if run.bound == ENDLESS else None
+        may_be = run.bound == ENDLESS and not run.opened.is_followed
+        gave = _gave(item, positions) if may_be else None
         if gave is None:
             if strands is not None:
+                part.depth = strands.cascades.over
                 part.cascades, part.strands = strands.in_flight(), None
             return False
         givers, events, plans = gave
         times = item.times[positions.start - begin : positions.stop - begin]
         start, stop = positions.start - part.start, positions.stop - part.start
+        handlers = handlers_run(part, positions, item)
         if strands is None:
             first = part.first or 0
-            cascades = Abreast(range(first + start, first + stop), 1, list(times))
+            ran = [handlers] * len(positions) if isinstance(handlers, int) else handlers
+            cascades = Abreast(range(first + start, first + stop), 1, list(times), ran)
         else:
-            cascades = strands.cascades.slice(start, stop).after(times)
+            cascades = strands.cascades.slice(start, stop).after(times, handlers)
         if len(givers) < len(positions):
-            quiet = cascades
-            if givers:
-                others = sorted(set(positions).difference(givers))
-                quiet = cascades.pick(others, positions.start)
-            run.open -= len(quiet.roots)
-            events_each = [quiet.over] * len(quiet.roots)
-            self._effects.append(Over(run.id, quiet.roots, events_each, quiet.seconds))
+            self._strands_over(run, cascades, positions, givers, item)
             if givers:
                 cascades = cascades.pick(givers, positions.start)
         if givers:
-            for strands in cascades.go_on(events, plans):
+            for strands in cascades.go_on(events, plans, item.worker if item.has_large else None):
                 run.add_strands(strands)
         self._take_turns(run)
         return True
+
+    def _strands_over(
+        self,
+        run: Run,
+        cascades: Abreast,
+        positions: range,
+        givers: Sequence[int],
+        item: Progress,
+    ) -> None:
+        """Report the cascades abreast that have no follow-up."""
+        values = item.values.aligned(positions) if item.values else None
+        if givers:
+            others = sorted(set(positions).difference(givers))
+            cascades = cascades.pick(others, positions.start)
+            if values is not None:
+                values = values.pick([each - positions.start for each in others])
+        roots = cascades.roots
+        run.open -= len(roots)
+        events = [cascades.over] * len(roots)
+        self._effects.append(
+            Over(run.id, roots, events, cascades.seconds, cascades.handlers, values)
+        )
 
     def _roots_over(
         self, run: Run, part: Part, positions: range, begin: int, item: Progress
     ) -> None:
         """Report roots: those with nothing to say by the count, the others one by one."""
         shift = (part.first or 0) - part.start
-        if not (item.follow_ups or item.results or item.processed):
-            times = item.times
-            if len(times) != len(positions):
-                times = times[positions.start - begin : positions.stop - begin]
-            self._settle(run, positions.start + shift, times)
+        if not (item.follow_ups or item.results):
+            self._settle(run, part, positions, begin, item)
             return
         quiet = positions.start
         quiet_cascades: list[Cascade] = []
         seconds = list(item.times)
-        for position in sorted(
-            item.follow_ups.keys() | item.results.keys() | item.processed.keys()
-        ):
+        for position in sorted(item.follow_ups.keys() | item.results.keys()):
             if position not in positions:
                 continue
             if position > quiet:
-                self._settle(run, quiet + shift, item.times[quiet - begin : position - begin])
+                self._settle(run, part, range(quiet, position), begin, item)
             quiet = position + 1
             cascade = Cascade(position + shift)
             self._event_over(run, cascade, part, position, item, seconds=seconds[position - begin])
             self._go_on(run, cascade, quiet_cascades)
         if positions.stop > quiet:
-            self._settle(run, quiet + shift, item.times[quiet - begin : positions.stop - begin])
+            self._settle(run, part, range(quiet, positions.stop), begin, item)
         self._tell_over(run, quiet_cascades)
         self._take_turns(run)
 
@@ -445,12 +499,15 @@ class Scheduler(Cascades):
         self, run: Run, part: Part, positions: range, begin: int, item: Progress
     ) -> None:
         quiet: list[Cascade] = []
-        if not (item.follow_ups or item.results or item.processed):
+        if not (item.follow_ups or item.results or item.processed or item.values or item.emitted):
             first = part.cascades[0]
-            if part.cascades.count(first) == len(part.cascades) and not first.is_over:
+            is_one = part.cascades.count(first) == len(part.cascades) and not first.is_over
+            if is_one and not run.opened.every_event:
                 # a fan-out, of which nothing more is to be told than that it is over
                 first.in_flight -= len(positions)
                 first.events += len(positions)
+                ran = handlers_run(part, positions, item)
+                first.handlers += ran * len(positions) if isinstance(ran, int) else sum(ran)
                 first.seconds += sum(item.times[positions.start - begin : positions.stop - begin])
                 if run.unordered or not first.in_flight:
                     self._go_on(run, first, quiet)
@@ -498,16 +555,23 @@ class Scheduler(Cascades):
         ):
             raise InternalError(f"worker {item.worker}: {item.spared} is over in no such batch")
         self._loads.remove(item.worker)
-        fates: dict[int, Result] = {}
+        self._spread(item.worker)
+        fates: dict[int, Fate] = {}
         if item.running is not None:
-            fates[item.running] = Result(error=item.error, handler=item.handler)
+            charged = Result(error=item.error, handler=item.handler)
+            fates[item.running] = Fate(charged, item.seconds, item.ran)
         if item.spared is not None:
-            fates[item.spared] = Result()
+            fates[item.spared] = Fate(Result())
         # last first, since each is put back in front of the others
         for batch in reversed(held):
             self._hand_back(batch, fates if batch is held[0] else {})
 
-    def _hand_back(self, batch: Batch, fates: Mapping[int, Result]) -> None:
+    def _spread(self, worker: int) -> None:
+        """Let others go on with what a worker has the large buffers of, which gets nothing more."""
+        for run in self._runs.values():
+            run.spread(worker)
+
+    def _hand_back(self, batch: Batch, fates: Mapping[int, Fate]) -> None:
         """Put what a worker did not run in front again.
 
         Args:
@@ -519,38 +583,53 @@ class Scheduler(Cascades):
         quiet: list[Cascade] = []
         for part in reversed(batch.parts):
             left = part.within(batch.done, batch.size)
+            if part.is_keyed:
+                self._keyed_back(run, part, left, fates, quiet)
+                continue
             if part.first is not None or part.strands is not None:
                 self._columns_back(run, part, left, fates, quiet)
                 continue
-            if self._fan_out_back(run, part, left, fates, quiet):
-                continue
-            for position in reversed(left):
-                place = position - part.start
-                cascade = part.cascades[place]
-                cascade.in_flight -= 1
-                if cascade.is_over:
-                    self._release_key(run, cascade)
-                    continue
-                if position in fates:
-                    self._meets(run, cascade, part, place, fates[position])
-                elif isinstance(plan := part.plans[place], Tried) and plan.crashes:
-                    self._back_to_be_run(run, cascade, part.events[place], Again(plan))
-                else:
-                    cascade.queue.put_back(part.events[place], plan)
-                    run.loose += cascade.is_ready
-            for cascade in dict.fromkeys(part.cascades[place - part.start] for place in left):
-                if not cascade.is_over and (run.unordered or not cascade.in_flight):
-                    self._resume(run, cascade, quiet)
+            if not self._fan_out_back(run, part, left, fates, quiet):
+                self._cascades_back(run, part, left, fates, quiet)
         self._tell_over(run, quiet)
         self._drop_unwanted(run)
         self._take_turns(run)
+
+    def _cascades_back(
+        self,
+        run: Run,
+        part: Part,
+        left: range,
+        fates: Mapping[int, Fate],
+        quiet: list[Cascade],
+    ) -> None:
+        """Put back events of cascades one by one; see `_hand_back`."""
+        for position in reversed(left):
+            place = position - part.start
+            cascade = part.cascades[place]
+            cascade.in_flight -= 1
+            if cascade.is_over:
+                self._release_key(run, cascade)
+                continue
+            if position in fates:
+                self._meets(run, cascade, part, place, fates[position])
+            elif isinstance(plan := part.plans[place], Tried) and plan.crashes:
+                again = Again(plan)
+                event = Bunch([part.events[place]], again, part.place(place))
+                self._back_to_be_run(run, cascade, event, again)
+            else:
+                cascade.queue.put_back(part.events[place], plan, part.place(place))
+                run.loose += cascade.is_ready
+        for cascade in dict.fromkeys(part.cascades[place - part.start] for place in left):
+            if not cascade.is_over and (run.unordered or not cascade.in_flight):
+                self._resume(run, cascade, quiet)
 
     def _fan_out_back(
         self,
         run: Run,
         part: Part,
         left: range,
-        fates: Mapping[int, Result],
+        fates: Mapping[int, Fate],
         quiet: list[Cascade],
     ) -> bool:
         """Put back events of one cascade and one plan in one piece, as they came; see `_hand_back`.
@@ -569,8 +648,11 @@ class Scheduler(Cascades):
         ):
             return False
         cascade.in_flight -= len(left)
-        events = part.events[left.start - part.start : left.stop - part.start]
-        cascade.queue.put_all_back(Bunch(events, plan))
+        first, stop = left.start - part.start, left.stop - part.start
+        for begin, bunch in reversed(part.bunches):
+            start, end = max(begin, first), min(begin + len(bunch), stop)
+            if start < end:
+                cascade.queue.put_all_back(Bunch(part.events[start:end], plan, part.place(start)))
         if cascade.is_ready:
             run.loose += len(left)
         if run.unordered or not cascade.in_flight:
@@ -582,7 +664,7 @@ class Scheduler(Cascades):
         run: Run,
         part: Part,
         left: range,
-        fates: Mapping[int, Result],
+        fates: Mapping[int, Fate],
         quiet: list[Cascade],
     ) -> None:
         """Put back roots or strands; see `_hand_back`."""
@@ -616,8 +698,8 @@ class Scheduler(Cascades):
             worker = self._loads.reserve()
             if worker is None:
                 return
-            run, cascade, event, tried = self._retries.take_suspect()
-            batch = self._batcher.make_alone(run, cascade, Bunch([event], tried))
+            run, cascade, event, tried, place = self._retries.take_suspect()
+            batch = self._batcher.make_alone(run, cascade, Bunch([event], tried, place))
             self._loads.push(worker, batch)
             self._effects.append(Send(worker, batch))
         self._loads.release()
@@ -632,37 +714,113 @@ class Scheduler(Cascades):
                 run.has_turn = False
                 continue
             self._turns.append(run)
-            # The last events of a run wait for a worker that is idle: behind another
-            # event they might wait while that worker is long done.
-            # Not beside another run, which would keep every worker busy for ever.
-            # And those before them go where they are begun soonest.
             is_alone = not any(other.has_ready for other in self._turns if other is not run)
-            is_end = is_alone and run.closed and run.left <= self.workers
-            if is_end:
-                worker = self._loads.roomiest(idle=True)
-            elif is_alone and self.workers and self._batcher.is_near_end(run, workers=self.workers):
-                worker = self._loads.earliest()
-            else:
-                worker = self._loads.roomiest(idle=False)
+            worker = self._worker_for(run, is_alone=is_alone)
             if worker is None:
                 passed += 1
                 continue
             passed = 0
             batch = self._batcher.make(
                 run,
-                workers=len(self._loads),
-                idle=len(self._loads.idle),
+                worker,
+                workers=len(self._loads) + self.starting,
+                idle=len(self._loads.idle) + self.starting,
                 is_alone=is_alone,
             )
             self._loads.push(worker, batch)
             self._effects.append(Send(worker, batch))
+
+    def _worker_for(self, run: Run, *, is_alone: bool) -> int | None:
+        """Choose who gets the next batch of a run; None: nobody has room for it.
+
+        The last events of a run wait for a worker that is idle: behind another event they
+        might wait while that worker is long done. Not beside another run, which would keep
+        every worker busy for ever. And those before them go where they are begun soonest.
+        """
+        idle = bool(self.starting or (is_alone and run.closed and run.left <= self.workers))
+        is_late = not idle and is_alone and self.workers > 0
+        is_late = is_late and self._batcher.is_near_end(run, workers=self.workers)
+        worker = self._loads.earliest() if is_late else self._loads.roomiest(idle=idle)
+        if worker is not None and run.near:
+            worker = self._next_near(run, worker, idle=idle, is_late=is_late)
+        if worker is None or worker in self._loads.idle or not self._is_long_next(run):
+            return worker
+        run.put_near(worker)
+        idle_one = self._loads.roomiest(idle=True)
+        if idle_one is None:
+            return self._worker_for_short(run, worker, is_late=is_late) if run.near else None
+        return self._next_near(run, idle_one, idle=True, is_late=False) if run.near else idle_one
+
+    def _worker_for_short(self, run: Run, worker: int, *, is_late: bool) -> int | None:
+        """Choose who gets what is not long, where what was put first is, and nobody is idle."""
+        for other in list(run.near):
+            if self._loads.has_room(other, is_late=is_late):
+                run.bring(other)
+                if not self._is_long_next(run):
+                    return other
+                run.put_near(other)
+        has_others = run.ready or run.blocks
+        return worker if has_others and not self._is_long_next(run) else None
+
+    def _is_long_next(self, run: Run) -> bool:
+        """Whether the next event of a run is a long one, for which somebody may wait."""
+        if run.opened.is_bulk:
+            return False
+        return self._estimates.seconds_of(run.next_plan) >= LONG_SECONDS
+
+    def _next_near(self, run: Run, worker: int, *, idle: bool, is_late: bool) -> int:
+        """Choose who gets a batch of a run with large buffers that workers have, and put it first.
+
+        A worker goes on with its own. It gets what another one has where it has nothing else
+        to do and that one has no room, or it is idle and that one is not; and now and then
+        where that one has no room, since that may be for long. O(workers) then.
+
+        Args:
+            run: The run.
+            worker: Who has room.
+            idle: Whether only those have room that are idle.
+            is_late: See `Loads.has_room`.
+
+        Returns:
+            The worker, or another one with room that has what is there.
+        """
+        has_work = bool(worker in run.near or run.ready or run.blocks)
+        run.passed += 1
+        if not has_work or run.passed >= _MOST_PASSED:
+            run.passed = 0
+            found = self._other_near(run, worker, idle=idle, is_late=is_late, has_work=has_work)
+            if found is None:
+                return worker
+            worker = worker if has_work else found
+        run.bring(worker)
+        return worker
+
+    def _other_near(
+        self, run: Run, worker: int, *, idle: bool, is_late: bool, has_work: bool
+    ) -> int | None:
+        """Let a worker have what another one has the large buffers of, where it is to.
+
+        Returns:
+            None if that was done; or else another one with room that has some, or the worker.
+        """
+        idle_ones = self._loads.idle
+        found = worker
+        for other in run.near:
+            if other == worker:
+                continue
+            has_room = other in idle_ones if idle else self._loads.has_room(other, is_late=is_late)
+            if not has_room or not (has_work or other in idle_ones or worker not in idle_ones):
+                run.release(other)
+                return None
+            found = other
+        return found
 
 
 def _gave(
     item: Progress, positions: range
 ) -> tuple[Sequence[int], Sequence[Any], Sequence[PlanLike]] | None:
     """Which events returned a follow-up, and the plan of each; None if that is not all."""
-    if item.results or item.processed:
+    if item.results or item.processed or item.emitted:
         return None
     if not item.follow_ups:
         return (), (), ()

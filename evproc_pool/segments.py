@@ -38,15 +38,14 @@ class Segments:
         """Those in use, by their start."""
         return self._used
 
-    def take(self, size_bytes: int) -> Segment | None:
-        """Take a free part; None if there is none as large as that, or no slot."""
+    def take(self, size_bytes: int, start: int = 0) -> Segment | None:
+        """Take a free part from `start` on; None if there is none as large as that, or no slot."""
         if not self._free_slots:
             return None
-        start = 0
         for each in self._used:
             if each.start - start >= size_bytes:
                 break
-            start = each.stop
+            start = max(start, each.stop)
         if start + size_bytes > self._size_bytes:
             return None
         segment = Segment(start, start + size_bytes, self._free_slots.pop())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from evproc_pool.errors import PoolError
-from evproc_pool.schedule import Ending, Opened
+from evproc_pool.schedule import Ending, EventEnded, Opened, Over, Settled
 
 
 class Sink(Protocol):
@@ -15,14 +15,20 @@ class Sink(Protocol):
     def begins(self, root: int) -> bool:
         """The root goes to a worker; False (it was cancelled) keeps it from running."""
 
+    def refused(self, roots: Sequence[int]) -> Sequence[int]:
+        """These roots go to a worker; those of them that `begins` would keep from running."""
+
     def ended(self, root: int, ending: Ending) -> None:
         """A root's cascade ended with something to tell."""
 
-    def settled(self, first: int, times: Sequence[float]) -> None:
-        """Roots ended without follow-ups, value or error; so many as there are times."""
+    def settled(self, item: Settled) -> None:
+        """Roots ended without follow-ups or error."""
 
-    def over(self, roots: Sequence[int], events: Sequence[int], seconds: Sequence[float]) -> None:
-        """Cascades ended without value or error; see `schedule.Over`."""
+    def over(self, item: Over) -> None:
+        """Cascades ended without error."""
+
+    def event_ended(self, item: EventEnded) -> None:
+        """An event that is no root is over; only where that is asked for."""
 
     def dropped(self, first: int, roots: int) -> None:
         """These roots were given up."""
@@ -39,6 +45,7 @@ class Run:
         sink: Where its endings go.
         can_cancel: Whether to ask `sink.begins` for each root.
         return_events: Whether roots come back as the handlers left them.
+        has_several: Whether its roots have places in an input, by which errors name them.
         is_closing: Whether no more roots come.
         caller: The thread that is in a call until the run is finished, if one is.
         is_finished: Whether there will be no more endings.
@@ -49,6 +56,7 @@ class Run:
         "caller",
         "can_cancel",
         "error",
+        "has_several",
         "id",
         "is_closing",
         "is_finished",
@@ -61,6 +69,7 @@ class Run:
         self.sink = sink
         self.can_cancel = can_cancel
         self.return_events = opened.return_events
+        self.has_several = opened.has_several
         self.is_closing = False
         self.caller: int | None = None
         self.is_finished = False

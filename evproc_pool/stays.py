@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from math import inf
 from typing import Protocol
 
 
@@ -34,6 +35,11 @@ class Stays:
         if not at.runs_code or seen is None or seen[1] != at.activity:
             seen = self._since[worker] = now, at.activity
         return now - seen[0]
+
+    def known(self, worker: int, at: Place, now: float) -> float:
+        """For how many seconds at least a worker was where it is; inf: it was not seen there."""
+        seen = self._since.get(worker)
+        return now - seen[0] if seen is not None and seen[1] == at.activity else inf
 
     def forget(self, worker: int) -> None:
         """It is idle, or gone."""

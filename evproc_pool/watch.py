@@ -149,6 +149,12 @@ class Watch:
             self._backend.strike(worker, at, is_again=True)
         return now - told.since < self._again
 
+    def since(self, item: Gone, now: float) -> float:
+        """When a dead worker was first seen where it was; -inf: that was not seen."""
+        if item.progress is None:
+            return -inf
+        return now - self._stays.known(item.worker, item.progress, now)
+
     def has_killed(self, worker: int) -> bool:
         """Whether it has killed a worker that is not forgotten yet."""
         return worker in self._killed

@@ -6,6 +6,7 @@ registry, and known by a number from then on.
 
 from __future__ import annotations
 
+import pickle
 import struct
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -13,8 +14,8 @@ from typing import Any, Final, NamedTuple
 from evproc.exc import add_note
 from evproc_pool.errors import RemoteError, chain_remote, rebuild_plain
 from evproc_pool.frame import Data
-from evproc_pool.packing import PackedEvents, PackedValue
-from evproc_pool.pickling import dumps, loads, plain, text_of
+from evproc_pool.packing import ATOMS, PackedColumn, PackedEvents
+from evproc_pool.pickling import PROTOCOL, dumps, loads, plain, text_of
 
 # coordinator to worker
 CONFIG: Final = 1
@@ -47,21 +48,25 @@ class BatchFrame(NamedTuple):
         plans: The plan number of each event, or OMITTED; one number if it is the same
             for all.
         size: How many events.
-        chains: Start and stop of the positions where one that ends its cascade
-            leaves the rest unrun.
+        chains: Start and stop of the positions where one may leave the rest unrun, and
+            what does that: see `chains`.
         return_events: The positions of events that are to come back as the handlers
             left them.
         overdue: How long it may take, in seconds, before the rest is given back.
         events: The events.
+        is_prompt: Whether somebody may wait for single events of it.
+        tells_givers: Whether to say which handlers returned follow-ups.
     """
 
     new_plans: Sequence[tuple[int, tuple[int, ...]]]
     plans: Sequence[int] | int
     size: int
-    chains: Sequence[tuple[int, int]]
+    chains: Sequence[tuple[int, int, int]]
     return_events: Sequence[int]
     overdue: float
     events: PackedEvents
+    is_prompt: bool = False
+    tells_givers: bool = False
 
 
 class ErrorRecord(NamedTuple):
@@ -96,6 +101,7 @@ class ProgressFrame(NamedTuple):
         gave_back: Whether the rest of the batch is left unrun.
         told: What the events left behind; None if that is nothing.
         large: The large buffers of what they left behind; beside the rest.
+        number: Which batch it is of those the worker was sent, from 1.
     """
 
     done: int
@@ -105,6 +111,7 @@ class ProgressFrame(NamedTuple):
     gave_back: bool
     told: Told | None
     large: Sequence[memoryview] = ()
+    number: int = 0
 
 
 class Told(NamedTuple):
@@ -115,26 +122,47 @@ class Told(NamedTuple):
         givers: Positions that returned follow-ups.
         counts: How many each; empty where it is one each.
         follow_ups: All of them, in order.
-        values: Positions that were stopped, with the value.
-        processed: Positions, with the event as the handlers left it.
+        values: What was given to `StopProcessing`.
+        emitted: What was emitted, a list for each event.
+        processed: Events as the handlers left them.
         errors: Positions that failed.
+        short: Positions at which not all handlers of the plan ran, each with the index of
+            the last one that did; flat.
+        last_givers: For each of `givers` the index of the last handler that returned
+            follow-ups; where that was asked for.
     """
 
     number: int
     givers: Sequence[int]
     counts: Sequence[int]
     follow_ups: PackedEvents
-    values: Sequence[tuple[int, PackedValue]]
-    processed: Sequence[tuple[int, PackedValue]]
+    values: PackedColumn | None
+    emitted: PackedColumn | None
+    processed: PackedColumn | None
     errors: Sequence[tuple[int, ErrorRecord]]
+    short: Sequence[int] = ()
+    last_givers: Sequence[int] = ()
+
+    def one_by_one(self, blobs: Sequence[Any], columns: Sequence[Sequence[Any]]) -> Told:
+        """With what was packed together packed one by one."""
+        old = (self.values, self.emitted, self.processed)
+        values, emitted, processed = [
+            column._replace(is_together=False, data=again) if column and again else column
+            for column, again in zip(old, columns, strict=True)
+        ]
+        told = self._replace(values=values, emitted=emitted, processed=processed)
+        return told._replace(follow_ups=PackedEvents(True, blobs)) if blobs else told
 
 
-_EVENTS_HEAD: Final = struct.Struct("<IId")  # plan number, events, overdue
+_EVENTS_HEAD: Final = struct.Struct("<IId?")  # plan number, events, overdue, is_prompt
 _SINGLE_HEAD: Final = struct.Struct("<I")  # plan number
-_QUIET_HEAD: Final = struct.Struct("<I?d")  # done, whether the rest is given back, begun
+# done, whether the rest is given back, begun, number of the batch
+_QUIET_HEAD: Final = struct.Struct("<I?dQ")
 
 
-def dump_events(plan: int, size: int, overdue: float, pickled: bytes) -> bytes:
+def dump_events(
+    plan: int, size: int, overdue: float, pickled: bytes, *, is_prompt: bool = False
+) -> bytes:
     """The payload of an EVENTS frame.
 
     Args:
@@ -142,16 +170,17 @@ def dump_events(plan: int, size: int, overdue: float, pickled: bytes) -> bytes:
         size: How many.
         overdue: See `BatchFrame`.
         pickled: Packed together.
+        is_prompt: See `BatchFrame`.
     """
-    return _EVENTS_HEAD.pack(plan, size, overdue) + pickled
+    return _EVENTS_HEAD.pack(plan, size, overdue, is_prompt) + pickled
 
 
 def load_events(payload: Data) -> BatchFrame:
     """Its opposite."""
-    plan, size, overdue = _EVENTS_HEAD.unpack_from(payload)
+    plan, size, overdue, is_prompt = _EVENTS_HEAD.unpack_from(payload)
     # all buffers of the frame are theirs
     packed = PackedEvents(False, memoryview(payload)[_EVENTS_HEAD.size :], large=(0, None))
-    return BatchFrame((), plan, size, (), (), overdue, packed)
+    return BatchFrame((), plan, size, (), (), overdue, packed, is_prompt)
 
 
 def dump_single(plan: int, pickled: bytes) -> bytes:
@@ -169,44 +198,59 @@ def load_single(payload: Data) -> tuple[int, memoryview]:
     return _SINGLE_HEAD.unpack_from(payload)[0], memoryview(payload)[_SINGLE_HEAD.size :]
 
 
-def dump_quiet(done: int, ends: bytes, begun: float, *, gave_back: bool) -> bytes:
+def dump_quiet(done: int, ends: bytes, begun: float, *, gave_back: bool, number: int = 0) -> bytes:
     """The payload of a QUIET frame; see `ProgressFrame`."""
-    return _QUIET_HEAD.pack(done, gave_back, begun) + ends
+    return _QUIET_HEAD.pack(done, gave_back, begun, number) + ends
 
 
 def load_quiet(payload: Data) -> ProgressFrame:
     """Its opposite."""
-    done, gave_back, begun = _QUIET_HEAD.unpack_from(payload)
-    return ProgressFrame(done, begun, payload[_QUIET_HEAD.size :], None, gave_back, None)
+    done, gave_back, begun, number = _QUIET_HEAD.unpack_from(payload)
+    ends = payload[_QUIET_HEAD.size :]
+    return ProgressFrame(done, begun, ends, None, gave_back, None, number=number)
 
 
 def is_quiet_end(payload: Data) -> bool:
     """Whether a QUIET frame says that the only event of its batch is over."""
-    done, gave_back, _ = _QUIET_HEAD.unpack_from(payload)
+    done, gave_back, _, _ = _QUIET_HEAD.unpack_from(payload)
     return done > 0 and not gave_back
+
+
+def dump_batch(frame: BatchFrame) -> bytes:
+    """The payload of a BATCH frame."""
+    return _dump_plain(tuple(frame))
+
+
+def _dump_plain(content: object) -> bytes:
+    """Pickle plain data.
+
+    Not as other values: the pickles of events and values in it may name classes of the script,
+    and it would be taken for something that refers to them.
+    """
+    return pickle.dumps(content, PROTOCOL)
 
 
 def dump_progress(frame: ProgressFrame) -> bytes:
     """The payload of a PROGRESS frame."""
-    *rest, told, _ = frame
-    return dumps((*rest, None if told is None else tuple(told)))
+    told = None if frame.told is None else tuple(frame.told)
+    return _dump_plain((*frame._replace(told=None, large=()), told))
 
 
 def load_progress(payload: Data, large: Sequence[memoryview] = ()) -> ProgressFrame:
     """Its opposite."""
-    frame = ProgressFrame(*loads(payload))
-    told = None if frame.told is None else Told(*frame.told)
-    return frame._replace(told=told, large=large)
+    *rest, told = loads(payload)
+    frame = ProgressFrame(*rest)
+    return frame._replace(told=None if told is None else Told(*told), large=large)
 
 
 def encode_error(error: BaseException, handler: str | None) -> ErrorRecord:
     """Turn an exception into what can cross in any case. Never raises."""
-    import traceback  # takes a while, and workers may never need it
+    from evproc_pool.tracebacks import traceback_text  # takes a while, and may not be needed
 
     kind = type(error)
     text = text_of(error)
     try:
-        lines = "".join(traceback.format_exception(kind, error, error.__traceback__))
+        lines = traceback_text(error)
     except BaseException:
         lines = f"{kind.__qualname__}: {text}\n"
     try:
@@ -235,6 +279,8 @@ class _WithoutConstructor:
 
 def _pickle_error(error: BaseException) -> bytes | None:
     """Pickle an exception such that it can be rebuilt as what it is; None: there is no way."""
+    if _is_plain(error):
+        return pickle.dumps(error, PROTOCOL)
     nearly: bytes | None = None
     ways: list[object] = [error]
     if type(error).__reduce__ is BaseException.__reduce__:
@@ -252,6 +298,20 @@ def _pickle_error(error: BaseException) -> bytes | None:
         except Exception:  # noqa: S112 - there is another way, or none
             continue
     return nearly
+
+
+def _is_plain(error: BaseException) -> bool:
+    """Whether an exception is Python's own and holds nothing that could not be rebuilt."""
+    kind = type(error)
+    return (
+        kind.__module__ == "builtins"
+        and kind.__reduce__ is BaseException.__reduce__
+        and ATOMS.issuperset(map(type, error.args))
+        and all(
+            name == "__notes__" and type(notes) is list and {str}.issuperset(map(type, notes))
+            for name, notes in vars(error).items()
+        )
+    )
 
 
 def decode_error(record: ErrorRecord) -> BaseException:

@@ -25,24 +25,29 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from sys import getrefcount
 from time import perf_counter
 from typing import Any, Final
 
 from evproc import Event, Processor, StopProcessing
+from evproc.event import EMITTING, take_emitted
 from evproc.exc import _unset
 from evproc.processor import annotate_error, collect_follow_ups
 from evproc.registry import Handler
-from evproc_pool import packing, pickling, progress, wire
+from evproc_pool import packing, pickling, progress, teller, wire
+from evproc_pool.chains import ENDS_BY_ERROR, ENDS_BY_FOLLOW_UPS, ENDS_BY_VALUE
 from evproc_pool.channel import BlockingChannel, WorkerChannel
 from evproc_pool.collection import Allowance, no_collection
 from evproc_pool.entrance import Shares
-from evproc_pool.estimates import OVERDUE_FACTOR, TARGET_SECONDS
+from evproc_pool.estimates import OVERDUE_FACTOR, TARGET_SECONDS, TELL_SECONDS
 from evproc_pool.frame import Frame
 from evproc_pool.limits import NEARLY, Limits, Quota
-from evproc_pool.outbox import Outbox
+from evproc_pool.outbox import ALONE, Outbox, is_constant, is_private
+from evproc_pool.packing import ATOMS
 from evproc_pool.recipe import Recipe, fingerprint
 from evproc_pool.sealed import unseal
 from evproc_pool.soft_timeout import SoftTimeout
+from evproc_pool.teller import Teller
 
 
 def main(sock: socket.socket, shares: Shares, to_close: Sequence[int]) -> None:
@@ -68,8 +73,10 @@ def main(sock: socket.socket, shares: Shares, to_close: Sequence[int]) -> None:
     channel = BlockingChannel(sock, shares.region)
     # the coordinator is gone: there is nobody to tell, and nothing to do
     with contextlib.suppress(EOFError, ConnectionError):
-        worker = prepare(channel, [0] * progress.WORDS if words is None else words.words)
+        outbox_words = [0] * progress.WORDS if words is None else words.words
+        worker = prepare(channel, outbox_words, has_teller=teller.SIGNAL is not None)
         if worker is not None:
+            worker.install_teller()
             # What has been loaded stays; a full garbage collection need not go through it.
             gc.freeze()
             worker.allow(Allowance())
@@ -81,6 +88,8 @@ def prepare(
     channel: WorkerChannel,
     words: memoryview | list[int],
     clock: Callable[[], float] = perf_counter,
+    *,
+    has_teller: bool = False,
 ) -> Worker | None:
     """Follow the recipe in the first frame, and say how that went.
 
@@ -88,6 +97,7 @@ def prepare(
         channel: See `Worker`.
         words: Likewise.
         clock: Likewise.
+        has_teller: Likewise.
 
     Returns:
         A worker that can run; None if it failed, which the coordinator has been told.
@@ -108,7 +118,7 @@ def prepare(
         channel.send(wire.NOT_READY, pickling.dumps(wire.encode_error(error, None)))
         return None
     channel.send(wire.READY, answer)
-    worker = Worker(channel, processor, words, Quota(limits), clock)
+    worker = Worker(channel, processor, words, Quota(limits), clock, has_teller=has_teller)
     if limits.event_soft_timeout is not None:
         worker.heed_soft_timeout(limits.event_soft_timeout)
     return worker
@@ -123,6 +133,8 @@ class Worker:
         words: See `progress`; anything that takes items will do.
         quota: What it may use.
         clock: Says what time it is, in seconds.
+        has_teller: Whether somebody calls `tell` where that is asked for. If not, what is over
+            is sent after each event for which somebody may wait.
     """
 
     def __init__(
@@ -132,6 +144,8 @@ class Worker:
         words: memoryview | list[int],
         quota: Quota,
         clock: Callable[[], float] = perf_counter,
+        *,
+        has_teller: bool = False,
     ) -> None:
         self._channel = channel
         self._processor = processor
@@ -146,10 +160,19 @@ class Worker:
         self._waiting: deque[Frame] = deque()
         self._packer = packing.EventPacker()
         self._outbox = Outbox(channel, self._packer, self._words, is_timed=quota.is_timed)
+        self.tell = self._outbox.tell
+        self._teller: Teller | None = None
+        self._prompt_seconds = TELL_SECONDS if has_teller else 0.0
 
     def heed_soft_timeout(self, seconds: float) -> None:
         """Raise it in a handler when the coordinator says so; see `soft_timeout`."""
         SoftTimeout(seconds, self._words, self._run.__code__).install()
+
+    def install_teller(self) -> None:
+        """Have a thread call `tell`; see `teller`. Only where the process is the worker's."""
+        self._teller = Teller(self._outbox.tell)
+        if not self._teller.install():
+            self._teller, self._prompt_seconds = None, 0.0
 
     def allow(self, allowance: Allowance) -> None:
         """Grant it for the events of a batch. Only where the process is the worker's."""
@@ -282,8 +305,11 @@ class Worker:
             calls = [() if each == wire.OMITTED else plans[each] for each in batch.plans]
         now = self._clock()
         most = int(min(batch.size, self._quota.tasks_left))
-        job = _Job(batch, calls, now + batch.overdue, most)
-        self._outbox.begin(batch.plans, now)
+        if self._teller is not None:
+            self._teller.resume()
+        tell_seconds = self._prompt_seconds if batch.is_prompt else TARGET_SECONDS
+        job = _Job(batch, calls, now + batch.overdue, most, tell_seconds)
+        self._outbox.begin(batch.plans, now, tells_givers=batch.tells_givers)
         if one_by_one:
             is_through = self._run_one_by_one(job, events)
         else:
@@ -304,7 +330,7 @@ class Worker:
                     events = [_load_event(pickled)]
                 except Exception as error:
                     self._outbox.fail(position, error, None)
-                    job.end_chain(position)
+                    job.end_chain(position, ENDS_BY_ERROR)
                     calls[position] = ()
             if not self._run(job, position, events, calls[position : position + 1], began):
                 return False
@@ -334,14 +360,16 @@ class Worker:
         words, proc, outbox = self._words, self._processor, self._outbox
         places = itertools.count(first << progress.HANDLER_BITS, 1 << progress.HANDLER_BITS)
         ended, unsent, followed = outbox.ends.append, outbox.unsent, outbox.followed
-        returns = job.returns
+        stopped, deferring = outbox.stopped, outbox.deferring
+        returns, has_chains = job.returns, job.has_chains
         overdue, quota, clock = job.overdue, self._quota, self._clock
         bits, at, over, again = progress.HANDLER_BITS, progress.PLACE, progress.OVER, progress.AGAIN
-        untold, slow = progress.UNTOLD, progress.SLOW_SECONDS
+        untold, slow, first_unsent = progress.UNTOLD, progress.SLOW_SECONDS, progress.UNSENT
         # what events leave behind does not wait for the end of a long batch
-        look_at = min(overdue, quota.look_at, then + TARGET_SECONDS)
+        look_at = min(overdue, quota.look_at, then + job.tell_seconds)
         place, code, now = 0, 0, then
-        giver: Handler | None = None  # of an event's follow-ups
+        giver: Handler | tuple[Handler] | None = None  # of an event's follow-ups
+        value: Any = _unset  # given to StopProcessing
         for place, ev, to_call in zip(places, events, calls):  # noqa: B905 - `places` is endless
             then = now
             gave: Any = None  # the follow-up; several: a list of these
@@ -361,32 +389,56 @@ class Worker:
                             continue
                         if type(gave) is not list:
                             gave = [] if gave is None else [gave]
-                        if not gave:
-                            giver = handler
-                        elif type(returned) not in (list, tuple) or returned:
-                            giver = None  # there are several
-                        collect_follow_ups(returned, handler, ev, gave)
+                        had = len(gave)
+                        try:
+                            collect_follow_ups(returned, handler, ev, gave)
+                        finally:  # a generator may stop the event after some
+                            if len(gave) > had:  # a tuple: the last one of several
+                                giver = (handler,) if had else handler
             except StopProcessing as stop:
-                if stop.retval is not _unset:
-                    gave = None
-                    if outbox.stop(place >> bits, ev, handler, stop.retval):
-                        look_at = 0.0  # now
-                    job.end_chain(place >> bits)
+                value = stop.retval
+                if code != to_call[-1][0]:
+                    outbox.cut_short(place >> bits, code)
             except BaseException as error:
                 gave = None
                 if handler is not None:
                     annotate_error(error, handler, ev)
+                if EMITTING:
+                    take_emitted(ev)  # it is forgotten
                 outbox.fail(place >> bits, error, handler.name if handler is not None else None)
-                job.end_chain(place >> bits)
-            if gave is not None:
+                if code != to_call[-1][0]:
+                    outbox.cut_short(place >> bits, code)
+                job.end_chain(place >> bits, ENDS_BY_ERROR)
+            if value is not _unset:
+                gave = None
+                position = place >> bits
+                if (
+                    type(value) in ATOMS
+                    or (handler in deferring and getrefcount(value) <= ALONE and is_private(value))
+                    or is_constant(value)
+                ):
+                    unsent.append(position)
+                    if words[first_unsent] < 0:
+                        words[first_unsent] = position
+                    stopped += position, ev, handler, value
+                elif outbox.leave(stopped, position, ev, handler, value):
+                    look_at = 0.0  # now
+                if has_chains:
+                    job.end_chain(position, ENDS_BY_VALUE)
+                value = _unset
+            elif gave is not None:
                 if type(gave) is list and not gave:
                     gave = None
                 else:  # what `outbox` does for others in a call
                     position = place >> bits
-                    if not unsent:
-                        words[progress.UNSENT] = position
                     unsent.append(position)
+                    if words[first_unsent] < 0:
+                        words[first_unsent] = position
                     followed += position, ev, giver, gave
+                    if has_chains:
+                        job.end_chain(position, ENDS_BY_FOLLOW_UPS)
+            if EMITTING and to_call and outbox.take_emitted(place >> bits, ev, handler):
+                look_at = 0.0
             if returns and to_call and outbox.give_back(place >> bits, ev, returns):
                 look_at = 0.0
             # Before the look at the clock: see `progress`. Without it a worker that is
@@ -400,9 +452,10 @@ class Worker:
             now = clock()
             ended(now)
             if now - then >= slow or now > look_at:
+                is_time = now > look_at
                 if now > quota.look_at:
                     quota.look(now)
-                look_at = min(overdue, quota.look_at, now + TARGET_SECONDS)
+                look_at = min(overdue, quota.look_at, now + job.tell_seconds)
                 if now - then < slow and words[at] & over == untold | code:
                     words[at] = place | again
                 done = (place >> bits) + 1
@@ -411,7 +464,7 @@ class Worker:
                     if is_taken or now > overdue or quota.is_used_up:
                         outbox.send(done, gave_back=True)
                         return False
-                    if unsent:
+                    if unsent or (is_time and job.is_prompt):
                         outbox.send(done)
                         words[at] = place | over
                         now = outbox.begun = clock()  # the next event does not answer for it
@@ -438,30 +491,51 @@ class _Job:
         returns: Positions of events that are to come back.
         overdue: When it takes longer than it was meant to.
         stop: How many of its events are to be run here.
+        is_prompt: Whether somebody may wait for single events of it.
+        tell_seconds: So long what is over may wait to be told, while events are quick.
+        has_chains: Whether one of its events may leave others unrun.
     """
 
-    __slots__ = ("_chain_ends", "calls", "overdue", "returns", "size", "stop")
+    __slots__ = (
+        "_chains",
+        "calls",
+        "has_chains",
+        "is_prompt",
+        "overdue",
+        "returns",
+        "size",
+        "stop",
+        "tell_seconds",
+    )
 
     def __init__(
-        self, batch: wire.BatchFrame, calls: list[_Calls], overdue: float, stop: int
+        self,
+        batch: wire.BatchFrame,
+        calls: list[_Calls],
+        overdue: float,
+        stop: int,
+        tell_seconds: float,
     ) -> None:
         self.size = batch.size
         self.calls = calls
         self.returns = frozenset(batch.return_events)
         self.overdue = overdue
         self.stop = stop
-        self._chain_ends: dict[int, int] = {}
+        self.is_prompt = batch.is_prompt
+        self.tell_seconds = tell_seconds
+        self.has_chains = bool(batch.chains)
+        self._chains: dict[int, tuple[int, int]] = {}
         if batch.chains:
-            for first, last in batch.chains:
-                self._chain_ends.update(dict.fromkeys(range(first, last), last))
+            for first, last, ends in batch.chains:
+                self._chains.update(dict.fromkeys(range(first, last), (last, ends)))
             for position, to_call in enumerate(calls):
                 if not to_call:
-                    self.end_chain(position)
+                    self.end_chain(position, ENDS_BY_ERROR)
 
-    def end_chain(self, position: int) -> None:
-        """The cascade of an event has ended: what follows it in its chain does not run."""
-        stop = self._chain_ends.get(position)
-        if stop is not None:
+    def end_chain(self, position: int, how: int) -> None:
+        """What follows an event in its chain does not run, if the chain ends by such a thing."""
+        stop, ends = self._chains.get(position, (0, 0))
+        if ends & how:
             self.calls[position + 1 : stop] = [()] * (stop - position - 1)
 
 
@@ -472,11 +546,13 @@ class _Single:
 
     size = stop = 1
     returns: frozenset[int] = frozenset()
+    has_chains = is_prompt = False
+    tell_seconds = TARGET_SECONDS
 
     def __init__(self, overdue: float) -> None:
         self.overdue = overdue
 
-    def end_chain(self, position: int) -> None:
+    def end_chain(self, position: int, how: int) -> None:
         """There is none."""
 
 

@@ -212,6 +212,8 @@ class ProgramHandler:
     def __call__(self, proc: Any, ev: Any) -> Any:
         self._log.record(ev.root, ev.id, ev.name, self.__name__)
         self._use_namespaces(ev)
+        for number in range(self._spec.get("emits", 0)):
+            ev.emit([self.__name__, ev.id, number])
         end = self._spec["end"]
         if end is not None and holds(end["when"], ev):
             if end["after"]:
@@ -316,8 +318,9 @@ def handlers(program: Program, evproc_module: Any, log: CallLog | None = None) -
 def root_events(program: Program, evproc_module: Any) -> list[Any]:
     """The events that come in, in order."""
     cls = event_class(evproc_module)
+    budget = program.get("budget", MOST_EVENTS)
     return [
-        cls(spec["name"], spec["number"], root=place, event_id="0", depth=0, budget=MOST_EVENTS)
+        cls(spec["name"], spec["number"], root=place, event_id="0", depth=0, budget=budget)
         for place, spec in enumerate(program["roots"])
     ]
 
@@ -424,6 +427,45 @@ def random_program(rng: random.Random, *, total_order: bool = False) -> Program:
             for _ in range(rng.randint(1, 6))
         ],
         "log_path": None,
+    }
+
+
+def random_cascades(rng: random.Random) -> Program:
+    """Make a program whose cascades are wide and deep, emit, and fail in several places.
+
+    As `random_program`, which 0.2.0 can play: there is no `emit` in 0.2.0. The handlers of an
+    event are seldom related, so that most events are handled. A cascade may come to some
+    hundred events.
+    """
+    program = random_program(rng)
+    for spec in program["handlers"]:
+        spec["emits"] = rng.choice([0, 0, 1, 2])
+        if not _chance(rng, 15):
+            spec["requires"], spec["required_by"] = [], []
+            if not _chance(rng, 40):
+                spec["want"] = [rng.sample(_NAMES, rng.choice([1, 2, 2, 3]))]
+        if spec["returns"] in _RIGHT_RETURNS or _chance(rng, 50):
+            spec["follow_ups"] = [*spec["follow_ups"], *_random_follow_ups(rng)]
+            spec["returns"] = rng.choice(_RIGHT_RETURNS)
+        spec["end"] = _random_failure(rng) if _chance(rng, 60) else None
+    program["budget"] = rng.choice([50, 300, 2000])
+    return program
+
+
+def _random_failure(rng: random.Random) -> Program:
+    """An end, as `_random_end` makes it, of some events only: mostly an error."""
+    by = rng.randint(2, 6)
+    errors = [
+        *[["ValueError", "text"], ["ProgramError", 7], ["KeyError", "key"]] * 2,
+        ["StopProcessing"],
+        ["StopProcessing", by],
+        None,
+    ]
+    return {
+        "when": {"kind": "modulo", "by": by, "rest": rng.randrange(by)},
+        "error": rng.choice(errors),
+        "value": "trail",
+        "after": _chance(rng, 30),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from tests.programs import Program, random_program
+from tests.programs import Program, random_cascades, random_program
 
 
 def programs(*, total_order: bool = False) -> st.SearchStrategy[Program]:
@@ -18,3 +18,8 @@ def programs(*, total_order: bool = False) -> st.SearchStrategy[Program]:
         st.randoms(use_true_random=False, note_method_calls=False),
         total_order=st.just(total_order),
     )
+
+
+def cascades() -> st.SearchStrategy[Program]:
+    """Programs of the shape that `random_cascades` makes."""
+    return st.builds(random_cascades, st.randoms(use_true_random=False, note_method_calls=False))

@@ -15,7 +15,9 @@ from typing import Any, Final, NamedTuple
 from benchmarks.comparison.catalogue import SYSTEMS
 from benchmarks.comparison.systems import Ours
 from benchmarks.model import BenchmarkError
+from benchmarks.pool.kinds import VALUES
 from benchmarks.pool.limits import Control
+from benchmarks.pool.loads import EMITTED
 from benchmarks.pool.processes import WORKERS
 from benchmarks.report import FORMAT
 
@@ -31,8 +33,11 @@ LENGTHS: Final[Mapping[str, float | None]] = {
     "10 ms": 1e-2,
 }
 
+#: The twins of a length: those with a value by its kind, and the one that emits.
+KINDS: Final = (*VALUES, EMITTED)
+
 #: Where it may be nothing, which nothing can be divided by.
-_LEAST_MEGABYTES: Final = 0.1
+LEAST_MEGABYTES: Final = 0.1
 
 _BENCHMARK: Final = "comparison"
 _RATE: Final = "events/s"
@@ -104,32 +109,42 @@ def _medians(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def lengths(found: Cases) -> dict[str, float]:
+def case_of(length: str, kind: str = "") -> str:
+    """The case of a length: its twin with that kind of value, if one is given."""
+    return f"{length}, {kind}" if kind else length
+
+
+def kinds(found: Cases) -> list[str]:
+    """The kinds of twins with which any length was measured."""
+    return [kind for kind in KINDS if any(case_of(each, kind) in found for each in LENGTHS)]
+
+
+def lengths(found: Cases, kind: str = "") -> dict[str, float]:
     """Where on an axis the cases of `LENGTHS` are: in seconds."""
     places = {}
     for case, seconds in LENGTHS.items():
-        if case not in found:
+        if case_of(case, kind) not in found:
             continue
-        control = _medians(found[case]).get(CONTROL)
+        control = _medians(found[case_of(case, kind)]).get(CONTROL)
         # next to nothing is what the control takes, which does nothing else
         places[case] = seconds or (WORKERS / control if control else 1e-6)
     return places
 
 
-def lines(found: Cases) -> dict[str, dict[str, float]]:
-    """Events per second by label and case."""
+def lines(found: Cases, kind: str = "") -> dict[str, dict[str, float]]:
+    """Events per second by label and length."""
     speeds: dict[str, dict[str, float]] = {}
     for case in LENGTHS:
-        for label, speed in _medians(found.get(case, {})).items():
+        for label, speed in _medians(found.get(case_of(case, kind), {})).items():
             speeds.setdefault(label, {})[case] = speed
     return speeds
 
 
-def efficiencies(found: Cases) -> dict[str, dict[str, float]]:
-    """The part of the control's speed by label and case."""
+def efficiencies(found: Cases, kind: str = "") -> dict[str, dict[str, float]]:
+    """The part of the control's speed by label and length."""
     parts: dict[str, dict[str, float]] = {}
     for case in LENGTHS:
-        figures = found.get(case, {})
+        figures = found.get(case_of(case, kind), {})
         for label in _LABELS:
             if label in figures and CONTROL in figures:
                 part = _quotient(figures[label], figures[CONTROL])
@@ -140,8 +155,9 @@ def efficiencies(found: Cases) -> dict[str, dict[str, float]]:
 def ratio_panels(found: Cases) -> list[Panel]:
     """All other cases that have ours and a peer."""
     panels = []
+    by_length = {case_of(length, kind) for length in LENGTHS for kind in ("", *KINDS)}
     for case, figures in found.items():
-        if case in LENGTHS or OURS not in figures:
+        if case in by_length or OURS not in figures:
             continue
         ours = figures[OURS]
         unit = ours["unit"]
@@ -166,7 +182,7 @@ def _better(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> float:
 
 def _quotient(over: Mapping[str, Any], under: Mapping[str, Any]) -> float:
     """Repeat by repeat, where both have as many."""
-    least = _LEAST_MEGABYTES if over["unit"] == _SIZE else 0.0
+    least = LEAST_MEGABYTES if over["unit"] == _SIZE else 0.0
     above: list[float] = [max(each, least) for each in over["repeats"]]
     below: list[float] = [max(each, least) for each in under["repeats"]]
     if len(above) != len(below):

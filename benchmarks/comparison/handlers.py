@@ -8,13 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from benchmarks.pool import handlers
+from benchmarks.pool import handlers, kinds
+from benchmarks.pool.kinds import Function, touch
 from evproc import Event, Processor, StopProcessing, want
-
-# One byte of each is read of what was sent.
-_PAGE_BYTES: Final = 4096
-
-_FLOAT_BYTES: Final = 8
 
 
 class Sent(Event):
@@ -44,19 +40,12 @@ class ArrayWanted(BytesWanted):
 
 def make_bytes(number: int, size: int) -> bytes:
     """Make an object of bytes of its own."""
-    return bytes([number % 256]) * size
+    return kinds.make_bytes(size, number)
 
 
 def make_array(number: int, size: int) -> Any:
     """Make an array of its own."""
-    import numpy as np  # not before: see above
-
-    return np.full(size // _FLOAT_BYTES, float(number))
-
-
-def touch(data: Any) -> None:
-    """Read a byte of every page, which is there only then where memory is shared."""
-    memoryview(data).cast("B")[::_PAGE_BYTES].tobytes()
+    return kinds.make_array(size, number)
 
 
 @want("sent")
@@ -97,6 +86,13 @@ def handle(ev: Event) -> Any:
     return _PROCESSOR.process(ev)
 
 
-def handle_all(events: list[Event]) -> list[Any]:
-    """Likewise, where events are put into batches by hand."""
-    return [handle(ev) for ev in events]
+def handle_all(events: list[Any], function: Function = handle) -> list[Any]:
+    """Likewise, or by another function, where events are put into batches by hand."""
+    return [function(ev) for ev in events]
+
+
+def handle_emitting(ev: Event) -> list[Any]:
+    """What the peers map over events whose handlers emit: gives what was emitted."""
+    _PROCESSOR.process(ev)
+    # what a processor emitted is there until the next event
+    return list(_PROCESSOR.emitted)  # type: ignore[attr-defined,unused-ignore]  # where there is emit

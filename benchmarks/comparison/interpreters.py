@@ -16,7 +16,7 @@ from typing import Final
 import benchmarks
 from benchmarks.comparison import scripts
 from benchmarks.comparison.systems import Executor, Ours, System
-from benchmarks.model import Bar, BenchmarkError, Figure, Note, Row, Settings, ratio
+from benchmarks.model import Bar, BenchmarkError, Figure, Note, Row, Settings, peer_ratios, ratio
 from benchmarks.timing import interleaved
 
 _ROOT: Final = Path(benchmarks.__file__).parents[1]
@@ -143,7 +143,7 @@ def measure_start(
     bars = {Executor.label: Bar("at most", START_TIMES)}
     ours = figures[Ours.label]
     ratios = [
-        ratio(f"{Ours.label} / {name}", ours, figure, bars.get(name))
+        ratio(f"{Ours.label} / {name}", ours, figure, bars.get(name), "smaller")
         for name, figure in figures.items()
         if figure is not ours
     ]
@@ -173,6 +173,10 @@ def measure_import(
     yield from _tried(samplers, label)
     repeats = settings.repeats
     figures = _figures_apart(samplers, systems, repeats * _IMPORTS, repeats)
+    ours = figures[Ours.label]
+    needed = (Ours.label, Executor.label)
+    peers = [figures[each.label] for each in systems if each.label in figures]
+    peers = [each for each in peers if each.name not in needed]
     yield Row(
         label,
         (
@@ -188,8 +192,10 @@ def measure_import(
                 figures[Ours.label],
                 figures[Executor.label],
                 Bar("at most", POOL_TIMES),
+                "smaller",
             ),
         ),
+        peer_ratios(ours, peers),
     )
 
 

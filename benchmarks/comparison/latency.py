@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from benchmarks.comparison.hosts import Host, Hosts
 from benchmarks.comparison.systems import Ours, System
-from benchmarks.model import Bar, Figure, Row, Settings, ratio
+from benchmarks.model import Bar, Figure, Row, Settings, peer_ratios, ratio
 from benchmarks.pool.handlers import Order
 from benchmarks.pool.processes import Helper
 from evproc import Event
@@ -116,7 +116,9 @@ def measure(hosts: Hosts, settings: Settings, label: str) -> Iterator[Row]:
             name: Figure(name, _MICROSECONDS, tuple(getattr(each, part) * 1e6 for each in values))
             for name, values in taken.items()
         }
-        yield Row(f"{label}, {part}", (*figures.values(), *_ratios(figures, part)))
+        peers = [figures[each] for each in hosts if each != Ours.label]
+        over = peer_ratios(figures[Ours.label], peers) if Ours.label in figures else ()
+        yield Row(f"{label}, {part}", (*figures.values(), *_ratios(figures, part)), over)
 
 
 def _name(host: Host, way: str) -> str:

@@ -1,9 +1,10 @@
-"""The loads of `pool` that every system can run, and those with large contents."""
+"""The loads of `pool` that every system can run, with and without values, and large ones."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from benchmarks.comparison.handlers import (
     ArrayWanted,
@@ -13,6 +14,8 @@ from benchmarks.comparison.handlers import (
     make_bytes,
 )
 from benchmarks.pool import loads
+from benchmarks.pool.kinds import VALUES, Function
+from benchmarks.pool.lines import make_lines, read_line
 from benchmarks.pool.loads import Load
 from evproc import Event
 
@@ -30,6 +33,33 @@ NO_OP: Final = loads.NO_OP
 COMPUTING: Final = tuple(
     load for load in loads.COMPARED if load.label != "3 handlers in order, with proc"
 )
+
+
+#: Of those without a value, the twins with one, by kind of value.
+WITH_VALUES: Final[Mapping[str, tuple[Load, ...]]] = {
+    kind: tuple(loads.asked(load, kind) for load in (NO_OP, *COMPUTING)) for kind in VALUES
+}
+
+
+#: The twins whose handlers emit; the kind makes little difference there.
+EMITTING: Final = tuple(loads.emitting(load, "dict of five") for load in (NO_OP, *COMPUTING))
+
+
+class Plain(NamedTuple):
+    """What the peers are given instead of events: a function, as their users have it.
+
+    Attributes:
+        make: Makes what the function is called with.
+        function: The work of the load's handler.
+    """
+
+    make: Callable[[int], list[Any]]
+    function: Function
+
+
+#: The mixed load: the handler's events, and the peers' lines with the plain function.
+LOG_LINES: Final = loads.LOG_LINES
+PLAIN_LINES: Final = Plain(make_lines, read_line)
 
 
 class Large(NamedTuple):

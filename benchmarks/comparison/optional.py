@@ -12,11 +12,13 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain
 from typing import Any, Final
 
 from benchmarks.comparison.handlers import handle, handle_all
 from benchmarks.comparison.systems import AUTO, System
+from benchmarks.pool.kinds import Function
 from benchmarks.pool.processes import WORKERS, context, start_method
 from evproc import Event
 
@@ -24,7 +26,7 @@ from evproc import Event
 _RAY_STORE_BYTES: Final = 2 * 2**30
 
 
-def batches(events: list[Event], chunk: int) -> list[list[Event]]:
+def batches(events: list[Any], chunk: int) -> list[list[Any]]:
     """Cut a list into pieces."""
     return [events[begin : begin + chunk] for begin in range(0, len(events), chunk)]
 
@@ -40,13 +42,15 @@ class Loky(System):
 
         self._executor = loky.ProcessPoolExecutor(WORKERS)
 
-    def run(self, events: list[Event], chunk: int) -> list[Any]:
+    def run(self, events: list[Any], chunk: int, function: Function | None = None) -> list[Any]:
         """See `System`."""
-        return list(self.stream(events, chunk))
+        return list(self.stream(events, chunk, function))
 
-    def stream(self, events: Iterable[Event], chunk: int) -> Iterator[Any]:
+    def stream(
+        self, events: Iterable[Any], chunk: int, function: Function | None = None
+    ) -> Iterator[Any]:
         """See `System`."""
-        values: Iterator[Any] = self._executor.map(handle, events, chunksize=chunk)
+        values: Iterator[Any] = self._executor.map(function or handle, events, chunksize=chunk)
         return values
 
     def single(self, ev: Event) -> Any:
@@ -72,19 +76,23 @@ class Joblib(System):
             WORKERS, batch_size="auto" if chunk == AUTO else chunk, return_as=return_as
         )
 
-    def run(self, events: list[Event], chunk: int) -> list[Any]:
+    def run(self, events: list[Any], chunk: int, function: Function | None = None) -> list[Any]:
         """See `System`."""
-        return list(self._values(events, chunk, "list"))
+        return list(self._values(events, chunk, "list", function))
 
-    def stream(self, events: Iterable[Event], chunk: int) -> Iterator[Any]:
+    def stream(
+        self, events: Iterable[Any], chunk: int, function: Function | None = None
+    ) -> Iterator[Any]:
         """See `System`."""
-        return iter(self._values(events, chunk, "generator"))
+        return iter(self._values(events, chunk, "generator", function))
 
-    def _values(self, events: Iterable[Event], chunk: int, return_as: str) -> Iterable[Any]:
+    def _values(
+        self, events: Iterable[Any], chunk: int, return_as: str, function: Function | None
+    ) -> Iterable[Any]:
         import joblib
 
         # the processes stay from one call to the next
-        call = joblib.delayed(handle)
+        call = joblib.delayed(function or handle)
         values: Iterable[Any] = self._parallel(chunk, return_as)(call(ev) for ev in events)
         return values
 
@@ -111,16 +119,23 @@ class Mpire(System):
 
         self._pool = mpire.WorkerPool(WORKERS, start_method=start_method(), keep_alive=True)
 
-    def run(self, events: list[Event], chunk: int) -> list[Any]:
+    def run(self, events: list[Any], chunk: int, function: Function | None = None) -> list[Any]:
         """See `System`."""
         values: list[Any] = self._pool.map(
-            handle, events, chunk_size=chunk or None, concatenate_numpy_output=False
+            function or handle,
+            events,
+            chunk_size=chunk or None,
+            concatenate_numpy_output=False,
         )
         return values
 
-    def stream(self, events: Iterable[Event], chunk: int) -> Iterator[Any]:
+    def stream(
+        self, events: Iterable[Any], chunk: int, function: Function | None = None
+    ) -> Iterator[Any]:
         """See `System`."""
-        values: Iterator[Any] = self._pool.imap(handle, events, chunk_size=chunk or None)
+        values: Iterator[Any] = self._pool.imap(
+            function or handle, events, chunk_size=chunk or None
+        )
         return values
 
     def single(self, ev: Event) -> Any:
@@ -144,13 +159,15 @@ class Pebble(System):
 
         self._pool = pebble.ProcessPool(WORKERS, context=context())
 
-    def run(self, events: list[Event], chunk: int) -> list[Any]:
+    def run(self, events: list[Any], chunk: int, function: Function | None = None) -> list[Any]:
         """See `System`."""
-        return list(self.stream(events, chunk))
+        return list(self.stream(events, chunk, function))
 
-    def stream(self, events: Iterable[Event], chunk: int) -> Iterator[Any]:
+    def stream(
+        self, events: Iterable[Any], chunk: int, function: Function | None = None
+    ) -> Iterator[Any]:
         """See `System`."""
-        values: Iterator[Any] = self._pool.map(handle, events, chunksize=chunk).result()
+        values: Iterator[Any] = self._pool.map(function or handle, events, chunksize=chunk).result()
         return values
 
     def single(self, ev: Event) -> Any:
@@ -178,12 +195,15 @@ class Deadpool(System):
             max_workers=WORKERS, min_workers=WORKERS, mp_context=start_method()
         )
 
-    def run(self, events: list[Event], chunk: int) -> list[Any]:
+    def run(self, events: list[Any], chunk: int, function: Function | None = None) -> list[Any]:
         """See `System`."""
+        call = function or handle
         if chunk == 1:
-            futures = [self._executor.submit(handle, ev) for ev in events]
+            futures = [self._executor.submit(call, ev) for ev in events]
             return [future.result() for future in futures]
-        futures = [self._executor.submit(handle_all, batch) for batch in batches(events, chunk)]
+        futures = [
+            self._executor.submit(handle_all, batch, call) for batch in batches(events, chunk)
+        ]
         return list(chain.from_iterable(future.result() for future in futures))
 
     def single(self, ev: Event) -> Any:
@@ -231,12 +251,15 @@ class Dask(System):
             self._client = stack.enter_context(distributed.Client(cluster))
             self._stack = stack.pop_all()
 
-    def run(self, events: list[Event], chunk: int) -> list[Any]:
+    def run(self, events: list[Any], chunk: int, function: Function | None = None) -> list[Any]:
         """See `System`."""
+        call = function or handle
         if chunk == 1:
-            values: list[Any] = self._client.gather(self._client.map(handle, events, pure=False))
+            values: list[Any] = self._client.gather(self._client.map(call, events, pure=False))
             return values
-        futures = self._client.map(handle_all, batches(events, chunk), pure=False)
+        futures = self._client.map(
+            partial(handle_all, function=call), batches(events, chunk), pure=False
+        )
         return list(chain.from_iterable(self._client.gather(futures)))
 
     def single(self, ev: Event) -> Any:
@@ -279,21 +302,28 @@ class Ray(System):
                 _temp_dir=folder,
             )
             self._ray = ray
-            self._one = ray.remote(handle)
+            self._one: dict[Function, Any] = {handle: ray.remote(handle)}
             self._batch = ray.remote(handle_all)
             self._stack = stack.pop_all()
 
-    def run(self, events: list[Event], chunk: int) -> list[Any]:
+    def run(self, events: list[Any], chunk: int, function: Function | None = None) -> list[Any]:
         """See `System`."""
+        call = function or handle
         if chunk == 1:
-            values: list[Any] = self._ray.get([self._one.remote(ev) for ev in events])
+            one = self._remote(call)
+            values: list[Any] = self._ray.get([one.remote(ev) for ev in events])
             return values
-        tasks = [self._batch.remote(batch) for batch in batches(events, chunk)]
+        tasks = [self._batch.remote(batch, call) for batch in batches(events, chunk)]
         return list(chain.from_iterable(self._ray.get(tasks)))
 
     def single(self, ev: Event) -> Any:
         """See `System`."""
-        return self._ray.get(self._one.remote(ev))
+        return self._ray.get(self._remote(handle).remote(ev))
+
+    def _remote(self, function: Function) -> Any:
+        if function not in self._one:
+            self._one[function] = self._ray.remote(function)
+        return self._one[function]
 
     def close(self) -> None:
         """See `System`."""

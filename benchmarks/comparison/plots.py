@@ -5,6 +5,7 @@
 
 - ``throughput.svg``: events per second, and the part of what two plain processes do,
   against the length of an event;
+- ``values.svg``: the same where handlers have values, for each kind of value, and where they emit;
 - ``ratios.svg``: all else, as ratios; right of 1 `PoolProcessor` is better.
 
 What is drawn is found by the names of cases and figures, see `data`. matplotlib is
@@ -24,6 +25,7 @@ from benchmarks.comparison import data
 from benchmarks.comparison.catalogue import EXTRA
 from benchmarks.comparison.data import CONTROL, LENGTHS, OURS
 from benchmarks.model import BenchmarkError
+from benchmarks.pool.kinds import VALUES
 
 # Of Okabe and Ito, and some more: to be told apart by everyone. Ours is the only dark one.
 _OUR_COLOUR: Final = "#0b3d91"
@@ -82,6 +84,8 @@ def draw(document: Mapping[str, Any], folder: Path, suffix: str = ".svg") -> lis
     pictures = {}
     if any(case in cases for case in LENGTHS):
         pictures["throughput"] = _throughput(cases, about)
+    if data.kinds(cases):
+        pictures["values"] = _values(cases, about)
     if data.ratio_panels(cases):
         pictures["ratios"] = _ratios(cases, about)
     if not pictures:
@@ -129,26 +133,59 @@ def _throughput(cases: data.Cases, about: str) -> Any:
     """Two panels: events per second, both axes logarithmic, and the part of the control's."""
     figure = _figure(12.5, 5.2)
     speeds, parts = figure.subplots(1, 2)
-    lengths = data.lengths(cases)
-    for label, values in data.lines(cases).items():
+    _curves(speeds, parts, cases)
+    speeds.set(title="throughput")
+    parts.set(title="efficiency")
+    _label(speeds, parts)
+    _finish(figure, speeds, about)
+    return figure
+
+
+def _values(cases: data.Cases, about: str) -> Any:
+    """The two panels of `_throughput` one above the other, a column for each kind of value."""
+    kinds = data.kinds(cases)
+    figure = _figure(3.6 * len(kinds) + 2.5, 8.4)
+    grid = figure.subplots(2, len(kinds), squeeze=False, sharey="row")
+    for place, kind in enumerate(kinds):
+        speeds, parts = grid[0][place], grid[1][place]
+        _curves(speeds, parts, cases, kind)
+        speeds.set(title=f"value: {kind}" if kind in VALUES else kind)
+        if place == 0:
+            _label(speeds, parts)
+    _finish(figure, grid[0][0], about)
+    return figure
+
+
+def _curves(speeds: Any, parts: Any, cases: data.Cases, kind: str = "") -> None:
+    """Draw events per second into one panel, and the part of the control's into the other."""
+    lengths = data.lengths(cases, kind)
+    for label, values in data.lines(cases, kind).items():
         points = [(lengths[case], value) for case, value in values.items()]
         name = "two plain processes (control)" if label == CONTROL else label
         speeds.plot(*zip(*points, strict=True), label=name, **_style(label))
-    for label, values in data.efficiencies(cases).items():
+    for label, values in data.efficiencies(cases, kind).items():
         points = [(lengths[case], value) for case, value in values.items()]
         parts.plot(*zip(*points, strict=True), **_style(label))
     parts.axhline(1, **_style(CONTROL))
-    speeds.set(title="throughput", ylabel="events per second, two workers", yscale="log")
-    parts.set(title="efficiency", ylabel="part of what two plain processes do", ylim=(0, 1.08))
+    speeds.set(yscale="log")
+    parts.set(ylim=(0, 1.08))
     for axes in (speeds, parts):
         axes.set(xscale="log", xlabel="length of an event")
         axes.set_xticks(list(lengths.values()), [case.replace("us", "µs") for case in lengths])
         axes.minorticks_off()
         axes.grid(color="#dddddd", linewidth=0.7)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right center", frameon=False)
+
+
+def _label(speeds: Any, parts: Any) -> None:
+    speeds.set(ylabel="events per second, two workers")
+    parts.set(ylabel="part of what two plain processes do")
+
+
+def _finish(figure: Any, axes: Any, about: str) -> None:
+    """Add the legend, which is the same for all panels, and where it was measured."""
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
     figure.suptitle(about, fontsize=9, color="#555555")
-    return figure
 
 
 # --- everything else ---

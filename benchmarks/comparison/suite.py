@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from benchmarks.comparison import catalogue, interpreters, latency, loads, throughput
+from benchmarks.comparison import catalogue, data, interpreters, latency, loads, throughput
 from benchmarks.comparison.hosts import HostError, Hosts
 from benchmarks.comparison.systems import Executor, MultiprocessingPool, Ours, System
-from benchmarks.model import Benchmark, BenchmarkError, Figure, Note, Row, Settings
+from benchmarks.model import (
+    Benchmark,
+    BenchmarkError,
+    Figure,
+    Note,
+    Row,
+    Settings,
+    peer_ratios,
+)
 from benchmarks.pool.limits import Control
 from benchmarks.pool.loads import Load
 from benchmarks.pool.processes import WORKERS, start_method
@@ -55,8 +64,10 @@ class _Apart(NamedTuple):
 
 def run(settings: Settings) -> Generator[Row | Note, None, None]:
     """Yield the cases' rows, with notes on chunk sizes and on who took part."""
-    hosted = [case for case in _HOSTED if settings.wants(case.label)]
-    apart = [case for case in _APART if settings.wants(case.label)]
+    labels = [case.label for case in _HOSTED] + [case.label for case in _APART]
+    chosen = settings.choose(labels)
+    hosted = [case for case in _HOSTED if case.label in chosen]
+    apart = [case for case in _APART if case.label in chosen]
     if not hosted and not apart:
         return
     systems = catalogue.installed()
@@ -120,6 +131,14 @@ def _large(large: loads.Large, hosts: Hosts, _: Control, settings: Settings, __:
     return throughput.measure(hosts, large.load, settings, times=large.times)
 
 
+def _valued(load: Load, hosts: Hosts, control: Control, settings: Settings, _: str) -> _Items:
+    return throughput.measure_values(hosts, load, settings, control)
+
+
+def _lines(hosts: Hosts, control: Control, settings: Settings, label: str) -> _Items:
+    return throughput.measure_lines(hosts, settings, control, label)
+
+
 def _latency(hosts: Hosts, _: Control, settings: Settings, label: str) -> _Items:
     return latency.measure(hosts, settings, label)
 
@@ -164,7 +183,18 @@ def _resident(systems: Sequence[type[System]], settings: Settings, label: str) -
             Figure(name, _MEGABYTES, tuple(size(each) / 1e6 for each in values))
             for name, values in taken.items()
         ]
-        yield Row(f"{label}, {part}", tuple(figures))
+        yield Row(f"{label}, {part}", tuple(figures), _over_peers(figures))
+
+
+def _over_peers(figures: Sequence[Figure]) -> tuple[Figure, ...]:
+    """Our memory over each peer's; nothing, which cannot be divided by, counts as a little."""
+    least = [
+        replace(each, values=tuple(max(value, data.LEAST_MEGABYTES) for value in each.values))
+        for each in figures
+    ]
+    by_name = {each.name: each for each in least}
+    ours = by_name.pop(Ours.label, None)
+    return peer_ratios(ours, by_name.values()) if ours is not None else ()
 
 
 def _streaming(systems: Sequence[type[System]], settings: Settings, label: str) -> _Items:
@@ -176,7 +206,7 @@ def _streaming(systems: Sequence[type[System]], settings: Settings, label: str) 
         Figure(name, _MEGABYTES, tuple(each["grown"] / 1e6 for each in values))
         for name, values in taken.items()
     ]
-    yield Row(label, tuple(figures))
+    yield Row(label, tuple(figures), _over_peers(figures))
     rest = [system.label for system in systems if not system.streams]
     if rest:
         yield Note(
@@ -192,6 +222,12 @@ _HOSTED: Final = (
     _Hosted(loads.NO_OP.label, partial(_computing, loads.NO_OP)),
     *(_Hosted(load.label, partial(_computing, load)) for load in loads.COMPUTING),
     *(_Hosted(large.load.label, partial(_large, large)) for large in loads.LARGE),
+    *(
+        _Hosted(load.label, partial(_valued, load))
+        for twins in (*loads.WITH_VALUES.values(), loads.EMITTING)
+        for load in twins
+    ),
+    _Hosted(f"{throughput.LINES:,} JSON log lines, plain function", _lines),
     _Hosted("single event", _latency),
 )
 

@@ -11,8 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.comparison.handlers import handle, register_all
+from benchmarks.comparison.handlers import handle, handle_emitting, register_all
 from benchmarks.pool import peers
+from benchmarks.pool.kinds import Function
 from benchmarks.pool.processes import WORKERS, start_method
 from evproc import Event
 
@@ -54,10 +55,23 @@ class System(ABC):
         return (*chunks, AUTO) if cls.has_auto else chunks
 
     @abstractmethod
-    def run(self, events: list[Event], chunk: int) -> list[Any]:
-        """Process the events; give their values, in order."""
+    def run(self, events: list[Any], chunk: int, function: Function | None = None) -> list[Any]:
+        """Process the events; give their values, in order.
 
-    def stream(self, events: Iterable[Event], chunk: int) -> Iterator[Any]:
+        Args:
+            events: The events, or what the function wants.
+            chunk: How many are handed over at once.
+            function: Called for each instead of `handle`; by all but `Ours`, which has
+                the handlers.
+        """
+
+    def run_emitting(self, events: list[Any], chunk: int) -> list[Any]:
+        """Process the events; give for each the list of what its handlers emitted."""
+        return self.run(events, chunk, handle_emitting)
+
+    def stream(
+        self, events: Iterable[Any], chunk: int, function: Function | None = None
+    ) -> Iterator[Any]:
         """Give the values as they come, in order; if it `streams`."""
         raise NotImplementedError(f"{self.label} does not stream")
 
@@ -88,11 +102,17 @@ class Ours(System):
         self._pool = PoolProcessor(WORKERS, mp_context=start_method())
         register_all(self._pool)
 
-    def run(self, events: list[Event], chunk: int) -> list[Any]:
+    def run(self, events: list[Any], chunk: int, function: Function | None = None) -> list[Any]:
         """See `System`."""
         return self._pool.process_many(events)
 
-    def stream(self, events: Iterable[Event], chunk: int) -> Iterator[Any]:
+    def run_emitting(self, events: list[Any], chunk: int) -> list[Any]:
+        """See `System`."""
+        return [_emitted(outcome) for outcome in self._pool.stream(events)]
+
+    def stream(
+        self, events: Iterable[Any], chunk: int, function: Function | None = None
+    ) -> Iterator[Any]:
         """See `System`."""
         return map(_unwrap, self._pool.stream(events))
 
@@ -116,6 +136,11 @@ class Ours(System):
 
 def _unwrap(outcome: Outcome) -> Any:
     return outcome.unwrap()
+
+
+def _emitted(outcome: Any) -> Any:
+    outcome.unwrap()
+    return outcome.emitted
 
 
 class MultiprocessingPool(peers.MultiprocessingPool, System):

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from statistics import median
 from typing import Any, Final, NamedTuple
 
-from benchmarks.comparison.handlers import touch
 from benchmarks.comparison.hosts import Host, Hosts
-from benchmarks.comparison.loads import NO_OP
+from benchmarks.comparison.loads import LOG_LINES, NO_OP, PLAIN_LINES, Plain
 from benchmarks.comparison.systems import AUTO, MultiprocessingPool, Ours, System
 from benchmarks.machine import claim_memory
-from benchmarks.model import Bar, Figure, Note, Row, Settings, ratio
+from benchmarks.model import Bar, BenchmarkError, Figure, Note, Row, Settings, ratio
+from benchmarks.pool.bench import can_emit
+from benchmarks.pool.kinds import touch
 from benchmarks.pool.limits import Control
 from benchmarks.pool.loads import Load
 from benchmarks.pool.processes import WORKERS
 from benchmarks.pool.samples import ControlSample, Sample
 from benchmarks.timing import interleaved
-from evproc import Event
 
 #: What the figures with chunks of one event are called besides.
 ONE_BY_ONE: Final = "one by one"
 
 PER_SECOND: Final = "events/s"
+
+#: Log lines in a sample of the usual length, and the bar over the best peer.
+LINES: Final = 500_000
+LINES_TIMES: Final = 1.0
+_LINES_SECONDS: Final = 0.5
+
+# The part of them that the best chunk size is looked for with.
+_LINES_SWEEP_PART: Final = 1 / 10
 
 # The part of a sample that the best chunk size is looked for with, and how often.
 _SWEEP_PART: Final = 1 / 3
@@ -41,31 +49,57 @@ _ONE_BY_ONE_PER_SECOND: Final = 2_000
 
 
 def take_sample(
-    system: System, load: Load, count: int, chunk: int, *, warm_up: bool = False
+    system: System,
+    load: Load,
+    count: int,
+    chunk: int,
+    *,
+    plain: Plain | None = None,
+    warm_up: bool = False,
 ) -> float:
-    """Seconds per event; a `hosts.Request`."""
+    """Seconds per event; a `hosts.Request`.
+
+    Args:
+        system: What processes them.
+        load: The events.
+        count: How many.
+        chunk: How many are handed over at once.
+        plain: What every system but ours is given instead of the load's events.
+        warm_up: Only process a few of them.
+    """
     claim_memory(_COPIES * count * load.content_bytes)
-    sample = Sample(load.make, count, lambda events: _run(system, events, chunk))
+    if plain is None or isinstance(system, Ours):
+        make, function = load.make, None
+    else:
+        make, function = plain.make, plain.function
+
+    def run(events: list[Any]) -> list[Any]:
+        if load.emits:
+            emitted = system.run_emitting(events, chunk)
+            if not all(emitted):
+                raise BenchmarkError("of some event nothing was emitted")
+            return emitted
+        values = system.run(events, chunk, function)
+        if load.content_bytes and values[0] is not None:
+            for value in values:  # large ones are there when they have been read
+                touch(value)
+        return values
+
+    sample = Sample(make, count, run)
     if warm_up:
         sample.warm_up()
         return 0.0
     return sample()
 
 
-def _run(system: System, events: list[Event], chunk: int) -> list[Any]:
-    values = system.run(events, chunk)
-    if values and values[0] is not None:  # large ones are there when they have been read
-        for value in values:
-            touch(value)
-    return values
-
-
 class HostedSample:
     """Times a system where it is hosted; see `pool.samples.Sample`."""
 
-    def __init__(self, host: Host, load: Load, count: int, chunk: int) -> None:
+    def __init__(
+        self, host: Host, load: Load, count: int, chunk: int, plain: Plain | None = None
+    ) -> None:
         self._host = host
-        self._request = partial(take_sample, load=load, count=count, chunk=chunk)
+        self._request = partial(take_sample, load=load, count=count, chunk=chunk, plain=plain)
 
     def warm_up(self) -> None:
         """See `pool.samples.Sample`."""
@@ -98,8 +132,10 @@ def candidates(system: type[System], load: Load, part: int) -> tuple[int, ...]:
     return system.candidates(chunks)
 
 
-def sweep(hosts: Hosts, load: Load, part: int, repeats: int) -> tuple[dict[str, int], list[Note]]:
-    """Find the best chunk size for each system.
+def sweep(
+    hosts: Hosts, load: Load, part: int, repeats: int, plain: Plain | None = None
+) -> tuple[dict[str, int], list[Note]]:
+    """Find the best chunk size for each system, with `part` events.
 
     Returns:
         The chunk sizes by label, and how fast those were that were tried.
@@ -111,7 +147,7 @@ def sweep(hosts: Hosts, load: Load, part: int, repeats: int) -> tuple[dict[str, 
     for label, chunks in tried.items():
         if len(chunks) == 1:
             continue
-        own = {str(chunk): HostedSample(hosts[label], load, part, chunk) for chunk in chunks}
+        own = {str(chunk): HostedSample(hosts[label], load, part, chunk, plain) for chunk in chunks}
         own[str(chunks[0])].warm_up()
         values = interleaved(own, repeats)
         speeds = {chunk: 1 / median(values[str(chunk)]) for chunk in chunks}
@@ -157,13 +193,79 @@ def measure(
     for label in hosts:
         if hosts.systems[label].has_chunks and best[label] != 1:
             samplers[f"{label}, {ONE_BY_ONE}"] = HostedSample(hosts[label], load, size.few, 1)
+    figures = _take(samplers, settings.repeats)
+    yield Row(load.label, (*figures.values(), *ratios(figures, times)))
+
+
+def _take(samplers: Mapping[str, HostedSample | ControlSample], repeats: int) -> dict[str, Figure]:
     for sampler in samplers.values():
         sampler.warm_up()
-    figures = {
+    return {
         name: Figure(name, PER_SECOND, tuple(1 / each for each in values))
-        for name, values in interleaved(samplers, settings.repeats).items()
+        for name, values in interleaved(samplers, repeats).items()
     }
-    yield Row(load.label, (*figures.values(), *ratios(figures, times)))
+
+
+def measure_values(
+    hosts: Hosts, load: Load, settings: Settings, control: Control
+) -> Iterator[Row | Note]:
+    """Sample every system with its best chunk size, where handlers have values or emit.
+
+    There are many of these cases, so nobody is sampled one by one, and samples are no
+    longer than others although the control is among them.
+    """
+    if load.emits and not can_emit():
+        yield Row(load.label, (Figure(Ours.label, PER_SECOND, ()),))
+        yield Note(f"{load.label}: not measured, since Event has no emit")
+        return
+    size = sizes(load, settings.min_seconds)
+    best, notes = sweep(hosts, load, size.part, min(_SWEEP_REPEATS, settings.repeats))
+    yield from notes
+    figures = _take(_best_samplers(hosts, load, size.full, best, control), settings.repeats)
+    yield Row(load.label, (*figures.values(), *ratios(figures, None)))
+
+
+def _best_samplers(
+    hosts: Hosts,
+    load: Load,
+    count: int,
+    best: Mapping[str, int],
+    control: Control,
+    plain: Plain | None = None,
+) -> dict[str, HostedSample | ControlSample]:
+    samplers: dict[str, HostedSample | ControlSample] = {}
+    for label in hosts:
+        samplers[label] = HostedSample(hosts[label], load, count, best[label], plain)
+        if label == Ours.label:
+            samplers[control.label] = ControlSample(control, load.make, count)
+    return samplers
+
+
+def measure_lines(
+    hosts: Hosts, settings: Settings, control: Control, label: str
+) -> Iterator[Row | Note]:
+    """Have log lines read: by our handler, and by the peers' plain function."""
+    load = LOG_LINES._replace(label=label)
+    count = max(WORKERS, round(LINES * settings.min_seconds / _LINES_SECONDS))
+    part = max(WORKERS, round(count * _LINES_SWEEP_PART))
+    repeats = min(_SWEEP_REPEATS, settings.repeats)
+    best, notes = sweep(hosts, load, part, repeats, PLAIN_LINES)
+    yield from notes
+    samplers = _best_samplers(hosts, load, count, best, control, PLAIN_LINES)
+    figures = _take(samplers, settings.repeats)
+    yield Row(label, (*figures.values(), *ratios(figures, None), over_best(figures)))
+
+
+def over_best(figures: Mapping[str, Figure]) -> Figure:
+    """Our speed over that of the fastest peer, by its median."""
+    peers = [
+        each
+        for name, each in figures.items()
+        if "," not in name and name not in (Ours.label, Control.label)
+    ]
+    best = max(peers, key=lambda each: median(each.values))
+    name = f"events/s of {Ours.label} / of the best peer, {best.name}"
+    return ratio(name, figures[Ours.label], best, Bar("at least", LINES_TIMES))
 
 
 def ratios(figures: dict[str, Figure], times: float | None) -> Iterator[Figure]:
@@ -178,4 +280,4 @@ def ratios(figures: dict[str, Figure], times: float | None) -> Iterator[Figure]:
             limit = times if label == MultiprocessingPool.label else None
             bar = None if limit is None else Bar("at least", limit)
             name = f"events/s of {Ours.label} / of {label}"
-            yield ratio(name, figures[Ours.label], figures[label], bar)
+            yield ratio(name, figures[Ours.label], figures[label], bar, "larger")

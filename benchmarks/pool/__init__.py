@@ -2,7 +2,10 @@
 
 ::
 
-    suite ──> loads        which events, how many, in which order
+    suite ──> values, keys, calls, shapes      more cases of its own
+      │
+      ├──> bench           the sides of a run, and figures made of samples
+      ├──> loads           which events, how many, in which order; kinds, lines: of what
       │         ^
       │         │ the same events and handlers for all
       ├──> PoolProcessor ────────────────> workers: handlers

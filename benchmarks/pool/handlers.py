@@ -10,12 +10,14 @@ import os
 import time
 from typing import Any, Final
 
+from benchmarks.pool.kinds import MAKERS, make_array, touch
 from evproc import Event, Processor, StopProcessing, requires, want
 
-#: How many keys `key_of` gives.
-KEYS: Final = 16
+#: Of so many `Faulty` events one fails.
+FAULTY_EVERY: Final = 10
 
 _ROLL_CALL_SECONDS: Final = 0.005
+_LOOK_SECONDS: Final = 0.001
 
 
 class Order(Event):
@@ -90,10 +92,102 @@ class Blob(Event):
         self.data = data
 
 
-def key_of(ev: Any) -> int:
-    """The key of an event that has a number."""
-    number: int = ev.number
-    return number % KEYS
+class Asked(Event):
+    """An order that is answered by a value; it has as many attributes as an `Order`."""
+
+    name = "asked"
+
+    def __init__(self, number: int, kind: str) -> None:
+        self.number = number
+        self.kind = kind
+        self.line = {"article": number, "pieces": 1}
+
+
+class Emitting(Asked):
+    """One whose handler emits the value, and ends nothing."""
+
+    name = "emitting"
+
+
+class AskedWork(Work):
+    """`Work` that is answered by a value."""
+
+    name = "asked work"
+
+    def __init__(self, number: int, seconds: float, kind: str) -> None:
+        super().__init__(number, seconds)
+        self.kind = kind
+
+
+class EmittingWork(AskedWork):
+    """One whose handler emits the value."""
+
+    name = "emitting work"
+
+
+class AskedLevel(Level):
+    """A `Level` whose last one is answered by an int."""
+
+    name = "asked level"
+
+
+class Faulty(Order):
+    """Fails, if its number is one of those that do."""
+
+    name = "faulty"
+
+
+class Nap(Event):
+    """Takes so many seconds and no CPU time, and is answered by them."""
+
+    name = "nap"
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
+class Step(Event):
+    """Waits for a file, if it has the name of one; is answered by whether that came.
+
+    Args:
+        file: What it waits for.
+        patience_seconds: How long.
+    """
+
+    name = "step"
+
+    def __init__(self, file: str | None = None, patience_seconds: float = 0.0) -> None:
+        self.file = file
+        self.patience_seconds = patience_seconds
+
+
+class ArrayMade(Event):
+    """Has a new array of so many bytes, which its follow-up reads."""
+
+    name = "array made"
+
+    def __init__(self, number: int, size: int) -> None:
+        self.number = number
+        self.size = size
+
+
+class ArrayRead(Event):
+    """The follow-up of `ArrayMade`."""
+
+    name = "array read"
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+
+class ArrayAtOnce(ArrayMade):
+    """The same with everything in one handler."""
+
+    name = "array at once"
+
+
+class OrderError(ValueError):
+    """An order makes no sense."""
 
 
 def answer_to(number: int, size: int) -> bytes:
@@ -106,6 +200,16 @@ def burn(seconds: float) -> None:
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         pass
+
+
+def await_file(file: str, patience_seconds: float) -> bool:
+    """Wait for a file; give up after so many seconds, and say whether it came."""
+    end = time.monotonic() + patience_seconds
+    while not os.access(file, os.F_OK):
+        if time.monotonic() > end:
+            return False
+        time.sleep(_LOOK_SECONDS)
+    return True
 
 
 @want("order")
@@ -162,6 +266,74 @@ def answer(proc: Any, ev: Any) -> None:
     raise StopProcessing(answer_to(ev.number, len(ev.data)))
 
 
+@want("asked")
+def ask(proc: Any, ev: Any) -> None:
+    value = MAKERS[ev.kind](ev.number)
+    if value is not None:
+        raise StopProcessing(value)
+
+
+@want("emitting")
+def emit(proc: Any, ev: Any) -> None:
+    ev.emit(MAKERS[ev.kind](ev.number))
+
+
+@want("asked work")
+def work_and_answer(proc: Any, ev: Any) -> None:
+    burn(ev.seconds)
+    raise StopProcessing(MAKERS[ev.kind](ev.number))
+
+
+@want("emitting work")
+def work_and_emit(proc: Any, ev: Any) -> None:
+    burn(ev.seconds)
+    ev.emit(MAKERS[ev.kind](ev.number))
+
+
+@want("asked level")
+def descend_and_answer(proc: Any, ev: Any) -> list[Event]:
+    if ev.left:
+        return [AskedLevel(ev.number, ev.left - 1)]
+    raise StopProcessing(ev.number)
+
+
+@want("faulty")
+def fail_some(proc: Any, ev: Any) -> None:
+    if ev.number % FAULTY_EVERY == 0:
+        raise OrderError(f"order {ev.number} has no article")
+
+
+@want("nap")
+def nap(proc: Any, ev: Any) -> None:
+    time.sleep(ev.seconds)
+    raise StopProcessing(ev.seconds)
+
+
+@want("step")
+def step(proc: Any, ev: Any) -> None:
+    raise StopProcessing(ev.file is None or await_file(ev.file, ev.patience_seconds))
+
+
+@want("array made")
+def make_and_pass_on(proc: Any, ev: Any) -> list[Event]:
+    return [ArrayRead(make_array(ev.size, ev.number))]
+
+
+@want("array read")
+def read_array(proc: Any, ev: Any) -> None:
+    touch(ev.data)
+
+
+@want("array at once")
+def make_and_read(proc: Any, ev: Any) -> None:
+    touch(make_array(ev.size, ev.number))
+
+
+@want("log line")
+def read_log_line(proc: Any, ev: Any) -> None:
+    raise StopProcessing(ev.read())
+
+
 #: Every handler, in the order in which it is registered.
 HANDLERS: Final = (
     accept,
@@ -174,6 +346,18 @@ HANDLERS: Final = (
     fan_out,
     descend,
     answer,
+    ask,
+    emit,
+    work_and_answer,
+    work_and_emit,
+    descend_and_answer,
+    fail_some,
+    nap,
+    step,
+    make_and_pass_on,
+    read_array,
+    make_and_read,
+    read_log_line,
 )
 
 

@@ -12,11 +12,28 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, NamedTuple
 
-from benchmarks.pool.handlers import Order, Staged, Work
+from benchmarks.pool.handlers import (
+    Asked,
+    AskedWork,
+    Emitting,
+    EmittingWork,
+    Faulty,
+    Order,
+    Staged,
+    Work,
+)
+from benchmarks.pool.kinds import SHAPES
+from benchmarks.pool.lines import LogLine, make_lines
 from evproc import Event
 
 #: Makes so many events.
 Make = Callable[[int], list[Event]]
+
+#: What the cases are called besides in which handlers emit.
+EMITTED: Final = "emitted"
+
+# Of no-ops with a value, by two workers, about.
+_VALUES_PER_SECOND: Final = 200_000
 
 _SHORT_SECONDS: Final = 0.0001
 _LONG_SECONDS: Final = 0.020
@@ -39,6 +56,7 @@ class Load(NamedTuple):
         multiple: What the number of events is a multiple of.
         efficiency: The bar on the control's time over the pool's, if there is one.
         content_bytes: Of what an event brings, or is answered by, where that is large.
+        emits: Whether its handlers emit, so that what is emitted is to be collected.
     """
 
     label: str
@@ -48,6 +66,7 @@ class Load(NamedTuple):
     multiple: int = 2
     efficiency: float | None = None
     content_bytes: int = 0
+    emits: bool = False
 
     def events_in(self, seconds: float) -> int:
         """How many events take about so long."""
@@ -80,6 +99,65 @@ def make_mix(count: int, *, shuffled: bool) -> list[Event]:
     return events
 
 
+def make_asked(make: Make, kind: str, count: int) -> list[Event]:
+    """Make the events of another load, each answered by a value."""
+    return [_with_value(ev, kind, Asked, AskedWork) for ev in make(count)]
+
+
+def make_emitting(make: Make, kind: str, count: int) -> list[Event]:
+    """Make the events of another load, for each of which a value is emitted."""
+    return [_with_value(ev, kind, Emitting, EmittingWork) for ev in make(count)]
+
+
+def _with_value(
+    ev: Event, kind: str, order: Callable[[int, str], Event], work: type[AskedWork]
+) -> Event:
+    if isinstance(ev, Work):
+        return work(ev.number, ev.seconds, kind)
+    if isinstance(ev, Order):
+        return order(ev.number, kind)
+    raise TypeError(f"there is no {type(ev).__name__} with a value")
+
+
+def make_faulty(count: int) -> list[Event]:
+    """Make events of which some fail."""
+    return [Faulty(number) for number in range(count)]
+
+
+def make_log_lines(count: int) -> list[Event]:
+    """Make events that bring a line of a log each."""
+    return [LogLine(text) for text in make_lines(count)]
+
+
+def asked(load: Load, kind: str) -> Load:
+    """The twin of a load whose events are answered by a value."""
+    return load._replace(
+        label=f"{load.label}, {kind}",
+        make=partial(make_asked, load.make, kind),
+        per_second=min(load.per_second, _VALUES_PER_SECOND),
+        efficiency=None,
+    )
+
+
+def emitting(load: Load, kind: str) -> Load:
+    """The twin of a load whose handlers emit a value for each event."""
+    return asked(load, kind)._replace(
+        label=f"{load.label}, {EMITTED}", make=partial(make_emitting, load.make, kind), emits=True
+    )
+
+
+def shaped(kind: str) -> Load:
+    """Events that need no time, answered by a value of a kind without a bar."""
+    shape = SHAPES[kind]
+    return Load(
+        f"no-op, {kind}",
+        partial(make_asked, make_orders, kind),
+        shape.per_second,
+        (1, 4, 16) if shape.size_bytes else (16, 64, 256, 1024),
+        content_bytes=shape.size_bytes,
+    )
+
+
 def share(events: list[Event], number: int, of: int) -> list[Event]:
     """The part of the events that is one of several processes', the work dealt out evenly.
 
@@ -104,14 +182,17 @@ _MIX_MEAN_SECONDS: Final = (_SHORT_PER_LONG * _SHORT_SECONDS + _LONG_SECONDS) / 
 #: Events that need no time: what a pool itself costs.
 NO_OP: Final = Load("no-op", make_orders, 400_000, (16, 64, 256, 1024, 4096))
 
-#: Keyed, and computing.
+TWENTY_MICROSECONDS: Final = Load(
+    "20 us", partial(make_work, 2e-5), _per_second(2e-5), (16, 64, 256, 1024), 2, 0.88
+)
+
 HUNDRED_MICROSECONDS: Final = Load(
     "100 us", partial(make_work, 1e-4), _per_second(1e-4), (4, 16, 64, 256), efficiency=0.96
 )
 
 #: All others that are compared with peers and the control.
 COMPARED: Final = (
-    Load("20 us", partial(make_work, 2e-5), _per_second(2e-5), (16, 64, 256, 1024), 2, 0.88),
+    TWENTY_MICROSECONDS,
     HUNDRED_MICROSECONDS,
     Load("1 ms", partial(make_work, 1e-3), _per_second(1e-3), (1, 4, 16, 64), 2, 0.975),
     Load("10 ms", partial(make_work, 1e-2), _per_second(1e-2), (1, 2, 4, 16), 2, 0.975),
@@ -133,3 +214,6 @@ COMPARED: Final = (
     ),
     Load("3 handlers in order, with proc", make_staged, 150_000, (16, 64, 256, 1024, 4096)),
 )
+
+#: A line of a log each: JSON, regular expressions, a tuple as value.
+LOG_LINES: Final = Load("log lines", make_log_lines, _per_second(2e-5), (16, 64, 256, 1024, 4096))

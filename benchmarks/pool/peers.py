@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any, Final, Protocol
 
 from benchmarks.pool.handlers import make_processor
+from benchmarks.pool.kinds import Function
 from benchmarks.pool.processes import WORKERS, context, ignore_interrupt
 from evproc import Event
 
@@ -17,6 +18,14 @@ _PROCESSOR: Final = make_processor()
 def handle(ev: Event) -> Any:
     """What the peers map over the events."""
     return _PROCESSOR.process(ev)
+
+
+def handle_caught(ev: Event) -> Any:
+    """Likewise, where an event that fails is not to end the call: its error is its value."""
+    try:
+        return handle(ev)
+    except Exception as error:
+        return error
 
 
 class Chunked(Protocol):
@@ -44,13 +53,15 @@ class MultiprocessingPool:
         self._function = function
         self._pool = context().Pool(WORKERS, initializer=ignore_interrupt)
 
-    def stream(self, events: Iterable[Event], chunk: int) -> Iterator[Any]:
-        """Give the values as they come, in order."""
-        return self._pool.imap(self._function, events, chunk)
+    def stream(
+        self, events: Iterable[Any], chunk: int, function: Function | None = None
+    ) -> Iterator[Any]:
+        """Give the values as they come, in order; by another function, if there is one."""
+        return self._pool.imap(function or self._function, events, chunk)
 
-    def run(self, events: list[Event], chunk: int) -> list[Any]:
+    def run(self, events: list[Any], chunk: int, function: Function | None = None) -> list[Any]:
         """See `Chunked`."""
-        return list(self.stream(events, chunk))
+        return list(self.stream(events, chunk, function))
 
     def single(self, ev: Event) -> Any:
         """Process one event, and wait for its value."""
@@ -69,23 +80,31 @@ class Executor:
 
     label = "ProcessPoolExecutor.map"
 
-    def __init__(self, function: Callable[[Event], Any] = handle) -> None:
+    def __init__(
+        self, function: Callable[[Event], Any] = handle, *, workers: int = WORKERS
+    ) -> None:
         self._function = function
         self._executor = ProcessPoolExecutor(
-            WORKERS, mp_context=context(), initializer=ignore_interrupt
+            workers, mp_context=context(), initializer=ignore_interrupt
         )
 
-    def stream(self, events: Iterable[Event], chunk: int) -> Iterator[Any]:
-        """Give the values as they come, in order."""
-        return self._executor.map(self._function, events, chunksize=chunk)
+    def stream(
+        self, events: Iterable[Any], chunk: int, function: Function | None = None
+    ) -> Iterator[Any]:
+        """Give the values as they come, in order; by another function, if there is one."""
+        return self._executor.map(function or self._function, events, chunksize=chunk)
 
-    def run(self, events: list[Event], chunk: int) -> list[Any]:
+    def run(self, events: list[Any], chunk: int, function: Function | None = None) -> list[Any]:
         """See `Chunked`."""
-        return list(self.stream(events, chunk))
+        return list(self.stream(events, chunk, function))
+
+    def submit(self, ev: Event) -> Future[Any]:
+        """Process one event."""
+        return self._executor.submit(self._function, ev)
 
     def single(self, ev: Event) -> Any:
         """Process one event, and wait for its value."""
-        return self._executor.submit(self._function, ev).result()
+        return self.submit(ev).result()
 
     def close(self) -> None:
         """See `Chunked`."""

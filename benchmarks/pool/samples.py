@@ -107,10 +107,11 @@ class Sample:
 class ControlSample:
     """Times the control; see `Sample`."""
 
-    def __init__(self, control: Control, make: Make, count: int) -> None:
+    def __init__(self, control: Control, make: Make, count: int, *, rounds: int = 1) -> None:
         self._control = control
         self._make = make
         self._count = count
+        self._rounds = rounds
 
     def warm_up(self) -> None:
         """See `Sample`."""
@@ -119,8 +120,11 @@ class ControlSample:
 
     def __call__(self) -> float:
         """Take a sample: seconds per event."""
-        self._control.prepare(self._make, self._count)
-        gc.collect()
-        begin = time.perf_counter()
-        self._control.run()
-        return (time.perf_counter() - begin) / self._count
+        seconds = 0.0
+        for _ in range(self._rounds):
+            self._control.prepare(self._make, self._count)
+            gc.collect()
+            begin = time.perf_counter()
+            self._control.run()
+            seconds += time.perf_counter() - begin
+        return seconds / (self._rounds * self._count)

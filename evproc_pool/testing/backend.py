@@ -69,7 +69,13 @@ class FakeBackend:
         self.send(number, wire.CONFIG, config)
 
     def send(
-        self, number: int, tag: int, payload: Data, buffers: Sequence[memoryview] = ()
+        self,
+        number: int,
+        tag: int,
+        payload: Data,
+        buffers: Sequence[memoryview] = (),
+        *,
+        may_refer: bool = False,  # noqa: ARG002 - there is no shared memory
     ) -> None:
         """See `backend.Backend`."""
         worker = self._workers.get(number)
@@ -98,6 +104,12 @@ class FakeBackend:
         worker = self._workers.get(number)
         if worker is not None:
             worker.ask_back(newest)
+
+    def ask_to_tell(self, number: int) -> None:
+        """See `backend.Backend`."""
+        worker = self._workers.get(number)
+        if worker is not None:
+            worker.tell()
 
     def strike(self, number: int, seen: Progress, *, is_again: bool) -> None:
         """Nothing: it takes a signal, and a thread gets none."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from evproc import Event
 from evproc.event import a_or_an, describe_event
 from evproc_pool import pickling
+from evproc_pool.notes import path_text
 from evproc_pool.outcome import Outcome
 from evproc_pool.pool import PoolProcessor
 from evproc_pool.testing.simulated import OF_PROCESSES, simulated_pool
@@ -30,13 +31,16 @@ def assert_equal_outcomes(
     workers: int = 2,
     seeds: Iterable[int] = range(5),
     equal: Callable[[Any, Any], object] = operator.eq,
+    every_event: bool = False,
     **options: Any,
 ) -> None:
     """Assert that a pool makes the same of events as `evproc.Processor` does.
 
     The events are processed by worker processes, by simulated pools with the seeds, and last,
     as they are then, one after another in this process. For each the value, whether
-    `StopProcessing` ended it, and the type and the text of its error must be the same.
+    `StopProcessing` ended it, the type and the text of its error, and what was emitted must be
+    the same. With `ordering="unordered"` it is a matter of timing what a cascade has done before
+    a value or an error ends it: then only these are compared.
 
     Args:
         set_up: Called with each pool, to register the handlers; or the entry-point group to
@@ -46,7 +50,9 @@ def assert_equal_outcomes(
         workers: How many processes, and how many simulated ones; 0 processes: none at all,
             only two simulated workers.
         seeds: For `simulated_pool`.
-        equal: Called with two values; by default they are compared by ``==``.
+        equal: Called with two values, or two emitted ones; by default they are compared by
+            ``==``.
+        every_event: Compare each event of a cascade, and how many handlers were called.
         options: Of `PoolProcessor`, for all; those that are about processes only for
             the worker processes.
 
@@ -69,13 +75,20 @@ def assert_equal_outcomes(
                 pool.load_from(set_up)
             else:
                 set_up(pool)
-            return list(pool.stream(given() if callable(given) else given))
+            roots = given() if callable(given) else given
+            return list(pool.stream(roots, every_event=every_event))
 
     pooled = [(how, run(pool)) for how, pool in _pools(workers, seeds, options)]
     # last, since its handlers work on the events themselves
     serial = run(PoolProcessor(0, **{**options, "retry_backoff": 0}))
+    compare = _Compare(
+        equal,
+        every_event=every_event,
+        is_timed=options.get("ordering") == "unordered",
+        ends_by_error=options.get("errors", "end") == "end",
+    )
     for how, outcomes in pooled:
-        difference = _first_difference(serial, outcomes, how, equal)
+        difference = _first_difference(serial, outcomes, how, compare)
         if difference:
             raise AssertionError(difference)
 
@@ -92,54 +105,144 @@ def _pools(
         yield f"simulated_pool({size}, seed={seed})", simulated_pool(size, seed=seed, **simulated)
 
 
+class _Compare(NamedTuple):
+    """How outcomes are compared.
+
+    Attributes:
+        equal: Compares values.
+        every_event: Whether follow-ups have outcomes.
+        is_timed: Whether timing decides what a cascade has done before its end.
+        ends_by_error: Whether an error ends a cascade.
+    """
+
+    equal: Callable[[Any, Any], object]
+    every_event: bool
+    is_timed: bool
+    ends_by_error: bool
+
+    def ends_early(self, outcome: Outcome) -> bool:
+        """Whether it is a matter of timing what the cascade has done."""
+        has_ended = outcome.stopped or (self.ends_by_error and outcome.error is not None)
+        return self.is_timed and has_ended
+
+    def why_different(self, expected: Outcome, actual: Outcome) -> str | None:
+        """None if they are equal; otherwise a remark, or nothing to say."""
+        ends_early = self.ends_early(expected) and len(expected.path) == 1
+        # an error beside a value may be one that the cascade has not come to
+        has_error = not (ends_early and not self.ends_by_error)
+        if expected.stopped != actual.stopped or (
+            has_error and _error_text(expected.error) != _error_text(actual.error)
+        ):
+            return ""
+        remark = None
+        if expected.stopped or expected.error is None:
+            remark = self._why_unequal(expected.value, actual.value)
+        if remark is None and not ends_early:
+            remark = self._why_emitted_else(expected.emitted, actual.emitted)
+            if remark is None:
+                remark = self._why_other_numbers(expected, actual)
+        return remark
+
+    def _why_emitted_else(self, expected: list[Any], actual: list[Any]) -> str | None:
+        if len(expected) != len(actual):
+            return f": {len(expected)} values are emitted serially, {len(actual)} there"
+        for place, pair in enumerate(zip(expected, actual, strict=True)):
+            remark = self._why_unequal(*pair)
+            if remark is not None:
+                here, there = map(_shown, pair)
+                return f": value {place} that it emits is {here} serially, {there} there{remark}"
+        return None
+
+    def _why_other_numbers(self, expected: Outcome, actual: Outcome) -> str | None:
+        if expected.failed != actual.failed:
+            return f": {expected.failed} events fail serially, {actual.failed} there"
+        if self.every_event and expected.handlers != actual.handlers:
+            return f": {expected.handlers} handlers are called serially, {actual.handlers} there"
+        return None
+
+    def _why_unequal(self, expected: Any, actual: Any) -> str | None:
+        """As `why_different`, of two values."""
+        try:
+            if self.equal(expected, actual):
+                return None
+        except Exception as error:
+            return f" (equal= raised {_error_text(error)})"
+        kind: Any = type(expected)
+        if kind.__eq__ is object.__eq__:
+            return (
+                " (values without __eq__ are never equal when they come from a worker: give equal=)"
+            )
+        return ""
+
+
 def _first_difference(
+    serial: Sequence[Outcome], pooled: Sequence[Outcome], how: str, compare: _Compare
+) -> str:
+    """Where two runs differ, and how; empty if they do not."""
+    expected_ends, actual_ends = _roots(serial), _roots(pooled)
+    for expected, actual in zip(expected_ends, actual_ends, strict=False):
+        why = compare.why_different(expected, actual)
+        if why is not None:
+            return _text(expected, actual, how, f" of {len(expected_ends)} ends differently{why}")
+    if len(expected_ends) != len(actual_ends):
+        return f"there were {len(expected_ends)} events serially, and {len(actual_ends)} {how}"
+    ended_early = {each.index for each in expected_ends if compare.ends_early(each)}
+    return _first_follow_up_that_differs(serial, pooled, how, compare, ended_early)
+
+
+def _first_follow_up_that_differs(
     serial: Sequence[Outcome],
     pooled: Sequence[Outcome],
     how: str,
-    equal: Callable[[Any, Any], object],
+    compare: _Compare,
+    ended_early: set[int],
 ) -> str:
-    """Where two runs differ, and how; empty if they do not."""
-    for expected, actual in zip(serial, pooled, strict=False):
-        why = _why_different(expected, actual, equal)
+    """As `_first_difference`, where cascades have come to the same ends."""
+    there = {each.path: each for each in pooled}
+    here = {each.path: each for each in serial}
+    for path, expected in here.items():
+        actual = there.get(path)
+        if actual is None:
+            if expected.index not in ended_early:
+                return f"{_named(expected)} is handled serially, and not {how}"
+            continue
+        why = compare.why_different(expected, actual)
         if why is not None:
-            event = f"event {expected.index} ({describe_event(expected.event)})"
-            return (
-                f"{event} of {len(serial)} ends differently{why}\n"
-                f"  serially: {_ending(expected)}\n"
-                f"  {how}: {_ending(actual)}"
-            )
-    if len(serial) != len(pooled):
-        return f"there were {len(serial)} events serially, and {len(pooled)} {how}"
+            return _text(expected, actual, how, f" ends differently{why}")
+    for path, actual in there.items():
+        if path not in here and actual.index not in ended_early:
+            return f"{_named(actual)} is handled {how}, and not serially"
     return ""
 
 
-def _why_different(
-    expected: Outcome, actual: Outcome, equal: Callable[[Any, Any], object]
-) -> str | None:
-    """None if they are equal; otherwise a remark, or nothing to say."""
-    if expected.error is not None or actual.error is not None:
-        is_same = _error_text(expected.error) == _error_text(actual.error)
-        return None if is_same else ""
-    if expected.stopped != actual.stopped:
-        return ""
-    try:
-        if equal(expected.value, actual.value):
-            return None
-    except Exception as error:
-        return f" (equal= raised {_error_text(error)})"
-    kind: Any = type(expected.value)
-    if kind.__eq__ is object.__eq__:
-        return " (values without __eq__ are never equal when they come from a worker: give equal=)"
-    return ""
+def _roots(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    return [outcome for outcome in outcomes if len(outcome.path) == 1]
+
+
+def _named(outcome: Outcome) -> str:
+    what = describe_event(outcome.event)
+    if len(outcome.path) == 1:
+        return f"event {outcome.index} ({what})"
+    return f"follow-up {path_text(outcome.path)} ({what})"
+
+
+def _text(expected: Outcome, actual: Outcome, how: str, difference: str) -> str:
+    return (
+        f"{_named(expected)}{difference}\n"
+        f"  serially: {_ending(expected)}\n"
+        f"  {how}: {_ending(actual)}"
+    )
 
 
 def _ending(outcome: Outcome) -> str:
-    if outcome.error is not None:
-        place = f", in handler {outcome.handler!r}" if outcome.handler else ""
-        return f"fails with {_error_text(outcome.error)}{place}"
+    ending = "ends without a value"
     if outcome.stopped:
-        return f"stops with {_shown(outcome.value)}"
-    return "ends without a value"
+        ending = f"stops with {_shown(outcome.value)}"
+    if outcome.error is None:
+        return ending
+    place = f", in handler {outcome.handler!r}" if outcome.handler else ""
+    beside = f", and {ending}" if outcome.stopped else ""
+    return f"fails with {_error_text(outcome.error)}{place}{beside}"
 
 
 def _error_text(error: BaseException | None) -> str:

@@ -94,6 +94,7 @@ class FakeWorker(progress.Words):
         self._needs_frame = False
         self._hangs = False
         self._error: BaseException | None = None
+        self._served: worker.Worker | None = None
         # each is released by the one side and acquired by the other
         self._may_go_on = threading.Lock()
         self._has_stopped = threading.Lock()
@@ -129,6 +130,11 @@ class FakeWorker(progress.Words):
             error, self._error = self._error, None
             raise error
 
+    def tell(self) -> None:
+        """Let it tell what is over, wherever it has stopped."""
+        if self._served is not None and self.exitcode is None:
+            self._served.tell()
+
     def kill(self) -> None:
         """Let it be dead, and its thread be over. Idempotent."""
         if self.exitcode is None:
@@ -148,9 +154,9 @@ class FakeWorker(progress.Words):
         HERE.worker = self
         try:
             self.check_alive()
-            served = worker.prepare(self, self.words, self._clock)
-            if served is not None:
-                served.run()
+            self._served = worker.prepare(self, self.words, self._clock, has_teller=True)
+            if self._served is not None:
+                self._served.run()
             self.exitcode = 0
         except _Death:
             pass

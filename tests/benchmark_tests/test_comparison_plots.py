@@ -42,6 +42,10 @@ def document(*rows: dict[str, Any]) -> dict[str, Any]:
 WHOLE = document(
     row("no-op", "events/s", ours=4e5, control=2e6, executor=2e5),
     row("1 ms", "events/s", ours=1900.0, control=2000.0, Ray=500.0),
+    row("no-op, int", "events/s", ours=2e5, control=1e6, executor=4e5),
+    row("1 ms, int", "events/s", ours=1800.0, control=2000.0),
+    row("1 ms, emitted", "events/s", ours=1600.0, control=2000.0),
+    row("1 ms, dict of five", "events/s", ours=1700.0, control=2000.0),
     row("skewed", "events/s", ours=80.0, executor=40.0, control=100.0),
     row("single event, p50", "us", ours=100.0, executor=150.0, Ray=2000.0),
     row("import", "ms", ours=30.0, executor=20.0, logging=5.0),
@@ -66,6 +70,19 @@ def test_lines_and_their_places() -> None:
         "ProcessPoolExecutor": {"no-op": 0.1},
         "Ray": {"1 ms": 0.25},
     }
+
+
+def test_twins_with_a_value_are_lines_of_their_own() -> None:
+    cases = data.cases(WHOLE)
+    assert data.kinds(cases) == ["int", "dict of five", "emitted"]
+    assert data.lengths(cases, "int") == {"no-op": 2e-6, "1 ms": 1e-3}
+    assert data.lines(cases, "int") == {
+        "PoolProcessor": {"no-op": 2e5, "1 ms": 1800.0},
+        "control": {"no-op": 1e6, "1 ms": 2000.0},
+        "ProcessPoolExecutor": {"no-op": 4e5},
+    }
+    assert data.efficiencies(cases, "dict of five") == {"PoolProcessor": {"1 ms": 0.85}}
+    assert data.kinds(data.cases(document(row("no-op", "events/s", ours=1.0)))) == []
 
 
 def test_ratios_say_how_many_times_better_ours_is() -> None:
@@ -149,7 +166,7 @@ def test_plots_are_drawn_from_an_earlier_run(tmp_path: Path) -> None:
         # not in this process: matplotlib keeps its fonts open
         arguments = ["-m", "benchmarks.comparison.plots", str(file), str(folder)]
         names = [Path(line).name for line in run_python(arguments).splitlines()]
-        assert names == ["throughput.svg", "ratios.svg"]
+        assert names == ["throughput.svg", "values.svg", "ratios.svg"]
         pictures.append([(folder / name).read_bytes() for name in names])
     assert all(picture.startswith(b"<?xml") for picture in pictures[0])
     assert pictures[0] == pictures[1]

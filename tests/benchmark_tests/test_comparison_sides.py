@@ -23,13 +23,17 @@ from benchmarks.comparison import (
     loads,
     optional,
     scripts,
+    suite,
     throughput,
 )
 from benchmarks.comparison.hosts import Guard, Host, HostError, Hosts, check
 from benchmarks.comparison.systems import AUTO, Executor, MultiprocessingPool, Ours, System
 from benchmarks.machine import claim_memory
-from benchmarks.model import BenchmarkError, Figure, Settings
+from benchmarks.model import Bar, BenchmarkError, Figure, Note, Row, Settings
+from benchmarks.pool.bench import can_emit
 from benchmarks.pool.handlers import Order
+from benchmarks.pool.kinds import VALUES, Function
+from benchmarks.pool.limits import Control
 from benchmarks.pool.processes import WORKERS
 from evproc import Event
 
@@ -57,7 +61,7 @@ def test_a_system_is_checked_and_gives_values_in_order(system: System) -> None:
 
 def test_a_system_with_wrong_values_is_noticed() -> None:
     class Wrong(Ours):
-        def run(self, events: list[Event], chunk: int) -> list[Any]:
+        def run(self, events: list[Any], chunk: int, function: Function | None = None) -> list[Any]:
             return super().run(events, chunk)[::-1]
 
     with closing(Wrong()) as wrong, pytest.raises(BenchmarkError, match="wrong values"):
@@ -152,8 +156,67 @@ def test_large_contents_are_each_an_object_of_their_own(large: loads.Large) -> N
 
 
 def test_all_loads_are_named_differently() -> None:
-    every = (loads.NO_OP, *loads.COMPUTING, *(large.load for large in loads.LARGE))
-    assert len({load.label for load in every}) == len(every) == 11
+    plain = (loads.NO_OP, *loads.COMPUTING)
+    valued = [load for twins in loads.WITH_VALUES.values() for load in twins]
+    valued += loads.EMITTING
+    every = (*plain, *valued, *(large.load for large in loads.LARGE), loads.LOG_LINES)
+    assert len({load.label for load in every}) == len(every) == 7 + 5 * 7 + 4 + 1
+
+
+def test_each_case_runs_alone_by_its_name() -> None:
+    names = [each.label for each in suite._HOSTED] + [each.label for each in suite._APART]
+    for name in names:
+        assert Settings(case=name).choose(names) == {name}
+
+
+def test_each_throughput_case_has_a_twin_for_each_kind_of_value() -> None:
+    for kind, twins in loads.WITH_VALUES.items():
+        labels = [load.label for load in twins]
+        assert labels == [f"{load.label}, {kind}" for load in (loads.NO_OP, *loads.COMPUTING)]
+
+
+def test_a_value_for_each_event_from_every_system(system: System) -> None:
+    for kind, make in VALUES.items():
+        events = loads.WITH_VALUES[kind][0].make(5)
+        assert list(system.run(events, 2)) == [make(number) for number in range(5)]
+
+
+def test_what_was_emitted_from_every_system(system: System) -> None:
+    if not can_emit():
+        pytest.skip("Event has no emit")
+    make = VALUES["dict of five"]
+    for chunk in (1, 3):
+        got = system.run_emitting(loads.EMITTING[0].make(5), chunk)
+        assert [list(each) for each in got] == [[make(number)] for number in range(5)]
+    assert throughput.take_sample(system, loads.EMITTING[0], 4, 1) > 0
+
+
+def test_a_system_that_loses_what_was_emitted_is_noticed() -> None:
+    class Losing(Ours):
+        def run_emitting(self, events: list[Any], chunk: int) -> list[Any]:
+            return [[1], []]
+
+    with closing(Losing()) as losing, pytest.raises(BenchmarkError, match="nothing was emitted"):
+        throughput.take_sample(losing, loads.EMITTING[0], 2, 1)
+
+
+def test_emitting_is_left_out_where_events_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throughput, "can_emit", lambda: False)
+    with closing(Control()) as control, closing(Hosts([])) as hosts:
+        row, note = throughput.measure_values(hosts, loads.EMITTING[0], Settings(), control)
+    assert row == Row("no-op, emitted", (Figure("PoolProcessor", "events/s", ()),))
+    assert isinstance(note, Note)
+    assert "Event has no emit" in note.text
+
+
+def test_peers_get_the_plain_function_and_ours_has_the_handler(system: System) -> None:
+    plain = loads.PLAIN_LINES
+    events = loads.LOG_LINES.make(7) if isinstance(system, Ours) else plain.make(7)
+    for chunk in (1, 3):
+        values = list(system.run(events, chunk, plain.function))
+        assert values == [plain.function(text) for text in plain.make(7)]
+    request = partial(throughput.take_sample, load=loads.LOG_LINES, count=6, chunk=2, plain=plain)
+    assert request(system) > 0
 
 
 # --- hosts ---
@@ -230,6 +293,48 @@ def test_ratios_and_their_bars() -> None:
     }
     verdicts = {each.verdict for each in found.values()}
     assert verdicts == {None, "met"}
+
+
+def test_the_best_peer_is_the_one_with_the_largest_median() -> None:
+    figures = {
+        name: Figure(name, "events/s", speeds)
+        for name, speeds in {
+            "PoolProcessor": (6.0, 6.0, 6.0),
+            "control": (9.0, 9.0, 9.0),
+            "loky": (1.0, 5.0, 8.0),
+            "pebble": (2.0, 4.0, 4.0),
+            "pebble, one by one": (7.0, 7.0, 7.0),
+        }.items()
+    }
+    over = throughput.over_best(figures)
+    assert over.name == "events/s of PoolProcessor / of the best peer, loky"
+    assert over.values == (6.0, 1.2, 0.75)
+    assert (over.bar, over.verdict) == (Bar("at least", 1.0), "met")
+
+
+def test_values_and_lines_are_measured_for_every_system() -> None:
+    settings = Settings(repeats=1, min_seconds=0.0005)
+    with closing(Control()) as control, closing(Hosts([Ours, Executor])) as hosts:
+        assert not list(hosts.start())
+        load = loads.WITH_VALUES["int"][0]
+        *_, valued = throughput.measure_values(hosts, load, settings, control)
+        *_, lines = throughput.measure_lines(hosts, settings, control, "lines")
+    labels = ["PoolProcessor", "control", "ProcessPoolExecutor"]
+    for row, case in ((valued, "no-op, int"), (lines, "lines")):
+        assert isinstance(row, Row)
+        assert row.case == case
+        assert [each.name for each in row.figures if each.unit == "events/s"] == labels
+        behind = [each.name for each in row.figures if each.better is not None]
+        assert behind == ["events/s of PoolProcessor / of ProcessPoolExecutor"]
+        limits = [each.bar for each in row.figures if each.bar]
+        assert limits == ([Bar("at least", 1.0)] if row is lines else [])
+
+
+def test_memory_is_compared_with_peers_although_it_may_be_nothing() -> None:
+    figures = [Figure("PoolProcessor", "MB", (2.0,)), Figure("loky", "MB", (0.0,))]
+    (over,) = suite._over_peers(figures)
+    assert (over.name, over.values, over.times_behind) == ("PoolProcessor / loky", (20.0,), 20.0)
+    assert suite._over_peers(figures[1:]) == ()
 
 
 def test_percentiles() -> None:

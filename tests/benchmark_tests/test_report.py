@@ -7,12 +7,14 @@ from benchmarks.model import (
     RATIO,
     Bar,
     Benchmark,
+    Better,
     Figure,
     Note,
     Result,
     Row,
     Settings,
     Verdict,
+    peer_ratios,
     ratio,
 )
 from benchmarks.report import as_json, count_verdicts, format_number, render
@@ -101,6 +103,78 @@ def test_the_table() -> None:
         "",
         "note: something is missing",
     ]
+
+
+# --- what is behind a peer ---
+
+
+def compared(*rows: Row) -> Result:
+    return Result(Benchmark("sample", "a title", nothing), Settings(repeats=1), rows, ())
+
+
+SPEED = ratio("speed / a peer's", Figure("a", "x", (1.0, 4.0, 8.0)), OURS, better="larger")
+TIME = ratio("time / a peer's", OURS, LOOP, better="smaller")
+
+
+@pytest.mark.parametrize(
+    ("value", "better", "times"),
+    [
+        (0.5, "larger", 2.0),
+        (2.0, "larger", None),
+        (2.0, "smaller", 2.0),
+        (0.5, "smaller", None),
+        (1.0, "larger", None),
+        (0.0, "larger", None),
+        (0.5, None, None),
+    ],
+)
+def test_how_far_a_figure_is_behind(value: float, better: Better | None, times: float) -> None:
+    assert Figure("x", RATIO, (value,), better=better).times_behind == times
+    assert Figure("x", RATIO, (), better=better).times_behind is None
+
+
+def test_what_is_behind_a_peer_stands_before_the_table_and_the_worst_first() -> None:
+    further = ratio("not in the table", LOOP, Figure("b", "x", (4.0, 8.0, 16.0)), better="larger")
+    ahead = ratio("better", OURS, LOOP, better="larger")
+    result = compared(Row("one", (OURS, SPEED, TIME)), Row("other", (OURS, ahead), (further,)))
+    lines = render(result).splitlines()
+    assert lines[2:6] == [
+        "",
+        "behind a peer:",
+        "  other: not in the table: 0.250 (0.250 to 0.250)",
+        "  one: time / a peer's: 2.00 (2.00 to 3.00)",
+    ]
+    assert lines[6].startswith("case ") or lines[7].startswith("case ")
+    assert "not in the table" not in "".join(lines[6:])
+    (benchmark,) = as_json([result], {}, "")["benchmarks"]
+    named = [(each["case"], each["name"], each["better"]) for each in benchmark["behind_peers"]]
+    assert named == [
+        ("other", "not in the table", "larger"),
+        ("one", "time / a peer's", "smaller"),
+    ]
+
+
+def test_that_nothing_is_behind_is_said_where_there_are_peers() -> None:
+    ahead = compared(Row("one", (ratio("better", OURS, LOOP, better="larger"),)))
+    assert render(ahead).splitlines()[3] == "behind a peer: nothing"
+    for without in (compared(Row("one", (OURS,))), compared(Row("one", (MISSING,)))):
+        assert "behind" not in render(without)
+        assert as_json([without], {}, "")["benchmarks"][0]["behind_peers"] == []
+
+
+def test_ratios_over_peers_are_by_repeat_or_of_the_medians() -> None:
+    ours = Figure("ours", "ms", (2.0, 4.0))
+    peers = (
+        Figure("as many", "ms", (1.0, 8.0)),
+        Figure("fewer", "ms", (6.0,)),
+        Figure("none", "ms", ()),
+    )
+    ratios = peer_ratios(ours, peers)
+    assert [(each.name, each.values) for each in ratios] == [
+        ("ours / as many", (2.0, 0.5)),
+        ("ours / fewer", (0.5,)),
+    ]
+    assert {each.better for each in ratios} == {"smaller"}
 
 
 def test_bars_are_counted() -> None:

@@ -289,7 +289,7 @@ def test_attributes_of_proc_cannot_be_set_or_deleted() -> None:
 
 
 def test_the_error_of_setting_a_namespace_says_what_to_write() -> None:
-    with pytest.raises(AttributeError, match=r"ev\.proc\.tests\.value = "):
+    with pytest.raises(AttributeError, match=r"ev\.proc\.billing\.tests = "):
         ProcessorData().tests = 1
 
 
@@ -387,3 +387,143 @@ def test_the_types_of_an_events_attributes_can_be_asked_for() -> None:
 
     assert typing.get_type_hints(Typed) == {"number": int}
     assert typing.get_type_hints(Stop) == {"reason": str}
+
+
+# --- names that each event has for itself ---
+
+
+@dataclasses.dataclass
+class NamedByField(evproc.Event):
+    name: str
+    number: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedByDefault(evproc.Event):
+    name: str = "default"
+
+
+@dataclasses.dataclass
+class NamedLater(evproc.Event):
+    name: str = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name = "later"
+
+
+@dataclasses.dataclass
+class NamedByFactory(evproc.Event):
+    name: str = dataclasses.field(default_factory=lambda: "made")
+
+
+@dataclasses.dataclass
+class NeverNamed(evproc.Event):
+    name: str = dataclasses.field(init=False)
+
+
+class Annotated(evproc.Event):
+    name: str
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@pytest.mark.parametrize(
+    ("ev", "name"),
+    [
+        (NamedByField("field"), "field"),
+        (NamedByField("other"), "other"),
+        (NamedByDefault(), "default"),
+        (NamedByDefault("given"), "given"),
+        (NamedLater(), "later"),
+        (NamedByFactory(), "made"),
+        (Annotated("own"), "own"),
+    ],
+    ids=repr,
+)
+def test_a_name_may_be_a_field_or_an_attribute_of_the_event(ev: evproc.Event, name: str) -> None:
+    def handler(proc: Any, ev: Any) -> None:
+        raise evproc.StopProcessing(ev.name)
+
+    proc = evproc.Processor()
+    proc.register(evproc.want(name)(handler))
+    assert ev.name == name
+    assert proc.process(ev) == name
+    assert pickle.loads(pickle.dumps(ev)).name == name
+
+
+def test_a_name_in_the_instance_dictionary_is_the_name() -> None:
+    """As Pydantic leaves it, which removes what the class says."""
+
+    class Model(evproc.Event):
+        name = "of the class"
+
+    del Model.name
+    ev = Model.__new__(Model)
+    ev.__dict__["name"] = "of the event"
+    assert ev.name == "of the event"
+
+
+def test_an_event_that_has_got_no_name_says_so() -> None:
+    with pytest.raises(AttributeError, match=r"an event of class .*\.NeverNamed has no name"):
+        evproc.Processor().process(NeverNamed())
+
+
+def test_the_error_of_a_class_without_a_name_says_what_to_write() -> None:
+    class Base(evproc.Event):
+        pass
+
+    class Derived(Base):
+        pass
+
+    for kind in (evproc.Event, Base, Derived):
+        with pytest.raises(TypeError, match=r'name \(write name = "\.\.\." in the class\)'):
+            kind()  # type: ignore[abstract]  # what is tested
+
+    class Fine(Derived):
+        name = "fine"
+
+    assert Fine().name == "fine"
+
+
+# --- how an event is named in an error ---
+
+
+class Shown(evproc.Event):
+    name = "shown"
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+class Unshowable(evproc.Event):
+    name = "unshowable"
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr today")
+
+
+def test_an_event_is_named_by_its_name_its_class_and_its_own_repr() -> None:
+    here = __name__
+    assert describe_event(NoInit()) == f"'no init' ({here}.NoInit)"
+    assert describe_event(Shown("Shown(n=777)")) == f"'shown' ({here}.Shown: Shown(n=777))"
+    assert describe_event(NamedByField("f", 7)) == (
+        f"'f' ({here}.NamedByField: NamedByField(name='f', number=7))"
+    )
+    assert describe_event(Unshowable()) == f"'unshowable' ({here}.Unshowable)"
+    assert describe_event(5) == "builtins.int: 5"
+
+
+def test_the_name_of_an_event_in_an_error_is_one_short_line() -> None:
+    for text in ("x" * 1000, "line\n" * 1000):
+        said = describe_event(Shown(text))
+        assert len(said) == 120
+        assert len(said.splitlines()) == 1
+        assert said.endswith("...)")
+    # something of it is seen, however long the rest is
+    said = describe_event(NamedByField("n" * 1000))
+    assert ".NamedByField: NamedByField(name...)" in said
+    assert len(said) < 200

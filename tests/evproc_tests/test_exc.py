@@ -63,6 +63,14 @@ def test_stop_processing_without_a_value_is_not_stop_processing_with_none() -> N
     assert str(StopProcessing(5)) == "Stop processing"
 
 
+def test_repr_shows_the_value() -> None:
+    assert repr(StopProcessing()) == "StopProcessing()"
+    assert repr(StopProcessing(None)) == "StopProcessing(None)"
+    assert repr(StopProcessing({"a": 1})) == "StopProcessing({'a': 1})"
+    assert repr(OddStop(7, text="seven")) == "OddStop({'code': 7})"
+    assert repr(ForgetfulStop("no reason")) == "ForgetfulStop()"
+
+
 def test_stop_processing_is_no_error_of_evproc() -> None:
     assert not issubclass(StopProcessing, evproc.EventException)
 

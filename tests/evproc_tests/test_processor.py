@@ -290,23 +290,26 @@ def test_a_deep_copy_of_a_processor_has_handlers_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "described"),
+    ("value", "described", "instead"),
     [
-        (None, "a NoneType, None"),
-        ("ev", "a str, 'ev'"),
-        (5, "an int, 5"),
-        ([Named()], "a list, [Named('ev')]"),
-        (Named, "the class <class"),
-        (Duck(), "a Duck, <"),
+        (None, "a NoneType, None", "derived from evproc.Event"),
+        ("ev", "a str, 'ev'", "derived from evproc.Event"),
+        (5, "an int, 5", "derived from evproc.Event"),
+        ([Named()], "a list, [Named('ev')]", "process_many()"),
+        (Named, "the class <class", "make one of it, Named(...)"),
+        (Duck(), "a Duck, <", "derived from evproc.Event"),
     ],
     ids=["None", "str", "int", "list of events", "event class", "duck"],
 )
-def test_process_takes_events_only_and_says_what_it_got(value: Any, described: str) -> None:
+def test_process_takes_events_only_and_says_what_it_got(
+    value: Any, described: str, instead: str
+) -> None:
     record = Recorder()
     proc = processor_of(record.handler("all"))
     with pytest.raises(TypeError) as caught:
         proc.process(value)
     assert str(caught.value).startswith(f"process() takes an event, not {described}")
+    assert instead in str(caught.value)
     assert record.take() == []
 
 
@@ -458,52 +461,106 @@ async def make_async_generator() -> Any:
     yield Named()
 
 
-WRONG: dict[str, tuple[Callable[[], Any], str]] = {
-    "event": (Named, "returned a Named, Named('ev')"),
-    "virtual event": (Virtual, "returned a Virtual, <"),
-    "event class": (lambda: Named, "returned the class <class"),
-    "str": (lambda: "text", "returned a str, 'text'"),
-    "empty str": (lambda: "", "returned a str, ''"),
-    "bytes": (lambda: b"text", "returned a bytes, b'text'"),
-    "empty bytes": (lambda: b"", "returned a bytes, b''"),
-    "int": (lambda: 5, "returned an int, 5 for event"),
-    "zero": (lambda: 0, "returned an int, 0"),
-    "False": (lambda: False, "returned a bool, False"),
-    "object": (object, "returned an object, <object"),
-    "unprintable": (Unprintable, "returned a Unprintable, <unprintable>"),
-    "coroutine": (make_coroutine, "returned a coroutine, <coroutine"),
-    "async generator": (make_async_generator, "returned an async_generator, <async"),
-    "long": (lambda: int("9" * 200), "returned an int, " + "9" * 117 + "... for event"),
-    "list of str": (lambda: ["text"], "returned an iterable (list) that yields a str, 'text'"),
-    "list of list": (lambda: [[Named()]], "returned an iterable (list) that yields a list, [Named"),
+VALUE = "to give the caller a value: raise StopProcessing({0}), or ev.emit({0}) to go on"
+
+#: What a handler returns, how that is called, and what is said to do instead.
+WRONG: dict[str, tuple[Callable[[], Any], str, str]] = {
+    "event": (
+        Named,
+        "returned an event, 'ev' (tests.evproc_tests.helpers.Named: Named('ev'))",
+        "return it in a list, [event]",
+    ),
+    "virtual event": (
+        Virtual,
+        "returned an event, 'ev' (tests.evproc_tests.test_processor.Virtual)",
+        "return it in a list, [event]",
+    ),
+    "event class": (lambda: Named, "returned the class <class", VALUE.format("value")),
+    "str": (lambda: "text", "returned a str, 'text'", VALUE.format("'text'")),
+    "empty str": (lambda: "", "returned a str, ''", VALUE.format("''")),
+    "bytes": (lambda: b"text", "returned a bytes, b'text'", VALUE.format("b'text'")),
+    "empty bytes": (lambda: b"", "returned a bytes, b''", VALUE.format("b''")),
+    "int": (lambda: 5, "returned an int, 5, for event", VALUE.format("5")),
+    "zero": (lambda: 0, "returned an int, 0", VALUE.format("0")),
+    "False": (lambda: False, "returned a bool, False", VALUE.format("False")),
+    "object": (object, "returned an object, <object", VALUE.format("value")),
+    "unprintable": (Unprintable, "returned a Unprintable, <unprintable>", VALUE.format("value")),
+    "coroutine": (
+        make_coroutine,
+        "returned a coroutine, <coroutine",
+        "handlers are plain functions, with no `async`",
+    ),
+    "async generator": (
+        make_async_generator,
+        "returned an async_generator, <async",
+        VALUE.format("value"),
+    ),
+    "long": (
+        lambda: int("9" * 200),
+        "returned an int, " + "9" * 117 + "..., for event",
+        VALUE.format("9" * 37 + "..."),
+    ),
+    "list of str": (
+        lambda: ["text"],
+        "returned an iterable (list) that yields a str, 'text'",
+        VALUE.format("['text']"),
+    ),
+    "list of list": (
+        lambda: [[Named()]],
+        "returned an iterable (list) that yields a list, [Named",
+        "leave it out, or put what it holds in its place",
+    ),
     "list with None": (
         lambda: [Named(), None],
         "returned an iterable (list) that yields a NoneType",
+        "leave it out, or put what it holds in its place",
     ),
-    "list of classes": (lambda: [Named], "returned an iterable (list) that yields the class"),
-    "list of ducks": (lambda: [Duck()], "returned an iterable (list) that yields a Duck"),
+    "list of classes": (
+        lambda: [Named],
+        "returned an iterable (list) that yields the class",
+        "make events of it, Named(...)",
+    ),
+    "list of ducks": (
+        lambda: [Duck()],
+        "returned an iterable (list) that yields a Duck",
+        "to give the caller a value: raise StopProcessing([<tests.",
+    ),
     "dict of events": (
         lambda: {"key": Named()},
         "returned an iterable (dict) that yields a str, 'key'",
+        VALUE.format("{'key': Named('ev')}"),
     ),
     "bytearray": (
         lambda: bytearray(b"t"),
         "returned an iterable (bytearray) that yields an int, 116",
+        VALUE.format("116"),
     ),
     "generator": (
         lambda: (each for each in (Named(), 5)),
         "returned an iterable (generator) that yields an int, 5",
+        VALUE.format("5"),
     ),
     "unprintable in list": (
         lambda: [Unprintable()],
         "returned an iterable (list) that yields a Unprintable, <unprintable>",
+        VALUE.format("value"),
+    ),
+    "a stop": (
+        lambda: StopProcessing(5),
+        "returned a StopProcessing, StopProcessing(5)",
+        "raise it instead of returning it",
+    ),
+    "dict": (
+        lambda: {"a": 1},
+        "returned an iterable (dict) that yields a str, 'a'",
+        VALUE.format("{'a': 1}"),
     ),
 }
 
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_anything_else_is_an_error_that_says_what_was_returned_and_by_whom(kind: str) -> None:
-    make, text = WRONG[kind]
+    make, text, instead = WRONG[kind]
     record = Recorder()
 
     def handler(proc: Any, ev: Any) -> Any:
@@ -516,8 +573,8 @@ def test_anything_else_is_an_error_that_says_what_was_returned_and_by_whom(kind:
     assert said.startswith("handler 'culprit' (")
     assert f"{Recorder.__module__}.Recorder.handler.<locals>.handler" in said
     assert text in said
-    assert f"for event 'root' ({Named.__module__}.Named)" in said
-    assert said.endswith("a handler returns an iterable of events, or None")
+    assert f"for event 'root' ({Named.__module__}.Named: Named('root'))" in said
+    assert f": a handler returns an iterable of events, or None; {instead}" in said
     # that an int is not iterable is no news
     assert "is not iterable" not in "".join(traceback.format_exception(caught.value))
     # a coroutine that nobody awaits would warn, and warnings are errors
@@ -560,7 +617,9 @@ def test_an_event_that_can_be_iterated_is_still_a_single_event() -> None:
             return iter([Named()])
 
     proc = processor_of(Recorder().handler("culprit", lambda proc, ev: Iterable()))
-    with pytest.raises(HandlerReturnException, match=r"returned a \S+\.Iterable, Named"):
+    with pytest.raises(
+        HandlerReturnException, match=r"returned an event, 'ev' \(.*\.Iterable: Named"
+    ):
         proc.process(Named())
 
 
@@ -739,7 +798,7 @@ def test_an_error_leaves_process_as_it_is_with_a_note_and_ends_the_cascade() -> 
     for text in (
         "handler 'fails'",
         f"({Recorder.__module__}.Recorder.handler.<locals>.handler",
-        f"event 'a' ({Named.__module__}.Named)",
+        f"event 'a' ({Named.__module__}.Named: Named('a'))",
     ):
         assert text in note
     assert note in "".join(traceback.format_exception(caught.value))

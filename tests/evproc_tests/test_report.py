@@ -194,7 +194,7 @@ def test_explain_says_which_handlers_run_in_which_order_and_why() -> None:
         prepare=make(want("other"), want("ev")),
     )
     explanation = proc.explain(Named("ev", 11))
-    assert explanation.event == f"'ev' ({Named.__module__}.Named)"
+    assert explanation.event == f"'ev' ({Named.__module__}.Named: Named('ev'))"
     assert explanation.error is None
     assert explanation.order == ("audit", "prepare", "report")
     assert explanation.handlers == (
@@ -207,7 +207,7 @@ def test_explain_says_which_handlers_run_in_which_order_and_why() -> None:
         HandlerExplanation("small", False, "a filter declines", None),
     )
     assert str(explanation).splitlines() == [
-        f"event 'ev' ({Named.__module__}.Named)",
+        f"event 'ev' ({Named.__module__}.Named: Named('ev'))",
         "  1 audit: wants every event",
         "  2 prepare: @want 2 matches: name 'ev'",
         f"  3 report: @want 1 matches: name 'ev', {__name__}.is_big, {__name__}.is_odd",
@@ -222,7 +222,9 @@ def test_explain_names_a_clause_of_filters_only() -> None:
 
 
 def test_explain_of_no_handlers_is_empty() -> None:
-    assert Processor().explain(Named()) == Explanation(f"'ev' ({Named.__module__}.Named)", ())
+    assert Processor().explain(Named()) == Explanation(
+        f"'ev' ({Named.__module__}.Named: Named('ev'))", ()
+    )
 
 
 @pytest.mark.parametrize(

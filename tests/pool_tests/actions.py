@@ -11,11 +11,14 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable
 from multiprocessing import parent_process
+from pathlib import Path
 from typing import Any
 
 from evproc import Event, Processor, StopProcessing, required_by, requires, want
+from evproc_pool.outbox import Outbox
 
 # How long a handler waits for the test that it waits for.
 _PATIENCE_SECONDS = 120.0
@@ -44,6 +47,22 @@ class Unwanted(Event):
     """An event that no handler here wants."""
 
     name = "unwanted"
+
+
+class Emits(Event):
+    """Asks its handler to emit numbers, up to one."""
+
+    name = "emits"
+
+    def __init__(self, stop: int) -> None:
+        super().__init__()
+        self.stop = stop
+
+
+@want("emits")
+def emit_all(proc: Any, ev: Emits) -> None:
+    for number in range(ev.stop):
+        ev.emit(number)
 
 
 @want("do")
@@ -162,6 +181,57 @@ def wait_at(address: tuple[str, int], text: str = "", value: object = None) -> N
     """Waits at a `helpers.Gate`, then answers."""
     pass_gate(address, text)
     raise StopProcessing(value)
+
+
+@action
+def wait_at_and_follow(address: tuple[str, int], *events: Event) -> Iterable[Event]:
+    """Waits at a `helpers.Gate`, then returns follow-ups."""
+    pass_gate(address)
+    return events
+
+
+@action
+def spin_until(path: str) -> None:
+    """Computes until there is a file, and never waits."""
+    while not os.path.exists(path):  # noqa: PTH110 - quicker, and it is about that
+        pass
+    raise StopProcessing("spun")
+
+
+@action
+def make_file(path: str) -> None:
+    """Makes an empty file."""
+    Path(path).touch()
+
+
+@action
+def fork_and_count_warnings() -> None:
+    """Forks a process that ends at once; gives what Python had to say about that."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)
+    raise StopProcessing([str(each.message) for each in caught])
+
+
+@action
+def unblock_signals() -> None:
+    """Has the main thread take all signals."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+
+
+def tell_before_giving_back() -> None:
+    """Have this worker tell what is over just before it gives the rest of a batch back."""
+    send = Outbox.send
+
+    def told(self: Outbox, done: int, *, gave_back: bool = False) -> None:
+        if gave_back:
+            self.tell()
+        send(self, done, gave_back=gave_back)
+
+    Outbox.send = told  # type: ignore[method-assign]  # in a process of its own
 
 
 def pass_gate(address: tuple[str, int], text: str = "") -> None:
@@ -452,8 +522,18 @@ def follow_surprise() -> Iterable[Event]:
     return [FollowsOnlyInWorkers()]
 
 
+_opened: list[Any] = []
+
+
+def open_file() -> Any:
+    """A file that is open, as long as the worker lives."""
+    _opened.append(Path(__file__).open())  # noqa: SIM115 - it stays open
+    return _opened[-1]
+
+
 UNPICKLABLE: dict[str, Callable[[], Any]] = {
     "lock": threading.Lock,
+    "file": open_file,
     "generator": lambda: (each for each in "ab"),
     "frame": sys._getframe,
     "bad repr key": lambda: {BadRepr(): threading.Lock()},

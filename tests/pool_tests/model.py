@@ -10,7 +10,8 @@ from collections import Counter, deque
 from collections.abc import Hashable, Sequence
 from typing import Any, Final, NamedTuple
 
-from evproc_pool.columns import Planned, Unplannable
+from evproc_pool.chains import ENDS_BY_ERROR, ENDS_BY_FOLLOW_UPS, ENDS_BY_VALUE
+from evproc_pool.columns import Column, Planned, Unplannable
 from evproc_pool.flight import Batch
 from evproc_pool.schedule import Ending, Opened, Result
 
@@ -64,20 +65,29 @@ class Node:
 
     Attributes:
         plan: `Unplannable` for an event whose planning failed.
-        children: Its follow-ups. Where it ends its cascade they are reported all the
-            same, and must not matter.
+        children: Its follow-ups. Where it fails they are reported all the same, and must not
+            matter.
         ending: How it ends its cascade, or None.
         seconds: How long a worker is at it.
         failures: How often it fails before it comes to that.
+        handlers: How many of its handlers run.
+        emits: What it emits; forgotten where it fails.
+        is_spoiled: Whether it fails only because what it left cannot be rebuilt: the worker
+            does not know that.
         size_bytes: What it has on the wire.
+        above: The event that it is a follow-up of, and which of them it is.
     """
 
     __slots__ = (
         "_plain",
         "_whole",
+        "above",
         "children",
+        "emits",
         "ending",
         "failures",
+        "handlers",
+        "is_spoiled",
         "plan",
         "planned",
         "seconds",
@@ -92,9 +102,18 @@ class Node:
         ending: Result | None = None,
         seconds: float = 0.001,
         failures: int = 0,
+        handlers: int | None = None,
+        emits: Sequence[Any] = (),
+        is_spoiled: bool = False,
     ) -> None:
         self.plan = plan
         self.failures = failures
+        self.handlers = len(plan.indices) if handlers is None else handlers
+        self.emits = list(emits)
+        self.is_spoiled = is_spoiled
+        self.above: tuple[Node, int] | None = None
+        for number, child in enumerate(children):
+            child.above = self, number
         self.children = children
         self.ending = ending
         self.seconds = exact(seconds)
@@ -102,6 +121,16 @@ class Node:
         self.planned: list[Planned] = [(child, child.plan) for child in children]
         self._plain: PlainEnding | None = None
         self._whole: tuple[frozenset[Node], int] | None = None
+
+    @property
+    def path(self) -> tuple[int, ...]:
+        """Its path below the root."""
+        found: list[int] = []
+        node = self
+        while node.above is not None:
+            node, number = node.above
+            found.append(number)
+        return tuple(found[::-1])
 
     @property
     def plain(self) -> PlainEnding:
@@ -136,29 +165,43 @@ class PlainEnding(NamedTuple):
 def plain_ending(root: Node) -> PlainEnding:
     """Run a cascade as `Processor.process` would: the oracle."""
     order: list[Node] = []
+    emitted: list[Any] = []
     queue = deque([root])
-    events = 0
+    events = handlers = 0
+    result, culprit = Result(), None
     while queue:
         node = queue.popleft()
         events += 1
         if isinstance(node.plan, Unplannable):
-            return PlainEnding(Ending(error=node.plan.error, events=events), order)
+            result, culprit = Result(error=node.plan.error), node
+            break
         if not node.plan.indices:
             continue
         order.append(node)
+        handlers += node.handlers
+        if node.ending is None or node.ending.error is None:
+            emitted += node.emits
         if node.ending is not None:
-            return PlainEnding(Ending(*node.ending, events), order)
+            result = node.ending
+            culprit = node if result.error is not None else None
+            break
         queue.extend(node.children)
-    return PlainEnding(Ending(events=events), order)
+    ending = Ending(
+        *result,
+        events,
+        handlers=handlers,
+        emitted=emitted or None,
+        failed=int(culprit is not None),
+        failed_event=culprit,
+    )
+    return PlainEnding(ending, order)
 
 
 # --- records ---
 
 ENDLESS: Final = float("inf")
 
-# Endings that have to be reported by the end of a step: without value or error, or
-# as dropped.
-QUIET: Final = Ending(events=-1)
+# Has to be reported as dropped by the end of a step.
 DROP: Final = Ending(events=-2)
 
 
@@ -171,11 +214,14 @@ class Root:
         empties: Unordered: how many follow-ups need no worker; when the scheduler
             counts them is its affair, but in the end they are counted.
         bad: Unordered: the error of the first follow-up that cannot be planned.
+        bad_node: That follow-up.
         before_bad: How many events were over then, and their seconds.
         flight: How many events are in batches.
         ran: What was reported as run, in order.
         events: How many events are over; in an ordered run with those that no
             handler wants.
+        handlers: How many handlers ran for them.
+        emitted: What they emitted, with the events.
         due: The ending that has to be reported by the end of this step.
         slack: How many more events the ending may have.
         may_drop: Whether `Dropped` would do as well.
@@ -190,13 +236,16 @@ class Root:
 
     __slots__ = (
         "bad",
+        "bad_node",
         "before_bad",
         "crashed",
         "due",
+        "emitted",
         "empties",
         "events",
         "failed",
         "flight",
+        "handlers",
         "index",
         "is_abandoned",
         "is_begun",
@@ -222,10 +271,13 @@ class Root:
         self.queue: deque[Node] = deque((node,))
         self.empties = 0
         self.bad: BaseException | None = None
+        self.bad_node: Node | None = None
         self.before_bad = 0, 0.0
         self.flight = 0
         self.ran: list[Node] = []
         self.events = 0
+        self.handlers = 0
+        self.emitted: list[tuple[Node, list[Any]]] = []
         self.seconds = 0.0
         self.processed: object = None
         self.due: Ending | None = None
@@ -251,6 +303,28 @@ class Root:
             return Result(error=Transient("for now"), handler="h")
         return node.ending
 
+    def all_emitted(self) -> list[Any] | None:
+        """What its events emitted, in the cascade's order."""
+        found = self.emitted
+        if self.run.unordered:
+            found = sorted(found, key=lambda item: (len(item[0].path), item[0].path))
+        return [item for _, items in found for item in items] or None
+
+    @property
+    def line(self) -> deque[Root]:
+        """The roots with its key, which it has, that are not over."""
+        return self.run.keys[self.key or ()]
+
+    @property
+    def is_first(self) -> bool:
+        """Whether no root with its key is before it."""
+        return self.key is None or self.line[0] is self
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether something of it will be over without anything else being so before."""
+        return self.is_at_work or self.index in self.run.runnable
+
     @property
     def is_at_work(self) -> bool:
         """Whether some of it is in a batch, or waits to be run again."""
@@ -264,7 +338,8 @@ class RunModel:
         roots: Those not reported, by index.
         runnable: Those of them with something to send.
         waiting: Those of them whose key is taken.
-        keys: The roots of each key that are not over, in order.
+        keys: The roots of each key that are not over, in order; of all runs that share
+            their keys, if this one does.
         unbegun: How many roots have not been begun.
         newest: The plan of the last root that was accepted.
         bound: Roots behind this index are not wanted.
@@ -273,7 +348,7 @@ class RunModel:
         lost: Roots whose event was running when its worker died.
     """
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, opened: Opened, keys: dict[tuple[Hashable, ...], deque[Root]]) -> None:
         self.number = opened.run
         self.opened = opened
         self.unordered = opened.unordered
@@ -283,7 +358,7 @@ class RunModel:
         self.roots: dict[int, Root] = {}
         self.runnable: dict[int, Root] = {}
         self.waiting: dict[int, Root] = {}
-        self.keys: dict[tuple[Hashable], deque[Root]] = {}
+        self.keys = keys
         self.unbegun = 0
         self.newest: FakePlan | None = None
         self.nodes: dict[int, Node] = {}
@@ -302,13 +377,29 @@ class RunModel:
         return any(not root.is_reported for root in self.roots.values())
 
 
+class Chain(NamedTuple):
+    """Positions of which one may leave the rest unrun.
+
+    Attributes:
+        start: The first.
+        stop: The one behind the last.
+        ends: What does that; see `chains`.
+        is_lane: Whether they are roots of one key, and not of one cascade.
+    """
+
+    start: int
+    stop: int
+    ends: int
+    is_lane: bool
+
+
 class Held:
     """A batch in a worker.
 
     Attributes:
         roots: By position.
         nodes: By position.
-        chains: Start and stop of those that are one cascade each.
+        chains: In order.
         done: How far the worker is, as reported.
         skip_to: Positions before this one are passed over.
         size_bytes: 0 until it is weighed.
@@ -321,7 +412,7 @@ class Held:
         self.run = run
         self.roots: list[Root] = []
         self.nodes: list[Node] = []
-        self.chains: list[tuple[int, int]] = []
+        self.chains: list[Chain] = []
         self.done = 0
         self.skip_to = 0
         self.size_bytes = 0
@@ -330,11 +421,27 @@ class Held:
     def size(self) -> int:
         return len(self.nodes)
 
-    def chain_stop(self, position: int) -> int:
-        for start, stop in self.chains:
-            if start <= position < stop:
-                return stop
-        return 0
+    def chain_at(self, position: int) -> Chain | None:
+        """The chain that a position is in."""
+        for chain in self.chains:
+            if chain.start <= position < chain.stop:
+                return chain
+        return None
+
+    def cut_at(self, position: int) -> Chain | None:
+        """The chain of which the worker leaves the rest unrun, behind this event; or None."""
+        chain = self.chain_at(position)
+        if chain is None:
+            return None
+        node, root = self.nodes[position], self.roots[position]
+        ending = root.ending_of(node)
+        if ending is node.ending and node.is_spoiled:
+            ending = None  # for all that the worker knows
+        if ending is None:
+            how = ENDS_BY_FOLLOW_UPS if node.children else 0
+        else:
+            how = ENDS_BY_ERROR if ending.error is not None else ENDS_BY_VALUE
+        return chain if chain.ends & how else None
 
 
 class WorkerModel:
@@ -373,9 +480,21 @@ class Told:
     Attributes:
         now: The worker's clock.
         ends: When each event was over.
+        cut: Behind which events the rest of a lane was left unrun.
     """
 
-    __slots__ = ("ends", "follow_ups", "now", "processed", "results", "timings")
+    __slots__ = (
+        "cut",
+        "emitted",
+        "ends",
+        "follow_ups",
+        "handlers",
+        "now",
+        "processed",
+        "results",
+        "timings",
+        "values",
+    )
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -383,6 +502,10 @@ class Told:
         self.follow_ups: dict[int, Sequence[Planned]] = {}
         self.results: dict[int, Result] = {}
         self.processed: dict[int, Any] = {}
+        self.values: dict[int, Any] = {}
+        self.emitted: dict[int, list[Any]] = {}
+        self.handlers: dict[int, int] = {}
+        self.cut: list[int] = []
         self.timings: dict[tuple[int, ...], tuple[int, float]] = {}
 
     def ran(self, node: Node, seconds: float) -> float:
@@ -395,3 +518,8 @@ class Told:
     @property
     def all_timings(self) -> list[tuple[tuple[int, ...], int, float]]:
         return [(indices, count, total) for indices, (count, total) in self.timings.items()]
+
+
+def column(items: dict[int, Any]) -> Column:
+    """What events left behind, as the codec has it."""
+    return Column(list(items), list(items.values()))

@@ -61,6 +61,10 @@ class _Character(NamedTuple):
         bulk: That nobody waits for single roots of a run.
         retires: That a worker is replaced.
         fails: That an event fails at first.
+        spoils: That what an event left cannot be rebuilt.
+        emits: That it emits something.
+        shares: That a run's keys are those of others, too.
+        starts: That a worker is started that is never ready.
         policy: Which events are run again.
     """
 
@@ -84,6 +88,10 @@ class _Character(NamedTuple):
     bulk: float
     retires: float
     fails: float
+    spoils: float
+    emits: float
+    shares: float
+    starts: float
     policy: RetryPolicy
 
 
@@ -95,7 +103,7 @@ def _character(rng: random.Random) -> _Character:
         speeds += [1e-5] * 6
     sizes = [100, 100, 100, 2e4, 4e5, 9e6] if rng.random() < 0.4 else [100]
     plans = [
-        (FakePlan((number,), rng.choice(sizes)), rng.choice(speeds))
+        (FakePlan((number, 9)[: rng.choice([1, 1, 2])], rng.choice(sizes)), rng.choice(speeds))
         for number in range(1, rng.choice([2, 3, 6]))
     ]
     return _Character(
@@ -119,6 +127,10 @@ def _character(rng: random.Random) -> _Character:
         bulk=rng.choice([0.0, 0.5, 1.0]),
         retires=rng.choice([0.0, 0.0, 0.01, 0.1]),
         fails=rng.choice([0.0, 0.0, 0.02, 0.2]),
+        spoils=rng.choice([0.0, 0.0, 0.02]),
+        emits=rng.choice([0.0, 0.0, 0.05, 0.5]),
+        shares=rng.choice([0.0, 0.5, 1.0]),
+        starts=rng.choice([0.0, 0.0, 0.01]),
         policy=RetryPolicy(
             rng.choice([0, 1, 3]), (Transient,), crash_limit=rng.choice([1, 2, 2, 4])
         ),
@@ -216,6 +228,8 @@ class Simulation:
             self._replace()
         if self._rng.random() < self._character.slow:
             self._look_for_slow()
+        if self._rng.random() < self._character.starts and not self._is_winding_down:
+            self._start_in_vain()
         self._now, _, happen = heapq.heappop(self._heap)
         happen()
 
@@ -237,6 +251,7 @@ class Simulation:
             unordered=rng.random() < character.unordered,
             return_events=rng.random() < character.returns,
             is_bulk=rng.random() < character.bulk,
+            shares_keys=rng.random() < character.shares,
         )
 
     def _application(self) -> None:
@@ -307,27 +322,47 @@ class Simulation:
         seconds *= 0.5 + draw
         if rng.random() < character.surprise:
             seconds *= 30
-        ending = None
         failures = 0
         if rng.random() < character.fails:
             failures = rng.choice([1, 1, 2, 4])
-        if rng.random() < character.ends:
-            kind = rng.randrange(3)
-            if kind == 0:
-                error = Failed("handler") if rng.random() < 0.7 else Transient("for ever")
-                ending = Result(error=error, handler="h")
-            else:
-                ending = Result(stopped=True, value=None if kind == 1 else draw)
+        ending = self._ending()
+        is_spoiled = ending is None and not failures and rng.random() < character.spoils
+        if is_spoiled:
+            ending = Result(error=Failed("cannot be rebuilt"))
+        handlers = None
+        if ending is not None and not is_spoiled and rng.random() < 0.5:
+            handlers = 1
+        emits = [draw] if rng.random() < character.emits else []
         children: tuple[Node, ...] = ()
         draw = rng.random()
-        if depth < 4 and draw < character.follows and (ending is None or depth == 3):
+        has_more = ending is None or is_spoiled or depth == 3
+        if depth < 4 and draw < character.follows and has_more:
             count = rng.choice([1, 1, 2, 3])
             if depth == 0 and draw < character.follows / 10:
                 count, depth = 30, 4
                 if seconds < 1e-4 and draw < character.follows / 200:
                     count = 2 * MOST_EVENTS  # more than go into a batch
             children = tuple([self._node(depth + 1, planned=False) for _ in range(count)])
-        return Node(plan, children=children, ending=ending, seconds=seconds, failures=failures)
+        return Node(
+            plan,
+            children=children,
+            ending=ending,
+            seconds=seconds,
+            failures=failures,
+            handlers=handlers,
+            emits=emits,
+            is_spoiled=is_spoiled,
+        )
+
+    def _ending(self) -> Result | None:
+        rng = self._rng
+        if rng.random() >= self._character.ends:
+            return None
+        kind = rng.randrange(3)
+        if kind:
+            return Result(stopped=True, value=None if kind == 1 else rng.random())
+        error = Failed("handler") if rng.random() < 0.7 else Transient("for ever")
+        return Result(error=error, handler="h")
 
     # --- workers ---
 
@@ -337,7 +372,18 @@ class Simulation:
     def _start_worker(self) -> None:
         self._next_worker += 1
         worker = self._next_worker
-        self._at(self._rng.choice([0.0, 0.02, 0.2]), lambda: self.world.worker_ready(worker))
+        self.world.start()
+        self._at(self._rng.choice([0.0, 0.02, 0.2]), lambda: self._started(worker))
+
+    def _started(self, worker: int) -> None:
+        self.world.start_over()
+        self.world.worker_ready(worker)
+
+    def _start_in_vain(self) -> None:
+        """A worker is started, and dies before it is ready."""
+        self.world.seen["started in vain"] += 1
+        self.world.start()
+        self._at(self._rng.choice([0.0, 0.02, 0.2]), self.world.start_over)
 
     def _sent(self, worker: int) -> None:
         if len(self.world.workers[worker].held) == 1:

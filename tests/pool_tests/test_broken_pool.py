@@ -128,7 +128,7 @@ def test_handlers_that_cannot_be_pickled_are_named(make: Make) -> None:
     with pytest.raises(SerializationError, match="handler 'guarded'") as caught:
         pool.process(Do("nothing"))
     assert "at variable 'lock' (lock)" in str(caught.value)
-    assert "make it in each worker" in str(caught.value)
+    assert "make one where it is used, or once in each worker" in str(caught.value)
     # whatever is asked of it, it says so, and leaves nothing behind
     with pytest.raises(SerializationError):
         pool.process_many([Do("nothing")])

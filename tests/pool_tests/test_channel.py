@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from evproc_pool import region as region_module
 from evproc_pool.channel import CAN_WAIT, BlockingChannel, Channel, FrameReader
+from evproc_pool.errors import InternalError
 from evproc_pool.frame import Frame
 from evproc_pool.region import Region
 from tests.pool_tests.helpers import PATIENCE_SECONDS
@@ -297,3 +298,64 @@ def test_it_can_wait_for_what_comes_and_leaves_it_there() -> None:
     assert channel.receive() == []
     assert channel.at_end
     channel.close()
+
+
+# --- buffers that the worker has sent itself ---
+
+
+@HAS_REGIONS
+@pytest.mark.parametrize("payload", [b"small", bytes(3 * _CHUNK)])
+@pytest.mark.parametrize("others", [[], [1 << 15], [1 << 15, 1 << 18]])
+def test_the_worker_copies_what_it_has_sent_itself(payload: bytes, others: list[int]) -> None:
+    sizes = [1 << 17, 1 << 16, *others]
+    contents = [os.urandom(size) for size in sizes]
+    with _pair(is_shared=True) as (channel, blocking):
+        blocking.send(5, b"sent", [memoryview(content) for content in contents[:2]])
+        (frame,) = channel.receive()
+        new = [memoryview(bytearray(content)) for content in contents[2:]]
+        buffers = [*new[:1], frame.buffers[0], *new[1:], frame.buffers[1]]
+        expected = [bytes(each) for each in buffers]
+        channel.send(63, payload, buffers, may_refer=True)
+        channel.flush()
+        arrived = blocking.receive()
+        assert (arrived.tag, bytes(arrived.payload)) == (63, payload)
+        assert [bytes(each) for each in arrived.buffers] == expected
+        for each in arrived.buffers:
+            each[:] = bytes(len(each))
+        assert [bytes(each) for each in buffers] == expected
+        del frame, buffers, arrived, each
+
+
+@HAS_REGIONS
+@pytest.mark.parametrize("may_refer", [False, True])
+def test_it_is_sent_where_it_cannot_be_referred_to(may_refer: bool) -> None:
+    content = os.urandom(1 << 17)
+    with _pair(is_shared=True) as (channel, blocking):
+        blocking.send(5, b"sent", [memoryview(content)])
+        (frame,) = channel.receive()
+        sent = [frame.buffers[0].toreadonly()] if may_refer else [frame.buffers[0]]
+        channel.send(6, b"again", sent, may_refer=may_refer)
+        del sent
+        frame.buffers[0][:] = bytes(1 << 17)
+        assert bytes(blocking.receive().buffers[0]) == content
+        del frame
+
+
+@HAS_REGIONS
+def test_where_nothing_is_shared_there_is_nothing_to_refer_to() -> None:
+    content = os.urandom(1 << 12)
+    with _pair() as (channel, blocking):
+        channel.send(6, b"x", [memoryview(bytearray(content))], may_refer=True)
+        assert bytes(blocking.receive().buffers[0]) == content
+    with _pair(is_shared=True) as (channel, blocking):
+        blocking.send(5, b"sent", [memoryview(bytes(1 << 17))])
+        (frame,) = channel.receive()
+        ours, theirs = socket.socketpair()
+        other = BlockingChannel(theirs)  # it has none
+        with ours, contextlib.closing(other):
+            channel._sock, kept = ours, channel._sock
+            channel.send(6, b"x", frame.buffers, may_refer=True)
+            with pytest.raises(InternalError, match="not shared"):
+                other.receive()
+            channel._sock = kept
+        del frame

@@ -5,13 +5,14 @@ from __future__ import annotations
 import enum
 import functools
 import pickle
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
 
 import evproc
-from evproc_pool import by_value, classes, pickling
+from evproc_pool import by_value, classes, packing, pickling, wire
 
 LIMIT = 3
 
@@ -275,7 +276,13 @@ def test_enumerations_named_tuples_and_classes_with_slots() -> None:
     assert copy.x == 5
 
 
-def test_no_more_classes_are_remembered_than_a_program_has() -> None:
+def test_no_more_classes_are_remembered_than_a_program_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert classes._MOST_CLASSES >= 2000
+    monkeypatch.setattr(classes, "_MOST_CLASSES", 50)
+    classes._pickled._known.clear()
+    classes._loaded.classes.clear()
     for _ in range(classes._MOST_CLASSES + 10):
         _copy(_make()(1))
     assert 0 < len(classes._pickled._known) <= classes._MOST_CLASSES
@@ -305,3 +312,142 @@ def test_definitions_alone_can_be_looked_at() -> None:
         assert anatomy.is_up_to_date
         kind.own = lambda self: 1
         assert not anatomy.is_up_to_date
+
+
+# --- instances, the quick way ---
+
+
+def _in_main(monkeypatch: pytest.MonkeyPatch, **attributes: Any) -> Any:
+    """A class of the main script."""
+    kind = type("InMain", (evproc.Event,), {"__module__": "__main__", "name": "e", **attributes})
+    monkeypatch.setattr(sys.modules["__main__"], "InMain", kind, raising=False)
+    return kind
+
+
+@pytest.mark.parametrize("way", ["local", "in main"])
+def test_an_instance_goes_as_its_class_and_its_state(
+    way: str, pickled: list[type], loaded: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = _make() if way == "local" else _in_main(monkeypatch)
+    for number in range(3):
+        ev = kind.__new__(kind)
+        shared = [number]
+        ev.number, ev.first, ev.second = number, shared, {"again": shared}
+        data = classes.dumps_instance(ev)
+        assert data is not None
+        assert data == pickling.dumps(ev)
+        for there in (pickle.loads(data), pickle._loads(data), pickling.loads(data)):  # type: ignore[attr-defined]
+            assert type(there) is kind
+            assert vars(there) == vars(ev)
+            assert there.first is there.second["again"]
+    empty = kind.__new__(kind)
+    assert vars(pickling.loads(classes.dumps_instance(empty) or b"")) == {}
+    assert pickled == [kind]
+    assert len(loaded) == 1
+
+
+def test_so_does_one_of_a_class_that_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickling.ThisProcess, "is_worker", True)
+    kind = _in_main(monkeypatch)
+    data = []
+    for limit in (1, 2, 1):
+        kind.limit = limit
+        data.append(classes.dumps_instance(kind()) or b"")
+    kind.limit = 0
+    assert [pickle.loads(each).limit for each in data] == [1, 2, 1]
+
+
+def _itself(ev: Any) -> None:
+    ev.me = [ev]
+
+
+def _sibling(ev: Any) -> None:
+    kind: Any = type(ev)
+    ev.other = kind.__new__(kind)
+
+
+def _its_class(ev: Any) -> None:
+    ev.kind = type(ev)
+
+
+def _function(ev: Any) -> None:
+    ev.function = lambda: 1
+
+
+@pytest.mark.parametrize("change", [_itself, _sibling, _its_class, _function])
+@pytest.mark.parametrize("way", ["local", "in main"])
+def test_one_with_more_of_the_script_in_its_state_goes_as_a_whole(
+    change: Any, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind: Any = _in_main(monkeypatch) if way == "in main" else _make()
+    ev = kind.__new__(kind)
+    change(ev)
+    assert classes.dumps_instance(ev) is None
+    there = pickling.loads(pickling.dumps(ev))
+    assert vars(there).keys() == vars(ev).keys()
+    if change is _itself:
+        assert there.me == [there]
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"__slots__": ("x",)},
+        {"__getstate__": lambda self: {"number": 7}},
+        {"__setstate__": lambda self, state: vars(self).update(state, number=7)},
+        {"__reduce__": lambda self: (_seven, ())},
+        {"__getnewargs__": lambda self: ()},
+        {"limits": [1]},
+    ],
+    ids=lambda attributes: next(iter(attributes)),
+)
+def test_one_that_pickles_in_its_own_way_does_so(
+    attributes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = _in_main(monkeypatch, **attributes)
+    ev = kind()
+    ev.number = 7
+    if "__slots__" in attributes:
+        ev.x = 8
+    assert classes.dumps_instance(ev) is None
+    there = pickling.loads(pickling.dumps(ev))
+    assert there == 7 or there.number == 7
+    assert "__slots__" not in attributes or there.x == 8
+
+
+def _seven() -> int:
+    return 7
+
+
+def test_the_frame_of_a_batch_is_pickled_plainly_whatever_its_events_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kind = _in_main(monkeypatch)
+    packed = packing.EventPacker().pack([kind(), kind()])
+    assert pickling.MAIN in packed.data
+    frame = wire.BatchFrame([(0, (0,))], 0, 2, [], [], 1.0, packed)
+    pickled = _first_arguments(monkeypatch, "dumps")
+    data = wire.dump_batch(frame)
+    assert pickled == []
+    assert wire.BatchFrame(*pickling.loads(data)) == frame
+
+
+def test_what_cannot_be_imported_from_elsewhere_goes_another_way() -> None:
+    assert classes.dumps_instance(3) is None
+    assert classes.dumps_instance(_Point(1)) is None
+
+
+class _Point(NamedTuple):
+    x: int
+
+
+def test_large_buffers_go_beside_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = _in_main(monkeypatch)
+    content = bytearray(pickling.OUT_OF_BAND_BYTES)
+    for more in (None, lambda: 1):  # with the second it goes as a whole
+        ev = kind()
+        ev.data, ev.more = pickle.PickleBuffer(content), more
+        buffers: list[memoryview] = []
+        data = pickling.dumps(ev, buffers=buffers)
+        assert [each.nbytes for each in buffers] == [len(content)]
+        assert bytes(pickling.loads(data, buffers).data) == content

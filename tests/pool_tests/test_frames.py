@@ -7,7 +7,6 @@ import struct
 import sys
 import weakref
 from array import array
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,67 +17,10 @@ from evproc_pool import packing, pickling, progress, wire
 from evproc_pool.columns import Times
 from evproc_pool.estimates import TARGET_SECONDS
 from evproc_pool.frame import Data, Frame
-from evproc_pool.limits import Limits, Quota
+from evproc_pool.limits import Limits
 from evproc_pool.sealed import Sealer, unseal
 from evproc_pool.testing import ManualClock
-from evproc_pool.worker import Worker
-
-_NO_LIMITS = Limits()
-
-
-class Plain(evproc.Event):
-    name = "plain"
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
-class _Channel:
-    """Gives frames, then says QUIT; keeps what is sent."""
-
-    takes_buffers = True
-
-    def __init__(self, *frames: Frame) -> None:
-        self.frames = deque(frames)
-        self.sent: list[Frame] = []
-
-    def receive(self) -> Frame:
-        return self.frames.popleft() if self.frames else Frame(wire.QUIT, b"")
-
-    def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
-        self.sent.append(Frame(tag, payload, [memoryview(bytes(each)) for each in buffers]))
-
-
-def _worker(
-    channel: _Channel,
-    words: list[int],
-    limits: Limits = _NO_LIMITS,
-    clock: ManualClock | None = None,
-) -> Worker:
-    processor = evproc.Processor()
-    processor.register(lambda proc, ev: None, "quiet")
-    processor.register(evproc.want(lambda ev: ev.number % 2)(_odd), "odd")
-    return Worker(channel, processor, words, Quota(limits), clock or ManualClock())
-
-
-def _odd(proc: Any, ev: Any) -> None:
-    raise evproc.StopProcessing(ev.number)
-
-
-def _batch(numbers: range, plan: tuple[int, ...] = (0,), *, is_known: bool = False) -> Frame:
-    packed = packing.EventPacker().pack([Plain(number) for number in numbers])
-    if is_known:
-        return Frame(wire.EVENTS, wire.dump_events(0, len(numbers), 1.0, packed.data))
-    new = [(0, plan)]
-    frame = wire.BatchFrame(new, 0, len(numbers), (), (), 1.0, packed)
-    return Frame(wire.BATCH, pickling.dumps(tuple(frame)))
-
-
-def _words(taken_to: int = 0) -> list[int]:
-    words = [0] * progress.WORDS
-    words[progress.TAKEN_TO] = taken_to
-    return words
+from tests.pool_tests.frames import FedChannel, Plain, batch_of, items_of, make_worker, words_of
 
 
 @pytest.mark.parametrize("count", [1, 3, 40])
@@ -107,36 +49,27 @@ def test_a_head_that_is_cut_short_is_an_error() -> None:
 
 
 def test_a_worker_answers_a_quiet_batch_in_short() -> None:
-    channel = _Channel(_batch(range(3)), _batch(range(3, 40), is_known=True))
-    _worker(channel, _words()).run()
+    channel = FedChannel(batch_of(range(3)), batch_of(range(3, 40), is_known=True))
+    make_worker(channel, words_of()).run()
     assert [frame.tag for frame in channel.sent] == [wire.QUIET, wire.QUIET]
     frames = [wire.load_quiet(frame.payload) for frame in channel.sent]
     assert [frame.done for frame in frames] == [3, 37]
 
 
 def test_a_worker_tells_values_in_full_and_nothing_of_them_in_the_next_frame() -> None:
-    channel = _Channel(
-        _batch(range(3), plan=(0, 1)), _batch(range(0, 6, 2)), _batch(range(2), is_known=True)
+    channel = FedChannel(
+        batch_of(range(3), plan=(0, 1)), batch_of(range(0, 6, 2)), batch_of(range(2), is_known=True)
     )
-    _worker(channel, _words()).run()
+    make_worker(channel, words_of()).run()
     tags = [frame.tag for frame in channel.sent]
     assert tags == [wire.PROGRESS, wire.QUIET, wire.QUIET]
     told = wire.load_progress(channel.sent[0].payload).told
     assert told is not None
     # handler 1 is in the plan: its filter was asked by the coordinator, for all of them
-    assert [(position, packed.data) for position, packed in map(_value, told.values)] == [
-        (0, 0),
-        (1, 1),
-        (2, 2),
-    ]
+    assert items_of(told.values) == {0: 0, 1: 1, 2: 2}
 
 
-def _value(item: Any) -> tuple[int, packing.PackedValue]:
-    position, packed = item
-    return position, packing.PackedValue(*packed)
-
-
-class _Watching(_Channel):
+class _Watching(FedChannel):
     """Keeps where the worker says that it is when it sends."""
 
     def __init__(self, words: list[int], *frames: Frame) -> None:
@@ -151,9 +84,9 @@ class _Watching(_Channel):
 
 def _places_while_sending(handler: Any, count: int, clock: ManualClock) -> list[int]:
     """Where a worker says that it is whenever it sends, in a batch for one handler."""
-    words = _words()
-    channel = _Watching(words, _batch(range(count), plan=(2,)))
-    worker = _worker(channel, words, clock=clock)
+    words = words_of()
+    channel = _Watching(words, batch_of(range(count), plan=(2,)))
+    worker = make_worker(channel, words, clock=clock)
     worker._processor.register(handler, "handler")
     worker.run()
     return channel.places
@@ -175,7 +108,7 @@ def test_while_the_result_of_a_slow_event_is_sent_the_worker_is_at_it(count: int
 
 def test_while_what_events_left_behind_is_packed_the_worker_says_so() -> None:
     seen: list[int] = []
-    words = _words()
+    words = words_of()
 
     class Looks:
         def __reduce__(self) -> Any:
@@ -185,8 +118,8 @@ def test_while_what_events_left_behind_is_packed_the_worker_says_so() -> None:
     def follow(proc: Any, ev: Any) -> list[Any]:
         return [Plain(Looks())]  # type: ignore[arg-type]
 
-    channel = _Channel(_batch(range(40), plan=(2,)))
-    worker = _worker(channel, words, Limits(event_timeout=1.0))
+    channel = FedChannel(batch_of(range(40), plan=(2,)))
+    worker = make_worker(channel, words, Limits(event_timeout=1.0))
     worker._processor.register(follow, "follow")
     worker.run()
     assert list(dict.fromkeys(seen)) == [
@@ -202,9 +135,9 @@ def test_while_what_events_left_behind_is_packed_the_worker_says_so() -> None:
 
 
 def test_while_results_of_quick_events_are_sent_the_worker_is_behind_them() -> None:
-    words = _words()
-    channel = _Watching(words, _batch(range(3), plan=(1,)))
-    _worker(channel, words).run()
+    words = words_of()
+    channel = _Watching(words, batch_of(range(3), plan=(1,)))
+    make_worker(channel, words).run()
     assert channel.places[-1] == 2 << progress.HANDLER_BITS | progress.AGAIN
 
 
@@ -236,16 +169,16 @@ def test_a_slow_event_without_a_result_is_over_while_those_of_others_are_sent(co
 
 
 def test_an_event_that_was_left_out_is_not_over_for_good() -> None:
-    words = _words()
-    channel = _Watching(words, _batch(range(3), plan=()))
-    _worker(channel, words).run()
+    words = words_of()
+    channel = _Watching(words, batch_of(range(3), plan=()))
+    make_worker(channel, words).run()
     assert channel.places == [2 << progress.HANDLER_BITS | progress.AGAIN]
 
 
 def test_what_sending_takes_is_not_the_next_events_time() -> None:
     clock = ManualClock()
 
-    class Slow(_Channel):
+    class Slow(FedChannel):
         def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
             clock.advance(3 * progress.SLOW_SECONDS)
             super().send(tag, payload, buffers)
@@ -254,8 +187,8 @@ def test_what_sending_takes_is_not_the_next_events_time() -> None:
         clock.advance(2 * progress.SLOW_SECONDS)
         raise evproc.StopProcessing(ev.number)
 
-    channel = Slow(_batch(range(3), plan=(2,)))
-    worker = _worker(channel, _words(), clock=clock)
+    channel = Slow(batch_of(range(3), plan=(2,)))
+    worker = make_worker(channel, words_of(), clock=clock)
     worker._processor.register(slowly, "slow")
     worker.run()
     frames = [wire.load_progress(frame.payload) for frame in channel.sent]
@@ -271,22 +204,22 @@ def test_what_events_leave_behind_does_not_wait_for_the_end_of_a_long_batch() ->
         raise evproc.StopProcessing(ev.number)
 
     count = round(4 * TARGET_SECONDS / (progress.SLOW_SECONDS / 2))
-    channel = _Channel(_batch(range(count), plan=(2,)))
-    worker = _worker(channel, _words(), clock=clock)
+    channel = FedChannel(batch_of(range(count), plan=(2,)))
+    worker = make_worker(channel, words_of(), clock=clock)
     worker._processor.register(take_a_while, "while")
     worker.run()
     frames = [wire.load_progress(frame.payload) for frame in channel.sent]
     assert len(frames) == 4
     assert frames[-1].done == count
-    told = [position for frame in frames if frame.told for position, _ in frame.told.values]
+    told = [position for frame in frames if frame.told for position in items_of(frame.told.values)]
     assert told == list(range(count))
 
 
 def test_a_worker_gives_back_batches_that_it_was_asked_for_and_has_not_begun() -> None:
     # asked for the first two while the third was on its way, which counts on the plan
     # that came with the first one
-    channel = _Channel(_batch(range(3)), _batch(range(3)), _batch(range(3), is_known=True))
-    _worker(channel, _words(taken_to=2)).run()
+    channel = FedChannel(batch_of(range(3)), batch_of(range(3)), batch_of(range(3), is_known=True))
+    make_worker(channel, words_of(taken_to=2)).run()
     assert [frame.tag for frame in channel.sent] == [wire.SKIPPED, wire.SKIPPED, wire.QUIET]
     assert [pickling.loads(frame.payload) for frame in channel.sent[:2]] == [1, 2]
 
@@ -305,13 +238,13 @@ def test_the_events_of_a_batch_are_gone_before_the_next_ones_are_made() -> None:
     seen: list[weakref.ref[Any]] = []
     alive: list[bool] = []
 
-    class Looking(_Channel):
+    class Looking(FedChannel):
         def receive(self) -> Frame:
             alive.append(any(each() is not None for each in seen))
             return super().receive()
 
-    channel = Looking(_batch(range(3), plan=(2,)), _batch(range(3), plan=(2,)))
-    worker = _worker(channel, _words())
+    channel = Looking(batch_of(range(3), plan=(2,)), batch_of(range(3), plan=(2,)))
+    worker = make_worker(channel, words_of())
     worker._processor.register(lambda proc, ev: seen.append(weakref.ref(ev)), "handler")
     worker.run()
     assert (len(seen), alive) == (6, [False] * 3)
@@ -326,8 +259,8 @@ def test_nothing_is_collected_while_follow_ups_are_sealed(monkeypatch: pytest.Mo
         return seal(self, events)
 
     monkeypatch.setattr(Sealer, "seal", looking)
-    channel = _Channel(_batch(range(1), plan=(2,)))
-    worker = _worker(channel, _words())
+    channel = FedChannel(batch_of(range(1), plan=(2,)))
+    worker = make_worker(channel, words_of())
     worker._processor.register(lambda proc, ev: [Plain(0)], "handler")
     worker.run()
     assert collects == [False]
@@ -342,20 +275,20 @@ def _single(ev: Any) -> Frame:
 
 
 def test_a_single_event_is_told_like_a_batch_of_one() -> None:
-    channel = _Channel(_batch(range(1), plan=(0, 1)), _single(Plain(2)), _single(Plain(3)))
-    _worker(channel, _words()).run()
+    channel = FedChannel(batch_of(range(1), plan=(0, 1)), _single(Plain(2)), _single(Plain(3)))
+    make_worker(channel, words_of()).run()
     tags = [frame.tag for frame in channel.sent]
     assert tags == [wire.PROGRESS] * 3
     frames = [wire.load_progress(frame.payload) for frame in channel.sent]
     assert [frame.done for frame in frames] == [1, 1, 1]
-    values = [frame.told.values for frame in frames if frame.told]
-    assert [_value(value)[1].data for (value,) in values] == [0, 2, 3]
+    values = [items_of(frame.told.values) for frame in frames if frame.told]
+    assert values == [{0: 0}, {0: 2}, {0: 3}]
 
 
 def test_a_single_event_that_leaves_nothing_behind_is_told_in_short() -> None:
-    words = _words()
-    channel = _Channel(_batch(range(1)), _single(Plain(1)))
-    _worker(channel, words).run()
+    words = words_of()
+    channel = FedChannel(batch_of(range(1)), _single(Plain(1)))
+    make_worker(channel, words).run()
     assert [frame.tag for frame in channel.sent] == [wire.QUIET] * 2
     assert all(wire.is_quiet_end(frame.payload) for frame in channel.sent)
     assert words[progress.PLACE] == progress.NONE
@@ -363,20 +296,20 @@ def test_a_single_event_that_leaves_nothing_behind_is_told_in_short() -> None:
 
 
 def test_a_single_event_counts_for_the_quota_and_may_be_left_out() -> None:
-    channel = _Channel(_batch(range(1)), _single(Plain(1)), _single(Plain(2)))
-    _worker(channel, _words(), Limits(max_tasks=2)).run()
+    channel = FedChannel(batch_of(range(1)), _single(Plain(1)), _single(Plain(2)))
+    make_worker(channel, words_of(), Limits(max_tasks=2)).run()
     tags = [frame.tag for frame in channel.sent]
     assert tags == [wire.QUIET, wire.QUIET, wire.LEAVING, wire.SKIPPED, wire.LEAVING]
-    channel = _Channel(_batch(range(1)), _single(Plain(1)))
-    _worker(channel, _words(taken_to=2)).run()
+    channel = FedChannel(batch_of(range(1)), _single(Plain(1)))
+    make_worker(channel, words_of(taken_to=2)).run()
     assert [frame.tag for frame in channel.sent] == [wire.SKIPPED] * 2
 
 
 def test_a_single_event_that_cannot_be_rebuilt_is_asked_for_again_and_fails_alone() -> None:
     broken = Frame(wire.SINGLE, wire.dump_single(0, b"no pickle"))
     again = Frame(wire.REPACKED, pickling.dumps([b"no pickle either"]))
-    channel = _Channel(_batch(range(1)), broken, again, _single(Plain(2)))
-    _worker(channel, _words()).run()
+    channel = FedChannel(batch_of(range(1)), broken, again, _single(Plain(2)))
+    make_worker(channel, words_of()).run()
     tags = [frame.tag for frame in channel.sent]
     assert tags == [wire.QUIET, wire.UNREADABLE, wire.PROGRESS, wire.QUIET]
     told = wire.load_progress(channel.sent[2].payload).told
@@ -393,8 +326,8 @@ def test_while_its_handler_runs_nothing_holds_the_frame_of_a_single_event() -> N
         """Has references that can be counted."""
 
     payload = Content(wire.dump_single(0, pickling.dumps(Plain(1))))
-    channel = _Channel(_batch(range(1), plan=(2,)), Frame(wire.SINGLE, payload))
-    worker = _worker(channel, _words())
+    channel = FedChannel(batch_of(range(1), plan=(2,)), Frame(wire.SINGLE, payload))
+    worker = make_worker(channel, words_of())
     worker._processor.register(lambda proc, ev: held.append(sys.getrefcount(payload)), "handler")
     before = sys.getrefcount(payload)
     worker.run()

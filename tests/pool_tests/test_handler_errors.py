@@ -188,7 +188,7 @@ def test_a_note_names_handler_event_and_worker(
     raised = error_of(lambda: shared_pool.process(Do("fail", *make)))
     notes = notes_of(raised)
     assert "'act'" in notes
-    assert "'do' (tests.pool_tests.actions.Do)" in notes
+    assert "'do' (tests.pool_tests.actions.Do: Do('fail'))" in notes
     assert "worker" in notes
     assert str(os.getpid()) not in notes
 

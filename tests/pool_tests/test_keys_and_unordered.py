@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -157,6 +158,68 @@ def test_futures_keep_the_order_of_the_pools_key(gate: Gate) -> None:
             assert not futures[number].done()
             arrival.release()
             assert futures[number].result(60) == number
+
+
+def test_the_pools_key_is_one_order_for_all_calls_and_threads(gate: Gate) -> None:
+    with register_all(PoolProcessor(workers=2, key=lambda ev: "one"), [actions.act]) as pool:
+        with Background(lambda: pool.process(Do("wait_at", gate.address, "first", 1))) as first:
+            arrival = gate.arrival()
+            second = pool.submit(Do("wait_at", gate.address, "second", 2))
+            # a key that is given to a call is only that call's, and the other worker is free
+            others = pool.process_many([Do("stop", 3)] * 5, key=lambda ev: "one")
+            is_done = second.done()
+            arrival.release()
+            assert first.result() == 1
+        second_arrival = gate.arrival()
+        second_arrival.release()
+        assert second.result(60) == 2
+    assert (arrival.text, second_arrival.text) == ("first", "second")
+    assert others == [3] * 5
+    assert not is_done
+
+
+class Leaves(Event):
+    """Leaves something behind that may not be picklable; is counted in a log."""
+
+    name = "leaves"
+
+    def __init__(self, log: str, number: int, what: str = "") -> None:
+        super().__init__()
+        self.log = log
+        self.number = number
+        self.what = what
+
+
+@want("leaves")
+def leave(proc: object, ev: Leaves) -> list[Event] | None:
+    target = os.open(ev.log, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600)
+    try:
+        os.write(target, f"leaves {ev.number} 0\n".encode())
+    finally:
+        os.close(target)
+    if ev.what == "follow-up":
+        return [Leaves(ev.log, -1, threading.Lock())]  # type: ignore[arg-type]  # no pickle of it
+    if ev.what == "value":
+        raise StopProcessing(threading.Lock())
+    if ev.what == "emitted":
+        ev.emit(threading.Lock())
+    raise StopProcessing(ev.number)
+
+
+@pytest.mark.parametrize("max_retries", [0, 2])
+@pytest.mark.parametrize("what", ["follow-up", "value", "emitted"])
+def test_behind_what_cannot_be_pickled_the_others_of_the_key_run_once(
+    tmp_path: Path, what: str, max_retries: int
+) -> None:
+    log = tmp_path / "log"
+    events = [Leaves(str(log), number, what if number == 1 else "") for number in range(6)]
+    with register_all(
+        PoolProcessor(workers=1, max_retries=max_retries, retry_exceptions=[KeyError]), [leave]
+    ) as pool:
+        values = pool.process_many(events, return_exceptions=True, key=lambda ev: 0)
+    assert isinstance(values.pop(1), Exception)
+    assert values == [0, 2, 3, 4, 5]
+    assert [number for _, number, _ in lines_of(log)] == list(range(6))
 
 
 # --- unordered ---

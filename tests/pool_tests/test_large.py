@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,58 @@ def handle(proc: Any, ev: Any) -> list[Event] | None:
     return None
 
 
+class Hop(Event):
+    name = "hop"
+
+    def __init__(self, number: int, step: int, array: Any, what: str, marker: str) -> None:
+        self.number = number
+        self.step = step
+        self.array = array
+        self.what = what
+        self.marker = marker
+
+
+HOPS = 5
+
+
+@want("hop")
+def hop(proc: Any, ev: Any) -> list[Event]:
+    """Hand the array to the next event, changed; once it comes to something else before."""
+    if ev.array is None:
+        ev.array = full(ev.number)
+    expected = float(ev.number + ev.step)
+    if not (ev.array == expected).all():
+        raise AssertionError(f"{ev.array[:3]}... and not {expected}")
+    ev.array += 1  # it is the handler's own
+    if ev.step == 2:
+        _interfere(ev)
+    if ev.step == HOPS:
+        raise StopProcessing(float(ev.array.sum()))
+    return [Hop(ev.number, ev.step + 1, ev.array, ev.what, ev.marker)]
+
+
+def _interfere(ev: Any) -> None:
+    marker = Path(f"{ev.marker}{ev.number}")
+    if ev.what == "fork":
+        if not os.fork():
+            os._exit(0)
+    elif ev.what and not marker.exists():
+        marker.touch()
+        if ev.what == "die":
+            os._exit(3)
+        raise OSError("fails once")
+
+
+def hops(count: int, what: str = "", marker: str = "") -> list[Event]:
+    return [
+        Hop(number, 0, None, what if number % 3 == 0 else "", marker) for number in range(count)
+    ]
+
+
+def after_hops(count: int) -> list[float]:
+    return [(number + HOPS + 1) * float(MB // 8) for number in range(count)]
+
+
 @want("plain")
 def scratch(proc: Any, ev: Any) -> None:
     """Gives the same array each time, with other contents."""
@@ -85,16 +138,30 @@ def pool(
         monkeypatch.setattr(os, "posix_fallocate", fails)
     if request.param == "simulated":
         with simulated_pool(2, seed=3) as made:
-            yield register_all(made, [handle, scratch])
+            yield register_all(made, [handle, scratch, hop])
     else:
         with PoolProcessor(2) as made:
-            yield register_all(made, [handle, scratch])
+            yield register_all(made, [handle, scratch, hop])
 
 
 @pytest.fixture
 def real_pool() -> Iterator[PoolProcessor]:
     with PoolProcessor(2) as made:
-        yield register_all(made, [handle, scratch])
+        yield register_all(made, [handle, scratch, hop])
+
+
+@pytest.fixture
+def put_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes this process puts into shared memory, each time."""
+    sizes: list[int] = []
+    put = region.Sender.put
+
+    def counted(self: region.Sender, parts: Sequence[Any]) -> region.Placed | None:
+        sizes.append(sum(memoryview(part).nbytes for part in parts))
+        return put(self, parts)
+
+    monkeypatch.setattr(region.Sender, "put", counted)
+    return sizes
 
 
 @pytest.mark.parametrize("size_bytes", [1_000, 40_000, MB, 10 * MB, 50 * MB])
@@ -202,6 +269,105 @@ def test_a_handler_may_fork(real_pool: PoolProcessor) -> None:
     values = real_pool.process_many([Array(number, full(number), "fork") for number in range(100)])
     assert [float(value[0]) for value in values] == list(range(100))
     assert all((value == value[0]).all() for value in values)
+
+
+# --- follow-ups that stay in the coordinator's way, or do not ---
+
+
+@pytest.mark.parametrize("ordering", ["cascade", "unordered"])
+def test_an_array_goes_from_event_to_event(pool: PoolProcessor, ordering: Any) -> None:
+    assert pool.process_many(hops(20), ordering=ordering) == after_hops(20)
+    _holds_nothing(pool)
+
+
+def test_nothing_of_it_is_copied_where_there_is_one_worker(
+    put_bytes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(region.Receiver, "_copy", lambda *args: pytest.fail("copied"))
+    with PoolProcessor(1) as pool:
+        register_all(pool, [hop])
+        assert pool.process_many(hops(4)) == after_hops(4)
+        assert put_bytes == []
+        _holds_nothing(pool)
+
+
+def test_little_of_it_is_copied_where_there_are_two(
+    real_pool: PoolProcessor, put_bytes: list[int]
+) -> None:
+    assert real_pool.process_many(hops(60)) == after_hops(60)
+    assert len(put_bytes) < 60 * HOPS / 3  # it would be all of them
+
+
+def test_the_same_with_a_limit_of_time(put_bytes: list[int]) -> None:
+    with PoolProcessor(1, event_timeout=60) as pool:
+        register_all(pool, [hop])
+        assert pool.process_many(hops(4)) == after_hops(4)
+        assert put_bytes == []
+
+
+def test_of_a_root_it_is_copied_since_the_caller_may_change_it(put_bytes: list[int]) -> None:
+    with PoolProcessor(1) as pool:
+        register_all(pool, [handle])
+        (value,) = pool.process_many([Array(0, full(0))])
+        del put_bytes[:]
+        assert pool.process_many([Array(0, value, "sum")]) == [(0, 1.0)]
+        assert len(put_bytes) == 1
+
+
+def test_a_retry_has_what_the_first_attempt_had(tmp_path: Path) -> None:
+    with PoolProcessor(2, max_retries=2) as pool:
+        register_all(pool, [hop])
+        events = hops(20, "fail", f"{tmp_path}/")
+        assert pool.process_many(events) == after_hops(20)
+        assert len(list(tmp_path.iterdir())) == 7
+        _holds_nothing(pool)
+
+
+def test_when_a_worker_dies_another_one_has_it(tmp_path: Path) -> None:
+    with PoolProcessor(2, max_retries=9, crash_limit=9) as pool:
+        register_all(pool, [hop])
+        events = hops(20, "die", f"{tmp_path}/")
+        assert pool.process_many(events) == after_hops(20)
+        assert len(list(tmp_path.iterdir())) == 7
+        _holds_nothing(pool)
+
+
+def test_a_death_costs_its_cascade_only(real_pool: PoolProcessor, tmp_path: Path) -> None:
+    values = real_pool.process_many(hops(20, "die", f"{tmp_path}/"), return_exceptions=True)
+    for number, (value, expected) in enumerate(zip(values, after_hops(20), strict=True)):
+        if number % 3 == 0:
+            assert isinstance(value, WorkerLostError)
+        else:
+            assert value == expected
+
+
+def test_handlers_may_fork_between_events(real_pool: PoolProcessor) -> None:
+    for _ in range(3):
+        assert real_pool.process_many(hops(20, "fork")) == after_hops(20)
+
+
+def test_each_event_comes_back_as_its_handler_left_it(pool: PoolProcessor) -> None:
+    seen = 0
+    for outcome in pool.stream(hops(10), return_events=True, every_event=True):
+        processed: Any = outcome.processed
+        if outcome.error is None and processed is not None:
+            assert (processed.array == processed.number + processed.step + 1).all()
+            processed.array[:] = 0  # it is the caller's own
+            seen += 1
+    assert seen == 10 * (HOPS + 1)
+    del outcome, processed
+    _holds_nothing(pool)
+
+
+def _holds_nothing(pool: PoolProcessor) -> None:
+    """None of the memory that is shared is held, and no more of it is there than stays."""
+    gc.collect()
+    backend: Any = pool._engine._backend  # type: ignore[union-attr]
+    for member in backend._members.values() if isinstance(backend, local.LocalBackend) else ():
+        if member.region is not None and member.region._map is not None:
+            size = os.fstat(member.region._fd).st_blocks * 512
+            assert size <= 2 * region.KEPT_BYTES + MB
+            assert sum(member.region.words[region.SLOTS : 2 * region.SLOTS]) == 0
 
 
 @pytest.mark.skipif(not region.IS_SUPPORTED, reason="memory is shared on Linux only")

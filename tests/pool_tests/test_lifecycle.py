@@ -75,12 +75,12 @@ def test_the_end_of_a_with_block_ends_the_workers() -> None:
     assert not still_alive(processes)
 
 
-def test_a_with_block_that_raises_ends_the_workers_at_once(gate: Gate) -> None:
-    with pytest.raises(actions.Leaves), _new(workers=1) as pool:  # noqa: PT012 - the block is what is tested
+def test_a_with_block_that_is_interrupted_ends_the_workers_at_once(gate: Gate) -> None:
+    with pytest.raises(KeyboardInterrupt), _new(workers=1) as pool:  # noqa: PT012 - the block is what is tested
         processes = _processes(pool)
         future = pool.submit(Do("wait_at", gate.address))
         gate.arrival()
-        raise actions.Leaves
+        raise KeyboardInterrupt
     # the handler is still waiting: it was not waited for
     assert not still_alive(processes)
     assert isinstance(future.exception(PATIENCE_SECONDS), PoolClosedError)
@@ -736,22 +736,23 @@ pass_gate({address!r}, "script")
 @pytest.mark.parametrize(
     "more", ["", "futures[-1].add_done_callback(lambda _: None)", "raise SystemExit(0)"]
 )
-def test_the_interpreter_ends_promptly_with_futures_in_flight(
+def test_the_interpreter_ends_once_the_futures_in_flight_are_done(
     tmp_path: Path, gate: Gate, method: str, more: str
 ) -> None:
     code = _LEFT_OPEN.format(method=method, address=gate.address, more=more)
     # new from Python 3.12 on, and not about this package
     quiet = ["-W", "ignore::DeprecationWarning"]
     with Script(code, tmp_path, python=quiet) as script:
-        arrivals = [gate.arrival(), gate.arrival()]
-        while len({arrival.text for arrival in arrivals}) < 2:
+        # two handlers at most are at the gate at once, and the script
+        arrivals = [gate.arrival() for _ in range(3)]
+        for _ in range(4):
+            waiting = [each for each in arrivals[-3:] if each.text == "worker"]
+            waiting[-1].release()
             arrivals.append(gate.arrival())
-        # the script goes on to its end, the handlers go on waiting
-        for each in arrivals:
-            if each.text == "script":
-                each.release()
+        gate.close()
         finished = script.finish()
     assert (finished.code, finished.err, finished.left) == (0, "", [])
+    assert sorted(arrival.text for arrival in arrivals) == ["script", *["worker"] * 6]
 
 
 _TRACEBACK = """
@@ -1103,12 +1104,12 @@ def test_a_pool_with_no_workers_is_busy_while_another_thread_uses_it(
 def test_the_input_of_a_call_cannot_register_handlers(workers: int) -> None:
     def events() -> Iterator[Do]:
         with pytest.raises(PoolBusyError, match="1 calls"):
-            pool.register(actions.stop, "another")
+            pool.register(actions.act, "another")
         yield Do("stop", 1)
 
     with _new(workers=workers) as pool:
         assert pool.process_many(events()) == [1]
-        pool.register(actions.stop, "another")
+        pool.register(actions.act, "another")
 
 
 def test_a_stream_of_a_pool_with_no_workers_ends_with_the_pool() -> None:

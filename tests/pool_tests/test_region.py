@@ -244,9 +244,8 @@ def test_what_was_used_stays_up_to_a_limit_and_the_rest_goes(
     assert bytes(receiver.open(large)[1]) == data
 
 
-def test_whoever_holds_on_to_much_gets_copies(
-    region: Region, sender: Sender, receiver: Receiver
-) -> None:
+def test_a_worker_that_holds_on_to_much_gets_copies(region: Region) -> None:
+    sender, receiver = Sender(region, 0), Receiver(region, 0)
     held = [receiver.open(put(sender, bytes([number]) * (MB))) for number in range(100)]
     assert in_use(region) == KEPT_BYTES // (2 * MB)  # there is something left for others
     assert [view[0][-1] for view in held] == list(range(100))
@@ -254,6 +253,53 @@ def test_whoever_holds_on_to_much_gets_copies(
     assert memory_bytes(region) <= 2 * KEPT_BYTES
     del held
     assert in_use(region) == 0
+
+
+def test_what_the_coordinator_holds_is_not_copied(
+    region: Region, sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Receiver, "_copy", lambda *args: pytest.fail("copied"))
+    held = [receiver.open(put(sender, bytes([number]) * MB)) for number in range(60)]
+    assert [view[0][-1] for view in held] == list(range(60))
+    starts = [each.start for each in sender.held]
+    assert sum(start < KEPT_BYTES for start in starts) == KEPT_BYTES // (2 * MB)
+    del held
+    assert in_use(region) == 0
+    assert memory_bytes(region) <= KEPT_BYTES + MB
+    # and what comes and goes is where the memory stays
+    assert put(sender, bytes(MB)).start == 0
+
+
+def test_what_is_held_is_found_and_read_back(
+    region: Region, sender: Sender, receiver: Receiver
+) -> None:
+    contents = [os.urandom(1000), os.urandom(100_000)]
+    views = receiver.open(put(sender, *contents))
+    for view, content in zip(views, contents, strict=True):
+        start = receiver.find(view)
+        assert start is not None
+        copy = sender.read_back(start, view.nbytes)
+        assert bytes(copy) == content
+        copy[:] = bytes(len(content))  # it is nobody else's
+        assert bytes(view) == content
+        part = receiver.find(view[10:20])
+        assert part == start + 10
+
+
+def test_what_is_not_held_is_not_found(region: Region, sender: Sender, receiver: Receiver) -> None:
+    views = receiver.open(put(sender, b"x" * 1000))
+    assert Receiver(region, 0).find(views[0]) is None
+    assert Receiver(region, 1).find(views[0]) is None  # that one has not got it
+    assert receiver.find(memoryview(bytearray(1000))) is None
+    assert receiver.find(views[0].toreadonly()) is None
+    other = Region.create()
+    assert other is not None
+    elsewhere = Receiver(other, 1).open(put(Sender(other, 1), b"y" * 1000))
+    assert receiver.find(elsewhere[0]) is None
+    receiver.share()  # a process was forked
+    assert receiver.find(views[0]) is None
+    del elsewhere
+    other.close()
 
 
 def test_what_is_in_new_pages_is_held_and_not_copied(
@@ -476,10 +522,10 @@ def test_of_a_dead_worker_only_what_is_held_is_kept() -> None:
     before = memory_bytes(region)
     sender, receiver = Sender(region, 1), Receiver(region, 1)
     small = receiver.open(put(sender, b"s" * 1000))
-    receiver.open(put(sender, bytes(20 * MB)))
+    receiver.open(put(sender, bytes(15 * MB)))
     other = receiver.open(put(sender, b"o" * 1000))
     put(Sender(region, 0), bytes(20 * MB))
-    assert memory_bytes(region) > before + 40 * MB
+    assert memory_bytes(region) > before + 35 * MB
     receiver.close(Sender(region, 0))
     assert memory_bytes(region) < before + MB
     assert bytes(small[0]) + bytes(other[0]) == b"s" * 1000 + b"o" * 1000

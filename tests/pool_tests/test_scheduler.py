@@ -10,19 +10,30 @@ import pytest
 
 from evproc_pool.backlog import Run
 from evproc_pool.batching import SHARES_PER_WORKER, Batcher
-from evproc_pool.columns import Bunch, EventQueue, PlanLike, Planned, Times, Unplannable
+from evproc_pool.columns import (
+    Aligned,
+    Bunch,
+    EventQueue,
+    PlanLike,
+    Planned,
+    Times,
+    Unplannable,
+)
 from evproc_pool.errors import InternalError
 from evproc_pool.estimates import (
     BULK_SECONDS,
     LEAST_SECONDS,
+    LONG_SECONDS,
     MOST_BYTES,
     MOST_EVENTS,
     TARGET_SECONDS,
+    TELL_SECONDS,
     Estimates,
 )
 from evproc_pool.flight import Batch, Cascade, Part
 from evproc_pool.loads import AHEAD_SECONDS, LATE_SECONDS, PREFETCH, WINDOW_BYTES, Loads, _Load
-from evproc_pool.retries import Retries
+from evproc_pool.paths import root_place
+from evproc_pool.retries import Retries, RetryPolicy
 from evproc_pool.schedule import (
     Accepted,
     Closed,
@@ -44,7 +55,7 @@ from evproc_pool.schedule import (
     WorkerReady,
 )
 from evproc_pool.scheduler import Scheduler
-from tests.pool_tests.model import UNWANTED, FakePlan
+from tests.pool_tests.model import UNWANTED, FakePlan, column
 from tests.pool_tests.world import as_singles
 
 PLAN = FakePlan((1,))
@@ -110,18 +121,104 @@ def told(effects: list[Effect]) -> list[Effect]:
     return [effect for effect in effects if not isinstance(effect, Send)]
 
 
-def settled(first: int, count: int, run: int = 1) -> Settled:
-    return Settled(run, first, [0.0] * count)
+def settled(
+    first: int,
+    count: int,
+    run: int = 1,
+    *,
+    values: Mapping[int, object] | None = None,
+    processed: list[object] | None = None,
+    emitted: list[list[object] | None] | None = None,
+) -> Settled:
+    """A `Settled` of roots with one handler each, in no time; `values` by their place in it."""
+    column = None
+    if values is not None:
+        items = [values.get(place) for place in range(count)]
+        column = Aligned(items, list(values))
+    return Settled(run, first, [0.0] * count, 1, column, processed, emitted)
 
 
-def over(*cascades: tuple[int, int], run: int = 1) -> Over:
-    """An `Over` with these indices and numbers of events, in no time."""
+def over(
+    *cascades: tuple[int, int],
+    run: int = 1,
+    handlers: list[int] | None = None,
+    values: Mapping[int, object] | None = None,
+) -> Over:
+    """An `Over` with these indices and numbers of events, in no time.
+
+    Args:
+        cascades: These.
+        run: Their run.
+        handlers: How many ran, of each; None: one for each event.
+        values: By the place of the cascade.
+    """
     roots = [root for root, _ in cascades]
-    return Over(run, roots, [events for _, events in cascades], [0.0] * len(roots))
+    events = [events for _, events in cascades]
+    column = None
+    if values is not None:
+        column = Aligned([values.get(place) for place in range(len(roots))], list(values))
+    return Over(run, roots, events, [0.0] * len(roots), handlers or events, column)
+
+
+def ended(
+    root: int,
+    result: Result = Result(),  # noqa: B008 - it cannot be changed
+    *,
+    events: int = 1,
+    handlers: int | None = None,
+    processed: object = None,
+    emitted: list[object] | None = None,
+    of: object = None,
+) -> Ended:
+    """An `Ended` of run 1, in no time.
+
+    Args:
+        root: Its index.
+        result: What it comes to.
+        events: How many.
+        handlers: How many ran; None: one for each event.
+        processed: See `Ending`.
+        emitted: Likewise.
+        of: The event that failed; None: the root, if any did.
+    """
+    has_failed = result.error is not None
+    ending = Ending(
+        *result,
+        events,
+        processed=processed,
+        handlers=events if handlers is None else handlers,
+        emitted=emitted,
+        failed=int(has_failed),
+        failed_event=(of or f"root {root}") if has_failed else None,
+    )
+    return Ended(1, root, ending)
 
 
 def _shown(effect: Effect) -> Effect:
-    return effect._replace(roots=list(effect.roots)) if isinstance(effect, Over) else effect
+    """With lists in the place of other sequences."""
+    match effect:
+        case Over():
+            return effect._replace(
+                roots=list(effect.roots),
+                seconds=list(effect.seconds),
+                handlers=list(effect.handlers),
+                values=_listed(effect),
+            )
+        case Settled():
+            return effect._replace(values=_listed(effect))
+    return effect
+
+
+def _listed(effect: Over | Settled) -> Aligned | None:
+    values = effect.values
+    return None if values is None else Aligned(list(values.items), list(values.places))
+
+
+def ahead(scheduler: Scheduler) -> float:
+    """What every worker has to do behind its batch: the slack, but for its bound."""
+    seconds = scheduler._loads.ahead
+    assert scheduler.slack == min(seconds, TELL_SECONDS)
+    return seconds
 
 
 def done(
@@ -131,25 +228,36 @@ def done(
     results: Mapping[int, Result] | None = None,
     *,
     processed: Mapping[int, Any] | None = None,
+    emitted: Mapping[int, list[Any]] | None = None,
+    ran: Mapping[int, int] | None = None,
     at: int | None = None,
     timings: tuple[tuple[tuple[int, ...], int, float], ...] = (),
     gave_back: bool = False,
+    cut: Sequence[int] = (),
 ) -> list[Effect]:
-    """Let a worker (the first that is busy) report its first batch, or the part up to `at`."""
+    """Let a worker (the first that is busy) report its first batch, or the part up to `at`.
+
+    Of `results`, those that stopped go as values.
+    """
     if worker is None:
         worker = next(each for each, load in scheduler._loads._loads.items() if load.held)
     batch = scheduler.held_by(worker)
     assert batch is not None
     end = batch.size if at is None else at
+    stopped = {place: each.value for place, each in (results or {}).items() if each.stopped}
     item = Progress(
         worker,
         end,
         [0.0] * (end - batch.done),
         as_singles(follow_ups or {}),
-        results or {},
-        processed or {},
+        {place: each for place, each in (results or {}).items() if not each.stopped},
+        column(dict(processed or {})),
         timings,
         gave_back,
+        column(stopped),
+        column(dict(emitted or {})),
+        ran or {},
+        cut=cut,
     )
     return [_shown(effect) for effect in scheduler.step(item)]
 
@@ -235,7 +343,7 @@ def test_roots_with_nothing_to_tell_are_reported_by_the_count() -> None:
     assert done(scheduler) == [settled(5, 2)]
 
 
-def test_a_root_with_something_to_tell_is_reported_by_itself() -> None:
+def test_a_root_that_fails_is_reported_by_itself_and_one_with_a_value_with_its_neighbours() -> None:
     scheduler = opened()
     taught(scheduler, PLAN, TARGET_SECONDS / 5)
     scheduler.step(accepted(10, 5))
@@ -244,10 +352,8 @@ def test_a_root_with_something_to_tell_is_reported_by_itself() -> None:
         results={1: Result(stopped=True, value="value"), 3: Result(error=ERROR, handler="handler")},
     )
     assert effects == [
-        settled(10, 1),
-        Ended(1, 11, Ending("value", stopped=True)),
-        settled(12, 1),
-        Ended(1, 13, Ending(error=ERROR, handler="handler")),
+        settled(10, 3, values={1: "value"}),
+        ended(13, Result(error=ERROR, handler="handler")),
         settled(14, 1),
     ]
 
@@ -255,9 +361,7 @@ def test_a_root_with_something_to_tell_is_reported_by_itself() -> None:
 def test_a_root_that_has_failed_has_no_follow_ups() -> None:
     scheduler = opened()
     scheduler.step(accepted(0, 1))
-    assert done(scheduler, None, {0: planned("no")}, {0: FAILED}) == [
-        Ended(1, 0, Ending(error=ERROR))
-    ]
+    assert done(scheduler, None, {0: planned("no")}, {0: FAILED}) == [ended(0, FAILED)]
     assert scheduler.is_idle
 
 
@@ -290,6 +394,46 @@ def test_neighbouring_blocks_may_share_a_batch() -> None:
     assert done(scheduler) == [settled(0, 1), settled(4, 1)]
 
 
+def test_what_roots_emitted_and_how_many_handlers_ran_is_told_with_their_neighbours() -> None:
+    scheduler = opened()
+    two = FakePlan((1, 2))
+    taught(scheduler, two, TARGET_SECONDS / 5)
+    scheduler.step(accepted(0, 3, plan=two))
+    assert done(scheduler, at=1) == [settled(0, 1)._replace(handlers=2)]
+    effects = done(scheduler, emitted={1: ["e", "f"]}, ran={2: 0})
+    assert effects == [settled(1, 2, emitted=[["e", "f"], None])._replace(handlers=[2, 0])]
+
+
+def test_a_cascade_has_what_its_events_emitted_in_order_but_for_those_that_failed() -> None:
+    scheduler = opened()
+    scheduler.step(accepted(0, 1))
+    done(scheduler, None, {0: planned("a", "b")}, emitted={0: [1]})
+    effects = done(scheduler, results={1: FAILED}, emitted={0: [2, 3], 1: [4]})
+    assert effects == [ended(0, FAILED, events=3, emitted=[1, 2, 3], of="b")]
+
+
+def test_what_an_unordered_cascade_emitted_is_in_the_order_of_its_paths() -> None:
+    scheduler = opened(workers=2, unordered=True, is_bulk=True)
+    taught(scheduler, SLOW, 10 * TARGET_SECONDS)
+    scheduler.step(accepted(0, 1))
+    done(scheduler, None, {0: planned("a", "b", plan=SLOW)}, emitted={0: ["root"]})
+    done(scheduler, 2, emitted={0: ["b"]})
+    assert done(scheduler, 1, emitted={0: ["a"]}) == [
+        ended(0, events=3, emitted=["root", "a", "b"])
+    ]
+
+
+def test_strands_that_stop_are_told_with_those_that_are_over() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS / 8)
+    scheduler.step(accepted(0, 3))
+    done(scheduler, None, as_singles({at: planned(each) for at, each in enumerate("abc")}))
+    results = {0: Result(5, stopped=True), 2: STOPPED}
+    effects = done(scheduler, results=results, follow_ups={1: planned("bb")})
+    assert told(effects) == [over((0, 2), (2, 2), values={0: 5, 1: None})]
+    assert sent(effects) == [(1, ["bb"])]
+
+
 # --- times ---
 
 
@@ -298,7 +442,7 @@ def test_each_root_has_the_seconds_that_it_took() -> None:
     taught(scheduler, PLAN, TARGET_SECONDS / 4)
     scheduler.step(accepted(0, 4))
     times = Times(8.0, [9.0, 11.0, 11.5, 15.5])  # 1, 2, 0.5 and 4 seconds
-    effects = scheduler.step(Progress(1, 4, times, {}, {2: STOPPED}))
+    effects = scheduler.step(Progress(1, 4, times, {}, {2: FAILED}))
     assert [list(effect.times) for effect in effects if isinstance(effect, Settled)] == [
         [1.0, 2.0],
         [4.0],
@@ -312,7 +456,7 @@ def test_a_cascade_has_the_seconds_of_its_events() -> None:
     scheduler.step(Progress(1, 1, [0.25], {0: planned("a", "b")}))
     [effect] = scheduler.step(Progress(1, 2, Times(1.0, [2.0, 4.0])))
     assert isinstance(effect, Over)
-    assert effect == Over(1, [0], [3], [3.25])
+    assert effect == Over(1, [0], [3], [3.25], [3])
 
 
 # --- cascades ---
@@ -361,7 +505,7 @@ def test_single_events_of_several_cascades_share_a_part() -> None:
     assert [batch.root_at(0), batch.root_at(1)] == [0, 1]
     # one that ends its cascade is nothing to the other
     assert done(scheduler, results={0: FAILED}) == [
-        Ended(1, 0, Ending(error=ERROR, events=2)),
+        ended(0, FAILED, events=2, of="a"),
         over((1, 2)),
     ]
 
@@ -380,11 +524,11 @@ class _Counted(list[int]):
 def test_of_a_long_queue_only_what_is_taken_is_copied() -> None:
     events = _Counted(range(1000))
     queue = EventQueue()
-    queue.extend(Bunch(events, PLAN))
+    queue.extend(Bunch(events, PLAN), root_place(0))
     taken = [event for _ in range(100) for event, _ in queue.take(3)]
     assert taken == list(range(300))
     assert events.copied == 300
-    queue.put_back(-1, OTHER)
+    queue.put_back(-1, OTHER, root_place(0))
     assert [event for event, _ in queue] == [-1, *range(300, 1000)]
     assert (len(queue), queue.alike, queue.next_plan) == (701, 1, OTHER)
 
@@ -452,19 +596,15 @@ def test_a_chain_goes_on_only_when_all_of_it_is_over() -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "ending"),
-    [
-        (Result(stopped=True), Ending(None, stopped=True, events=2)),
-        (Result(stopped=True, value=3), Ending(3, stopped=True, events=2)),
-        (Result(error=ERROR, handler="h"), Ending(error=ERROR, handler="h", events=2)),
-    ],
+    "result",
+    [Result(stopped=True), Result(stopped=True, value=3), Result(error=ERROR, handler="h")],
 )
-def test_what_ends_a_cascade_leaves_the_rest_of_it_unrun(result: Result, ending: Ending) -> None:
+def test_what_ends_a_cascade_leaves_the_rest_of_it_unrun(result: Result) -> None:
     scheduler = opened()
     scheduler.step(accepted(0, 1))
     assert sent(done(scheduler, None, {0: planned("a", "b", "c")})) == [(1, ["a", "b"])]
     assert scheduler.step(WorkerReady(2)) == []
-    assert done(scheduler, 1, results={0: result}) == [Ended(1, 0, ending)]
+    assert done(scheduler, 1, results={0: result}) == [ended(0, result, events=2, of="a")]
     assert scheduler.is_idle
 
 
@@ -473,7 +613,7 @@ def test_an_end_in_the_middle_of_a_chain_is_reported_once() -> None:
     scheduler.step(accepted(0, 1))
     done(scheduler, None, {0: planned("a", "b")})
     effects = done(scheduler, results={0: STOPPED}, at=1)
-    assert effects == [Ended(1, 0, Ending(stopped=True, events=2))]
+    assert effects == [ended(0, STOPPED, events=2)]
     # what kept the rest from being sent does not matter any more
     assert done(scheduler, results={1: FAILED}) == []
 
@@ -495,7 +635,7 @@ def test_an_event_that_no_handler_wants_needs_no_worker() -> None:
     [nobody] = planned("nobody", plan=UNWANTED)
     effects = done(scheduler, None, {0: [nobody, *planned("a"), nobody]})
     assert sent(effects) == [(1, ["a"])]
-    assert done(scheduler, None, {0: [nobody]}) == [over((0, 5))]
+    assert done(scheduler, None, {0: [nobody]}) == [over((0, 5), handlers=[2])]
 
 
 def test_a_planning_error_ends_the_cascade_when_it_is_that_events_turn() -> None:
@@ -504,7 +644,7 @@ def test_a_planning_error_ends_the_cascade_when_it_is_that_events_turn() -> None
     [bad] = planned("bad", plan=Unplannable(ERROR))
     effects = done(scheduler, None, {0: [*planned("a"), bad, *planned("never")]})
     assert sent(effects) == [(1, ["a"])]
-    assert done(scheduler) == [Ended(1, 0, Ending(error=ERROR, events=3))]
+    assert done(scheduler) == [ended(0, FAILED, events=3, handlers=2, of="bad")]
 
 
 def test_a_stop_comes_before_the_planning_error_behind_it() -> None:
@@ -512,7 +652,7 @@ def test_a_stop_comes_before_the_planning_error_behind_it() -> None:
     scheduler.step(accepted(0, 1))
     done(scheduler, None, {0: [*planned("a"), *planned("bad", plan=Unplannable(ERROR))]})
     effects = done(scheduler, results={0: Result(stopped=True, value=1)})
-    assert effects == [Ended(1, 0, Ending(1, stopped=True, events=2))]
+    assert effects == [ended(0, Result(1, stopped=True), events=2)]
 
 
 def test_cascades_go_before_new_roots() -> None:
@@ -529,7 +669,7 @@ def test_after_an_error_what_was_before_it_is_finished_and_the_rest_dropped() ->
     scheduler = opened(workers=2, until_error=True)
     scheduler.step(accepted(0, 2 * HELD + 12))  # 2 to each in turn: 0-1, 2-3 and 4-5, 6-7
     effects = done(scheduler, 2, results={0: FAILED})
-    assert effects == [Ended(1, 2, Ending(error=ERROR)), Dropped(1, 2 * HELD, 12), settled(3, 1)]
+    assert effects == [ended(2, FAILED), Dropped(1, 2 * HELD, 12), settled(3, 1)]
     # before the error, so it goes on; behind it, so it does not
     assert sent(done(scheduler, 1, {0: planned("go on")})) == [(2, ["go on"])]
     assert told(done(scheduler, 1, {1: planned("no")})) == [settled(4, 1), Dropped(1, 5, 1)]
@@ -542,17 +682,17 @@ def test_an_earlier_error_moves_the_bound_and_a_later_one_does_not() -> None:
     effects = told(
         done(scheduler, None, {0: planned("a"), 1: planned("b")}, {2: FAILED, 3: FAILED})
     )
-    assert effects == [Ended(1, 2, Ending(error=ERROR)), Ended(1, 3, Ending(error=ERROR))]
+    assert effects == [ended(2, FAILED), ended(3, FAILED)]
     # `a` and `b` are one batch; `a` fails, and `b` is behind it now
     effects = done(scheduler, None, {1: planned("no")}, {0: FAILED})
-    assert effects == [Ended(1, 0, Ending(error=ERROR, events=2)), Dropped(1, 1, 1)]
+    assert effects == [ended(0, FAILED, events=2, of="a"), Dropped(1, 1, 1)]
 
 
 def test_without_until_error_nothing_is_dropped() -> None:
     scheduler = opened()
     scheduler.step(accepted(0, 4))
     assert told(done(scheduler, results={0: FAILED})) == [
-        Ended(1, 0, Ending(error=ERROR)),
+        ended(0, FAILED),
         settled(1, 1),
     ]
     assert done(scheduler) == [settled(2, 2)]
@@ -570,7 +710,7 @@ def test_an_error_in_one_run_leaves_others_alone() -> None:
     scheduler = opened(workers=2, until_error=True, runs=2)
     scheduler.step(accepted(0, 1, run=1))
     scheduler.step(accepted(0, 9, run=2))
-    assert done(scheduler, 1, results={0: FAILED})[0] == Ended(1, 0, Ending(error=ERROR))
+    assert done(scheduler, 1, results={0: FAILED})[0] == ended(0, FAILED)
     assert scheduler.step(Closed(2)) == []
     while scheduler.held_by(2):
         assert Dropped not in [type(effect) for effect in done(scheduler, 2)]
@@ -579,19 +719,128 @@ def test_an_error_in_one_run_leaves_others_alone() -> None:
 # --- keys ---
 
 
-def test_roots_with_equal_keys_run_one_after_another_and_others_beside_them() -> None:
+def test_roots_with_equal_keys_go_to_one_worker_and_others_beside_them() -> None:
     scheduler = opened(workers=3)
     effects = scheduler.step(accepted(0, 4, keys=["k", "k", "other", "k"]))
     assert sent(effects) == [(1, ["root 0"]), (2, ["root 2"])]
-    [(worker, events)] = sent(done(scheduler, 1))
-    assert events == ["root 1"]
-    effects = done(scheduler, worker, {0: planned("more of 1")})
-    [(worker, events)] = sent(effects)
-    assert events == ["more of 1"]
-    assert told(effects) == []
-    effects = done(scheduler, worker)
+    assert scheduler.overloaded == []
+    # the third worker is idle all the time
+    assert sent(done(scheduler, 1)) == [(3, ["root 1", "root 3"])]
+    batch = scheduler.held_by(3)
+    assert batch is not None
+    (part,) = batch.parts
+    assert part.chains(1, 4) == [(0, 2, 4)]
+    assert [batch.root_at(position) for position in (0, 1)] == [1, 3]
+    assert [batch.place_at(position).path for position in (0, 1)] == [(1,), (3,)]
+    assert done(scheduler, 3) == [over((1, 1), (3, 1))]
+
+
+def _with_roots_of_a_key(keys: str = "kkkk", **how: Any) -> Scheduler:
+    """A worker has all of these roots."""
+    scheduler = opened(**how)
+    taught(scheduler, PLAN, TARGET_SECONDS / 100)
+    roots = [f"root {index}" for index in range(len(keys))]
+    ((_, events),) = sent(scheduler.step(accepted(0, len(keys), keys=list(keys))))
+    assert sorted(events, key=str) == roots
+    return scheduler
+
+
+def test_behind_a_root_with_follow_ups_the_others_of_its_key_wait() -> None:
+    scheduler = _with_roots_of_a_key()
+    effects = done(scheduler, 1, {1: planned("more of 1")}, at=2, cut=[1])
+    assert told(effects) == [over((0, 1))]
+    assert sent(effects) == [(1, ["more of 1"])]
+    assert done(scheduler, 1) == []  # the worker passes over root 2 and root 3
+    effects = done(scheduler, 1)
     assert told(effects) == [over((1, 2))]
-    assert [events for _, events in sent(effects)] == [["root 3"]]
+    assert [events for _, events in sent(effects)] == [["root 2", "root 3"]]
+
+
+def test_roots_of_other_keys_in_the_same_batch_do_not_wait() -> None:
+    scheduler = _with_roots_of_a_key("kokok")
+    assert scheduler.held_by(1) is not None
+    effects = done(scheduler, 1, {0: planned("more of 0")}, cut=[0])
+    assert told(effects) == [over((1, 1), (3, 1))]
+    assert [event for _, events in sent(effects) for event in events] == ["more of 0"]
+
+
+def test_what_a_worker_has_run_behind_a_failure_that_it_did_not_see_is_over() -> None:
+    scheduler = _with_roots_of_a_key()
+    # what root 1 left cannot be rebuilt
+    assert done(scheduler, 1, results={1: FAILED}) == [
+        ended(1, FAILED),
+        over((0, 1), (2, 1), (3, 1)),
+    ]
+    assert scheduler.is_idle
+
+
+def test_values_of_roots_with_keys_are_told_with_the_others() -> None:
+    scheduler = _with_roots_of_a_key()
+    results = {1: Result(7, stopped=True), 3: STOPPED}
+    assert done(scheduler, 1, results=results, ran={1: 1}) == [
+        over((0, 1), (1, 1), (2, 1), (3, 1), values={1: 7, 3: None})
+    ]
+
+
+def test_another_worker_gets_the_next_of_a_key_when_nothing_of_it_is_in_flight() -> None:
+    scheduler = opened(workers=2)
+    taught(scheduler, SLOW, 10 * TARGET_SECONDS)
+    ((one, events),) = sent(scheduler.step(accepted(0, 2, plan=SLOW, keys="kk")))
+    ((other, _),) = sent(scheduler.step(accepted(2, 1, plan=SLOW, keys="o")))
+    assert events == ["root 0"]
+    assert one != other
+    assert sent(done(scheduler, other)) == []  # its key is in flight
+    scheduler.step(Retired(one))
+    assert sent(done(scheduler, one)) == [(other, ["root 1"])]
+
+
+def test_with_several_keys_a_batch_leaves_some_for_the_others() -> None:
+    """A worker that is done with its own goes on with these, and need not wait."""
+    scheduler = opened(workers=2)
+    taught(scheduler, PLAN, TARGET_SECONDS / 100)
+    keys = [index % 16 for index in range(1600)]
+    batches = sent(scheduler.step(accepted(0, 1600, keys=keys)))
+    assert {worker for worker, _ in batches} == {1, 2}
+    seen: dict[object, int] = {}
+    for worker, events in batches:
+        for event in events:
+            key = keys[int(str(event).split()[1])]
+            assert seen.setdefault(key, worker) == worker
+    assert all(list(seen.values()).count(worker) > 1 for worker in (1, 2))
+
+
+def test_a_suspect_waits_for_the_roots_of_its_key_before_it() -> None:
+    scheduler = Scheduler(RetryPolicy(crash_limit=2))
+    scheduler.step(WorkerReady(1))
+    scheduler.step(Opened(1))
+    taught(scheduler, PLAN, TARGET_SECONDS / 100)
+    scheduler.step(accepted(0, 3, keys="kkk"))
+    # what root 0 left was not told, so it is run again
+    assert scheduler.step(WorkerGone(1, 1, ERROR, "h", seconds=2.0)) == []
+    ran = [sent(scheduler.step(WorkerReady(2)))]
+    ran += [sent(done(scheduler, 2)), sent(done(scheduler, 2))]
+    assert ran == [[(2, ["root 0"])], [(2, ["root 1"])], [(2, ["root 2"])]]
+
+
+def test_runs_that_share_their_keys_have_one_order() -> None:
+    scheduler = Scheduler()
+    for worker in (1, 2):
+        scheduler.step(WorkerReady(worker))
+    for run, shares_keys in enumerate((True, True, False), 1):
+        scheduler.step(Opened(run, shares_keys=shares_keys))
+    assert sent(scheduler.step(accepted(0, 1, run=1, keys="k"))) == [(1, ["root 0"])]
+    assert sent(scheduler.step(accepted(0, 1, run=2, keys="k"))) == []
+    assert sent(scheduler.step(accepted(0, 1, run=3, keys="k"))) == [(2, ["root 0"])]
+    effects = done(scheduler, 1)
+    assert told(effects) == [over((0, 1))]
+    assert [each.batch.run_id for each in effects if isinstance(each, Send)] == [2]
+    # and one of them can be dropped without the others
+    scheduler.step(accepted(1, 1, run=1, keys="k"))
+    scheduler.step(accepted(1, 1, run=2, keys="k"))
+    assert scheduler.step(Closed(1, drop=True)) == [Dropped(1, 1, 1), Finished(1)]
+    effects = done(scheduler, 1)
+    assert told(effects) == [over((0, 1), run=2)]
+    assert sent(effects) == [(1, ["root 1"])]
 
 
 def test_the_next_root_of_a_key_may_come_when_the_one_before_it_is_over() -> None:
@@ -603,9 +852,10 @@ def test_the_next_root_of_a_key_may_come_when_the_one_before_it_is_over() -> Non
 
 @pytest.mark.parametrize("result", [FAILED, STOPPED])
 def test_what_ends_a_cascade_does_not_keep_the_next_of_its_key(result: Result) -> None:
-    scheduler = opened()
-    scheduler.step(accepted(0, 2, keys=["k", "k"]))
-    assert sent(done(scheduler, results={0: result})) == [(1, ["root 1"])]
+    scheduler = _with_roots_of_a_key("kk")
+    scheduler.step(accepted(2, 1, keys="k"))
+    assert sent(done(scheduler, at=1, results={0: result})) == []
+    assert sent(done(scheduler)) == [(1, ["root 2"])]
 
 
 def test_a_key_may_be_none_and_is_one_like_others() -> None:
@@ -623,40 +873,44 @@ def test_a_worker_that_dies_releases_the_key_of_what_it_ran() -> None:
     scheduler = opened(workers=2)
     scheduler.step(accepted(0, 2, keys=["k", "k"]))
     effects = scheduler.step(WorkerGone(1, 0, ERROR))
-    assert effects[0] == Ended(1, 0, Ending(error=ERROR))
+    assert effects[0] == ended(0, FAILED, handlers=0)
     assert sent(effects) == [(2, ["root 1"])]
 
 
 def test_a_root_that_comes_back_is_before_the_next_of_its_key() -> None:
     scheduler = opened(workers=2)
     scheduler.step(accepted(0, 2, keys=["k", "k"]))
-    assert sent(scheduler.step(WorkerGone(1, None))) == [(2, ["root 0"])]
+    assert sent(scheduler.step(WorkerGone(1, None))) == [(2, ["root 0", "root 1"])]
 
 
 def test_dropping_gives_up_roots_that_wait_for_their_key() -> None:
     scheduler = opened()
-    scheduler.step(accepted(0, 3, keys=["k", "k", "k"]))
-    assert scheduler.step(Closed(1, drop=True)) == [Dropped(1, 2, 1), Dropped(1, 1, 1)]
+    scheduler.step(accepted(0, 4, keys=["k", "k", "k", "k"]))  # two are in flight
+    assert scheduler.step(Closed(1, drop=True)) == [Dropped(1, 2, 1), Dropped(1, 3, 1)]
     assert done(scheduler)[-1] == Finished(1)
 
 
 def test_after_an_error_the_roots_of_a_key_before_it_are_run_and_no_others() -> None:
-    scheduler = opened(until_error=True)
+    scheduler = opened(workers=2, until_error=True)
     scheduler.step(accepted(0, 4, keys=["k", "k", "other", "k"]))
-    effects = done(scheduler, results={1: FAILED})  # of root 0 and root 2
-    assert Dropped(1, 3, 1) in effects
-    assert Ended(1, 2, Ending(error=ERROR)) in effects
-    [(worker, events)] = sent(effects)
-    assert events == ["root 1"]
+    assert told(done(scheduler, 2, results={0: FAILED})) == [ended(2, FAILED), Dropped(1, 3, 1)]
+    assert sent(done(scheduler, 1)) == [(2, ["root 1"])]
     scheduler.step(Closed(1))
-    assert told(done(scheduler, worker)) == [over((1, 1)), Finished(1)]
+    assert done(scheduler, 2) == [over((1, 1)), Finished(1)]
+
+
+def test_after_an_error_the_roots_of_its_key_that_were_left_unrun_are_dropped() -> None:
+    scheduler = _with_roots_of_a_key("kkk", until_error=True)
+    effects = done(scheduler, results={1: FAILED}, cut=[1])
+    assert effects == [ended(1, FAILED), Dropped(1, 2, 1), over((0, 1))]
+    assert scheduler.is_idle
 
 
 # --- unordered runs ---
 
 
 def test_follow_ups_of_an_unordered_run_go_to_several_workers_at_once() -> None:
-    scheduler = opened(workers=2, unordered=True)
+    scheduler = opened(workers=2, unordered=True, is_bulk=True)
     taught(scheduler, SLOW, 10 * TARGET_SECONDS)
     scheduler.step(accepted(0, 1))
     effects = done(scheduler, None, {0: planned(*"abcd", plan=SLOW)})
@@ -675,14 +929,14 @@ def test_a_cascade_of_an_unordered_run_is_over_when_all_of_it_is() -> None:
 
 @pytest.mark.parametrize("result", [Result(7, stopped=True), FAILED])
 def test_a_stop_ends_an_unordered_cascade_at_once(result: Result) -> None:
-    scheduler = opened(workers=2, unordered=True)
+    scheduler = opened(workers=2, unordered=True, is_bulk=True)
     taught(scheduler, SLOW, 10 * TARGET_SECONDS)
     scheduler.step(accepted(0, 1))
     done(scheduler, None, {0: planned(*"abcdef", plan=SLOW)})
     scheduler.step(Closed(1))
     # "e" and "f" were not sent and are not; what is in flight does not matter any more
     assert done(scheduler, 1, results={0: result}) == [
-        Ended(1, 0, Ending(*result, events=2)),
+        ended(0, result, events=2, of="a"),
         Finished(1),
     ]
     assert done(scheduler, 2, {0: planned("no")}) == []
@@ -696,7 +950,7 @@ def test_a_planning_error_ends_an_unordered_cascade() -> None:
     scheduler.step(accepted(0, 1))
     bad = planned("bad", plan=Unplannable(ERROR))
     effects = done(scheduler, None, {0: [*bad, *planned("never")]})
-    assert effects == [Ended(1, 0, Ending(error=ERROR, events=2))]
+    assert effects == [ended(0, FAILED, events=2, handlers=1, of="bad")]
 
 
 def test_the_next_of_a_key_waits_until_nothing_of_an_unordered_cascade_is_run() -> None:
@@ -704,7 +958,7 @@ def test_the_next_of_a_key_waits_until_nothing_of_an_unordered_cascade_is_run() 
     taught(scheduler, SLOW, 10 * TARGET_SECONDS)
     scheduler.step(accepted(0, 2, plan=SLOW, keys=["k", "k"]))
     done(scheduler, None, {0: planned("a", "b", plan=SLOW)})
-    assert done(scheduler, 1, results={0: FAILED}) == [Ended(1, 0, Ending(error=ERROR, events=2))]
+    assert done(scheduler, 1, results={0: FAILED}) == [ended(0, FAILED, events=2, of="a")]
     [(_, events)] = sent(done(scheduler, 2))
     assert events == ["root 1"]
 
@@ -716,17 +970,14 @@ def test_what_handlers_left_of_a_root_is_in_its_ending() -> None:
     scheduler = opened(return_events=True)
     scheduler.step(accepted(0, 2))
     effects = done(scheduler, results={1: STOPPED}, processed={0: "left 0", 1: "left 1"})
-    assert effects == [
-        Ended(1, 0, Ending(processed="left 0")),
-        Ended(1, 1, Ending(stopped=True, processed="left 1")),
-    ]
+    assert effects == [settled(0, 2, values={1: None}, processed=["left 0", "left 1"])]
 
 
 def test_what_handlers_left_of_a_root_is_kept_until_its_cascade_is_over() -> None:
     scheduler = opened(return_events=True)
     scheduler.step(accepted(0, 1))
     assert told(done(scheduler, None, {0: planned("a")}, processed={0: "left"})) == []
-    assert done(scheduler) == [Ended(1, 0, Ending(events=2, processed="left"))]
+    assert done(scheduler) == [ended(0, events=2, processed="left")]
 
 
 def test_a_batch_says_which_of_its_events_are_roots() -> None:
@@ -747,12 +998,12 @@ def test_a_batch_says_which_of_its_events_are_roots() -> None:
 def test_a_worker_has_the_batch_it_runs_and_some_seconds_of_work_ahead() -> None:
     scheduler = opened()
     assert len(sent(scheduler.step(accepted(0, 100)))) == FULL
-    assert scheduler.slack == pytest.approx(AHEAD_SECONDS)
+    assert ahead(scheduler) == pytest.approx(AHEAD_SECONDS)
     assert len(sent(done(scheduler))) == 1
 
 
 def test_a_worker_has_the_next_batch_however_long_it_takes() -> None:
-    scheduler = opened()
+    scheduler = opened(is_bulk=True)
     taught(scheduler, SLOW, 2 * AHEAD_SECONDS)
     assert len(sent(scheduler.step(accepted(0, 9, plan=SLOW)))) == 2
     # what it is at does not count
@@ -816,7 +1067,7 @@ def test_few_events_go_together_to_the_only_idle_worker() -> None:
 
 
 def test_the_last_events_of_a_run_wait_for_an_idle_worker() -> None:
-    scheduler = opened(workers=2)
+    scheduler = opened(workers=2, is_bulk=True)
     taught(scheduler, SLOW, 1.0)
     scheduler.step(accepted(0, 6, plan=SLOW))  # two to each
     scheduler.step(Closed(1))
@@ -938,8 +1189,8 @@ def test_a_batch_is_sized_by_time() -> None:
 
 
 def test_slow_events_travel_alone() -> None:
-    scheduler = opened()
-    taught(scheduler, SLOW, 10 * TARGET_SECONDS)
+    scheduler = opened(is_bulk=True)
+    taught(scheduler, SLOW, BULK_SECONDS)
     assert [len(each) for _, each in sent(scheduler.step(accepted(0, 9, plan=SLOW)))] == [1, 1]
 
 
@@ -948,7 +1199,9 @@ def test_a_slow_event_does_not_join_a_batch_of_quick_ones() -> None:
     taught(scheduler, SLOW, 10 * TARGET_SECONDS)
     taught(scheduler, PLAN, TARGET_SECONDS / 100)
     effects = scheduler.step(Accepted(1, 0, ["q", "q", "slow", "q"], [PLAN, PLAN, SLOW, PLAN]))
-    assert [events for _, events in sent(effects)] == [["q", "q"], ["slow"]]
+    assert [events for _, events in sent(effects)] == [["q", "q"]]
+    # nor go behind it: somebody may wait for it, and another worker may be idle sooner
+    assert [events for _, events in sent(done(scheduler))] == [["slow"], ["q"]]
 
 
 def test_runs_take_turns_a_batch_each() -> None:
@@ -966,7 +1219,7 @@ def test_runs_take_turns_a_batch_each() -> None:
 
 
 def test_beside_another_run_the_last_events_do_not_wait_for_an_idle_worker() -> None:
-    scheduler = opened(runs=2)
+    scheduler = opened(runs=2, is_bulk=True)
     taught(scheduler, SLOW, 1.0)
     scheduler.step(accepted(0, 3, run=1, plan=SLOW))
     scheduler.step(Closed(1))
@@ -1114,11 +1367,11 @@ def test_the_death_of_a_worker_that_was_slow_charges_what_it_kept() -> None:
     scheduler.step(accepted(0, 2))
     scheduler.step(WorkerReady(2))
     assert sent(scheduler.step(TakenBack(1, 1))) == [(2, ["root 1"])]
-    assert scheduler.step(WorkerGone(1, 0, ERROR)) == [Ended(1, 0, Ending(error=ERROR))]
+    assert scheduler.step(WorkerGone(1, 0, ERROR)) == [ended(0, FAILED, handlers=0)]
 
 
 def test_nobody_is_overloaded_while_nobody_is_idle_or_work_waits() -> None:
-    scheduler = opened(workers=2)
+    scheduler = opened(workers=2, is_bulk=True)
     taught(scheduler, SLOW, 1.0)
     scheduler.step(accepted(0, 4, plan=SLOW))
     assert scheduler.overloaded == []
@@ -1128,6 +1381,66 @@ def test_nobody_is_overloaded_while_nobody_is_idle_or_work_waits() -> None:
     assert scheduler.overloaded == [1]
     done(scheduler, 1)
     assert scheduler.overloaded == []
+
+
+# --- what nothing is sent behind ---
+
+
+def test_behind_another_batch_there_is_no_long_event_for_which_somebody_waits() -> None:
+    for is_bulk in (False, True):
+        scheduler = opened(workers=2, is_bulk=is_bulk)
+        taught(scheduler, SLOW, BULK_SECONDS)
+        batches = sent(scheduler.step(accepted(0, 4, plan=SLOW)))
+        assert len(batches) == (4 if is_bulk else 2)
+    for seconds, most in ((LONG_SECONDS, 1), (LONG_SECONDS * 0.99, 4)):
+        scheduler = opened()
+        taught(scheduler, PLAN, seconds)
+        assert len(sent(scheduler.step(accepted(0, 4)))) == most
+
+
+def test_while_a_worker_is_started_nothing_is_sent_behind_another_batch() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS / 4)
+    scheduler.starting = 2
+    # one batch, and it is what the two others leave of it
+    ((worker, events),) = sent(scheduler.step(accepted(0, 6)))
+    assert (worker, len(events)) == (1, 2)
+    scheduler.starting = 1
+    assert [each for each, _ in sent(scheduler.step(WorkerReady(2)))] == [2]
+    assert sent(scheduler.step(accepted(6, 4))) == []
+    scheduler.starting = 0
+    assert {each for each, _ in sent(scheduler.step(WorkerReady(3)))} >= {1, 3}
+
+
+# --- who may be asked to tell ---
+
+
+def test_who_is_at_one_of_several_events_may_have_something_to_tell() -> None:
+    scheduler = opened()
+    taught(scheduler, PLAN, TARGET_SECONDS / 4)
+    scheduler.step(accepted(0, 3))
+    seen = [scheduler.tellable]
+    for at in (1, 2):
+        done(scheduler, 1, at=at)
+        seen.append(scheduler.tellable)
+    # of the last event the worker tells by itself
+    assert seen == [[1], [1], []]
+
+
+def test_where_nobody_waits_for_single_roots_one_is_asked_for_the_sake_of_one_that_is_idle() -> (
+    None
+):
+    scheduler = opened(workers=2, is_bulk=True)
+    taught(scheduler, PLAN, TARGET_SECONDS / 4)
+    scheduler.step(accepted(0, 1))
+    assert scheduler.tellable == []
+    scheduler.step(accepted(1, 1000))
+    assert not scheduler._loads.idle
+    assert scheduler.tellable == []
+    while scheduler.held_by(2):
+        done(scheduler, 2)
+    assert scheduler._loads.idle
+    assert scheduler.tellable == [1]
 
 
 # --- slack, and who has too much ---
@@ -1142,7 +1455,7 @@ def test_slack_is_what_the_worker_with_least_has_besides_the_batch_it_is_at() ->
     scheduler.step(accepted(0, 5))  # three and two
     assert scheduler.slack == 0.0  # whoever hands in roots may wait for one of these
     scheduler.step(Closed(1))
-    assert scheduler.slack == pytest.approx(TARGET_SECONDS)
+    assert ahead(scheduler) == pytest.approx(TARGET_SECONDS)
 
 
 def test_there_is_less_slack_where_events_turn_out_to_take_less_time() -> None:
@@ -1150,9 +1463,9 @@ def test_there_is_less_slack_where_events_turn_out_to_take_less_time() -> None:
     taught(scheduler, PLAN, TARGET_SECONDS)
     scheduler.step(accepted(0, 10_000))
     done(scheduler, timings=((PLAN.indices, 1, TARGET_SECONDS / 100),))
-    assert scheduler.slack == pytest.approx(AHEAD_SECONDS / 100)
+    assert ahead(scheduler) == pytest.approx(AHEAD_SECONDS / 100)
     done(scheduler, timings=((PLAN.indices, 1, 9 * TARGET_SECONDS),))
-    assert scheduler.slack == pytest.approx(AHEAD_SECONDS)  # and not more in any case
+    assert ahead(scheduler) == pytest.approx(AHEAD_SECONDS)  # and not more in any case
 
 
 def test_for_the_slack_a_part_of_a_batch_tells_what_all_of_it_takes() -> None:
@@ -1162,7 +1475,7 @@ def test_for_the_slack_a_part_of_a_batch_tells_what_all_of_it_takes() -> None:
     part = (PLAN.indices, 2, TARGET_SECONDS / 8), (OTHER.indices, 2, TARGET_SECONDS / 8)
     for at in (4, 8):
         done(scheduler, at=at, timings=part)
-        assert scheduler.slack == pytest.approx(AHEAD_SECONDS / 2)
+        assert ahead(scheduler) == pytest.approx(AHEAD_SECONDS / 2)
 
 
 def test_there_is_no_slack_while_one_of_two_closed_runs_may_be_waited_for() -> None:
@@ -1181,7 +1494,7 @@ def test_there_is_no_slack_while_a_run_may_wait_for_a_batch_to_end() -> None:
     scheduler.step(accepted(0, 2))
     assert scheduler.slack == 0.0  # roots may depend on these
     scheduler.step(accepted(2, 100))
-    assert scheduler.slack == pytest.approx(AHEAD_SECONDS)
+    assert ahead(scheduler) == pytest.approx(AHEAD_SECONDS)
 
 
 def _with_three_batches_each() -> Scheduler:
@@ -1260,8 +1573,12 @@ def test_only_the_running_root_is_charged_and_the_others_are_handed_on_in_order(
     taught(scheduler, PLAN, TARGET_SECONDS / 4)
     scheduler.step(accepted(0, 8))  # 0-3, 4-7
     done(scheduler, at=1)
-    effects = scheduler.step(WorkerGone(1, 2, ERROR, "h"))
-    assert effects == [Ended(1, 2, Ending(error=ERROR, handler="h"))]
+    effects = scheduler.step(WorkerGone(1, 2, ERROR, "h", seconds=2.0, ran=1))
+    (effect,) = effects
+    assert isinstance(effect, Ended)
+    assert effect.ending.seconds == 2.0
+    ending = effect.ending._replace(seconds=0.0)
+    assert effect._replace(ending=ending) == ended(2, Result(error=ERROR, handler="h"))
     events = [each for _, batch in sent(scheduler.step(WorkerReady(2))) for each in batch]
     assert events == [f"root {index}" for index in (1, 3, 4, 5, 6, 7)]
 
@@ -1289,7 +1606,7 @@ def test_the_death_of_a_worker_ends_the_cascade_of_the_running_event() -> None:
     done(scheduler, None, {0: planned("a", "b")})
     # `a` ran but was not reported: it is not counted
     effects = scheduler.step(WorkerGone(1, 1, ERROR, "h"))
-    assert effects == [Ended(1, 0, Ending(error=ERROR, handler="h", events=2))]
+    assert effects == [ended(0, Result(error=ERROR, handler="h"), events=2, handlers=1, of="b")]
     assert scheduler.step(WorkerReady(2)) == []
 
 
@@ -1307,7 +1624,7 @@ def test_a_death_in_a_run_until_error_drops_what_is_behind_it() -> None:
     scheduler = opened(until_error=True)
     scheduler.step(accepted(0, HELD + 6))
     effects = scheduler.step(WorkerGone(1, 1, ERROR))
-    assert Ended(1, 1, Ending(error=ERROR)) in effects
+    assert ended(1, FAILED, handlers=0) in effects
     dropped = [effect for effect in effects if isinstance(effect, Dropped)]
     assert sorted(
         index for each in dropped for index in range(each.first, each.first + each.roots)
@@ -1330,7 +1647,7 @@ def test_a_root_that_is_over_behind_others_is_not_run_again() -> None:
     scheduler.step(accepted(0, 8))  # 0-3, 4-7
     done(scheduler, at=1)
     effects = scheduler.step(WorkerGone(1, None, spared=2))
-    assert effects == [Over(1, [2], [1], [0.0])]
+    assert effects == [over((2, 1))]
     events = [each for _, batch in sent(scheduler.step(WorkerReady(2))) for each in batch]
     assert events == [f"root {index}" for index in (1, 3, 4, 5, 6, 7)]
 
@@ -1340,8 +1657,8 @@ def test_one_may_be_charged_and_another_be_over_behind_it() -> None:
     taught(scheduler, PLAN, TARGET_SECONDS / 8)
     scheduler.step(accepted(0, 6))
     effects = scheduler.step(WorkerGone(1, 1, ERROR, "h", 3))
-    assert Ended(1, 1, Ending(error=ERROR, handler="h")) in effects
-    assert Over(1, [3], [1], [0.0]) in effects
+    assert ended(1, Result(error=ERROR, handler="h"), handlers=0) in effects
+    assert over((3, 1)) in effects
     events = [each for _, batch in sent(scheduler.step(WorkerReady(2))) for each in batch]
     assert events == [f"root {index}" for index in (0, 2, 4, 5)]
 
@@ -1352,7 +1669,7 @@ def test_an_event_of_a_chain_that_is_over_behind_others_is_counted_and_not_run_a
     done(scheduler, None, {0: planned("a", "b", "c")})
     assert scheduler.step(WorkerGone(1, None, spared=1)) == []
     assert sent(scheduler.step(WorkerReady(2))) == [(2, ["a", "c"])]
-    assert done(scheduler, worker=2) == [Over(1, [0], [4], [0.0])]
+    assert done(scheduler, worker=2) == [over((0, 4))]
 
 
 def test_a_strand_that_is_over_behind_others_is_not_run_again() -> None:
@@ -1360,7 +1677,7 @@ def test_a_strand_that_is_over_behind_others_is_not_run_again() -> None:
     taught(scheduler, PLAN, TARGET_SECONDS / 8)
     scheduler.step(accepted(0, 3))
     done(scheduler, None, as_singles({at: planned(each) for at, each in enumerate("abc")}))
-    assert scheduler.step(WorkerGone(1, None, spared=1)) == [Over(1, [1], [2], [0.0])]
+    assert scheduler.step(WorkerGone(1, None, spared=1)) == [over((1, 2))]
     ((_, events),) = sent(scheduler.step(WorkerReady(2)))
     assert set(events) == {"a", "c"}
 
@@ -1371,7 +1688,7 @@ def test_the_running_event_of_a_second_part_is_found() -> None:
         scheduler.step(accepted(first, 1))
     scheduler.step(WorkerReady(1))
     effects = scheduler.step(WorkerGone(1, 1, ERROR))
-    assert effects == [Ended(1, 5, Ending(error=ERROR))]
+    assert effects == [ended(5, FAILED, handlers=0)]
 
 
 # --- demand ---
@@ -1622,13 +1939,14 @@ def test_at_the_end_of_a_keyed_run_those_that_wait_for_their_key_count() -> None
     scheduler.step(Accepted(1, 0, roots, [PLAN] * 80, keys))
     effects = scheduler.step(Closed(1))
     assert effects == []
-    assert [len(events) for _, events in sent(done(scheduler))] == [8]
+    in_flight = sum(batch.size for batch in scheduler._loads.held(1))
+    assert scheduler._runs[1].left == 80 - in_flight
 
 
 def test_there_is_slack_at_the_end_of_a_run_that_is_the_only_one() -> None:
     scheduler = _with_three_batches_each()
     scheduler.step(Closed(1))
-    assert scheduler.slack == pytest.approx(2 * TARGET_SECONDS)
+    assert ahead(scheduler) == pytest.approx(2 * TARGET_SECONDS)
 
 
 # --- how many workers there is work for ---

@@ -24,7 +24,7 @@ from tests.pool_tests.world import World
 
 _PLANS = [
     (FakePlan((1,)), 1e-5),
-    (FakePlan((2,), size_bytes=3e5), 2e-3),
+    (FakePlan((2, 4), size_bytes=3e5), 2e-3),
     (FakePlan((3,), size_bytes=9e6), 0.1),
 ]
 
@@ -34,16 +34,33 @@ def _ends() -> st.SearchStrategy[Result | None]:
         st.none(),
         st.sampled_from([None, 5]).map(lambda value: Result(stopped=True, value=value)),
         st.sampled_from("hi").map(lambda name: Result(error=Failed("handler"), handler=name)),
+        st.just("cannot be rebuilt").map(lambda text: Result(error=Failed(text))),
     )
 
 
-def _node(plan: tuple[FakePlan, float], children: tuple[Node, ...], ending: Result | None) -> Node:
-    return Node(plan[0], seconds=plan[1], children=children, ending=ending)
+def _node(
+    plan: tuple[FakePlan, float],
+    children: tuple[Node, ...],
+    ending: Result | None,
+    emits: list[int],
+) -> Node:
+    is_spoiled = ending is not None and ending.error is not None and ending.handler is None
+    handlers = 1 if ending is not None and not is_spoiled else None
+    return Node(
+        plan[0],
+        seconds=plan[1],
+        children=children,
+        ending=ending,
+        handlers=handlers,
+        emits=emits,
+        is_spoiled=is_spoiled,
+    )
 
 
 def _nodes() -> st.SearchStrategy[Node]:
     """Cascades of a few events, with everything that a follow-up can be."""
-    planned = st.builds(_node, st.sampled_from(_PLANS), st.just(()), _ends())
+    emits = st.sampled_from([[], [], [], [7], [8, 9]])
+    planned = st.builds(_node, st.sampled_from(_PLANS), st.just(()), _ends(), emits)
     others = st.one_of(
         st.just(UNWANTED).map(Node),
         st.just("planning").map(lambda text: Node(Unplannable(Failed(text)))),
@@ -55,6 +72,7 @@ def _nodes() -> st.SearchStrategy[Node]:
             st.sampled_from(_PLANS),
             st.lists(st.one_of(inner, inner, others), max_size=3).map(tuple),
             _ends(),
+            emits,
         ),
         max_leaves=6,
     )
@@ -94,19 +112,43 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.world.worker_ready(number)
         return number
 
+    @precondition(lambda self: self.world.starting < 2)
+    @rule()
+    def start_one(self) -> None:
+        self.world.start()
+
+    @precondition(lambda self: self.world.starting)
+    @rule(target=workers)
+    def one_is_ready(self) -> int:
+        self.world.start_over()
+        return self.start()
+
+    @precondition(lambda self: self.world.starting)
+    @rule()
+    def one_is_never_ready(self) -> None:
+        self.world.start_over()
+
     @rule(
         target=runs,
         until_error=st.booleans(),
         unordered=st.booleans(),
         return_events=st.booleans(),
-        has_keys=st.booleans(),
+        is_bulk=st.booleans(),
+        keys=st.sampled_from(["none", "its own", "shared"]),
     )
-    def open(self, until_error: bool, unordered: bool, return_events: bool, has_keys: bool) -> int:
+    def open(
+        self, until_error: bool, unordered: bool, return_events: bool, is_bulk: bool, keys: str
+    ) -> int:
         number = self._number()
         self._next_root[number] = 0
-        self._has_keys[number] = has_keys
+        self._has_keys[number] = keys != "none"
         self.world.open(
-            number, until_error=until_error, unordered=unordered, return_events=return_events
+            number,
+            until_error=until_error,
+            unordered=unordered,
+            return_events=return_events,
+            is_bulk=is_bulk,
+            shares_keys=keys == "shared",
         )
         return number
 
@@ -182,6 +224,8 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Whatever happened, it all comes to an end."""
+        while self.world.starting:
+            self.world.start_over()
         for run in list(self.world.runs):
             self.world.close(run)
         if self.world.runs and not self.world.workers:

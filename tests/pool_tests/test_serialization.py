@@ -55,7 +55,7 @@ def test_an_event_that_cannot_be_pickled_fails_alone_and_the_path_is_named(
         ]
         values = shared_pool.process_many(_between(20, *events), return_exceptions=True)
     lock, generator, sock = map(str, _check_others(values, 20, 3))
-    assert "event 'do' (tests.pool_tests.actions.Do)" in lock
+    assert "event 'do' (tests.pool_tests.actions.Do: Do(" in lock
     assert ".args[0][1]['key'] (lock)" in lock
     assert ".args[0][1]['key'] (generator)" in generator
     assert ".args[0][1]['key'] (socket)" in sock

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from evproc_pool.backlog import ENDLESS, Run
-from evproc_pool.columns import Singles, Times, Unplannable
-from evproc_pool.flight import Batch, Cascade, Part, Strands
+from evproc_pool.cascades import Fate
+from evproc_pool.columns import EMPTY, Bunch, Column, Singles, Times, Unplannable
+from evproc_pool.flight import Batch, Cascade, Lane, Part, Strands
 from evproc_pool.loads import PREFETCH, WINDOW_BYTES, Loads, _Load
 from evproc_pool.retries import Again, Retries, RetryPolicy
 from evproc_pool.schedule import (
@@ -61,6 +62,13 @@ _EVERYTHING = [
     "bunches",
     "chains",
     "chains broken",
+    "lanes",
+    "lanes cut",
+    "long",
+    "several of a key",
+    "started in vain",
+    "values",
+    "values of cascades",
     "dropped",
     "failed",
     "finished",
@@ -89,6 +97,17 @@ def test_equal_seeds_give_equal_histories() -> None:
 # --- does the simulator see anything? schedulers that are wrong in one thing each ---
 
 
+def _drained(cascade: Cascade) -> list[Bunch]:
+    """Take all that is in a cascade's queue."""
+    queue = cascade.queue
+    return [queue.take(queue.alike) for _ in iter(lambda: len(queue), 0)]
+
+
+def _put_back(cascade: Cascade, bunches: list[Bunch]) -> None:
+    for bunch in reversed(bunches):
+        cascade.queue.put_all_back(bunch)
+
+
 class _ChargesTheFirstOfTheBatch(Scheduler):
     def _worker_gone(self, item: WorkerGone) -> None:
         if item.running is not None:
@@ -109,9 +128,9 @@ class _RunsAgainWhatIsOver(Scheduler):
 
 
 class _LosesAnEventThatIsOver(Scheduler):
-    def _meets(self, run: Run, cascade: Cascade, part: Part, place: int, fate: Result) -> None:
+    def _meets(self, run: Run, cascade: Cascade, part: Part, place: int, fate: Fate) -> None:
         super()._meets(run, cascade, part, place, fate)
-        if fate.error is None:
+        if fate.result.error is None:
             cascade.is_over = True
 
 
@@ -126,11 +145,10 @@ class _RunsFollowUpsAtOnce(Scheduler):
         *,
         seconds: float,
     ) -> None:
-        waiting = list(cascade.queue)
-        cascade.queue.clear()
+        waiting = _drained(cascade)
         super()._event_over(run, cascade, part, position, item, seconds=seconds)
         if not cascade.is_over:
-            cascade.queue.extend(waiting)
+            _put_back(cascade, [*_drained(cascade), *waiting])
 
 
 class _GoesOnInTheMiddleOfAChain(Scheduler):
@@ -244,16 +262,15 @@ class _LosesWhatIsTakenBack(Scheduler):
 
 class _PassesOverErrorsOfPlanning(Scheduler):
     def _resume(self, run: Run, cascade: Cascade, quiet: list[Cascade]) -> None:
-        queue = list(cascade.queue)
-        cascade.queue.clear()
-        cascade.queue.extend(
-            [(event, UNWANTED if isinstance(plan, Unplannable) else plan) for event, plan in queue]
-        )
+        queue = _drained(cascade)
+        for bunch in queue:
+            bunch.plan = UNWANTED if isinstance(bunch.plan, Unplannable) else bunch.plan
+        _put_back(cascade, queue)
         super()._resume(run, cascade, quiet)
 
 
 class _ReordersWhatComesBack(Scheduler):
-    def _hand_back(self, batch: Batch, fates: Mapping[int, Result]) -> None:
+    def _hand_back(self, batch: Batch, fates: Mapping[int, Fate]) -> None:
         for part in batch.parts:
             if part.is_chain and not fates and not batch.done:
                 part.events = part.events[::-1]
@@ -307,7 +324,7 @@ class _LosesStrandsThatComeBack(Scheduler):
         run: Run,
         part: Part,
         left: range,
-        fates: Mapping[int, Result],
+        fates: Mapping[int, Fate],
         quiet: list[Cascade],
     ) -> None:
         if part.strands is None:
@@ -315,13 +332,13 @@ class _LosesStrandsThatComeBack(Scheduler):
 
 
 class _LosesWhatIsGivenBack(Scheduler):
-    def _hand_back(self, batch: Batch, fates: Mapping[int, Result]) -> None:
+    def _hand_back(self, batch: Batch, fates: Mapping[int, Fate]) -> None:
         if fates or not batch.done:
             super()._hand_back(batch, fates)
 
 
 class _CountsWhatIsGivenBack(Scheduler):
-    def _hand_back(self, batch: Batch, fates: Mapping[int, Result]) -> None:
+    def _hand_back(self, batch: Batch, fates: Mapping[int, Fate]) -> None:
         for part in batch.parts:
             for cascade in part.cascades:
                 cascade.events += 1
@@ -334,17 +351,195 @@ class _KnowsNoKeys(Scheduler):
 
 
 class _TakesKeysInAnyOrder(Scheduler):
-    def _over(self, run: Run, cascade: Cascade) -> None:
-        for waiting in run.keys.values():
-            waiting.reverse()
-        super()._over(run, cascade)
+    def _lane_goes_on(self, lane: Lane) -> None:
+        if lane.ready_in is None:
+            lane.waiting.reverse()
+        super()._lane_goes_on(lane)
 
 
 class _ForgetsWhoWaitsForAKey(Scheduler):
     def _over(self, run: Run, cascade: Cascade) -> None:
-        if cascade.key is not None and run.keys[cascade.key]:
-            cascade.key = None
+        cascade.lane = None
         super()._over(run, cascade)
+
+
+class _SendsAKeyToSeveralWorkers(Scheduler):
+    def _lane_goes_on(self, lane: Lane) -> None:
+        in_flight, lane.in_flight = lane.in_flight, 0
+        super()._lane_goes_on(lane)
+        lane.in_flight += in_flight
+
+
+class _LosesTheRestOfALane(Scheduler):
+    def _lane_back(self, run: Run, part: Part, lane: Lane, begin: int, end: int) -> None:
+        lane.in_flight -= end - begin
+
+
+class _ChangesTheOrderOfALane(Scheduler):
+    def _lane_back(self, run: Run, part: Part, lane: Lane, begin: int, end: int) -> None:
+        for position in range(end - 1, begin - 1, -1):
+            lane.waiting.reverse()
+            super()._lane_back(run, part, lane, position, position + 1)
+
+
+class _TakesWhatWasLeftUnrunForRun(Scheduler):
+    def _progress(self, item: Progress) -> None:
+        super()._progress(item._replace(cut=()))
+
+
+class _TakesWhatHasRunForUnrun(Scheduler):
+    def _progress(self, item: Progress) -> None:
+        cut = {*item.cut, *item.results, *item.follow_ups}
+        super()._progress(item._replace(cut=cut))
+
+
+class _LetsTheNextOfAKeyGoBeforeFollowUps(Scheduler):
+    def _hold(self, lane: Lane, cascade: Cascade) -> None:
+        cascade.lane = lane
+
+
+class _RunsASuspectBeforeThoseBeforeIt(Scheduler):
+    def _keyed_back(
+        self,
+        run: Run,
+        part: Part,
+        left: range,
+        fates: Mapping[int, Fate],
+        quiet: list[Cascade],
+    ) -> None:
+        super()._keyed_back(run, part, left, fates, quiet)
+        for lane in list(run.keys.values()):
+            for keyed in [each for each in lane.waiting if each.cascade is not None]:
+                lane.waiting.remove(keyed)
+                run.waiting -= 1
+                self._resume_quietly(run, keyed.cascade or Cascade(-1))
+
+
+class _SharesNoKeys(Scheduler):
+    def _opened(self, item: Opened) -> None:
+        super()._opened(item._replace(shares_keys=False))
+
+
+class _SharesEveryKey(Scheduler):
+    def _opened(self, item: Opened) -> None:
+        super()._opened(item._replace(shares_keys=True))
+
+
+class _KeepsRootsOfAKeyBehindAnError(Scheduler):
+    def _drop_keyed(self, run: Run, lane: Lane) -> None:
+        if run.bound < 0:
+            super()._drop_keyed(run, lane)
+
+
+class _ForgetsValues(Scheduler):
+    def _progress(self, item: Progress) -> None:
+        super()._progress(item._replace(values=EMPTY))
+
+
+class _GivesValuesToNeighbours(Scheduler):
+    def _settle(self, run: Run, part: Part, positions: range, begin: int, item: Progress) -> None:
+        values = Column(item.values.positions, list(item.values.items_)[::-1])
+        super()._settle(run, part, positions, begin, item._replace(values=values))
+
+
+class _LosesValuesOfStrands(Scheduler):
+    def _side_by_side(
+        self, run: Run, part: Part, positions: range, begin: int, item: Progress
+    ) -> bool:
+        went = super()._side_by_side(run, part, positions, begin, item)
+        for place, each in enumerate(self._effects):
+            if went and isinstance(each, Over):
+                self._effects[place] = each._replace(values=None)
+        return went
+
+
+class _LosesValuesOfKeys(Scheduler):
+    def _tell_keyed(
+        self, run: Run, part: Part, positions: list[int], begin: int, item: Progress
+    ) -> None:
+        super()._tell_keyed(run, part, positions, begin, item._replace(values=EMPTY))
+
+
+class _CountsEveryHandler(Scheduler):
+    def _progress(self, item: Progress) -> None:
+        super()._progress(item._replace(ran={}))
+
+
+class _ForgetsWhatWasEmitted(Scheduler):
+    def _progress(self, item: Progress) -> None:
+        super()._progress(item._replace(emitted=EMPTY))
+
+
+class _GivesOutWhatWasEmittedAsItCame(Scheduler):
+    def _end(self, run: Run, cascade: Cascade, result: Result) -> None:
+        if cascade.emitted is not None:
+            cascade.emitted.reverse()
+        super()._end(run, cascade, result)
+
+
+class _ReportsValuesOneByOne(Scheduler):
+    def _progress(self, item: Progress) -> None:
+        values = {at: Result(value, stopped=True) for at, value in item.values.items()}
+        item = item._replace(values=EMPTY, results={**values, **item.results})
+        super()._progress(item)
+
+
+class _MixesPathsUp(Scheduler):
+    def _event_over(
+        self,
+        run: Run,
+        cascade: Cascade,
+        part: Part,
+        position: int,
+        item: Progress,
+        *,
+        seconds: float,
+    ) -> None:
+        super()._event_over(run, cascade, part, position, item, seconds=seconds)
+        for bunch, _ in cascade.queue._bunches:
+            bunch.at = bunch.at.child(0)
+
+
+class _QueuesBehindOthersWhileOneIsStarted(Scheduler):
+    @property
+    def starting(self) -> int:
+        return 0
+
+    @starting.setter
+    def starting(self, workers: int) -> None:
+        pass
+
+
+class _QueuesLongEvents(Scheduler):
+    def _fill(self) -> None:
+        for run in self._runs.values():
+            run.opened = run.opened._replace(is_bulk=True)
+        super()._fill()
+
+
+class _QueuesNothing(Scheduler):
+    def _fill(self) -> None:
+        starting, self.starting = self.starting, 1
+        super()._fill()
+        self.starting = starting
+
+
+class _AsksNobodyToTell(Scheduler):
+    @property
+    def tellable(self) -> list[int]:
+        return []
+
+
+class _AsksEverybodyToTell(Scheduler):
+    @property
+    def tellable(self) -> list[int]:
+        return [worker for worker, _ in self._loads.at_several]
+
+
+class _SleepsWhileSomebodyWaitsForRoots(Scheduler):
+    @property
+    def slack(self) -> float:
+        return self._loads.ahead if super().slack else 0.0
 
 
 class _OrdersEveryRun(Scheduler):
@@ -366,10 +561,11 @@ class _IsOverWithEventsInFlight(Scheduler):
 
 class _GoesOnAfterAStop(Scheduler):
     def _over(self, run: Run, cascade: Cascade) -> None:
-        queue = list(cascade.queue)
+        queue = _drained(cascade)
+        _put_back(cascade, queue)
         super()._over(run, cascade)
         if run.unordered and queue:
-            cascade.queue.extend(queue)
+            _put_back(cascade, queue)
             self._make_ready(run, cascade)
 
 
@@ -381,7 +577,7 @@ class _ReportsAStoppedCascadeAgain(Scheduler):
 
 class _ForgetsWhatHandlersLeft(Scheduler):
     def _progress(self, item: Progress) -> None:
-        super()._progress(item._replace(processed={}))
+        super()._progress(item._replace(processed=EMPTY))
 
 
 class _ForgetsItOfCascades(Scheduler):
@@ -491,9 +687,9 @@ class _WantsNothingWhileOneIsAtWork(Scheduler):
 class _RunsSuspectsBesideOthers(Scheduler):
     def _send_suspects(self) -> None:
         while self._retries.has_suspects:
-            run, cascade, event, tried = self._retries.take_suspect()
+            run, cascade, event, tried, place = self._retries.take_suspect()
             cascade.in_flight -= 1
-            cascade.queue.put_back(event, tried)
+            cascade.queue.put_back(event, tried, place)
             run.loose += cascade.is_ready
             self._make_ready(run, cascade)
 
@@ -533,8 +729,8 @@ class _ChangesTheOrderOfAChain(Scheduler):
     def _chain_back(self, cascade: Cascade, part: Part, place: int) -> None:
         super()._chain_back(cascade, part, place)
         if part.is_chain:
-            ((event, again),) = cascade.queue.take(1)
-            cascade.queue.extend([(event, again)])
+            first = cascade.queue.take(1)
+            _put_back(cascade, [*_drained(cascade), first])
 
 
 class _TriesOnceTooOften(Scheduler):
@@ -633,6 +829,31 @@ class _SendsBeforeTheNextInput(Scheduler):
         _SendsBeforeTheNextInput,
         _SendsMoreToASlowWorker,
         _TakesKeysInAnyOrder,
+        _SendsAKeyToSeveralWorkers,
+        _LosesTheRestOfALane,
+        _ChangesTheOrderOfALane,
+        _TakesWhatWasLeftUnrunForRun,
+        _TakesWhatHasRunForUnrun,
+        _LetsTheNextOfAKeyGoBeforeFollowUps,
+        _RunsASuspectBeforeThoseBeforeIt,
+        _SharesNoKeys,
+        _SharesEveryKey,
+        _KeepsRootsOfAKeyBehindAnError,
+        _ForgetsValues,
+        _GivesValuesToNeighbours,
+        _LosesValuesOfStrands,
+        _LosesValuesOfKeys,
+        _CountsEveryHandler,
+        _ForgetsWhatWasEmitted,
+        _GivesOutWhatWasEmittedAsItCame,
+        _ReportsValuesOneByOne,
+        _MixesPathsUp,
+        _QueuesBehindOthersWhileOneIsStarted,
+        _QueuesLongEvents,
+        _QueuesNothing,
+        _AsksNobodyToTell,
+        _AsksEverybodyToTell,
+        _SleepsWhileSomebodyWaitsForRoots,
         _WantsMoreAfterTheEnd,
         _WantsNothingWhileOneIsAtWork,
         _WantsWhatItHas,

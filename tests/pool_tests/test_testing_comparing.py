@@ -14,7 +14,7 @@ import pytest
 
 from evproc import Event, StopProcessing, want
 from evproc_pool import PoolProcessor
-from evproc_pool.testing import assert_equal_outcomes
+from evproc_pool.testing import assert_equal_outcomes, comparing
 from tests.pool_tests import actions
 from tests.pool_tests.actions import Do
 from tests.pool_tests.helpers import ROOT, installed, register_all
@@ -196,6 +196,110 @@ def test_values_are_shown_in_short() -> None:
     assert len(str(caught.value)) < 1000
     with pytest.raises(AssertionError, match="a _Unshown whose repr raises LookupError"):
         assert_equal_outcomes(_registers(gives_bad_repr), _items(), workers=0)
+
+
+# --- every event ---
+
+
+class Part(Event):
+    """A follow-up that fails, stops or emits where its number says so."""
+
+    name = "part"
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+
+
+class Ignored(Event):
+    name = "ignored"
+
+
+class _Differs:
+    """Handlers that do something else in the first pool than in the second one.
+
+    Args:
+        there: What the parts of an item do in the first pool; see `Part`.
+        here: Likewise, in the second one.
+    """
+
+    def __init__(self, there: list[str], here: list[str]) -> None:
+        self._runs = iter([there, here])
+
+    def __call__(self, pool: PoolProcessor) -> None:
+        whats = next(self._runs)
+        pool.register(want("item")(lambda proc, ev: self._split(whats)), name="split")
+        pool.register(act_on_part, name="act_on_part")
+
+    @staticmethod
+    def _split(whats: list[str]) -> list[Event]:
+        return [Ignored() if what == "ignored" else Part(what) for what in whats]
+
+
+@want("part")
+def act_on_part(proc: Any, ev: Part) -> None:
+    if ev.what.startswith("emit"):
+        ev.emit(ev.what)
+    if ev.what == "fail":
+        raise ValueError(ev.what)
+    if ev.what.startswith("stop"):
+        raise StopProcessing(ev.what)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both pools have no workers: what is told does not depend on who runs the events."""
+
+    def pools(workers: int, seeds: object, options: dict[str, Any]) -> Any:
+        yield "there", PoolProcessor(0, **options)
+
+    monkeypatch.setattr(comparing, "_pools", pools)
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize(
+    ("there", "here", "options", "text"),
+    [
+        (["a"], ["a", "fail"], {"errors": "continue"}, "event 0 .*serially: fails with ValueE"),
+        (["fail"], ["fail"] * 2, {"errors": "continue"}, "2 events fail serially, 1 there"),
+        (["emit a"], ["emit b"], {}, "value 0 that it emits is 'emit b' serially, 'emit a' there"),
+        (["a"], ["emit b"], {}, "1 values are emitted serially, 0 there"),
+        (["a"], ["a", "a"], {"every_event": True}, "3 handlers are called serially, 2 there"),
+        (["a", "ignored"], ["a"], {"every_event": True}, r"follow-up \(0, 1\) .* handled there"),
+        (["a"], ["a", "ignored"], {"every_event": True}, r"\(0, 1\) .* serially, and not there"),
+        (
+            ["fail", "a"],
+            ["a", "fail"],
+            {"every_event": True, "errors": "continue"},
+            r"follow-up \(0, 0\) \('part' .*\) ends differently",
+        ),
+        (["stop a"], ["stop b"], {"ordering": "unordered"}, "serially: stops with 'stop b'"),
+        (["stop"], ["a"], {"ordering": "unordered"}, "serially: ends without a value"),
+    ],
+    ids=str,
+)
+def test_what_differs_in_a_cascade_is_told(
+    there: list[str], here: list[str], options: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(AssertionError, match=f"(?s){text}"):
+        assert_equal_outcomes(_Differs(there, here), [Item(0)], **options)
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize(
+    ("there", "here", "options"),
+    [
+        (["emit a", "stop", "ignored"], ["emit a", "stop", "a"], {"every_event": True}),
+        (["stop"], ["a", "emit b", "stop"], {"ordering": "unordered"}),
+        (["fail"], ["a", "emit b", "fail"], {"ordering": "unordered"}),
+        (["stop"], ["fail", "stop"], {"ordering": "unordered", "errors": "continue"}),
+    ],
+    ids=str,
+)
+def test_what_a_cascade_did_not_come_to_is_not_compared(
+    there: list[str], here: list[str], options: dict[str, Any]
+) -> None:
+    assert_equal_outcomes(_Differs(there, here), [Item(0)], **options)
 
 
 # --- events ---

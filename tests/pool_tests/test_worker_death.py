@@ -60,7 +60,7 @@ def test_only_the_running_event_fails(
     assert error.exitcode == exitcode
     assert error.handler == "act"
     assert error.attempt == 1
-    assert "'do' (tests.pool_tests.actions.Do)" in error.event
+    assert "'do' (tests.pool_tests.actions.Do: Do(" in error.event
     for part in ("handler 'act'", error.event, text, "worker"):
         assert part in str(error)
     # the pool goes on, with as many workers as before

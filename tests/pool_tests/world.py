@@ -16,15 +16,20 @@ What holds after every step:
 
 - an accepted root is reported exactly once: in an ordered run with what a plain
   FIFO over its cascade comes to (`plain_ending`), or with the error of the worker
-  that died while it ran an event of it;
+  that died while it ran an event of it; by the count (`Settled`) where it was one event
+  that did not fail, was not tried before, and has no key;
 - in an unordered run with what the first event came to that stopped or failed, or
   when each of its events was run, once, and is over;
 - a worker has at most `PREFETCH` batches, and the scheduler knows which is first;
 - no worker is idle beside something that may be sent, and one at work has the
   next batches, but for the last events of a closed run, and unless it is slow or
-  holds `WINDOW_BYTES`, or enough for `AHEAD_SECONDS` (at the end: `LATE_SECONDS`);
+  holds `WINDOW_BYTES`, or enough for `AHEAD_SECONDS` (at the end: `LATE_SECONDS`), or
+  a worker is being started, or the next event is a long one for which somebody waits;
 - no ordered cascade is in two batches, and its events are sent and run in FIFO
-  order; of roots with equal keys only the first is sent that is not over;
+  order; each is where its path says;
+- of roots with equal keys, in whatever run that shares them, those in flight are
+  neighbours in one batch, in order; none is sent, or run again, before one before it is
+  over with all of its cascade;
 - what is behind the first failure of an `until_error` run, or was dropped, is
   not sent any more and is reported at once;
 - the death of a worker ends no cascade but that of the running event, and what is
@@ -43,9 +48,17 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Final
 
 from evproc_pool.batching import SHARES_PER_WORKER
-from evproc_pool.columns import Bunch, Planned, Singles, Times, Unplannable
-from evproc_pool.estimates import BULK_SECONDS, MOST_EVENTS, TARGET_SECONDS, Estimates
-from evproc_pool.flight import Batch
+from evproc_pool.chains import chain_ends
+from evproc_pool.columns import Aligned, Bunch, Planned, Singles, Times, Unplannable
+from evproc_pool.estimates import (
+    BULK_SECONDS,
+    LONG_SECONDS,
+    MOST_EVENTS,
+    TARGET_SECONDS,
+    TELL_SECONDS,
+    Estimates,
+)
+from evproc_pool.flight import Batch, Part
 from evproc_pool.loads import AHEAD_SECONDS, LATE_SECONDS, PREFETCH, WINDOW_BYTES
 from evproc_pool.retries import RetryPolicy
 from evproc_pool.schedule import (
@@ -74,8 +87,8 @@ from evproc_pool.scheduler import Scheduler
 from tests.pool_tests.model import (
     DROP,
     ENDLESS,
-    QUIET,
     UNWANTED,
+    Chain,
     Failed,
     Held,
     Node,
@@ -86,6 +99,7 @@ from tests.pool_tests.model import (
     Violation,
     WorkerModel,
     check,
+    column,
 )
 
 # told of an event that was not run: must not matter
@@ -108,11 +122,25 @@ def _as_bunch(planned: Sequence[Planned]) -> Sequence[Planned]:
     return Bunch([event for event, _ in planned], plan)
 
 
+def _value(values: Aligned | None, number: int, count: int) -> Result:
+    """What one of some roots was stopped with, if it was."""
+    if values is None:
+        return Result()
+    items, places = values
+    is_column = len(items) == count and places and list(places) == sorted({*places})
+    check(is_column and set(places) <= {*range(count)}, "{} of {} roots", values, count)
+    is_stopped = number in places
+    check(is_stopped or items[number] is None, "a value of a root that was not stopped")
+    return Result(items[number], stopped=is_stopped)
+
+
 def _is_silent(held: Held, position: int) -> bool:
     """Whether an event leaves nothing behind."""
     node, root = held.nodes[position], held.roots[position]
     is_returned = held.run.opened.return_events and node is root.node
-    return root.ending_of(node) is None and not node.children and not is_returned
+    is_whole = node.handlers == len(node.plan.indices)
+    is_empty = not (node.children or node.emits or is_returned)
+    return root.ending_of(node) is None and is_whole and is_empty
 
 
 class World:
@@ -132,6 +160,8 @@ class World:
         self.scheduler = scheduler or Scheduler(self.policy)
         self.workers: dict[int, WorkerModel] = {}
         self.runs: dict[int, RunModel] = {}
+        self._keys: dict[tuple[Hashable, ...], deque[Root]] = {}  # of the runs that share theirs
+        self.starting = 0
         self.steps = 0
         self.history = 0
         self.most_events = 0
@@ -161,9 +191,12 @@ class World:
         unordered: bool = False,
         return_events: bool = False,
         is_bulk: bool = False,
+        shares_keys: bool = False,
     ) -> None:
-        opened = Opened(run, until_error, unordered, return_events, is_bulk)
-        self.runs[run] = RunModel(opened)
+        opened = Opened(
+            run, until_error, unordered, return_events, is_bulk, shares_keys=shares_keys
+        )
+        self.runs[run] = RunModel(opened, self._keys if shares_keys else {})
         self._step(opened)
 
     def accept(
@@ -202,6 +235,16 @@ class World:
                 self._set_bound(model, -1)
         self._step(Closed(run, drop))
 
+    def start(self) -> None:
+        """Say that one more worker is being started."""
+        self.starting += 1
+        self.scheduler.starting = self.starting
+
+    def start_over(self) -> None:
+        """Say that one of these is ready, or dead."""
+        self.starting -= 1
+        self.scheduler.starting = self.starting
+
     def worker_ready(self, worker: int) -> None:
         self.workers[worker] = WorkerModel()
         self._step(WorkerReady(worker))
@@ -219,10 +262,10 @@ class World:
         skip_to = held.skip_to
         for position in range(held.done, end):
             if position >= skip_to:
-                node = held.nodes[position]
-                found.append((position, node))
-                if held.roots[position].ending_of(node) is not None:
-                    skip_to = held.chain_stop(position)
+                found.append((position, held.nodes[position]))
+                chain = held.cut_at(position)
+                if chain is not None:
+                    skip_to = chain.stop
         return found
 
     def silent_end(self, worker: int, end: int) -> int:
@@ -245,8 +288,9 @@ class World:
         held = queue[0]
         return [
             position
-            for position in range(max(held.done, behind) + 1, held.size)
-            if _is_silent(held, position)
+            for position, _ in self.stretch(worker)
+            if position > max(held.done, behind)
+            and _is_silent(held, position)
             and held.roots[position] not in held.roots[held.done : position]
         ]
 
@@ -298,9 +342,14 @@ class World:
                 times,
                 follow_ups,
                 told.results,
-                told.processed,
+                column(told.processed),
                 timings,
                 gave_back,
+                column(told.values),
+                column(told.emitted),
+                told.handlers,
+                cut=told.cut,
+                has_large=bool(told.follow_ups) and self.steps % 3 == 0,
             )
         )
 
@@ -333,18 +382,21 @@ class World:
         """Let a worker die; see `WorkerGone`."""
         model = self.workers.pop(worker)
         handler = None if running is None else "h"
+        seconds, ran = 0.0, 0
         charged: Root | None = None
         spared_root = None if spared is None else model.held[0].roots[spared]
         suspect: int | None = None
         if running is not None:
             charged = model.held[0].roots[running]
             node = model.held[0].nodes[running]
+            seconds, ran = node.seconds, 1 + worker % len(node.plan.indices)
             if charged.due is not None or charged.is_reported:
                 pass
             elif (
                 charged.crashed[node] + 1 < self.policy.crash_limit
                 and charged.index <= charged.run.bound
             ):
+                charged.seconds += seconds
                 charged.crashed[node] += 1
                 suspect = running
                 self.seen["suspects"] += 1
@@ -352,7 +404,9 @@ class World:
                 # its cascade ends here, wherever it was
                 charged.run.lost.add(charged.index)
                 charged.events += 1
-                self._ends(charged, Result(error=error, handler=handler))
+                charged.seconds += seconds
+                charged.handlers += ran
+                self._ends(charged, Result(error=error, handler=handler), node)
                 self.seen["lost"] += 1
         for held in reversed(model.held):
             if held is not model.held[0]:
@@ -360,7 +414,8 @@ class World:
             else:
                 self._hand_back(held, held.done, suspect, spared)
         self.seen["spared"] += spared is not None
-        for effect in self._step(WorkerGone(worker, running, error, handler, spared)):
+        item = WorkerGone(worker, running, error, handler, spared, seconds, ran)
+        for effect in self._step(item):
             if isinstance(effect, Ended) and (effect.run, effect.root) not in self._just_ended:
                 check(
                     any(
@@ -409,7 +464,7 @@ class World:
         if not demand:
             is_at_work = (
                 model.runnable
-                or any(line[0].is_at_work for line in model.keys.values())
+                or any(line[0].can_go_on for line in model.keys.values())
                 or any(root.is_at_work for root in model.roots.values())
             )
             check(is_at_work, "no demand, and run {} does nothing", run)
@@ -422,27 +477,53 @@ class World:
         """A worker has run an event."""
         node, root = held.nodes[position], held.roots[position]
         seconds = told.ran(node, 0.0 if is_silent else node.seconds)
-        if node.children:
-            told.follow_ups[position] = node.planned
         ending = root.ending_of(node)
+        is_stopped = ending is not None and ending.error is None
+        is_lost = node.is_spoiled and position % 2  # or something else that it left is at fault
+        if node.children and not (is_stopped or is_lost):
+            told.follow_ups[position] = node.planned
+        if node.emits and not is_lost:
+            told.emitted[position] = node.emits
+        if node.handlers < len(node.plan.indices):
+            told.handlers[position] = node.handlers
+        chain = held.cut_at(position)
+        if chain is not None:
+            held.skip_to = chain.stop
+            told.cut.append(position)
+            if chain.is_lane:
+                self._cut_lane(held, chain, position)
         if ending is not node.ending or isinstance(ending and ending.error, Transient):
             told.results[position] = ending or Result()
-            if held.chains:
-                held.skip_to = held.chain_stop(position)
             self._failed(held, position, told.results[position], seconds)
             return
-        if ending is not None:
+        if ending is not None and is_stopped:
+            told.values[position] = ending.value
+        elif ending is not None:
             told.results[position] = ending
-            if held.chains:
-                held.skip_to = held.chain_stop(position)
-        has_processed = (
-            held.run.opened.return_events
-            and node is root.node
-            and (ending is None or ending.error is None)
-        )
-        if has_processed:
+        if held.run.opened.return_events and node is root.node and (ending is None or is_stopped):
             told.processed[position] = ("processed", root.index)
-        self._ran(root, node, seconds, has_processed=has_processed)
+        self._ran(root, node, seconds, has_processed=position in told.processed)
+
+    def _cut_lane(self, held: Held, chain: Chain, position: int) -> None:
+        """The worker does not run what is behind a root with its key."""
+        stop = min(chain.stop, held.size)
+        self.seen["lanes cut"] += position + 1 < stop
+        for place in range(stop - 1, position, -1):
+            root = held.roots[place]
+            held.roots[place] = _nobody(held.run)
+            root.flight -= 1
+            self._unsent(root, held.nodes[place])
+
+    def _unsent(self, root: Root, node: Node) -> None:
+        """A root with a key comes back, as it was, or as one that is to be run alone."""
+        if not (root.failed[node] or root.crashed[node]):
+            root.is_begun = False
+            root.run.unbegun += 1
+        root.queue.appendleft(node)
+        if root.is_first:
+            self._line_up(root)
+        else:
+            root.run.waiting[root.index] = root
 
     def _failed(self, held: Held, position: int, result: Result, seconds: float) -> None:
         """An event failed with an error after which it is run again, if it may be."""
@@ -458,7 +539,8 @@ class World:
             else:
                 root.ran.append(node)
             root.events += 1
-            self._ends(root, result)
+            root.handlers += node.handlers
+            self._ends(root, result, node)
             return
         root.failed[node] += 1
         self.seen["failed"] += 1
@@ -466,9 +548,10 @@ class World:
             root.waits.add(node)
             self._to_pause.append((root, node, result))
             return
-        if held.chains:
+        chain = held.chain_at(position)
+        if chain is not None and not chain.is_lane:
             # what is behind it in the chain is not run
-            for place in range(held.chain_stop(position) - 1, position, -1):
+            for place in range(chain.stop - 1, position, -1):
                 if place < held.size:
                     root.queue.appendleft(held.nodes[place])
                     root.flight -= 1
@@ -479,7 +562,7 @@ class World:
         self._line_up(root)
 
     def _line_up(self, root: Root) -> None:
-        """Ordered: what is first goes on, or waits to be run again."""
+        """What is first goes on, or waits to be run again."""
         node = root.queue[0]
         if node in root.pausing:
             root.waits.add(root.queue.popleft())
@@ -498,36 +581,55 @@ class World:
         root.events += 1
         root.seconds += seconds
         root.ran.append(node)
+        root.handlers += node.handlers
+        if node.emits and (node.ending is None or node.ending.error is None):
+            root.emitted.append((node, node.emits))
         if has_processed:
             root.processed = ("processed", root.index)
         if node.ending is not None:
-            self._ends(root, node.ending)
+            self._ends(root, node.ending, node)
         elif not root.run.unordered:
             if node.children:
                 root.queue.extend(node.children)
             if not root.flight:
                 self._advance(root)
         else:
-            for child in node.children:
-                if child.plan.indices:
-                    root.queue.append(child)
-                    continue
-                root.empties += 1
-                if isinstance(child.plan, Unplannable) and root.bad is None:
-                    root.bad = child.plan.error
-                    root.before_bad = root.events, root.seconds
+            self._spread(root, node)
             self._settle(root)
+
+    def _spread(self, root: Root, node: Node) -> None:
+        """Unordered: take in an event's follow-ups."""
+        for child in node.children:
+            if child.plan.indices:
+                root.queue.append(child)
+                continue
+            root.empties += 1
+            if isinstance(child.plan, Unplannable) and root.bad is None:
+                root.bad, root.bad_node = child.plan.error, child
+                root.before_bad = root.events, root.seconds
 
     def _not_run(self, root: Root) -> None:
         """An event behind the end of its chain is over."""
         root.flight -= 1
         check(root.due is not None or root.is_reported, "root {} goes on unrun", root.index)
 
-    def _ends(self, root: Root, result: Result, *, may_drop: bool = False) -> None:
-        """It ends with something to tell."""
+    def _ends(
+        self, root: Root, result: Result, culprit: Node | None = None, *, may_drop: bool = False
+    ) -> None:
+        """It ends; `culprit` is the event that failed, or gave a value."""
         root.run.runnable.pop(root.index, None)
-        processed = root.processed if result.error is None else None
-        root.due = Ending(*result, root.events, root.seconds, processed, root.attempts)
+        has_failed = result.error is not None
+        root.due = Ending(
+            *result,
+            root.events,
+            root.seconds,
+            None if has_failed else root.processed,
+            root.attempts,
+            root.handlers,
+            root.all_emitted(),
+            int(has_failed),
+            culprit if has_failed else None,
+        )
         root.slack = root.empties
         root.may_drop = may_drop
         root.queue.clear()
@@ -535,14 +637,9 @@ class World:
         self._due.append(root)
 
     def _ends_quietly(self, root: Root) -> None:
-        if root.processed is not None or root.attempts > 1:
-            self._ends(root, Result(), may_drop=True)
-            root.slack = 0
-            return
-        root.due = QUIET
-        # what is behind the bound may count as dropped, though it was over just then
-        root.may_drop = True
-        self._due.append(root)
+        """It is over; what is behind the bound may count as dropped, though it was just over."""
+        self._ends(root, Result(), may_drop=True)
+        root.slack = 0
 
     def _must_drop(self, root: Root) -> None:
         root.run.runnable.pop(root.index, None)
@@ -562,10 +659,10 @@ class World:
             if plan.indices:
                 self._line_up(root)
                 return
-            queue.popleft()
+            node = queue.popleft()
             root.events += 1
             if isinstance(plan, Unplannable):
-                self._ends(root, Result(error=plan.error), may_drop=True)
+                self._ends(root, Result(error=plan.error), node, may_drop=True)
                 return
         self._ends_quietly(root)
 
@@ -581,7 +678,7 @@ class World:
             root.run.runnable[root.index] = root
         elif root.bad is not None:
             root.events += 1
-            self._ends(root, Result(error=root.bad), may_drop=True)
+            self._ends(root, Result(error=root.bad), root.bad_node, may_drop=True)
         elif not root.is_at_work:
             root.events += root.empties
             self._ends_quietly(root)
@@ -612,6 +709,9 @@ class World:
             if root.due is not None or root.is_reported:
                 self._release_if_over(root)
                 continue
+            if node is root.node and root.key is not None and not root.is_abandoned:
+                self._unsent(root, node)
+                continue
             if node is root.node and not (root.failed[node] or root.crashed[node]):
                 root.is_begun = False
                 root.run.unbegun += 1
@@ -639,8 +739,8 @@ class World:
         line.remove(root)
         if not line:
             del run.keys[root.key]
-        elif is_first:
-            run.runnable[line[0].index] = run.waiting.pop(line[0].index)
+        elif is_first and line[0].index in line[0].run.waiting:  # else it is in the same batch
+            self._line_up(line[0].run.waiting.pop(line[0].index))
         root.key = None
 
     def _set_bound(self, run: RunModel, bound: float) -> None:
@@ -727,9 +827,7 @@ class World:
                 self._settled(effect)
                 note = (2, effect.run, effect.first, len(effect.times))
             case Over():
-                check(effect.roots, "a report on no cascades")
-                for each in zip(effect.roots, effect.events, effect.seconds, strict=True):
-                    self._over(effect.run, *each)
+                self._over(effect)
                 note = (3, effect.run, effect.roots[0], len(effect.roots))
             case Ended():
                 self._ended(effect.run, effect.root, effect.ending)
@@ -742,6 +840,8 @@ class World:
             case Finished():
                 self._finished(effect.run)
                 note = (6, effect.run, 0, 0)
+            case _:
+                raise Violation(f"nobody asked for {effect}")
         self.history = hash((self.history, note))
 
     def _pausing(self, effect: Retry) -> None:
@@ -768,41 +868,59 @@ class World:
         return root
 
     def _settled(self, effect: Settled) -> None:
-        check(len(effect.times), "a report on no roots")
-        for index, seconds in enumerate(effect.times, effect.first):
-            root = self._report(effect.run, index)
-            check(root.due is QUIET, "root {} is settled, and is {}", index, root.due)
-            check(root.events == 1, "root {} is settled with {} events", index, root.events)
-            check(root.seconds == seconds, "root {}: {}, not {} s", index, seconds, root.seconds)
-            self._is_over(root, None)
+        times, handlers = effect.times, effect.handlers
+        check(len(times), "a report on no roots")
+        for number, seconds in enumerate(times):
+            root = self._report(effect.run, effect.first + number)
+            check(root.key is None, "root {} has a key, and is settled", root.index)
+            ending = Ending(
+                *_value(effect.values, number, len(times)),
+                seconds=seconds,
+                processed=None if effect.processed is None else effect.processed[number],
+                handlers=handlers if isinstance(handlers, int) else handlers[number],
+                emitted=None if effect.emitted is None else effect.emitted[number],
+            )
+            self._matches(root, ending)
+            self.seen["values"] += ending.stopped
+            self._is_over(root, ending)
+        for each in (handlers, effect.processed, effect.emitted):
+            is_one_each = each is None or isinstance(each, int) or len(each) == len(times)
+            check(is_one_each, "{} for {} roots", each, len(times))
 
-    def _over(self, number: int, index: int, events: int, seconds: float) -> None:
-        root = self._report(number, index)
-        check(root.due is QUIET, "root {} is over, and is {}", index, root.due)
-        check(events == root.events, "root {} is over, with {} events", index, events)
-        check(seconds == root.seconds, "root {}: wrong seconds", index)
-        check(root.processed is None, "root {} has something to tell", index)
-        self._is_over(root, None)
+    def _over(self, effect: Over) -> None:
+        check(effect.roots, "a report on no cascades")
+        columns = zip(effect.roots, effect.events, effect.seconds, effect.handlers, strict=True)
+        for number, (index, events, seconds, handlers) in enumerate(columns):
+            root = self._report(effect.run, index)
+            result = _value(effect.values, number, len(effect.roots))
+            self._matches(root, Ending(*result, events, seconds, handlers=handlers))
+            self.seen["values of cascades"] += result.stopped
+            self._is_over(root, root.due)
+
+    def _matches(self, root: Root, ending: Ending) -> None:
+        due = root.due
+        if due is None:
+            raise Violation(f"root {root.index} is reported and has not ended")
+        more = ending.events - due.events
+        is_same = 0 <= more <= root.slack and ending._replace(events=due.events) == due
+        check(is_same, "root {} ended with {}, not with {}", root.index, ending, due)
 
     def _ended(self, number: int, index: int, ending: Ending) -> None:
         run = self.runs.get(number)
         root = self._report(number, index)
         if root.bad is not None and ending.error is root.bad:
             self._ended_by_plan(root, ending)
-        due = self._given_up(root, ending) or root.due
-        if due is None:
-            raise Violation(f"root {index} is reported and has not ended")
-        more = ending.events - due.events
-        check(0 <= more <= root.slack, "root {} ended with {}, not with {}", index, ending, due)
+        root.due = self._given_up(root, ending) or root.due
+        self._matches(root, ending)
+        is_unusual = ending.error is not None or ending.attempts > 1
+        is_telling = ending.stopped or ending.processed is not None or ending.emitted is not None
+        is_counted = ending.events == 1 and root.key is None
         check(
-            ending._replace(events=due.events) == due,
-            "root {} ended with {}, not with {}",
+            is_unusual or (is_telling and not is_counted),
+            "root {} ended by itself with {}",
             index,
             ending,
-            due,
         )
-        is_telling = ending.stopped or ending.error is not None or ending.processed is not None
-        check(is_telling or ending.attempts > 1, "root {} ended with nothing to tell", index)
         self._is_over(root, ending)
         if ending.error is not None and run is not None:
             run.failures[index] = ending.error
@@ -811,13 +929,22 @@ class World:
 
     def _given_up(self, root: Root, ending: Ending) -> Ending | None:
         """It failed when it was just found to be unwanted: then it is not run again."""
-        errors = [result.error for each, _, result in self._to_pause if each is root]
-        if root.index <= root.run.bound or ending.error is None or ending.error not in errors:
+        found = [(node, result.error) for each, node, result in self._to_pause if each is root]
+        failed = [node for node, error in found if error is ending.error]
+        if root.index <= root.run.bound or ending.error is None or not failed:
             return None
         root.run.lost.add(root.index)
         root.run.runnable.pop(root.index, None)
         root.queue.clear()
-        return ending._replace(value=None, stopped=False, handler="h")
+        root.handlers += failed[0].handlers
+        return ending._replace(
+            value=None,
+            stopped=False,
+            handler="h",
+            handlers=root.handlers,
+            failed=1,
+            failed_event=failed[0],
+        )
 
     def _is_still_sent(self, root: Root) -> bool:
         """Whether it was ended by a plan when some of it had been put into a batch."""
@@ -840,34 +967,34 @@ class World:
         check(events < ending.events <= root.events + root.empties, "root {}: {}", index, ending)
         check(seconds <= ending.seconds <= root.seconds, "root {}: {}", index, ending)
         root.run.runnable.pop(index, None)
-        root.due = ending._replace(value=None, stopped=False, handler=None)
+        root.due = ending._replace(
+            value=None, stopped=False, handler=None, failed=1, failed_event=root.bad_node
+        )
 
     def _is_over(self, root: Root, ending: Ending | None) -> None:
         """Root was reported, and not as dropped."""
+        if ending is None:
+            raise Violation(f"root {root.index} is reported and has not ended")
         run = root.run
         run.ended.add(root.index)
         if root.key is not None and not self._is_still_sent(root):
             self._release_if_over(root)
-        is_quiet = ending is None or not (ending.stopped or ending.error is not None)
         if run.unordered:
-            if is_quiet:
+            if not (ending.stopped or ending.error is not None):
                 nodes, events = root.node.whole
                 check(root.events == events, "root {}: {} events", root.index, root.events)
                 check(len(root.ran) == len(nodes), "root {}: not each event once", root.index)
                 check(nodes.issuperset(root.ran), "root {}: not each event once", root.index)
+                handlers = sum([node.handlers for node in nodes])
+                check(ending.handlers == handlers, "root {}: wrong handlers", root.index)
             return
         plain = root.node.plain
         if root.index in run.lost:
             check(root.ran == plain.order[: len(root.ran)], "root {}: no FIFO", root.index)
             return
         check(root.ran == plain.order, "root {}: not in FIFO order", root.index)
-        if ending is None:
-            check(root.events == plain.ending.events, "root {}: wrong events", root.index)
-            is_quiet = not plain.ending.stopped and plain.ending.error is None
-            check(is_quiet, "root {}: a FIFO: {}", root.index, plain.ending)
-        else:
-            same = ending._replace(seconds=0.0, processed=None, attempts=1) == plain.ending
-            check(same, "root {}: {}, a FIFO: {}", root.index, ending, plain.ending)
+        same = ending._replace(seconds=0.0, processed=None, attempts=1) == plain.ending
+        check(same, "root {}: {}, a FIFO: {}", root.index, ending, plain.ending)
 
     def _dropped(self, number: int, index: int) -> None:
         root = self._report(number, index)
@@ -922,6 +1049,7 @@ class World:
             check(batch.size == 1, "a suspect is sent with {} others", batch.size - 1)
         if model.held:
             self._check_prefetch(worker, model, run)
+            self._check_long(worker, batch)
         check(0 < batch.size <= MOST_EVENTS, "a batch of {} events", batch.size)
         check(batch.done == 0, "a new batch is done in part")
         self.most_events = max(self.most_events, batch.size)
@@ -929,35 +1057,14 @@ class World:
         position = 0
         for part in batch.parts:
             check(part.start == position, "a part starts at {}, not at {}", part.start, position)
-            count = part.stop - part.start
-            check(len(part.events) == len(part.plans) == count > 0, "a part of wrong size")
-            if part.first is not None:
-                indices: Sequence[int] = range(part.first, part.first + count)
-                check(not part.is_chain, "roots are no chain")
-            else:
-                indices = [cascade.index for cascade in part.cascades]
-                if part.strands is not None:
-                    check(not indices, "a part of cascades and strands")
-                    check(not run.keys, "strands with keys")
-                    indices = part.strands.cascades.roots
-                    self.seen["strands"] += count
-                check(len(indices) == count, "a part with cascades for some")
-                if part.is_chain:
-                    check(len(set(indices)) == 1, "a chain of several cascades")
-                    check(not run.unordered, "a chain in an unordered run")
-                    held.chains.append((part.start, part.stop))
-            for index, node, plan in zip(indices, part.events, part.plans, strict=True):
-                if batch.is_alone:
-                    held.roots.append(self._takes_off_alone(run, index, node, plan))
-                else:
-                    held.roots.append(self._takes_off(run, index, node, plan, part.is_chain))
-            held.nodes += part.events
+            self._takes_part(held, part)
             position = part.stop
         check(position == batch.size, "a batch of {} says that it has {}", position, batch.size)
         seconds = sum([self._estimates.seconds_of(node.plan) for node in held.nodes])
         is_near = math.isclose(batch.seconds, seconds, rel_tol=1e-6)
         check(is_near, "a batch of {} s says that it takes {}", seconds, batch.seconds)
         self._check_seconds(held)
+        self._check_paths(held)
         self._end_of_chains(run, held)
         self._check_bytes(held)
         if run.opened.return_events:
@@ -969,10 +1076,98 @@ class World:
         self._unweighed.append((worker, held))
         self.on_send(worker)
 
+    def _takes_part(self, held: Held, part: Part) -> None:
+        run = held.run
+        count = part.stop - part.start
+        check(len(part.events) == len(part.plans) == count > 0, "a part of wrong size")
+        ends = chain_ends(run.opened, has_retries=self.policy.max_retries > 0)
+        held.chains += [Chain(*each, part.is_keyed) for each in part.chains(*ends)]
+        indices = self._roots_of(run, part)
+        check(len(indices) == count, "a part with roots for some")
+        before: Root | None = None
+        for index, node, plan in zip(indices, part.events, part.plans, strict=True):
+            if held.batch.is_alone:
+                before = self._takes_off_alone(run, index, node, plan)
+            elif part.is_keyed:
+                before = self._takes_off_keyed(run, index, node, plan, before)
+            else:
+                before = self._takes_off(run, index, node, plan, part.is_chain)
+            held.roots.append(before)
+        held.nodes += part.events
+
+    def _roots_of(self, run: RunModel, part: Part) -> Sequence[int]:
+        """The index of the root of each event."""
+        if part.first is not None:
+            check(not part.is_chain, "roots are no chain")
+            return range(part.first, part.first + part.stop - part.start)
+        if part.is_keyed:
+            self._check_lanes(run, part)
+            return part.roots
+        indices: Sequence[int] = [cascade.index for cascade in part.cascades]
+        if part.strands is not None:
+            check(not indices, "a part of cascades and strands")
+            indices = part.strands.cascades.roots
+            is_keyed = any(run.roots[index].key is not None for index in indices)
+            check(not is_keyed, "strands with keys")
+            self.seen["strands"] += len(indices)
+        if part.is_chain:
+            check(len(set(indices)) == 1, "a chain of several cascades")
+            check(not run.unordered, "a chain in an unordered run")
+        return indices
+
+    def _check_lanes(self, run: RunModel, part: Part) -> None:
+        """Each lane has its positions, and those are all."""
+        check(not (part.is_chain or part.cascades), "a part of cascades and roots with keys")
+        stop = part.start
+        for lane, start, end in part.lanes:
+            check(start == stop < end, "lane {} begins at {}", lane.key, start)
+            keys = {
+                run.roots[index].key for index in part.roots[start - part.start : end - part.start]
+            }
+            check(keys == {(lane.key,)}, "roots with keys {} in lane {}", keys, lane.key)
+            self.seen["lanes"] += end - start > 1
+            stop = end
+        check(stop == part.stop, "roots of no lane")
+
+    def _check_paths(self, held: Held) -> None:
+        for position in range(0, held.size, 1 + held.size // 50):
+            node, root = held.nodes[position], held.roots[position]
+            path = held.batch.place_at(position).path
+            check(path == (root.index, *node.path), "root {}: a path of {}", root.index, path)
+
+    def _takes_off_keyed(
+        self, run: RunModel, index: int, node: Node, plan: Any, before: Root | None
+    ) -> Root:
+        """A root with a key: the first of its key, or behind the one that is before it there."""
+        root = run.roots.get(index)
+        if root is None or root.key is None:
+            raise Violation(f"root {index} is sent for its key, and has none, or is over")
+        line = root.line
+        place = line.index(root)
+        if place:
+            check(
+                run.waiting.pop(index, None) and line[place - 1] is before,
+                "root {} is sent, and one before it with its key is elsewhere",
+                index,
+            )
+            self.seen["several of a key"] += 1
+        else:
+            check(run.runnable.pop(index, None), "root {} is sent twice", index)
+        if index > run.bound and not self._just_ended:
+            raise Violation(f"root {index} is sent, and the bound is {run.bound}")
+        check(plan is node.plan is not UNWANTED, "root {} is sent with the wrong plan", index)
+        check(node is root.node and root.queue[0] is node, "root {} is sent twice", index)
+        root.queue.popleft()
+        root.flight += 1
+        root.is_begun = True
+        run.unbegun -= 1
+        return root
+
     def _takes_off_alone(self, run: RunModel, index: int, node: Node, plan: Any) -> Root:
         root = run.roots.get(index)
         if root is None or (root, node) not in self._suspects or node not in root.waits:
             raise Violation(f"root {index} is sent alone, and is not suspected")
+        check(root.is_first, "root {} is sent before one with its key", index)
         check(plan.indices == node.plan.indices, "root {} is sent with the wrong plan", index)
         root.waits.remove(node)
         self._suspects.remove((root, node))
@@ -991,6 +1186,7 @@ class World:
         if not (same and plan.indices):
             raise Violation(f"root {index} is sent with the wrong plan")
         check(not root.crashed[node], "root {} is suspected, and is not sent alone", index)
+        check(root.is_first, "root {} is sent before one with its key", index)
         queue = root.queue
         if not queue or queue[0] is not node:
             check(run.unordered and node in queue, "root {} is sent out of order, or twice", index)
@@ -1012,9 +1208,10 @@ class World:
         return root
 
     def _end_of_chains(self, run: RunModel, held: Held) -> None:
-        for start, stop in held.chains:
-            del run.runnable[held.roots[start].index]
-            self.seen["chains"] += stop - start > 1
+        for chain in held.chains:
+            if not chain.is_lane:
+                del run.runnable[held.roots[chain.start].index]
+                self.seen["chains"] += chain.stop - chain.start > 1
 
     def _check_prefetch(self, worker: int, model: WorkerModel, run: RunModel) -> None:
         check(len(model.held) < PREFETCH, "worker {} has {} batches", worker, len(model.held))
@@ -1035,14 +1232,21 @@ class World:
         staying = [each for each, other in self.workers.items() if not other.is_retired]
         idle = next((each for each in staying if not self.workers[each].held), None)
         check(idle is None, "worker {} has work and is sent more, worker {} is idle", worker, idle)
+        check(not self.starting, "worker {} has work and is sent more, one is started", worker)
         others = [each for each in self.runs.values() if each is not run and each.has_more]
         if run.closed and not others and not self._just_ended:
             check(
-                self._most_ready(run) + len(run.waiting) > len(self.workers),
+                self._most_ready(run) > len(self.workers),
                 "worker {} has work already, and is sent the last events of run {}",
                 worker,
                 run.number,
             )
+
+    def _check_long(self, worker: int, batch: Batch) -> None:
+        """Behind a batch there is no event that is a long one and for which somebody waits."""
+        is_long = self._estimates.seconds_of(batch.parts[0].plans[0]) >= LONG_SECONDS
+        is_waited_for = not self.runs[batch.run_id].opened.is_bulk
+        check(not (is_long and is_waited_for), "worker {} has work, and a long event", worker)
 
     def _check_seconds(self, held: Held) -> None:
         others = [each for each in self.runs.values() if each is not held.run and each.has_more]
@@ -1090,6 +1294,14 @@ class World:
         nothing_waits = not any(run.runnable for run in self.runs.values())
         expected = overloaded if is_any_idle and nothing_waits else []
         check(scheduler.overloaded == expected, "wrong overloaded")
+        tellable = [
+            worker
+            for worker, model in self.workers.items()
+            if model.held
+            and model.held[0].size - model.held[0].done > 1
+            and (is_any_idle or not model.held[0].run.opened.is_bulk)
+        ]
+        check(scheduler.tellable == tellable, "wrong tellable")
         self._check_slack(nothing_waits=nothing_waits)
 
     def _check_slack(self, *, nothing_waits: bool) -> None:
@@ -1107,6 +1319,8 @@ class World:
         )
         waits = waits and not self._suspects
         check(bool(slack) == (waits and least > 1), "slack is {}", slack)
+        if any(run.is_open and not run.opened.is_bulk for run in self.runs.values()):
+            check(slack <= TELL_SECONDS, "slack is {}, and somebody waits for roots", slack)
 
     def _check_lopsided(self, loads: dict[int, int], *, nothing_waits: bool) -> None:
         """Who is asked to give back: only where another would get it."""
@@ -1125,8 +1339,8 @@ class World:
         is_idle = is_idle and not any(model.is_retired for model in self.workers.values())
         if self._suspects:
             check(least > 0, "a worker is idle, and {} wait to be run alone", len(self._suspects))
-        if self._suspects or self._had_suspects:
-            open_loads = []  # none gets more until one is idle
+        if self._suspects or self._had_suspects or self.starting:
+            open_loads = []  # none gets more until one is idle, or ready
         open_least = min(open_loads, default=PREFETCH)
         for run in self.runs.values():
             if run.bound != ENDLESS:
@@ -1142,6 +1356,8 @@ class World:
             check(least > 0, "a worker is idle, and {} of {} wait", len(run.runnable), run.number)
             if run.closed and self._least_ready(run) <= len(self.workers):
                 continue  # the last events wait for an idle worker
+            if self._is_long_next(run):
+                continue
             if self._is_alone(run) and run.closed:
                 self._check_late_room(run, open_loads)
                 continue
@@ -1153,6 +1369,15 @@ class World:
                 run.number,
             )
         check(self.scheduler.is_idle == is_idle, "is_idle is {}", not is_idle)
+
+    def _is_long_next(self, run: RunModel) -> bool:
+        """Whether the event that is sent next is long; which one that is, is the scheduler's."""
+        state = self.scheduler._runs[run.number]
+        if run.opened.is_bulk or not state.has_ready:
+            return False
+        is_long = self._estimates.seconds_of(state.next_plan) >= LONG_SECONDS
+        self.seen["long"] += is_long
+        return is_long
 
     def _is_alone(self, run: RunModel) -> bool:
         """Whether no other run has something ready."""
@@ -1195,15 +1420,18 @@ class World:
         return least, loads
 
     def _least_ready(self, run: RunModel) -> int:
-        """How many events of it could be sent, at least: or enough of them."""
-        count = len(run.runnable)
+        """How many events of it are left to be sent, at least: or enough of them."""
+        count = len(run.runnable) + len(run.waiting)
         if not run.unordered or count > len(self.workers):
             return count
-        return sum(len(root.queue) for root in run.runnable.values())
+        return sum(len(root.queue) for root in run.runnable.values()) + len(run.waiting)
 
     def _most_ready(self, run: RunModel) -> int:
-        """The same, with what needs no worker and stands between."""
+        """The same, with what needs no worker and stands between, or is another run's."""
         count = self._least_ready(run)
+        if run.opened.shares_keys:
+            lines = [root.line for root in run.runnable.values() if root.key is not None]
+            count += sum(each.run is not run for line in lines for each in line)
         if not run.unordered or count > len(self.workers):
             return count
         return count + sum(root.empties for root in run.runnable.values())

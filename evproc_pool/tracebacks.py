@@ -1,0 +1,56 @@
+"""Tracebacks as text, quickly where errors come from the same places again and again.
+
+What Python says of one frame depends on nothing but its code and the instruction, and takes
+most of the time: it parses the source line to mark what failed in it. So that is kept. The text
+is that of `traceback.format_exception`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import traceback
+from types import CodeType, TracebackType
+from typing import Final
+
+_GROUPS: Final[tuple[type[BaseException], ...]] = tuple(
+    [getattr(builtins, name) for name in ("BaseExceptionGroup",) if hasattr(builtins, name)]
+)
+
+# So many places are remembered; more than a program fails in.
+_MOST_PLACES: Final = 1024
+
+# With more frames it may be a recursion, which Python shortens.
+_MOST_FRAMES: Final = 50
+
+_places: dict[tuple[CodeType, int], str] = {}
+
+
+def traceback_text(error: BaseException) -> str:
+    """The text that Python prints for an exception.
+
+    Raises:
+        Exception: What code of the user's raised in it.
+    """
+    trace = error.__traceback__
+    is_chained = error.__cause__ is not None or error.__context__ is not None
+    if trace is None or is_chained or isinstance(error, _GROUPS):
+        return "".join(traceback.format_exception(error))
+    frames: list[str] = []
+    each: TracebackType | None = trace
+    while each is not None:
+        frames.append(_frame_text(each))
+        each = each.tb_next
+    if len(frames) > _MOST_FRAMES:
+        return "".join(traceback.format_exception(error))
+    last = traceback.format_exception_only(error)
+    return "".join(("Traceback (most recent call last):\n", *frames, *last))
+
+
+def _frame_text(trace: TracebackType) -> str:
+    key = trace.tb_frame.f_code, trace.tb_lasti
+    text = _places.get(key)
+    if text is None:
+        if len(_places) >= _MOST_PLACES:
+            _places.clear()
+        text = _places[key] = "".join(traceback.format_tb(trace, limit=1))
+    return text

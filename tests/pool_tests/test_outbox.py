@@ -1,0 +1,426 @@
+"""What a worker has done and not told: how it is packed, and that it is told once."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+import evproc
+from evproc_pool import packing, pickling, progress, wire
+from evproc_pool.columns import Times
+from evproc_pool.frame import Frame
+from evproc_pool.outbox import Outbox, is_private
+from tests.pool_tests.frames import (
+    FedChannel,
+    Plain,
+    batch_of,
+    items_of,
+    load_told,
+    make_worker,
+    run_batches,
+    words_of,
+)
+
+
+def told_of(frame: wire.ProgressFrame) -> wire.Told:
+    """What events left behind, of whom something is told."""
+    assert frame.told is not None
+    return frame.told
+
+
+def follow_ups_of(told: wire.Told) -> dict[int, int]:
+    """The number of the only follow-up of each event that has one."""
+    events = packing.unpack(told.follow_ups) if told.givers else []
+    return dict(zip(told.givers, [ev.number for ev in events], strict=True))
+
+
+# --- in one pickle ---
+
+
+@pytest.mark.parametrize("value", [7, "text", b"bytes", None, 1.5, (), (1, "two", None)])
+def test_values_that_cannot_change_go_in_one_pickle(value: object) -> None:
+    def give(proc: Any, ev: Any, worker: Any) -> None:
+        raise evproc.StopProcessing(value)
+
+    (frame,) = run_batches(give, 3)
+    values = told_of(frame).values
+    assert values is not None
+    assert values.is_together
+    assert items_of(values) == dict.fromkeys(range(3), value)
+    assert values.is_sure == (not isinstance(value, tuple))
+
+
+def test_values_that_nobody_else_has_go_in_one_pickle_from_the_second_batch_on() -> None:
+    def give(proc: Any, ev: Any, worker: Any) -> None:
+        raise evproc.StopProcessing({"number": ev.number})
+
+    frames = run_batches(give, 3, 3)
+    values = [told_of(frame).values for frame in frames]
+    # before, it is not known whether there are large buffers in them
+    assert [column.is_together for column in values if column] == [False, True]
+    for column in values:
+        assert items_of(column) == {number: {"number": number} for number in range(3)}
+
+
+def test_events_that_come_back_go_in_one_pickle() -> None:
+    packed = packing.EventPacker().pack([Plain(number) for number in range(3)])
+    frame = wire.BatchFrame([(0, (0,))], 0, 3, (), (0, 2), 1.0, packed)
+    batch = Frame(wire.BATCH, wire.dump_batch(frame))
+    channel = FedChannel(batch, batch)
+    make_worker(channel, words_of()).run()
+    columns = [told_of(load_told(each)).processed for each in channel.sent]
+    assert [column.is_together for column in columns if column] == [False, True]
+    for column in columns:
+        assert {at: ev.number for at, ev in items_of(column).items()} == {0: 0, 2: 2}
+
+
+# --- as they were ---
+
+
+def test_a_value_that_a_handler_changes_later_keeps_its_state() -> None:
+    shared: list[int] = []
+
+    def give(proc: Any, ev: Any, worker: Any) -> None:
+        shared.append(ev.number)
+        raise evproc.StopProcessing(shared)
+
+    for frame, before in zip(run_batches(give, 3, 3), ([], [0, 1, 2]), strict=True):
+        assert items_of(told_of(frame).values) == {
+            number: [*before, *range(number + 1)] for number in range(3)
+        }
+
+
+def test_what_was_emitted_and_is_changed_later_keeps_its_state() -> None:
+    shared: list[int] = []
+
+    def emit(proc: Any, ev: Any, worker: Any) -> None:
+        shared.append(ev.number)
+        ev.emit(shared)
+        ev.emit(ev.number)
+
+    first, second = run_batches(emit, 2, 2)
+    assert items_of(told_of(first).emitted) == {0: [[0], 0], 1: [[0, 1], 1]}
+    assert items_of(told_of(second).emitted) == {0: [[0, 1, 0], 0], 1: [[0, 1, 0, 1], 1]}
+
+
+def test_what_is_in_a_value_and_is_changed_later_keeps_its_state() -> None:
+    rows: list[int] = []
+
+    def give(proc: Any, ev: Any, worker: Any) -> None:
+        rows.append(ev.number)
+        ev.emit({"rows": rows})
+        raise evproc.StopProcessing(({"rows": rows},))
+
+    first, second = run_batches(give, 2, 2)
+    assert items_of(told_of(first).values) == {0: ({"rows": [0]},), 1: ({"rows": [0, 1]},)}
+    assert items_of(told_of(second).values) == {
+        0: ({"rows": [0, 1, 0]},),
+        1: ({"rows": [0, 1, 0, 1]},),
+    }
+    assert items_of(told_of(second).emitted) == {
+        0: [{"rows": [0, 1, 0]}],
+        1: [{"rows": [0, 1, 0, 1]}],
+    }
+
+
+def test_an_event_that_comes_back_is_as_its_handlers_left_it() -> None:
+    rows: list[int] = []
+
+    def act(proc: Any, ev: Any) -> None:
+        rows.append(ev.number)
+        ev.proc.test.rows = rows
+
+    packed = packing.EventPacker().pack([Plain(number) for number in range(2)])
+    frame = wire.BatchFrame([(0, (2,))], 0, 2, (), (0, 1), 1.0, packed)
+    batch = Frame(wire.BATCH, wire.dump_batch(frame))
+    channel = FedChannel(batch, batch)
+    worker = make_worker(channel, words_of())
+    worker._processor.register(act, "act")
+    worker.run()
+    found = [items_of(told_of(load_told(each)).processed) for each in channel.sent]
+    left = [{at: ev.proc.test.rows for at, ev in each.items()} for each in found]
+    assert left == [{0: [0], 1: [0, 1]}, {0: [0, 1, 0], 1: [0, 1, 0, 1]}]
+
+
+class _Value:
+    """Of a class of somebody's."""
+
+
+def test_who_has_something_of_a_value_is_seen() -> None:
+    shared: list[int] = []
+    assert is_private({"a": 1, 2: (b"", "c"), "d": [{"e": None}], "f": {1.5}})
+    assert is_private([(), [], {}, set(), frozenset()])
+    proc = evproc.event.ProcessorData()
+    proc.one.two = [3]
+    assert is_private({"proc": proc}) is False  # it is here
+    assert is_private(proc)
+    for value in ({"a": shared}, [[shared]], ({"a": (shared,)},), [_Value()], _Value()):
+        assert not is_private(value)
+
+
+def test_what_an_event_emitted_before_it_failed_is_forgotten() -> None:
+    def emit(proc: Any, ev: Any, worker: Any) -> None:
+        ev.emit(ev.number)
+        if ev.number == 1:
+            raise ValueError(ev.number)
+
+    (frame,) = run_batches(emit, 3)
+    told = told_of(frame)
+    assert items_of(told.emitted) == {0: [0], 2: [2]}
+    assert [position for position, _ in told.errors] == [1]
+
+
+# --- what cannot be packed ---
+
+
+@pytest.mark.parametrize("batch", [0, 1], ids=["by itself", "together"])
+def test_a_value_that_cannot_be_pickled_fails_alone(batch: int) -> None:
+    def give(proc: Any, ev: Any, worker: Any) -> None:
+        is_bad = ev.number == 2 and len(worker._outbox.deferring) == batch
+        raise evproc.StopProcessing({"v": threading.Lock() if is_bad else ev.number})
+
+    frames = run_batches(give, 1, 4) if batch else run_batches(give, 4)
+    told = told_of(frames[-1])
+    items = items_of(told.values)
+    if not batch:
+        # the others that came before it have said that values can wait
+        assert all(items[number] == {"v": number} for number in (0, 1, 3))
+        return
+    record = items.pop(2)
+    assert items == {number: {"v": number} for number in (0, 1, 3)}
+    # it was no failure when it ran, so that nothing behind it was left out
+    assert told.errors == []
+    assert isinstance(record, wire.ErrorRecord)
+    assert record.handler == "handler"
+    text = str(wire.decode_error(record))
+    assert "the value given to StopProcessing by handler 'handler'" in text
+
+
+# --- tell ---
+
+
+def _leaves_much(proc: Any, ev: Any, worker: Any) -> list[Any] | None:
+    """Everything that there is, in turn; the fifth event has told what was before it."""
+    if ev.number == 4:
+        worker.tell()
+    ev.emit(10 * ev.number)
+    match ev.number % 4:
+        case 0:
+            raise evproc.StopProcessing(ev.number)
+        case 1:
+            return [Plain(ev.number)]
+        case 2:
+            raise ValueError(ev.number)
+    return None
+
+
+def test_what_was_told_while_a_handler_ran_is_not_told_again() -> None:
+    first, second = run_batches(_leaves_much, 8)
+    assert (first.done, second.done) == (4, 8)
+    for frame, base in ((first, 0), (second, 4)):
+        told = told_of(frame)
+        assert items_of(told.values) == {base: base}
+        assert follow_ups_of(told) == {base + 1: base + 1}
+        assert [position for position, _ in told.errors] == [base + 2]
+        emitted = {at: [10 * at] for at in range(base, base + 4) if at != base + 2}
+        assert items_of(told.emitted) == emitted
+        assert len(Times(frame.begun, memoryview(frame.ends).cast("d"))) == 4
+
+
+def test_handlers_that_did_not_run_are_told_once() -> None:
+    def act(proc: Any, ev: Any, worker: Any) -> None:
+        if ev.number == 3:
+            worker.tell()
+        if ev.number % 2:
+            raise evproc.StopProcessing
+
+    channel = FedChannel(batch_of(range(5), plan=(2, 0)))
+    worker = make_worker(channel, words_of())
+    worker._processor.register(lambda proc, ev: act(proc, ev, worker), "handler")
+    worker.run()
+    shorts = [list(told_of(load_told(frame)).short) for frame in channel.sent]
+    assert shorts == [[1, 2], [3, 2]]
+
+
+def test_there_is_nothing_to_tell_twice_nor_before_anything_is_over() -> None:
+    def act(proc: Any, ev: Any, worker: Any) -> None:
+        for _ in range(3):
+            worker.tell()
+
+    frames = run_batches(act, 3)
+    assert [frame.done for frame in frames] == [1, 2, 3]
+    assert all(frame.told is None for frame in frames)
+
+
+class _Given:
+    """An outbox, and what it has sent."""
+
+    def __init__(self) -> None:
+        self.channel = FedChannel()
+        self.words = words_of()
+        packer = packing.EventPacker()
+        self.outbox = Outbox(self.channel, packer, self.words, is_timed=False)
+        self.outbox.begin(0, 1.0)
+
+    def stop(self, position: int, value: object) -> None:
+        """An event is over, with a value."""
+        self.outbox._has(position)
+        self.outbox.stopped += [position, Plain(position), None, value]
+        self.outbox.ends.append(2.0 + position)
+
+    @property
+    def sent(self) -> list[wire.ProgressFrame]:
+        return [load_told(frame) for frame in self.channel.sent]
+
+
+def test_what_was_told_after_the_last_event_is_not_sent_again() -> None:
+    given = _Given()
+    for position in range(3):
+        given.stop(position, position)
+    given.outbox.tell()
+    given.outbox.send(3)
+    (frame,) = given.sent
+    assert frame.done == 3
+    assert list(memoryview(frame.ends).cast("d")) == [2.0, 3.0, 4.0]
+    assert frame.begun == 1.0
+    lists = (given.outbox.ends, given.outbox.unsent, given.outbox.stopped)
+    assert [len(each) for each in lists] == [0, 0, 0]
+    assert given.words[progress.UNSENT] == progress.NONE
+    # but that the rest is given back is said
+    given.outbox.send(3, gave_back=True)
+    assert [(each.done, each.gave_back) for each in given.sent] == [(3, False), (3, True)]
+
+
+def test_the_first_position_that_is_not_told_is_published() -> None:
+    given = _Given()
+    seen = []
+    for position in range(4):
+        if position == 2:
+            given.outbox.ends.append(2.0 + position)  # it left nothing behind
+        else:
+            given.stop(position, position)
+        seen.append(given.words[progress.UNSENT])
+        if position == 1:
+            given.outbox.tell()
+            seen.append(given.words[progress.UNSENT])
+    given.outbox.send(4)
+    seen.append(given.words[progress.UNSENT])
+    assert seen == [0, 0, progress.NONE, progress.NONE, 3, progress.NONE]
+
+
+def test_what_is_over_while_it_is_told_is_published() -> None:
+    given = _Given()
+    given.stop(0, 0)
+    send = given.channel.send
+
+    def go_on(tag: int, payload: Any, buffers: Any = ()) -> None:
+        send(tag, payload, buffers)
+        given.channel.send = send  # type: ignore[method-assign]  # the next one as usual
+        given.stop(1, 1)  # the worker's loop, in another thread
+
+    given.channel.send = go_on  # type: ignore[method-assign]  # that is the point
+    given.outbox.tell()
+    assert given.words[progress.UNSENT] == 1
+    given.outbox.send(2)
+    assert [items_of(told_of(frame).values) for frame in given.sent] == [{0: 0}, {1: 1}]
+
+
+def test_what_was_told_is_not_said_to_be_packed_again() -> None:
+    given = _Given()
+    seen: list[int] = []
+
+    class Looks:
+        def __reduce__(self) -> Any:
+            seen.append(given.words[progress.PACKING])
+            return str, ()
+
+    given.stop(0, 0)
+    given.outbox.tell()
+    given.stop(1, Looks())
+    given.outbox.send(2)
+    assert set(seen) == {progress.packing((1,))}
+
+
+def test_times_go_on_where_they_were_told() -> None:
+    given = _Given()
+    given.stop(0, 0)
+    given.outbox.tell()
+    given.stop(1, 1)
+    given.outbox.tell()
+    given.stop(2, 2)
+    given.outbox.send(3)
+    assert [frame.begun for frame in given.sent] == [1.0, 2.0, 3.0]
+    assert [items_of(told_of(frame).values) for frame in given.sent] == [{0: 0}, {1: 1}, {2: 2}]
+    timings = [frame.timings for frame in given.sent]
+    assert timings == [[(0, 1, 1.0)]] * 3
+
+
+class _Changing:
+    """Cannot be pickled while something changes it."""
+
+    is_changing = True
+
+    def __reduce__(self) -> Any:
+        if self.is_changing:
+            raise RuntimeError("dictionary changed size during iteration")
+        return str, ("packed",)
+
+
+def test_a_value_that_changes_while_it_is_told_waits() -> None:
+    given = _Given()
+    value = _Changing()
+    given.stop(0, 0)
+    given.stop(1, value)
+    given.outbox.tell()
+    assert given.sent == []
+    assert given.words[progress.UNSENT] == 0
+    value.is_changing = False
+    given.stop(2, 2)
+    given.outbox.send(3)
+    (frame,) = given.sent
+    assert frame.done == 3
+    assert items_of(told_of(frame).values) == {0: 0, 1: "packed", 2: 2}
+
+
+def test_nothing_that_waits_is_lost_when_the_coordinator_is_gone() -> None:
+    given = _Given()
+    given.stop(0, 0)
+
+    def fail(tag: int, payload: Any, buffers: Any = ()) -> None:
+        raise BrokenPipeError
+
+    given.channel.send = fail  # type: ignore[method-assign]  # that is the point
+    given.outbox.tell()  # in a thread of its own: the loop finds out
+    with pytest.raises(BrokenPipeError):
+        given.outbox.send(1)
+
+
+# --- again, one by one ---
+
+
+def test_columns_are_packed_again_one_by_one() -> None:
+    def give(proc: Any, ev: Any) -> None:
+        ev.emit([ev.number])
+        raise evproc.StopProcessing([ev.number])
+
+    repack = Frame(wire.REPACK, pickling.dumps(1))
+    channel = FedChannel(batch_of(range(1), plan=(2,)), batch_of(range(3), is_known=True), repack)
+    worker = make_worker(channel, words_of())
+    worker._processor.register(give, "handler")
+    worker.run()
+    told = told_of(load_told(channel.sent[1]))
+    assert told.number == 1
+    assert told.values is not None
+    assert told.values.is_together
+    assert channel.sent[2].tag == wire.FOLLOW_UPS
+    number, blobs, columns = pickling.loads(channel.sent[2].payload)
+    assert number == 1
+    again = told.one_by_one(blobs, columns)
+    assert again.values is not None
+    assert not again.values.is_together
+    for each in (told, again):
+        assert items_of(each.values) == {at: [at] for at in range(3)}
+        assert items_of(each.emitted) == {at: [[at]] for at in range(3)}
+    assert again.processed is None
