@@ -305,7 +305,7 @@ class _Kept(_local):
         return type(self), ()
 
 
-if not TYPE_CHECKING:
+if not TYPE_CHECKING:  # pragma: no branch
     for _name in ("process_many", "stream", "submit"):
         setattr(Processor, _name, _OnlyInPool(_name))
     del _name

@@ -280,3 +280,59 @@ def test_nothing_is_emitting_until_somebody_emits() -> None:
     )
     root = Path(evproc.__file__).parents[1]
     subprocess.run([sys.executable, "-S", "-c", code], cwd=root, check=True)
+
+
+class _Plain(Event):
+    name = "plain"
+
+
+def _refuses(ev: object) -> bool:
+    raise StopProcessing
+
+
+def test_where_nobody_has_emitted_events_end_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evproc.processor._emits", False)
+    follow_ups: list[_Plain] = [_Plain()]
+
+    def handle(proc: object, ev: Event) -> list[_Plain] | None:
+        what = ways.pop(0)
+        if what == "stop":
+            raise StopProcessing(5)
+        if what == "fail":
+            raise ValueError(what)
+        return follow_ups if what == "follow" else None
+
+    proc = Processor()
+    proc.register(handle)
+    ways = ["stop", "none", "follow", "none", "follow", "stop"]
+    assert [proc.process(_Plain()) for _ in range(4)] == [5, None, None, 5]
+    for some in (["fail"], ["follow", "fail"]):
+        ways[:] = some
+        with pytest.raises(ValueError, match="fail"):
+            proc.process(_Plain())
+    proc.register(want("plain", _refuses)(lambda proc, ev: None), "filtered")
+    with pytest.raises(StopProcessing):
+        proc.process(_Plain())
+    assert proc.emitted == []
+
+
+def test_a_copy_of_a_processor_has_emitted_nothing() -> None:
+    def emits(proc: object, ev: Event) -> None:
+        ev.emit(1)
+
+    proc = Processor()
+    proc.register(emits)
+    proc.process(_Plain())
+    assert proc.emitted == [1]
+    assert copy.copy(proc.__dict__["_kept"]).__dict__ == {}
+    assert copy.deepcopy(proc).emitted == []
+
+
+def test_what_has_no_readable_signature_is_taken_for_a_handler() -> None:
+    class Odd:
+        __signature__ = "odd"
+
+        def __init__(self, proc: object, ev: object) -> None: ...
+
+    made: Any = Odd
+    assert Processor().register(made) == "Odd"
