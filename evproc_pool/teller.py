@@ -100,11 +100,6 @@ class Teller:
             self._thread = threading.Thread(target=self._serve, name="evproc teller", daemon=True)
             self._thread.start()
 
-    @property
-    def is_there(self) -> bool:
-        """Whether the thread is."""
-        return self._thread is not None
-
     def _serve(self) -> None:
         # Signals are for the main thread, also where a handler blocks them there for a while.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _OF_THE_THREAD)

@@ -30,10 +30,10 @@ LINES: Final = 500_000
 LINES_TIMES: Final = 1.0
 _LINES_SECONDS: Final = 0.5
 
-# The part of them that the best chunk size is looked for with.
+# The part of them with which the best chunk size is found.
 _LINES_SWEEP_PART: Final = 1 / 10
 
-# The part of a sample that the best chunk size is looked for with, and how often.
+# The part of a sample with which the best chunk size is found, and how often.
 _SWEEP_PART: Final = 1 / 3
 _SWEEP_REPEATS: Final = 3
 

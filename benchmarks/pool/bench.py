@@ -32,7 +32,7 @@ FEW: Final = 2
 # How many events a second two workers get done one by one, to size samples by.
 _ONE_BY_ONE_PER_SECOND: Final = 5_000
 
-# The part of a sample that the best chunk size is looked for with, and how often.
+# The part of a sample with which the best chunk size is found, and how often.
 _SWEEP_PART: Final = 1 / 3
 _SWEEP_REPEATS: Final = 3
 
@@ -121,7 +121,7 @@ def streamed(
     look: Callable[[Outcome], Any] = Outcome.unwrap,
     **options: Any,
 ) -> list[Any]:
-    """Process events by `stream`, and give what is looked at of each outcome."""
+    """Process events by `stream`, and give a part of each outcome."""
     return [look(outcome) for outcome in pool.stream(events, **options)]
 
 

@@ -76,7 +76,7 @@ def best_peers(
     Args:
         load: What they are handed.
         count: How many events a sample has.
-        part: How many the best chunk size is looked for with.
+        part: How many are used to find the best chunk size.
         sides: Both peers.
         repeats: How often each chunk size is tried, at most.
     """
