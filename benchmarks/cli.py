@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -139,7 +139,7 @@ def _settings(benchmark: Benchmark, options: argparse.Namespace) -> Settings:
 def _run(benchmarks: Sequence[Benchmark], options: argparse.Namespace) -> list[Result]:
     """Run, print as results come in, and write them."""
     file: Path | None = options.json
-    when = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    when = datetime.now(UTC).isoformat(timespec="seconds")
     machine = describe_machine()
     if file is not None:
         _prepare(file)

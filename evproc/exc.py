@@ -6,8 +6,6 @@ are; the newer ones keep the pattern.
 
 from __future__ import annotations
 
-import sys
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -130,10 +128,6 @@ def _rebuild_stop(cls: type[StopProcessing], args: tuple[Any, ...]) -> StopProce
     return cls.__new__(cls, *args)
 
 
-class _Note(Exception):
-    """Carries a note on Python 3.10, whose tracebacks do not print `__notes__`."""
-
-
 def add_note(error: BaseException, text: str) -> None:
     """Add a line of context to an exception that is on its way to the user.
 
@@ -149,27 +143,7 @@ def add_note(error: BaseException, text: str) -> None:
         notes = getattr(error, "__notes__", ())
         if text in notes:
             return
-        if sys.version_info >= (3, 11):
-            error.add_note(text)
-        else:  # pragma: no cover - covered on 3.10
-            error.__notes__ = [*notes, text]  # type: ignore[attr-defined]  # 3.11's name
-            _show_note_in_chain(error, text)
+        error.add_note(text)
     except Exception:
         # the user's own error matters more than our remark on it
         return
-
-
-def _show_note_in_chain(error: BaseException, text: str) -> None:
-    """Put the note where a traceback of Python 3.10 prints it: as the first cause."""
-    seen = {id(error)}
-    last = error
-    while True:
-        earlier = last.__cause__ or (None if last.__suppress_context__ else last.__context__)
-        if earlier is None or id(earlier) in seen:
-            break
-        seen.add(id(earlier))
-        last = earlier
-    if isinstance(last, _Note):
-        last.args = (f"{last.args[0]}\n{text}",)
-    else:
-        last.__cause__ = _Note(text)

@@ -29,6 +29,10 @@ LONG_SECONDS: Final = 2 * TARGET_SECONDS
 #: The same where nobody waits for single events, only for all of them.
 BULK_SECONDS: Final = 16 * TARGET_SECONDS
 
+#: So long values may wait in the worker where nobody waits for single events. Follow-ups do not:
+#: somebody may be idle.
+KEEP_SECONDS: Final = BULK_SECONDS / 4
+
 #: A batch that takes so many times what it was meant to take is given up: the worker
 #: leaves the rest to others.
 OVERDUE_FACTOR: Final = 2

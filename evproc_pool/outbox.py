@@ -219,6 +219,7 @@ class Outbox:
             if not times:
                 return
             done = self.sent + len(times)
+            self._words[progress.TELLING] = 1
             try:
                 self._send(done, times, self._between(self.sent, done), is_last=False)
             except OSError:
@@ -228,6 +229,8 @@ class Outbox:
             else:
                 self._told += len(times)
                 self._say_unsent(done)
+            finally:
+                self._words[progress.TELLING] = 0
 
     def _say_unsent(self, done: int) -> None:
         """Publish the first position that has something to tell behind what was told.

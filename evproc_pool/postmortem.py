@@ -85,8 +85,8 @@ class Postmortem:
         if is_over:
             running = self._between(sents, over, at, was_stuck=was_stuck)
             return Verdict(over, running, spared=spared)
-        if at.is_over:
-            # it has to be charged, since it took long; what the worker died of may be what
+        if at.is_over or at.is_telling:
+            # it has to be charged, since it took long, or runs; what the worker died of may be what
             # another has left behind, which would kill the next one with what it is beside
             self._one_by_one(sents)
         handler = None if at.handler is None else self._registry.handlers[at.handler].name

@@ -43,8 +43,9 @@ TAKEN: Final = 3  # batch << 32 | position from which on that batch is taken bac
 TAKEN_TO: Final = 4  # batches up to this one that have not begun are taken back as well
 PACKING: Final = 5  # of which events what they left behind is being pickled, see `packing`
 STRUCK: Final = 6  # batch << 32 | position of the event that took too long; 0 once it was told
+TELLING: Final = 7  # 1 while what is over is packed and sent beside a running handler
 #: How many words these are.
-WORDS: Final = 7
+WORDS: Final = 8
 _BYTES: Final = 8 * WORDS
 
 #: An event that took so long is slow: what it left behind is sent at once, and behind
@@ -90,6 +91,7 @@ class Progress(NamedTuple):
         packing: Of how many events what they left behind is being pickled, which runs
             code of the user's.
         packed: The position of the first of these.
+        is_telling: Whether what others left behind is being packed and sent beside it.
     """
 
     batch: int
@@ -101,6 +103,7 @@ class Progress(NamedTuple):
     packing: int = 0
     packed: int = 0
     may_repeat: bool = False
+    is_telling: bool = False
 
     @property
     def activity(self) -> tuple[int, ...]:
@@ -124,7 +127,7 @@ class Words:
 
     def read(self) -> Progress:
         """What the worker wrote last; torn while it is alive."""
-        batch, place, unsent, _, _, packing, _ = self.words
+        batch, place, unsent, _, _, packing, _, telling = self.words
         if place < 0:
             return Progress(batch, place, None, None)
         code = place & ((1 << HANDLER_BITS) - 1)
@@ -139,6 +142,7 @@ class Words:
             packing & _MOST_PACKED,
             packing >> _PACKED_BITS,
             code == AGAIN,
+            telling != 0,
         )
 
     def take_back(self, seen: Progress, newest: int) -> bool:

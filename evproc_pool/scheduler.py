@@ -71,7 +71,7 @@ an object per event (at a million events a second it is all one does).
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Never
 
 from evproc_pool.backlog import ENDLESS, Block, Run
 from evproc_pool.batching import SHARES_PER_WORKER, Batcher
@@ -843,6 +843,6 @@ def _check_keys(keys: Sequence[Hashable], events: int) -> None:
         raise InternalError(f"a key: {error}") from error
 
 
-def _never(item: NoReturn) -> NoReturn:
-    """What `typing.assert_never` is from Python 3.11 on."""
+def _never(item: Never) -> Never:
+    """What `typing.assert_never` does, with an error of ours."""
     raise InternalError(f"unknown input {item!r}")

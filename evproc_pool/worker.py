@@ -39,7 +39,7 @@ from evproc_pool.chains import ENDS_BY_ERROR, ENDS_BY_FOLLOW_UPS, ENDS_BY_VALUE
 from evproc_pool.channel import BlockingChannel, WorkerChannel
 from evproc_pool.collection import Allowance, no_collection
 from evproc_pool.entrance import Shares
-from evproc_pool.estimates import OVERDUE_FACTOR, TARGET_SECONDS, TELL_SECONDS
+from evproc_pool.estimates import KEEP_SECONDS, OVERDUE_FACTOR, TARGET_SECONDS, TELL_SECONDS
 from evproc_pool.frame import Frame
 from evproc_pool.limits import NEARLY, Limits, Quota
 from evproc_pool.outbox import ALONE, Outbox, is_constant, is_private
@@ -362,7 +362,7 @@ class Worker:
         ended, unsent, followed = outbox.ends.append, outbox.unsent, outbox.followed
         stopped, deferring = outbox.stopped, outbox.deferring
         returns, has_chains = job.returns, job.has_chains
-        overdue, quota, clock = job.overdue, self._quota, self._clock
+        overdue, quota, clock, is_prompt = job.overdue, self._quota, self._clock, job.is_prompt
         bits, at, over, again = progress.HANDLER_BITS, progress.PLACE, progress.OVER, progress.AGAIN
         untold, slow, first_unsent = progress.UNTOLD, progress.SLOW_SECONDS, progress.UNSENT
         # what events leave behind does not wait for the end of a long batch
@@ -452,11 +452,11 @@ class Worker:
             now = clock()
             ended(now)
             if now - then >= slow or now > look_at:
-                is_time = now > look_at
+                is_time, is_slow, is_large = now > look_at, now - then >= slow, not look_at
                 if now > quota.look_at:
                     quota.look(now)
                 look_at = min(overdue, quota.look_at, now + job.tell_seconds)
-                if now - then < slow and words[at] & over == untold | code:
+                if not is_slow and words[at] & over == untold | code:
                     words[at] = place | again
                 done = (place >> bits) + 1
                 if done < job.stop:
@@ -464,7 +464,8 @@ class Worker:
                     if is_taken or now > overdue or quota.is_used_up:
                         outbox.send(done, gave_back=True)
                         return False
-                    if unsent or (is_time and job.is_prompt):
+                    is_due = is_large or is_slow or followed or now - outbox.begun > KEEP_SECONDS
+                    if (is_time and is_prompt) or (unsent and (is_due or is_prompt)):
                         outbox.send(done)
                         words[at] = place | over
                         now = outbox.begun = clock()  # the next event does not answer for it

@@ -65,5 +65,5 @@ def raises(error: BaseException) -> Callable[[Any, Any], None]:
 
 
 def notes(error: BaseException) -> list[str]:
-    """The notes on an exception; 3.10 has no attribute of that name by itself."""
+    """The notes on an exception; without one it has no such attribute."""
     return list(getattr(error, "__notes__", []))

@@ -332,9 +332,8 @@ processor.process(Ev())
 
 
 def test_an_uncaught_error_of_a_handler_shows_its_note_once() -> None:
-    # -S: on 3.10, test tools bring a package that prints __notes__, as 3.10 itself does not
     done = subprocess.run(
-        [sys.executable, "-S", "-c", _UNCAUGHT],
+        [sys.executable, "-c", _UNCAUGHT],
         cwd=Path(__file__).parents[2],
         stderr=subprocess.PIPE,
         text=True,
@@ -346,45 +345,3 @@ def test_an_uncaught_error_of_a_handler_shows_its_note_once() -> None:
         "evproc: raised by handler 'handler' (__main__.handler) on event 'an event' (__main__.Ev)"
     )
     assert done.stderr.count(note) == 1
-
-
-# What 3.10 does instead of printing __notes__ is tested under every version.
-
-
-def test_for_3_10_a_note_is_printed_as_the_first_cause() -> None:
-    error = _raised(ValueError("outer"), _raised(KeyError("the cause")))
-    exc._show_note_in_chain(error, "the note")
-    shown = _shown(error)
-    assert shown.index("the note") < shown.index("the cause") < shown.index("outer")
-
-
-def test_for_3_10_notes_are_printed_one_below_the_other() -> None:
-    error = _raised(ValueError("outer"))
-    exc._show_note_in_chain(error, "note 1")
-    exc._show_note_in_chain(error, "note 2")
-    assert "note 1\nnote 2\n" in _shown(error)
-    assert _shown(error).count("direct cause") == 1
-
-
-def test_for_3_10_a_note_goes_behind_the_context_unless_that_is_suppressed() -> None:
-    for suppressed in (False, True):
-        error = ValueError("outer")
-        error.__context__ = context = _raised(KeyError("the context"))
-        error.__suppress_context__ = suppressed
-        exc._show_note_in_chain(_raised(error), "the note")
-        assert "the note" in _shown(error)
-        assert ("the context" in _shown(error)) is not suppressed
-        assert (context.__cause__ is None) is suppressed
-
-
-def test_for_3_10_a_chain_of_causes_that_is_a_circle_ends() -> None:
-    first, second = ValueError("first"), ValueError("second")
-    first.__cause__, second.__cause__ = second, first
-    exc._show_note_in_chain(first, "the note")
-    assert first.__cause__ is second
-    assert "the note" in _shown(first)
-    # and one that the exception leads to without being in it
-    third, fourth, fifth = ValueError("third"), ValueError("fourth"), ValueError("fifth")
-    third.__cause__, fourth.__cause__, fifth.__cause__ = fourth, fifth, fourth
-    exc._show_note_in_chain(third, "the note")
-    assert "the note" in _shown(third)

@@ -92,8 +92,7 @@ def test_an_event_that_takes_too_long_fails_and_the_others_do_not() -> None:
     for part in ("'get_stuck'", error.event, f"event_timeout={_LIMIT:g}", "worker"):
         assert part in str(error)
     assert "going_round_in_circles" in error.stack
-    if sys.version_info >= (3, 11):
-        assert any("going_round_in_circles" in note for note in error.__notes__)
+    assert any("going_round_in_circles" in note for note in error.__notes__)
 
 
 def test_a_process_that_blocks_every_signal_is_killed_all_the_same() -> None:

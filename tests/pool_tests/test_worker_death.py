@@ -16,9 +16,10 @@ import psutil
 import pytest
 
 from evproc import Event, StopProcessing, want
-from evproc_pool import PoolProcessor, WorkerLostError
+from evproc_pool import PoolProcessor, WorkerLostError, teller
 from evproc_pool.engine import Engine
 from evproc_pool.progress import SLOW_SECONDS
+from evproc_pool.scheduler import Scheduler
 from evproc_pool.testing import worker_pids
 from tests.pool_tests import actions
 from tests.pool_tests.actions import Do
@@ -390,13 +391,17 @@ def run_mixed(proc: Any, ev: Mixed) -> list[Event] | None:
         log.write(f"{ev.kind}\n")
     if ev.kind == "slow":
         time.sleep(5 * SLOW_SECONDS)
+    if ev.kind == "long":
+        time.sleep(PATIENCE_SECONDS)
     return [Bomb()] if ev.kind == "bomb" else None
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_slow_event_that_is_over_is_not_run_again_for_what_was_before_it(
-    workers: int, tmp_path: Path
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # or else a worker may die of the bomb while the slow one runs
+    monkeypatch.setattr(Scheduler, "tellable", ())
     log = str(tmp_path / "log")
     pool = PoolProcessor(workers)
     register_all(pool, [run_mixed])
@@ -409,6 +414,24 @@ def test_a_slow_event_that_is_over_is_not_run_again_for_what_was_before_it(
     assert isinstance(values.pop(20), WorkerLostError)
     assert values == [None] * 59
     assert Path(log).read_text().split().count("slow") == 1
+
+
+@pytest.mark.skipif(teller.SIGNAL is None, reason="no worker is asked here")
+def test_a_death_in_sending_what_is_over_beside_a_running_handler_says_so(tmp_path: Path) -> None:
+    log = str(tmp_path / "log")
+    with PoolProcessor(1) as pool:
+        register_all(pool, [run_mixed])
+        # batches are large now
+        pool.process_many([Mixed("quick", number, log) for number in range(300)])
+        events = [Mixed("calm", number, log) for number in range(6)]
+        events[3].kind, events[5].kind = "bomb", "long"
+        errors = [outcome.error for outcome in pool.stream(events)]
+    beside, bomb = str(errors.pop(5)), errors.pop(3)
+    assert errors == [None] * 4
+    assert isinstance(bomb, WorkerLostError)
+    assert "of event 'mixed'" in beside
+    assert "while it sent what others had left behind" in beside
+    assert Path(log).read_text().split().count("long") == 1
 
 
 # --- its memory ---
