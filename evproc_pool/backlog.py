@@ -149,8 +149,9 @@ class Run:
         return first.plan if isinstance(first, Strands) else first.queue.next_plan
 
     def put_back(self, block: Block) -> None:
-        """Put roots in front of the others."""
-        self.blocks.appendleft(block)
+        """Put roots back where they stood: by their indices."""
+        behind = (place for place, other in enumerate(self.blocks) if other.first > block.first)
+        self.blocks.insert(next(behind, len(self.blocks)), block)
         self.backlog += len(block.events)
 
     def add_ready(self, cascade: Cascade) -> None:

@@ -60,10 +60,10 @@ class Batcher:
         if run.closed:
             share = self._share(run, workers)
         elif idle > 1:
-            share = run.ready_events * self._estimates.seconds_of(run.next_plan) / idle
+            share = run.ready_events * self._seconds_of(run, run.next_plan) / idle
         if run.lanes:
             # so that there are others for a worker to go on with while these are in flight
-            keyed = run.keyed * self._estimates.seconds_of(run.next_plan)
+            keyed = run.keyed * self._seconds_of(run, run.next_plan)
             share = min(share, keyed / (SHARES_PER_WORKER * max(1, workers)))
         limit = min(limit, max(share, LEAST_SECONDS))
         self._gather(batch, run, worker, limit)
@@ -72,13 +72,19 @@ class Batcher:
         batch.size_bytes = round(batch.size * self._estimates.bytes_of(batch.parts[0].plans[0]))
         return batch
 
+    def _seconds_of(self, run: Run, plan: PlanLike) -> float:
+        """What an event of a run is expected to take."""
+        if run.opened.is_bulk:
+            return self._estimates.seconds_of(plan)
+        return self._estimates.most_seconds_of(plan)
+
     def is_near_end(self, run: Run, *, workers: int) -> bool:
         """Whether a batch of a run that is alone would be cut to make the end."""
         return run.closed and self._share(run, workers) < _limit(run, is_alone=True)
 
     def _share(self, run: Run, workers: int) -> float:
         """What a batch of a closed run takes of what is left, in seconds."""
-        seconds = run.left * self._estimates.seconds_of(run.next_plan)
+        seconds = run.left * self._seconds_of(run, run.next_plan)
         return seconds / (SHARES_PER_WORKER * workers)
 
     def make_alone(self, run: Run, cascade: Cascade, taken: Bunch) -> Batch:
@@ -87,7 +93,7 @@ class Batcher:
         batch.is_alone = batch.is_careful = True
         _part_for(batch, taken.events, is_chain=False).extend(cascade, taken)
         batch.size = 1
-        batch.seconds = self._estimates.seconds_of(taken.plan)
+        batch.seconds = self._seconds_of(batch.run, taken.plan)
         batch.size_bytes = round(self._estimates.bytes_of(taken.plan))
         return batch
 
@@ -119,12 +125,12 @@ class Batcher:
             part = Part(batch.size, None)
             part.strands = strands
             self._add(batch, part, strands.events, [strands.plan] * count)
-            batch.seconds += count * self._estimates.seconds_of(strands.plan)
+            batch.seconds += count * self._seconds_of(batch.run, strands.plan)
         return count > 0
 
     def _count(self, batch: Batch, plan: PlanLike, events: int, left: float) -> int:
         """How many of some events of one plan fit; at least one into an empty batch."""
-        seconds = self._estimates.seconds_of(plan)
+        seconds = self._seconds_of(batch.run, plan)
         room = self._estimates.most_events(plan) - batch.size
         if batch.size and (seconds > left or room < 1):
             return 0
@@ -147,7 +153,7 @@ class Batcher:
         """
         waiting = lane.waiting
         plan = waiting[0].plan
-        seconds = self._estimates.seconds_of(plan)
+        seconds = self._seconds_of(batch.run, plan)
         room = self._estimates.most_events(plan) - batch.size
         if batch.size and (seconds > left or room < 1):
             return False
@@ -164,7 +170,7 @@ class Batcher:
             keyed = waiting[0]
             if keyed.plan is not plan:
                 plan = keyed.plan
-                seconds = self._estimates.seconds_of(plan)
+                seconds = self._seconds_of(batch.run, plan)
                 room = self._estimates.most_events(plan) - batch.size - (part.stop - begin)
             if part.stop > begin and (used + seconds > left or room < 1):
                 break
@@ -190,7 +196,7 @@ class Batcher:
             Whether anything of it fits.
         """
         queue = cascade.queue
-        seconds = self._estimates.seconds_of(queue.next_plan)
+        seconds = self._seconds_of(batch.run, queue.next_plan)
         room = self._estimates.most_events(queue.next_plan) - batch.size
         if batch.size and (seconds > left or room < 1):
             return False
@@ -225,7 +231,7 @@ class Batcher:
         used = 0.0
         size = batch.size
         while queue and (not taken or queue.next_plan.indices):
-            seconds = self._estimates.seconds_of(queue.next_plan)
+            seconds = self._seconds_of(batch.run, queue.next_plan)
             room = self._estimates.most_events(queue.next_plan) - size
             count = min(queue.alike, room, int((left - used) / seconds + _ROUNDING))
             if count < 1:
@@ -247,9 +253,9 @@ class Batcher:
             return False
         # one plan for all is the usual case, and is seen without a loop in Python
         if block.plans.count(plan) == len(block.plans):
-            batch.seconds += count * self._estimates.seconds_of(plan)
+            batch.seconds += count * self._seconds_of(batch.run, plan)
         else:
-            count, used = self._count_mixed(block.plans, batch.size, left)
+            count, used = self._count_mixed(batch, block.plans, left)
             batch.seconds += used
         run.blocks.popleft()
         if count < len(block.events):
@@ -259,13 +265,15 @@ class Batcher:
         run.backlog -= count
         return True
 
-    def _count_mixed(self, plans: Iterable[PlanLike], size: int, left: float) -> tuple[int, float]:
+    def _count_mixed(
+        self, batch: Batch, plans: Iterable[PlanLike], left: float
+    ) -> tuple[int, float]:
         """How many of these fit, at least one, and how long they are expected to take."""
         used = 0.0
         count = 0
         for plan in plans:
-            seconds = self._estimates.seconds_of(plan)
-            full = size + count >= self._estimates.most_events(plan)
+            seconds = self._seconds_of(batch.run, plan)
+            full = batch.size + count >= self._estimates.most_events(plan)
             if count and (used + seconds > left or full):
                 break
             used += seconds

@@ -61,6 +61,10 @@ _SHORTEST: Final = 1e-7
 # CPU to somebody for a while, in the middle of an event, makes one that is far too long.
 _MEASUREMENTS: Final = 5
 
+# So many events behind a long one may be long as well, for all that is known: a bet that a
+# mixture goes on. Sent one by one they take a few percent of what the long one took.
+_WARY_EVENTS: Final = 32
+
 # Weight of the newest number of bytes in the running mean.
 _NEWEST: Final = 0.3
 
@@ -72,12 +76,21 @@ class Estimates:
         self._seconds: dict[tuple[int, ...], float] = {}
         self._measured: dict[tuple[int, ...], deque[tuple[float, float]]] = {}
         self._bytes: dict[tuple[int, ...], float] = {}
+        self._wary: dict[tuple[int, ...], int] = {}  # how many more may be long
 
     def learn(
         self, timings: Sequence[tuple[tuple[int, ...], int, float]], times: Sequence[float]
     ) -> None:
         """Take in a worker's report; see `schedule.Progress`."""
         for indices, events, seconds in timings:
+            # of several plans it is not known whose the longest was
+            longest = max(times) if len(timings) == 1 < events == len(times) else seconds / events
+            if longest >= LONG_SECONDS:
+                self._beware(indices)
+            elif indices in self._wary:
+                self._wary[indices] -= events
+                if self._wary[indices] <= 0:
+                    del self._wary[indices]
             is_all = 2 < events == len(times)
             mean = seconds / events
             self.learn_seconds(indices, typical(times) if is_all else mean, mean)
@@ -101,12 +114,22 @@ class Estimates:
             if len(self._measured) >= _MOST_PLANS:
                 self._measured.clear()
                 self._seconds.clear()
+                self._wary.clear()
             measured = self._measured[indices] = deque(maxlen=_MEASUREMENTS)
         measured.append((max(usual, _SHORTEST), mean / OVERDUE_FACTOR))
         middle = (len(measured) - 1) // 2
         self._seconds[indices] = max(
             sorted(column)[middle] for column in zip(*measured, strict=True)
         )
+
+    def is_stuck(self, plan: PlanLike) -> None:
+        """An event takes longer than a batch was to take, and is not over."""
+        if self.seconds_of(plan) < LEAST_SECONDS:
+            self._beware(plan.indices)
+
+    def _beware(self, indices: tuple[int, ...]) -> None:
+        """Others of a plan may be long, too, though most of them are quick."""
+        self._wary[indices] = _WARY_EVENTS
 
     def learn_bytes(self, plan: PlanLike, size_bytes: float) -> None:
         """Take in how many bytes the events of a plan had, on average."""
@@ -119,6 +142,11 @@ class Estimates:
     def seconds_of(self, plan: PlanLike) -> float:
         """What an event is expected to take."""
         return self._seconds.get(plan.indices, _UNTIMED_SECONDS)
+
+    def most_seconds_of(self, plan: PlanLike) -> float:
+        """Likewise where somebody waits for single events: a long time, if it may be that."""
+        seconds = self.seconds_of(plan)
+        return max(seconds, LONG_SECONDS) if plan.indices in self._wary else seconds
 
     def bytes_of(self, plan: PlanLike) -> float:
         """What an event is expected to have; 0 while that is not known."""

@@ -460,6 +460,13 @@ class Batch:
                 return part.place(position - part.start)
         raise InternalError(f"position {position} in a batch of {self.size}")
 
+    def plan_at(self, position: int) -> PlanLike:
+        """The plan of the event at a position."""
+        for part in self.parts:
+            if position < part.stop:
+                return part.plans[position - part.start]
+        raise InternalError(f"position {position} in a batch of {self.size}")
+
     def root_at(self, position: int) -> int:
         """The index of the root that the event at a position belongs to."""
         for part in self.parts:

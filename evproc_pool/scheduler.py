@@ -537,6 +537,7 @@ class Scheduler(Cascades):
         while len(held) > 1:
             self._hand_back(self._loads.pop_last(item.worker), {})
         batch = held[0]
+        self._estimates.is_stuck(batch.plan_at(item.kept - 1))
         done, batch.done = batch.done, item.kept
         self._hand_back(batch, {})
         batch.done = done
@@ -766,7 +767,7 @@ class Scheduler(Cascades):
         """Whether the next event of a run is a long one, for which somebody may wait."""
         if run.opened.is_bulk:
             return False
-        return self._estimates.seconds_of(run.next_plan) >= LONG_SECONDS
+        return self._estimates.most_seconds_of(run.next_plan) >= LONG_SECONDS
 
     def _next_near(self, run: Run, worker: int, *, idle: bool, is_late: bool) -> int:
         """Choose who gets a batch of a run with large buffers that workers have, and put it first.

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from evproc_pool import estimates as module
 from evproc_pool.estimates import (
+    LONG_SECONDS,
     MOST_BYTES,
     MOST_EVENTS,
     OVERDUE_FACTOR,
@@ -169,11 +170,33 @@ def test_a_full_batch_is_within_time_and_bytes(seconds: list[float], sizes: list
         assert estimates.most_events(PLAN) * min(sizes) <= MOST_BYTES * (1 + 1e-9)
 
 
+def test_behind_a_long_one_the_next_ones_may_be_long_for_who_waits_for_them() -> None:
+    estimates = Estimates()
+    quick, long = [1e-5] * 7, LONG_SECONDS
+    for _ in range(3):
+        estimates.learn([((1,), 7, 7e-5)], quick)
+    estimates.learn([((1,), 8, sum(quick) + long)], [*quick, long])
+    assert estimates.seconds_of(PLAN) == pytest.approx(1e-5)
+    assert estimates.most_seconds_of(PLAN) == LONG_SECONDS
+    assert estimates.most_seconds_of(OTHER) == estimates.seconds_of(OTHER)
+    for _ in range(3):
+        estimates.learn([((1,), 8, 8e-5)], [1e-5] * 8)
+        assert estimates.most_seconds_of(PLAN) == LONG_SECONDS
+    estimates.learn([((1,), 8, 8e-5)], [1e-5] * 8)
+    assert estimates.most_seconds_of(PLAN) == pytest.approx(1e-5)
+    estimates.learn([((1,), 1, 2 * long)], [2 * long])
+    assert estimates.most_seconds_of(PLAN) == LONG_SECONDS
+    estimates.learn([((1, 2), 1, 1e-5), ((1,), 1, long)], [1e-5, long])
+    assert estimates.most_seconds_of(OTHER) == pytest.approx(1e-5)
+
+
 def test_the_memory_of_measurements_is_bounded() -> None:
     estimates = Estimates()
     for number in range(3 * module._MOST_PLANS):
         estimates.learn_seconds((number,), 1e-3)
+        estimates.learn([((number,), 1, 1.0)], [1.0])
         estimates.learn_bytes(FakePlan((number,)), 100.0)
     assert len(estimates._seconds) <= module._MOST_PLANS
     assert len(estimates._measured) <= module._MOST_PLANS
+    assert len(estimates._wary) <= module._MOST_PLANS
     assert len(estimates._bytes) <= module._MOST_PLANS

@@ -65,6 +65,7 @@ _EVERYTHING = [
     "lanes",
     "lanes cut",
     "long",
+    "may be long",
     "several of a key",
     "started in vain",
     "values",
