@@ -703,9 +703,11 @@ class Coordinator:
         state.sent.append(sent)
         run = self.runs[batch.run_id]
         if run.can_cancel:
-            positions = {batch.root_at(position): position for position in batch.root_positions}
-            for root in run.sink.refused(list(positions)):
-                sent.failures[positions[root]] = CancelledError()
+            roots = batch.roots
+            refused = run.sink.refused(roots)
+            if refused:
+                positions = dict(zip(roots, batch.root_positions, strict=True))
+                sent.failures.update({positions[root]: CancelledError() for root in refused})
         if self._cancelled:
             self._cancelled.keep_from(sent)
         frame = self._codec.encode(

@@ -390,6 +390,16 @@ class Part:
             return self.strands.cascades.roots[place]
         return self.cascades[place].index
 
+    @property
+    def root_places(self) -> Sequence[int]:
+        """Which of the events are roots; counted from the start."""
+        places = range(self.stop - self.start)
+        if self.first is not None or self.is_keyed:
+            return places
+        if self.strands is not None:
+            return ()
+        return [place for place in places if not self.cascades[place].events]
+
     def within(self, begin: int, end: int) -> range:
         """Its positions from `begin` up to `end`."""
         return range(max(self.start, begin), min(self.stop, end))
@@ -435,15 +445,21 @@ class Batch:
     @property
     def root_positions(self) -> list[int]:
         """The positions of events that are roots."""
-        return [
-            position
-            for part in self.parts
-            if part.strands is None
-            for position in range(part.start, part.stop)
-            if part.first is not None
-            or part.is_keyed
-            or not part.cascades[position - part.start].events
-        ]
+        positions: list[int] = []
+        for part in self.parts:
+            positions += [part.start + place for place in part.root_places]
+        return positions
+
+    @property
+    def roots(self) -> list[int]:
+        """The indices of these roots."""
+        roots: list[int] = []
+        for part in self.parts:
+            if part.first is not None:
+                roots += range(part.first, part.first + part.stop - part.start)
+            else:
+                roots += [part.root(place) for place in part.root_places]
+        return roots
 
     def at(self, position: int) -> Planned:
         """The event at a position, with its plan."""
@@ -458,13 +474,6 @@ class Batch:
         for part in self.parts:
             if position < part.stop:
                 return part.place(position - part.start)
-        raise InternalError(f"position {position} in a batch of {self.size}")
-
-    def plan_at(self, position: int) -> PlanLike:
-        """The plan of the event at a position."""
-        for part in self.parts:
-            if position < part.stop:
-                return part.plans[position - part.start]
         raise InternalError(f"position {position} in a batch of {self.size}")
 
     def root_at(self, position: int) -> int:

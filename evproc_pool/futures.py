@@ -65,10 +65,11 @@ class _Future(Promise):
         root: The index of its root, once that is handed in.
     """
 
+    root = -1
+
     def __init__(self, futures: Futures, lock: AbstractContextManager[Any]) -> None:
-        super().__init__(lock)
+        self._lock = lock  # not by a call, which would take as long as all the rest
         self._futures = futures
-        self.root = -1
 
     def await_end(self, timeout: float | None) -> None:
         """See `Promise.await_end`.

@@ -160,17 +160,18 @@ class Loads:
         return [batch for batch in held if batch.run is run]
 
     def roomiest(self, *, idle: bool) -> int | None:
-        """The worker that holds the fewest batches of those with room, or None.
+        """The worker with room that has the least to do, or None.
+
+        Of those with room some are compared, those that hold the fewest batches.
 
         Args:
             idle: Whether only one will do that holds nothing.
         """
         if idle:
             return next(iter(self._roomy[0]), None)
-        for shelves in zip(self._roomy, self._well_ahead, strict=True):
-            for worker in itertools.chain(*shelves):
-                return worker
-        return None
+        shelves = itertools.chain(*zip(self._roomy, self._well_ahead, strict=True))
+        some = itertools.islice(itertools.chain(*shelves), _MOST_LOOKED_AT)
+        return min(some, key=lambda worker: self._loads[worker].seconds, default=None)
 
     def has_room(self, worker: int, *, is_late: bool) -> bool:
         """Whether a worker could get a batch.

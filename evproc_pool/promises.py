@@ -48,15 +48,17 @@ class Promise(Future[Any]):
             call code of the user's that cancels a future.
     """
 
+    # What `Future.__init__` sets: here for all of them, until one differs. The lists are made
+    # with the condition, under which they are used.
+    _made: threading.Condition | None = None
+    _state: str = PENDING
+    _result: Any = None
+    _exception: BaseException | None = None
+    _waiters: Sequence[Any] = ()  # type: ignore[assignment]
+    _done_callbacks: Sequence[Any] = ()
+
     def __init__(self, lock: AbstractContextManager[Any]) -> None:
-        # all that `Future.__init__` sets, but for the condition
         self._lock = lock
-        self._made: threading.Condition | None = None
-        self._state = PENDING
-        self._result: Any = None
-        self._exception: BaseException | None = None
-        self._waiters: list[Any] = []
-        self._done_callbacks: list[Any] = []
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]  # set by nobody
@@ -64,6 +66,7 @@ class Promise(Future[Any]):
         if self._made is None:
             with self._lock:
                 if self._made is None:
+                    self._waiters, self._done_callbacks = [], []
                     self._made = threading.Condition()
         return self._made
 

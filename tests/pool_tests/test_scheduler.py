@@ -1117,10 +1117,10 @@ def _loads(*ahead: tuple[float, ...]) -> Loads:
     return loads
 
 
-def test_at_the_end_of_a_run_the_worker_with_the_least_to_do_is_next() -> None:
+def test_the_worker_with_the_least_to_do_is_next_whatever_number_of_batches_that_is() -> None:
     share = LATE_SECONDS / 4
     loads = _loads((3 * share,), (share, share))
-    assert loads.roomiest(idle=False) == 1
+    assert loads.roomiest(idle=False) == 2
     assert loads.earliest() == 2
     assert _loads((), (share,)).earliest() == 1
     assert _loads((share,), (2 * share, 2 * share)).earliest() == 1
