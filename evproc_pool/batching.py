@@ -55,8 +55,7 @@ class Batcher:
             is_alone: Whether no other run has something ready.
         """
         batch = Batch(run)
-        limit = _limit(run, is_alone=is_alone)
-        share = limit
+        most = share = _limit(run, is_alone=is_alone)
         if run.closed:
             share = self._share(run, workers)
         elif idle > 1:
@@ -65,8 +64,7 @@ class Batcher:
             # so that there are others for a worker to go on with while these are in flight
             keyed = run.keyed * self._seconds_of(run, run.next_plan)
             share = min(share, keyed / (SHARES_PER_WORKER * max(1, workers)))
-        limit = min(limit, max(share, LEAST_SECONDS))
-        self._gather(batch, run, worker, limit)
+        self._gather(batch, run, worker, min(most, max(share, LEAST_SECONDS)), most)
         run.put_near(worker)
         # by what its first plan's events had, until it is weighed
         batch.size_bytes = round(batch.size * self._estimates.bytes_of(batch.parts[0].plans[0]))
@@ -97,19 +95,27 @@ class Batcher:
         batch.size_bytes = round(self._estimates.bytes_of(taken.plan))
         return batch
 
-    def _gather(self, batch: Batch, run: Run, worker: int, limit: float) -> None:
+    def _gather(self, batch: Batch, run: Run, worker: int, limit: float, most: float) -> None:
+        has_near = False
         while run.ready and batch.seconds < limit and batch.size < MOST_EVENTS:
             first, left = run.ready[0], limit - batch.seconds
+            if has_near and isinstance(first, Lane):
+                return
+            has_near |= first.near is not None
             if isinstance(first, Strands):
                 has_room = self._add_strands(batch, run, first, left)
             elif isinstance(first, Lane):
+                if run.lanes == 1 and not run.waiting > run.keyed:
+                    left = most - batch.seconds  # nobody else can take a share of it
                 has_room = self._add_lane(batch, run, first, left)
             else:
                 has_room = self._add_cascade(batch, run, first, left)
             if not has_room:
                 return
             run.bring(worker)
-        while run.blocks and batch.seconds < limit and batch.size < MOST_EVENTS:
+        # no roots beside large buffers that the worker has: the caller may change what a root
+        # has, so all large buffers of a batch with roots are copied
+        while run.blocks and batch.seconds < limit and batch.size < MOST_EVENTS and not has_near:
             if not self._add_roots(batch, run, limit - batch.seconds):
                 return
 
@@ -157,8 +163,6 @@ class Batcher:
         room = self._estimates.most_events(plan) - batch.size
         if batch.size and (seconds > left or room < 1):
             return False
-        if run.lanes == 1 and not run.waiting > run.keyed:
-            left = max(left, TARGET_SECONDS - batch.seconds)  # nobody else can take a share of it
         run.remove_lane(lane)
         part = batch.parts[-1] if batch.parts else None
         if part is None or not part.is_keyed:

@@ -24,16 +24,16 @@ from array import array
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
-from sys import getrefcount
 from typing import Any, Final, NamedTuple
 
 from evproc import Event
-from evproc.event import Namespace, ProcessorData, describe_event, take_emitted
+from evproc.event import describe_event, take_emitted
 from evproc.registry import Handler
 from evproc_pool import packing, pickling, progress, wire
 from evproc_pool.channel import WorkerChannel
 from evproc_pool.collection import no_collection
 from evproc_pool.loads import PREFETCH
+from evproc_pool.privacy import OTHERS, is_private
 from evproc_pool.sealed import Sealed, Sealer
 
 # Of so many events the follow-ups are packed together at the most, under `event_timeout`.
@@ -72,6 +72,7 @@ class Outbox:
             batch: the last one had no large buffer. If nobody else refers to a value, nor to
             anything in it, so that another event cannot change it (`is_private`); others are
             packed at once.
+        has_others: Whether a value or what was emitted may fail where it is rebuilt.
         sent: How many events of the batch are over, as was told.
         begun: When the first event began that was not told.
     """
@@ -97,6 +98,7 @@ class Outbox:
         self.returned: list[Any] = []
         self.short: list[int] = []
         self.deferring: set[Any] = set()
+        self.has_others = False
         self._errors: list[tuple[int, wire.ErrorRecord]] = []
         self._told = 0  # how many of `ends` were told by `tell`
         self._item_bytes: dict[str, float] = {}  # of what was packed last of each kind
@@ -140,6 +142,8 @@ class Outbox:
             if not large:
                 self.deferring.add(by)
                 item = packed
+        if type(item) is not packing.PackedValue:
+            self.has_others = True
         self._has(position)
         left += position, ev, by, item
         return bool(large)
@@ -153,8 +157,7 @@ class Outbox:
         if position not in wanted or (self._errors and self._errors[-1][0] == position):
             return False
         kind = type(ev)
-        can_wait = kind in self.deferring and self._packer.is_plain(kind) and is_private(vars(ev))
-        if not can_wait:
+        if kind not in self.deferring or not is_private(ev):
             return self.leave(self.returned, position, ev, kind, ev)
         self._has(position)
         self.returned += position, ev, kind, ev
@@ -169,10 +172,12 @@ class Outbox:
         items = take_emitted(ev)
         if not items:
             return False
-        if not packing.ATOMS.issuperset(map(type, items)) and (
-            handler not in self.deferring or not is_private(items)
-        ):
-            return self.leave(self.emitted, position, ev, handler, items)
+        if not packing.ATOMS.issuperset(map(type, items)):
+            private = is_private(items) if handler in self.deferring else 0
+            if not private:
+                return self.leave(self.emitted, position, ev, handler, items)
+            if private == OTHERS:
+                self.has_others = True
         self._has(position)
         self.emitted += position, ev, handler, items
         return False
@@ -207,6 +212,7 @@ class Outbox:
                 lists: Sequence[list[Any]] = self._lists
                 for each in lists:
                     del each[:]
+                self.has_others = False
             del self.ends[:]
 
     def tell(self) -> None:
@@ -408,7 +414,9 @@ class Outbox:
         """Pack all in one pass; None where that is not possible, or too much."""
         try:
             packer = self._packer if what is _RETURNED else None
-            column = packing.pack_column(_dense(positions), items, buffers, packer)
+            column = packing.pack_column(
+                _dense(positions), items, buffers, packer, is_sure=not self.has_others
+            )
         except Exception:
             return None  # one by one shows which it is
         if not column.is_sure:
@@ -505,59 +513,6 @@ class _Lists(NamedTuple):
     short: list[int]
     errors: list[tuple[int, wire.ErrorRecord]]
 
-
-def _references_of_one() -> tuple[int, int]:
-    """What `getrefcount` says of what one variable refers to, and an item of a list by its loop."""
-    item: object = {}
-    alone = getrefcount(item)
-    items: list[object] = [{}, {}]
-    return alone, max([getrefcount(item) for item in items])
-
-
-#: More references than that: others than the variable that is asked for have it, too.
-ALONE, _IN_LIST = _references_of_one()
-
-
-def is_private(value: Any) -> bool:
-    """Whether nobody has something in a container that can be changed.
-
-    That nobody else has the container is for the caller to see. Of objects of classes it is not
-    known. Keys are hashed, so they do not change.
-    """
-    kind = type(value)
-    if kind is dict:
-        items = value.values()
-    elif kind in _CONTAINERS:
-        items = value
-    elif kind in _NAMESPACES:
-        items = vars(value).values()
-    else:
-        return False
-    atoms = packing.ATOMS
-    for item in items:  # a plain loop: for a few items it takes half the time of `issuperset`
-        if type(item) in atoms:
-            continue
-        if getrefcount(item) > _IN_LIST:
-            if not is_constant(item):
-                return False
-        elif not is_private(item):
-            return False
-    return True
-
-
-def is_constant(value: Any) -> bool:
-    """Whether it is a tuple of what stays as it is: a constant, mostly, which many may have."""
-    if type(value) is not tuple:
-        return False
-    atoms = packing.ATOMS
-    for item in value:  # noqa: SIM110 - as above
-        if type(item) not in atoms:
-            return False
-    return True
-
-
-_CONTAINERS: Final = frozenset({list, tuple, set, frozenset})
-_NAMESPACES: Final = frozenset({ProcessorData, Namespace})
 
 # How many items an entry of each of these has.
 _ENTRIES: Final = (1, _ENTRY, _ENTRY, _ENTRY, _ENTRY, 2, 1)

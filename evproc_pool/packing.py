@@ -351,6 +351,8 @@ def pack_column(
     items: list[Any],
     buffers: list[memoryview] | None,
     packer: EventPacker | None = None,
+    *,
+    is_sure: bool = False,
 ) -> PackedColumn:
     """Pack in one pass what events left behind.
 
@@ -359,6 +361,7 @@ def pack_column(
         items: What each of them left.
         buffers: See `EventPacker.pack`.
         packer: For events, this.
+        is_sure: Whether all are made of atoms and built-in containers.
 
     Raises:
         Exception: Whatever pickling raised.
@@ -370,7 +373,7 @@ def pack_column(
         return PackedColumn(positions, True, pickle.dumps(items, pickling.PROTOCOL), is_sure=True)
     first = len(buffers or ())
     data = pickling.dumps(items, buffers=buffers)
-    return PackedColumn(positions, True, data, (first, len(buffers or ())))
+    return PackedColumn(positions, True, data, (first, len(buffers or ())), is_sure)
 
 
 def unpack_column(column: PackedColumn, buffers: Sequence[memoryview] = ()) -> list[Any]:

@@ -42,8 +42,9 @@ from evproc_pool.entrance import Shares
 from evproc_pool.estimates import KEEP_SECONDS, OVERDUE_FACTOR, TARGET_SECONDS, TELL_SECONDS
 from evproc_pool.frame import Frame
 from evproc_pool.limits import NEARLY, Limits, Quota
-from evproc_pool.outbox import ALONE, Outbox, is_constant, is_private
+from evproc_pool.outbox import Outbox
 from evproc_pool.packing import ATOMS
+from evproc_pool.privacy import ALONE, BUILT_IN, OTHERS, is_constant, is_private
 from evproc_pool.recipe import Recipe, fingerprint
 from evproc_pool.sealed import unseal
 from evproc_pool.soft_timeout import SoftTimeout
@@ -411,12 +412,18 @@ class Worker:
                 job.end_chain(place >> bits, ENDS_BY_ERROR)
             if value is not _unset:
                 gave = None
-                position = place >> bits
+                position, made_of = place >> bits, BUILT_IN
                 if (
                     type(value) in ATOMS
-                    or (handler in deferring and getrefcount(value) <= ALONE and is_private(value))
-                    or is_constant(value)
+                    or (
+                        handler in deferring
+                        and getrefcount(value) <= ALONE
+                        and (made_of := is_private(value))
+                    )
+                    or (made_of := is_constant(value))
                 ):
+                    if made_of == OTHERS:
+                        outbox.has_others = True  # first: see `Outbox.tell`
                     unsent.append(position)
                     if words[first_unsent] < 0:
                         words[first_unsent] = position
