@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
@@ -31,7 +32,7 @@ from benchmarks.pool.bench import (
 from benchmarks.pool.handlers import Nap, Step, register_all
 from benchmarks.pool.limits import Control
 from benchmarks.pool.peers import Executor
-from benchmarks.pool.processes import start_method
+from benchmarks.pool.processes import Helper, start_method
 from benchmarks.pool.samples import ControlSample, Sample, await_workers
 from evproc import Event
 from evproc_pool import PoolProcessor
@@ -156,14 +157,34 @@ def try_executor(quick: Quick, slow_seconds: float) -> Answered:
         return answer(executor.submit, quick.slow, slow_seconds)
 
 
+def try_side(side: str, quick: Quick, slow_seconds: float) -> Answered:
+    """Take a trial; with workers that are not started, in a new process.
+
+    There neither side finds anything of an earlier pool, as a forkserver that runs.
+    """
+    if quick.is_warm:
+        return _TRIALS[side](quick, slow_seconds)
+    with closing(Helper(_serve_trial, side, quick, slow_seconds, start="spawn")) as helper:
+        return Answered(*helper.receive())
+
+
+def _serve_trial(
+    connection: Connection[Any, Any], side: str, quick: Quick, slow_seconds: float
+) -> None:
+    connection.send(tuple(_TRIALS[side](quick, slow_seconds)))
+
+
+_TRIALS: Final = {_POOL: try_pool, _EXECUTOR: try_executor}
+
+
 def _quick(quick: Quick, bench: Bench, label: str) -> Iterator[Row | Note]:
     """Whether quick ones are answered while slow ones run, beside the executor."""
     part = min(1.0, bench.seconds / SECONDS)
     slow_seconds = max(_LEAST_SLOW_SECONDS, _SLOW_SECONDS * part)
-    taken: dict[str, list[Answered]] = {_POOL: [], _EXECUTOR: []}
+    taken: dict[str, list[Answered]] = {side: [] for side in _TRIALS}
     for _ in range(bench.settings.repeats):
-        taken[_POOL].append(try_pool(quick, slow_seconds))
-        taken[_EXECUTOR].append(try_executor(quick, slow_seconds))
+        for side, answers in taken.items():
+            answers.append(try_side(side, quick, slow_seconds))
 
     def figure(name: str, side: str, field: str) -> Figure:
         times = tuple(getattr(each, field) * 1e3 for each in taken[side])
