@@ -72,7 +72,8 @@ class Outbox:
             batch: the last one had no large buffer. If nobody else refers to a value, nor to
             anything in it, so that another event cannot change it (`is_private`); others are
             packed at once.
-        has_others: Whether a value or what was emitted may fail where it is rebuilt.
+        has_others: Whether a value, or what was emitted, has anything in it but atoms and
+            built-in containers.
         sent: How many events of the batch are over, as was told.
         begun: When the first event began that was not told.
     """
@@ -340,12 +341,9 @@ class Outbox:
         emitted = self._pack_column(_EMITTED, lists.emitted, is_last=is_last)
         processed = self._pack_column(_RETURNED, lists.returned, is_last=is_last)
         kept = [
-            left[3::_ENTRY] if _is_kept(column) else []
-            for column, left in (
-                (values, lists.stopped),
-                (emitted, lists.emitted),
-                (processed, lists.returned),
-            )
+            self._keep(values, lists.stopped),
+            self._keep(emitted, lists.emitted),
+            lists.returned[3::_ENTRY] if _may_be_asked_for(processed) else (),
         ]
         if lists.followed or any(kept):
             self._number += 1
@@ -365,6 +363,18 @@ class Outbox:
             list(lists.short),
             [_last(by).index for by in lists.followed[2::_ENTRY]] if self._tells_givers else (),
         )
+
+    def _keep(
+        self, column: packing.PackedColumn | None, left: list[Any]
+    ) -> packing.PackedColumn | Sequence[Any]:
+        """What is kept of a column, for a coordinator that cannot unpack it.
+
+        Of what is built-in the pickle: the objects would take the room of the next ones in the
+        CPU's caches.
+        """
+        if column is None or not _may_be_asked_for(column):
+            return ()
+        return left[3::_ENTRY] if self.has_others else column
 
     def _pack_column(
         self,
@@ -415,7 +425,7 @@ class Outbox:
         try:
             packer = self._packer if what is _RETURNED else None
             column = packing.pack_column(
-                _dense(positions), items, buffers, packer, is_sure=not self.has_others
+                _dense(positions), items, buffers, packer, is_built_in=not self.has_others
             )
         except Exception:
             return None  # one by one shows which it is
@@ -474,7 +484,7 @@ class Outbox:
             if number in batch:
                 given = batch[number]
                 blobs = self._one_by_one(given)
-                columns = [list(map(_pack_again, items)) for items in given.columns]
+                columns = [_pack_again(kept) for kept in given.columns]
                 self._words[progress.PACKING] = 0
                 answer = pickling.dumps((number, blobs, columns))
                 self._channel.send(wire.FOLLOW_UPS, answer)
@@ -530,17 +540,30 @@ def _cannot_pack(what: str, ev: Event, by: Any, item: object, error: Exception) 
     return wire.encode_error(failure, handler.name if handler is not None else None)
 
 
-def _is_kept(column: packing.PackedColumn | None) -> bool:
-    """Whether the coordinator may ask for it again."""
+def _may_be_asked_for(column: packing.PackedColumn | None) -> bool:
+    """Whether the coordinator may be unable to unpack it."""
     return column is not None and column.is_together and not column.is_sure
 
 
-def _pack_again(item: object) -> packing.PackedValue | wire.ErrorRecord:
-    """What was packed together, by itself."""
-    try:
-        return packing.pack_value(item)
-    except Exception as error:
-        return wire.encode_error(error, None)
+def _pack_again(
+    kept: packing.PackedColumn | Sequence[Any],
+) -> list[packing.PackedValue | wire.ErrorRecord]:
+    """What was packed together, one by one; see `Outbox._keep`."""
+    items: Sequence[Any]
+    if isinstance(kept, packing.PackedColumn):
+        try:
+            items = packing.unpack_column(kept)
+        except Exception as error:  # keys that cannot be rebuilt here, either
+            return [wire.encode_error(error, None)] * len(kept.positions)
+    else:
+        items = kept
+    again: list[packing.PackedValue | wire.ErrorRecord] = []
+    for item in items:
+        try:
+            again.append(packing.pack_value(item))
+        except Exception as error:
+            again.append(wire.encode_error(error, None))
+    return again
 
 
 def _dense(positions: Sequence[int]) -> Sequence[int]:
@@ -567,7 +590,7 @@ class _Given(NamedTuple):
     handlers: Sequence[Handler | tuple[Handler]]
     counts: Sequence[int]
     follow_ups: Sequence[Event]
-    columns: Sequence[list[Any]] = ()
+    columns: Sequence[packing.PackedColumn | Sequence[Any]] = ()
 
 
 _NOTHING_GIVEN: Final = _Given((), (), (), (), ())

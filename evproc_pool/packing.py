@@ -352,7 +352,7 @@ def pack_column(
     buffers: list[memoryview] | None,
     packer: EventPacker | None = None,
     *,
-    is_sure: bool = False,
+    is_built_in: bool = False,
 ) -> PackedColumn:
     """Pack in one pass what events left behind.
 
@@ -361,7 +361,7 @@ def pack_column(
         items: What each of them left.
         buffers: See `EventPacker.pack`.
         packer: For events, this.
-        is_sure: Whether all are made of atoms and built-in containers.
+        is_built_in: Whether all are made of atoms and built-in containers, but for keys.
 
     Raises:
         Exception: Whatever pickling raised.
@@ -371,9 +371,11 @@ def pack_column(
         return PackedColumn(positions, True, packed)
     if ATOMS.issuperset(map(type, items)):
         return PackedColumn(positions, True, pickle.dumps(items, pickling.PROTOCOL), is_sure=True)
+    if is_built_in:  # neither classes by value nor large buffers are in these
+        return PackedColumn(positions, True, pickle.dumps(items, pickling.PROTOCOL))
     first = len(buffers or ())
     data = pickling.dumps(items, buffers=buffers)
-    return PackedColumn(positions, True, data, (first, len(buffers or ())), is_sure)
+    return PackedColumn(positions, True, data, (first, len(buffers or ())))
 
 
 def unpack_column(column: PackedColumn, buffers: Sequence[memoryview] = ()) -> list[Any]:

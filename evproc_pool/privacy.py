@@ -53,15 +53,15 @@ ALONE: Final = _usual_references()[0]
 _IN_CONTAINER: Final = _usual_references()[1]
 _OF_INSTANCE: Final = _usual_references()[2]
 
-#: Made of atoms and built-in containers: it can be rebuilt anywhere.
+#: Made of atoms and built-in containers, but for the keys of dicts.
 BUILT_IN: Final = 1
-#: Made of others, which may fail where they are rebuilt.
+#: Made of others, too.
 OTHERS: Final = 2
 
 _CONTAINERS: Final = frozenset({list, tuple, set, frozenset})
 
 # In containers with more items it pays to ask for the types of all of them at once.
-_MANY: Final = 8
+_MANY: Final = 6
 
 # What is nested deeper does not wait.
 _MOST_LEVELS: Final = 16
@@ -132,8 +132,6 @@ def is_private(  # noqa: C901 - a call for each kind would take as long as all o
     items: Any
     if kind is dict:
         items = value.values()
-        if not atoms.issuperset(map(type, value)):
-            found = OTHERS
     elif kind in _CONTAINERS:
         items = value
     else:
@@ -169,6 +167,8 @@ def is_constant(value: Any) -> int:
     kind = type(value)
     if kind is tuple:
         atoms = ATOMS
+        if len(value) > _MANY:
+            return BUILT_IN if atoms.issuperset(map(type, value)) else 0
         for item in value:
             if type(item) not in atoms:
                 return 0

@@ -369,6 +369,7 @@ class Worker:
         # what events leave behind does not wait for the end of a long batch
         look_at = min(overdue, quota.look_at, then + job.tell_seconds)
         place, code, now = 0, 0, then
+        left_at = -1  # the place of the last event with something to tell
         giver: Handler | tuple[Handler] | None = None  # of an event's follow-ups
         value: Any = _unset  # given to StopProcessing
         for place, ev, to_call in zip(places, events, calls):  # noqa: B905 - `places` is endless
@@ -400,6 +401,7 @@ class Worker:
                 value = stop.retval
                 if code != to_call[-1][0]:
                     outbox.cut_short(place >> bits, code)
+                    left_at = place
             except BaseException as error:
                 gave = None
                 if handler is not None:
@@ -407,11 +409,12 @@ class Worker:
                 if EMITTING:
                     take_emitted(ev)  # it is forgotten
                 outbox.fail(place >> bits, error, handler.name if handler is not None else None)
+                left_at = place
                 if code != to_call[-1][0]:
                     outbox.cut_short(place >> bits, code)
                 job.end_chain(place >> bits, ENDS_BY_ERROR)
             if value is not _unset:
-                gave = None
+                gave, left_at = None, place
                 position, made_of = place >> bits, BUILT_IN
                 if (
                     type(value) in ATOMS
@@ -433,26 +436,28 @@ class Worker:
                 if has_chains:
                     job.end_chain(position, ENDS_BY_VALUE)
                 value = _unset
-            elif gave is not None:
-                if type(gave) is list and not gave:
-                    gave = None
-                else:  # what `outbox` does for others in a call
-                    position = place >> bits
-                    unsent.append(position)
-                    if words[first_unsent] < 0:
-                        words[first_unsent] = position
-                    followed += position, ev, giver, gave
-                    if has_chains:
-                        job.end_chain(position, ENDS_BY_FOLLOW_UPS)
-            if EMITTING and to_call and outbox.take_emitted(place >> bits, ev, handler):
-                look_at = 0.0
-            if returns and to_call and outbox.give_back(place >> bits, ev, returns):
-                look_at = 0.0
+            elif gave is not None and (type(gave) is not list or gave):
+                # what `outbox` does for others in a call
+                position, left_at = place >> bits, place
+                unsent.append(position)
+                if words[first_unsent] < 0:
+                    words[first_unsent] = position
+                followed += position, ev, giver, gave
+                if has_chains:
+                    job.end_chain(position, ENDS_BY_FOLLOW_UPS)
+            if (EMITTING or returns) and to_call:
+                position = place >> bits
+                if EMITTING and outbox.take_emitted(position, ev, handler):
+                    look_at = 0.0
+                if returns and outbox.give_back(position, ev, returns):
+                    look_at = 0.0
+                if unsent and unsent[-1] == position:
+                    left_at = place
             # Before the look at the clock: see `progress`. Without it a worker that is
             # preempted between two events looks like one that is at the first of them.
             # That it was quick, and may be run again, is said only before a send: otherwise
             # the next event is published in a moment.
-            if gave is not None or (unsent and unsent[-1] == place >> bits):
+            if left_at == place:
                 words[at] = place | untold | code
             else:
                 words[at] = place | (over if to_call else again)

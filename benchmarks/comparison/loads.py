@@ -15,7 +15,7 @@ from benchmarks.comparison.handlers import (
 )
 from benchmarks.pool import loads
 from benchmarks.pool.kinds import VALUES, Function
-from benchmarks.pool.lines import make_lines, read_line
+from benchmarks.pool.lines import judge_line, make_lines, read_line
 from benchmarks.pool.loads import Load
 from evproc import Event
 
@@ -57,9 +57,41 @@ class Plain(NamedTuple):
     function: Function
 
 
-#: The mixed load: the handler's events, and the peers' lines with the plain function.
-LOG_LINES: Final = loads.LOG_LINES
-PLAIN_LINES: Final = Plain(make_lines, read_line)
+class Mixed(NamedTuple):
+    """A mixed load: the handler's events, and the peers' lines with the plain function.
+
+    Attributes:
+        label: What the table calls it.
+        load: The events.
+        plain: What the peers are given.
+        lines: How many there are in a sample of the usual length.
+        times: The bar over the best peer, or None.
+    """
+
+    label: str
+    load: Load
+    plain: Plain
+    lines: int
+    times: float | None
+
+
+#: Log lines: some 10 us each, and some 100 us.
+LINES: Final = (
+    Mixed(
+        "500,000 JSON log lines, plain function",
+        loads.LOG_LINES,
+        Plain(make_lines, read_line),
+        500_000,
+        None,
+    ),
+    Mixed(
+        "50,000 JSON log lines, 120 rules, plain function",
+        loads.JUDGED_LINES,
+        Plain(make_lines, judge_line),
+        50_000,
+        1.0,
+    ),
+)
 
 
 class Large(NamedTuple):

@@ -135,8 +135,10 @@ def _valued(load: Load, hosts: Hosts, control: Control, settings: Settings, _: s
     return throughput.measure_values(hosts, load, settings, control)
 
 
-def _lines(hosts: Hosts, control: Control, settings: Settings, label: str) -> _Items:
-    return throughput.measure_lines(hosts, settings, control, label)
+def _lines(
+    mixed: loads.Mixed, hosts: Hosts, control: Control, settings: Settings, _: str
+) -> _Items:
+    return throughput.measure_lines(hosts, mixed, settings, control)
 
 
 def _latency(hosts: Hosts, _: Control, settings: Settings, label: str) -> _Items:
@@ -227,7 +229,7 @@ _HOSTED: Final = (
         for twins in (*loads.WITH_VALUES.values(), loads.EMITTING)
         for load in twins
     ),
-    _Hosted(f"{throughput.LINES:,} JSON log lines, plain function", _lines),
+    *(_Hosted(mixed.label, partial(_lines, mixed)) for mixed in loads.LINES),
     _Hosted("single event", _latency),
 )
 

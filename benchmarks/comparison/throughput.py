@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, Final, NamedTuple
 
 from benchmarks.comparison.hosts import Host, Hosts
-from benchmarks.comparison.loads import LOG_LINES, NO_OP, PLAIN_LINES, Plain
+from benchmarks.comparison.loads import NO_OP, Mixed, Plain
 from benchmarks.comparison.systems import AUTO, MultiprocessingPool, Ours, System
 from benchmarks.machine import claim_memory
 from benchmarks.model import Bar, BenchmarkError, Figure, Note, Row, Settings, ratio
@@ -25,12 +25,10 @@ ONE_BY_ONE: Final = "one by one"
 
 PER_SECOND: Final = "events/s"
 
-#: Log lines in a sample of the usual length, and the bar over the best peer.
-LINES: Final = 500_000
-LINES_TIMES: Final = 1.0
-_LINES_SECONDS: Final = 0.5
+# The usual length of a sample.
+_USUAL_SECONDS: Final = 0.5
 
-# The part of them with which the best chunk size is found.
+# The part of the lines with which the best chunk size is found.
 _LINES_SWEEP_PART: Final = 1 / 10
 
 # The part of a sample with which the best chunk size is found, and how often.
@@ -242,22 +240,23 @@ def _best_samplers(
 
 
 def measure_lines(
-    hosts: Hosts, settings: Settings, control: Control, label: str
+    hosts: Hosts, mixed: Mixed, settings: Settings, control: Control
 ) -> Iterator[Row | Note]:
     """Have log lines read: by our handler, and by the peers' plain function."""
-    load = LOG_LINES._replace(label=label)
-    count = max(WORKERS, round(LINES * settings.min_seconds / _LINES_SECONDS))
+    load = mixed.load._replace(label=mixed.label)
+    count = max(WORKERS, round(mixed.lines * settings.min_seconds / _USUAL_SECONDS))
     part = max(WORKERS, round(count * _LINES_SWEEP_PART))
     repeats = min(_SWEEP_REPEATS, settings.repeats)
-    best, notes = sweep(hosts, load, part, repeats, PLAIN_LINES)
+    best, notes = sweep(hosts, load, part, repeats, mixed.plain)
     yield from notes
-    samplers = _best_samplers(hosts, load, count, best, control, PLAIN_LINES)
+    samplers = _best_samplers(hosts, load, count, best, control, mixed.plain)
     figures = _take(samplers, settings.repeats)
-    yield Row(label, (*figures.values(), *ratios(figures, None), over_best(figures)))
+    best_peer = over_best(figures, mixed.times)
+    yield Row(load.label, (*figures.values(), *ratios(figures, None), best_peer))
 
 
-def over_best(figures: Mapping[str, Figure]) -> Figure:
-    """Our speed over that of the fastest peer, by its median."""
+def over_best(figures: Mapping[str, Figure], times: float | None) -> Figure:
+    """Our speed over that of the fastest peer, by its median; `times` is the bar."""
     peers = [
         each
         for name, each in figures.items()
@@ -265,7 +264,8 @@ def over_best(figures: Mapping[str, Figure]) -> Figure:
     ]
     best = max(peers, key=lambda each: median(each.values))
     name = f"events/s of {Ours.label} / of the best peer, {best.name}"
-    return ratio(name, figures[Ours.label], best, Bar("at least", LINES_TIMES))
+    bar = None if times is None else Bar("at least", times)
+    return ratio(name, figures[Ours.label], best, bar)
 
 
 def ratios(figures: dict[str, Figure], times: float | None) -> Iterator[Figure]:

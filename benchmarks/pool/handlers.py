@@ -334,6 +334,11 @@ def read_log_line(proc: Any, ev: Any) -> None:
     raise StopProcessing(ev.read())
 
 
+@want("judged line")
+def judge_log_line(proc: Any, ev: Any) -> None:
+    raise StopProcessing(ev.judge())
+
+
 #: Every handler, in the order in which it is registered.
 HANDLERS: Final = (
     accept,
@@ -358,6 +363,7 @@ HANDLERS: Final = (
     read_array,
     make_and_read,
     read_log_line,
+    judge_log_line,
 )
 
 

@@ -1,7 +1,8 @@
-r"""Log lines: a mixed load as applications have it, some 20 us a line and a value for each.
+r"""Log lines: mixed loads as applications have them, with a value for each line.
 
 A line is a JSON object of about 200 bytes. `read_line` parses it, finds what its message
-is about by regular expressions, and gives a tuple. The lines of a count are always the
+is about by regular expressions, and gives a tuple: some 10 us. `judge_line` asks 120 rules
+besides, as a scanner of logs does: some 100 us. The lines of a count are always the
 same. They are made from some hundred patterns: to choose every word of 500,000 lines
 anew takes longer than to read them.
 """
@@ -36,6 +37,21 @@ _NUMBER: Final = re.compile(r"(?<=/)\d+(?=/|$)")
 _PARAMETER: Final = re.compile(r"([a-z_]+)=([^&]*)")
 _USER: Final = re.compile(r"user=(\w+)@([\w.]+)")
 _VARIABLE: Final = re.compile(r"\bu\d+@|\b\d[\d.]*")
+
+# What a scanner looks for: a service, a method, a class of status, and how long it took.
+_RULES: Final = tuple(
+    (
+        f"{service} {method} {status}xx {took}",
+        re.compile(
+            rf'"service": "{service}".*"msg": ".*\b{method} \S+ -> {status}\d\d in {digits}\.',
+            re.IGNORECASE,
+        ),
+    )
+    for service in _SERVICES
+    for method in ("GET", "POST", "PUT", "DELETE")
+    for status in "345"
+    for took, digits in (("slow", r"\d\d"), ("very slow", r"\d{3,}"))
+)
 
 #: When, how grave, who, what was asked for, how it ended, how long it took, for whom, with
 #: how many parameters, and the message without what varies.
@@ -108,6 +124,11 @@ def read_line(text: str) -> Read:
     )
 
 
+def judge_line(text: str) -> tuple[Read, str]:
+    """Read a line, and say which rules it meets; likewise."""
+    return read_line(text), ", ".join(name for name, rule in _RULES if rule.search(text))
+
+
 class LogLine(Event):
     """A line of a log, for a handler to read.
 
@@ -122,3 +143,13 @@ class LogLine(Event):
     def read(self) -> Read:
         """Read it; see `read_line`."""
         return read_line(self.text)
+
+
+class JudgedLine(LogLine):
+    """A line for a handler to judge."""
+
+    name = "judged line"
+
+    def judge(self) -> tuple[Read, str]:
+        """Judge it; see `judge_line`."""
+        return judge_line(self.text)

@@ -23,7 +23,7 @@ from benchmarks.pool.handlers import (
     Work,
 )
 from benchmarks.pool.kinds import SHAPES
-from benchmarks.pool.lines import LogLine, make_lines
+from benchmarks.pool.lines import JudgedLine, LogLine, make_lines
 from evproc import Event
 
 #: Makes so many events.
@@ -129,6 +129,11 @@ def make_log_lines(count: int) -> list[Event]:
     return [LogLine(text) for text in make_lines(count)]
 
 
+def make_judged_lines(count: int) -> list[Event]:
+    """Likewise, to be judged."""
+    return [JudgedLine(text) for text in make_lines(count)]
+
+
 def asked(load: Load, kind: str) -> Load:
     """The twin of a load whose events are answered by a value."""
     return load._replace(
@@ -216,4 +221,9 @@ COMPARED: Final = (
 )
 
 #: A line of a log each: JSON, regular expressions, a tuple as value.
-LOG_LINES: Final = Load("log lines", make_log_lines, _per_second(2e-5), (16, 64, 256, 1024, 4096))
+LOG_LINES: Final = Load("log lines", make_log_lines, _per_second(1e-5), (16, 64, 256, 1024, 4096))
+
+#: The same, with 120 rules to be asked of each.
+JUDGED_LINES: Final = Load(
+    "judged lines", make_judged_lines, _per_second(1e-4), (1, 4, 16, 64, 256)
+)

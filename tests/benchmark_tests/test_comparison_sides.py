@@ -159,8 +159,9 @@ def test_all_loads_are_named_differently() -> None:
     plain = (loads.NO_OP, *loads.COMPUTING)
     valued = [load for twins in loads.WITH_VALUES.values() for load in twins]
     valued += loads.EMITTING
-    every = (*plain, *valued, *(large.load for large in loads.LARGE), loads.LOG_LINES)
-    assert len({load.label for load in every}) == len(every) == 7 + 5 * 7 + 4 + 1
+    every = (*plain, *valued, *(large.load for large in loads.LARGE))
+    every += tuple(mixed.load for mixed in loads.LINES)
+    assert len({load.label for load in every}) == len(every) == 7 + 5 * 7 + 4 + 2
 
 
 def test_each_case_runs_alone_by_its_name() -> None:
@@ -209,13 +210,16 @@ def test_emitting_is_left_out_where_events_cannot(monkeypatch: pytest.MonkeyPatc
     assert "Event has no emit" in note.text
 
 
-def test_peers_get_the_plain_function_and_ours_has_the_handler(system: System) -> None:
-    plain = loads.PLAIN_LINES
-    events = loads.LOG_LINES.make(7) if isinstance(system, Ours) else plain.make(7)
+@pytest.mark.parametrize("mixed", loads.LINES, ids=["read", "judged"])
+def test_peers_get_the_plain_function_and_ours_has_the_handler(
+    system: System, mixed: loads.Mixed
+) -> None:
+    plain = mixed.plain
+    events = mixed.load.make(7) if isinstance(system, Ours) else plain.make(7)
     for chunk in (1, 3):
         values = list(system.run(events, chunk, plain.function))
         assert values == [plain.function(text) for text in plain.make(7)]
-    request = partial(throughput.take_sample, load=loads.LOG_LINES, count=6, chunk=2, plain=plain)
+    request = partial(throughput.take_sample, load=mixed.load, count=6, chunk=2, plain=plain)
     assert request(system) > 0
 
 
@@ -306,7 +310,7 @@ def test_the_best_peer_is_the_one_with_the_largest_median() -> None:
             "pebble, one by one": (7.0, 7.0, 7.0),
         }.items()
     }
-    over = throughput.over_best(figures)
+    over = throughput.over_best(figures, 1.0)
     assert over.name == "events/s of PoolProcessor / of the best peer, loky"
     assert over.values == (6.0, 1.2, 0.75)
     assert (over.bar, over.verdict) == (Bar("at least", 1.0), "met")
@@ -318,9 +322,9 @@ def test_values_and_lines_are_measured_for_every_system() -> None:
         assert not list(hosts.start())
         load = loads.WITH_VALUES["int"][0]
         *_, valued = throughput.measure_values(hosts, load, settings, control)
-        *_, lines = throughput.measure_lines(hosts, settings, control, "lines")
+        *_, lines = throughput.measure_lines(hosts, loads.LINES[1], settings, control)
     labels = ["PoolProcessor", "control", "ProcessPoolExecutor"]
-    for row, case in ((valued, "no-op, int"), (lines, "lines")):
+    for row, case in ((valued, "no-op, int"), (lines, loads.LINES[1].label)):
         assert isinstance(row, Row)
         assert row.case == case
         assert [each.name for each in row.figures if each.unit == "events/s"] == labels

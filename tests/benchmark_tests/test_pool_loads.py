@@ -112,6 +112,7 @@ def test_each_event_is_wanted_by_its_handlers_only() -> None:
         (handlers.AskedLevel(0, 0), ("descend_and_answer",)),
         (handlers.Faulty(1), ("fail_some",)),
         (lines.LogLine(""), ("read_log_line",)),
+        (lines.JudgedLine(""), ("judge_log_line",)),
     ):
         assert processor.explain(ev).order == order
 
@@ -241,6 +242,9 @@ def test_a_log_line_is_read_by_the_handler_as_by_the_plain_function() -> None:
     processor = handlers.make_processor()
     for ev, text in zip(loads.make_log_lines(600), lines.make_lines(600), strict=True):
         assert processor.process(ev) == lines.read_line(text)
+    judged = [processor.process(ev) for ev in loads.make_judged_lines(600)]
+    assert judged == [lines.judge_line(text) for text in lines.make_lines(600)]
+    assert {"checkout GET 4xx slow", ""} < {name for _, name in judged}
     line = {
         "ts": "now",
         "level": "INFO",

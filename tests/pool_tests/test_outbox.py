@@ -51,7 +51,7 @@ def test_values_that_cannot_change_go_in_one_pickle(value: object) -> None:
     assert values is not None
     assert values.is_together
     assert items_of(values) == dict.fromkeys(range(3), value)
-    assert values.is_sure
+    assert values.is_sure == (not isinstance(value, tuple))
 
 
 def test_values_that_nobody_else_has_go_in_one_pickle_from_the_second_batch_on() -> None:
@@ -72,8 +72,14 @@ class _Record:
     others: list[int]
 
 
+def _values_of(frame: wire.ProgressFrame) -> packing.PackedColumn:
+    values = told_of(frame).values
+    assert values is not None
+    return values
+
+
 @pytest.mark.parametrize("make", [_Record, lambda *args: Decimal(args[0])])
-def test_instances_go_in_one_pickle_and_are_kept_since_they_may_not_be_rebuilt(make: Any) -> None:
+def test_instances_that_nobody_else_has_go_in_one_pickle(make: Any) -> None:
     def give(proc: Any, ev: Any, worker: Any) -> None:
         raise evproc.StopProcessing(make(ev.number, []) if ev.number else {"a": 1})
 
@@ -81,11 +87,7 @@ def test_instances_go_in_one_pickle_and_are_kept_since_they_may_not_be_rebuilt(m
     frames = run_batches(give, 3, 3, 1)
     for frame in frames[:2]:
         assert items_of(told_of(frame).values) == expected
-    whole, short = (told_of(frame).values for frame in frames[1:])
-    assert whole is not None
-    assert short is not None
-    assert (whole.is_together, whole.is_sure) == (True, False)
-    assert not short.is_together or short.is_sure  # built-in, in a batch of its own
+    assert [column.is_together for column in map(_values_of, frames)] == [False, True, False]
 
 
 def test_events_that_come_back_go_in_one_pickle() -> None:
@@ -408,10 +410,11 @@ def test_nothing_that_waits_is_lost_when_the_coordinator_is_gone() -> None:
 # --- again, one by one ---
 
 
-def test_columns_are_packed_again_one_by_one() -> None:
+@pytest.mark.parametrize("make", [lambda number: [number], lambda number: _Record(number, [])])
+def test_columns_are_packed_again_one_by_one(make: Any) -> None:
     def give(proc: Any, ev: Any) -> None:
-        ev.emit(_Record(ev.number, []))
-        raise evproc.StopProcessing(_Record(ev.number, []))
+        ev.emit(make(ev.number))
+        raise evproc.StopProcessing(make(ev.number))
 
     repack = Frame(wire.REPACK, pickling.dumps(1))
     channel = FedChannel(batch_of(range(1), plan=(2,)), batch_of(range(3), is_known=True), repack)
@@ -429,6 +432,26 @@ def test_columns_are_packed_again_one_by_one() -> None:
     assert again.values is not None
     assert not again.values.is_together
     for each in (told, again):
-        assert items_of(each.values) == {at: _Record(at, []) for at in range(3)}
-        assert items_of(each.emitted) == {at: [_Record(at, [])] for at in range(3)}
+        assert items_of(each.values) == {at: make(at) for at in range(3)}
+        assert items_of(each.emitted) == {at: [make(at)] for at in range(3)}
     assert again.processed is None
+
+
+class _BadKey:
+    """Can be pickled, and not be rebuilt."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("no number",)
+
+
+def test_a_key_that_cannot_be_rebuilt_anywhere_is_an_error_of_its_batch() -> None:
+    def give(proc: Any, ev: Any) -> None:
+        raise evproc.StopProcessing({_BadKey(): 1})
+
+    repack = Frame(wire.REPACK, pickling.dumps(1))
+    channel = FedChannel(batch_of(range(1), plan=(2,)), batch_of(range(3), is_known=True), repack)
+    worker = make_worker(channel, words_of())
+    worker._processor.register(give, "handler")
+    worker.run()
+    _, _, (values, _, _) = pickling.loads(channel.sent[2].payload)
+    assert [type(each) for each in values] == [wire.ErrorRecord] * 3
