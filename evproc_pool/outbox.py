@@ -42,6 +42,9 @@ _PACKED_TOGETHER: Final = 16
 # More bytes than that are not packed together: what was is kept for a while.
 _MOST_KEPT_BYTES: Final = 1 << 20
 
+# What waits in the worker is to have its room in the CPU's caches.
+_HEAVY_BYTES: Final = 1 << 18
+
 # An entry of `followed`, `stopped`, `emitted` and `returned` is four items of the list.
 _ENTRY: Final = 4
 
@@ -192,6 +195,13 @@ class Outbox:
         """An event failed."""
         self._has(position)
         self._errors.append((position, wire.encode_error(error, handler)))
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether what waits has many bytes; going by those of the last frame."""
+        waiting = len(self.stopped) // _ENTRY * self._item_bytes.get(_VALUE, 0)
+        waiting += len(self.emitted) // _ENTRY * self._item_bytes.get(_EMITTED, 0)
+        return waiting > _HEAVY_BYTES
 
     # --- how it is told ---
 
@@ -394,7 +404,7 @@ class Outbox:
         first = len(self._large)
         is_packed = packing.PackedValue in set(map(type, items))
         is_small = len(items) * self._item_bytes.get(what, 0) <= _MOST_KEPT_BYTES
-        if len(items) > 1 and is_small and not is_packed:
+        if len(items) > 1 and not is_packed and (is_small or type(items[0]) in packing.ATOMS):
             column = self._pack_together(what, positions, items, buffers)
             if column is not None and len(self._large) == first:
                 return column
@@ -429,11 +439,8 @@ class Outbox:
             )
         except Exception:
             return None  # one by one shows which it is
-        if not column.is_sure:
-            self._item_bytes[what] = column.size_bytes / len(items)
-            if column.size_bytes > _MOST_KEPT_BYTES:
-                return None
-        return column
+        self._item_bytes[what] = column.size_bytes / len(items)
+        return column if column.is_sure or column.size_bytes <= _MOST_KEPT_BYTES else None
 
     def _pack_follow_ups(self, given: _Given, *, is_last: bool) -> packing.PackedEvents:
         with no_collection():

@@ -476,7 +476,8 @@ class Worker:
                     if is_taken or now > overdue or quota.is_used_up:
                         outbox.send(done, gave_back=True)
                         return False
-                    is_due = is_large or is_slow or followed or now - outbox.begun > KEEP_SECONDS
+                    is_due = is_large or is_slow or followed or outbox.is_heavy
+                    is_due = is_due or now - outbox.begun > KEEP_SECONDS
                     if (is_time and is_prompt) or (unsent and (is_due or is_prompt)):
                         outbox.send(done)
                         words[at] = place | over

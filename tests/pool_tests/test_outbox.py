@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -12,8 +14,10 @@ import pytest
 import evproc
 from evproc_pool import packing, pickling, progress, wire
 from evproc_pool.columns import Times
+from evproc_pool.estimates import KEEP_SECONDS, TARGET_SECONDS
 from evproc_pool.frame import Frame
 from evproc_pool.outbox import Outbox
+from evproc_pool.testing import ManualClock
 from tests.pool_tests.frames import (
     FedChannel,
     Plain,
@@ -405,6 +409,49 @@ def test_nothing_that_waits_is_lost_when_the_coordinator_is_gone() -> None:
     given.outbox.tell()  # in a thread of its own: the loop finds out
     with pytest.raises(BrokenPipeError):
         given.outbox.send(1)
+
+
+# --- how long it waits ---
+
+
+def _done_by_frame(give: Callable[[Any], object], *, is_prompt: bool = False) -> list[int]:
+    """How many events of a batch of 200, each of 0.5 ms, are over with each frame."""
+    clock = ManualClock()
+
+    def handle(proc: Any, ev: Any) -> Any:
+        clock.advance(0.0005)
+        return give(ev)
+
+    packed = packing.EventPacker().pack([Plain(number) for number in range(200)])
+    frame = wire.BatchFrame([(0, (2,))], 0, 200, (), (), 1.0, packed, is_prompt)
+    channel = FedChannel(Frame(wire.BATCH, wire.dump_batch(frame)))
+    worker = make_worker(channel, words_of(), clock=clock)
+    worker._processor.register(handle, "handler")
+    worker.run()
+    return [load_told(each).done for each in channel.sent]
+
+
+def test_where_nobody_waits_for_single_values_they_wait_longer_than_follow_ups() -> None:
+    def give_value(ev: Any) -> None:
+        raise evproc.StopProcessing(ev.number)
+
+    def give_much(ev: Any) -> None:
+        raise evproc.StopProcessing(bytes(10_000))
+
+    keep, target = round(KEEP_SECONDS / 0.0005), round(TARGET_SECONDS / 0.0005)
+    values = _done_by_frame(give_value)
+    assert keep <= values[0] <= keep + target
+    assert len(values) == 4
+    follow_ups = _done_by_frame(lambda ev: [Plain(0)])
+    assert target <= follow_ups[0] <= target + 2
+    prompt = _done_by_frame(give_value, is_prompt=True)
+    assert len(prompt) > len(values)
+    # the first frame tells how large they are
+    heavy = _done_by_frame(give_much)
+    assert keep <= heavy[0] <= keep + target
+    steps = [after - before for before, after in itertools.pairwise(heavy[:-1])]
+    assert max(steps) < keep
+    assert _done_by_frame(lambda ev: None) == [200]
 
 
 # --- again, one by one ---
