@@ -15,7 +15,7 @@ import pytest
 import evproc
 from evproc_pool import packing, pickling, progress, wire
 from evproc_pool.columns import Times
-from evproc_pool.estimates import TARGET_SECONDS
+from evproc_pool.estimates import KEEP_SECONDS, TARGET_SECONDS
 from evproc_pool.frame import Data, Frame
 from evproc_pool.limits import Limits
 from evproc_pool.sealed import Sealer, unseal
@@ -203,7 +203,7 @@ def test_what_events_leave_behind_does_not_wait_for_the_end_of_a_long_batch() ->
         clock.advance(progress.SLOW_SECONDS / 2)  # none is slow by itself
         raise evproc.StopProcessing(ev.number)
 
-    count = round(4 * TARGET_SECONDS / (progress.SLOW_SECONDS / 2))
+    count = round(4 * KEEP_SECONDS / (progress.SLOW_SECONDS / 2))
     channel = FedChannel(batch_of(range(count), plan=(2,)))
     worker = make_worker(channel, words_of(), clock=clock)
     worker._processor.register(take_a_while, "while")
