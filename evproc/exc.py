@@ -114,7 +114,10 @@ class StopProcessing(Exception):
         retval = _unset  # see `Event.ctxt`
 
     def __init__(self, retval: Any = _unset) -> None:
-        self.args = _STOP_ARGS  # in a third of the time that a call of the base's takes
+        if type(self) is StopProcessing:  # in less time than a call of the base's takes
+            self.args = _STOP_ARGS
+        else:
+            super().__init__(*_STOP_ARGS)
         self.retval = retval
 
     def __repr__(self) -> str:

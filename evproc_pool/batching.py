@@ -96,12 +96,14 @@ class Batcher:
         return batch
 
     def _gather(self, batch: Batch, run: Run, worker: int, limit: float, most: float) -> None:
-        has_near = False
+        has_near = has_roots = False
         while run.ready and batch.seconds < limit and batch.size < MOST_EVENTS:
             first, left = run.ready[0], limit - batch.seconds
-            if has_near and isinstance(first, Lane):
+            is_lane = isinstance(first, Lane)
+            if (has_near and is_lane) or (has_roots and first.near is not None):
                 return
             has_near |= first.near is not None
+            has_roots |= is_lane
             if isinstance(first, Strands):
                 has_room = self._add_strands(batch, run, first, left)
             elif isinstance(first, Lane):

@@ -152,8 +152,16 @@ class Outbox:
         left += position, ev, by, item
         return bool(large)
 
-    def give_back(self, position: int, ev: Event, wanted: frozenset[int]) -> bool:
+    def give_back(
+        self, position: int, ev: Event, wanted: frozenset[int], *, is_kept: bool = False
+    ) -> bool:
         """If it is wanted, an event comes back as it is now; not one that failed.
+
+        Args:
+            position: Of the event.
+            ev: The event.
+            wanted: The positions of those that are to come back.
+            is_kept: Whether a handler has kept it, and may change it later.
 
         Returns:
             See `leave`.
@@ -161,7 +169,7 @@ class Outbox:
         if position not in wanted or (self._errors and self._errors[-1][0] == position):
             return False
         kind = type(ev)
-        if kind not in self.deferring or not is_private(ev):
+        if is_kept or kind not in self.deferring or not is_private(ev):
             return self.leave(self.returned, position, ev, kind, ev)
         self._has(position)
         self.returned += position, ev, kind, ev
@@ -351,9 +359,12 @@ class Outbox:
         emitted = self._pack_column(_EMITTED, lists.emitted, is_last=is_last)
         processed = self._pack_column(_RETURNED, lists.returned, is_last=is_last)
         kept = [
-            self._keep(values, lists.stopped),
-            self._keep(emitted, lists.emitted),
-            lists.returned[3::_ENTRY] if _may_be_asked_for(processed) else (),
+            left[3::_ENTRY] if _may_be_asked_for(column) else []
+            for column, left in (
+                (values, lists.stopped),
+                (emitted, lists.emitted),
+                (processed, lists.returned),
+            )
         ]
         if lists.followed or any(kept):
             self._number += 1
@@ -373,18 +384,6 @@ class Outbox:
             list(lists.short),
             [_last(by).index for by in lists.followed[2::_ENTRY]] if self._tells_givers else (),
         )
-
-    def _keep(
-        self, column: packing.PackedColumn | None, left: list[Any]
-    ) -> packing.PackedColumn | Sequence[Any]:
-        """What is kept of a column, for a coordinator that cannot unpack it.
-
-        Of what is built-in the pickle: the objects would take the room of the next ones in the
-        CPU's caches.
-        """
-        if column is None or not _may_be_asked_for(column):
-            return ()
-        return left[3::_ENTRY] if self.has_others else column
 
     def _pack_column(
         self,
@@ -491,7 +490,7 @@ class Outbox:
             if number in batch:
                 given = batch[number]
                 blobs = self._one_by_one(given)
-                columns = [_pack_again(kept) for kept in given.columns]
+                columns = [list(map(_pack_again, items)) for items in given.columns]
                 self._words[progress.PACKING] = 0
                 answer = pickling.dumps((number, blobs, columns))
                 self._channel.send(wire.FOLLOW_UPS, answer)
@@ -552,25 +551,12 @@ def _may_be_asked_for(column: packing.PackedColumn | None) -> bool:
     return column is not None and column.is_together and not column.is_sure
 
 
-def _pack_again(
-    kept: packing.PackedColumn | Sequence[Any],
-) -> list[packing.PackedValue | wire.ErrorRecord]:
-    """What was packed together, one by one; see `Outbox._keep`."""
-    items: Sequence[Any]
-    if isinstance(kept, packing.PackedColumn):
-        try:
-            items = packing.unpack_column(kept)
-        except Exception as error:  # keys that cannot be rebuilt here, either
-            return [wire.encode_error(error, None)] * len(kept.positions)
-    else:
-        items = kept
-    again: list[packing.PackedValue | wire.ErrorRecord] = []
-    for item in items:
-        try:
-            again.append(packing.pack_value(item))
-        except Exception as error:
-            again.append(wire.encode_error(error, None))
-    return again
+def _pack_again(item: object) -> packing.PackedValue | wire.ErrorRecord:
+    """What was packed together, by itself."""
+    try:
+        return packing.pack_value(item)
+    except Exception as error:
+        return wire.encode_error(error, None)
 
 
 def _dense(positions: Sequence[int]) -> Sequence[int]:
@@ -597,7 +583,7 @@ class _Given(NamedTuple):
     handlers: Sequence[Handler | tuple[Handler]]
     counts: Sequence[int]
     follow_ups: Sequence[Event]
-    columns: Sequence[packing.PackedColumn | Sequence[Any]] = ()
+    columns: Sequence[list[Any]] = ()
 
 
 _NOTHING_GIVEN: Final = _Given((), (), (), (), ())

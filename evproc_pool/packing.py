@@ -361,7 +361,7 @@ def pack_column(
         items: What each of them left.
         buffers: See `EventPacker.pack`.
         packer: For events, this.
-        is_built_in: Whether all are made of atoms and built-in containers, but for keys.
+        is_built_in: Whether all are made of atoms and built-in containers.
 
     Raises:
         Exception: Whatever pickling raised.
@@ -369,10 +369,8 @@ def pack_column(
     if packer is not None:
         packed = packer.pack(items, buffers)
         return PackedColumn(positions, True, packed)
-    if ATOMS.issuperset(map(type, items)):
+    if is_built_in or ATOMS.issuperset(map(type, items)):
         return PackedColumn(positions, True, pickle.dumps(items, pickling.PROTOCOL), is_sure=True)
-    if is_built_in:  # neither classes by value nor large buffers are in these
-        return PackedColumn(positions, True, pickle.dumps(items, pickling.PROTOCOL))
     first = len(buffers or ())
     data = pickling.dumps(items, buffers=buffers)
     return PackedColumn(positions, True, data, (first, len(buffers or ())))

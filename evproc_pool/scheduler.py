@@ -746,6 +746,8 @@ class Scheduler(Cascades):
             worker = self._next_near(run, worker, idle=idle, is_late=is_late)
         if worker is None or worker in self._loads.idle or not self._is_long_next(run):
             return worker
+        if not (is_alone or self._loads.idle):
+            return worker  # other runs keep every worker busy, maybe for ever
         run.put_near(worker)
         idle_one = self._loads.roomiest(idle=True)
         if idle_one is None:

@@ -374,6 +374,7 @@ class Worker:
         value: Any = _unset  # given to StopProcessing
         for place, ev, to_call in zip(places, events, calls):  # noqa: B905 - `places` is endless
             then = now
+            references = getrefcount(ev) if returns else 0
             gave: Any = None  # the follow-up; several: a list of these
             handler: Handler | None = None
             try:
@@ -413,6 +414,7 @@ class Worker:
                 if code != to_call[-1][0]:
                     outbox.cut_short(place >> bits, code)
                 job.end_chain(place >> bits, ENDS_BY_ERROR)
+            is_kept = bool(returns) and getrefcount(ev) > references
             if value is not _unset:
                 gave, left_at = None, place
                 position, made_of = place >> bits, BUILT_IN
@@ -449,7 +451,7 @@ class Worker:
                 position = place >> bits
                 if EMITTING and outbox.take_emitted(position, ev, handler):
                     look_at = 0.0
-                if returns and outbox.give_back(position, ev, returns):
+                if returns and outbox.give_back(position, ev, returns, is_kept=is_kept):
                     look_at = 0.0
                 if unsent and unsent[-1] == position:
                     left_at = place

@@ -55,7 +55,7 @@ def test_values_that_cannot_change_go_in_one_pickle(value: object) -> None:
     assert values is not None
     assert values.is_together
     assert items_of(values) == dict.fromkeys(range(3), value)
-    assert values.is_sure == (not isinstance(value, tuple))
+    assert values.is_sure
 
 
 def test_values_that_nobody_else_has_go_in_one_pickle_from_the_second_batch_on() -> None:
@@ -457,11 +457,10 @@ def test_where_nobody_waits_for_single_values_they_wait_longer_than_follow_ups()
 # --- again, one by one ---
 
 
-@pytest.mark.parametrize("make", [lambda number: [number], lambda number: _Record(number, [])])
-def test_columns_are_packed_again_one_by_one(make: Any) -> None:
+def test_columns_are_packed_again_one_by_one() -> None:
     def give(proc: Any, ev: Any) -> None:
-        ev.emit(make(ev.number))
-        raise evproc.StopProcessing(make(ev.number))
+        ev.emit(_Record(ev.number, []))
+        raise evproc.StopProcessing(_Record(ev.number, []))
 
     repack = Frame(wire.REPACK, pickling.dumps(1))
     channel = FedChannel(batch_of(range(1), plan=(2,)), batch_of(range(3), is_known=True), repack)
@@ -479,8 +478,8 @@ def test_columns_are_packed_again_one_by_one(make: Any) -> None:
     assert again.values is not None
     assert not again.values.is_together
     for each in (told, again):
-        assert items_of(each.values) == {at: make(at) for at in range(3)}
-        assert items_of(each.emitted) == {at: [make(at)] for at in range(3)}
+        assert items_of(each.values) == {at: _Record(at, []) for at in range(3)}
+        assert items_of(each.emitted) == {at: [_Record(at, [])] for at in range(3)}
     assert again.processed is None
 
 
@@ -491,14 +490,10 @@ class _BadKey:
         return int, ("no number",)
 
 
-def test_a_key_that_cannot_be_rebuilt_anywhere_is_an_error_of_its_batch() -> None:
-    def give(proc: Any, ev: Any) -> None:
-        raise evproc.StopProcessing({_BadKey(): 1})
+def test_a_value_with_a_key_that_may_not_be_rebuilt_has_a_pickle_of_its_own() -> None:
+    def give(proc: Any, ev: Any, worker: Any) -> None:
+        raise evproc.StopProcessing({_BadKey(): 1} if ev.number == 1 else {"a": [ev.number]})
 
-    repack = Frame(wire.REPACK, pickling.dumps(1))
-    channel = FedChannel(batch_of(range(1), plan=(2,)), batch_of(range(3), is_known=True), repack)
-    worker = make_worker(channel, words_of())
-    worker._processor.register(give, "handler")
-    worker.run()
-    _, _, (values, _, _) = pickling.loads(channel.sent[2].payload)
-    assert [type(each) for each in values] == [wire.ErrorRecord] * 3
+    _, frame = run_batches(give, 3, 3)
+    assert not _values_of(frame).is_together
+    assert [each.is_pickled for each in _values_of(frame).data] == [True] * 3

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copyreg
 import datetime as dt
 import decimal
 import enum
 import io
 import sys
+import types
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -38,16 +41,6 @@ class Slotted:
     right: Any = None
 
 
-class Reduced:
-    """Says itself how it is pickled."""
-
-    def __init__(self, left: Any) -> None:
-        self.left = left
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Reduced, (self.left,)
-
-
 class Table(dict[str, Any]):
     """A dict with attributes."""
 
@@ -77,11 +70,10 @@ MAKERS: dict[str, Callable[[Any], Any]] = {
     "named tuple": lambda item: Pair(1, item),
     "dataclass": lambda item: Record(1, item),
     "dataclass with slots": lambda item: Slotted(1, item),
-    "own __reduce__": Reduced,
     "dict with attributes": lambda item: Table(a=item),
     "instance dictionary": looked_up,
     "namespaces": of_processor,
-    "all of them": lambda item: Record(Slotted(Pair([Reduced({1: item})], None))),
+    "all of them": lambda item: Record(Slotted(Pair([Record({1: item})], None))),
 }
 
 
@@ -122,11 +114,10 @@ def test_an_attribute_that_somebody_has_is_seen_whatever_is_asked_of_the_instanc
     alone = is_private(record)
     vars(record)["more"] = 1
     assert [before, alone, is_private(record)] == [0, OTHERS, OTHERS]
-    # who has the dictionary, where it is one, has the attributes
     names = vars(record)
     with_names = is_private(record)
-    names["left"] = SHARED
-    assert [bool(with_names), is_private(record)] == [sys.version_info >= (3, 13), 0]
+    del names
+    assert [with_names, is_private(record)] == [0, OTHERS]
 
 
 def test_what_stays_as_it_is_may_be_with_anybody() -> None:
@@ -139,6 +130,91 @@ def test_what_stays_as_it_is_may_be_with_anybody() -> None:
     others: list[object] = [[], Record(1), (1, [])]
     for other in others:
         assert not is_constant(other)
+
+
+class Reduced(Record):
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Reduced, (self.left,)
+
+
+class Stated(Record):
+    def __getstate__(self) -> object:
+        return {"left": len(SHARED)}
+
+
+class Registered(Record):
+    """Has a reducer in `copyreg`."""
+
+
+class ReducedColour(enum.Enum):
+    RED = 1
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return ReducedColour, (1,)
+
+
+class ReducedPath(PurePosixPath):
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ReducedPath, ("a",)
+
+
+#: Can be changed.
+Zone: Any = type("Zone", (dt.tzinfo,), {})
+
+
+def test_what_has_code_of_its_own_in_its_pickling_does_not_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(copyreg.dispatch_table, Registered, lambda _: "Registered")
+    values: list[Any] = [Reduced(1), Stated(1), Registered(1), ReducedColour.RED, ReducedPath("a")]
+    values += [dt.datetime(2020, 1, 1, tzinfo=Zone()), dt.time(1, tzinfo=Zone())]
+    assert [is_private(value) for value in values] == [0] * len(values)
+    assert [is_private([value]) for value in values] == [0] * len(values)
+    assert is_private([dt.datetime(2020, 1, 1), dt.time(1, tzinfo=dt.UTC)])
+
+
+def test_what_others_refer_to_weakly_does_not_wait() -> None:
+    record, numbers = Record([]), {1}
+    before = [is_private(record), is_private(numbers)]
+    references = [weakref.ref(record), weakref.ref(numbers)]
+    assert before == [OTHERS, BUILT_IN]
+    assert [is_private(record), is_private(numbers)] == [0, 0]
+    assert len(references) == 2
+
+
+def test_keys_that_can_be_changed_are_seen() -> None:
+    assert is_private({1: 2, "a": None}) == BUILT_IN
+    assert is_private({(1, 2): 2}) == BUILT_IN
+    assert is_private({Colour.RED: 2}) == OTHERS
+    assert is_private([{object(): 2}]) == 0
+    assert is_private({(1, object()): 2}) == 0
+
+
+def test_many_instances_do_not_wait_since_that_takes_longer() -> None:
+    few = is_private([Record(1), Record(2)])
+    many = is_private([Record(number) for number in range(20)])
+    nested = is_private([[number] for number in range(20)])
+    assert [few, many, nested] == [OTHERS, 0, BUILT_IN]
+
+
+class Odd(type):
+    def __getattribute__(cls, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+def test_a_class_that_cannot_be_looked_at_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stub(types.ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise ImportError(name)
+
+    with_slots: Any = type("with_slots", (), {})
+    with_slots.__slots__ = 3
+    assert is_private(with_slots()) == 0
+    assert is_private(Odd("odd", (), {})()) == 0
+    monkeypatch.setitem(sys.modules, "numpy", Stub("numpy"))
+    monkeypatch.setattr(privacy, "_kinds", {})
+    record = is_private(Record(1))
+    assert record == OTHERS
 
 
 def test_numpy_scalars_stay_as_they_are_and_arrays_may_be_views() -> None:
@@ -162,7 +238,12 @@ def test_what_is_nested_deeply_or_goes_in_a_circle_does_not_wait() -> None:
         value = value[0]
 
 
-def test_the_memory_of_classes_is_bounded() -> None:
+def test_the_memory_of_classes_is_bounded_and_those_of_functions_are_not_kept() -> None:
+    class Local:
+        pass
+
     for _ in range(privacy._MOST_KINDS + 10):
         is_private(type("Made", (), {})())
+    is_private(Local())
+    assert Local not in privacy._kinds
     assert len(privacy._kinds) <= privacy._MOST_KINDS

@@ -1411,6 +1411,16 @@ def test_behind_a_long_one_events_go_one_by_one_to_who_is_idle(
     assert (sizes == [1, 1]) is not is_bulk
 
 
+def test_a_long_event_does_not_wait_for_an_idle_worker_while_other_runs_have_work() -> None:
+    scheduler = opened(workers=2, runs=2)
+    taught(scheduler, SLOW, LONG_SECONDS)
+    taught(scheduler, PLAN, TARGET_SECONDS)
+    scheduler.step(accepted(0, 100))
+    assert sent(scheduler.step(accepted(0, 1, run=2, plan=SLOW))) == []
+    later = [events for _ in range(6) for _, events in sent(done(scheduler, 1))]
+    assert ["root 0"] in later
+
+
 def test_what_is_taken_back_keeps_the_order_of_the_input() -> None:
     scheduler = opened(workers=2)
     scheduler.step(accepted(0, 2 * HELD))

@@ -1247,7 +1247,12 @@ class World:
         """Behind a batch there is no event that is a long one and for which somebody waits."""
         run = self.runs[batch.run_id]
         is_long = self._seconds_of(run, batch.parts[0].plans[0]) >= LONG_SECONDS
-        check(run.opened.is_bulk or not is_long, "worker {} has work, and a long event", worker)
+        others = [each for each in self.runs.values() if each is not run and each.has_more]
+        check(
+            run.opened.is_bulk or others or not is_long,
+            "worker {} has work, and a long event",
+            worker,
+        )
 
     def _check_seconds(self, held: Held) -> None:
         others = [each for each in self.runs.values() if each is not held.run and each.has_more]
