@@ -7,6 +7,7 @@ wait for first. An executor with as many workers is beside it.
 
 from __future__ import annotations
 
+import compileall
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
+import benchmarks
+import evproc
+import evproc_pool
 from benchmarks.model import Bar, Figure, Note, Row, ratio
 from benchmarks.pool import loads
 from benchmarks.pool.bench import (
@@ -168,6 +172,12 @@ def try_side(side: str, quick: Quick, slow_seconds: float) -> Answered:
         return Answered(*helper.receive())
 
 
+def _compile() -> None:
+    """Compile what installed packages have compiled, whatever PYTHONDONTWRITEBYTECODE says."""
+    for package in (benchmarks, evproc, evproc_pool):
+        compileall.compile_dir(package.__path__[0], quiet=2)
+
+
 def _serve_trial(
     connection: Connection[Any, Any], side: str, quick: Quick, slow_seconds: float
 ) -> None:
@@ -181,6 +191,8 @@ def _quick(quick: Quick, bench: Bench, label: str) -> Iterator[Row | Note]:
     """Whether quick ones are answered while slow ones run, beside the executor."""
     part = min(1.0, bench.seconds / SECONDS)
     slow_seconds = max(_LEAST_SLOW_SECONDS, _SLOW_SECONDS * part)
+    if not quick.is_warm:
+        _compile()
     taken: dict[str, list[Answered]] = {side: [] for side in _TRIALS}
     for _ in range(bench.settings.repeats):
         for side, answers in taken.items():
