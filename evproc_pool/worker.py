@@ -370,11 +370,13 @@ class Worker:
         look_at = min(overdue, quota.look_at, then + job.tell_seconds)
         place, code, now = 0, 0, then
         left_at = -1  # the place of the last event with something to tell
+        references = 0  # to an event, before its handlers run
         giver: Handler | tuple[Handler] | None = None  # of an event's follow-ups
         value: Any = _unset  # given to StopProcessing
         for place, ev, to_call in zip(places, events, calls):  # noqa: B905 - `places` is endless
             then = now
-            references = getrefcount(ev) if returns else 0
+            if returns:
+                references = getrefcount(ev)
             gave: Any = None  # the follow-up; several: a list of these
             handler: Handler | None = None
             try:
@@ -414,7 +416,6 @@ class Worker:
                 if code != to_call[-1][0]:
                     outbox.cut_short(place >> bits, code)
                 job.end_chain(place >> bits, ENDS_BY_ERROR)
-            is_kept = bool(returns) and getrefcount(ev) > references
             if value is not _unset:
                 gave, left_at = None, place
                 position, made_of = place >> bits, BUILT_IN
@@ -451,8 +452,10 @@ class Worker:
                 position = place >> bits
                 if EMITTING and outbox.take_emitted(position, ev, handler):
                     look_at = 0.0
-                if returns and outbox.give_back(position, ev, returns, is_kept=is_kept):
-                    look_at = 0.0
+                if returns:  # what was noted above refers to it, too
+                    is_kept = getrefcount(ev) > references + (left_at == place)
+                    if outbox.give_back(position, ev, returns, is_kept=is_kept):
+                        look_at = 0.0
                 if unsent and unsent[-1] == position:
                     left_at = place
             # Before the look at the clock: see `progress`. Without it a worker that is
