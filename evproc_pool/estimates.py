@@ -29,8 +29,8 @@ LONG_SECONDS: Final = 2 * TARGET_SECONDS
 #: The same where nobody waits for single events, only for all of them.
 BULK_SECONDS: Final = 16 * TARGET_SECONDS
 
-#: So long values may wait in the worker where nobody waits for single events. Follow-ups do not:
-#: somebody may be idle.
+#: Values wait in the worker for at most this long, in seconds, if the caller waits only for the
+#: end of the run. Follow-ups do not wait: another worker may be idle.
 KEEP_SECONDS: Final = BULK_SECONDS / 4
 
 #: A batch that takes so many times what it was meant to take is given up: the worker
@@ -61,8 +61,8 @@ _SHORTEST: Final = 1e-7
 # CPU to somebody for a while, in the middle of an event, makes one that is far too long.
 _MEASUREMENTS: Final = 5
 
-# So many events behind a long one may be long as well, for all that is known: a bet that a
-# mixture goes on. Sent one by one they take a few percent of what the long one took.
+# After a long event, this many events of its plan are expected to be long, too. To send them one
+# by one costs a few percent of the long event.
 _WARY_EVENTS: Final = 32
 
 # Weight of the newest number of bytes in the running mean.
@@ -122,13 +122,13 @@ class Estimates:
             sorted(column)[middle] for column in zip(*measured, strict=True)
         )
 
-    def is_stuck(self, plan: PlanLike) -> None:
-        """An event takes longer than a batch was to take, and is not over."""
+    def note_stuck(self, plan: PlanLike) -> None:
+        """Take in that an event has run longer than expected, and still runs."""
         if self.seconds_of(plan) < LEAST_SECONDS:
             self._beware(plan.indices)
 
     def _beware(self, indices: tuple[int, ...]) -> None:
-        """Others of a plan may be long, too, though most of them are quick."""
+        """Expect the next events of a plan to be long."""
         self._wary[indices] = _WARY_EVENTS
 
     def learn_bytes(self, plan: PlanLike, size_bytes: float) -> None:

@@ -194,6 +194,11 @@ class Outbox:
         self.emitted += position, ev, handler, items
         return False
 
+    def references_to(self, ev: Event) -> int:
+        """How many of the last entries refer to an event."""
+        lists = (self.followed, self.stopped, self.emitted)
+        return sum([bool(left) and left[1 - _ENTRY] is ev for left in lists])
+
     def cut_short(self, position: int, code: int) -> None:
         """Not all handlers of an event ran: the last one that did has this code."""
         self._has(position)

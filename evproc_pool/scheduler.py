@@ -537,7 +537,7 @@ class Scheduler(Cascades):
         while len(held) > 1:
             self._hand_back(self._loads.pop_last(item.worker), {})
         batch = held[0]
-        self._estimates.is_stuck(batch.at(item.kept - 1)[1])
+        self._estimates.note_stuck(batch.at(item.kept - 1)[1])
         done, batch.done = batch.done, item.kept
         self._hand_back(batch, {})
         batch.done = done

@@ -452,8 +452,8 @@ class Worker:
                 position = place >> bits
                 if EMITTING and outbox.take_emitted(position, ev, handler):
                     look_at = 0.0
-                if returns:  # what was noted above refers to it, too
-                    is_kept = getrefcount(ev) > references + (left_at == place)
+                if returns:
+                    is_kept = getrefcount(ev) > references + outbox.references_to(ev)
                     if outbox.give_back(position, ev, returns, is_kept=is_kept):
                         look_at = 0.0
                 if unsent and unsent[-1] == position:

@@ -94,23 +94,29 @@ def test_instances_that_nobody_else_has_go_in_one_pickle(make: Any) -> None:
     assert [column.is_together for column in map(_values_of, frames)] == [False, True, False]
 
 
-@pytest.mark.parametrize("has_value", [False, True])
-def test_an_event_that_a_handler_keeps_comes_back_as_it_was(*, has_value: bool) -> None:
+@pytest.mark.parametrize("end", ["nothing", "value", "stop", "emit", "follow-up"])
+def test_an_event_that_a_handler_keeps_comes_back_as_it_was(end: str) -> None:
     kept: list[Any] = []
 
-    def keep(proc: Any, ev: Any) -> None:
+    def keep(proc: Any, ev: Any) -> list[Any] | None:
         for each in kept:
             each.number = -1
         kept.append(ev)
-        if has_value:
+        if end == "value":
             raise evproc.StopProcessing([])
+        if end == "stop":
+            raise evproc.StopProcessing
+        if end == "emit":
+            ev.emit([])
+        return [Plain(0)] if end == "follow-up" else None
 
     packed = packing.EventPacker().pack([Plain(number) for number in range(3)])
-    frame = wire.BatchFrame([(0, (2,))], 0, 3, (), (0, 1, 2), 1.0, packed)
+    frame = wire.BatchFrame([(0, (2, 3))], 0, 3, (), (0, 1, 2), 1.0, packed)
     batch = Frame(wire.BATCH, wire.dump_batch(frame))
     channel = FedChannel(batch, batch)
     worker = make_worker(channel, words_of())
     worker._processor.register(keep, "keep")
+    worker._processor.register(lambda proc, ev: None, "after it")
     worker.run()
     for each in channel.sent:
         back = items_of(told_of(load_told(each)).processed)

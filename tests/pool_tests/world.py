@@ -365,7 +365,7 @@ class World:
         self._hand_back(held, kept)
         del held.nodes[kept:], held.roots[kept:]
         model.is_slow = True
-        self._estimates.is_stuck(held.nodes[kept - 1].plan)
+        self._estimates.note_stuck(held.nodes[kept - 1].plan)
         self._step(TakenBack(worker, kept))
 
     def retire(self, worker: int) -> None:
