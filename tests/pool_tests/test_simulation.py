@@ -89,6 +89,11 @@ _EVERYTHING = [
 ]
 
 
+def test_the_model_knows_that_what_was_spared_may_end_its_run() -> None:
+    # a worker dies in root 60, and root 47, which was over there, ends the run with its error
+    simulate(134, 10_000)
+
+
 def test_equal_seeds_give_equal_histories() -> None:
     first = list(histories(range(20), 200))
     assert first == list(histories(range(20), 200))

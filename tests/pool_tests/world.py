@@ -403,18 +403,27 @@ class World:
                 self.seen["suspects"] += 1
             else:
                 # its cascade ends here, wherever it was
-                charged.run.lost.add(charged.index)
-                charged.events += 1
                 charged.seconds += seconds
-                charged.handlers += ran
-                self._ends(charged, Result(error=error, handler=handler), node)
-                self.seen["lost"] += 1
+                self._loses(charged, Result(error=error, handler=handler), node, ran)
         for held in reversed(model.held):
             if held is not model.held[0]:
                 self._hand_back(held, held.done)
             else:
                 self._hand_back(held, held.done, suspect, spared)
         self.seen["spared"] += spared is not None
+        is_bound = (
+            spared_root is not None
+            and isinstance(spared_root.due, Ending)
+            and spared_root.due.error is not None
+        )
+        if suspect is not None and charged is not None and spared_root is not None and is_bound:
+            # what was spared ends its run: nobody asks any more for one behind it
+            node = model.held[0].nodes[suspect]
+            if charged.run is spared_root.run and charged.index > spared_root.index:
+                self._suspects.remove((charged, node))
+                charged.crashed[node] -= 1
+                self._loses(charged, Result(error=error, handler=handler), node, ran)
+                charged.may_drop = True
         item = WorkerGone(worker, running, error, handler, spared, seconds, ran)
         for effect in self._step(item):
             if isinstance(effect, Ended) and (effect.run, effect.root) not in self._just_ended:
@@ -428,6 +437,14 @@ class World:
                     worker,
                     effect.root,
                 )
+
+    def _loses(self, root: Root, result: Result, node: Node, ran: int) -> None:
+        """Its event killed a worker, and is not run again."""
+        root.run.lost.add(root.index)
+        root.events += 1
+        root.handlers += ran
+        self._ends(root, result, node)
+        self.seen["lost"] += 1
 
     def due(self, token: int) -> None:
         """Say that an event has waited long enough; see `Due`."""
