@@ -17,20 +17,13 @@ from evproc.exc import (
     EntryPointTypeException,
 )
 from evproc.mistakes import near_names
+from evproc.origin import Origin
 from evproc.registry import validated_name
 
 if TYPE_CHECKING:
     from importlib_metadata import EntryPoint
 
     from evproc.annotations import HandlerFunc, OnError
-
-
-class Origin(NamedTuple):
-    """The entry point that a handler came from."""
-
-    group: str
-    distribution: str
-    version: str
 
 
 class LoadedHandler(NamedTuple):

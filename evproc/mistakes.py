@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
     from typing import Any, Final
 
-    from evproc.registry import Handler
+    from evproc.handler import Handler
 
 _LONGEST_EXAMPLE: Final = 40
 _LONGEST_REPR: Final = 120

@@ -20,7 +20,8 @@ from evproc.event import (
     take_emitted,
 )
 from evproc.exc import HandlerReturnException, StopProcessing, _unset, add_note
-from evproc.registry import Handler, Registry
+from evproc.handler import Handler
+from evproc.registry import Registry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

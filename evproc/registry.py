@@ -38,6 +38,7 @@ from evproc.exc import (
     StopProcessing,
     add_note,
 )
+from evproc.handler import Handler, Plan
 from evproc.ordering import CycleFound, topological_order
 
 TYPE_CHECKING = False
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from typing import Any, Final, NoReturn
 
     from evproc.annotations import Filter, HandlerFunc, Unmatched
-    from evproc.entrypoints import Origin
+    from evproc.origin import Origin
     from evproc.report import CheckReport, Conflict, Explanation
 
 # Names that no `@want` mentions are remembered, too, up to this many: a look-up that finds
@@ -59,55 +60,6 @@ _LAMBDA: Final = "<lambda>"
 # Plans remembered per event name. With k filters there may be 2**k of them;
 # past this many the memory is worth more than the time to order them again.
 _MOST_PLANS: Final = 1024
-
-
-class Handler:
-    """A named handler with what it declares. Do not change it.
-
-    Attributes:
-        index: Its place in registration order, from 0.
-        name: The name it is registered under.
-        func: What is called with the Processor and the Event.
-        clauses: Its `@want` clauses, top first; empty: wants every event.
-        requires: Names of handlers that run before it.
-        required_by: Names of handlers that it runs before.
-        origin: The entry point it was loaded from, or None.
-    """
-
-    __slots__ = ("clauses", "func", "index", "name", "origin", "required_by", "requires")
-
-    def __init__(self, index: int, name: str, func: HandlerFunc, origin: Origin | None) -> None:
-        self.index = index
-        self.name = name
-        self.func = func
-        self.clauses, self.requires, self.required_by = declarations_of(func)
-        self.origin = origin
-
-    def at(self, index: int) -> Handler:
-        """The same handler in another place."""
-        moved = object.__new__(Handler)
-        for name in self.__slots__:
-            setattr(moved, name, getattr(self, name))
-        moved.index = index
-        return moved
-
-    def __repr__(self) -> str:
-        return f"<handler {self.name!r} ({describe_callable(self.func)})>"
-
-
-class Plan:
-    """The ordered handlers for one event. Equal events of one registry share it.
-
-    Attributes:
-        handlers: In the order in which they run.
-        indices: The same as places in the registry; what crosses to a worker.
-    """
-
-    __slots__ = ("handlers", "indices")
-
-    def __init__(self, handlers: tuple[Handler, ...]) -> None:
-        self.handlers = handlers
-        self.indices = tuple(handler.index for handler in handlers)
 
 
 class _Candidate:

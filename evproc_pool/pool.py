@@ -23,18 +23,20 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn
 
 from evproc import Event, Processor
 from evproc.decorator import default_name
-from evproc_pool import arguments
-from evproc_pool.cascade_limits import CascadeEnding
+from evproc_pool import options
+from evproc_pool.core.cascade_limits import CascadeEnding
+from evproc_pool.core.error_notes import has_several
+from evproc_pool.core.estimates import MOST_EVENTS
+from evproc_pool.core.retry_policy import RetryPolicy
+from evproc_pool.core.root_events import Key, plan_root
 from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolError, PoolForkedError
-from evproc_pool.estimates import MOST_EVENTS
-from evproc_pool.here import Here
-from evproc_pool.limits import Limits
-from evproc_pool.notes import has_several
-from evproc_pool.recipe import (
+from evproc_pool.inprocess.calls import InProcessCalls
+from evproc_pool.protocol.limits import Limits
+from evproc_pool.protocol.registry_spec import (
     Change,
     LoadFrom,
-    Recipe,
     Register,
+    RegistrySpec,
     Step,
     Stock,
     cannot_send,
@@ -43,9 +45,7 @@ from evproc_pool.recipe import (
     take_stock,
     unregistered,
 )
-from evproc_pool.redefined import Redefined
-from evproc_pool.retries import RetryPolicy
-from evproc_pool.roots import Key, plan_root
+from evproc_pool.serialization.redefinition import Redefined
 
 if TYPE_CHECKING:
     import random
@@ -54,15 +54,15 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from evproc.annotations import HandlerFunc, OnError, Unmatched
-    from evproc.registry import Handler
+    from evproc.handler import Handler
     from evproc.report import CheckReport, Explanation
-    from evproc_pool.backend import Backend
-    from evproc_pool.engine import Engine
-    from evproc_pool.futures import Futures
+    from evproc_pool.coordinator.engine import Engine
+    from evproc_pool.coordinator.feeding import Feeder
+    from evproc_pool.coordinator.futures import Futures
+    from evproc_pool.coordinator.outcome_stream import OutcomeStream
+    from evproc_pool.coordinator.run_handle import OutcomeSink, RunHandle
     from evproc_pool.outcome import Outcome
-    from evproc_pool.runs import Feeder
-    from evproc_pool.sink import Run, Sink
-    from evproc_pool.streamed import Streamed
+    from evproc_pool.protocol.backend import Backend
 
 # The engine and the workers' side are imported with the first event: an application that
 # imports this package may never come to that, and starts in half the time.
@@ -216,38 +216,40 @@ class PoolProcessor:
         preload: bool | None = None,
         unmatched: Unmatched = "ignore",
     ) -> None:
-        self._size = arguments.worker_count(workers)
-        self._context = arguments.context(mp_context)
-        arguments.check_callable("initializer", initializer)
-        arguments.check_callable("key", key)
-        self._unordered = arguments.is_unordered(ordering)
+        self._size = options.worker_count(workers)
+        self._context = options.context(mp_context)
+        options.check_callable("initializer", initializer)
+        options.check_callable("key", key)
+        self._unordered = options.is_unordered(ordering)
         self._key = key
         self._ending = CascadeEnding(
-            arguments.continues(errors),
-            arguments.count_or_none("max_cascade_depth", max_cascade_depth, least=0),
-            arguments.count_or_none("max_cascade_events", max_cascade_events),
+            options.continues(errors),
+            options.count_or_none("max_cascade_depth", max_cascade_depth, least=0),
+            options.count_or_none("max_cascade_events", max_cascade_events),
         )
         self._limits = Limits(
-            arguments.seconds_or_none("event_timeout", event_timeout),
-            arguments.count_or_none("max_tasks_per_child", max_tasks_per_child),
-            arguments.count_or_none("max_worker_memory_bytes", max_worker_memory_bytes),
-            arguments.seconds_or_none("event_soft_timeout", event_soft_timeout),
+            options.seconds_or_none("event_timeout", event_timeout),
+            options.count_or_none("max_tasks_per_child", max_tasks_per_child),
+            options.count_or_none("max_worker_memory_bytes", max_worker_memory_bytes),
+            options.seconds_or_none("event_soft_timeout", event_soft_timeout),
         )
-        arguments.check_soft(self._limits.event_soft_timeout, self._limits.event_timeout)
+        options.check_soft(self._limits.event_soft_timeout, self._limits.event_timeout)
         self._policy = RetryPolicy(
-            arguments.count("max_retries", max_retries, least=0),
-            arguments.exceptions("retry_exceptions", retry_exceptions),
-            arguments.count("crash_limit", crash_limit),
-            arguments.seconds("retry_backoff", retry_backoff),
-            arguments.seconds("retry_backoff_max", retry_backoff_max),
+            options.count("max_retries", max_retries, least=0),
+            options.exceptions("retry_exceptions", retry_exceptions),
+            options.count("crash_limit", crash_limit),
+            options.seconds("retry_backoff", retry_backoff),
+            options.seconds("retry_backoff_max", retry_backoff_max),
         )
-        self._preload = arguments.flag_or_none("preload", preload)
+        self._preload = options.flag_or_none("preload", preload)
         self._initializer = initializer
-        self._initargs = arguments.initargs(initargs)
+        self._initargs = options.initargs(initargs)
         self._unmatched = unmatched
         self._processor = Processor(unmatched=unmatched)
         self._redefined = Redefined(self._processor.registry)
-        self._here = Here(self._processor, self._policy, self._initializer, self._initargs)
+        self._in_process = InProcessCalls(
+            self._processor, self._policy, self._initializer, self._initargs
+        )
         self._leaving: Callable[[], Engine | None] = lambda: None  # the last one, while it ends
         self._steps: list[Step] = []
         self._changes: list[Change] = []  # see `testing`, as for the next two
@@ -400,7 +402,7 @@ class PoolProcessor:
                 traceback as its cause.
         """
         if timeout is not None and self._size:
-            seconds = arguments.seconds("timeout", timeout)
+            seconds = options.seconds("timeout", timeout)
             return self._process_within(ev, seconds, cancel_running=cancel_running)
         if self._size == 0 or self._key is not None:
             return self.process_many([ev])[0]
@@ -433,7 +435,7 @@ class PoolProcessor:
 
     def _give_up(self, future: Future[Any], seconds: float, *, kill: bool) -> TimeoutError:
         """Cancel an event that took too long, and say where it was."""
-        from evproc_pool.futures import give_up
+        from evproc_pool.coordinator.futures import give_up
 
         where = give_up(future, kill=kill)
         return TimeoutError(f"no result within timeout={seconds:g} s: {where}")
@@ -469,13 +471,13 @@ class PoolProcessor:
         """
         unordered, key, shares_keys = self._choose(ordering, key)
         ending = self._how_cascades_end(errors)
-        iterator = arguments.events(events)
+        iterator = options.events(events)
         if self._size == 0:
-            rules = self._here.rules(ending, iterator)
-            return self._here.process_many(
+            rules = self._in_process.rules(ending, iterator)
+            return self._in_process.process_many(
                 iterator, key, rules, return_exceptions=return_exceptions
             )
-        from evproc_pool.runs import Feeder, Gathered
+        from evproc_pool.coordinator.feeding import Feeder, Gathered
 
         gathered = Gathered()
         engine, run = self._open(
@@ -551,14 +553,14 @@ class PoolProcessor:
             Exception: Whatever reading `events` raised, after the outcomes of all that
                 was read.
         """
-        options = self._streaming(
+        streaming = self._streaming(
             ordering, key, errors, return_events=return_events, every_event=every_event
         )
         buffersize = self._buffersize(buffersize)
-        iterator = arguments.events(events)
+        iterator = options.events(events)
         if self._size == 0:
-            return self._stream_here(iterator, options)
-        streamed, open_run = self._prepare(iterator, options, ordered=ordered)
+            return self._stream_here(iterator, streaming)
+        streamed, open_run = self._prepare(iterator, streaming, ordered=ordered)
         return self._stream(streamed, buffersize, open_run)
 
     def _streaming(
@@ -578,19 +580,19 @@ class PoolProcessor:
             shares_keys,
             self._how_cascades_end(errors),
             return_events,
-            arguments.flag("every_event", every_event),
+            options.flag("every_event", every_event),
         )
 
     def _stream_here(
-        self, iterator: Iterator[Event], options: _Streaming
+        self, iterator: Iterator[Event], streaming: _Streaming
     ) -> Generator[Outcome, None, None]:
-        rules = self._here.rules(
-            options.ending,
+        rules = self._in_process.rules(
+            streaming.ending,
             iterator,
-            return_events=options.return_events,
-            every_event=options.every_event,
+            return_events=streaming.return_events,
+            every_event=streaming.every_event,
         )
-        return self._here.stream(iterator, options.key, self._check_usable, rules)
+        return self._in_process.stream(iterator, streaming.key, self._check_usable, rules)
 
     def _buffersize(self, buffersize: int | None) -> int:
         """What `stream` was given, checked, or else the default."""
@@ -603,25 +605,25 @@ class PoolProcessor:
         return buffersize
 
     def _prepare(
-        self, iterator: Iterator[Event], options: _Streaming, *, ordered: bool
-    ) -> tuple[Streamed, Callable[[], tuple[Engine, Feeder]]]:
+        self, iterator: Iterator[Event], streaming: _Streaming, *, ordered: bool
+    ) -> tuple[OutcomeStream, Callable[[], tuple[Engine, Feeder]]]:
         """What a stream's outcomes go into, and what opens its run."""
-        from evproc_pool.runs import Feeder
-        from evproc_pool.streamed import Streamed
+        from evproc_pool.coordinator.feeding import Feeder
+        from evproc_pool.coordinator.outcome_stream import OutcomeStream
 
-        streamed = Streamed(
-            ordered=ordered, return_events=options.return_events, unordered=options.unordered
+        streamed = OutcomeStream(
+            ordered=ordered, return_events=streaming.return_events, unordered=streaming.unordered
         )
 
         def open_run() -> tuple[Engine, Feeder]:
             engine, run = self._open(
                 streamed,
-                unordered=options.unordered,
-                return_events=options.return_events,
-                shares_keys=options.shares_keys,
+                unordered=streaming.unordered,
+                return_events=streaming.return_events,
+                shares_keys=streaming.shares_keys,
                 has_several=has_several(iterator),
-                every_event=options.every_event,
-                ending=options.ending,
+                every_event=streaming.every_event,
+                ending=streaming.ending,
             )
             return engine, Feeder(
                 engine,
@@ -629,14 +631,17 @@ class PoolProcessor:
                 streamed,
                 iterator,
                 registry=self._processor.registry,
-                key=options.key,
+                key=streaming.key,
                 clock=self._clock,
             )
 
         return streamed, open_run
 
     def _stream(
-        self, streamed: Streamed, buffersize: int, open_run: Callable[[], tuple[Engine, Feeder]]
+        self,
+        streamed: OutcomeStream,
+        buffersize: int,
+        open_run: Callable[[], tuple[Engine, Feeder]],
     ) -> Generator[Outcome, None, None]:
         engine, feeder = open_run()
         run = feeder.run
@@ -668,15 +673,15 @@ class PoolProcessor:
         with self._lock:
             self._check_usable()
             self._use_redefined_here()
-        arguments.check_callable("key", key)
-        unordered = self._unordered if ordering is None else arguments.is_unordered(ordering)
+        options.check_callable("key", key)
+        unordered = self._unordered if ordering is None else options.is_unordered(ordering)
         return unordered, self._key if key is None else key, key is None and self._key is not None
 
     def _how_cascades_end(self, errors: Errors | None) -> CascadeEnding:
         """What ends a cascade of a call before its time; by `errors`, or else the pool."""
         if errors is None:
             return self._ending
-        return self._ending._replace(errors_continue=arguments.continues(errors))
+        return self._ending._replace(errors_continue=options.continues(errors))
 
     def submit(self, ev: Event) -> Future[Any]:
         """Process an event in the background.
@@ -696,8 +701,8 @@ class PoolProcessor:
             with self._lock:
                 self._check_usable()
                 self._use_redefined_here()
-            rules = self._here.rules(self._ending)
-            return self._here.submit(ev, self._key, rules)
+            rules = self._in_process.rules(self._ending)
+            return self._in_process.submit(ev, self._key, rules)
         while True:
             engine = self._running_engine()
             futures = self._futures
@@ -712,7 +717,7 @@ class PoolProcessor:
         """The futures of an engine. None: another engine has taken its place."""
         with self._lock:
             if self._engine is engine and self._futures is None:
-                from evproc_pool.futures import Futures
+                from evproc_pool.coordinator.futures import Futures
 
                 try:
                     self._futures = Futures(
@@ -744,10 +749,10 @@ class PoolProcessor:
             cancel_running: Whether cancellation, or the timeout, also ends the handler that is
                 running: its worker is killed, at no charge to other events.
         """
-        seconds = None if timeout is None else arguments.seconds("timeout", timeout)
-        from evproc_pool import aio
+        seconds = None if timeout is None else options.seconds("timeout", timeout)
+        from evproc_pool.coordinator import asyncio_calls
 
-        return await aio.process(self.submit, ev, seconds, cancel_running=cancel_running)
+        return await asyncio_calls.process(self.submit, ev, seconds, cancel_running=cancel_running)
 
     def stream_async(
         self,
@@ -781,18 +786,20 @@ class PoolProcessor:
             cancel_running: Whether closing and cancellation also end the handlers that are
                 running: their workers are killed, at no charge to other events.
         """
-        options = self._streaming(
+        streaming = self._streaming(
             ordering, key, errors, return_events=return_events, every_event=every_event
         )
         buffersize = self._buffersize(buffersize)
-        from evproc_pool import aio
+        from evproc_pool.coordinator import asyncio_calls
 
-        source = events if isinstance(events, AsyncIterable) else arguments.events(events)
+        source = events if isinstance(events, AsyncIterable) else options.events(events)
         if self._size == 0:
-            return aio.stream_here(source, lambda each: self._stream_here(iter(each), options))
+            return asyncio_calls.stream_here(
+                source, lambda each: self._stream_here(iter(each), streaming)
+            )
         iterator = _NOT_READ if isinstance(source, AsyncIterable) else source
-        streamed, open_run = self._prepare(iterator, options, ordered=ordered)
-        return aio.stream(
+        streamed, open_run = self._prepare(iterator, streaming, ordered=ordered)
+        return asyncio_calls.stream(
             source,
             streamed,
             buffersize,
@@ -818,9 +825,9 @@ class PoolProcessor:
         trace: TracebackType | None,
     ) -> None:
         """As the end of a `with` block, while the loop goes on."""
-        from evproc_pool import aio
+        from evproc_pool.coordinator import asyncio_calls
 
-        await aio.leave(lambda: self.__exit__(kind, error, trace), self.terminate)
+        await asyncio_calls.leave(lambda: self.__exit__(kind, error, trace), self.terminate)
 
     # --- the end ---
 
@@ -842,7 +849,7 @@ class PoolProcessor:
         Raises:
             RuntimeError: Called from a future's callback, for which it would wait.
         """
-        seconds = inf if timeout is None else arguments.seconds("timeout", timeout)
+        seconds = inf if timeout is None else options.seconds("timeout", timeout)
         end = time.monotonic() + seconds
         if not drain:
             self.terminate()
@@ -909,7 +916,7 @@ class PoolProcessor:
     def _check_usable(self) -> None:
         if os.getpid() != self._pid and self._engine is None:
             self._pid = os.getpid()  # nothing was started by the other process
-            self._here.adopt()
+            self._in_process.adopt()
         if os.getpid() != self._pid:
             raise PoolForkedError(
                 f"this PoolProcessor belongs to process {self._pid}, and this is process"
@@ -934,7 +941,7 @@ class PoolProcessor:
 
     def _in_flight(self) -> tuple[int, int]:
         """How many calls and futures."""
-        futures, runs = 0, self._here.open_calls
+        futures, runs = 0, self._in_process.open_calls
         if self._engine is not None and self._engine.closed is None:
             self._engine.refresh()
             futures = self._futures.outstanding if self._futures is not None else 0
@@ -965,12 +972,13 @@ class PoolProcessor:
                 self._use_redefined()
                 self._begin_start()
                 self._shipped = take_stock([*self._functions(), self._initializer])
-                from evproc_pool import pickling
-                from evproc_pool.coordinator import Coordinator
-                from evproc_pool.engine import Engine
-                from evproc_pool.runs import Gathered
+                from evproc_pool.coordinator.codec import PACE
+                from evproc_pool.coordinator.coordinator import Coordinator
+                from evproc_pool.coordinator.engine import Engine
+                from evproc_pool.coordinator.feeding import Gathered
+                from evproc_pool.serialization import pickling
 
-                recipe = Recipe(
+                spec = RegistrySpec(
                     self._initializer,
                     self._initargs,
                     tuple(self._steps),
@@ -978,9 +986,9 @@ class PoolProcessor:
                     self._unmatched,
                 )
                 try:
-                    config = pickling.dumps((recipe, self._limits))
+                    config = pickling.dumps((spec, self._limits, PACE))
                 except Exception as error:
-                    raise cannot_send(recipe, error) from error
+                    raise cannot_send(spec, error) from error
                 registry = self._processor.registry
                 backend = self._make_backend()
                 coordinator = Coordinator(
@@ -1002,7 +1010,7 @@ class PoolProcessor:
                 self._engine = engine
             return self._engine
 
-    def _open(self, sink: Sink, **options: Any) -> tuple[Engine, Run]:
+    def _open(self, sink: OutcomeSink, **options: Any) -> tuple[Engine, RunHandle]:
         """Begin a run; see `Engine.open`."""
         while True:
             engine = self._running_engine()
@@ -1048,22 +1056,22 @@ class PoolProcessor:
 
     def _use_redefined_here(self) -> None:
         """The same with `workers=0`."""
-        if self._size == 0 and not self._here.open_calls:
+        if self._size == 0 and not self._in_process.open_calls:
             self._use_redefined()
 
     def _begin_start(self) -> None:
         """Begin with what takes long and can be done while more is imported here."""
-        from evproc_pool.starting import begin
+        from evproc_pool.backends.local.start_methods import begin
 
         begin(self._context, self._modules_to_preload())
 
     def _make_backend(self) -> Backend:
-        from evproc_pool.local import LocalBackend
+        from evproc_pool.backends.local.processes import LocalBackend
 
         return LocalBackend(self._context, self._modules_to_preload())
 
     def _modules_to_preload(self) -> list[str]:
-        from evproc_pool.preloading import chosen
+        from evproc_pool.backends.local.preloading import chosen
 
         # with an initializer: entry points may need what it sets up
         preload = False if self._initializer is not None else self._preload
@@ -1100,7 +1108,7 @@ class _Streaming(NamedTuple):
 _NOT_READ: Final[Iterator[Any]] = iter(())
 
 
-def _await_value(engine: Engine, run: Run) -> Any:
+def _await_value(engine: Engine, run: RunHandle) -> Any:
     """Wait for the end of a run of one event.
 
     Raises:
@@ -1121,7 +1129,7 @@ def _await_value(engine: Engine, run: Run) -> Any:
     return gathered.value()
 
 
-def _given_up(engine: Engine, run: Run, error: BaseException) -> None:
+def _given_up(engine: Engine, run: RunHandle, error: BaseException) -> None:
     """Drop what a call has in flight that ended by an error."""
     if isinstance(error, KeyboardInterrupt):
         engine.interrupt(error)

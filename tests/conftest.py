@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from evproc_pool.starting import prepared
+from evproc_pool.backends.local.start_methods import prepared
 
 # How long a process may take to be gone that has been told to go. No test waits
 # for it to pass: it bounds the wait on a condition.

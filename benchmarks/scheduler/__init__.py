@@ -2,7 +2,7 @@
 
 ::
 
-    suite ──> simulation.Simulation ──step()──> evproc_pool.scheduler.Scheduler
+    suite ──> simulation.Simulation ──step()──> evproc_pool.core.scheduler.Scheduler
                     │      <──Send, Settled──
                     └─ virtual time: a heap of when each worker is done
 """

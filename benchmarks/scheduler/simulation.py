@@ -1,6 +1,6 @@
 """A pool in virtual time: the scheduler is real, the workers are a heap of moments.
 
-It does what `evproc_pool.engine` does with `process_many`: hands in as many
+It does what `evproc_pool.coordinator.engine` does with `process_many`: hands in as many
 events as there is demand for, takes in what workers report, one batch at a time,
 and asks again. Only the scheduler's own time is counted; the two looks at a clock
 around each call, about 0.2 us, are in it, and weigh the more the fewer events a
@@ -18,10 +18,10 @@ from time import perf_counter
 from typing import Final, NamedTuple, TypeVar
 
 from benchmarks.model import BenchmarkError
-from evproc_pool.columns import Times
-from evproc_pool.estimates import MOST_EVENTS
-from evproc_pool.flight import Batch
-from evproc_pool.schedule import (
+from evproc_pool.core.batches import Batch
+from evproc_pool.core.estimates import MOST_EVENTS
+from evproc_pool.core.event_columns import Times
+from evproc_pool.core.inputs_and_effects import (
     Accepted,
     Closed,
     Effect,
@@ -33,7 +33,7 @@ from evproc_pool.schedule import (
     Settled,
     WorkerReady,
 )
-from evproc_pool.scheduler import Scheduler
+from evproc_pool.core.scheduler import Scheduler
 
 # What an event has, in bytes: an ordinary one.
 _EVENT_BYTES: Final = 100
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 class _Plan:
-    """Stands in the place of `evproc.registry.Plan`."""
+    """Stands in the place of `evproc.handler.Plan`."""
 
     __slots__ = ()
     indices: Final = (0,)

@@ -23,7 +23,7 @@ _INTERVAL: Final = 0.1
 
 
 def has_rich() -> bool:
-    """Whether the extra ``progress`` is installed."""
+    """Whether the extra ``status_words`` is installed."""
     try:
         import rich  # noqa: F401 - an extra; the question is whether it can be imported
     except ImportError:

@@ -12,11 +12,11 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
-from evproc_pool import wire
-from evproc_pool.backend import Arrived, Gone
-from evproc_pool.frame import Data, Frame
-from evproc_pool.limits import Limits
-from evproc_pool.progress import Progress
+from evproc_pool.protocol import messages
+from evproc_pool.protocol.backend import Arrived, Gone
+from evproc_pool.protocol.frame import Data, Frame
+from evproc_pool.protocol.limits import Limits
+from evproc_pool.protocol.status_words import WorkerStatus
 from evproc_pool.testing.clock import ManualClock
 from evproc_pool.testing.workers import FakeWorker, copies
 
@@ -66,7 +66,7 @@ class FakeBackend:
         """See `backend.Backend`."""
         worker = FakeWorker(number, self._clock, self._rng, self._pace, may_hang=self._may_hang)
         self._workers[number] = worker
-        self.send(number, wire.CONFIG, config)
+        self.send(number, messages.CONFIG, config)
 
     def send(
         self,
@@ -86,15 +86,15 @@ class FakeBackend:
         if worker.can_go_on and self._rng.random() < _AT_ONCE_SHARE:
             worker.go_on()
 
-    def lane(self, number: int) -> None:
+    def link(self, number: int) -> None:
         """None: what a simulated worker does next is not for the coordinator to choose."""
 
-    def look_at(self, number: int) -> Progress | None:
+    def look_at(self, number: int) -> WorkerStatus | None:
         """See `backend.Backend`."""
         worker = self._workers.get(number)
         return None if worker is None else worker.read()
 
-    def take_back(self, number: int, seen: Progress, newest: int) -> bool:
+    def take_back(self, number: int, seen: WorkerStatus, newest: int) -> bool:
         """See `backend.Backend`."""
         worker = self._workers.get(number)
         return worker is not None and worker.take_back(seen, newest)
@@ -111,10 +111,10 @@ class FakeBackend:
         if worker is not None:
             worker.tell()
 
-    def strike(self, number: int, seen: Progress, *, is_again: bool) -> None:
+    def strike(self, number: int, seen: WorkerStatus, *, is_again: bool) -> None:
         """Nothing: it takes a signal, and a thread gets none."""
 
-    def kill_stuck(self, number: int, seen: Progress) -> str | None:
+    def kill_stuck(self, number: int, seen: WorkerStatus) -> str | None:
         """See `backend.Backend`."""
         worker = self._workers.get(number)
         if worker is None or worker.exitcode is not None:
@@ -202,7 +202,7 @@ class FakeBackend:
     def quit(self, most_seconds: float) -> None:  # noqa: ARG002 - no time passes
         """See `backend.Backend`."""
         for worker in self._workers.values():
-            worker.to_read.append(Frame(wire.QUIT, b""))
+            worker.to_read.append(Frame(messages.QUIT, b""))
             while worker.can_go_on:
                 worker.go_on()
         self.kill()

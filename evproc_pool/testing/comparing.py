@@ -8,10 +8,10 @@ from typing import Any, Final, NamedTuple
 
 from evproc import Event
 from evproc.event import a_or_an, describe_event
-from evproc_pool import pickling
-from evproc_pool.notes import path_text
+from evproc_pool.core.error_notes import path_text
 from evproc_pool.outcome import Outcome
 from evproc_pool.pool import PoolProcessor
+from evproc_pool.serialization import basics
 from evproc_pool.testing.simulated import OF_PROCESSES, simulated_pool
 
 # The longest repr of a value that is shown.
@@ -251,7 +251,7 @@ def _error_text(error: BaseException | None) -> str:
         return ""
     kind = type(error)
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    return f"{module}{kind.__qualname__}: {pickling.text_of(error)}"
+    return f"{module}{kind.__qualname__}: {basics.text_of(error)}"
 
 
 def _shown(value: object) -> str:

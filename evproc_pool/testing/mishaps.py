@@ -1,6 +1,6 @@
 """What may happen to a worker, and how it is made to happen at a chosen point.
 
-`sabotage` adds a change to the recipe by which the workers of a pool make their
+`sabotage` adds a change to the spec by which the workers of a pool make their
 registry: the handler's function is replaced by one that looks whether it is time. It is
 described as the one inside, so that fingerprints and the notes on errors stay the same.
 Nothing of this is there when it is not used.
@@ -102,7 +102,7 @@ _NUMBERS: Final = {"SIGKILL": 9, "SIGSEGV": 11, "SIGABRT": 6}
 
 
 class _Plan:
-    """Whether it is time, and what happens then; pickled with the recipe.
+    """Whether it is time, and what happens then; pickled with the spec.
 
     Args:
         handler: The name of the handler.

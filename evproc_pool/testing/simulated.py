@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any, Final
 
-from evproc_pool.backend import Backend
 from evproc_pool.pool import PoolProcessor
+from evproc_pool.protocol.backend import Backend
 from evproc_pool.testing.backend import FakeBackend
 from evproc_pool.testing.clock import ManualClock
 

@@ -1,6 +1,6 @@
 """A worker that is a thread, which runs only when it is told to go on.
 
-It runs the same loop as a worker process (`worker.Worker`), with a channel of two queues
+It runs the same loop as a worker process (`loop.Worker`), with a channel of two queues
 and words in a list. It stops where it says what it is doing, and where it needs a frame,
 and goes on when the backend hands it the baton; so only one thread runs at a time, and
 the order is the backend's choice.
@@ -21,10 +21,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, NoReturn, SupportsIndex
 
-from evproc_pool import progress, worker
-from evproc_pool.frame import Data, Frame
+from evproc_pool.protocol import status_words
+from evproc_pool.protocol.frame import Data, Frame
 from evproc_pool.testing.clock import ManualClock
 from evproc_pool.testing.mishaps import HERE
+from evproc_pool.worker import loop
 
 # The share of the places that a worker says it is at where it has to stop.
 _STOP_SHARE: Final = 0.5
@@ -45,21 +46,21 @@ class _Words(list[int]):
     """The words of a worker; writing where it is takes time, and may let others go on."""
 
     def __init__(self, owner: FakeWorker) -> None:
-        super().__init__([0] * progress.WORDS)
-        super().__setitem__(progress.PLACE, progress.NONE)
-        super().__setitem__(progress.UNSENT, progress.NONE)
+        super().__init__([0] * status_words.WORDS)
+        super().__setitem__(status_words.PLACE, status_words.NONE)
+        super().__setitem__(status_words.UNSENT, status_words.NONE)
         self._owner = owner
 
     def __setitem__(self, place: SupportsIndex | slice, value: object) -> None:
-        of_worker = place not in (progress.TAKEN, progress.TAKEN_TO)
+        of_worker = place not in (status_words.TAKEN, status_words.TAKEN_TO)
         if of_worker:
             self._owner.check_alive()
         super().__setitem__(place, value)  # type: ignore[call-overload]  # words
-        if place == progress.PLACE:
+        if place == status_words.PLACE:
             self._owner.moved_on()
 
 
-class FakeWorker(progress.Words):
+class FakeWorker(status_words.StatusWords):
     """One of them.
 
     Attributes:
@@ -94,7 +95,7 @@ class FakeWorker(progress.Words):
         self._needs_frame = False
         self._hangs = False
         self._error: BaseException | None = None
-        self._served: worker.Worker | None = None
+        self._served: loop.Worker | None = None
         # each is released by the one side and acquired by the other
         self._may_go_on = threading.Lock()
         self._has_stopped = threading.Lock()
@@ -154,7 +155,7 @@ class FakeWorker(progress.Words):
         HERE.worker = self
         try:
             self.check_alive()
-            self._served = worker.prepare(self, self.words, self._clock, has_teller=True)
+            self._served = loop.prepare(self, self.words, self._clock, has_reporter=True)
             if self._served is not None:
                 self._served.run()
             self.exitcode = 0

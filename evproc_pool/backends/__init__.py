@@ -1,0 +1,4 @@
+"""What has the workers. Each sub-package implements `evproc_pool.protocol.backend`.
+
+Local processes are in `local`. A backend for Dask or Ray would stand beside it.
+"""

@@ -1,0 +1,4 @@
+"""Worker processes on this machine.
+
+May import: itself, `worker`, `ipc`, `protocol`, `evproc_pool.errors`. Begin with `processes`.
+"""

@@ -1,0 +1,161 @@
+"""What callers give up while workers have it: how it is found, and killed where it runs.
+
+An event of a root that was given up is not sent any more: it fails with `CancelledError`
+in its place, which ends the cascade. What was sent and not begun is asked back. What runs
+goes on, or its worker is killed, on behalf of that event alone: the other events of that
+worker are handed on at no charge, as after a timeout.
+
+Cost: nothing while nothing is given up; then O(events of each batch that is sent).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
+from typing import Final, NamedTuple
+
+from evproc.event import describe_event
+from evproc_pool.coordinator.codec import Sent
+from evproc_pool.coordinator.worker_record import WorkerRecord
+from evproc_pool.core.inputs_and_effects import Effect, Ended, Finished, Over, Settled
+from evproc_pool.protocol.backend import Backend
+from evproc_pool.protocol.status_words import WorkerStatus
+
+#: Where an event is that no worker is at.
+NOT_BEGUN: Final = "no worker was running it"
+
+
+class Cancel(NamedTuple):
+    """A caller gives up roots.
+
+    Attributes:
+        run: Of this run.
+        roots: Which; None: all.
+        kill: Whether to kill the workers that run their events.
+    """
+
+    run: int
+    roots: Sequence[int] | None
+    kill: bool
+
+
+class Recall(NamedTuple):
+    """Workers are to give back what they have not begun, from now on."""
+
+
+class Cancellations:
+    """The roots that were given up and have not ended, in the coordinator.
+
+    Args:
+        backend: Has the workers.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        # whether to kill, by root; None stands for all roots of the run
+        self._roots: dict[int, dict[int | None, bool]] = {}
+        self._killed: set[int] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._roots)
+
+    def add(self, item: Cancel) -> None:
+        """Remember what was given up."""
+        roots = self._roots.setdefault(item.run, {})
+        for root in (None,) if item.roots is None else item.roots:
+            roots[root] = roots.get(root, False) or item.kill
+
+    def _kills(self, run: int, root: int) -> bool | None:
+        """Whether to kill for a root; None: it was not given up."""
+        roots = self._roots.get(run, {})
+        return roots.get(root, roots.get(None))
+
+    def keep_from(self, sent: Sent) -> None:
+        """Keep what was given up from being sent in a batch."""
+        batch = sent.batch
+        if batch.run_id in self._roots:
+            for position in range(batch.size):
+                if self._kills(batch.run_id, batch.root_at(position)) is not None:
+                    sent.failures[position] = CancelledError()
+
+    def holders(self, workers: Mapping[int, WorkerRecord]) -> Iterator[int]:
+        """The workers that hold some of it."""
+        for worker, state in workers.items():
+            for sent in state.sent:
+                batch = sent.batch
+                if batch.run_id in self._roots and any(
+                    self._kills(batch.run_id, batch.root_at(position)) is not None
+                    for position in range(batch.done, batch.size)
+                ):
+                    yield worker
+                    break
+
+    def kill(self, workers: Mapping[int, WorkerRecord]) -> bool:
+        """Kill the workers that run what is to be killed; say whether to look again."""
+        for worker, state in workers.items():
+            at = self._backend.look_at(worker) if state.sent else None
+            if at is None or worker in self._killed or not is_at(at, state.sent[0]):
+                continue
+            batch = state.sent[0].batch
+            if (
+                self._kills(batch.run_id, batch.root_at(at.position))
+                and self._backend.kill_stuck(worker, at) is not None
+            ):
+                self._killed.add(worker)
+        return any(any(roots.values()) for roots in self._roots.values())
+
+    def has_killed(self, worker: int) -> bool:
+        """Whether it has killed a worker that is not forgotten yet."""
+        return worker in self._killed
+
+    def forget(self, worker: int) -> None:
+        """A worker is gone, and all that is to be said about it was said."""
+        self._killed.discard(worker)
+
+    def hear(self, effect: Effect) -> None:
+        """Forget roots that have ended."""
+        match effect:
+            case Finished(run):
+                self._roots.pop(run, None)
+            case Ended(run, root) if run in self._roots:
+                self._forget_roots(run, (root,))
+            case Over(run, roots) if run in self._roots:
+                self._forget_roots(run, roots)
+            case Settled(run, first, times) if run in self._roots:
+                self._forget_roots(run, range(first, first + len(times)))
+
+    def _forget_roots(self, run: int, ended: Sequence[int]) -> None:
+        roots = self._roots[run]
+        for root in ended:
+            roots.pop(root, None)
+        if not roots:
+            del self._roots[run]
+
+
+def is_at(at: WorkerStatus, sent: Sent) -> bool:
+    """Whether a worker is in the middle of an event of a batch."""
+    return at.batch == sent.number and 0 <= at.position < sent.batch.size and not at.is_over
+
+
+def say_where(
+    run: int,
+    roots: Sequence[int] | None,
+    workers: Mapping[int, WorkerRecord],
+    backend: Backend,
+    handlers: Sequence[str],
+) -> str:
+    """Which of these roots are being run, in words. A moment later it may be otherwise."""
+    found = []
+    for worker, state in list(workers.items()):
+        at = backend.look_at(worker) if state.sent else None
+        if at is None or not is_at(at, state.sent[0]):
+            continue
+        batch = state.sent[0].batch
+        if batch.run_id != run or (roots is not None and batch.root_at(at.position) not in roots):
+            continue
+        where = "between handlers" if at.handler is None else f"in handler {handlers[at.handler]!r}"
+        event = describe_event(batch.at(at.position)[0])
+        found.append(
+            f"event {event} is {where}, in worker {worker} (process {backend.pid(worker)})"
+        )
+    return "; ".join(found) or NOT_BEGUN

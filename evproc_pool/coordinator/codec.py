@@ -1,0 +1,522 @@
+"""The coordinator's half of `messages`: from the scheduler's batches to frames, and back.
+
+Matches follow-ups as they come, so that the scheduler has events with plans only.
+No process and no channel in it; pickling and filters are code of the user.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from evproc.event import Event, describe_event
+from evproc.exc import add_note
+from evproc.registry import Registry
+from evproc_pool.core.batches import Batch, Part
+from evproc_pool.core.chains import chain_ends
+from evproc_pool.core.estimates import (
+    KEEP_SECONDS,
+    OVERDUE_FACTOR,
+    TARGET_SECONDS,
+    TELL_SECONDS,
+)
+from evproc_pool.core.event_columns import (
+    EMPTY,
+    Bunch,
+    Column,
+    PlanLike,
+    Planned,
+    Singles,
+    Times,
+    Unplannable,
+)
+from evproc_pool.core.inputs_and_effects import Result
+from evproc_pool.core.worker_loads import PREFETCH
+from evproc_pool.errors import SerializationError
+from evproc_pool.protocol import messages
+from evproc_pool.protocol.frame import Frame
+from evproc_pool.protocol.limits import Pace
+from evproc_pool.protocol.pass_through import (
+    PassThrough,
+    SealedOrPacked,
+    Slice,
+    constant_name,
+    unseal,
+)
+from evproc_pool.serialization import diagnosis, packing, pickling
+
+#: What workers are told of the scheduler's figures, since they import nothing of it.
+PACE: Final = Pace(
+    TARGET_SECONDS, TELL_SECONDS, KEEP_SECONDS, OVERDUE_FACTOR * TARGET_SECONDS, PREFETCH
+)
+
+
+class Sent:
+    """A batch on its way.
+
+    Attributes:
+        batch: The scheduler's.
+        number: Which batch it is of those the worker was sent, from 1.
+        failures: By position, what keeps an event from being sent.
+        is_one_by_one: Whether each event is pickled for itself, for one that was to be
+            found out.
+        class_bytes: How many of its bytes are classes, and not the events'.
+        large: The large buffers of its events that the worker may read until they are over.
+    """
+
+    __slots__ = ("batch", "class_bytes", "failures", "is_one_by_one", "large", "number")
+
+    def __init__(self, batch: Batch, number: int) -> None:
+        self.batch = batch
+        self.number = number
+        self.failures: dict[int, BaseException] = {}
+        self.is_one_by_one = False
+        self.class_bytes = 0
+        self.large: Sequence[memoryview] = ()
+
+
+class Left(NamedTuple):
+    """What events left behind, by position.
+
+    Attributes:
+        follow_ups: With their plans; no empty ones.
+        results: Of those that failed.
+        processed: Roots as the handlers left them.
+        values: What was given to `StopProcessing`.
+        emitted: What was emitted, in lists.
+        last_ran: The index of the last handler that ran, where it was not the last of the plan.
+        givers: The index of the last handler that returned follow-ups; where that is asked for.
+    """
+
+    follow_ups: Mapping[int, Sequence[Planned]]
+    results: Mapping[int, Result]
+    processed: Column = EMPTY
+    values: Column = EMPTY
+    emitted: Column = EMPTY
+    last_ran: Mapping[int, int] = {}
+    givers: Mapping[int, int] = {}
+
+
+class Answer(NamedTuple):
+    """All that an event left behind: a value, or None."""
+
+    value: Any
+
+
+NOTHING_LEFT: Final = Left({}, {})
+
+
+class Codec:
+    """Encodes batches and decodes progress for the workers of one registry.
+
+    Attributes:
+        one_by_one: So many events are to be pickled each for itself, until they are over.
+    """
+
+    def __init__(self, registry: Registry, *, has_retries: bool = False) -> None:
+        self.one_by_one = 0
+        self._has_retries = has_retries
+        self._registry = registry
+        self._packer = packing.EventPacker()
+        self._plan_numbers: dict[tuple[int, ...], int] = {}
+        self._plan_indices: list[tuple[int, ...]] = []
+
+    # --- batches ---
+
+    def encode(
+        self, sent: Sent, known: set[int], *, return_events: bool, is_prompt: bool = False
+    ) -> Frame:
+        """Make the frame of a batch; events that cannot be pickled are noted and left out.
+
+        Args:
+            sent: The batch; its `failures` are left out, and may grow.
+            known: The numbers of the plans that the worker knows; grows.
+            return_events: Whether roots are to come back.
+            is_prompt: Whether somebody may wait for single events.
+
+        Returns:
+            The frame; its buffers are the events'.
+        """
+        batch = sent.batch
+        parts = batch.parts
+        packed = None
+        large: list[memoryview] = []
+        sent.is_one_by_one = self.one_by_one > 0
+        apart = sent.is_one_by_one or batch.is_careful
+        if not apart and not sent.failures:
+            # where it fails, packing one by one finds out for which event
+            try:
+                packed = self._pack(batch, large)
+            except Exception:
+                packed = None
+        if packed is None:
+            packed = self.pack_one_by_one(sent)
+        sent.class_bytes = packed.class_bytes
+        new_plans: list[tuple[int, tuple[int, ...]]] = []
+        numbers = self._numbers_of(sent, known, new_plans)
+        ends, key_ends = chain_ends(batch.run.opened, has_retries=self._has_retries)
+        codes = messages.chain_code(*ends), messages.chain_code(*key_ends)
+        chains = [chain for part in parts for chain in part.chains(*codes)]
+        opened = batch.run.opened
+        is_unusual = new_plans or chains or return_events or packed.one_by_one or packed.in_parts
+        is_unusual = is_unusual or opened.has_limits
+        overdue = OVERDUE_FACTOR * max(TARGET_SECONDS, batch.seconds)
+        if not is_unusual and isinstance(numbers, int):
+            payload = messages.dump_events(
+                numbers, batch.size, overdue, packed.data, is_prompt=is_prompt
+            )
+            return Frame(messages.EVENTS, payload, large)
+        roots: Sequence[int] = ()
+        if return_events:
+            roots = range(batch.size) if opened.every_event else batch.root_positions
+        frame = messages.BatchFrame(
+            new_plans,
+            numbers,
+            batch.size,
+            chains,
+            roots,
+            overdue,
+            packed,
+            is_prompt,
+            opened.has_limits,
+        )
+        return Frame(messages.BATCH, messages.dump_batch(frame), large)
+
+    def encode_one(self, ev: Any, plan: PlanLike, known: set[int]) -> Frame | None:
+        """Make the frame of one event.
+
+        Args:
+            ev: The event.
+            plan: Its plan.
+            known: The numbers of the plans that the worker knows.
+
+        Returns:
+            None if this is not one of these, or something is to be found out first.
+
+        Raises:
+            Exception: Whatever pickling raised.
+        """
+        number = self._plan_numbers.get(plan.indices)
+        if number not in known or self.one_by_one:
+            return None
+        large: list[memoryview] = []
+        single = messages.dump_single(number, pickling.dumps(ev, buffers=large))
+        return Frame(messages.SINGLE, single, large)
+
+    def answer(self, item: Frame) -> Answer | None:
+        """What a frame says of the only event of its batch; None if it says more than that."""
+        if item.tag == messages.QUIET:
+            return Answer(None) if messages.is_quiet_end(item.payload) else None
+        if item.tag != messages.PROGRESS:
+            return None
+        frame = messages.load_progress(item.payload, item.buffers)
+        told = frame.told
+        if told is None or told.givers or told.errors or told.processed or frame.gave_back:
+            return None
+        if told.values is None:
+            return Answer(None)
+        (packed,) = told.values.data
+        with contextlib.suppress(SerializationError):
+            if not isinstance(packed, messages.ErrorRecord):
+                return Answer(packing.unpack_value(packed, item.buffers))
+        return None
+
+    def _numbers_of(
+        self, sent: Sent, known: set[int], new_plans: list[tuple[int, tuple[int, ...]]]
+    ) -> list[int] | int:
+        """The numbers of a batch's plans; those that the worker does not know go to `new_plans`."""
+        numbers: list[int] = []
+        parts = sent.batch.parts
+        first = parts[0].plans[0]
+        if len(parts) == 1 and not sent.failures:
+            number = self._number_of(first)
+            if number in known and parts[0].plans.count(first) == len(parts[0].plans):
+                return number  # as is usual
+        for part in parts:
+            first = part.plans[0]
+            if part.plans.count(first) == len(part.plans):
+                numbers += [self._number_of(first)] * len(part.plans)
+            else:
+                numbers += map(self._number_of, part.plans)
+        used = set(numbers)
+        for number in sorted(used - known):
+            known.add(number)
+            new_plans.append((number, self._plan_indices[number]))
+        if len(used) == 1 and not sent.failures:
+            return numbers[0]
+        for position in sent.failures:
+            numbers[position] = messages.OMITTED
+        return numbers
+
+    def _pack(self, batch: Batch, large: list[memoryview]) -> packing.PackedEvents:
+        """Pack the events of a batch; sealed ones go on as they are.
+
+        Args:
+            batch: The batch.
+            large: Takes the large buffers of its events.
+
+        Raises:
+            Exception: Whatever pickling raised.
+        """
+        if not any(map(_is_sealed, batch.parts)):
+            return self._packer.pack(_events_of(batch.parts), large)
+        packed: list[SealedOrPacked] = []
+        for is_sealed, parts in itertools.groupby(batch.parts, _is_sealed):
+            if is_sealed:
+                packed += itertools.chain.from_iterable(map(_slices_of, parts))
+            else:
+                packed.append(self._packer.pack(_events_of(parts)).data)
+        return packing.PackedEvents(False, packed, in_parts=True)
+
+    def pack_one_by_one(self, sent: Sent) -> packing.PackedEvents:
+        """Pickle each event; those for which that fails become failures of the batch."""
+        events = _events_of(sent.batch.parts)
+        blobs = [b""] * len(events)
+        for position, event in enumerate(events):
+            if position in sent.failures:
+                continue
+            try:
+                blobs[position] = pickling.dumps(event)
+            except Exception as error:
+                what = f"event {describe_event(event)}"
+                sent.failures[position] = diagnosis.cannot_pickle(what, event, error)
+        return packing.PackedEvents(True, blobs)
+
+    def _number_of(self, plan: PlanLike) -> int:
+        """The number under which workers know a plan."""
+        number = self._plan_numbers.get(plan.indices)
+        if number is None:
+            number = self._plan_numbers[plan.indices] = len(self._plan_indices)
+            self._plan_indices.append(plan.indices)
+        return number
+
+    # --- progress ---
+
+    def over(self, sent: Sent, events: int) -> None:
+        """So many events more of a batch are over."""
+        if sent.is_one_by_one:
+            self.one_by_one = max(0, self.one_by_one - events)
+
+    def cut(self, sent: Sent, told: messages.Told | None) -> set[int]:
+        """Positions behind which a worker has left the rest of a chain unrun.
+
+        Args:
+            sent: The batch.
+            told: What its events left behind; None: nothing.
+        """
+        batch = sent.batch
+        ends, key_ends = chain_ends(batch.run.opened, has_retries=self._has_retries)
+        givers = () if told is None else told.givers
+        failed = {*sent.failures, *(() if told is None else map(_first, told.errors))}
+        cut: set[int] = set()
+        for part in batch.parts:
+            how = ends if part.is_chain else key_ends if part.is_keyed else None
+            if how is None:
+                continue
+            positions = range(part.start, part.stop)
+            if how.by_follow_ups:
+                cut.update([position for position in givers if position in positions])
+            if how.by_error:
+                cut.update([position for position in failed if position in positions])
+        return cut
+
+    def timings(
+        self, frame: messages.ProgressFrame, batch: Batch, times: Times
+    ) -> list[tuple[tuple[int, ...], int, float]]:
+        """The timings of a frame by the plans' indices."""
+        if not times:
+            return []
+        if frame.timings is None:
+            return [(batch.parts[0].plans[0].indices, len(times), times.total)]
+        return [
+            (self._plan_indices[number], events, seconds)
+            for number, events, seconds in frame.timings
+        ]
+
+    def unpack(
+        self,
+        told: messages.Told,
+        where: str,
+        large: Sequence[memoryview] = (),
+        *,
+        is_last_chance: bool,
+    ) -> Left:
+        """Unpack what events left behind, and plan follow-ups.
+
+        Args:
+            told: As it came.
+            large: The large buffers that came with it.
+            where: Which worker it came from; errors get a note that says so.
+            is_last_chance: Whether it cannot be packed again. What cannot be unpacked
+                is taken as the failure of the events that gave it then.
+
+        Raises:
+            SerializationError: What was packed together cannot be unpacked; which of it is
+                at fault shows only when it is packed one by one.
+        """
+        try:
+            follow_ups, results = self._follow_ups(told, large)
+        except SerializationError as error:
+            if not is_last_chance:
+                raise
+            follow_ups, results = {}, dict.fromkeys(told.givers, Result(error=error))
+        columns = [
+            _unpack_column(column, large, results, where, is_last_chance=is_last_chance)
+            for column in (told.values, told.emitted, told.processed)
+        ]
+        for position, record in told.errors:
+            raised = messages.decode_error(record)
+            add_note(raised, f"evproc_pool: in {where}")
+            results[position] = Result(error=raised, handler=record.handler)
+        values, emitted, processed = columns
+        last_ran = dict(zip(told.short[::2], told.short[1::2], strict=True))
+        givers = dict(zip(told.givers, told.last_givers, strict=False))
+        return Left(follow_ups, results, processed, values, emitted, last_ran, givers)
+
+    def _follow_ups(
+        self, told: messages.Told, large: Sequence[memoryview]
+    ) -> tuple[Mapping[int, Sequence[Planned]], dict[int, Result]]:
+        """By the position of the event that gave them; and failures by position."""
+        if not told.givers:
+            return {}, {}
+        if told.follow_ups.one_by_one:
+            return self._unpack_blobs(told, told.follow_ups.data)
+        try:
+            events, plan = self._received(told.follow_ups, large)
+        except Exception as error:
+            raise diagnosis.cannot_rebuild("what a handler returned", error) from error
+        return self._planned(told, events, plan), {}
+
+    def _received(
+        self, packed: packing.PackedEvents, large: Sequence[memoryview]
+    ) -> tuple[Sequence[Any], PlanLike | None]:
+        """Events that were packed together, and the plan of all of them if that is seen at once."""
+        if packed.in_parts:
+            first = packed.data[0]
+            if isinstance(first, Slice):  # then all are, and of one class
+                kind = pickling.loads(first.kind)
+                name = constant_name(kind)
+                plan = None
+                if name is not None and issubclass(kind, Event):
+                    plan = self._registry.plan_of_name(name)
+                if plan is not None:
+                    return PassThrough.received(packed.data), plan
+            events = unseal(packed.data)
+        else:
+            events = packing.unpack(packed, large)
+        return events, self._registry.common_plan(events)
+
+    def _unpack_blobs(
+        self, told: messages.Told, blobs: Sequence[Any]
+    ) -> tuple[dict[int, list[Planned]], dict[int, Result]]:
+        """Unpack follow-ups that were packed one by one; those that fail are results."""
+        follow_ups: dict[int, list[Planned]] = {}
+        failed: dict[int, Result] = {}
+        for position, blob in zip(told.givers, blobs, strict=True):
+            if isinstance(blob, messages.ErrorRecord):
+                failed[position] = Result(error=messages.decode_error(blob), handler=blob.handler)
+                continue
+            try:
+                events = pickling.loads(blob)
+            except Exception as error:
+                failed[position] = Result(
+                    error=diagnosis.cannot_rebuild("what a handler returned", error)
+                )
+            else:
+                follow_ups[position] = [(event, self._plan(event)) for event in events]
+        return follow_ups, failed
+
+    def _planned(
+        self, told: messages.Told, events: Sequence[Any], common: PlanLike | None
+    ) -> Mapping[int, Sequence[Planned]]:
+        """Plan follow-ups, by the position of the event that gave them.
+
+        Args:
+            told: Who gave how many.
+            events: All of them, in order.
+            common: The plan of all of them, if that is known.
+        """
+        plans: list[PlanLike]
+        plans = (
+            [self._plan(event) for event in events] if common is None else [common] * len(events)
+        )
+        if len(told.givers) == len(events):  # one each, the usual case
+            return Singles(told.givers, events, plans)
+        ends = list(itertools.accumulate(told.counts))
+        ranges = zip(told.givers, told.counts, ends, strict=True)
+        if common is not None:
+            return {
+                position: Bunch(events[end - count : end], common)
+                for position, count, end in ranges
+            }
+        return {
+            position: list(zip(events[end - count : end], plans[end - count : end], strict=True))
+            for position, count, end in ranges
+        }
+
+    def _plan(self, event: Any) -> PlanLike:
+        try:
+            return self._registry.match(event)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            return Unplannable(error)
+
+
+def _unpack_column(
+    column: packing.PackedColumn | None,
+    large: Sequence[memoryview],
+    results: dict[int, Result],
+    where: str,
+    *,
+    is_last_chance: bool,
+) -> Column:
+    """Unpack what events left behind of one kind; what cannot be rebuilt is a failure.
+
+    Raises:
+        SerializationError: See `Codec.unpack`.
+    """
+    if column is None:
+        return EMPTY
+    if column.is_together:
+        try:
+            return Column(column.positions, packing.unpack_column(column, large))
+        except Exception as error:
+            failure = diagnosis.cannot_rebuild("what an event left behind", error)
+            if not is_last_chance:
+                raise failure from error
+            results.update(dict.fromkeys(column.positions, Result(error=failure)))
+            return EMPTY
+    positions: list[int] = []
+    items: list[Any] = []
+    for position, packed in zip(column.positions, column.data, strict=True):
+        if isinstance(packed, messages.ErrorRecord):
+            raised = messages.decode_error(packed)
+            add_note(raised, f"evproc_pool: in {where}")
+            results[position] = Result(error=raised, handler=packed.handler)
+            continue
+        try:
+            items.append(packing.unpack_value(packed, large))
+            positions.append(position)
+        except Exception as error:
+            results[position] = Result(error=error)
+    return Column(positions, items)
+
+
+def _first(item: tuple[int, Any]) -> int:
+    return item[0]
+
+
+def _is_sealed(part: Part) -> bool:
+    return isinstance(part.events, PassThrough)
+
+
+def _slices_of(part: Part) -> Sequence[Slice]:
+    """The events of a part that is sealed, as they go on."""
+    return part.events.slices if isinstance(part.events, PassThrough) else ()
+
+
+def _events_of(parts: Iterable[Part]) -> list[Any]:
+    return list(itertools.chain.from_iterable(part.events for part in parts))

@@ -1,0 +1,147 @@
+"""What is said of a worker that died."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any, Final, NamedTuple
+
+from evproc.event import describe_event
+from evproc.exc import add_note
+from evproc_pool.errors import EventTimeoutError, PoolError, WorkerLostError
+from evproc_pool.protocol.backend import Gone
+
+
+def describe_exit(exitcode: int | None) -> str:
+    """An exit code in words; for a signal, its name."""
+    if exitcode is None:
+        return "an exit status that is not known"
+    if exitcode >= 0:
+        return f"exit code {exitcode}"
+    try:
+        return f"signal {signal.Signals(-exitcode).name}"
+    except ValueError:
+        return f"signal {-exitcode}"
+
+
+class Lost(NamedTuple):
+    """What is known of an event whose worker is dead.
+
+    Attributes:
+        gone: The worker.
+        event: The event.
+        handler: The handler that was running, or None.
+        attempt: Which attempt it was, from 1.
+        memory_bytes: The worker's resident memory when last seen, if it was.
+    """
+
+    gone: Gone
+    event: Any
+    handler: str | None
+    attempt: int
+    memory_bytes: int | None
+
+
+def worker_lost(lost: Lost) -> WorkerLostError:
+    """Say which worker died at which event, of what, and what to do."""
+    item = lost.gone
+    had = ""
+    if lost.memory_bytes is not None:
+        had = f" (it had {_megabytes(lost.memory_bytes)} of memory when last seen)"
+    error = WorkerLostError(
+        f"worker {item.worker} (process {item.pid}) died {_where(lost)}, by"
+        f" {describe_exit(item.exitcode)}{had}; {_hint(item.exitcode)}",
+        describe_event(lost.event),
+        lost.handler,
+        item.exitcode,
+        lost.attempt,
+        item.stack,
+        lost.memory_bytes,
+    )
+    if item.stack:
+        add_note(error, f"the worker's stacks when it died:\n{item.stack}")
+    return error
+
+
+def timed_out(lost: Lost, timeout: float, stack: str) -> EventTimeoutError:
+    """Say which event took too long, and where it was."""
+    item = lost.gone
+    error = EventTimeoutError(
+        f"event {describe_event(lost.event)} took longer than event_timeout={timeout:g} s; worker"
+        f" {item.worker} (process {item.pid}) was killed {_where(lost)}",
+        describe_event(lost.event),
+        lost.handler,
+        timeout,
+        lost.attempt,
+        stack,
+    )
+    if stack:
+        add_note(error, f"the worker's stacks before it was killed:\n{stack}")
+    return error
+
+
+def too_large(lost: Lost, size_bytes: int, most_bytes: int, stack: str) -> WorkerLostError:
+    """Say which event took far more memory than its worker may have."""
+    item = lost.gone
+    error = WorkerLostError(
+        f"worker {item.worker} (process {item.pid}) had {_megabytes(size_bytes)}, far beyond"
+        f" max_worker_memory_bytes ({_megabytes(most_bytes)}), and was killed {_where(lost)}: let"
+        " the event take less memory, or raise the limit",
+        describe_event(lost.event),
+        lost.handler,
+        item.exitcode,
+        lost.attempt,
+        stack,
+        size_bytes,
+    )
+    if stack:
+        add_note(error, f"the worker's stacks before it was killed:\n{stack}")
+    return error
+
+
+def say_fate(error: PoolError, attempt: int, *, is_last: bool) -> None:
+    """Add to an error what becomes of the event whose worker died, or which took too long.
+
+    Args:
+        error: One of the above.
+        attempt: Which attempt it was, from 1.
+        is_last: Whether there is no further one.
+    """
+    if not is_last:
+        fate = f"This was attempt {attempt}, and the event is run again"
+    elif attempt > 1:
+        fate = f"The event was given up after {attempt} attempts"
+    elif isinstance(error, EventTimeoutError):
+        fate = (
+            "The event was not run again, since it may have had effects; see max_retries and"
+            " retry_exceptions"
+        )
+    else:
+        fate = "The event was not run again, since it may have had effects; see crash_limit"
+    error.args = (f"{error.args[0]}. {fate}", *error.args[1:])
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:,.0f} MB"
+
+
+def _where(lost: Lost) -> str:
+    event, at = describe_event(lost.event), lost.gone.progress
+    if at is not None and at.is_over:
+        return f"while it sent what event {event} had left behind"
+    where = "between handlers" if lost.handler is None else f"in handler {lost.handler!r}"
+    if at is not None and at.is_telling:
+        return f"{where} of event {event}, while it sent what others had left behind"
+    return f"{where} of event {event}"
+
+
+def _hint(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode >= 0:
+        return "a handler, or a library it uses, ended the process"
+    if exitcode == -getattr(signal, "SIGKILL", 0):
+        return "probably the kernel's out-of-memory killer: look at how much memory it needs"
+    if exitcode in _CRASHES:
+        return "a crash in native code: run the event with workers=0 under python -X faulthandler"
+    return "something outside the pool sent it a signal"
+
+
+_CRASHES: Final = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGFPE, -signal.SIGILL}

@@ -1,0 +1,630 @@
+"""The engine: lets the threads of the application share one coordinator.
+
+Who does the work
+-----------------
+
+There is no coordinator thread. A thread that waits for events *drives*: it reads
+what workers sent, lets the scheduler decide, pickles and sends, one turn at a
+time (`coordinator`). If another thread drives already, it waits until that turn is
+over. So a single-threaded application has no hop between threads and no fight for
+the GIL; several threads take turns. For futures, for which nobody need wait, a
+background thread drives while there are any.
+
+Only the driver touches the scheduler, the workers and the codec, so none of them
+needs a lock, and no lock is held while code of the user runs (filters, pickling,
+callbacks of futures). Other threads put their inputs into an inbox and wake the
+driver.
+
+::
+
+    process_many --accept--> inbox --> Coordinator.turn <--> workers
+         ^                                  |
+         +------------- sink <--------------+
+
+Rejected: a coordinator thread (two hops per call, and the convoy on the GIL); a
+lock around the scheduler (held while users' filters run).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Protocol
+
+from evproc import Event
+from evproc.handler import Plan
+from evproc_pool.coordinator.cancellation import Cancel, Recall
+from evproc_pool.coordinator.codec import Answer
+from evproc_pool.coordinator.coordinator import Asked, Coordinator
+from evproc_pool.coordinator.run_handle import OutcomeSink, RunHandle
+from evproc_pool.core.cascade_limits import PLAIN_ENDING, CascadeEnding
+from evproc_pool.core.inputs_and_effects import Accepted, Closed, Input, Opened
+from evproc_pool.errors import (
+    PoolClosedError,
+    PoolError,
+    PoolForkedError,
+    PoolInterruptedError,
+)
+from evproc_pool.protocol.backend import Backend
+
+
+class Source(Protocol):
+    """Has events that were submitted and not handed in."""
+
+    @property
+    def outstanding(self) -> int:
+        """How many submitted events are not over."""
+
+    def hand_in(self) -> None:
+        """Hand in all of them, by `accept`. Called by the driver."""
+
+    def drain(self) -> None:
+        """Wait until none is outstanding."""
+
+
+class Engine:
+    """Takes events from any thread; see the module's text.
+
+    Args:
+        coordinator: Does the work.
+        backend: The coordinator's; it is woken when there is something to do.
+        make_sink: Makes a sink for a call for one event.
+    """
+
+    def __init__(
+        self, coordinator: Coordinator, backend: Backend, make_sink: Callable[[], OutcomeSink]
+    ) -> None:
+        self._pid = os.getpid()
+        self._coordinator = coordinator
+        self._backend = backend
+        self._make_sink = make_sink
+        self._next_run = 0
+        # Guards the attributes below; those who do not drive wait on it. Reentrant,
+        # since a garbage collection that ends the pool may strike anywhere.
+        self._lock = threading.RLock()
+        self._turn_over = threading.Condition(self._lock)
+        self._waiting = 0  # threads, on the above; rather too many than too few
+        self._driver: int | None = None
+        self._draining: set[int] = set()  # threads
+        self._asking: int | None = None  # the thread that asks a worker
+        self._sent: tuple[Asked, Accepted] | None = None  # see `send_now`; the driver's
+        self._turns = 0
+        self._closed: PoolError | None = None
+        self._most_seconds = inf  # for which workers are waited for at the end
+        self._is_ended = False
+        self._source: Source | None = None
+        #: Whether another engine may take its place once it is closed.
+        self.is_replaceable = False
+
+    # --- for callers, from any thread ---
+
+    @property
+    def closed(self) -> PoolError | None:
+        """Why the engine takes nothing more, or None."""
+        return self._closed
+
+    def pids(self) -> list[int]:
+        """The processes of workers that are not known to be gone, oldest first."""
+        found = []
+        for number in self._backend.numbers:
+            with contextlib.suppress(ValueError):  # the driver lets go of it this very moment
+                found.append(self._backend.pid(number))
+        return [pid for pid in found if pid is not None]
+
+    @property
+    def open_runs(self) -> int:
+        """How many runs are not finished."""
+        return len(self._coordinator.runs) + (self._asking is not None)
+
+    @property
+    def turns(self) -> int:
+        """Grows with every turn; for `wait_turn`."""
+        return self._turns
+
+    def open(
+        self,
+        sink: OutcomeSink,
+        *,
+        until_error: bool = False,
+        unordered: bool = False,
+        return_events: bool = False,
+        is_bulk: bool = False,
+        every_event: bool = False,
+        ending: CascadeEnding = PLAIN_ENDING,
+        can_cancel: bool = False,
+        shares_keys: bool = False,
+        has_several: bool = False,
+    ) -> RunHandle:
+        """Begin a run; see `inputs_and_effects.Opened` and `RunHandle`.
+
+        Raises:
+            PoolError: The engine is closed.
+        """
+        opened = Opened(
+            -1,
+            until_error,
+            unordered,
+            return_events,
+            is_bulk,
+            every_event,
+            *ending,
+            shares_keys=shares_keys,
+            has_several=has_several,
+        )
+        run, opened = self._begin(opened, sink, can_cancel=can_cancel)
+        self._post(opened)
+        return run
+
+    def _begin(
+        self, opened: Opened, sink: OutcomeSink, *, can_cancel: bool
+    ) -> tuple[RunHandle, Opened]:
+        """Make a run, and what opens it, with its id."""
+        with self._lock:
+            if self._closed is not None:
+                raise self._closed
+            opened = opened._replace(run=self._next_run)
+            run = RunHandle(opened, sink, can_cancel=can_cancel)
+            self._next_run += 1
+            self._coordinator.runs[run.id] = run
+        return run, opened
+
+    def call(
+        self, ev: Event, plan: Plan, *, unordered: bool, ending: CascadeEnding = PLAIN_ENDING
+    ) -> Answer | RunHandle:
+        """Begin a call for one event, and end it at once if that can be.
+
+        Returns:
+            Its answer, which is a tuple. Or a run that is closed, to be waited for, with a sink
+            that was made for it.
+
+        Raises:
+            PoolError: The engine is closed.
+            RuntimeError: See `check_may_wait`.
+            BaseException: What broke it, `KeyboardInterrupt` for one.
+        """
+        found = self._ask(ev, plan, unordered, ending)
+        if found is None:
+            opened = _opened(unordered, ending)
+            found, opened = self._begin(opened, self._make_sink(), can_cancel=False)
+            for item in _inputs(opened, ev, plan):
+                self._post(item)
+        return found
+
+    def _ask(
+        self, ev: Event, plan: Plan, unordered: bool, ending: CascadeEnding
+    ) -> Answer | RunHandle | None:
+        """Ask a worker, where nobody drives; see `Coordinator.ask`. None: it was not asked."""
+        self.check_may_wait()
+        found: Answer | RunHandle | None = None
+        drives = False
+        try:
+            with self._lock:
+                if not self._may_ask:
+                    return None
+                drives = True
+                self._driver = self._asking = threading.get_ident()
+            asked = self._coordinator.ask(ev, plan)
+            if asked is not None:
+                if self._coordinator.await_answer(asked):
+                    found = self._coordinator.answer(asked)
+                if found is None:
+                    opened = _opened(unordered, ending)
+                    found, opened = self._begin(opened, self._make_sink(), can_cancel=False)
+                    found.is_closing = True
+                    self._coordinator.adopt(asked, _inputs(opened, ev, plan))
+        except BaseException as error:
+            self._broken_by(error, drives=drives)
+        finally:
+            if drives:
+                self._asking = None
+                try:
+                    self._leave()
+                except BaseException:
+                    self._leave()  # see there
+                    raise
+        return found
+
+    @property
+    def _may_ask(self) -> bool:
+        """Whether nobody does anything; with the lock."""
+        return (
+            self._driver is None
+            and self._sent is None
+            and self._closed is None
+            and os.getpid() == self._pid
+        )
+
+    def send_now(self, root: Accepted, sink: OutcomeSink) -> bool:
+        """Send a single root of an open run, past the scheduler, if nothing else goes on.
+
+        What has become of it is for `collect`, or else for whoever drives next.
+
+        Returns:
+            Whether it was sent, and its run's sink told that it begins.
+        """
+        drives = is_sent = False
+        try:
+            with self._lock:
+                if not self._may_ask:
+                    return False
+                drives = True
+                self._driver = threading.get_ident()
+            (ev,), (plan,) = root.events, root.plans
+            asked = self._coordinator.ask(ev, plan)
+            if asked is not None:
+                # as long as nobody else can have its end
+                sink.begins(root.first)
+                self._sent = asked, root
+                is_sent = True
+        except BaseException as error:
+            self._broken_by(error, drives=drives)
+        finally:
+            if drives:
+                try:
+                    self._leave()
+                except BaseException:
+                    self._leave()  # see there
+                    raise
+        return is_sent
+
+    def collect(
+        self, run: int, root: int, seconds: float, deliver: Callable[[Answer], object]
+    ) -> bool:
+        """Wait a moment, and no longer than that, for the answer to a root of `send_now`.
+
+        Args:
+            run: Its run.
+            root: The root.
+            seconds: No longer than that.
+            deliver: Called with the answer, before anybody else can drive.
+
+        Returns:
+            Whether it was there. If not, the sink is told.
+        """
+        drives = waits = False
+        answer: Answer | None = None
+        try:
+            with self._lock:
+                sent = self._sent
+                if sent is None or self._driver is not None or self._closed is not None:
+                    return False
+                asked, accepted = sent
+                if (accepted.run, accepted.first) != (run, root) or self.is_foreign:
+                    return False
+                drives = waits = True
+                self._driver = threading.get_ident()
+            is_there = self._coordinator.await_answer(asked, seconds)
+            waits = False
+            if is_there:
+                answer = self._coordinator.answer(asked)
+            if answer is None:
+                self._adopt_sent()
+            else:
+                deliver(answer)
+            self._sent = None
+        except BaseException as error:
+            if waits:
+                raise  # an interrupt, which has changed nothing
+            self._broken_by(error, drives=drives)
+        finally:
+            if drives:
+                try:
+                    self._leave()
+                except BaseException:
+                    self._leave()  # see there
+                    raise
+        return answer is not None
+
+    def _adopt_sent(self) -> None:
+        sent, self._sent = self._sent, None
+        if sent is not None:
+            asked, accepted = sent
+            self._coordinator.adopt(asked, (accepted,))
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether this process is forked from that of the engine."""
+        return os.getpid() != self._pid
+
+    def accept(self, roots: Accepted) -> None:
+        """Hand in roots of a run."""
+        self._post(roots)
+
+    def feed_from(self, source: Source) -> None:
+        """Have each driver ask for what was submitted, before its turn."""
+        self._source = source
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody drives."""
+        return self._driver is None
+
+    def push(self) -> None:
+        """Send what was submitted, if nobody drives. Nothing is waited for, and nothing ends.
+
+        So no callback of a future runs.
+
+        Raises:
+            BaseException: See `wait_turn`.
+        """
+        drives = False
+        try:
+            with self._lock:
+                if self._driver is not None or self._closed is not None or self.is_foreign:
+                    return
+                if not self._coordinator.has_workers:
+                    return  # who starts some sends it
+                drives = True
+                self._driver = threading.get_ident()
+            self._adopt_sent()
+            self._hand_in()
+            self._coordinator.take_in()
+        except BaseException as error:
+            self._broken_by(error, drives=drives)
+        finally:
+            if drives:
+                try:
+                    self._leave()
+                except BaseException:
+                    self._leave()  # see there
+                    raise
+
+    def _hand_in(self) -> None:
+        if self._source is not None:
+            self._source.hand_in()
+
+    def wake(self) -> None:
+        """Have the driver begin another turn soon, if another thread drives."""
+        if self._driver not in (None, threading.get_ident()):
+            self._backend.wake()
+
+    def close_run(self, run: RunHandle, *, drop: bool = False) -> None:
+        """Say that no more roots come; see `inputs_and_effects.Closed`."""
+        run.is_closing = True
+        if not self.is_foreign:  # else it is the parent's
+            self._post(Closed(run.id, drop))
+
+    def cancel(self, run: RunHandle, roots: Sequence[int] | None, *, kill: bool) -> None:
+        """Give roots of a run up; see `cancellation.Cancel`. Takes effect with the next turn."""
+        if not self.is_foreign:
+            self._coordinator.orders.append(Cancel(run.id, roots, kill))
+            self.wake()
+
+    def recall(self) -> None:
+        """Have all workers give back what they have not begun; see `cancellation.Recall`."""
+        if not self.is_foreign:
+            self._coordinator.orders.append(Recall())
+            self.wake()
+
+    def where(self, run: RunHandle, roots: Sequence[int] | None) -> str:
+        """Which of a run's roots are being run, in words; None: any. From any thread."""
+        try:
+            return self._coordinator.where(run.id, roots)
+        except (RuntimeError, LookupError, ValueError):
+            return "it is running"  # the driver has changed it this very moment
+
+    def enter(self, run: RunHandle) -> None:
+        """This thread is in a call until the run is finished: `drain` waits for it.
+
+        Where an interrupt would have the run closed: or else `drain` would wait for ever.
+        """
+        run.caller = threading.get_ident()
+
+    def demand(self, run: RunHandle) -> int:
+        """How many roots the run would take now."""
+        return self._coordinator.demand(run)
+
+    def _post(self, item: Input) -> None:
+        # First the item, then the look at who drives: a driver that is not seen here
+        # has not looked into the inbox yet, and will.
+        self._coordinator.inbox.append(item)
+        self.wake()
+
+    def wait_turn(self, since: int, *, may_block: bool = True) -> None:
+        """Do one turn, or wait for the end of the turn that another thread does.
+
+        Args:
+            since: What `turns` was when the caller last looked at its own affairs;
+                returns at once if there was a turn since.
+            may_block: Whether the turn may wait for something to happen. False for a
+                caller that has more to do in any case.
+
+        Raises:
+            PoolForkedError: In a process that `os.fork` made.
+            RuntimeError: Called from within a turn: by a filter, a pickling method
+                or a callback of a future. They may hand in events, but not wait.
+            BaseException: What broke the turn, `KeyboardInterrupt` for one. The
+                engine is closed then.
+        """
+        if self.is_foreign:
+            raise PoolForkedError("this pool belongs to the process that made it: make a new one")
+        drives = False
+        try:
+            with self._lock:
+                self.check_may_wait()
+                if self._turns != since:
+                    return
+                if self._driver is not None:
+                    if may_block:
+                        self._wait()
+                    return
+                if self._closed is not None:
+                    return
+                drives = True
+                self._driver = threading.get_ident()
+            self._adopt_sent()
+            self._hand_in()
+            self._coordinator.turn(may_block=may_block)
+        except BaseException as error:
+            self._broken_by(error, drives=drives)
+        finally:
+            if drives:
+                try:
+                    self._leave()
+                except BaseException:
+                    self._leave()  # see there
+                    raise
+
+    def _wait(self) -> None:
+        """Wait for the end of a turn; with the lock."""
+        self._waiting += 1
+        try:
+            self._turn_over.wait()
+        finally:
+            self._waiting -= 1
+
+    def _broken_by(self, error: BaseException, *, drives: bool) -> None:
+        """Close the engine for what has struck, and raise that if it is not for the runs."""
+        if isinstance(error, PoolError):
+            self._closed, self._most_seconds = error, 0.0  # the runs get it, and tell
+            return
+        if drives:
+            # in the middle of a turn: nobody knows what state things are in
+            self._give_way(error)
+        try:
+            raise error
+        finally:
+            del error  # which has this frame in its traceback
+
+    def _give_way(self, error: BaseException) -> None:
+        """Close the engine for what has struck; another one takes its place."""
+        self._most_seconds = 0.0
+        if self._closed is None:
+            self._closed = PoolInterruptedError(
+                f"{type(error).__name__} struck a thread that waited for the pool: everything that"
+                " was in flight was dropped and its workers were killed, so it may have had"
+                " effects; the pool can be used again"
+            )
+            self.is_replaceable = True
+
+    def interrupt(self, error: BaseException) -> None:
+        """Drop everything that is in flight, and kill the workers, for what has struck a caller.
+
+        The next call gets a new engine.
+        """
+        if not self.is_foreign:
+            with self._lock:
+                self._give_way(error)
+            self.stop(most_seconds=0.0)
+
+    def finish_submitted(self) -> None:
+        """Wait for what was submitted."""
+        if self._source is not None and self._source.outstanding:
+            self._source.drain()
+
+    def check_may_wait(self) -> None:
+        """Refuse a thread that would wait for itself.
+
+        Raises:
+            RuntimeError: Called from within a turn: by a filter, a pickling method
+                or a callback of a future. They may hand in events, but not wait.
+        """
+        if self._driver == threading.get_ident():
+            raise RuntimeError(
+                "this thread is handling events for the pool already: a filter, a pickling"
+                " method or a future's callback must not wait for the same pool"
+            )
+
+    def drain(self) -> None:
+        """Wait for the end of what is in flight of runs that were closed, and of calls.
+
+        But not of calls that this is done in: their input may end the pool.
+
+        Raises:
+            RuntimeError: See `check_may_wait`.
+        """
+        self._draining.add(threading.get_ident())
+        self._backend.wake()  # who waits for this thread's call need not any more
+        try:
+            while self._closed is None:
+                turns = self._turns
+                runs = list(self._coordinator.runs.values())
+                callers = [*(run.caller for run in runs), self._asking]
+                others = [caller for caller in callers if caller not in self._draining]
+                if not (any(others) or any(run.is_closing for run in runs)):
+                    return
+                self.wait_turn(turns)
+        finally:
+            self._draining.discard(threading.get_ident())
+
+    def refresh(self) -> None:
+        """Take in what has happened so far, without waiting, so that `open_runs` is up to date."""
+        with self._lock:
+            if self._driver is not None or self._closed is not None:
+                return
+            if not self._coordinator.has_workers:
+                return
+        self.wait_turn(self._turns, may_block=False)
+
+    def retire(self, idle_runs: int) -> bool:
+        """Take nothing more, if nothing is in flight; say whether that is so.
+
+        Args:
+            idle_runs: How many runs are open that have nothing in flight.
+        """
+        with self._lock:
+            is_idle = self._driver is None and self._sent is None and self._closed is None
+            if is_idle and len(self._coordinator.runs) == idle_runs:
+                self._closed = PoolClosedError("the workers are being replaced")
+                self.is_replaceable = True
+        return self.is_replaceable
+
+    def stop(self, *, most_seconds: float) -> None:
+        """End the workers; open runs end with `PoolClosedError`. Idempotent.
+
+        Args:
+            most_seconds: How long they are waited for until they are killed; 0: they are
+                not told to end, but killed at once.
+        """
+        me = threading.get_ident()
+        with self._lock:
+            if self._closed is None:
+                self._closed = PoolClosedError(
+                    "the pool was ended before this was finished (by terminate or close, or"
+                    " because nothing referred to the PoolProcessor any more), and what was"
+                    " running may have had effects: make a new PoolProcessor, and keep it"
+                )
+            self._most_seconds = min(self._most_seconds, most_seconds)
+            if self._driver == me:
+                # from a callback, or a signal handler: the end of the turn sees to it
+                self._backend.wake()
+                return
+            while self._driver is not None:
+                self._backend.wake()
+                self._wait()
+            self._driver = me
+        try:
+            self._leave()
+        except BaseException:
+            self._leave()  # see there
+            raise
+
+    def _leave(self) -> None:
+        """End the driver's part; if the engine was closed meanwhile, end everything.
+
+        Called once more where it raises: an interrupt may strike on the way, in the call
+        itself for one, and as long as this thread is taken for the driver all others wait.
+        """
+        try:
+            if self._closed is not None and not self._is_ended:
+                self._coordinator.end(self._closed, most_seconds=self._most_seconds)
+                self._is_ended = True
+        finally:
+            with self._lock:
+                self._driver = None
+                self._turns += 1
+                if self._waiting:
+                    self._turn_over.notify_all()
+
+
+def _opened(unordered: bool, ending: CascadeEnding) -> Opened:
+    """What opens the run of a call for one event, but for its id."""
+    return Opened(-1, True, unordered, False, True, False, *ending)
+
+
+def _inputs(opened: Opened, ev: Event, plan: Plan) -> tuple[Input, ...]:
+    """A run of one root."""
+    return opened, Accepted(opened.run, 0, [ev], [plan]), Closed(opened.run)

@@ -1,0 +1,315 @@
+"""How events get into a run, and what becomes of its endings.
+
+`Feeder` reads an application's events, no further ahead than is asked for.
+`Gathered` (for `process_many`), `outcome_stream.OutcomeStream` (`stream`) and `futures.Futures`
+(`submit`) are the sinks that the engine tells of endings.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, Final
+
+from evproc import Event
+from evproc.handler import Plan
+from evproc.registry import Registry
+from evproc_pool.coordinator.engine import Engine
+from evproc_pool.coordinator.run_handle import RunHandle
+from evproc_pool.core.error_notes import note_place
+from evproc_pool.core.estimates import MOST_EVENTS
+from evproc_pool.core.inputs_and_effects import Accepted, Ending, EventEnded, Over, Settled
+from evproc_pool.core.root_events import Key, key_of, keys_of, plan_root
+from evproc_pool.errors import PoolError
+
+# So many are read at a time: workers begin with the first ones while more are read.
+_MOST_READ: Final = 2 * MOST_EVENTS
+
+# Events come slowly if they take longer than that to be read, for each of them and in all,
+# in seconds.
+_SLOW_SECONDS: Final = 0.0001
+_PAUSE_SECONDS: Final = 0.001
+
+# Iterators over what is at hand.
+_QUICK: Final[tuple[type, ...]] = (type(iter([])), type(iter(())))
+
+
+class OutcomeCollector:
+    """A sink that all roots are told to that never reach a worker as well."""
+
+    def begins(self, root: int) -> bool:
+        """See `engine.OutcomeCollector`."""
+        return root >= 0
+
+    def refused(self, roots: Sequence[int]) -> Sequence[int]:
+        """See `engine.OutcomeCollector`."""
+        return [root for root in roots if not self.begins(root)]
+
+    def accepted(self, first: int, events: Sequence[Any]) -> None:
+        """These roots were read."""
+
+    def ended(self, root: int, ending: Ending) -> None:
+        """See `engine.OutcomeCollector`."""
+
+    def settled(self, item: Settled) -> None:
+        """See `engine.OutcomeCollector`."""
+
+    def unwanted(self, first: int, roots: int) -> None:
+        """These came to nothing: no handler wants them."""
+        self.settled(Settled(0, first, [0.0] * roots, 0))
+
+    def over(self, item: Over) -> None:
+        """See `engine.OutcomeCollector`."""
+        for ending, root in zip(endings_of(item), item.roots, strict=True):
+            self.ended(root, ending)
+
+    def event_ended(self, item: EventEnded) -> None:
+        """See `engine.OutcomeCollector`."""
+
+    def dropped(self, first: int, roots: int) -> None:
+        """See `engine.OutcomeCollector`."""
+
+    def broken(self, error: PoolError) -> None:
+        """See `engine.OutcomeCollector`."""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a root failed."""
+        return False
+
+
+def endings_of(item: Over) -> Iterator[Ending]:
+    """The ending of each cascade."""
+    stopped = set(item.values.places) if item.values is not None else ()
+    values = item.values.items if item.values is not None else itertools.repeat(None)
+    columns = zip(values, item.events, item.seconds, item.handlers, strict=False)
+    for place, (value, events, seconds, handlers) in enumerate(columns):
+        is_stopped = place in stopped
+        yield Ending(value, is_stopped, events=events, seconds=seconds, handlers=handlers)
+
+
+class Feeder:
+    """Reads events as the run has demand for them, plans them, and hands them in.
+
+    Attributes:
+        run: The run.
+        read: How many were read.
+        is_exhausted: Whether no more are.
+        error: What reading raised, but a `KeyboardInterrupt`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        run: RunHandle,
+        sink: OutcomeCollector,
+        events: Iterator[Any],
+        *,
+        registry: Registry,
+        key: Key | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self.run = run
+        self._engine = engine
+        self._sink = sink
+        self._events = events
+        self._registry = registry
+        self._key = key
+        self._clock = clock
+        # So many are asked for at a time. Where they come slowly one, which is sent before the
+        # next one is waited for.
+        self._portion = _MOST_READ if isinstance(events, _QUICK) else 1
+        self.read = 0
+        self.is_exhausted = False
+        self.error: BaseException | None = None
+
+    def feed(self, most: int | None = None, *, until_error: bool = False) -> bool:
+        """Read what there is demand for; at the end of the events, close the run.
+
+        Args:
+            most: No more than so many.
+            until_error: Read nothing more once a root has failed.
+
+        Returns:
+            Whether that is all until the workers are further. False if there is demand
+            left: there was much to read, or much of it concerned no handler.
+        """
+        if self.is_exhausted:
+            return True
+        accepted = demand = 0
+        is_first = not self.read
+        if not (until_error and self._sink.has_failed):
+            demand = self._engine.demand(self.run)
+            if most is not None:
+                demand = min(demand, most)
+            accepted = self._take(self._read(demand), until_error=until_error)
+        if until_error and self._sink.has_failed:
+            self.is_exhausted = True
+        if self.is_exhausted:
+            self._engine.close_run(self.run)
+        # once the plan of the first ones is known, there may be demand for more
+        return self.is_exhausted or (accepted == demand and not is_first)
+
+    def give(self, events: list[Any]) -> None:
+        """Plan events that somebody else has read, and hand them in."""
+        self._take(events, until_error=False)
+
+    def end(self) -> None:
+        """No more events are given: close the run."""
+        self.is_exhausted = True
+        self._engine.close_run(self.run)
+
+    def _read(self, most: int) -> list[Any]:
+        """Read so many events, or fewer: at first, and where they come slowly."""
+        wanted = min(most, self._portion)
+        events: list[Any] = []
+        began = self._clock()
+        try:
+            # keeps what was read before the input raised
+            events.extend(itertools.islice(self._events, wanted))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self.error = error
+        self.is_exhausted = len(events) < wanted
+        if events:
+            is_slow = self._clock() - began > max(_PAUSE_SECONDS, _SLOW_SECONDS * len(events))
+            self._portion = 1 if is_slow else min(_MOST_READ, 2 * self._portion)
+        return events
+
+    def _take(self, events: list[Any], *, until_error: bool) -> int:
+        """Plan events and hand in those that need a worker; say how many these are."""
+        if not events:
+            return 0
+        first = self.read
+        plan = self._registry.common_plan(events)
+        keys = None if self._key is None or plan is None else keys_of(self._key, events)
+        if plan is not None and (keys is not None or self._key is None):
+            self.read += len(events)
+            self._sink.accepted(first, events)
+            if plan.indices:
+                plans = [plan] * len(events)
+                self._engine.accept(Accepted(self.run.id, first, events, plans, keys))
+                return len(events)
+            self._sink.unwanted(first, len(events))
+            return 0
+        return self._take_mixed(events, until_error=until_error)
+
+    def _take_mixed(self, events: list[Any], *, until_error: bool) -> int:
+        block = _Block(self._engine, self.run.id, has_keys=self._key is not None)
+        for ev in events:
+            index = self.read
+            self.read += 1
+            self._sink.accepted(index, [ev])
+            try:
+                plan = plan_root(self._registry, ev)
+                key = None if self._key is None else key_of(self._key, ev)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                note_place(error, (index,), has_several=self.run.has_several)
+                ending = Ending(
+                    error=error, events=int(isinstance(ev, Event)), failed=1, failed_event=ev
+                )
+                self._sink.ended(index, ending)
+                if until_error:
+                    break
+                continue
+            if plan.indices:
+                block.add(index, ev, plan, key)
+            else:
+                self._sink.unwanted(index, 1)
+        block.hand_in()
+        return block.total
+
+
+class _Block:
+    """Gathers neighbours into one `Accepted`."""
+
+    def __init__(self, engine: Engine, run: int, *, has_keys: bool) -> None:
+        self._engine = engine
+        self._run = run
+        self._has_keys = has_keys
+        self._first = 0
+        self._events: list[Any] = []
+        self._plans: list[Plan] = []
+        self._keys: list[Hashable] = []
+        self.total = 0
+
+    def add(self, index: int, ev: Any, plan: Plan, key: Hashable) -> None:
+        if index != self._first + len(self._events):
+            self.hand_in()
+            self._first = index
+        self._events.append(ev)
+        self._plans.append(plan)
+        self._keys.append(key)
+        self.total += 1
+
+    def hand_in(self) -> None:
+        if self._events:
+            keys = self._keys if self._has_keys else None
+            self._engine.accept(Accepted(self._run, self._first, self._events, self._plans, keys))
+            self._events, self._plans, self._keys = [], [], []
+
+
+class Gathered(OutcomeCollector):
+    """The endings of a `process_many`: those that are not simply None."""
+
+    def __init__(self) -> None:
+        self._endings: dict[int, Ending] = {}
+        # values of neighbours, by the index of the first; and of others, by their indices
+        self._neighbours: list[tuple[int, Sequence[Any]]] = []
+        self._scattered: list[tuple[Sequence[int], Sequence[Any]]] = []
+        self._has_failed = False
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a root failed."""
+        return self._has_failed
+
+    def ended(self, root: int, ending: Ending) -> None:
+        """See `engine.OutcomeCollector`."""
+        self._has_failed |= ending.error is not None
+        self._endings[root] = ending
+
+    def settled(self, item: Settled) -> None:
+        """See `engine.OutcomeCollector`."""
+        if item.values is not None:
+            self._neighbours.append((item.first, item.values.items))
+
+    def over(self, item: Over) -> None:
+        """See `engine.OutcomeCollector`."""
+        if item.values is not None:
+            places = item.values.places
+            values = [item.values.items[place] for place in places]
+            self._scattered.append(([item.roots[place] for place in places], values))
+
+    def value(self) -> Any:
+        """The value of the only root, or its error."""
+        ending = self._endings.get(0)
+        if ending is not None and ending.error is not None:
+            raise ending.error
+        if ending is not None:
+            return ending.value
+        for _, values in (*self._neighbours, *self._scattered):
+            return values[0]
+        return None
+
+    def values(self, feeder: Feeder, *, return_exceptions: bool) -> list[Any]:
+        """The list that `process_many` returns, or its error."""
+        if not return_exceptions:
+            failed = [root for root, ending in self._endings.items() if ending.error is not None]
+            error = self._endings[min(failed)].error if failed else None
+            if error is not None:
+                raise error
+        if feeder.error is not None:
+            raise feeder.error
+        values: list[Any] = [None] * feeder.read
+        for first, items in self._neighbours:
+            values[first : first + len(items)] = items
+        for roots, items in self._scattered:
+            for root, item in zip(roots, items, strict=True):
+                values[root] = item
+        for root, ending in self._endings.items():
+            values[root] = ending.value if ending.error is None else ending.error
+        return values

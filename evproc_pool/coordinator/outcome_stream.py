@@ -1,0 +1,202 @@
+"""What becomes of the endings of a `stream`."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from evproc_pool.coordinator.feeding import OutcomeCollector, endings_of
+from evproc_pool.core.event_columns import Aligned
+from evproc_pool.core.inputs_and_effects import Ending, EventEnded, Over, Settled
+from evproc_pool.core.paths import order_of
+from evproc_pool.outcome import Outcome
+
+
+class OutcomeStream(OutcomeCollector):
+    """The endings of a `stream` that have not been yielded.
+
+    Neighbours that ended together become outcomes together, when the first of them is
+    yielded.
+
+    Attributes:
+        outstanding: How many events were read and not yielded.
+    """
+
+    def __init__(
+        self, *, ordered: bool, return_events: bool = False, unordered: bool = False
+    ) -> None:
+        self._ordered = ordered
+        self._return_events = return_events
+        self._unordered = unordered  # whether events of a cascade end in any order
+        self._events: dict[int, Any] = {}
+        self.outstanding = 0
+        self._next = 0  # ordered: the index that is to be yielded next
+        self._ended: dict[int, Ending | Settled] = {}  # ordered; by the first index
+        self._finished: deque[tuple[int, Ending | Settled | EventEnded]] = deque()  # not ordered
+        self._followers: dict[int, deque[EventEnded]] = {}  # ordered; by root
+        self._ready: Iterator[Outcome] = iter(())
+
+    def accepted(self, first: int, events: Sequence[Any]) -> None:
+        """These roots were read."""
+        self.outstanding += len(events)
+        self._events.update(zip(itertools.count(first), events))
+
+    def _put(self, first: int, item: Ending | Settled) -> None:
+        if self._ordered:
+            self._ended[first] = item
+            if self._unordered and first in self._followers:
+                self._followers[first] = deque(sorted(self._followers[first], key=_order_of))
+        else:
+            self._finished.append((first, item))
+
+    def ended(self, root: int, ending: Ending) -> None:
+        """See `engine.OutcomeCollector`."""
+        self._put(root, ending)
+
+    def settled(self, item: Settled) -> None:
+        """See `engine.OutcomeCollector`."""
+        self._put(item.first, item)
+
+    def over(self, item: Over) -> None:
+        """See `engine.OutcomeCollector`."""
+        for ending, root in zip(endings_of(item), item.roots, strict=True):
+            self._put(root, ending)
+
+    def event_ended(self, item: EventEnded) -> None:
+        """See `engine.OutcomeCollector`."""
+        root = item.place.path[0]
+        if self._ordered:
+            self._followers.setdefault(root, deque()).append(item)
+        else:
+            self._finished.append((root, item))
+
+    def unwanted(self, first: int, roots: int) -> None:
+        """See `OutcomeCollector`; they are what they were."""
+        processed = None
+        if self._return_events:
+            processed = [self._events[root] for root in range(first, first + roots)]
+        self._put(first, Settled(0, first, [0.0] * roots, 0, processed=processed))
+
+    @property
+    def has_next(self) -> bool:
+        """Whether `take` has an outcome to give."""
+        if not self._ordered:
+            return bool(self._finished)
+        return self._next in self._ended or self._has_follower
+
+    @property
+    def _has_follower(self) -> bool:
+        """Whether a follow-up of the root that is next may be told now."""
+        has_any = bool(self._followers) and bool(self._followers.get(self._next))
+        return has_any and (not self._unordered or self._next in self._ended)
+
+    def take(self) -> Outcome | None:
+        """The next outcome, or None if it is not there yet."""
+        outcome = next(self._ready, None)
+        if outcome is None:
+            if self._ordered and self._has_follower:
+                return self._take_follower()
+            outcome = self._take_more()
+            if outcome is None or outcome.path[1:]:
+                return outcome
+        self._next += 1
+        self.outstanding -= 1
+        return outcome
+
+    def _take_follower(self) -> Outcome:
+        return _follower(self._followers[self._next].popleft())
+
+    def _take_more(self) -> Outcome | None:
+        if self._ordered:
+            first, item = self._next, self._ended.pop(self._next, None)
+            if item is None:
+                return None
+            self._followers.pop(first, None)
+        elif self._finished:
+            first, found = self._finished.popleft()
+            if isinstance(found, EventEnded):
+                return _follower(found)
+            item = found
+        else:
+            return None
+        if isinstance(item, Ending):
+            return self._outcome(first, item)
+        self._ready = self._outcomes(item)
+        return next(self._ready)
+
+    def _outcome(self, root: int, ending: Ending) -> Outcome:
+        event = self._events.pop(root)
+        outcome = _told(event, root, (root,), ending)
+        outcome.events = ending.events
+        return outcome
+
+    def _outcomes(self, item: Settled) -> Iterator[Outcome]:
+        count = len(item.times)
+        roots = range(item.first, item.first + count)
+        nothing: Iterable[Any] = itertools.repeat(None)
+        values: Iterable[Any] = nothing
+        stopped: Iterable[bool] = itertools.repeat(False)
+        if item.values is not None:
+            values, stopped = item.values.items, _flags(item.values, count)
+        return map(
+            Outcome,
+            list(map(self._events.pop, roots)),
+            roots,
+            values,
+            stopped,
+            nothing,
+            nothing,
+            itertools.repeat(1),
+            itertools.repeat(1),
+            item.times,
+            nothing if item.processed is None else item.processed,
+            zip(roots),  # the paths
+            map(list, itertools.repeat(())) if item.emitted is None else map(_list, item.emitted),
+            itertools.repeat(item.handlers) if isinstance(item.handlers, int) else item.handlers,
+        )
+
+
+def _list(items: list[Any] | None) -> list[Any]:
+    return [] if items is None else items
+
+
+def _order_of(item: EventEnded) -> tuple[int, tuple[int, ...]]:
+    return order_of(item.place)
+
+
+def _follower(item: EventEnded) -> Outcome:
+    """The outcome of a follow-up."""
+    path = item.place.path
+    return _told(item.event, path[0], path, item.ending)
+
+
+def _told(event: Any, root: int, path: tuple[int, ...], ending: Ending) -> Outcome:
+    return Outcome(
+        event,
+        root,
+        ending.value,
+        ending.stopped,
+        ending.error,
+        ending.handler,
+        ending.attempts,
+        1,
+        ending.seconds,
+        ending.processed,
+        path,
+        ending.emitted or [],
+        ending.handlers,
+        ending.failed,
+        ending.failed_event,
+    )
+
+
+def _flags(values: Aligned, count: int) -> Iterable[bool]:
+    """Whether each of some events has an item."""
+    if len(values.places) == count:
+        return itertools.repeat(True)
+    flags = [False] * count
+    for place in values.places:
+        flags[place] = True
+    return flags

@@ -1,0 +1,308 @@
+"""What goes into the next batch of a run. Pure.
+
+A batch is filled up to `TARGET_SECONDS` (or `BULK_SECONDS`) by the times in `estimates`,
+within the limits of bytes and events that are there, and with less near the end of a run.
+Cascades go before new roots, which bounds how many are open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from evproc_pool.core.batches import Batch, Cascade, KeyQueue, Part, Strands
+from evproc_pool.core.estimates import (
+    BULK_SECONDS,
+    LEAST_SECONDS,
+    MOST_EVENTS,
+    TARGET_SECONDS,
+    Estimates,
+)
+from evproc_pool.core.event_columns import Bunch, EventQueue, PlanLike
+from evproc_pool.core.retry_policy import Tried
+from evproc_pool.core.run_state import Run
+
+#: Near the end of a run a batch takes one of so many parts of what is left, for each
+#: worker: half of its share, so that all end at about the same time (guided
+#: self-scheduling, Polychronopoulos and Kuck, 1987).
+SHARES_PER_WORKER: Final = 2
+
+# So that the whole number of events that fits exactly does so.
+_ROUNDING: Final = 1e-6
+
+
+class Batcher:
+    """Makes batches.
+
+    Args:
+        estimates: What events take.
+        resume: Lets a cascade of an unordered run go on that has nothing to send at
+            the head of its queue; see `Cascades`.
+    """
+
+    def __init__(self, estimates: Estimates, resume: Callable[[Run, Cascade], None]) -> None:
+        self._estimates = estimates
+        self._resume = resume
+
+    def make(self, run: Run, worker: int, *, workers: int, idle: int, is_alone: bool) -> Batch:
+        """Take a batch out of a run that has something ready.
+
+        Args:
+            run: Its ready cascades and blocks shrink.
+            worker: For whom.
+            workers: How many there are.
+            idle: How many of them have nothing to do.
+            is_alone: Whether no other run has something ready.
+        """
+        batch = Batch(run)
+        most = share = _limit(run, is_alone=is_alone)
+        if run.closed:
+            share = self._share(run, workers)
+        elif idle > 1:
+            share = run.ready_events * self._seconds_of(run, run.next_plan) / idle
+        if run.key_queues:
+            # so that there are others for a worker to go on with while these are in flight
+            keyed = run.keyed * self._seconds_of(run, run.next_plan)
+            share = min(share, keyed / (SHARES_PER_WORKER * max(1, workers)))
+        self._gather(batch, run, worker, min(most, max(share, LEAST_SECONDS)), most)
+        run.put_near(worker)
+        # by what its first plan's events had, until it is weighed
+        batch.size_bytes = round(batch.size * self._estimates.bytes_of(batch.parts[0].plans[0]))
+        return batch
+
+    def _seconds_of(self, run: Run, plan: PlanLike) -> float:
+        """What an event of a run is expected to take."""
+        if run.opened.is_bulk:
+            return self._estimates.seconds_of(plan)
+        return self._estimates.most_seconds_of(plan)
+
+    def is_near_end(self, run: Run, *, workers: int) -> bool:
+        """Whether a batch of a run that is alone would be cut to make the end."""
+        return run.closed and self._share(run, workers) < _limit(run, is_alone=True)
+
+    def _share(self, run: Run, workers: int) -> float:
+        """What a batch of a closed run takes of what is left, in seconds."""
+        seconds = run.left * self._seconds_of(run, run.next_plan)
+        return seconds / (SHARES_PER_WORKER * workers)
+
+    def make_alone(self, run: Run, cascade: Cascade, taken: Bunch) -> Batch:
+        """Make a batch of one event that gets no other beside it; it is in flight already."""
+        batch = Batch(run)
+        batch.is_alone = batch.is_careful = True
+        _part_for(batch, taken.events, is_chain=False).extend(cascade, taken)
+        batch.size = 1
+        batch.seconds = self._seconds_of(batch.run, taken.plan)
+        batch.size_bytes = round(self._estimates.bytes_of(taken.plan))
+        return batch
+
+    def _gather(self, batch: Batch, run: Run, worker: int, limit: float, most: float) -> None:
+        has_near = has_roots = False
+        while run.ready and batch.seconds < limit and batch.size < MOST_EVENTS:
+            first, left = run.ready[0], limit - batch.seconds
+            is_key_queue = isinstance(first, KeyQueue)
+            if (has_near and is_key_queue) or (has_roots and first.near is not None):
+                return
+            has_near |= first.near is not None
+            has_roots |= is_key_queue
+            if isinstance(first, Strands):
+                has_room = self._add_strands(batch, run, first, left)
+            elif isinstance(first, KeyQueue):
+                if run.key_queues == 1 and not run.waiting > run.keyed:
+                    left = most - batch.seconds  # nobody else can take a share of it
+                has_room = self._add_key_queue(batch, run, first, left)
+            else:
+                has_room = self._add_cascade(batch, run, first, left)
+            if not has_room:
+                return
+            run.bring(worker)
+        # no roots beside large buffers that the worker has: the caller may change what a root
+        # has, so all large buffers of a batch with roots are copied
+        while run.blocks and batch.seconds < limit and batch.size < MOST_EVENTS and not has_near:
+            if not self._add_roots(batch, run, limit - batch.seconds):
+                return
+
+    def _add_strands(self, batch: Batch, run: Run, strands: Strands, left: float) -> bool:
+        """Put as many of the first strands into a batch as time allows.
+
+        Returns:
+            Whether any of them fit.
+        """
+        count = self._count(batch, strands.plan, len(strands.events), left)
+        if count:
+            strands = run.take_strands(count)
+            part = Part(batch.size, None)
+            part.strands = strands
+            self._add(batch, part, strands.events, [strands.plan] * count)
+            batch.seconds += count * self._seconds_of(batch.run, strands.plan)
+        return count > 0
+
+    def _count(self, batch: Batch, plan: PlanLike, events: int, left: float) -> int:
+        """How many of some events of one plan fit; at least one into an empty batch."""
+        seconds = self._seconds_of(batch.run, plan)
+        room = self._estimates.most_events(plan) - batch.size
+        if batch.size and (seconds > left or room < 1):
+            return 0
+        return max(1, min(events, room, round(left / seconds)))
+
+    def _add(
+        self, batch: Batch, part: Part, events: Sequence[Any], plans: Sequence[PlanLike]
+    ) -> None:
+        """Put a new part into a batch."""
+        part.events, part.plans = events, list(plans)
+        part.stop += len(events)
+        batch.parts.append(part)
+        batch.size += len(events)
+
+    def _add_key_queue(self, batch: Batch, run: Run, key_queue: KeyQueue, left: float) -> bool:
+        """Put as many roots of the first key_queue into a batch as time allows.
+
+        Returns:
+            Whether any of them fit.
+        """
+        waiting = key_queue.waiting
+        plan = waiting[0].plan
+        seconds = self._seconds_of(batch.run, plan)
+        room = self._estimates.most_events(plan) - batch.size
+        if batch.size and (seconds > left or room < 1):
+            return False
+        run.remove_key_queue(key_queue)
+        part = batch.parts[-1] if batch.parts else None
+        if part is None or not part.is_keyed:
+            part = Part(batch.size, None)
+            batch.parts.append(part)
+        begin, used = part.stop, 0.0
+        events: Any = part.events
+        while waiting and waiting[0].run is run and waiting[0].cascade is None:
+            keyed = waiting[0]
+            if keyed.plan is not plan:
+                plan = keyed.plan
+                seconds = self._seconds_of(batch.run, plan)
+                room = self._estimates.most_events(plan) - batch.size - (part.stop - begin)
+            if part.stop > begin and (used + seconds > left or room < 1):
+                break
+            waiting.popleft()
+            events.append(keyed.event)
+            part.plans.append(plan)
+            part.roots.append(keyed.root)
+            part.stop += 1
+            room -= 1
+            used += seconds
+        part.key_queues.append((key_queue, begin, part.stop))
+        count = part.stop - begin
+        key_queue.in_flight += count
+        run.waiting -= count
+        batch.size += count
+        batch.seconds += used
+        return True
+
+    def _add_cascade(self, batch: Batch, run: Run, cascade: Cascade, left: float) -> bool:
+        """Put as much of the first ready cascade into a batch as time allows.
+
+        Returns:
+            Whether anything of it fits.
+        """
+        queue = cascade.queue
+        seconds = self._seconds_of(batch.run, queue.next_plan)
+        room = self._estimates.most_events(queue.next_plan) - batch.size
+        if batch.size and (seconds > left or room < 1):
+            return False
+        if not run.unordered:
+            run.remove_ready(cascade)  # until what is sent of it is over
+            left = TARGET_SECONDS - batch.seconds  # nobody else can take a share of it
+        taken = self._take(batch, queue, left)
+        count = sum(map(len, taken))
+        is_chain = not run.unordered and count > 1
+        part: Part | None = None
+        for bunch in taken:
+            if part is None or not is_chain:
+                part = _part_for(batch, bunch.events, is_chain=is_chain)
+            part.extend(cascade, bunch)
+            batch.size += len(bunch)
+            batch.is_careful |= isinstance(bunch.plan, Tried)
+        cascade.in_flight += count
+        if run.unordered:
+            run.loose -= count
+            if not queue:
+                run.remove_ready(cascade)
+            elif not queue.next_plan.indices:
+                run.remove_ready(cascade)
+                self._resume(run, cascade)
+                if cascade.is_ready:
+                    run.ready.rotate(1)  # it goes on being the first
+        return True
+
+    def _take(self, batch: Batch, queue: EventQueue, left: float) -> list[Bunch]:
+        """Take events from the head of a queue, at least one, and count their time."""
+        taken: list[Bunch] = []
+        used = 0.0
+        size = batch.size
+        while queue and (not taken or queue.next_plan.indices):
+            seconds = self._seconds_of(batch.run, queue.next_plan)
+            room = self._estimates.most_events(queue.next_plan) - size
+            count = min(queue.alike, room, int((left - used) / seconds + _ROUNDING))
+            if count < 1:
+                if taken:
+                    break
+                count = 1
+            taken.append(queue.take(count))
+            used += count * seconds
+            size += count
+        batch.seconds += used
+        return taken
+
+    def _add_roots(self, batch: Batch, run: Run, left: float) -> bool:
+        """Put as many roots of the first block into a batch as time allows; see above."""
+        block = run.blocks[0]
+        plan = block.plans[0]
+        count = self._count(batch, plan, len(block.plans), left)
+        if not count:
+            return False
+        # one plan for all is the usual case, and is seen without a loop in Python
+        if block.plans.count(plan) == len(block.plans):
+            batch.seconds += count * self._seconds_of(batch.run, plan)
+        else:
+            count, used = self._count_mixed(batch, block.plans, left)
+            batch.seconds += used
+        run.blocks.popleft()
+        if count < len(block.events):
+            run.blocks.appendleft(block.slice(count, len(block.events)))
+            block = block.slice(0, count)
+        self._add(batch, Part(batch.size, block.first), block.events, block.plans)
+        run.backlog -= count
+        return True
+
+    def _count_mixed(
+        self, batch: Batch, plans: Iterable[PlanLike], left: float
+    ) -> tuple[int, float]:
+        """How many of these fit, at least one, and how long they are expected to take."""
+        used = 0.0
+        count = 0
+        for plan in plans:
+            seconds = self._seconds_of(batch.run, plan)
+            full = batch.size + count >= self._estimates.most_events(plan)
+            if count and (used + seconds > left or full):
+                break
+            used += seconds
+            count += 1
+        return count, used
+
+
+def _limit(run: Run, *, is_alone: bool) -> float:
+    """What a batch takes at the most, in seconds, where there is enough."""
+    return BULK_SECONDS if run.opened.is_bulk and is_alone else TARGET_SECONDS
+
+
+def _part_for(batch: Batch, events: Sequence[Any], *, is_chain: bool) -> Part:
+    """The part to put events of a cascade into: the last one, if it will do."""
+    part = batch.parts[-1] if batch.parts else None
+    # sealed events have a part of their own, so that they go on as they came
+    is_other = (
+        part is None
+        or part.strands is not None
+        or part.is_keyed
+        or not (isinstance(part.events, list) and isinstance(events, list))
+    )
+    if part is None or is_other or part.first is not None or part.is_chain or is_chain:
+        part = Part(batch.size, None, is_chain=is_chain)
+        batch.parts.append(part)
+    return part

@@ -1,0 +1,467 @@
+"""A cascade in this process, described by `Outcome`s: what the pool does with `workers=0`.
+
+The events of a cascade are run one after another, in the order of `Processor.process`: a
+queue, first in, first out. So their paths come shorter ones first, and otherwise in
+lexicographic order.
+
+    root -> queue -> one event: its attempts -> follow-ups -> queue
+                                  |-> its own outcome (every_event)
+                                  `-> added to the cascade's outcome, which comes last
+
+Rules:
+- An event that fails leaves nothing but its error: what it returned and emitted is forgotten.
+- `StopProcessing(value)` ends the cascade, always; an error does with `errors="end"`.
+- A traceback holds the frames that the error has passed, and those that called them. So none of
+  these may hold the error at its end, or only the garbage collector frees it and the event.
+- A limit is checked before follow-ups are queued; see `cascade_limits`.
+
+Events have numbers, in the order in which they are queued and run. A path is worked out from
+these where it is asked for (`_Places`); that takes eight bytes for each event that has run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from array import array
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from time import perf_counter
+from typing import Any, Final, NamedTuple
+
+from evproc import Event, Processor
+from evproc.event import EMITTING, take_emitted
+from evproc.exc import _unset, add_note
+from evproc.handler import Handler, Plan
+from evproc.processor import check_event, run_handlers
+from evproc_pool.core.cascade_limits import PLAIN_ENDING, CascadeEnding, broken_limit, limit_error
+from evproc_pool.core.error_notes import note_place
+from evproc_pool.core.inputs_and_effects import Result
+from evproc_pool.core.retry_policy import RetryPolicy, Tried, attempt_of
+from evproc_pool.outcome import Outcome
+from evproc_pool.serialization import pickling
+
+
+class Rules(NamedTuple):
+    """How the cascades of a call are run.
+
+    Attributes:
+        policy: Which events are run again.
+        ending: What ends a cascade before its time.
+        return_events: Whether outcomes have the events as the handlers left them.
+        every_event: Whether each follow-up has an outcome.
+        has_several: Whether the call has several roots: then errors name the root.
+    """
+
+    policy: RetryPolicy
+    ending: CascadeEnding = PLAIN_ENDING
+    return_events: bool = False
+    every_event: bool = False
+    has_several: bool = True
+
+    @property
+    def are_plain(self) -> bool:
+        """Whether a cascade comes to what it comes to in a `Processor`."""
+        return not (
+            self.policy.max_retries
+            or self.ending != PLAIN_ENDING
+            or self.every_event
+            or self.return_events
+        )
+
+
+def process_plainly(
+    processor: Processor, events: Iterable[Event], rules: Rules, *, return_exceptions: bool
+) -> list[Any]:
+    """Process events as `Processor.process` does, where the rules are plain ones.
+
+    Returns:
+        Their values, and errors in their places if `return_exceptions`.
+
+    Raises:
+        Exception: The first error of a cascade, with a note that says which event it was.
+    """
+    values: list[Any] = []
+    match = processor.registry.match
+    queue: deque[Event] = deque()  # one for many events: most have no follow-ups
+    try:
+        for index, ev in enumerate(events):
+            places: _Places | None = None
+            try:
+                if Event not in type(ev).__mro__:
+                    check_event(ev)
+                value = run_handlers(processor, ev, match(ev).handlers, queue)
+                if queue and value is _unset:
+                    places = _Places(index)
+                    value = _process_queue(processor, queue, places)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                path = (index,) if places is None else places.path()
+                note_place(error, path, has_several=rules.has_several)
+                if not return_exceptions:
+                    raise
+                values.append(error)
+            else:
+                values.append(None if value is _unset else value)
+            finally:
+                if EMITTING:
+                    _take_emitted(ev)
+            if queue:
+                queue.clear()
+        return values
+    finally:
+        del values  # holds errors whose tracebacks hold this frame
+
+
+def _process_queue(processor: Processor, queue: deque[Event], places: _Places) -> Any:
+    """Process the rest of a cascade; give what `run_handlers` does."""
+    match = processor.registry.match
+    value: Any = _unset
+    while queue and value is _unset:
+        places.add(len(queue))
+        ev = queue.popleft()
+        try:
+            value = run_handlers(processor, ev, match(ev).handlers, queue)
+        finally:
+            if EMITTING:
+                _take_emitted(ev)
+    return value
+
+
+def run_cascade(processor: Processor, ev: Event, index: int, rules: Rules) -> Iterator[Outcome]:
+    """Process an event as `Processor.process` does, lazily, and say how it went.
+
+    Args:
+        processor: Has the handlers.
+        ev: The root event.
+        index: Its place in the input.
+        rules: How it is run.
+
+    Yields:
+        With `every_event` an outcome for each follow-up, when it is over. The root's last.
+
+    Raises:
+        KeyboardInterrupt: Passes through; everything else is in the outcomes.
+    """
+    return _Cascade(processor, index, rules).run(ev, index)
+
+
+def failed_root(
+    ev: Event, index: int, error: BaseException, *, has_several: bool
+) -> Iterable[Outcome]:
+    """The outcome of a root that failed before it was matched, by its key for one."""
+    note_place(error, (index,), has_several=has_several)
+    events = int(isinstance(ev, Event))
+    yield Outcome(ev, index, error=error, events=events, path=(index,), failed=1, failed_event=ev)
+
+
+_FIRSTS: Final = array("Q", (1,))  # of a root; it is copied in half the time
+
+
+class _Places:
+    """Where the events of a cascade stand in it: their paths.
+
+    Events are numbered from 0, the root, in the order in which they are queued. `_firsts`
+    has for each event that has run the number of its first follow-up, or of the next one
+    that would have been.
+    """
+
+    __slots__ = ("_firsts", "_index")
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+        self._firsts = _FIRSTS[:]
+
+    def add(self, queued: int) -> None:
+        """The current event is over: so many events are queued now. The next one's turn comes."""
+        self._firsts.append(len(self._firsts) + queued)
+
+    def path(self) -> tuple[int, ...]:
+        """The path of the current event."""
+        firsts = self._firsts
+        number = len(firsts) - 1
+        numbers = []
+        while number:
+            parent = bisect_right(firsts, number) - 1
+            numbers.append(number - firsts[parent])
+            number = parent
+        return (self._index, *reversed(numbers))
+
+
+class _Cascade:
+    """A root event and what follows from it, run one after another."""
+
+    # on the class: most roots have no follow-ups, and need no queue
+    _queue: deque[Any] | tuple[()] = ()
+    _number = 0  # of the current event
+    _depth = 0  # its depth
+    _level_end = 1  # the number of the first event that is deeper
+
+    def __init__(self, processor: Processor, index: int, rules: Rules) -> None:
+        self._processor = processor
+        self._rules = rules
+        self._places = _Places(index)
+
+    def run(self, root: Event, index: int) -> Iterator[Outcome]:
+        """Run all events; yield the outcomes, the cascade's last."""
+        rules = self._rules
+        ends_by_error = not rules.ending.errors_continue
+        outcome = Outcome(root, index, events=0, path=(index,))
+        ev = root
+        while True:
+            ran = _run_event(self._processor, ev, rules.policy)
+            if ran.follow_ups:
+                self._take_follow_ups(ran)
+            if ran.error is not None:
+                note_place(ran.error, self._places.path(), has_several=rules.has_several)
+            self._add(ran, ev, outcome)
+            if rules.every_event and self._number:
+                yield self._own_outcome(ran, ev, index)
+            ran.error = None  # its traceback holds the frames that hold `ran`
+            queue = self._queue
+            if not queue or ran.stopped or (ends_by_error and outcome.failed):
+                break
+            ev = self._next(queue)
+        if ends_by_error and outcome.failed:
+            outcome.processed = None
+        last = [outcome]
+        del outcome  # likewise
+        yield last.pop()
+
+    def _next(self, queue: deque[Any]) -> Any:
+        """Take the next event."""
+        self._places.add(len(queue))
+        self._number += 1
+        if self._number == self._level_end:
+            # all events of the level before are over
+            self._depth += 1
+            self._level_end += len(queue)
+        return queue.popleft()
+
+    def _take_follow_ups(self, ran: _Ran) -> None:
+        """Queue what an event returned, unless that is too much."""
+        size = self._number + 1 + len(self._queue)
+        limit = broken_limit(self._rules.ending, self._depth, size, len(ran.follow_ups))
+        if limit is None:
+            self._queue = self._queue or deque()
+            self._queue.extend(ran.follow_ups)
+        else:
+            ran.fail(limit_error(limit, self._places.path(), ran.source, ran.ev), ran.source)
+
+    def _add(self, ran: _Ran, ev: Any, outcome: Outcome) -> None:
+        """Add what became of an event to the cascade's outcome."""
+        outcome.events += ran.events
+        if ran.attempts > outcome.attempts:  # noqa: PLR1730 - half the time of `max`
+            outcome.attempts = ran.attempts
+        outcome.seconds += ran.seconds
+        outcome.handlers += ran.handlers
+        if ran.emitted:
+            outcome.emitted += ran.emitted
+        if ran.stopped:
+            outcome.value, outcome.stopped = ran.value, True
+        if ran.error is not None:
+            if not outcome.failed:
+                outcome.error, outcome.handler = ran.error, ran.handler
+                outcome.failed_event = ev
+            outcome.failed += 1
+        elif self._rules.return_events and not self._number:
+            outcome.processed = ran.ev
+
+    def _own_outcome(self, ran: _Ran, ev: Any, index: int) -> Outcome:
+        """The outcome of a follow-up."""
+        has_failed = ran.error is not None
+        return Outcome(
+            ev,
+            index,
+            ran.value if ran.stopped else None,
+            ran.stopped,
+            ran.error,
+            ran.handler if has_failed else None,
+            ran.attempts,
+            ran.events,
+            ran.seconds,
+            ran.ev if self._rules.return_events and not has_failed else None,
+            self._places.path(),
+            list(ran.emitted),
+            ran.handlers,
+            int(has_failed),
+            ev if has_failed else None,
+        )
+
+
+# its own: that of the `random` module may be seeded by the application
+_RANDOM: Final = random.Random()  # noqa: S311 - nobody gains by guessing it
+
+
+class _Ran:
+    """What became of an event.
+
+    Attributes:
+        ev: The event as it was run last: a copy, from the second attempt on.
+        value: What a handler gave to `StopProcessing`, or `_unset`.
+        error: What it failed with, or None.
+        handler: The handler that was running last.
+        source: The last handler that returned follow-ups.
+        attempts: How often it was run.
+        events: 1; 0 for what is no event.
+        handlers: How many handlers were called, in the last attempt.
+        seconds: How long it ran, without the pauses between attempts.
+        follow_ups: What its handlers returned; empty if it failed or ended its cascade.
+        emitted: What it emitted; empty if it failed.
+    """
+
+    # on the class: most stay as they are here, and are not stored for each event
+    value: Any = _unset
+    error: BaseException | None = None
+    handler: str | None = None
+    source: str | None = None
+    attempts = 1
+    events = 1
+    handlers = 0
+    seconds = 0.0
+    follow_ups: Sequence[Event] = ()
+    emitted: Sequence[Any] = ()
+
+    def __init__(self, ev: Any) -> None:
+        self.ev = ev
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it ended its cascade by a value."""
+        return self.value is not _unset
+
+    def fail(self, error: BaseException, handler: str | None) -> None:
+        """Have it failed after all, though its handlers are over."""
+        self.error, self.handler = error, handler
+        self.follow_ups = self.emitted = ()
+
+
+def _run_event(processor: Processor, ev: Any, policy: RetryPolicy) -> _Ran:
+    """Run an event until it is well or given up."""
+    ran = _Ran(ev)
+    begin = perf_counter()
+    paused = 0.0
+    plan, error = _match(processor, ev)
+    if plan is None:
+        ran.events = int(isinstance(ev, Event))
+        ran.error = error
+        del error
+    elif policy.max_retries:
+        paused = _run_until_well(processor, plan, ran, policy)
+    else:
+        _attempt(processor, plan, ran)
+    ran.seconds = perf_counter() - begin - paused
+    return ran
+
+
+def _run_until_well(processor: Processor, plan: Plan, ran: _Ran, policy: RetryPolicy) -> float:
+    """Run an event until it is well or given up; say how many seconds it has paused."""
+    pickled = _pickle(ran.ev)
+    paused = 0.0
+    tried: Plan | Tried = plan
+    while True:
+        _attempt(processor, plan, ran)
+        if ran.error is None:
+            return paused
+        again = policy.again(tried, Result(error=ran.error, handler=ran.handler), has_died=False)
+        if again is None:
+            if ran.attempts > 1:
+                add_note(ran.error, f"evproc_pool: given up after {ran.attempts} attempts")
+            return paused
+        tried = again.tried
+        seconds = policy.pause(tried.failures, _RANDOM.random())
+        time.sleep(seconds)
+        paused += seconds
+        ran.attempts = attempt_of(tried)
+        if pickled is not None:
+            # as the failed attempt left it, where it cannot be rebuilt
+            with contextlib.suppress(Exception):
+                ran.ev = pickling.loads(pickled)
+
+
+def _match(processor: Processor, ev: Any) -> tuple[Plan | None, BaseException | None]:
+    """Find an event's plan, or what it fails with."""
+    try:
+        check_event(ev)
+        return processor.registry.match(ev), None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return None, error
+
+
+def _attempt(processor: Processor, plan: Plan, ran: _Ran) -> None:
+    """Run an event's handlers once, and note in `ran` what became of it."""
+    follow_ups: list[Event] = []
+    handlers = _Watched(plan.handlers, follow_ups)
+    if EMITTING:
+        _take_emitted(ran.ev)  # what it emitted before is forgotten
+    ran.value, ran.error = _call(processor, ran.ev, handlers, follow_ups)
+    ran.handler, ran.handlers = handlers.current, handlers.called
+    emitted = _take_emitted(ran.ev) if EMITTING else None
+    if ran.error is None:
+        if emitted:
+            ran.emitted = emitted
+        if follow_ups and ran.value is _unset:
+            ran.follow_ups, ran.source = follow_ups, handlers.source
+
+
+def _call(
+    processor: Processor, ev: Any, handlers: _Watched, follow_ups: list[Event]
+) -> tuple[Any, BaseException | None]:
+    """Call an event's handlers; give what `run_handlers` does, and the error."""
+    try:
+        return run_handlers(processor, ev, handlers, follow_ups), None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return _unset, error
+
+
+def _pickle(ev: Any) -> bytes | None:
+    """The event as it is now; None if it has to be run again as the failed attempt left it."""
+    try:
+        return pickling.dumps(ev)
+    except Exception:
+        return None
+
+
+def _take_emitted(ev: Any) -> list[Any]:
+    """Take what an event emitted; nothing from one that is registered as an `Event` only."""
+    return take_emitted(ev) if Event in type(ev).__mro__ else []
+
+
+class _Watched:
+    """The handlers of a plan, and how far they have come.
+
+    Attributes:
+        current: The handler that runs, or ran last.
+        called: How many were called.
+    """
+
+    __slots__ = ("_before", "_follow_ups", "_handlers", "_source", "called", "current")
+
+    def __init__(self, handlers: Iterable[Handler], follow_ups: list[Event]) -> None:
+        self._handlers = handlers
+        self._follow_ups = follow_ups
+        self._source: str | None = None
+        self._before = 0
+        self.current: str | None = None
+        self.called = 0
+
+    def __iter__(self) -> Iterator[Handler]:
+        for handler in self._handlers:
+            self.current = handler.name
+            self.called += 1
+            yield handler
+            if len(self._follow_ups) > self._before:
+                self._source = handler.name
+                self._before = len(self._follow_ups)
+
+    @property
+    def source(self) -> str | None:
+        """The last handler that returned follow-ups; None if none did."""
+        return self.current if len(self._follow_ups) > self._before else self._source

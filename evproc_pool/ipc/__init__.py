@@ -1,0 +1,7 @@
+"""How two processes on one machine exchange data.
+
+Channels, shared memory and its allocator, status words in memory, inherited descriptors, and the
+detection of parent death.
+
+May import: itself, `protocol`, `evproc_pool.errors`. Begin with `channel`.
+"""

@@ -1,0 +1,50 @@
+"""A descriptor that a process takes along to a process that it starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from multiprocessing import reduction
+from typing import Any
+
+
+def anonymous_file(size_bytes: int = 0) -> int:
+    """A descriptor of a file that has no name, and is for this user only.
+
+    Raises:
+        OSError: There is no descriptor to be had, or no room. Nothing is left.
+    """
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("evproc_pool", os.MFD_CLOEXEC)
+    else:
+        import tempfile  # takes a while, and is seldom needed
+
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    try:
+        os.fchmod(fd, 0o600)  # /proc has a name for it
+        os.truncate(fd, size_bytes)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+class InheritedDescriptor:
+    """Owns a descriptor; picklable only for a process that is being started."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def close(self) -> None:
+        """Let go of it. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _rebuild, (type(self), reduction.DupFd(self._fd))
+
+
+def _rebuild(kind: Callable[[int], InheritedDescriptor], duplicate: Any) -> InheritedDescriptor:
+    return kind(duplicate.detach())

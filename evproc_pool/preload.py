@@ -1,6 +1,0 @@
-"""A forkserver that imports this has its workers' modules imported; see `preloading`."""
-
-import evproc_pool.worker  # noqa: F401 - and with it all that a worker needs
-from evproc_pool.preloading import run
-
-run()

@@ -1,0 +1,277 @@
+"""Follow-ups that the coordinator passes on as they came, without a look inside.
+
+What a worker returns has to be unpacked by the coordinator for two reasons: a filter
+may ask for anything in an event, and what cannot be rebuilt has to be found out while
+the worker still has it. Neither is there where the name of the events is their class's
+and no handler of that name has a filter, and where the events hold nothing but
+numbers, strings and the like, in containers. These are *sealed*: pickled in pieces
+that go on to the worker that runs them, or to several. The coordinator unpacks a
+piece only when it needs an event itself, for an error that names it for example.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import operator
+import pickle
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple, overload
+from weakref import WeakSet
+
+from evproc_pool.serialization import attributes, basics, packing, pickling
+
+# A batch that takes a part of a piece carries and unpacks the whole of it: so a piece
+# is small, and larger events are sealed not at all.
+_PIECE_BYTES: Final = 1 << 14
+_LEAST_EVENTS: Final = 16
+_MOST_EVENT_BYTES: Final = _PIECE_BYTES // _LEAST_EVENTS
+
+# And it has no more events than these, or this part of those that are left if that is
+# more: of many follow-ups the last ones are sent in small batches, and the first ones not.
+_MOST_EVENTS: Final = 128
+_PART_OF_MANY: Final = 16
+
+# As a pickle has a dictionary's key of that name: such an event may have its own.
+_NAME_KEY: Final = b"\x8c\x04name"
+
+
+class Slice(NamedTuple):
+    """Some events of a piece, on their way.
+
+    Attributes:
+        kind: The pickle of their class.
+        names: The names of their attributes, or none.
+        states: The pickle of the values of each of these, of all events of the piece; or of
+            their instance dictionaries.
+        start: Which is the first.
+        stop: Behind which it ends.
+    """
+
+    kind: bytes
+    names: tuple[str, ...]
+    states: bytes
+    start: int
+    stop: int
+
+
+class _Holds(Exception):
+    """There is something in an event that has a class."""
+
+
+class _PlainPickler(pickle.Pickler):
+    """Pickles what Python itself knows how to rebuild."""
+
+    def reducer_override(self, content: object) -> Any:  # noqa: ARG002 - as `pickle` calls it
+        raise _Holds
+
+
+class PassThroughPacker:
+    """Seals follow-ups; remembers for which classes that cannot be done.
+
+    Args:
+        packer: Knows which classes pickle in Python's default way, and have what attributes.
+    """
+
+    def __init__(self, packer: packing.EventPacker) -> None:
+        self._packer = packer
+        self._refused: WeakSet[type] = WeakSet()
+
+    def seal(self, events: Sequence[Any]) -> list[Slice] | None:
+        """Pickle events in pieces; None if they must not be sealed. Never raises."""
+        try:
+            kind = self._kind_of(events)
+            return None if kind is None else self._seal(kind, events)
+        except BaseException:
+            # by code of the user's: what it is shows when they are packed as any other
+            return None
+
+    def _kind_of(self, events: Sequence[Any]) -> type | None:
+        kinds = set(map(type, events)) if len(events) >= _LEAST_EVENTS else ()
+        if len(kinds) != 1:
+            return None
+        kind: type
+        (kind,) = kinds
+        if not self._packer.is_plain(kind) or kind in self._refused or constant_name(kind) is None:
+            return None
+        return None if packing.has_same_twice(events, kinds) else kind
+
+    def _seal(self, kind: type, events: Sequence[Any]) -> list[Slice] | None:
+        name = pickle.dumps(kind, basics.PROTOCOL)
+        names, columns = self._packer.attributes.columns(kind, events) or ((), [])
+        slices: list[Slice] = []
+        begin, step = 0, _LEAST_EVENTS
+        while begin < len(events):
+            end = min(begin + step, len(events))
+            if names:
+                states = _plain_pickle([column[begin:end] for column in columns])
+            else:
+                states = self._dictionaries(kind, events[begin:end])
+            if states is None or "name" in names:
+                self._refused.add(kind)
+                return None
+            each_bytes = len(states) / (end - begin)
+            if each_bytes > _MOST_EVENT_BYTES:
+                return None
+            slices.append(Slice(name, names, states, 0, end - begin))
+            begin = end
+            step = max(_MOST_EVENTS, (len(events) - begin) // _PART_OF_MANY)
+            step = max(_LEAST_EVENTS, min(step, int(_PIECE_BYTES / each_bytes)))
+        return slices
+
+    def _dictionaries(self, kind: type, events: Sequence[Any]) -> bytes | None:
+        states = list(map(_state_of, events))
+        self._packer.attributes.learn(kind, states)
+        data = _plain_pickle(states)
+        return None if data is None or _NAME_KEY in data else data
+
+
+def _plain_pickle(states: object) -> bytes | None:
+    """Pickle what holds nothing that has a class; None otherwise."""
+    buffer = io.BytesIO()
+    try:
+        _PlainPickler(buffer, basics.PROTOCOL).dump(states)
+    except (Exception, basics.PicklingExit):
+        return None
+    return buffer.getvalue()
+
+
+_state_of: Final = operator.attrgetter("__dict__")
+
+
+def constant_name(kind: type) -> str | None:
+    """The name of every event of a class; None if they have their own, or may have."""
+    lookup: Any = kind.__getattribute__
+    if kind.__module__ == "__main__" or lookup is not object.__getattribute__:
+        return None
+    for base in kind.__mro__:
+        if "name" in vars(base):
+            name = vars(base)["name"]
+            return name if type(name) is str else None
+    return None
+
+
+#: What a batch is made of that has sealed events: these, and what others are packed as.
+SealedOrPacked = Slice | bytes
+
+
+def unseal(parts: Sequence[SealedOrPacked]) -> list[Any]:
+    """The events, of sealed ones and of what `packing.EventPacker` has packed.
+
+    Raises:
+        Exception: A class cannot be imported, or what unpacking raised.
+    """
+    events: list[Any] = []
+    kinds: dict[bytes, type] = {}
+    for part in parts:
+        if isinstance(part, bytes):
+            events += packing.unpack(packing.PackedEvents(False, part))
+            continue
+        kind = kinds.get(part.kind)
+        if kind is None:
+            kind = kinds[part.kind] = pickling.loads(part.kind)
+        content = pickling.loads(part.states)
+        events += _instances(kind, part.names, content, part.start, part.stop)
+    return events
+
+
+def _instances(
+    kind: type,
+    names: Sequence[str],
+    content: Sequence[Any],
+    start: int = 0,
+    stop: int | None = None,
+) -> list[Any]:
+    """Some events of a piece, of its unpickled states."""
+    if names:
+        return attributes.instances(kind, names, [column[start:stop] for column in content])
+    return packing.instances(itertools.repeat(kind), content[start:stop])
+
+
+class Unrebuildable:
+    """Stands for an event that could be rebuilt once, and now cannot; neither can it be packed."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce__(self) -> Any:
+        raise self.error
+
+
+class _Piece:
+    """A piece, in the coordinator."""
+
+    __slots__ = ("_events", "kind", "names", "states")
+
+    def __init__(self, kind: bytes, names: tuple[str, ...], states: bytes) -> None:
+        self.kind = kind
+        self.names = names
+        self.states = states
+        self._events: list[Any] | None = None
+
+    @property
+    def events(self) -> list[Any]:
+        """All of them, unpacked once."""
+        if self._events is None:
+            content = pickling.loads(self.states)
+            try:
+                self._events = _instances(pickling.loads(self.kind), self.names, content)
+            except Exception as error:
+                count = len(content[0] if self.names else content)
+                self._events = [Unrebuildable(error) for _ in range(count)]
+        return self._events
+
+
+class PassThrough(Sequence[Any]):
+    """PassThrough events; unpacked when somebody asks for one of them."""
+
+    __slots__ = ("_ends", "_ranges")
+
+    def __init__(self, ranges: Sequence[tuple[_Piece, int, int]]) -> None:
+        self._ranges = ranges
+        self._ends = list(itertools.accumulate(stop - start for _, start, stop in ranges))
+
+    @classmethod
+    def received(cls, slices: Sequence[Slice]) -> PassThrough:
+        """As they came."""
+        return cls(
+            [(_Piece(each.kind, each.names, each.states), each.start, each.stop) for each in slices]
+        )
+
+    @property
+    def slices(self) -> list[Slice]:
+        """As they go on."""
+        return [
+            Slice(piece.kind, piece.names, piece.states, start, stop)
+            for piece, start, stop in self._ranges
+        ]
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for piece, start, stop in self._ranges:
+            yield from piece.events[start:stop]
+
+    @overload
+    def __getitem__(self, place: int) -> Any: ...
+    @overload
+    def __getitem__(self, place: slice) -> PassThrough: ...
+    def __getitem__(self, place: int | slice) -> Any:
+        if isinstance(place, int):
+            place = range(len(self))[place]  # raises the IndexError
+            (event,) = self[place : place + 1]
+            return event
+        begin, end, _ = place.indices(len(self))
+        some: list[tuple[_Piece, int, int]] = []
+        # no look at the pieces before it: a queue is taken from its head, bit by bit
+        number = bisect_right(self._ends, begin)
+        while begin < end:
+            piece, _, stop = self._ranges[number]
+            first = stop - (self._ends[number] - begin)
+            last = min(stop, first + end - begin)
+            some.append((piece, first, last))
+            begin += last - first
+            number += 1
+        return PassThrough(some)

@@ -1,0 +1,356 @@
+"""`submit`: futures that behave as those of the standard library, from any thread."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from typing import Any
+
+import pytest
+
+from evproc_pool import PoolClosedError, PoolProcessor, SerializationError
+from tests.support import actions
+from tests.support.actions import Do, Unwanted
+from tests.support.helpers import (
+    PATIENCE_SECONDS,
+    Background,
+    Gate,
+    close_in_time,
+    error_of,
+    register_all,
+    warm,
+)
+
+
+@pytest.fixture(params=[0, 2])
+def any_pool(request: pytest.FixtureRequest, shared_pool: PoolProcessor) -> PoolProcessor:
+    """With workers and without."""
+    if request.param:
+        return shared_pool
+    pool: PoolProcessor = register_all(PoolProcessor(workers=0), [actions.act, actions.nested])
+    return pool
+
+
+# --- what a future ends with ---
+
+
+def test_a_future_has_the_value(any_pool: PoolProcessor) -> None:
+    future = any_pool.submit(Do("follow", Do("nothing"), Do("stop", 5)))
+    assert isinstance(future, Future)
+    assert future.result(PATIENCE_SECONDS) == 5
+    assert future.exception(0) is None
+    assert future.done()
+
+
+@pytest.mark.parametrize("ev", [Unwanted(), Do("nothing"), Do("follow", Do("nothing"))])
+def test_a_future_of_an_event_without_a_value_has_none(any_pool: PoolProcessor, ev: Any) -> None:
+    assert any_pool.submit(ev).result(PATIENCE_SECONDS) is None
+
+
+@pytest.mark.parametrize(
+    ("ev", "error"),
+    [
+        (Do("fail", KeyError, 1), KeyError),
+        ("no event", TypeError),
+        (None, TypeError),
+    ],
+)
+def test_a_future_fails_with_what_process_raises(
+    any_pool: PoolProcessor, ev: Any, error: type[Exception]
+) -> None:
+    expected = error_of(lambda: any_pool.process(ev))
+    raised = any_pool.submit(ev).exception(PATIENCE_SECONDS)
+    assert isinstance(raised, error)
+    assert (type(raised), raised.args) == (type(expected), expected.args)
+
+
+def test_a_future_of_what_cannot_be_pickled_fails_alone(shared_pool: PoolProcessor) -> None:
+    futures = [
+        shared_pool.submit(ev)
+        for ev in (Do("stop", 1), Do("stop", threading.Lock()), Do("stop", 2))
+    ]
+    assert futures[0].result(PATIENCE_SECONDS) == 1
+    assert isinstance(futures[1].exception(PATIENCE_SECONDS), SerializationError)
+    assert futures[2].result(PATIENCE_SECONDS) == 2
+
+
+def test_many_futures(any_pool: PoolProcessor) -> None:
+    futures = [any_pool.submit(Do("stop", place)) for place in range(2_000)]
+    assert [future.result(PATIENCE_SECONDS) for future in futures] == list(range(2_000))
+
+
+def test_the_thread_that_drives_is_gone_with_the_last_future(shared_pool: PoolProcessor) -> None:
+    shared_pool.submit(Do("stop", 1)).result(PATIENCE_SECONDS)
+    for thread in threading.enumerate():
+        if thread.name == "evproc_pool futures":
+            thread.join(PATIENCE_SECONDS)
+            assert not thread.is_alive()
+    assert shared_pool.submit(Do("stop", 2)).result(PATIENCE_SECONDS) == 2
+
+
+# --- cancelling ---
+
+
+def test_a_future_that_has_not_been_sent_can_be_cancelled(
+    one_worker: PoolProcessor, gate: Gate
+) -> None:
+    running = one_worker.submit(Do("wait_at", gate.address))
+    gate.arrival()
+    waiting = [one_worker.submit(Do("stop", place)) for place in range(600)]
+    assert not running.cancel()
+    cancelled = [future.cancel() for future in waiting]
+    assert any(cancelled)
+    gate.close()
+    for place, (future, is_cancelled) in enumerate(zip(waiting, cancelled, strict=True)):
+        if is_cancelled:
+            with pytest.raises(CancelledError):
+                future.result(PATIENCE_SECONDS)
+        else:
+            assert future.result(PATIENCE_SECONDS) == place
+    assert one_worker.process(Do("stop", "after")) == "after"
+
+
+def test_whoever_waits_for_a_cancelled_future_is_told(
+    one_worker: PoolProcessor, gate: Gate
+) -> None:
+    one_worker.submit(Do("wait_at", gate.address))
+    gate.arrival()
+    waiting = [one_worker.submit(Do("stop", place)) for place in range(600)]
+    cancelled = [future for future in waiting if future.cancel()]
+    called: list[object] = []
+    cancelled[-1].add_done_callback(called.append)
+    with Background(lambda: concurrent.futures.wait(waiting, timeout=PATIENCE_SECONDS)) as call:
+        gate.close()
+        done, not_done = call.result()
+    assert not not_done
+    assert set(waiting) == done
+    assert called == [cancelled[-1]]
+
+
+def test_a_cancelled_event_does_not_run(
+    one_worker: PoolProcessor, gate: Gate, tmp_path: Any
+) -> None:
+    log = tmp_path / "log"
+    one_worker.submit(Do("wait_at", gate.address))
+    gate.arrival()
+    waiting = [one_worker.submit(Do("log", str(log), str(place))) for place in range(600)]
+    cancelled = {place for place, future in enumerate(waiting) if future.cancel()}
+    assert cancelled
+    gate.close()
+    one_worker.close()
+    lines = {int(line) for line in log.read_text().split()} if log.exists() else set()
+    assert lines == set(range(600)) - cancelled
+
+
+def test_a_pool_with_cancelled_futures_closes(one_worker: PoolProcessor, gate: Gate) -> None:
+    one_worker.submit(Do("wait_at", gate.address))
+    gate.arrival()
+    waiting = [one_worker.submit(Do("stop", place)) for place in range(600)]
+    for future in waiting:
+        future.cancel()
+    gate.close()
+    close_in_time(one_worker)
+    assert all(future.done() for future in waiting)
+
+
+def test_terminate_with_cancelled_futures_ends_all(one_worker: PoolProcessor, gate: Gate) -> None:
+    running = one_worker.submit(Do("wait_at", gate.address))
+    gate.arrival()
+    waiting = [one_worker.submit(Do("stop", place)) for place in range(600)]
+    cancelled = [future for future in waiting[::2] if future.cancel()]
+    one_worker.terminate()
+    assert isinstance(running.exception(PATIENCE_SECONDS), PoolClosedError)
+    for future in waiting:
+        if future in cancelled:
+            assert future.cancelled()
+        else:
+            assert isinstance(future.exception(PATIENCE_SECONDS), PoolClosedError)
+
+
+# --- with the standard library ---
+
+
+def test_wait_and_as_completed(shared_pool: PoolProcessor, gate: Gate) -> None:
+    late = shared_pool.submit(Do("wait_at", gate.address, "", "late"))
+    gate.arrival()
+    early = [shared_pool.submit(Do("stop", place)) for place in range(5)]
+    done, not_done = concurrent.futures.wait(early, timeout=PATIENCE_SECONDS)
+    assert (done, not_done) == (set(early), set())
+    done, not_done = concurrent.futures.wait(
+        [*early, late], return_when=concurrent.futures.FIRST_COMPLETED
+    )
+    assert late in not_done
+    gate.close()
+    completed = list(concurrent.futures.as_completed([late, *early], timeout=PATIENCE_SECONDS))
+    assert set(completed) == {late, *early}
+    assert late.result(0) == "late"
+
+
+def test_asyncio_wrap_future(shared_pool: PoolProcessor) -> None:
+    async def main() -> list[Any]:
+        futures = [
+            asyncio.wrap_future(shared_pool.submit(ev))
+            for ev in (Do("stop", 1), Do("follow", Do("stop", 2)), Do("fail", KeyError, 3))
+        ]
+        results: list[Any] = await asyncio.gather(*futures, return_exceptions=True)
+        return results
+
+    values = asyncio.run(main())
+    assert values[:2] == [1, 2]
+    assert isinstance(values[2], KeyError)
+
+
+def test_asyncio_cancels_what_has_not_been_sent(one_worker: PoolProcessor, gate: Gate) -> None:
+    async def main() -> None:
+        one_worker.submit(Do("wait_at", gate.address))
+        gate.arrival()
+        waiting = [one_worker.submit(Do("stop", place)) for place in range(600)]
+        wrapped = asyncio.wrap_future(waiting[-1])
+        wrapped.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await wrapped
+        while not waiting[-1].cancelled():  # the loop has yet to tell it
+            await asyncio.sleep(0)
+        gate.close()
+        assert await asyncio.wrap_future(waiting[0]) == 0
+
+    asyncio.run(main())
+    assert one_worker.process(Do("stop", 1)) == 1
+
+
+# --- callbacks ---
+
+
+def test_a_callback_may_submit_again(any_pool: PoolProcessor) -> None:
+    values: list[int] = []
+    end: Future[int] = Future()
+
+    def callback(future: Future[int]) -> None:
+        value = future.result(0)
+        values.append(value)
+        if value < 50:
+            any_pool.submit(Do("stop", value + 1)).add_done_callback(callback)
+        else:
+            end.set_result(value)
+
+    any_pool.submit(Do("stop", 0)).add_done_callback(callback)
+    assert end.result(PATIENCE_SECONDS) == 50
+    assert values == list(range(51))
+
+
+_WAITS: list[Callable[[PoolProcessor], object]] = [
+    lambda pool: pool.process(Do("stop", 1)),
+    lambda pool: pool.process_many([Do("stop", 1)]),
+    lambda pool: list(pool.stream([Do("stop", 1)])),
+]
+
+
+@pytest.mark.parametrize("wait", _WAITS, ids=["process", "process_many", "stream"])
+def test_a_callback_that_waits_for_the_pool_is_told_that_it_must_not(
+    pool: PoolProcessor, gate: Gate, wait: Callable[[PoolProcessor], object]
+) -> None:
+    warm(pool)
+    errors: Future[BaseException] = Future()
+    # held back, so that the callback is not called here and now
+    future = pool.submit(Do("wait_at", gate.address))
+    gate.arrival()
+    future.add_done_callback(lambda _: errors.set_result(error_of(lambda: wait(pool))))
+    gate.close()
+    error = errors.result(PATIENCE_SECONDS)
+    assert type(error) is RuntimeError
+    assert "callback must not wait for the same pool" in str(error)
+    # no trace of it is left
+    assert pool.process(Do("stop", 1)) == 1
+    pool.register(actions.asks)
+    assert pool.process(Do("stop", 2)) == 2
+
+
+def test_a_callback_that_raises_hurts_nobody(pool: PoolProcessor, gate: Gate) -> None:
+    warm(pool)
+    future = pool.submit(Do("wait_at", gate.address, "", 1))
+    gate.arrival()
+    future.add_done_callback(lambda _: actions.raise_it(ValueError, "callback"))
+    gate.close()
+    assert future.result(PATIENCE_SECONDS) == 1
+    assert pool.submit(Do("stop", 2)).result(PATIENCE_SECONDS) == 2
+
+
+def test_a_callback_that_raises_no_exception_hurts_nobody_either(
+    pool: PoolProcessor, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    warm(pool)
+    future = pool.submit(Do("wait_at", gate.address, "", 1))
+    gate.arrival()
+    others = [pool.submit(Do("stop", place)) for place in range(5)]
+    future.add_done_callback(lambda _: actions.raise_it(actions.Leaves, "callback"))
+    gate.close()
+    assert future.result(PATIENCE_SECONDS) == 1
+    assert [other.result(PATIENCE_SECONDS) for other in others] == list(range(5))
+    assert pool.process_many([Do("stop", 2)]) == [2]
+    assert "callback" in caplog.text
+
+
+def test_a_callback_that_raises_no_exception_keeps_no_other_from_being_told(
+    pool: PoolProcessor, gate: Gate
+) -> None:
+    warm(pool)
+    futures = [pool.submit(Do("wait_at", gate.address, "", place)) for place in range(4)]
+    gate.arrival()
+    futures[0].add_done_callback(lambda _: actions.raise_it(actions.Leaves, "callback"))
+    pool.terminate()
+    for future in futures:
+        assert isinstance(future.exception(PATIENCE_SECONDS), PoolClosedError)
+
+
+def test_a_callback_on_a_future_that_is_done_is_called_at_once(any_pool: PoolProcessor) -> None:
+    future = any_pool.submit(Do("stop", 1))
+    future.result(PATIENCE_SECONDS)
+    called: list[object] = []
+    future.add_done_callback(called.append)
+    assert called == [future]
+
+
+# --- threads ---
+
+
+def test_many_threads_submit_at_once(shared_pool: PoolProcessor) -> None:
+    start = threading.Barrier(8)
+
+    def submit(number: int) -> bool:
+        start.wait(PATIENCE_SECONDS)
+        futures = [shared_pool.submit(Do("stop", (number, place))) for place in range(200)]
+        return [each.result(PATIENCE_SECONDS) for each in futures] == [
+            (number, place) for place in range(200)
+        ]
+
+    calls = [Background(lambda number=number: submit(number)) for number in range(8)]  # type: ignore[misc]  # a default
+    assert [call.result() for call in calls] == [True] * 8
+
+
+def test_futures_are_served_while_the_main_thread_processes_many(
+    shared_pool: PoolProcessor,
+) -> None:
+    def submit_one_after_the_other() -> list[object]:
+        return [shared_pool.submit(Do("stop", n)).result(PATIENCE_SECONDS) for n in range(100)]
+
+    with Background(submit_one_after_the_other) as call:
+        for _ in range(20):
+            assert shared_pool.process_many([Do("stop", 1)] * 50) == [1] * 50
+        assert call.result() == list(range(100))
+
+
+def test_a_future_of_a_pool_that_is_gone_still_ends(gate: Gate) -> None:
+    pool: PoolProcessor = register_all(PoolProcessor(workers=1), [actions.act])
+    future = pool.submit(Do("wait_at", gate.address, "", 7))
+    gate.arrival()
+    del pool
+    gate.close()
+    error = error_of_future(future)
+    assert error is None or isinstance(error, PoolClosedError)
+
+
+def error_of_future(future: Future[Any]) -> BaseException | None:
+    return future.exception(PATIENCE_SECONDS)

@@ -1,0 +1,219 @@
+"""When a worker is asked to tell what is over, and that no outcome waits for another event."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from math import inf
+
+import pytest
+
+from evproc_pool.core.estimates import TELL_SECONDS
+from evproc_pool.core.report_requests import SILENT_SECONDS, ReportRequests
+from tests.support.model import Violation
+from tests.support.promptness import PROMPT_SECONDS, Promptness
+from tests.support.sizes import BARS
+
+
+def test_a_worker_is_looked_at_when_it_has_been_silent_for_long_enough() -> None:
+    telling = ReportRequests()
+    telling.heard(1, 10.0)
+    assert telling.silent([1], 10.0 + TELL_SECONDS) == []
+    assert telling.left([1], 10.0) == pytest.approx(SILENT_SECONDS)
+    assert telling.left([1], 10.0 + TELL_SECONDS) == pytest.approx(SILENT_SECONDS - TELL_SECONDS)
+    assert telling.silent([1], 10.001 + SILENT_SECONDS) == [1]
+    telling.heard(1, 11.0)
+    assert telling.silent([1], 11.0) == []
+
+
+def test_one_that_is_further_is_asked_and_again_after_twice_as_long() -> None:
+    telling = ReportRequests()
+    telling.heard(1, 10.0)
+    now, waits = 11.0, []
+    for _ in range(4):
+        assert telling.silent([1], now) == [1]
+        assert telling.look(1, now, is_further=True)
+        assert telling.silent([1], now) == []
+        wait = telling.left([1], now)
+        assert wait is not None
+        waits.append(wait / SILENT_SECONDS)
+        now += wait + 1e-9
+    assert waits == pytest.approx([1, 2, 4, 8])
+    # until it answers
+    telling.heard(1, now)
+    telling.look(1, now + 1.0, is_further=True)
+    assert telling.left([1], now + 1.0) == pytest.approx(SILENT_SECONDS)
+
+
+def test_one_that_stays_where_it_is_tells_by_itself() -> None:
+    telling = ReportRequests()
+    telling.heard(1, 10.0)
+    assert not telling.look(1, 11.0, is_further=False)
+    # it may have begun a moment ago, and then be over soon, with nothing sent
+    assert telling.left([1], 11.0) == pytest.approx(SILENT_SECONDS)
+    assert not telling.look(1, 11.0 + SILENT_SECONDS, is_further=False)
+    assert telling.left([1], 11.0 + SILENT_SECONDS) is None
+    assert telling.silent([1], 1000.0) == []
+    telling.heard(1, 1000.0)
+    assert telling.silent([1], 1001.0) == [1]
+
+
+def test_one_that_was_seen_at_its_first_event_and_is_further_then_is_asked() -> None:
+    telling = ReportRequests()
+    telling.heard(1, 10.0)
+    telling.look(1, 11.0, is_further=False)
+    assert telling.look(1, 11.0 + SILENT_SECONDS, is_further=True)
+
+
+def test_as_long_as_nobody_knows_where_it_is_it_is_looked_at_again() -> None:
+    telling = ReportRequests()
+    telling.heard(1, 10.0)
+    telling.look(1, 11.0, is_further=False)
+    for now in (12.0, 13.0, 14.0):
+        assert not telling.look(1, now, is_further=None)
+        assert telling.left([1], now) == pytest.approx(SILENT_SECONDS)
+    # what was seen before that does not count
+    assert not telling.look(1, 15.0, is_further=False)
+    assert telling.left([1], 15.0) == pytest.approx(SILENT_SECONDS)
+
+
+def test_only_those_that_may_have_something_to_tell_are_looked_at() -> None:
+    telling = ReportRequests()
+    for worker in (1, 2, 3):
+        telling.heard(worker, 10.0 + worker)
+    assert telling.silent([2], 20.0) == [2]
+    assert telling.silent([], 30.0) == []
+    assert telling.left([], 30.0) is None
+
+
+def test_to_look_again_is_for_the_one_that_is_due_first() -> None:
+    telling = ReportRequests()
+    telling.heard(1, 10.0)
+    telling.heard(2, 10.001)
+    assert telling.left([1, 2], 10.001) == pytest.approx(SILENT_SECONDS - 0.001)
+    assert telling.left([1, 2], 20.0) == 0.0
+
+
+def test_a_worker_that_was_never_heard_of_is_not_looked_at() -> None:
+    telling = ReportRequests()
+    assert telling.silent([7], 10.0) == []
+    assert telling.left([7], 10.0) == pytest.approx(SILENT_SECONDS)
+    assert telling.since(7, 10.0) == 10.0
+
+
+def test_a_worker_that_is_gone_is_forgotten() -> None:
+    telling = ReportRequests()
+    telling.heard(1, 10.0)
+    assert telling.since(1, 11.0) == 10.0
+    telling.look(1, 11.0, is_further=True)
+    telling.forget(1)
+    assert telling.since(1, 12.0) == 12.0
+    assert telling.rest([1], 11.0) == pytest.approx(SILENT_SECONDS)
+    telling.forget(9)
+
+
+@pytest.mark.parametrize("is_further", [True, None])
+def test_nobody_rests_past_a_look_nor_while_something_is_on_its_way(
+    is_further: bool | None,
+) -> None:
+    telling = ReportRequests()
+    assert telling.rest([], 10.0) is None
+    telling.heard(1, 10.0)
+    telling.heard(2, 10.001)
+    assert telling.rest([1, 2], 10.001) == pytest.approx(SILENT_SECONDS - 0.001)
+    telling.look(1, 11.0, is_further=is_further)
+    telling.heard(2, 11.0)
+    assert telling.rest([1, 2], 11.0) == 0.0
+    # one that has nothing more to tell is not waited for
+    assert telling.rest([2], 11.0) == pytest.approx(SILENT_SECONDS)
+    telling.heard(1, 11.001)
+    assert telling.rest([1, 2], 11.001) == pytest.approx(SILENT_SECONDS - 0.001)
+
+
+def test_one_that_does_not_answer_keeps_nobody_from_resting() -> None:
+    telling = ReportRequests()
+    telling.heard(1, 10.0)
+    for now in (11.0, 12.0, 13.0):
+        telling.look(1, now, is_further=True)
+    assert telling.rest([1], 13.0 + 2 * SILENT_SECONDS) == pytest.approx(2 * SILENT_SECONDS)
+
+
+# --- all of it ---
+
+_SEEDS = 400 if BARS else 40
+_MOMENTS = 5_000 if BARS else 1_000
+
+
+def test_an_outcome_is_delivered_soon_however_long_the_next_event_takes() -> None:
+    seen: Counter[str] = Counter()
+    longest = 0.0
+    for seed in range(_SEEDS):
+        play = Promptness(seed).play(_MOMENTS)
+        seen += play.seen
+        longest = max(longest, play.longest)
+    assert TELL_SECONDS < longest <= PROMPT_SECONDS
+    everything = ["asked", "asked for", "bulk", "prompt", "rests", "surprises", "taken back"]
+    assert min(seen[what] for what in everything) > 10
+
+
+class _AsksNobody(ReportRequests):
+    def look(self, worker: int, now: float, *, is_further: bool | None) -> bool:
+        super().look(worker, now, is_further=is_further)
+        return False
+
+
+class _LooksOnce(ReportRequests):
+    def look(self, worker: int, now: float, *, is_further: bool | None) -> bool:
+        asks = super().look(worker, now, is_further=is_further)
+        self._look[worker] = inf
+        return asks
+
+
+class _TrustsTheFirstLook(ReportRequests):
+    def look(self, worker: int, now: float, *, is_further: bool | None) -> bool:
+        self._seen.setdefault(worker, now - 1.0)
+        return super().look(worker, now, is_further=is_further)
+
+
+class _TakesNotKnowingForBeingThere(ReportRequests):
+    def look(self, worker: int, now: float, *, is_further: bool | None) -> bool:
+        return super().look(worker, now, is_further=bool(is_further))
+
+
+class _AsksLate(ReportRequests):
+    def _left(self, worker: int, now: float) -> float:
+        return super()._left(worker, now) + TELL_SECONDS
+
+
+class _LooksAtOne(ReportRequests):
+    def silent(self, workers: Iterable[int], now: float) -> list[int]:
+        return super().silent(list(workers)[:1], now)
+
+
+class _RestsPastTheTime(ReportRequests):
+    def rest(self, workers: Iterable[int], now: float) -> float | None:
+        return None
+
+
+class _RestsWhileAnAnswerComes(ReportRequests):
+    def rest(self, workers: Iterable[int], now: float) -> float | None:
+        return self.left(workers, now)
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        _AsksLate,
+        _AsksNobody,
+        _LooksAtOne,
+        _LooksOnce,
+        _RestsPastTheTime,
+        _RestsWhileAnAnswerComes,
+        _TakesNotKnowingForBeingThere,
+        _TrustsTheFirstLook,
+    ],
+)
+def test_the_simulation_notices_who_asks_too_late(mutant: type[ReportRequests]) -> None:
+    with pytest.raises(Violation):  # noqa: PT012 - by one of the seeds
+        for seed in range(100):
+            Promptness(seed, mutant).play(2_000)

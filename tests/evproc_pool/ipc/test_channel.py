@@ -1,0 +1,361 @@
+"""Frames over sockets: whole, in order, and whatever comes in between."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import select
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evproc_pool.errors import InternalError
+from evproc_pool.ipc import shared_memory as region_module
+from evproc_pool.ipc.channel import CAN_WAIT, BlockingChannel, Channel, FrameReader
+from evproc_pool.ipc.shared_memory import SharedMemory
+from evproc_pool.protocol.frame import Frame
+from tests.support.helpers import PATIENCE_SECONDS
+
+HAS_REGIONS = pytest.mark.skipif(
+    not region_module.IS_SUPPORTED, reason="memory is shared on Linux only"
+)
+
+_HEADER = struct.Struct("<BQ")
+_CHUNK = 1 << 16
+_SIZES = [0, 1, 7, _CHUNK - 1, _CHUNK, _CHUNK + 1, 3 * _CHUNK]
+
+
+def _frame(tag: int, size: int) -> Frame:
+    """A frame whose content tells where a byte is missing or doubled."""
+    pattern = b"".join(struct.pack("<I", number) for number in range(-(-size // 4)))
+    return Frame(tag, pattern[:size])
+
+
+def _bytes(frame: Frame) -> bytes:
+    return _HEADER.pack(frame.tag, len(frame.payload)) + bytes(frame.payload)
+
+
+def _read(reader: FrameReader, data: bytes, cuts: list[int]) -> list[Frame]:
+    """Feed it as a socket might: never more than `buffer` has room for."""
+    frames = []
+    place = 0
+    sizes = iter(cuts)
+    while place < len(data):
+        size = next(sizes, _CHUNK)
+        if reader.large is None:
+            frames += reader.feed(data[place : place + size])
+        else:
+            buffer = reader.buffer()
+            size = min(size, len(buffer), len(data) - place)
+            buffer[:size] = data[place : place + size]
+            frames += reader.filled(size)
+        place += size
+    return frames
+
+
+_FRAMES = st.lists(st.tuples(st.integers(0, 255), st.sampled_from(_SIZES)), max_size=6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(_FRAMES, st.lists(st.integers(1, 2 * _CHUNK), max_size=30))
+def test_frames_come_out_as_they_went_in_however_they_are_cut(
+    sizes: list[tuple[int, int]], cuts: list[int]
+) -> None:
+    frames = [_frame(tag, size) for tag, size in sizes]
+    assert _read(FrameReader(), b"".join(map(_bytes, frames)), cuts) == frames
+
+
+def test_frames_come_out_as_they_went_in_byte_by_byte() -> None:
+    frames = [_frame(1, 0), _frame(255, 3), _frame(0, 0), _frame(7, 20)]
+    data = b"".join(map(_bytes, frames))
+    assert _read(FrameReader(), data, [1] * len(data)) == frames
+
+
+@pytest.mark.parametrize("size", _SIZES)
+def test_an_incomplete_frame_is_kept_back(size: int) -> None:
+    data = _bytes(_frame(3, size))
+    reader = FrameReader()
+    assert _read(reader, data[:-1], []) == []
+    assert _read(reader, data[-1:], []) == [_frame(3, size)]
+
+
+@contextlib.contextmanager
+def _pair(*, is_shared: bool = False) -> Iterator[tuple[Channel, BlockingChannel]]:
+    ours, theirs = socket.socketpair()
+    region = SharedMemory.create() if is_shared else None
+    channel, blocking = Channel(ours, region), BlockingChannel(theirs, region)
+    try:
+        yield channel, blocking
+    finally:
+        channel.close()
+        blocking.close()
+        if region is not None:
+            region.close()
+
+
+def _wait(channel: Channel) -> list[Frame]:
+    """One turn of a coordinator: write what fits, read what is there."""
+    writing = [channel] if channel.outgoing else []
+    readable, writable, _ = select.select([channel], writing, [], PATIENCE_SECONDS)
+    assert readable or writable, "the other end is stuck"
+    if writable:
+        channel.flush()
+    return channel.receive() if readable else []
+
+
+def _exchange(
+    channel: Channel, blocking: BlockingChannel, there: list[Frame], back: list[Frame]
+) -> tuple[list[Frame], list[Frame]]:
+    """Send frames both ways at once; answers with what arrived at either end."""
+    arrived_there: list[Frame] = []
+    arrived_back: list[Frame] = []
+
+    def other_end() -> None:
+        for frame in back:  # first writes, and only then reads
+            blocking.send(*frame)
+        arrived_there.extend(blocking.receive() for _ in there)
+
+    thread = threading.Thread(target=other_end)
+    thread.start()
+    for frame in there:
+        channel.send(*frame)
+    while len(arrived_back) < len(back) or channel.outgoing:
+        arrived_back += _wait(channel)
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
+    return arrived_there, arrived_back
+
+
+def test_20_megabytes_in_both_directions_at_once_do_not_deadlock() -> None:
+    with _pair() as (channel, blocking):
+        frames = [_frame(1, 0), _frame(2, 20_000_000), _frame(3, 1), _frame(4, 0)]
+        assert _exchange(channel, blocking, frames, frames[::-1]) == (frames, frames[::-1])
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("is_shared", [False, pytest.param(True, marks=HAS_REGIONS)])
+def test_random_frames_in_both_directions_arrive_whole_and_in_order(
+    seed: int, is_shared: bool
+) -> None:
+    rng = random.Random(seed)
+    sizes = [0, 1, 100, _CHUNK - 9, _CHUNK, _CHUNK + 1, 500_000, 2_000_000]
+
+    def frames() -> list[Frame]:
+        made = [_frame(rng.randrange(64), rng.choice(sizes)) for _ in range(rng.randint(0, 12))]
+        return [each._replace(buffers=buffers()) for each in made]
+
+    def buffers() -> list[memoryview]:
+        count = rng.choice([0, 0, 0, 1, 3])
+        return [memoryview(_frame(0, rng.choice(sizes)).payload) for _ in range(count)]
+
+    with _pair(is_shared=is_shared) as (channel, blocking):
+        there, back = frames(), frames()
+        arrived_there, arrived_back = _exchange(channel, blocking, there, back)
+        assert list(map(_plain, arrived_there)) == list(map(_plain, there))
+        assert list(map(_plain, arrived_back)) == list(map(_plain, back))
+
+
+def _plain(frame: Frame) -> tuple[int, bytes, list[bytes]]:
+    return frame.tag, bytes(frame.payload), list(map(bytes, frame.buffers))
+
+
+@pytest.mark.parametrize("size", [10, 300_000, 10_000_000])
+@pytest.mark.parametrize("is_shared", [False, pytest.param(True, marks=HAS_REGIONS)])
+def test_a_buffer_may_be_changed_once_it_is_sent_and_where_it_arrives(
+    size: int, is_shared: bool
+) -> None:
+    with _pair(is_shared=is_shared) as (channel, blocking):
+        data = bytearray(size)
+        channel.send(3, b"payload", [memoryview(data)])
+        data[:] = b"x" * size
+        received: list[Frame] = []
+        thread = threading.Thread(target=lambda: received.append(blocking.receive()))
+        thread.start()
+        while channel.outgoing:
+            _wait(channel)
+        thread.join(PATIENCE_SECONDS)
+        ((tag, payload, (buffer,)),) = received
+        assert (tag, bytes(payload), bytes(buffer)) == (3, b"payload", bytes(size))
+        buffer[0] = 1
+        assert data[0] == ord("x")
+
+
+def test_what_does_not_fit_waits_for_flush() -> None:
+    with _pair() as (channel, blocking):
+        assert not channel.outgoing
+        channel.send(5, bytes(10_000_000))
+        assert channel.outgoing
+        received: list[Frame] = []
+        thread = threading.Thread(target=lambda: received.append(blocking.receive()))
+        thread.start()
+        while channel.outgoing:
+            _wait(channel)
+        thread.join(PATIENCE_SECONDS)
+        assert received == [Frame(5, bytes(10_000_000))]
+
+
+def test_receiving_stops_when_nothing_is_there() -> None:
+    with _pair() as (channel, _):
+        assert channel.receive() == []
+        assert not channel.at_end
+
+
+def test_one_channel_does_not_read_for_ever_while_others_wait() -> None:
+    with _pair() as (channel, blocking):
+        stop = threading.Event()
+
+        def flood() -> None:
+            with contextlib.suppress(OSError):
+                while not stop.is_set():
+                    blocking.send(1, bytes(60_000))
+
+        thread = threading.Thread(target=flood)
+        thread.start()
+        # it writes as fast as we read, and still each call comes to an end
+        for _ in range(20):
+            assert sum(len(frame.payload) for frame in _wait(channel)) < 4_000_000
+        stop.set()
+        while thread.is_alive():
+            channel.receive()
+        thread.join()
+
+
+@pytest.mark.parametrize("sent", [0, 3, 8, 9, 10, 500, 9 + _CHUNK, 9 + 2 * _CHUNK])
+def test_the_coordinator_sees_the_end_in_the_middle_of_a_frame(sent: int) -> None:
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours)
+    with contextlib.closing(channel):
+        theirs.sendall(_bytes(_frame(1, 5)) + _bytes(_frame(2, 3 * _CHUNK))[:sent])
+        theirs.close()
+        frames = []
+        while not channel.at_end:
+            frames += _wait(channel)
+        assert frames == [_frame(1, 5)]
+
+
+@pytest.mark.parametrize("sent", [0, 3, 8, 9, 10, 500, 9 + _CHUNK, 9 + 2 * _CHUNK])
+def test_the_worker_sees_the_end_in_the_middle_of_a_frame(sent: int) -> None:
+    ours, theirs = socket.socketpair()
+    blocking = BlockingChannel(theirs)
+    with contextlib.closing(blocking):
+        ours.sendall(_bytes(_frame(1, 5)) + _bytes(_frame(2, 3 * _CHUNK))[:sent])
+        ours.close()
+        assert blocking.receive() == _frame(1, 5)
+        with pytest.raises(EOFError):
+            blocking.receive()
+
+
+def test_sending_to_a_closed_end_is_no_error_for_the_coordinator_and_one_for_the_worker() -> None:
+    with _pair() as (channel, blocking):
+        blocking.close()
+        channel.send(1, bytes(1_000_000))
+        channel.send(1, b"more")
+        assert not channel.outgoing  # there is nobody to have it
+        assert channel.receive() == []
+        assert channel.at_end
+    with _pair() as (channel, blocking):
+        channel.close()
+        with pytest.raises(OSError):  # noqa: PT011 - which one depends on the system
+            blocking.send(1, bytes(1_000_000))
+
+
+def test_an_end_that_dies_with_something_unread_is_an_end() -> None:
+    with _pair() as (channel, blocking):
+        channel.send(1, b"never read")
+        blocking.close()  # resets the connection
+        assert channel.receive() == []
+        assert channel.at_end
+
+
+def test_a_closed_channel_has_no_descriptor() -> None:
+    with _pair() as (channel, blocking):
+        descriptor = channel.fileno()
+        channel.send(1, bytes(10_000_000))
+        channel.close()
+        blocking.close()
+        assert not channel.outgoing
+        with pytest.raises(OSError):  # noqa: PT011 - it is closed, says the system
+            os.fstat(descriptor)
+
+
+@pytest.mark.skipif(not CAN_WAIT, reason="a socket has no such option here")
+def test_it_can_wait_for_what_comes_and_leaves_it_there() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        channel = Channel(ours)
+        assert not channel.wait()  # nothing comes: it does not wait for ever
+        theirs.sendall(_bytes(_frame(3, 10)))
+        assert channel.wait()
+        assert channel.wait()
+        assert channel.receive() == [_frame(3, 10)]
+    assert not channel.wait()  # nothing will come
+    assert channel.receive() == []
+    assert channel.at_end
+    channel.close()
+
+
+# --- buffers that the worker has sent itself ---
+
+
+@HAS_REGIONS
+@pytest.mark.parametrize("payload", [b"small", bytes(3 * _CHUNK)])
+@pytest.mark.parametrize("others", [[], [1 << 15], [1 << 15, 1 << 18]])
+def test_the_worker_copies_what_it_has_sent_itself(payload: bytes, others: list[int]) -> None:
+    sizes = [1 << 17, 1 << 16, *others]
+    contents = [os.urandom(size) for size in sizes]
+    with _pair(is_shared=True) as (channel, blocking):
+        blocking.send(5, b"sent", [memoryview(content) for content in contents[:2]])
+        (frame,) = channel.receive()
+        new = [memoryview(bytearray(content)) for content in contents[2:]]
+        buffers = [*new[:1], frame.buffers[0], *new[1:], frame.buffers[1]]
+        expected = [bytes(each) for each in buffers]
+        channel.send(63, payload, buffers, may_refer=True)
+        channel.flush()
+        arrived = blocking.receive()
+        assert (arrived.tag, bytes(arrived.payload)) == (63, payload)
+        assert [bytes(each) for each in arrived.buffers] == expected
+        for each in arrived.buffers:
+            each[:] = bytes(len(each))
+        assert [bytes(each) for each in buffers] == expected
+        del frame, buffers, arrived, each
+
+
+@HAS_REGIONS
+@pytest.mark.parametrize("may_refer", [False, True])
+def test_it_is_sent_where_it_cannot_be_referred_to(may_refer: bool) -> None:
+    content = os.urandom(1 << 17)
+    with _pair(is_shared=True) as (channel, blocking):
+        blocking.send(5, b"sent", [memoryview(content)])
+        (frame,) = channel.receive()
+        sent = [frame.buffers[0].toreadonly()] if may_refer else [frame.buffers[0]]
+        channel.send(6, b"again", sent, may_refer=may_refer)
+        del sent
+        frame.buffers[0][:] = bytes(1 << 17)
+        assert bytes(blocking.receive().buffers[0]) == content
+        del frame
+
+
+@HAS_REGIONS
+def test_where_nothing_is_shared_there_is_nothing_to_refer_to() -> None:
+    content = os.urandom(1 << 12)
+    with _pair() as (channel, blocking):
+        channel.send(6, b"x", [memoryview(bytearray(content))], may_refer=True)
+        assert bytes(blocking.receive().buffers[0]) == content
+    with _pair(is_shared=True) as (channel, blocking):
+        blocking.send(5, b"sent", [memoryview(bytes(1 << 17))])
+        (frame,) = channel.receive()
+        ours, theirs = socket.socketpair()
+        other = BlockingChannel(theirs)  # it has none
+        with ours, contextlib.closing(other):
+            channel._sock, kept = ours, channel._sock
+            channel.send(6, b"x", frame.buffers, may_refer=True)
+            with pytest.raises(InternalError, match="not shared"):
+                other.receive()
+            channel._sock = kept
+        del frame

@@ -1,0 +1,249 @@
+"""Who else has something of a value is seen by its reference counts."""
+
+from __future__ import annotations
+
+import copyreg
+import datetime as dt
+import decimal
+import enum
+import io
+import sys
+import types
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+import pytest
+
+from evproc.event import ProcessorData
+from evproc_pool.serialization import privacy
+from evproc_pool.serialization.privacy import BUILT_IN, OTHERS, is_constant, is_private
+
+SHARED: list[int] = []
+
+
+class Pair(NamedTuple):
+    left: Any
+    right: Any
+
+
+@dataclass
+class Record:
+    left: Any
+    right: Any = None
+
+
+@dataclass(slots=True)
+class Slotted:
+    left: Any
+    right: Any = None
+
+
+class Table(dict[str, Any]):
+    """A dict with attributes."""
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+def of_processor(item: Any) -> ProcessorData:
+    proc = ProcessorData()
+    proc.one.two = item
+    return proc
+
+
+def looked_up(item: Any) -> Record:
+    """One whose instance dictionary somebody has asked for."""
+    record = Record(item)
+    vars(record)["more"] = [item]
+    return record
+
+
+MAKERS: dict[str, Callable[[Any], Any]] = {
+    "list": lambda item: [1, item],
+    "dict": lambda item: {"a": 1, 2: (b"", "c"), "d": [{"e": item}], "f": {1.5}},
+    "tuple": lambda item: (1, (2, item)),
+    "many": lambda item: [*range(20), item],
+    "named tuple": lambda item: Pair(1, item),
+    "dataclass": lambda item: Record(1, item),
+    "dataclass with slots": lambda item: Slotted(1, item),
+    "dict with attributes": lambda item: Table(a=item),
+    "instance dictionary": looked_up,
+    "namespaces": of_processor,
+    "all of them": lambda item: Record(Slotted(Pair([Record({1: item})], None))),
+}
+
+
+BUILT_IN_KINDS = ("list", "dict", "tuple", "many")
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_value_is_private_if_nobody_else_has_anything_in_it_that_can_be_changed(
+    kind: str,
+) -> None:
+    make, mine = MAKERS[kind], Record(1)
+    # not in an `assert`: pytest would hold on to the parts
+    private = [
+        is_private(make(1)),
+        is_private(make((1, "two"))),
+        is_private(make([])) or (BUILT_IN if kind == "instance dictionary" else 0),
+    ]
+    lasting = is_private(make(Colour.RED))
+    others = [
+        is_private(make(SHARED)),
+        is_private(make([SHARED])),
+        is_private(make(Record(SHARED))),
+        is_private(make(io.BytesIO())),  # nobody knows what it has
+        is_private(make(mine)),
+    ]
+    assert (
+        set(private) == {BUILT_IN} if kind in BUILT_IN_KINDS else set(private) <= {BUILT_IN, OTHERS}
+    )
+    assert lasting == OTHERS
+    assert others == [0] * len(others)
+
+
+def test_an_attribute_that_somebody_has_is_seen_whatever_is_asked_of_the_instance() -> None:
+    mine: list[int] = []
+    record = Record(mine)
+    before = is_private(record)
+    del mine
+    alone = is_private(record)
+    vars(record)["more"] = 1
+    assert [before, alone, is_private(record)] == [0, OTHERS, OTHERS]
+    names = vars(record)
+    with_names = is_private(record)
+    del names
+    assert [with_names, is_private(record)] == [0, OTHERS]
+
+
+def test_what_stays_as_it_is_may_be_with_anybody() -> None:
+    day = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    lasting = [day, day.date(), decimal.Decimal(1), PurePosixPath("a"), Colour.RED, int, Record]
+    for value in lasting:
+        in_list = is_private([value, value])
+        assert [is_constant(value), is_private(value), in_list] == [OTHERS] * 3
+    assert is_constant((1, "two")) == BUILT_IN
+    others: list[object] = [[], Record(1), (1, [])]
+    for other in others:
+        assert not is_constant(other)
+
+
+class Reduced(Record):
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Reduced, (self.left,)
+
+
+class Stated(Record):
+    def __getstate__(self) -> object:
+        return {"left": len(SHARED)}
+
+
+class Registered(Record):
+    """Has a reducer in `copyreg`."""
+
+
+class ReducedColour(enum.Enum):
+    RED = 1
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return ReducedColour, (1,)
+
+
+class ReducedPath(PurePosixPath):
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ReducedPath, ("a",)
+
+
+#: Can be changed.
+Zone: Any = type("Zone", (dt.tzinfo,), {})
+
+
+def test_what_has_code_of_its_own_in_its_pickling_does_not_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(copyreg.dispatch_table, Registered, lambda _: "Registered")
+    values: list[Any] = [Reduced(1), Stated(1), Registered(1), ReducedColour.RED, ReducedPath("a")]
+    values += [dt.datetime(2020, 1, 1, tzinfo=Zone()), dt.time(1, tzinfo=Zone())]
+    assert [is_private(value) for value in values] == [0] * len(values)
+    assert [is_private([value]) for value in values] == [0] * len(values)
+    assert is_private([dt.datetime(2020, 1, 1), dt.time(1, tzinfo=dt.UTC)])
+
+
+def test_what_others_refer_to_weakly_does_not_wait() -> None:
+    record, numbers = Record([]), {1}
+    before = [is_private(record), is_private(numbers)]
+    references = [weakref.ref(record), weakref.ref(numbers)]
+    assert before == [OTHERS, BUILT_IN]
+    assert [is_private(record), is_private(numbers)] == [0, 0]
+    assert len(references) == 2
+
+
+def test_keys_that_can_be_changed_are_seen() -> None:
+    assert is_private({1: 2, "a": None}) == BUILT_IN
+    assert is_private({(1, 2): 2}) == BUILT_IN
+    assert is_private({Colour.RED: 2}) == OTHERS
+    assert is_private([{object(): 2}]) == 0
+    assert is_private({(1, object()): 2}) == 0
+
+
+def test_many_instances_do_not_wait_since_that_takes_longer() -> None:
+    few = is_private([Record(1), Record(2)])
+    many = is_private([Record(number) for number in range(20)])
+    nested = is_private([[number] for number in range(20)])
+    assert [few, many, nested] == [OTHERS, 0, BUILT_IN]
+
+
+class Odd(type):
+    def __getattribute__(cls, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+def test_a_class_that_cannot_be_looked_at_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stub(types.ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise ImportError(name)
+
+    with_slots: Any = type("with_slots", (), {})
+    with_slots.__slots__ = 3
+    assert is_private(with_slots()) == 0
+    assert is_private(Odd("odd", (), {})()) == 0
+    monkeypatch.setitem(sys.modules, "numpy", Stub("numpy"))
+    monkeypatch.setattr(privacy, "_kinds", {})
+    record = is_private(Record(1))
+    assert record == OTHERS
+
+
+def test_numpy_scalars_stay_as_they_are_and_arrays_may_be_views() -> None:
+    numpy = pytest.importorskip("numpy")
+    for value in (numpy.float64(1), numpy.int8(1), numpy.bool_(True), numpy.datetime64("now")):
+        in_record = is_private(Record([value, value]))
+        assert [is_private(value), in_record] == [OTHERS] * 2
+    assert not is_private(numpy.zeros(2))
+    assert not is_private(Record(numpy.zeros(2)))
+
+
+def test_what_is_nested_deeply_or_goes_in_a_circle_does_not_wait() -> None:
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+    assert not is_private(value)
+    circle = Record(None)
+    circle.left = circle
+    assert not is_private(circle)
+    while value:  # or else its end takes much of the C stack
+        value = value[0]
+
+
+def test_the_memory_of_classes_is_bounded_and_those_of_functions_are_not_kept() -> None:
+    class Local:
+        pass
+
+    for _ in range(privacy._MOST_KINDS + 10):
+        is_private(type("Made", (), {})())
+    is_private(Local())
+    assert Local not in privacy._kinds
+    assert len(privacy._kinds) <= privacy._MOST_KINDS

@@ -1,0 +1,188 @@
+"""A notebook: cells in a real kernel of Jupyter, with its threads, its loop and its interrupts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import textwrap
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.helpers import run_script, still_alive
+
+pytest.importorskip("ipykernel", reason="there is no kernel")
+
+# Runs the cells one after the other, in a process of its own: the client leaves sockets and
+# threads behind. A cell that begins with "# interrupted" is interrupted once it has printed.
+_CLIENT = '''
+import json, os
+from pathlib import Path
+
+for name in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+    os.environ[name] = str(Path("jupyter").absolute())
+
+from jupyter_client.manager import start_new_kernel
+
+
+def run(cell):
+    """Run a cell; give what it printed, and its error if it has one."""
+    printed, errors, is_to_be_interrupted = [], [], cell.startswith("# interrupted")
+
+    def hook(message):
+        content = message["content"]
+        if message["msg_type"] == "stream":
+            printed.append(content["text"])
+            if is_to_be_interrupted:
+                manager.interrupt_kernel()
+        elif message["msg_type"] == "error":
+            errors.append(content["ename"])
+
+    client.execute_interactive(cell, timeout=60, output_hook=hook)
+    return ["".join(printed).split(), errors]
+
+
+options = ["--log-level=ERROR"]
+errors = Path("kernel.err")
+# A kernel may have something to say of its own, of tasks that an interrupt has ended for one.
+with errors.open("wb") as file:
+    manager, client = start_new_kernel(
+        kernel_name="python3", extra_arguments=options, stderr=file
+    )
+try:
+    print(json.dumps([run(cell) for cell in json.loads(CELLS)]))
+finally:
+    client.stop_channels()
+    manager.shutdown_kernel(now=False)
+assert "evproc" not in errors.read_text(), errors.read_text()
+'''
+
+
+def run_cells(cells: list[str], folder: Path) -> list[tuple[list[str], list[str]]]:
+    """Run cells in a new kernel.
+
+    Returns:
+        For each the words that it printed, and the name of its error if it has one.
+    """
+    texts = [textwrap.dedent(cell).strip() for cell in cells]
+    code = _CLIENT.replace("CELLS", repr(json.dumps(texts)))
+    out = run_script(code, folder, python=["-W", "ignore"])
+    return [(printed, errors) for printed, errors in json.loads(out)]
+
+
+_DEFINITIONS = """
+    from evproc import Event, StopProcessing, want
+    from evproc_pool import PoolProcessor
+    from evproc_pool.testing import worker_pids
+
+    class Value:
+        def __init__(self, number):
+            self.number = number
+
+    class Reading(Event):
+        name = "reading"
+
+        def __init__(self, number):
+            self.number = number
+
+        def doubled(self):
+            return 2 * self.number
+
+    @want("reading")
+    def handle(proc, ev):
+        if ev.number == 3:
+            return [Reading(7)]
+        raise StopProcessing(Value(ev.doubled()))
+
+    pool = PoolProcessor(workers=2)
+    pool.register(handle)
+"""
+
+
+def test_what_cells_define_works_and_can_be_defined_anew(tmp_path: Path) -> None:
+    cells = [
+        _DEFINITIONS,
+        "old = [Reading(number) for number in range(4)]",
+        "print(*[value.number for value in pool.process_many(old)])",
+        "print(pool.process(Reading(3)).number, pool.submit(Reading(5)).result().number)",
+        "print(type(pool.process(Reading(1))) is Value, len(set(worker_pids(pool))) <= 2)",
+        """
+        class Reading(Event):
+            name = "reading"
+
+            def __init__(self, number):
+                self.number = number
+
+            def doubled(self):
+                return -2 * self.number
+        """,
+        "print(*[value.number for value in pool.process_many(old[:3] + [Reading(3), Reading(4)])])",
+        "print(sum(value.number for value in pool.process_many(map(Reading, range(3000)))))",
+        "pool.close(); print(len(worker_pids(pool)))",
+    ]
+    (*_, many, single, kind, _, anew, total, end) = run_cells(cells, tmp_path)
+    assert many == (["0", "2", "4", "14"], [])
+    assert single == (["14", "10"], [])
+    assert kind == (["True", "True"], [])
+    # handlers have the new class: instances of the old one are none of it, as in one process
+    assert anew == (["0", "2", "4", "-14", "-8"], [])
+    assert total == ([str(-2 * (sum(range(3000)) - 3 + 7))], [])  # 3 is followed by 7
+    assert end == (["0"], [])
+
+
+def test_a_cell_can_be_interrupted(tmp_path: Path) -> None:
+    cells = [
+        _DEFINITIONS,
+        """
+        # interrupted
+        import time
+
+        @want("reading")
+        def wait(proc, ev):
+            time.sleep(100)
+
+        pool.register(wait)
+        print("waits", flush=True)
+        pool.process_many([Reading(1), Reading(2)])
+        """,
+        """
+        with PoolProcessor(workers=2) as pool:
+            pool.register(handle)
+            print(pool.process(Reading(1)).number)
+        """,
+    ]
+    assert run_cells(cells, tmp_path) == [
+        ([], []),
+        (["waits"], ["KeyboardInterrupt"]),
+        (["2"], []),
+    ]
+
+
+def test_a_kernel_that_ends_takes_its_workers_with_it(tmp_path: Path) -> None:
+    look = """
+        pool.process(Reading(1))
+        future = pool.submit(Reading(2))
+        print(*worker_pids(pool))
+    """
+    _, (pids, errors) = run_cells([_DEFINITIONS, look], tmp_path)
+    assert pids
+    assert not errors
+    workers = []
+    for pid in map(int, pids):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            workers.append(psutil.Process(pid))
+    assert not still_alive(workers)
+
+
+def test_awaiting_a_future_in_a_cell(tmp_path: Path) -> None:
+    cells = [
+        _DEFINITIONS,
+        """
+        import asyncio
+        value = await asyncio.wrap_future(pool.submit(Reading(4)))
+        print(value.number)
+        pool.close()
+        """,
+    ]
+    assert run_cells(cells, tmp_path) == [([], []), (["8"], [])]

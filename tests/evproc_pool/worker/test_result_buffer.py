@@ -1,0 +1,531 @@
+"""What a worker has done and not told: how it is packed, and that it is told once."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+import evproc
+from evproc_pool.core.estimates import KEEP_SECONDS, TARGET_SECONDS
+from evproc_pool.core.event_columns import Times
+from evproc_pool.protocol import messages, status_words
+from evproc_pool.protocol.frame import Frame
+from evproc_pool.serialization import packing, pickling
+from evproc_pool.testing import ManualClock
+from evproc_pool.worker.result_buffer import ResultBuffer
+from tests.support.frames import (
+    FedChannel,
+    Plain,
+    batch_of,
+    items_of,
+    load_told,
+    make_worker,
+    run_batches,
+    words_of,
+)
+
+
+def told_of(frame: messages.ProgressFrame) -> messages.Told:
+    """What events left behind, of whom something is told."""
+    assert frame.told is not None
+    return frame.told
+
+
+def follow_ups_of(told: messages.Told) -> dict[int, int]:
+    """The number of the only follow-up of each event that has one."""
+    events = packing.unpack(told.follow_ups) if told.givers else []
+    return dict(zip(told.givers, [ev.number for ev in events], strict=True))
+
+
+# --- in one pickle ---
+
+
+@pytest.mark.parametrize("value", [7, "text", b"bytes", None, 1.5, (), (1, "two", None)])
+def test_values_that_cannot_change_go_in_one_pickle(value: object) -> None:
+    def give(proc: Any, ev: Any, worker: Any) -> None:
+        raise evproc.StopProcessing(value)
+
+    (frame,) = run_batches(give, 3)
+    values = told_of(frame).values
+    assert values is not None
+    assert values.is_together
+    assert items_of(values) == dict.fromkeys(range(3), value)
+    assert values.is_sure
+
+
+def test_values_that_nobody_else_has_go_in_one_pickle_from_the_second_batch_on() -> None:
+    def give(proc: Any, ev: Any, worker: Any) -> None:
+        raise evproc.StopProcessing({"number": ev.number})
+
+    frames = run_batches(give, 3, 3)
+    values = [told_of(frame).values for frame in frames]
+    # before, it is not known whether there are large buffers in them
+    assert [column.is_together for column in values if column] == [False, True]
+    for column in values:
+        assert items_of(column) == {number: {"number": number} for number in range(3)}
+
+
+@dataclass
+class _Record:
+    number: int
+    others: list[int]
+
+
+def _values_of(frame: messages.ProgressFrame) -> packing.PackedColumn:
+    values = told_of(frame).values
+    assert values is not None
+    return values
+
+
+@pytest.mark.parametrize("make", [_Record, lambda *args: Decimal(args[0])])
+def test_instances_that_nobody_else_has_go_in_one_pickle(make: Any) -> None:
+    def give(proc: Any, ev: Any, worker: Any) -> None:
+        raise evproc.StopProcessing(make(ev.number, []) if ev.number else {"a": 1})
+
+    expected = {0: {"a": 1}, 1: make(1, []), 2: make(2, [])}
+    frames = run_batches(give, 3, 3, 1)
+    for frame in frames[:2]:
+        assert items_of(told_of(frame).values) == expected
+    assert [column.is_together for column in map(_values_of, frames)] == [False, True, False]
+
+
+@pytest.mark.parametrize("end", ["nothing", "value", "stop", "emit", "follow-up"])
+def test_an_event_that_a_handler_keeps_comes_back_as_it_was(end: str) -> None:
+    kept: list[Any] = []
+
+    def keep(proc: Any, ev: Any) -> list[Any] | None:
+        for each in kept:
+            each.number = -1
+        kept.append(ev)
+        if end == "value":
+            raise evproc.StopProcessing([])
+        if end == "stop":
+            raise evproc.StopProcessing
+        if end == "emit":
+            ev.emit([])
+        return [Plain(0)] if end == "follow-up" else None
+
+    packed = packing.EventPacker().pack([Plain(number) for number in range(3)])
+    frame = messages.BatchFrame([(0, (2, 3))], 0, 3, (), (0, 1, 2), 1.0, packed)
+    batch = Frame(messages.BATCH, messages.dump_batch(frame))
+    channel = FedChannel(batch, batch)
+    worker = make_worker(channel, words_of())
+    worker._processor.register(keep, "keep")
+    worker._processor.register(lambda proc, ev: None, "after it")
+    worker.run()
+    for each in channel.sent:
+        back = items_of(told_of(load_told(each)).processed)
+        assert [ev.number for ev in back.values()] == [0, 1, 2]
+
+
+def test_events_that_come_back_go_in_one_pickle() -> None:
+    packed = packing.EventPacker().pack([Plain(number) for number in range(3)])
+    frame = messages.BatchFrame([(0, (0,))], 0, 3, (), (0, 2), 1.0, packed)
+    batch = Frame(messages.BATCH, messages.dump_batch(frame))
+    channel = FedChannel(batch, batch)
+    make_worker(channel, words_of()).run()
+    columns = [told_of(load_told(each)).processed for each in channel.sent]
+    assert [column.is_together for column in columns if column] == [False, True]
+    for column in columns:
+        assert {at: ev.number for at, ev in items_of(column).items()} == {0: 0, 2: 2}
+
+
+# --- as they were ---
+
+
+def test_a_value_that_a_handler_changes_later_keeps_its_state() -> None:
+    shared: list[int] = []
+
+    def give(proc: Any, ev: Any, worker: Any) -> None:
+        shared.append(ev.number)
+        raise evproc.StopProcessing(shared)
+
+    for frame, before in zip(run_batches(give, 3, 3), ([], [0, 1, 2]), strict=True):
+        assert items_of(told_of(frame).values) == {
+            number: [*before, *range(number + 1)] for number in range(3)
+        }
+
+
+def test_what_was_emitted_and_is_changed_later_keeps_its_state() -> None:
+    shared: list[int] = []
+
+    def emit(proc: Any, ev: Any, worker: Any) -> None:
+        shared.append(ev.number)
+        ev.emit(shared)
+        ev.emit(ev.number)
+
+    first, second = run_batches(emit, 2, 2)
+    assert items_of(told_of(first).emitted) == {0: [[0], 0], 1: [[0, 1], 1]}
+    assert items_of(told_of(second).emitted) == {0: [[0, 1, 0], 0], 1: [[0, 1, 0, 1], 1]}
+
+
+def test_what_is_in_a_value_and_is_changed_later_keeps_its_state() -> None:
+    rows: list[int] = []
+
+    def give(proc: Any, ev: Any, worker: Any) -> None:
+        rows.append(ev.number)
+        ev.emit({"rows": rows})
+        raise evproc.StopProcessing(({"rows": rows},))
+
+    first, second = run_batches(give, 2, 2)
+    assert items_of(told_of(first).values) == {0: ({"rows": [0]},), 1: ({"rows": [0, 1]},)}
+    assert items_of(told_of(second).values) == {
+        0: ({"rows": [0, 1, 0]},),
+        1: ({"rows": [0, 1, 0, 1]},),
+    }
+    assert items_of(told_of(second).emitted) == {
+        0: [{"rows": [0, 1, 0]}],
+        1: [{"rows": [0, 1, 0, 1]}],
+    }
+
+
+def test_an_event_that_comes_back_is_as_its_handlers_left_it() -> None:
+    rows: list[int] = []
+
+    def act(proc: Any, ev: Any) -> None:
+        rows.append(ev.number)
+        ev.proc.test.rows = rows
+
+    packed = packing.EventPacker().pack([Plain(number) for number in range(2)])
+    frame = messages.BatchFrame([(0, (2,))], 0, 2, (), (0, 1), 1.0, packed)
+    batch = Frame(messages.BATCH, messages.dump_batch(frame))
+    channel = FedChannel(batch, batch)
+    worker = make_worker(channel, words_of())
+    worker._processor.register(act, "act")
+    worker.run()
+    found = [items_of(told_of(load_told(each)).processed) for each in channel.sent]
+    left = [{at: ev.proc.test.rows for at, ev in each.items()} for each in found]
+    assert left == [{0: [0], 1: [0, 1]}, {0: [0, 1, 0], 1: [0, 1, 0, 1]}]
+
+
+def test_what_an_event_emitted_before_it_failed_is_forgotten() -> None:
+    def emit(proc: Any, ev: Any, worker: Any) -> None:
+        ev.emit(ev.number)
+        if ev.number == 1:
+            raise ValueError(ev.number)
+
+    (frame,) = run_batches(emit, 3)
+    told = told_of(frame)
+    assert items_of(told.emitted) == {0: [0], 2: [2]}
+    assert [position for position, _ in told.errors] == [1]
+
+
+# --- what cannot be packed ---
+
+
+@pytest.mark.parametrize("batch", [0, 1], ids=["by itself", "together"])
+def test_a_value_that_cannot_be_pickled_fails_alone(batch: int) -> None:
+    def give(proc: Any, ev: Any, worker: Any) -> None:
+        is_bad = ev.number == 2 and len(worker._results.deferring) == batch
+        raise evproc.StopProcessing({"v": threading.Lock() if is_bad else ev.number})
+
+    frames = run_batches(give, 1, 4) if batch else run_batches(give, 4)
+    told = told_of(frames[-1])
+    items = items_of(told.values)
+    if not batch:
+        # the others that came before it have said that values can wait
+        assert all(items[number] == {"v": number} for number in (0, 1, 3))
+        return
+    record = items.pop(2)
+    assert items == {number: {"v": number} for number in (0, 1, 3)}
+    # it was no failure when it ran, so that nothing behind it was left out
+    assert told.errors == []
+    assert isinstance(record, messages.ErrorRecord)
+    assert record.handler == "handler"
+    text = str(messages.decode_error(record))
+    assert "the value given to StopProcessing by handler 'handler'" in text
+
+
+# --- tell ---
+
+
+def _leaves_much(proc: Any, ev: Any, worker: Any) -> list[Any] | None:
+    """Everything that there is, in turn; the fifth event has told what was before it."""
+    if ev.number == 4:
+        worker.tell()
+    ev.emit(10 * ev.number)
+    match ev.number % 4:
+        case 0:
+            raise evproc.StopProcessing(ev.number)
+        case 1:
+            return [Plain(ev.number)]
+        case 2:
+            raise ValueError(ev.number)
+    return None
+
+
+def test_what_was_told_while_a_handler_ran_is_not_told_again() -> None:
+    first, second = run_batches(_leaves_much, 8)
+    assert (first.done, second.done) == (4, 8)
+    for frame, base in ((first, 0), (second, 4)):
+        told = told_of(frame)
+        assert items_of(told.values) == {base: base}
+        assert follow_ups_of(told) == {base + 1: base + 1}
+        assert [position for position, _ in told.errors] == [base + 2]
+        emitted = {at: [10 * at] for at in range(base, base + 4) if at != base + 2}
+        assert items_of(told.emitted) == emitted
+        assert len(Times(frame.begun, memoryview(frame.ends).cast("d"))) == 4
+
+
+def test_handlers_that_did_not_run_are_told_once() -> None:
+    def act(proc: Any, ev: Any, worker: Any) -> None:
+        if ev.number == 3:
+            worker.tell()
+        if ev.number % 2:
+            raise evproc.StopProcessing
+
+    channel = FedChannel(batch_of(range(5), plan=(2, 0)))
+    worker = make_worker(channel, words_of())
+    worker._processor.register(lambda proc, ev: act(proc, ev, worker), "handler")
+    worker.run()
+    shorts = [list(told_of(load_told(frame)).short) for frame in channel.sent]
+    assert shorts == [[1, 2], [3, 2]]
+
+
+def test_there_is_nothing_to_tell_twice_nor_before_anything_is_over() -> None:
+    def act(proc: Any, ev: Any, worker: Any) -> None:
+        for _ in range(3):
+            worker.tell()
+
+    frames = run_batches(act, 3)
+    assert [frame.done for frame in frames] == [1, 2, 3]
+    assert all(frame.told is None for frame in frames)
+
+
+class _Given:
+    """An results, and what it has sent."""
+
+    def __init__(self) -> None:
+        self.channel = FedChannel()
+        self.words = words_of()
+        packer = packing.EventPacker()
+        self.results = ResultBuffer(
+            self.channel, packer, self.words, is_timed=False, batches_ahead=2
+        )
+        self.results.begin(0, 1.0)
+
+    def stop(self, position: int, value: object) -> None:
+        """An event is over, with a value."""
+        self.results._has(position)
+        self.results.stopped += [position, Plain(position), None, value]
+        self.results.ends.append(2.0 + position)
+
+    @property
+    def sent(self) -> list[messages.ProgressFrame]:
+        return [load_told(frame) for frame in self.channel.sent]
+
+
+def test_what_was_told_after_the_last_event_is_not_sent_again() -> None:
+    given = _Given()
+    for position in range(3):
+        given.stop(position, position)
+    given.results.tell()
+    given.results.send(3)
+    (frame,) = given.sent
+    assert frame.done == 3
+    assert list(memoryview(frame.ends).cast("d")) == [2.0, 3.0, 4.0]
+    assert frame.begun == 1.0
+    lists = (given.results.ends, given.results.unsent, given.results.stopped)
+    assert [len(each) for each in lists] == [0, 0, 0]
+    assert given.words[status_words.UNSENT] == status_words.NONE
+    # but that the rest is given back is said
+    given.results.send(3, gave_back=True)
+    assert [(each.done, each.gave_back) for each in given.sent] == [(3, False), (3, True)]
+
+
+def test_the_first_position_that_is_not_told_is_published() -> None:
+    given = _Given()
+    seen = []
+    for position in range(4):
+        if position == 2:
+            given.results.ends.append(2.0 + position)  # it left nothing behind
+        else:
+            given.stop(position, position)
+        seen.append(given.words[status_words.UNSENT])
+        if position == 1:
+            given.results.tell()
+            seen.append(given.words[status_words.UNSENT])
+    given.results.send(4)
+    seen.append(given.words[status_words.UNSENT])
+    assert seen == [0, 0, status_words.NONE, status_words.NONE, 3, status_words.NONE]
+
+
+def test_what_is_over_while_it_is_told_is_published() -> None:
+    given = _Given()
+    given.stop(0, 0)
+    send = given.channel.send
+
+    def go_on(tag: int, payload: Any, buffers: Any = ()) -> None:
+        send(tag, payload, buffers)
+        given.channel.send = send  # type: ignore[method-assign]  # the next one as usual
+        given.stop(1, 1)  # the worker's loop, in another thread
+
+    given.channel.send = go_on  # type: ignore[method-assign]  # that is the point
+    given.results.tell()
+    assert given.words[status_words.UNSENT] == 1
+    given.results.send(2)
+    assert [items_of(told_of(frame).values) for frame in given.sent] == [{0: 0}, {1: 1}]
+
+
+def test_what_was_told_is_not_said_to_be_packed_again() -> None:
+    given = _Given()
+    seen: list[int] = []
+
+    class Looks:
+        def __reduce__(self) -> Any:
+            seen.append(given.words[status_words.PACKING])
+            return str, ()
+
+    given.stop(0, 0)
+    given.results.tell()
+    given.stop(1, Looks())
+    given.results.send(2)
+    assert set(seen) == {status_words.packing((1,))}
+
+
+def test_times_go_on_where_they_were_told() -> None:
+    given = _Given()
+    given.stop(0, 0)
+    given.results.tell()
+    given.stop(1, 1)
+    given.results.tell()
+    given.stop(2, 2)
+    given.results.send(3)
+    assert [frame.begun for frame in given.sent] == [1.0, 2.0, 3.0]
+    assert [items_of(told_of(frame).values) for frame in given.sent] == [{0: 0}, {1: 1}, {2: 2}]
+    timings = [frame.timings for frame in given.sent]
+    assert timings == [[(0, 1, 1.0)]] * 3
+
+
+class _Changing:
+    """Cannot be pickled while something changes it."""
+
+    is_changing = True
+
+    def __reduce__(self) -> Any:
+        if self.is_changing:
+            raise RuntimeError("dictionary changed size during iteration")
+        return str, ("packed",)
+
+
+def test_a_value_that_changes_while_it_is_told_waits() -> None:
+    given = _Given()
+    value = _Changing()
+    given.stop(0, 0)
+    given.stop(1, value)
+    given.results.tell()
+    assert given.sent == []
+    assert given.words[status_words.UNSENT] == 0
+    value.is_changing = False
+    given.stop(2, 2)
+    given.results.send(3)
+    (frame,) = given.sent
+    assert frame.done == 3
+    assert items_of(told_of(frame).values) == {0: 0, 1: "packed", 2: 2}
+
+
+def test_nothing_that_waits_is_lost_when_the_coordinator_is_gone() -> None:
+    given = _Given()
+    given.stop(0, 0)
+
+    def fail(tag: int, payload: Any, buffers: Any = ()) -> None:
+        raise BrokenPipeError
+
+    given.channel.send = fail  # type: ignore[method-assign]  # that is the point
+    given.results.tell()  # in a thread of its own: the loop finds out
+    with pytest.raises(BrokenPipeError):
+        given.results.send(1)
+
+
+# --- how long it waits ---
+
+
+def _done_by_frame(give: Callable[[Any], object], *, is_prompt: bool = False) -> list[int]:
+    """How many events of a batch of 200, each of 0.5 ms, are over with each frame."""
+    clock = ManualClock()
+
+    def handle(proc: Any, ev: Any) -> Any:
+        clock.advance(0.0005)
+        return give(ev)
+
+    packed = packing.EventPacker().pack([Plain(number) for number in range(200)])
+    frame = messages.BatchFrame([(0, (2,))], 0, 200, (), (), 1.0, packed, is_prompt)
+    channel = FedChannel(Frame(messages.BATCH, messages.dump_batch(frame)))
+    worker = make_worker(channel, words_of(), clock=clock)
+    worker._processor.register(handle, "handler")
+    worker.run()
+    return [load_told(each).done for each in channel.sent]
+
+
+def test_where_nobody_waits_for_single_values_they_wait_longer_than_follow_ups() -> None:
+    def give_value(ev: Any) -> None:
+        raise evproc.StopProcessing(ev.number)
+
+    def give_much(ev: Any) -> None:
+        raise evproc.StopProcessing(bytes(10_000))
+
+    keep, target = round(KEEP_SECONDS / 0.0005), round(TARGET_SECONDS / 0.0005)
+    values = _done_by_frame(give_value)
+    assert keep <= values[0] <= keep + target
+    assert len(values) == 4
+    follow_ups = _done_by_frame(lambda ev: [Plain(0)])
+    assert target <= follow_ups[0] <= target + 2
+    prompt = _done_by_frame(give_value, is_prompt=True)
+    assert len(prompt) > len(values)
+    # the first frame tells how large they are
+    heavy = _done_by_frame(give_much)
+    assert keep <= heavy[0] <= keep + target
+    steps = [after - before for before, after in itertools.pairwise(heavy[:-1])]
+    assert max(steps) < keep
+    assert _done_by_frame(lambda ev: None) == [200]
+
+
+# --- again, one by one ---
+
+
+def test_columns_are_packed_again_one_by_one() -> None:
+    def give(proc: Any, ev: Any) -> None:
+        ev.emit(_Record(ev.number, []))
+        raise evproc.StopProcessing(_Record(ev.number, []))
+
+    repack = Frame(messages.REPACK, pickling.dumps(1))
+    channel = FedChannel(batch_of(range(1), plan=(2,)), batch_of(range(3), is_known=True), repack)
+    worker = make_worker(channel, words_of())
+    worker._processor.register(give, "handler")
+    worker.run()
+    told = told_of(load_told(channel.sent[1]))
+    assert told.number == 1
+    assert told.values is not None
+    assert told.values.is_together
+    assert channel.sent[2].tag == messages.FOLLOW_UPS
+    number, blobs, columns = pickling.loads(channel.sent[2].payload)
+    assert number == 1
+    again = told.one_by_one(blobs, columns)
+    assert again.values is not None
+    assert not again.values.is_together
+    for each in (told, again):
+        assert items_of(each.values) == {at: _Record(at, []) for at in range(3)}
+        assert items_of(each.emitted) == {at: [_Record(at, [])] for at in range(3)}
+    assert again.processed is None
+
+
+class _BadKey:
+    """Can be pickled, and not be rebuilt."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("no number",)
+
+
+def test_a_value_with_a_key_that_may_not_be_rebuilt_has_a_pickle_of_its_own() -> None:
+    def give(proc: Any, ev: Any, worker: Any) -> None:
+        raise evproc.StopProcessing({_BadKey(): 1} if ev.number == 1 else {"a": [ev.number]})
+
+    _, frame = run_batches(give, 3, 3)
+    assert not _values_of(frame).is_together
+    assert [each.is_pickled for each in _values_of(frame).data] == [True] * 3
