@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, overload
 from weakref import WeakSet
 
-from evproc_pool.serialization import attributes, basics, packing, pickling
+from evproc_pool.serialization import basics, packing, pickling
 
 # A batch that takes a part of a piece carries and unpacks the whole of it: so a piece
 # is small, and larger events are sealed not at all.
@@ -42,15 +42,12 @@ class Slice(NamedTuple):
 
     Attributes:
         kind: The pickle of their class.
-        names: The names of their attributes, or none.
-        states: The pickle of the values of each of these, of all events of the piece; or of
-            their instance dictionaries.
+        states: The pickle of the instance dictionaries of all events of the piece.
         start: Which is the first.
         stop: Behind which it ends.
     """
 
     kind: bytes
-    names: tuple[str, ...]
     states: bytes
     start: int
     stop: int
@@ -71,7 +68,7 @@ class PassThroughPacker:
     """Seals follow-ups; remembers for which classes that cannot be done.
 
     Args:
-        packer: Knows which classes pickle in Python's default way, and have what attributes.
+        packer: Knows which classes pickle in Python's default way.
     """
 
     def __init__(self, packer: packing.EventPacker) -> None:
@@ -99,32 +96,22 @@ class PassThroughPacker:
 
     def _seal(self, kind: type, events: Sequence[Any]) -> list[Slice] | None:
         name = pickle.dumps(kind, basics.PROTOCOL)
-        names, columns = self._packer.attributes.columns(kind, events) or ((), [])
         slices: list[Slice] = []
         begin, step = 0, _LEAST_EVENTS
         while begin < len(events):
             end = min(begin + step, len(events))
-            if names:
-                states = _plain_pickle([column[begin:end] for column in columns])
-            else:
-                states = self._dictionaries(kind, events[begin:end])
-            if states is None or "name" in names:
+            states = _plain_pickle(list(map(_state_of, events[begin:end])))
+            if states is None or _NAME_KEY in states:
                 self._refused.add(kind)
                 return None
             each_bytes = len(states) / (end - begin)
             if each_bytes > _MOST_EVENT_BYTES:
                 return None
-            slices.append(Slice(name, names, states, 0, end - begin))
+            slices.append(Slice(name, states, 0, end - begin))
             begin = end
             step = max(_MOST_EVENTS, (len(events) - begin) // _PART_OF_MANY)
             step = max(_LEAST_EVENTS, min(step, int(_PIECE_BYTES / each_bytes)))
         return slices
-
-    def _dictionaries(self, kind: type, events: Sequence[Any]) -> bytes | None:
-        states = list(map(_state_of, events))
-        self._packer.attributes.learn(kind, states)
-        data = _plain_pickle(states)
-        return None if data is None or _NAME_KEY in data else data
 
 
 def _plain_pickle(states: object) -> bytes | None:
@@ -171,22 +158,9 @@ def unseal(parts: Sequence[SealedOrPacked]) -> list[Any]:
         kind = kinds.get(part.kind)
         if kind is None:
             kind = kinds[part.kind] = pickling.loads(part.kind)
-        content = pickling.loads(part.states)
-        events += _instances(kind, part.names, content, part.start, part.stop)
+        states = pickling.loads(part.states)[part.start : part.stop]
+        events += packing.instances(itertools.repeat(kind), states)
     return events
-
-
-def _instances(
-    kind: type,
-    names: Sequence[str],
-    content: Sequence[Any],
-    start: int = 0,
-    stop: int | None = None,
-) -> list[Any]:
-    """Some events of a piece, of its unpickled states."""
-    if names:
-        return attributes.instances(kind, names, [column[start:stop] for column in content])
-    return packing.instances(itertools.repeat(kind), content[start:stop])
 
 
 class Unrebuildable:
@@ -202,11 +176,10 @@ class Unrebuildable:
 class _Piece:
     """A piece, in the coordinator."""
 
-    __slots__ = ("_events", "kind", "names", "states")
+    __slots__ = ("_events", "kind", "states")
 
-    def __init__(self, kind: bytes, names: tuple[str, ...], states: bytes) -> None:
+    def __init__(self, kind: bytes, states: bytes) -> None:
         self.kind = kind
-        self.names = names
         self.states = states
         self._events: list[Any] | None = None
 
@@ -214,12 +187,12 @@ class _Piece:
     def events(self) -> list[Any]:
         """All of them, unpacked once."""
         if self._events is None:
-            content = pickling.loads(self.states)
+            states = pickling.loads(self.states)
             try:
-                self._events = _instances(pickling.loads(self.kind), self.names, content)
+                kinds = itertools.repeat(pickling.loads(self.kind))
+                self._events = packing.instances(kinds, states)
             except Exception as error:
-                count = len(content[0] if self.names else content)
-                self._events = [Unrebuildable(error) for _ in range(count)]
+                self._events = [Unrebuildable(error) for _ in states]
         return self._events
 
 
@@ -235,17 +208,12 @@ class PassThrough(Sequence[Any]):
     @classmethod
     def received(cls, slices: Sequence[Slice]) -> PassThrough:
         """As they came."""
-        return cls(
-            [(_Piece(each.kind, each.names, each.states), each.start, each.stop) for each in slices]
-        )
+        return cls([(_Piece(each.kind, each.states), each.start, each.stop) for each in slices])
 
     @property
     def slices(self) -> list[Slice]:
         """As they go on."""
-        return [
-            Slice(piece.kind, piece.names, piece.states, start, stop)
-            for piece, start, stop in self._ranges
-        ]
+        return [Slice(piece.kind, piece.states, start, stop) for piece, start, stop in self._ranges]
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0

@@ -1,9 +1,8 @@
 """Packs events, many at a time in one pass of pickle, and values.
 
 Events of classes that pickle in Python's default way go as their classes and a list of
-instance dictionaries, which takes a third of the time of pickling the instances, or
-without dictionaries where all have the same attributes (`attributes`). Where
-packing fails, or unpacking does on the other side, the same events are packed again with
+instance dictionaries, which takes a third of the time of pickling the instances. Where packing
+fails, or unpacking does on the other side, the same events are packed again with
 a pickle for each, so that the one at fault is found and fails alone.
 """
 
@@ -20,8 +19,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
-from evproc_pool.serialization import attributes, basics, diagnosis, pickling
+from evproc_pool.serialization import basics, diagnosis, pickling
 from evproc_pool.serialization.basics import has_default_state
+from evproc_pool.serialization.gc_pause import gc_paused
 
 # For fewer events than that, pickling their states apart costs more than it saves.
 _WORTHWHILE: Final = 16
@@ -112,16 +112,12 @@ class EventPacker:
 
     A class that has to go by value, one of ``__main__`` for example, goes once with each
     batch, as it is then.
-
-    Attributes:
-        attributes: Knows which classes are regular.
     """
 
     def __init__(self) -> None:
         self._has_default_state: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
         self.goes_by_value: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
         self._class_bytes: WeakKeyDictionary[type, int] = WeakKeyDictionary()
-        self.attributes = attributes.Attributes()
 
     def pack(self, events: Sequence[Any], buffers: list[memoryview] | None = None) -> PackedEvents:
         """Pack all events in one pass.
@@ -138,17 +134,17 @@ class EventPacker:
         if has_same_twice(events, kinds):
             raise _SameObjectTwice  # it would come out as one object, in some batches
         if len(events) >= _WORTHWHILE * len(kinds) and all(map(self.is_plain, kinds)):
-            names, states = self._dump_states(kinds, events)
+            states = _dump_states(kinds, events)
             if states is not None:
                 numbers = {kind: number for number, kind in enumerate(kinds)}
                 which = map(numbers.__getitem__, map(type, events))
                 order = array("H", which).tobytes() if len(kinds) > 1 else b""
                 named = [self._named(kind) for kind in kinds]
-                data = pickle.dumps((named, order, names, states), basics.PROTOCOL)
+                data = pickle.dumps((named, order, states), basics.PROTOCOL)
                 return PackedEvents(False, data, class_bytes=sum(map(_bytes_of, named)))
         by_value = any(map(basics.lives_in_main, kinds))
         first = len(buffers or ())
-        data = pickling.dumps((None, b"", (), events), by_value=by_value, buffers=buffers)
+        data = pickling.dumps((None, b"", events), by_value=by_value, buffers=buffers)
         large = first, len(buffers or ())
         class_bytes = self._bytes_of_classes(kinds, len(data))
         return PackedEvents(False, data, class_bytes=class_bytes, large=large)
@@ -159,33 +155,6 @@ class EventPacker:
         if known is None:
             known = self._has_default_state[kind] = has_default_state(kind)
         return known
-
-    def _dump_states(
-        self, kinds: Sequence[type], events: Sequence[Any]
-    ) -> tuple[tuple[str, ...], bytes | None]:
-        """The states of events, pickled.
-
-        Returns:
-            The names of their attributes, if the states are the values of each of these, and
-            none if they are dictionaries; and None where that would not be the same as the
-            events.
-        """
-        # An instance of such a class inside a state would come out as another object than
-        # the event that it is: with plain pickling it does not.
-        refused: dict[Any, Any] = dict.fromkeys(kinds, _refuse)
-        if len(kinds) == 1:
-            found = self.attributes.columns(kinds[0], events)
-            if found is not None:
-                names, columns = found
-                # see `event_columns`
-                data = _dump(columns, {**refused, type(kinds[0]): _refuse})
-                if data is not None:
-                    return names, data
-                self.attributes.give_up(kinds[0])
-        states = list(map(_state_of, events))
-        if len(kinds) == 1:
-            self.attributes.learn(kinds[0], states)
-        return (), _dump(states, refused)
 
     def _bytes_of_classes(self, kinds: Sequence[type], most: int) -> int:
         """About how many of so many bytes are classes; too few rather than too many.
@@ -215,8 +184,18 @@ class EventPacker:
         return pickling.dumps(kind, by_value=True) if self.goes_by_value[kind] else kind
 
 
-def _dump(states: Sequence[Any], refused: dict[Any, Any]) -> bytes | None:
-    """Pickle what has no class of these in it, and nothing that goes by value; else None."""
+def _dump_states(kinds: Sequence[type], events: Sequence[Any]) -> bytes | None:
+    """Pickle the instance dictionaries of events; None if they would not come out the same.
+
+    An event of these classes in one of the dictionaries would come out as another object than the
+    event that it is. And nothing in them may go by value.
+    """
+    with gc_paused():
+        return _pickled_states(list(map(_state_of, events)), kinds)
+
+
+def _pickled_states(states: Sequence[Any], kinds: Sequence[type]) -> bytes | None:
+    refused: dict[Any, Any] = dict.fromkeys(kinds, _refuse)
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, basics.PROTOCOL)
     pickler.dispatch_table = {**copyreg.dispatch_table, **refused}
@@ -267,12 +246,10 @@ def unpack(packed: PackedEvents, buffers: Sequence[memoryview] = ()) -> list[Any
     Raises:
         Exception: Whatever unpickling raised.
     """
-    kinds, order, names, content = pickling.loads(packed.data, buffers[slice(*packed.large)])
+    kinds, order, content = pickling.loads(packed.data, buffers[slice(*packed.large)])
     if kinds is None:
         return list(content)
     kinds = [pickling.loads(kind) if isinstance(kind, bytes) else kind for kind in kinds]
-    if names:
-        return attributes.instances(kinds[0], names, pickling.loads(content))
     each: Iterable[type] = itertools.repeat(kinds[0])
     if order:
         each = map(kinds.__getitem__, memoryview(order).cast("H"))

@@ -42,10 +42,10 @@ from evproc_pool.protocol.limits import NEARLY, Limits, Pace
 from evproc_pool.protocol.pass_through import unseal
 from evproc_pool.protocol.registry_spec import RegistrySpec, fingerprint
 from evproc_pool.serialization import basics, diagnosis, packing, pickling
+from evproc_pool.serialization.gc_pause import gc_paused
 from evproc_pool.serialization.packing import ATOMS
 from evproc_pool.serialization.privacy import ALONE, BUILT_IN, OTHERS, is_constant, is_private
 from evproc_pool.worker import reporter
-from evproc_pool.worker.garbage_collection import Allowance, no_collection
 from evproc_pool.worker.quota import Quota
 from evproc_pool.worker.reporter import Reporter
 from evproc_pool.worker.result_buffer import ResultBuffer
@@ -81,7 +81,6 @@ def main(sock: socket.socket, shares: WorkerResources, to_close: Sequence[int]) 
             worker.install_reporter()
             # What has been loaded stays; a full garbage collection need not go through it.
             gc.freeze()
-            worker.allow(Allowance())
             worker.run()
     channel.close()
 
@@ -166,7 +165,6 @@ class Worker:
         self._quota = quota
         self._pace = pace
         self._clock = clock
-        self._allowance: Allowance | None = None
         self._told = 0.0  # the share of the quota that was told last
         # what to call for each plan, with what to publish before
         self._plans: dict[int, tuple[tuple[int, Handler], ...]] = {}
@@ -193,10 +191,6 @@ class Worker:
         self._reporter = Reporter(self._results.tell)
         if not self._reporter.install():
             self._reporter, self._prompt_seconds = None, 0.0
-
-    def allow(self, allowance: Allowance) -> None:
-        """Grant it for the events of a batch. Only where the process is the worker's."""
-        self._allowance = allowance
 
     def run(self) -> None:
         """Serve until told to end.
@@ -248,10 +242,6 @@ class Worker:
         batch = batch._replace(events=packing.NO_EVENTS)
         del buffers
         self._run_batch(batch, events, one_by_one=one_by_one)
-        # so that the next ones are made where these were, which is in the CPU's caches
-        del events
-        if self._allowance is not None:
-            self._allowance.withdraw()
 
     def _take_single(self, arrived: list[Frame]) -> None:
         """Do what `_take` does, for one event: with as little around it as can be.
@@ -295,7 +285,7 @@ class Worker:
         try:
             if size == 1 and not packed.in_parts:
                 return packing.unpack(packed, buffers), False
-            with no_collection(self._allowance, size):
+            with gc_paused():
                 if packed.in_parts:
                     return unseal(packed.data), False
                 return packing.unpack(packed, buffers), False

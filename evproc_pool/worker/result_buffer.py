@@ -33,8 +33,8 @@ from evproc_pool.ipc.channel import WorkerChannel
 from evproc_pool.protocol import messages, status_words
 from evproc_pool.protocol.pass_through import PassThrough, PassThroughPacker
 from evproc_pool.serialization import diagnosis, packing, pickling
+from evproc_pool.serialization.gc_pause import gc_paused
 from evproc_pool.serialization.privacy import OTHERS, is_private
-from evproc_pool.worker.garbage_collection import no_collection
 
 # Of so many events the follow-ups are packed together at the most, under `event_timeout`.
 _PACKED_TOGETHER: Final = 16
@@ -454,7 +454,7 @@ class ResultBuffer:
         return column if column.is_sure or column.size_bytes <= _MOST_KEPT_BYTES else None
 
     def _pack_follow_ups(self, given: _Given, *, is_last: bool) -> packing.PackedEvents:
-        with no_collection():
+        with gc_paused():
             slices = self._pass_through.seal(given.follow_ups)
         if slices is not None:
             return packing.PackedEvents(False, slices, in_parts=True)

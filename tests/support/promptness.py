@@ -2,8 +2,8 @@
 
 The scheduler and `ReportRequests` are real. Workers do what `loop` and `result_buffer` do: they
 send what is over at the end of a batch, after an event that took long, every few milliseconds
-of quick ones, and when they are asked to. The coordinator does what `coordinator` does in a turn: it
-looks after the workers, rests while all of them have something to do, waits, and takes in what
+of quick ones, and when they are asked to. The coordinator does what `coordinator` does in a turn:
+it looks after the workers, rests while all of them have something to do, waits, and takes in what
 has arrived. Events are quick, or take seconds, and nobody knows before.
 
 ::

@@ -683,7 +683,8 @@ class _Watched:
     def look(self, now: float, at: WorkerStatus) -> list[Any]:
         self.now, self.backend.at, self.backend.calls = now, at, []
         self.watch.look({1: True})
-        return self.backend.calls
+        calls: list[Any] = self.backend.calls
+        return calls
 
 
 def _at(position: int, handler: int | None = 0, *, is_over: bool = False) -> WorkerStatus:
