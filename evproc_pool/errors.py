@@ -43,12 +43,24 @@ class RegistryMismatchError(PoolError):
 class SerializationError(PoolError, TypeError):
     """An event, a value or a follow-up cannot be pickled, or not be rebuilt.
 
-    Only the cascade that it belongs to fails.
+    Only the cascade that it belongs to fails. If the worker dies at that moment, cascades whose
+    follow-ups were packed together with it may fail likewise. An open file counts as
+    something that cannot be pickled.
     """
 
 
 class WorkerLostError(PoolError):
     """A worker process died while it ran this event.
+
+    The worker's other events go to another worker. A warning in the log `evproc_pool` says so.
+
+    Some of these were over already. One of them is run again only if it took less than a
+    millisecond, and its follow-ups, value or error, or those of one before it, had not been
+    sent yet: about 8 ms' worth of events at the most, in `process_many` about 30 ms' worth.
+    This holds for events with a key, too. An event of a millisecond or more counts as running
+    until these are sent (a quick one for less than a microsecond, until the next one begins).
+    It is run again only with `crash_limit`, or, with `event_timeout`, if it stood behind an
+    event whose follow-ups hung in pickling.
 
     Attributes:
         event: The event's name and class.

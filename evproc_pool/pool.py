@@ -101,9 +101,11 @@ class PoolProcessor:
     session. If you redefine a handler there, or a class, a function or a variable that handlers
     use, the next call uses the new one, once nothing is in flight; the workers restart. A
     handler is one that `def` makes at the top level (no lambda, partial or method): the new one
-    takes the place of the old one, with its own declarations. In-place changes, of a list or
-    of a class for example, are not detected (in IPython those of classes and functions are, by
-    the next cell).
+    takes the place of the old one, with its own declarations, also with `workers=0`; an INFO
+    line of the logger `evproc_pool` says so. A new definition that cannot be a handler is an
+    error. If the name stands for something else now, the handler stays, with a warning. In-place
+    changes, of a list or of a class for example, are not detected (in IPython those of classes
+    and functions are, by the next cell).
 
     Events, follow-ups and values cross between processes by pickle: a handler
     works on a copy, and what two root events share in this process they do not

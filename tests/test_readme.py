@@ -1,7 +1,9 @@
-"""Every code block of README.md does what it says."""
+"""README.md says what is true: its code runs, its tables list what there is."""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from evproc_pool import PoolProcessor
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -64,14 +68,16 @@ def test_every_block_is_of_a_kind_that_is_tested_here() -> None:
 def test_a_python_block_runs_when_pasted_into_a_file(place: int, tmp_path: Path) -> None:
     code = of("python")[place].code
     printed = run(code, tmp_path).splitlines()
-    for promised in re.findall(r"# (\[.*\])$", code, re.MULTILINE):
+    # but for those that are cut, which end in dots
+    for promised in re.findall(r"print\(.*\)  # (.*[^.\n])$", code, re.MULTILINE):
         assert promised in printed
 
 
-def test_the_first_example_prints_what_is_said_below_it(tmp_path: Path) -> None:
+def test_the_first_pool_prints_what_is_said_below_it(tmp_path: Path) -> None:
     said = re.search(r"It prints `(.+?)`\. Paste", README)
     assert said is not None
-    assert run(of("python")[0].code, tmp_path).strip() == said[1]
+    (block,) = [block for block in of("python") if block.heading == "The same with the pool"]
+    assert run(block.code, tmp_path).strip() == said[1]
 
 
 def test_the_missing_group_is_told_as_said(tmp_path: Path) -> None:
@@ -99,3 +105,102 @@ def test_files_that_the_readme_links_to_exist() -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+# --- tables ---
+
+
+def section(heading: str) -> str:
+    """The text below a heading, without its code."""
+    found = re.search(rf"^## {heading}$([\s\S]*?)(?=^## |\Z)", README, re.MULTILINE)
+    assert found is not None
+    return without_code(found[1])
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^```[\s\S]*?^```$", "", text, flags=re.MULTILINE)
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """The tables in a text: the cells of their rows, without the heads."""
+    found = []
+    for table in re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE):
+        rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()]
+        found.append(rows[2:])
+    return found
+
+
+def parameters(function: object) -> dict[str, str]:
+    """The parameters that have a default, as the tables write them."""
+    assert callable(function)
+    return {
+        name: each.default.__name__ if isinstance(each.default, type) else repr(each.default)
+        for name, each in inspect.signature(function).parameters.items()
+        if each.default is not each.empty
+    }
+
+
+def test_all_options_of_the_pool_are_listed_with_their_defaults() -> None:
+    table, _ = tables(section("Options"))
+    listed = {name.strip("`"): default.strip("`") for name, default, _, _ in table}
+    assert listed == parameters(PoolProcessor)
+
+
+def test_all_options_of_the_calls_are_listed_with_their_defaults() -> None:
+    _, table = tables(section("Options"))
+    listed: dict[str, dict[str, str]] = {}
+    for name, default, calls, _ in table:
+        for call in re.findall(r"`(\w+)`", calls):
+            listed.setdefault(call, {})[name.strip("`")] = default.strip("`")
+    public = [name for name in vars(PoolProcessor) if not name.startswith("_")]
+    methods = [name for name in public if callable(getattr(PoolProcessor, name))]
+    with_options = {name: parameters(getattr(PoolProcessor, name)) for name in methods}
+    assert listed == {name: options for name, options in with_options.items() if options}
+
+
+def texts_in_the_code() -> list[str]:
+    """Every text in the packages; what is filled in later stands there as ``{}``."""
+    texts = []
+    for package in ("evproc", "evproc_pool"):
+        for file in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    parts = [
+                        str(part.value) if isinstance(part, ast.Constant) else "{}"
+                        for part in node.values
+                    ]
+                    texts.append("".join(parts))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    texts.append(node.value)
+    return texts
+
+
+def test_the_errors_to_look_up_are_those_of_the_code() -> None:
+    errors, surprises = tables(section("Troubleshooting"))
+    assert len(errors) + len(surprises) == 20
+    texts = texts_in_the_code()
+    missing = [
+        quoted
+        for text, _ in errors
+        for quoted in re.findall(r"`([^`]+)`", text)
+        if not any(quoted in each for each in texts)
+    ]
+    # the first one is Python's own
+    assert missing == ["Can't instantiate abstract class"]
+
+
+# --- form ---
+
+
+def test_the_table_of_contents_leads_everywhere() -> None:
+    headings = re.findall(r"^## (.+)$", without_code(README), re.MULTILINE)
+    anchors = [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+    listed = re.findall(r"\]\(#([\w-]+)\)", section("Contents"))
+    assert listed == [anchor for anchor in anchors if anchor != "contents"]
+
+
+def test_no_paragraph_is_long() -> None:
+    # five lines of a hundred characters
+    lines = without_code(README).splitlines()
+    lines = [line for line in lines if not line.startswith(("|", "!["))]
+    assert [line for line in lines if len(line) > 500] == []

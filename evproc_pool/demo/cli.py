@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
+
+from psutil import cpu_percent
 
 from evproc import EventException
 from evproc_pool import PoolError
 from evproc_pool.demo.events import BadFile, Settings
 from evproc_pool.demo.findings import Table, common_folder, tables
-from evproc_pool.demo.show import counted, print_tables, printable, progress, tolerate_any_text
+from evproc_pool.demo.show import (
+    counted,
+    discard,
+    print_tables,
+    printable,
+    progress,
+    say,
+    tolerate_any_text,
+)
 from evproc_pool.demo.sources import (
     Listing,
     SourceError,
@@ -26,6 +35,14 @@ EQUAL: Final = 0
 DIFFERENT: Final = 1
 TROUBLE: Final = 2
 
+# How many files of the standard library are surveyed by default: both runs take less than
+# 15 s on two cores of a server, also while something else runs there.
+_DEFAULT_LIMIT: Final = 200
+
+# How long to look how busy the CPUs are, in seconds, and from how many percent on it matters.
+_LOOK_SECONDS: Final = 0.3
+_BUSY_PERCENT: Final = 25.0
+
 # How many differences are listed, and how much of each.
 _MOST_DIFFERENCES: Final = 20
 _LONGEST_DIFFERENCE: Final = 300
@@ -33,7 +50,7 @@ _LONGEST_DIFFERENCE: Final = 300
 _DESCRIPTION: Final = """\
 Survey Python source code, once in this process and once in worker processes;
 check that both find the same, say how much faster the workers were, and show
-what was found.
+what was found. The verdict is printed first and last.
 """
 
 _EPILOG: Final = """\
@@ -44,7 +61,8 @@ exit status:
   130  interrupted
 
 examples:
-  python -m evproc_pool.demo --limit 200
+  python -m evproc_pool.demo --all
+  python -m evproc_pool.demo --limit 50
   python -m evproc_pool.demo --pool --workers 4 src tests
 """
 
@@ -62,19 +80,28 @@ def run(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     settings = Settings(top=options.top, complexity=options.complexity)
     try:
-        listing = _listing(options)
+        listing, found = _listing(options)
+        _say_what_is_surveyed(listing, found)
+        # a speed-up says little where others take the CPUs
+        busy_percent = 0.0 if options.serial or options.pool else cpu_percent(_LOOK_SECONDS)
         runs = _runs(options, largest_first(listing.files), settings)
     except (SourceError, EventException, PoolError) as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return TROUBLE
-    differing = differences(*(run.findings for run in runs)) if len(runs) == 2 else []
+    differing = []
+    if len(runs) == 2:
+        say("compare: the findings of both runs", sys.stderr)
+        differing = differences(*(run.findings for run in runs))
     try:
-        _print(runs, listing.unlisted, differing, settings)
+        _print(runs, listing.unlisted, [*_verdict(runs, differing, busy_percent)], settings)
+        for line in _listed(differing):
+            print(printable(line))
+        sys.stdout.flush()
     except BrokenPipeError:
         # who reads has seen enough, and the exit status says the rest
-        _discard_output()
+        discard(sys.stdout)
     except OSError as error:  # such as a full disk
-        _discard_output()
+        discard(sys.stdout)
         print(f"error: cannot write the findings: {error.strerror}", file=sys.stderr)
         return TROUBLE
     return DIFFERENT if differing else EQUAL
@@ -101,8 +128,18 @@ def _parser() -> argparse.ArgumentParser:
         help="how many worker processes; 0 runs the pool in this process"
         " (default: as many as there are CPUs to use)",
     )
-    parser.add_argument(
-        "--limit", type=_at_least(1), metavar="N", help="survey the first N files only, by path"
+    how_many = parser.add_mutually_exclusive_group()
+    how_many.add_argument(
+        "--limit",
+        type=_at_least(1),
+        metavar="N",
+        help="survey the first N files only, by path"
+        f" (default: {_DEFAULT_LIMIT} of the standard library, all of PATH)",
+    )
+    how_many.add_argument(
+        "--all",
+        action="store_true",
+        help="survey every file; for the standard library this takes a minute or more",
     )
     parser.add_argument(
         "--top",
@@ -139,18 +176,30 @@ def _at_least(least: int) -> Callable[[str], int]:
     return whole_number
 
 
-def _listing(options: argparse.Namespace) -> Listing:
+def _listing(options: argparse.Namespace) -> tuple[Listing, int]:
+    """List the files to survey, and say how many were found."""
+    limit = options.limit
     if options.paths:
         listing = find_files(options.paths)
     else:
         # what was installed into the interpreter is not its standard library
         skip = frozenset({"site-packages", "dist-packages"})
         listing = find_files([standard_library()], skip)
+        if limit is None and not options.all:
+            limit = _DEFAULT_LIMIT
     if not listing.files:
         where = ", ".join(options.paths) or standard_library()
         why = "".join(f"; {each.path} {each.reason}" for each in listing.unlisted)
         raise SourceError(f"no Python file found in {where}{why}")
-    return listing._replace(files=listing.files[: options.limit])
+    return listing._replace(files=listing.files[:limit]), len(listing.files)
+
+
+def _say_what_is_surveyed(listing: Listing, found: int) -> None:
+    chosen = len(listing.files)
+    folder = printable(common_folder(listing.files)) or "several places"
+    how_many = "all" if chosen == found else f"the first {chosen:,} of"
+    hint = "" if chosen == found else " (--all surveys every one)"
+    say(f"survey: {how_many} {found:,} Python files in {folder}{hint}", sys.stderr)
 
 
 def _runs(options: argparse.Namespace, files: list[str], settings: Settings) -> list[Run]:
@@ -170,15 +219,17 @@ def _runs(options: argparse.Namespace, files: list[str], settings: Settings) -> 
 
 
 def _print(
-    runs: list[Run], unlisted: list[BadFile], differing: list[str], settings: Settings
+    runs: list[Run], unlisted: list[BadFile], verdict: list[str], settings: Settings
 ) -> None:
     findings = [*runs[0].findings, *unlisted]
     folder = common_folder(each.path for each in findings)
+    # first, for those who read no further; last, where a terminal stands at the end
+    if verdict:
+        print("\n".join(verdict), end="\n\n")
     print(printable(f"Python files in {folder or 'several places'}"), end="\n\n")
     print_tables([*tables(findings, settings), _times(runs)], sys.stdout)
-    for line in _verdict(runs, differing):
-        print(printable(line))
-    sys.stdout.flush()
+    for line in verdict:
+        print(line)
 
 
 def _times(runs: list[Run]) -> Table:
@@ -192,15 +243,20 @@ def _times(runs: list[Run]) -> Table:
     )
 
 
-def _verdict(runs: list[Run], differing: list[str]) -> Iterator[str]:
+def _verdict(runs: list[Run], differing: list[str], busy_percent: float) -> Iterator[str]:
     if len(runs) < 2:
         return
     pool, serial = runs
     yield f"speed-up: {serial.seconds / pool.seconds:.2f}"
+    if busy_percent >= _BUSY_PERCENT:
+        yield f"  (other programs kept {busy_percent:.0f} % of the CPUs busy before the runs)"
     if not differing:
         yield f"results: equal for all {len(pool.findings):,} files"
-        return
-    yield f"results: DIFFERENT in {len(differing):,} places:"
+    else:
+        yield f"results: DIFFERENT in {len(differing):,} places, listed last"
+
+
+def _listed(differing: list[str]) -> Iterator[str]:
     for line in differing[:_MOST_DIFFERENCES]:
         yield f"  {_shortened(line)}"
     if len(differing) > _MOST_DIFFERENCES:
@@ -209,8 +265,3 @@ def _verdict(runs: list[Run], differing: list[str]) -> Iterator[str]:
 
 def _shortened(line: str) -> str:
     return line if len(line) <= _LONGEST_DIFFERENCE else line[: _LONGEST_DIFFERENCE - 3] + "..."
-
-
-def _discard_output() -> None:
-    """Send what is left to nowhere, or Python complains when it flushes at the end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

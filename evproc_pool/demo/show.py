@@ -1,11 +1,16 @@
-"""Tables and progress bars, through ``rich`` where it is installed, plain otherwise."""
+"""Tables and progress, through ``rich`` where it is installed, plain otherwise.
+
+A terminal has a progress bar. Where stderr is a pipe or a file, lines say what goes on:
+a log of a build, or a person who reads through ``cat``, sees that something happens.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Literal, TextIO, TypeVar
 
 from evproc_pool.demo.findings import Table
@@ -21,9 +26,12 @@ _UNLIMITED: Final = 1000
 # Seconds between two states of the plain progress line.
 _INTERVAL: Final = 0.1
 
+# Seconds between two lines where there is no terminal.
+_LINE_INTERVAL: Final = 1.0
+
 
 def has_rich() -> bool:
-    """Whether the extra ``status_words`` is installed."""
+    """Whether the extra ``progress`` is installed."""
     try:
         import rich  # noqa: F401 - an extra; the question is whether it can be imported
     except ImportError:
@@ -99,13 +107,16 @@ def _rich_table(table: Table) -> RichTable:
 
 @contextmanager
 def progress(label: str, total: int, err: TextIO | None) -> Iterator[Callable[[], None]]:
-    """Show how far a run is, on a terminal only.
+    """Show how far a run is: in place on a terminal, line by line anywhere else.
 
     Yields:
         What to call when one more file is under way.
     """
-    if err is None or not err.isatty():
+    if err is None:
         yield lambda: None
+    elif not err.isatty():
+        with _lines(label, total, err) as advance:
+            yield advance
     elif has_rich():
         with _rich_bar(label, total, err) as advance:
             yield advance
@@ -162,6 +173,40 @@ def _plain_line(label: str, total: int, err: TextIO) -> Iterator[Callable[[], No
         # over what is there: not every terminal knows how to clear a line
         width = len(f"{label}: {total:,} of {total:,} files")
         print("\r" + " " * width + "\r", end="", file=err, flush=True)
+
+
+@contextmanager
+def _lines(label: str, total: int, err: TextIO) -> Iterator[Callable[[], None]]:
+    done = 0
+    started_at = said_at = time.monotonic()
+
+    def advance() -> None:
+        nonlocal done, said_at
+        done += 1
+        now = time.monotonic()
+        if now - said_at >= _LINE_INTERVAL:
+            said_at = now
+            say(f"{label}: {done:,} of {total:,} files handed out", err)
+
+    say(f"{label}: started, {total:,} files", err)
+    yield advance
+    say(f"{label}: finished after {time.monotonic() - started_at:.1f} s", err)
+
+
+def say(line: str, err: TextIO | None) -> None:
+    """Print a line about what goes on; nothing on a terminal, which has a progress bar."""
+    if err is None or err.isatty():
+        return
+    try:
+        print(line, file=err, flush=True)
+    except OSError:  # who reads has seen enough, or a disk is full: the survey goes on
+        discard(err)
+
+
+def discard(stream: TextIO) -> None:
+    """Send the rest to nowhere; otherwise Python complains when it flushes at the end."""
+    with suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no real path
+        os.dup2(nowhere.fileno(), stream.fileno())  # raises where it has no descriptor
 
 
 def tolerate_any_text() -> None:

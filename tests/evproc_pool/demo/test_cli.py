@@ -26,6 +26,9 @@ WITHOUT_RICH = (
     "from evproc_pool.demo.__main__ import main; sys.exit(main())"
 )
 
+# What is said about the survey while it goes on.
+PROGRESS = re.compile(r"^(survey|pool|serial|compare): .*\n", re.MULTILINE)
+
 
 def run(*arguments: str | Path, code: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the demo as a user does, or through a line of code."""
@@ -46,10 +49,87 @@ def run(*arguments: str | Path, code: str = "", **options: Any) -> subprocess.Co
 
 def test_part_of_the_standard_library() -> None:
     done = run("--limit", "20", "--workers", "2")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "results: equal for all 20 files" in done.stdout
-    assert re.search(r"^speed-up: \d+\.\d\d$", done.stdout, re.MULTILINE)
+    assert (done.returncode, PROGRESS.sub("", done.stderr)) == (0, "")
     assert "PoolProcessor, workers: 2" in done.stdout
+    # the verdict comes first and last
+    lines = done.stdout.splitlines()
+    verdict = lines[: lines.index("")]
+    assert re.fullmatch(r"speed-up: \d+\.\d\d", verdict[0])
+    assert verdict[-1] == "results: equal for all 20 files"
+    assert lines[-len(verdict) :] == verdict
+
+
+@pytest.mark.parametrize(("percent", "is_said"), [(10.0, False), (60.0, True)])
+def test_busy_cpus_are_said_beside_the_speed_up(
+    percent: float,
+    is_said: bool,
+    good_tree: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cli, "cpu_percent", lambda interval: percent)
+    assert called(good_tree, "--workers", "0") == 0
+    said = "\n  (other programs kept 60 % of the CPUs busy before the runs)\nresults: equal"
+    assert capsys.readouterr().out.count(said) == 2 * is_said
+
+
+def test_what_it_does_is_said_line_by_line_where_there_is_no_terminal(good_tree: Path) -> None:
+    done = run(good_tree, "--limit", "3", "--workers", "2")
+    texts = [re.sub(r"\d+\.\d s", "N s", line) for line in done.stderr.splitlines()]
+    folder = f"Python files in {good_tree}"
+    assert [text for text in texts if "handed out" not in text] == [
+        f"survey: the first 3 of 4 {folder}{'/pkg'} (--all surveys every one)",
+        "pool: started, 3 files",
+        "pool: finished after N s",
+        "serial: started, 3 files",
+        "serial: finished after N s",
+        "compare: the findings of both runs",
+    ]
+
+
+def test_a_reader_of_the_progress_that_has_seen_enough(good_tree: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "evproc_pool.demo", str(good_tree), "--workers", "0"],
+            stdout=subprocess.PIPE,
+            stderr=writing,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert done.returncode == 0
+    assert done.stdout.endswith("results: equal for all 4 files\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "surveyed"),
+    [([], 2), (["--limit", "3"], 3), (["--all"], 4)],
+)
+def test_how_many_files_of_the_standard_library(
+    arguments: list[str],
+    surveyed: int,
+    good_tree: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cli, "standard_library", lambda: str(good_tree))
+    monkeypatch.setattr(cli, "_DEFAULT_LIMIT", 2)
+    assert called("--workers", "0", *arguments) == 0
+    assert f"results: equal for all {surveyed} files" in capsys.readouterr().out
+
+
+def test_all_files_of_a_path_are_surveyed(
+    good_tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "_DEFAULT_LIMIT", 2)
+    assert called("--workers", "0", good_tree) == 0
+    printed = capsys.readouterr()
+    assert "results: equal for all 4 files" in printed.out
+    assert printed.err.startswith(f"survey: all 4 Python files in {good_tree}\n")
 
 
 @pytest.mark.parametrize("code", ["", WITHOUT_RICH])
@@ -57,7 +137,7 @@ def test_a_tree_with_every_kind_of_file(bad_tree: Path, code: str) -> None:
     arguments = ("--workers", "2", "--top", "99", "--complexity", "5")
     done = run(bad_tree, *arguments, code=code)
     # no progress bar, and no warning about the escape sequence in warns.py
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, PROGRESS.sub("", done.stderr)) == (0, "")
     assert ("─" in done.stdout) == (not code)
     for name, reason in BAD.items():
         assert re.search(rf"bad.{name}\b.*{re.escape(reason)}", done.stdout)
@@ -97,7 +177,7 @@ def test_any_encoding_and_any_file_name(good_tree: Path, code: str) -> None:
         pytest.skip("not a file name here")
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = run(good_tree, "--workers", "0", code=code, env=environment)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, PROGRESS.sub("", done.stderr)) == (0, "")
     assert r"\udcff[red]\n.py" in done.stdout
 
 
@@ -106,7 +186,15 @@ def test_help_reads_well() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "exit status:\n  0 " in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
-    for option in ("--workers N", "--limit N", "--top N", "--complexity N", "--serial", "--pool"):
+    for option in (
+        "--workers N",
+        "--limit N",
+        "--all",
+        "--top N",
+        "--complexity N",
+        "--serial",
+        "--pool",
+    ):
         assert option in done.stdout
 
 
@@ -147,6 +235,7 @@ def test_no_standard_library(
         (["--limit", "0"], "argument --limit: 0 is less than 1"),
         (["--top", "1.5"], "argument --top: '1.5' is not a whole number"),
         (["--serial", "--pool"], "not allowed with argument --serial"),
+        (["--all", "--limit", "1"], "not allowed with argument --all"),
         (["--quick"], "unrecognized arguments: --quick"),
     ],
 )
@@ -176,7 +265,9 @@ def test_runs_that_differ(
     monkeypatch.setattr(cli, "run_pool", run_pool)
     assert called(good_tree) == 1
     text = capsys.readouterr().out
-    assert "results: DIFFERENT in 4 places:\n" in text
+    assert text.startswith("speed-up: ")
+    assert text.count("results: DIFFERENT in 4 places, listed last\n") == 2
+    assert f"listed last\n  {good_tree}" in text
     (line,) = [line for line in text.splitlines() if line.startswith(f"  {good_tree}/tangled.py: ")]
     assert line.endswith("x...")
     assert len(line) == 302
@@ -194,7 +285,7 @@ def test_an_interrupt_is_no_traceback(
 ) -> None:
     monkeypatch.setattr(cli, "run_serial", interrupt)
     assert called(good_tree, "--serial") == 130
-    assert capsys.readouterr().err == "interrupted\n"
+    assert PROGRESS.sub("", capsys.readouterr().err) == "interrupted\n"
 
 
 # --- the other end of the line ---
@@ -215,7 +306,7 @@ def test_a_reader_that_has_seen_enough(good_tree: Path, code: str) -> None:
         )
     finally:
         os.close(writing)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, PROGRESS.sub("", done.stderr.decode())) == (0, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
@@ -230,7 +321,7 @@ def test_a_full_disk(good_tree: Path) -> None:
             check=False,
         )
     reason = os.strerror(errno.ENOSPC)
-    assert done.stderr == f"error: cannot write the findings: {reason}\n"
+    assert PROGRESS.sub("", done.stderr) == f"error: cannot write the findings: {reason}\n"
     assert done.returncode == 2
 
 
@@ -244,7 +335,7 @@ def test_ctrl_c_on_a_terminal(which: str, code: str) -> None:
     start = ["-c", code] if code else ["-m", "evproc_pool.demo"]
     process = subprocess.Popen(
         # the whole standard library, so that it cannot be over before it is interrupted
-        [sys.executable, *start, which, "--workers", "2"],
+        [sys.executable, *start, which, "--all", "--workers", "2"],
         stdout=subprocess.PIPE,
         stderr=other_end,
         start_new_session=True,

@@ -75,9 +75,33 @@ def progress_text(err: io.StringIO | None) -> str:
     return "" if err is None else err.getvalue()
 
 
-def test_no_progress_without_a_terminal() -> None:
-    assert progress_text(io.StringIO()) == ""
+def test_progress_is_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 0.5, 1.25, 1.5, 2.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(times))
+    assert progress_text(io.StringIO()).splitlines() == [
+        "label: started, 3 files",
+        "label: 2 of 3 files handed out",
+        "label: finished after 2.0 s",
+    ]
     assert progress_text(None) == ""
+
+
+def test_a_terminal_is_spared_the_lines() -> None:
+    err = Terminal()
+    show.say("text", err)
+    show.say("text", None)
+    assert err.getvalue() == ""
+
+
+class Gone(io.StringIO):
+    """What cannot be written to, and has no descriptor."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_nobody_has_to_read_the_lines() -> None:
+    show.say("text", Gone())
 
 
 def test_rich_progress(monkeypatch: pytest.MonkeyPatch) -> None:
