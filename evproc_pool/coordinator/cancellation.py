@@ -44,17 +44,11 @@ class Recall(NamedTuple):
 
 
 class Cancellations:
-    """The roots that were given up and have not ended, in the coordinator.
+    """The roots that were given up and have not ended, in the coordinator."""
 
-    Args:
-        backend: Has the workers.
-    """
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self) -> None:
         # whether to kill, by root; None stands for all roots of the run
         self._roots: dict[int, dict[int | None, bool]] = {}
-        self._killed: set[int] = set()
 
     def __bool__(self) -> bool:
         return bool(self._roots)
@@ -90,27 +84,15 @@ class Cancellations:
                     yield worker
                     break
 
-    def kill(self, workers: Mapping[int, WorkerRecord]) -> bool:
-        """Kill the workers that run what is to be killed; say whether to look again."""
-        for worker, state in workers.items():
-            at = self._backend.look_at(worker) if state.sent else None
-            if at is None or worker in self._killed or not is_at(at, state.sent[0]):
-                continue
-            batch = state.sent[0].batch
-            if (
-                self._kills(batch.run_id, batch.root_at(at.position))
-                and self._backend.kill_stuck(worker, at) is not None
-            ):
-                self._killed.add(worker)
+    @property
+    def kills(self) -> bool:
+        """Whether workers that run some of it are to be killed."""
         return any(any(roots.values()) for roots in self._roots.values())
 
-    def has_killed(self, worker: int) -> bool:
-        """Whether it has killed a worker that is not forgotten yet."""
-        return worker in self._killed
-
-    def forget(self, worker: int) -> None:
-        """A worker is gone, and all that is to be said about it was said."""
-        self._killed.discard(worker)
+    def kills_at(self, at: WorkerStatus, sent: Sent) -> bool:
+        """Whether a worker is to be killed for the event of its first batch that it runs."""
+        batch = sent.batch
+        return is_at(at, sent) and bool(self._kills(batch.run_id, batch.root_at(at.position)))
 
     def hear(self, effect: Effect) -> None:
         """Forget roots that have ended."""

@@ -26,18 +26,22 @@ from evproc.registry import Registry
 from evproc_pool.coordinator.cancellation import Cancel, Cancellations, Recall, say_where
 from evproc_pool.coordinator.codec import NOTHING_LEFT, Answer, Codec, Left, Sent
 from evproc_pool.coordinator.crash_attribution import CrashAttribution
-from evproc_pool.coordinator.crash_errors import describe_exit, say_fate
+from evproc_pool.coordinator.crash_errors import (
+    Lost,
+    describe_exit,
+    say_fate,
+    timed_out,
+    too_large,
+    worker_lost,
+)
 from evproc_pool.coordinator.run_handle import RunHandle
-from evproc_pool.coordinator.watch import Watch
 from evproc_pool.coordinator.worker_record import WorkerRecord
-from evproc_pool.core.backoff import Pauses
 from evproc_pool.core.batches import Batch
-from evproc_pool.core.dwell_time import DwellTimes
 from evproc_pool.core.error_notes import where_text
 from evproc_pool.core.event_columns import PlanLike, Times
+from evproc_pool.core.event_limits import EventLimits
 from evproc_pool.core.inputs_and_effects import (
     Dropped,
-    Due,
     Ended,
     EventEnded,
     Finished,
@@ -54,9 +58,27 @@ from evproc_pool.core.inputs_and_effects import (
     WorkerGone,
     WorkerReady,
 )
-from evproc_pool.core.report_requests import ReportRequests
 from evproc_pool.core.retry_policy import RetryPolicy, attempt_of
-from evproc_pool.core.scheduler import Scheduler
+from evproc_pool.core.supervision import (
+    AskBack,
+    AskReport,
+    Effect,
+    GiveUp,
+    Kill,
+    KillMissed,
+    LookAgain,
+    QuotaNearlyUsed,
+    QuotaUsed,
+    Seen,
+    Start,
+    StartFailed,
+    StartLost,
+    Stop,
+    Strike,
+    TakeBack,
+)
+from evproc_pool.core.supervision import Input as SupervisorInput
+from evproc_pool.core.supervisor import Supervisor
 from evproc_pool.errors import (
     InternalError,
     PoolBrokenError,
@@ -70,33 +92,11 @@ from evproc_pool.protocol.backend import Arrived, Backend, Gone, Link
 from evproc_pool.protocol.frame import Frame
 from evproc_pool.protocol.limits import Limits
 from evproc_pool.protocol.registry_spec import Fingerprint, describe_difference
-from evproc_pool.protocol.status_words import WorkerStatus
+from evproc_pool.protocol.status_words import NONE, WorkerStatus
 from evproc_pool.serialization import packing, pickling
 
-# Workers that die before they are ready, one after the other, until starting more
-# is no use.
-_MOST_FAILED_STARTS: Final = 3
-
-# The same once a worker was ready: then it is not what every worker does at its start.
-_MOST_FAILED_RESTARTS: Final = 10
-
-# A worker that has been at one event for so long is slow, in seconds; more than
-# twice `status_words.SLOW_SECONDS`, which is what taking back rests on.
-_STUCK_SECONDS: Final = 0.005
-
-
-# How much of the time for which workers have work the coordinator rests. It may be
-# woken late, since workers keep all CPUs busy.
-_REST_SHARE: Final = 0.75
-
-# To rest for less is not worth waking up twice for.
-_LEAST_REST_SECONDS: Final = 0.001
-
-# A turn waits no longer than that: much longer times are too long for the selector.
-_LONGEST_WAIT_SECONDS: Final = 3600.0
-
-# Once in so many seconds, at the least, it is looked whether one of those died that are
-# asked nothing.
+# Listen to all workers at least this often, also while single events go past the scheduler: an
+# idle worker may have died.
 _LISTEN_SECONDS: Final = 0.25
 
 # So long an answer is waited for before the scheduler is told.
@@ -168,26 +168,29 @@ class Coordinator:
         self._expected = expected
         self._policy = policy
         self._clock = clock
-        self._scheduler = Scheduler(policy, workers)
         self._rng: random.Random | None = rng
-        self._pauses = Pauses(policy, self._draw)
+        self._supervisor = Supervisor(
+            policy,
+            workers,
+            EventLimits(limits.event_timeout, limits.event_soft_timeout, limits.max_memory_bytes),
+            self._draw,
+        )
         self._workers: dict[int, WorkerRecord] = {}
-        self._wanted = 1  # of so many workers there was work at once, up to now
-        self._next_worker = 0
-        self._failed_starts = 0
-        self._was_ready = False  # whether any worker ever was
+        self._seen: dict[int, WorkerStatus | None] = {}  # where workers were at the last look
+        self._start_error: OSError | None = None  # of the last start
+        self._last_exit: int | None = None  # of the last worker that died in its start
+        self._look_again: float | None = None  # after how long, if nothing happens
         self._codec = Codec(registry, has_retries=policy.max_retries > 0)
-        self._watch = Watch(limits, backend, clock)
-        self._overloaded = DwellTimes()
-        self._report_requests = ReportRequests()
-        self._cancelled = Cancellations(backend)
+        self._limits = limits
+        self._memory_bytes: dict[int, int] = {}  # of each worker, when last seen
+        self._stacks: dict[int, str] = {}  # of workers that were killed
+        self._cancelled = Cancellations()
         self._recalls = False  # whether nothing that was not begun is to be run
         self._crash_attribution = CrashAttribution(self._codec, registry)
         self._asked: Asked | None = None  # which the scheduler is about to send
         # A worker that can be asked; None: that is not known, since something has happened.
         self._askable: tuple[int, WorkerRecord, Link] | None = None
         self._is_heavy = False  # whether the last frames were large ones
-        self._woke = 0.0  # when it last had nothing to do
         self._looked = 0.0  # when it last looked after the workers
         self._look_seconds = 0.0  # after how long to do so again, also while much is going on
         self._rested = 0.0  # for how long, before it listens
@@ -208,7 +211,7 @@ class Coordinator:
 
     def demand(self, run: RunHandle) -> int:
         """How many roots the run would take now. Any thread may ask."""
-        return self._scheduler.demand(run.id)
+        return self._supervisor.scheduler.demand(run.id)
 
     def end(self, reason: PoolError, *, most_seconds: float) -> None:
         """End the workers, and tell all open runs why.
@@ -259,12 +262,9 @@ class Coordinator:
         return Asked(worker, state.batches, link)
 
     def _find_askable(self) -> tuple[int, WorkerRecord, Link] | None:
-        """The worker that would get the next batch, if it is idle and all that should be there."""
-        worker = self._scheduler.unused
-        # who starts, or has to, is not to wait
-        is_complete = self._wanted <= self._scheduler.workers == len(self._workers)
-        link = None if worker is None or not is_complete else self._backend.link(worker)
-        if worker is not None and link is not None and not self._workers[worker].is_ending:
+        worker = self._supervisor.single
+        link = None if worker is None else self._backend.link(worker)
+        if worker is not None and link is not None:
             self._askable = worker, self._workers[worker], link
         return self._askable
 
@@ -314,9 +314,7 @@ class Coordinator:
         """Take in what was handed in, wait for something to happen, act on it."""
         # whoever waits for this news is to have it before we wait for more
         self._obey()
-        has_news = self._drain_inbox() | self._end_pauses()
-        while self._is_short() and self._start_worker():
-            pass
+        has_news = self._drain_inbox() | self._perform(self._supervisor.begin_turn(self._clock()))
         timeout: float | None = 0
         may_block = may_block and not has_news
         # also where the input is slower than the workers, and no turn ever waits
@@ -335,13 +333,16 @@ class Coordinator:
             order = self.orders.popleft()
             if isinstance(order, Cancel):
                 self._cancelled.add(order)
-                workers = list(self._cancelled.holders(self._workers))
             else:
                 self._recalls = True
-                workers = list(self._workers)
             self._looked = -inf  # at once
-            for worker in workers:
-                self._backend.ask_back(worker, self._workers[worker].batches)
+            self._perform(self._supervisor.recall(self._given_up()))
+
+    def _given_up(self) -> list[int]:
+        """The workers that hold events which callers gave up."""
+        if self._recalls:
+            return [worker for worker, state in self._workers.items() if state.sent]
+        return list(self._cancelled.holders(self._workers)) if self._cancelled else []
 
     def where(self, run: int, roots: Sequence[int] | None) -> str:
         """See `cancellation.say_where`."""
@@ -353,7 +354,7 @@ class Coordinator:
         happened = self._backend.poll(timeout)
         self._listened = self._clock()
         if timeout != 0:
-            self._woke = self._listened
+            self._supervisor.woke(self._listened)
         self._obey()  # before what has come is acted on
         for item in happened:
             match item:
@@ -364,66 +365,51 @@ class Coordinator:
         return bool(happened)
 
     def _look_after_workers(self) -> float | None:
-        """Take back, ask back, and kill what breaks a limit; say when to look again."""
-        self._looked = self._clock()
-        timeout = self._take_back_from_slow()
-        busy = {worker: bool(state.sent) for worker, state in self._workers.items()}
-        ask = self._ask()
-        self._look_seconds = min(_STUCK_SECONDS / 2, inf if ask is None else ask)
-        again = [timeout, self._watch.look(busy), self._pauses.left(self._looked), ask]
-        if self._cancelled and self._cancelled.kill(self._workers):
-            again.append(_STUCK_SECONDS)
-        self._even_out()
-        seconds = min((each for each in again if each is not None), default=None)
-        return None if seconds is None else min(seconds, _LONGEST_WAIT_SECONDS)
+        """Let the supervisor decide by where workers are; return when to look again."""
+        now = self._looked = self._clock()
+        busy = [worker for worker, state in self._workers.items() if state.sent]
+        if self._supervisor.needs_memory(now):
+            self._memory_bytes.update({each: self._backend.memory_bytes(each) for each in busy})
+        effects = self._supervisor.look(
+            now,
+            {worker: self._see(worker) for worker in busy},
+            self._memory_bytes,
+            self._given_up(),
+            kills=self._cancelled.kills,
+        )
+        self._perform(effects)
+        return self._look_again
 
-    def _ask(self) -> float | None:
-        """Ask workers that are at a slow event for what is over; say when to look again."""
-        tellable = self._scheduler.tellable
-        for worker in self._report_requests.silent(tellable, self._looked):
-            at = self._backend.look_at(worker)
-            sent = self._workers[worker].sent[0]
-            is_further: bool | None = False  # nobody can say, and nobody can ask
-            if at is not None:
-                is_known = at.batch == sent.number and at.position >= 0
-                is_further = at.position > sent.batch.done if is_known else None
-            if self._report_requests.look(worker, self._looked, is_further=is_further):
-                self._backend.ask_to_tell(worker)
-        return self._report_requests.left(tellable, self._looked)
+    def _see(self, worker: int) -> Seen | None:
+        """Where a worker is, relative to the first batch that it holds; None: nobody can tell."""
+        at = self._seen[worker] = self._backend.look_at(worker)
+        return None if at is None else self._seen_at(self._workers[worker].sent[0], at)
 
-    def _is_short(self) -> bool:
-        """Whether there are fewer workers than there is work for; those about to end do not count.
-
-        Or than there was work for at any time: those stay, and are replaced.
-        """
-        if self._wanted < self._size:
-            self._wanted = min(self._size, max(self._wanted, self._scheduler.employable))
-        staying = [state for state in self._workers.values() if not state.is_ending]
-        return len(staying) < self._wanted
+    def _seen_at(self, sent: Sent, at: WorkerStatus) -> Seen:
+        is_at_event = at.batch == sent.number and at.position >= 0
+        return Seen(
+            at.position if is_at_event else None,
+            at.activity,
+            at.is_over,
+            at.runs_code,
+            at.handler,
+            at.packing,
+            is_cancelled=bool(self._cancelled) and self._cancelled.kills_at(at, sent),
+            is_between=at.position == NONE,
+        )
 
     def _rest(self) -> float:
-        """Let workers go on alone for a part of the time for which they have work.
-
-        Not past the time to ask one of them what it has finished; see `ReportRequests.rest`.
-
-        What they send meanwhile is taken in together, which costs the coordinator
-        a fraction: the workers use the same CPUs, and its caches are cold each time.
-        What it takes to do that is time in which they are not served, too.
-
-        Returns:
-            For how many seconds.
-        """
-        began = self._clock()
-        seconds = _REST_SHARE * self._scheduler.slack - (began - self._woke)
-        if seconds < _LEAST_REST_SECONDS or self._is_heavy or self._backend.is_writing:
+        """Let workers go on alone, if the supervisor allows it; return for how many seconds."""
+        if self._is_heavy or self._backend.is_writing:
             return 0.0
-        limit = self._report_requests.rest(self._scheduler.tellable, began)
-        seconds = seconds if limit is None else min(seconds, limit)
-        if seconds < _LEAST_REST_SECONDS:
+        began = self._clock()
+        seconds = self._supervisor.rest(began)
+        if not seconds:
             return 0.0
         self._backend.rest(seconds)
-        self._woke = self._clock()
-        return self._woke - began
+        woke = self._clock()
+        self._supervisor.woke(woke)
+        return woke - began
 
     def _drain_inbox(self) -> bool:
         """Take in every input; say whether that is news to a caller."""
@@ -436,29 +422,45 @@ class Coordinator:
                 has_news |= self._step(item, more=others > 0) or isinstance(item, Opened)
         return has_news
 
-    def _end_pauses(self) -> bool:
-        """Have events run again that have waited long enough; say whether that ended anything."""
-        has_news = False
-        self._pauses.forget_others(self._scheduler.pausing)
-        for token in self._pauses.over(self._clock()):
-            has_news |= self._step(Due(token))
-        return has_news
-
-    def _step(self, item: Input, *, more: bool = False) -> bool:
-        """Let the scheduler decide, and do it; say whether that ended anything."""
+    def _step(self, item: SupervisorInput, *, more: bool = False) -> bool:
+        """Let the supervisor decide, and do it; return whether that ended anything."""
         self._askable = None
+        return self._perform(self._supervisor.step(item, self._clock(), more=more))
+
+    def _perform(self, effects: Sequence[Effect]) -> bool:  # noqa: C901, PLR0912 - a case each
+        """Do what was decided; return whether that ended anything."""
         has_news = False
-        for effect in self._scheduler.step(item, more=more):
-            if isinstance(effect, Send):
-                self._send(effect.worker, effect.batch)
-                continue
-            if isinstance(effect, Retry):
-                self._pauses.begin(effect.token, effect.failures, self._clock())
-                continue
-            has_news = True
-            if self._cancelled:
-                self._cancelled.hear(effect)
-            self._deliver(effect)
+        for effect in effects:
+            match effect:
+                case Send():
+                    self._send(effect.worker, effect.batch)
+                case Start():
+                    self._start_worker(effect.worker)
+                case Stop(worker):
+                    self._backend.send(worker, messages.QUIT, b"")
+                case AskBack(worker):
+                    self._backend.ask_back(worker, self._workers[worker].batches)
+                case TakeBack():
+                    self._take_back(effect)
+                case AskReport(worker):
+                    self._backend.ask_to_tell(worker)
+                case Strike(worker, is_again):
+                    if (at := self._seen[worker]) is not None:
+                        self._backend.strike(worker, at, is_again=is_again)
+                case Kill(worker):
+                    self._kill(worker)
+                case LookAgain():
+                    self._look_again = effect.seconds
+                    self._look_seconds = effect.busy_seconds
+                case GiveUp():
+                    self._give_up(effect)
+                case Retry():
+                    raise InternalError("pauses are the supervisor's")
+                case _:
+                    has_news = True
+                    if self._cancelled:
+                        self._cancelled.hear(effect)
+                    self._deliver(effect)
         return has_news
 
     def _deliver(self, effect: Settled | Over | Ended | EventEnded | Dropped | Finished) -> None:
@@ -480,74 +482,48 @@ class Coordinator:
                 del self.runs[effect.run]
                 self._crash_attribution.forget(effect.run)
 
-    def _take_back_from_slow(self) -> float | None:
-        """Take back what waits behind a slow event while another worker is idle.
-
-        Returns:
-            When to look again, in seconds; None if there is nothing to look at.
-        """
-        overloaded = self._scheduler.overloaded
-        if self._recalls:
-            overloaded = [worker for worker, state in self._workers.items() if state.sent]
-        elif self._cancelled:
-            overloaded = [*{*overloaded, *self._cancelled.holders(self._workers)}]
-        if not overloaded:
-            self._overloaded.clear()
-            return None
-        now = self._clock()
-        look_again = False
-        for worker in overloaded:
-            at = self._backend.look_at(worker)
-            sents = self._workers[worker].sent
-            sent = sents[0]
-            is_known = at is not None and at.batch == sent.number and not at.is_over
-            if at is None or not is_known or at.position < sent.batch.done:
-                self._overloaded.forget(worker)
-            elif len(sents) == 1 and at.position + 1 == sent.batch.size:
-                # What it holds besides is over, and not told yet; or was taken back.
-                self._overloaded.forget(worker)
-                continue
-            elif self._overloaded.note(worker, at, now) >= _STUCK_SECONDS:
-                self._take_back(worker, at)
-            look_again = True
-        return _STUCK_SECONDS / 2 if look_again else None
-
-    def _even_out(self) -> None:
-        """Ask workers for the batches that they have not begun, where others run dry."""
-        for worker in self._scheduler.lopsided:
-            state = self._workers[worker]
-            if state.asked_for < state.batches:
-                state.asked_for = state.batches
-                self._backend.ask_back(worker, state.batches)
-
-    def _take_back(self, worker: int, at: WorkerStatus) -> None:
-        self._overloaded.forget(worker)
-        state = self._workers[worker]
-        if self._backend.take_back(worker, at, state.batches):
-            while len(state.sent) > 1:
-                state.sent.pop()
-            self._step(TakenBack(worker, at.position + 1))
-
     # --- workers ---
 
-    def _start_worker(self) -> bool:
-        """Start a worker; say whether that went well. If not, the next turn tries again."""
+    def _take_back(self, effect: TakeBack) -> None:
+        state, at = self._workers[effect.worker], self._seen[effect.worker]
+        if at is not None and self._backend.take_back(effect.worker, at, state.batches):
+            while len(state.sent) > 1:
+                state.sent.pop()
+            self._step(TakenBack(effect.worker, effect.position + 1))
+
+    def _kill(self, worker: int) -> None:
+        at = self._seen[worker]
+        stack = None if at is None else self._backend.kill_stuck(worker, at)
+        if stack is None:
+            self._step(KillMissed(worker))
+        else:
+            self._stacks[worker] = stack
+
+    def _start_worker(self, worker: int) -> None:
         self._askable = None
-        self._next_worker += 1
         try:
-            self._backend.start(self._next_worker, self._config)
+            self._backend.start(worker, self._config)
         except OSError as error:
-            if self._workers:
-                return False  # go on with those that are there
-            raise PoolBrokenError(f"no worker process can be started: {error}") from error
-        self._workers[self._next_worker] = WorkerRecord()
-        self._scheduler.starting += 1
-        return True
+            self._start_error = error
+            self._step(StartFailed(worker))
+        else:
+            self._workers[worker] = WorkerRecord()
+
+    def _give_up(self, effect: GiveUp) -> None:
+        """Break the pool, since no worker can be started."""
+        if effect.failed_starts:
+            raise PoolBrokenError(
+                f"{effect.failed_starts} workers in a row died before they were ready, the last"
+                f" with {describe_exit(self._last_exit)}; look at what the initializer and the"
+                " import of the handlers' modules do"
+            )
+        error = self._start_error
+        raise PoolBrokenError(f"no worker process can be started: {error}") from error
 
     def _arrived(self, item: Arrived) -> None:
         self._askable = None
         # it may have come at any time since the coordinator began to rest
-        self._report_requests.heard(item.worker, self._listened - self._rested)
+        self._supervisor.heard(item.worker, self._listened - self._rested)
         self._is_heavy = bool(item.buffers) or len(item.payload) >= _HEAVY_BYTES
         match item.tag:
             case messages.QUIET:
@@ -564,8 +540,10 @@ class Coordinator:
                 self._backend.send(item.worker, messages.REPACKED, pickling.dumps(packed.data))
             case messages.SKIPPED:
                 self._skipped(item.worker, pickling.loads(item.payload))
-            case messages.NEARLY | messages.LEAVING:
-                self._will_end(item.worker, is_at_once=item.tag == messages.LEAVING)
+            case messages.NEARLY:
+                self._step(QuotaNearlyUsed(item.worker))
+            case messages.LEAVING:
+                self._step(QuotaUsed(item.worker))
             case messages.FOLLOW_UPS:
                 _, blobs, columns = pickling.loads(item.payload)
                 self._repacked(item.worker, blobs, columns)
@@ -590,57 +568,23 @@ class Coordinator:
                 " process (sys.path, working directory, environment)"
             ) from cause
         self._workers[worker].is_ready = True
-        self._scheduler.starting -= 1
-        self._failed_starts = 0
-        self._was_ready = True
         self._step(WorkerReady(worker))
-        # it is the replacement of one that is about to end, if there is such
-        for number, state in self._workers.items():
-            if state.is_ending and not state.is_retired:
-                self._retire(number)
-                break
-
-    def _will_end(self, worker: int, *, is_at_once: bool) -> None:
-        """A worker has used up its quota, or has nearly: it is to be replaced."""
-        state = self._workers[worker]
-        state.is_ending = True
-        if is_at_once and not state.is_retired:
-            self._retire(worker)
-
-    def _retire(self, worker: int) -> None:
-        """Send a worker nothing more, and let it end when it is done with what it is at."""
-        state = self._workers[worker]
-        state.is_retired = True
-        self._step(Retired(worker))
-        self._backend.ask_back(worker, state.batches)
-        self._let_go(worker, state)
-
-    def _let_go(self, worker: int, state: WorkerRecord) -> None:
-        """End a worker that was retired, if it is done."""
-        if state.is_retired and not state.sent and not state.stalled:
-            self._backend.send(worker, messages.QUIT, b"")
 
     def _gone(self, item: Gone) -> None:
         self._askable = None
         state = self._workers.pop(item.worker)
         if not state.is_ready:
-            self._scheduler.starting -= 1
-            self._failed_starts += 1
-            most = _MOST_FAILED_RESTARTS if self._was_ready else _MOST_FAILED_STARTS
-            if self._failed_starts >= most:
-                raise PoolBrokenError(
-                    f"{self._failed_starts} workers in a row died before they were ready, the last"
-                    f" with {describe_exit(item.exitcode)}; look at what the initializer and the"
-                    " import of the handlers' modules do"
-                )
+            self._last_exit = item.exitcode
+            self._step(StartLost(item.worker))
             return
         self._step(Retired(item.worker))
         stalled, state.stalled = state.stalled, deque()
         for frame in stalled:
             if not isinstance(frame, int):  # what it left out is handed on in any case
                 self._take(item.worker, state, frame, is_last_chance=True)
-        was_cancelled = self._cancelled.has_killed(item.worker)
-        was_stuck = was_cancelled or self._watch.has_killed(item.worker)
+        kill = self._supervisor.killed(item.worker)
+        was_stuck = kill is not None
+        was_cancelled = kill is not None and kill.is_cancelled
         verdict = self._crash_attribution.examine(item, state.sent, was_stuck=was_stuck)
         running, handler = verdict.running, verdict.handler
         if state.sent:
@@ -655,14 +599,13 @@ class Coordinator:
                 path = batch.place_at(running).path
                 which = where_text(path, has_several=self.runs[batch.run_id].has_several)
                 LOG.warning("%s%s", error, which and f" ({which})")
-            seconds = self._seconds_at(item, batch)
+            seconds = self._seconds_at(item, state.sent[0])
             ran = _handlers_begun(batch.at(running)[1], item.progress)
-        elif not state.is_retired:
+        elif not self._supervisor.is_retired(item.worker):
             how = describe_exit(item.exitcode)
             LOG.warning("worker %d (process %s) died between events, by %s", *item[:2], how)
-        self._watch.forget(item.worker)
-        self._report_requests.forget(item.worker)
-        self._cancelled.forget(item.worker)
+        for known in (self._seen, self._memory_bytes, self._stacks):
+            known.pop(item.worker, None)
         self._step(WorkerGone(item.worker, running, error, handler, verdict.spared, seconds, ran))
 
     def _over_untold(self, worker: int, state: WorkerRecord, over: int) -> None:
@@ -681,19 +624,31 @@ class Coordinator:
         """What an event fails with that a dead worker was at."""
         event, plan = batch.at(position)
         attempt = attempt_of(plan)
-        error = self._watch.error_of(item, event, handler, attempt)
+        memory_bytes = self._memory_bytes.get(item.worker) or None
+        lost = Lost(item, event, handler, attempt, memory_bytes)
+        kill, stack = self._supervisor.killed(item.worker), self._stacks.get(item.worker, "")
+        error: PoolError
+        if kill is None:
+            error = worker_lost(lost)
+        elif kill.memory_bytes is not None:
+            error = too_large(lost, kill.memory_bytes, self._limits.max_memory_bytes or 0, stack)
+        else:
+            error = timed_out(lost, self._limits.event_timeout or 0.0, stack)
         charged = Result(error=error, handler=handler)
         is_last = self._policy.again(plan, charged, has_died=True) is None
         say_fate(error, attempt, is_last=is_last)
         return error
 
-    def _seconds_at(self, item: Gone, batch: Batch) -> float:
+    def _seconds_at(self, item: Gone, sent: Sent) -> float:
         """For how long a dead worker was at the event that it was running; about."""
         now = self._clock()
-        since = self._report_requests.since(item.worker, now)
-        if batch.size - batch.done > 1:
+        since = self._supervisor.heard_last(item.worker, now)
+        if sent.batch.size - sent.batch.done > 1:
             # others may have come before it since then
-            since = max(since, self._watch.since(item, now))
+            at = item.progress
+            seen = None if at is None else self._seen_at(sent, at)
+            if seen is not None:
+                since = max(since, self._supervisor.seen_since(item.worker, seen, now))
         return now - since
 
     # --- batches ---
@@ -708,8 +663,7 @@ class Coordinator:
             return
         state.batches += 1
         sent = Sent(batch, state.batches)
-        if not state.sent:
-            self._report_requests.heard(worker, self._clock())
+        self._supervisor.sent(worker, self._clock(), is_first=not state.sent)
         state.sent.append(sent)
         run = self.runs[batch.run_id]
         if run.can_cancel:
@@ -731,7 +685,7 @@ class Coordinator:
             sent.large = frame.buffers
         self._backend.send(worker, *frame, may_refer=bool(sent.large))
         size_bytes = frame.size_bytes
-        self._scheduler.weigh(worker, batch, size_bytes, size_bytes - sent.class_bytes)
+        self._supervisor.scheduler.weigh(worker, batch, size_bytes, size_bytes - sent.class_bytes)
 
     # --- results ---
 
@@ -775,7 +729,6 @@ class Coordinator:
         elif state.sent and state.sent[0].number == number:
             state.sent.popleft()
             self._step(Progress(worker, 0, (), gave_back=True))
-            self._let_go(worker, state)
         # otherwise it is known that it was taken back
 
     def _repacked(
@@ -850,7 +803,6 @@ class Coordinator:
                 has_large=frame.told is not None and frame.told.follow_ups.has_large,
             )
         )
-        self._let_go(worker, state)
 
 
 def _handlers_begun(plan: PlanLike, at: WorkerStatus | None) -> int:

@@ -12,10 +12,7 @@ class WorkerRecord:
     """A worker.
 
     Attributes:
-        asked_for: The number of the last batch that it was asked to give back.
         is_ready: Whether it has made its registry.
-        is_ending: Whether it will end soon, and its replacement is to be started.
-        is_retired: Whether it is sent nothing more.
         batches: How many it was sent.
         sent: Those that are not over, in order.
         plans: The numbers of the plans that it knows.
@@ -24,21 +21,15 @@ class WorkerRecord:
     """
 
     __slots__ = (
-        "asked_for",
         "batches",
-        "is_ending",
         "is_ready",
-        "is_retired",
         "plans",
         "sent",
         "stalled",
     )
 
     def __init__(self) -> None:
-        self.asked_for = 0
         self.is_ready = False
-        self.is_ending = False
-        self.is_retired = False
         self.batches = 0
         self.sent: deque[Sent] = deque()
         self.plans: set[int] = set()

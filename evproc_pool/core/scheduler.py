@@ -180,6 +180,10 @@ class Scheduler(Cascades):
         held = self._loads.held(worker)
         return held[0] if held else None
 
+    def batches_of(self, worker: int) -> int:
+        """How many batches a worker holds."""
+        return len(self._loads.held(worker))
+
     @property
     def overloaded(self) -> list[int]:
         """Workers that hold more than the event they are at, while another is idle.

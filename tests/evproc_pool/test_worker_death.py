@@ -444,8 +444,8 @@ def test_the_error_tells_how_much_memory_the_worker_had_when_last_seen(gate: Gat
         (pid,) = warm(pool)
         future = pool.submit(Do("wait_at", gate.address))
         gate.arrival()
-        watch = cast("Engine", pool._engine)._coordinator._watch
-        while not watch._memory_bytes:
+        coordinator = cast("Engine", pool._engine)._coordinator
+        while not coordinator._memory_bytes:
             pass
         size_bytes = psutil.Process(pid).memory_info().rss
         os.kill(pid, signal.SIGKILL)

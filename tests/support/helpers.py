@@ -135,7 +135,7 @@ def warm(pool: PoolProcessor) -> set[int]:
     events = [Do("nothing") for _ in range(pool.workers)]  # or else not all would be started
     pool.process_many(events)
     engine = pool._engine
-    while engine is not None and engine._coordinator._scheduler.workers < pool.workers:
+    while engine is not None and engine._coordinator._supervisor.scheduler.workers < pool.workers:
         pool.process_many(events)
     return pids(pool)
 

@@ -1,6 +1,6 @@
 """A simulation of how soon outcomes are delivered: a seed, fake workers, a manual clock.
 
-The scheduler and `ReportRequests` are real. Workers do what `loop` and `result_buffer` do: they
+The supervisor and the scheduler are real. Workers do what `loop` and `result_buffer` do: they
 send what is over at the end of a batch, after an event that took long, every few milliseconds
 of quick ones, and when they are asked to. The coordinator does what `coordinator` does in a turn:
 it looks after the workers, rests while all of them have something to do, waits, and takes in what
@@ -8,7 +8,7 @@ has arrived. Events are quick, or take seconds, and nobody knows before.
 
 ::
 
-    Promptness (seed, heap of moments) --turn--> Scheduler, ReportRequests
+    Promptness (seed, heap of moments) --turn--> Supervisor, Scheduler
          ^                                           |
          +--- frames --- Fake workers <--- batches --+
 
@@ -22,19 +22,18 @@ import heapq
 import itertools
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
-from evproc_pool.coordinator.coordinator import _LEAST_REST_SECONDS, _REST_SHARE, _STUCK_SECONDS
 from evproc_pool.core.batches import Batch
 from evproc_pool.core.estimates import OVERDUE_FACTOR, TARGET_SECONDS, TELL_SECONDS
 from evproc_pool.core.event_columns import Planned
+from evproc_pool.core.event_limits import EventLimits
 from evproc_pool.core.inputs_and_effects import (
     Accepted,
     Closed,
-    Effect,
     Ended,
-    Input,
     Opened,
     Over,
     Progress,
@@ -45,7 +44,9 @@ from evproc_pool.core.inputs_and_effects import (
     WorkerReady,
 )
 from evproc_pool.core.report_requests import ReportRequests
-from evproc_pool.core.scheduler import Scheduler
+from evproc_pool.core.retry_policy import RetryPolicy
+from evproc_pool.core.supervision import AskReport, Effect, Input, LookAgain, Seen, Start, TakeBack
+from evproc_pool.core.supervisor import Supervisor
 from evproc_pool.protocol import status_words
 from tests.support.model import FakePlan, Violation, check, column
 from tests.support.world import as_singles
@@ -212,8 +213,9 @@ class Promptness:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._ties = 0
         self._standing = 0  # so much happened at this moment
-        self._scheduler = Scheduler()
-        self._report_requests = kind()
+        workers = rng.choice([1, 2, 2, 4])
+        self._supervisor = Supervisor(RetryPolicy(), workers, EventLimits(), rng.random)
+        self._supervisor._report_requests = kind()
         self._plans = [FakePlan((number,)) for number in range(1, 4)]
         self._usual = [rng.choice([2e-5, 2e-4, 1.5e-3, 6e-3, 0.03]) for _ in self._plans]
         self._surprise = rng.choice([0.002, 0.02, 0.2])
@@ -227,12 +229,9 @@ class Promptness:
         self._waits = 0
         self._look_at = 0.0
         self._rested = 0.0  # before this turn; frames may have come at any time since then
-        self._dwell_times: dict[int, tuple[tuple[Batch, int], float]] = {}
+        self._left: float | None = None  # after how long to look again, if nothing happens
         self._workers: dict[int, _Worker] = {}
-        for number in range(1, rng.choice([1, 2, 2, 4]) + 1):
-            self._workers[number] = _Worker(self, number)
-            self._report_requests.heard(number, 0.0)
-            self._step(WorkerReady(number))
+        self._started: deque[int] = deque()  # workers that are ready, which is not taken in
         for run in range(1, rng.choice([1, 1, 2]) + 1):
             self._is_bulk[run] = run > 1 or rng.random() < 0.1
             self._step(Opened(run, is_bulk=self._is_bulk[run], unordered=rng.random() < 0.5))
@@ -274,7 +273,7 @@ class Promptness:
     def _feed(self) -> None:
         rng = self._rng
         for run, is_bulk in self._is_bulk.items():
-            if self._scheduler.demand(run) and rng.random() < 0.5:
+            if self._supervisor.scheduler.demand(run) and rng.random() < 0.5:
                 first = self._roots[run]
                 count = rng.choice([1, 2, 7, 40])
                 self._roots[run] += count
@@ -316,16 +315,20 @@ class Promptness:
     # --- the coordinator ---
 
     def _step(self, item: Input) -> None:
-        for effect in self._scheduler.step(item):
+        self._perform_all(self._supervisor.step(item, self.now))
+
+    def _perform_all(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
             self._perform(effect)
 
-    def _perform(self, effect: Effect) -> None:
+    def _perform(self, effect: Effect) -> None:  # noqa: C901 - a case each
         match effect:
             case Send():
                 worker = self._workers[effect.worker]
-                if not worker.batches:
-                    self._report_requests.heard(effect.worker, self.now)
-                self._scheduler.weigh(effect.worker, effect.batch, 100 * effect.batch.size)
+                self._supervisor.sent(effect.worker, self.now, is_first=not worker.batches)
+                self._supervisor.scheduler.weigh(
+                    effect.worker, effect.batch, 100 * effect.batch.size
+                )
                 worker.give(effect.batch)
             case Settled():
                 for place in range(len(effect.times)):
@@ -335,6 +338,24 @@ class Promptness:
                     self._delivered(effect.run, root)
             case Ended():
                 self._delivered(effect.run, effect.root)
+            case Start(number):
+                self.at(self._rng.choice([1e-4, 0.02]), partial(self._ready, number))
+            case TakeBack(number):
+                self.seen["taken back"] += 1
+                self._step(TakenBack(number, self._workers[number].take_back()))
+            case AskReport(number):
+                self.seen["asked"] += 1
+                self.at(_LATENCY_SECONDS, self._workers[number].tell)
+            case LookAgain(seconds, busy_seconds):
+                self._left = seconds
+                self._look_at = self.now + busy_seconds
+
+    def _ready(self, number: int) -> None:
+        """A worker has started."""
+        self._workers[number] = _Worker(self, number)
+        self._started.append(number)
+        if self._is_waiting:
+            self._turn()
 
     def _delivered(self, run: int, root: int) -> None:
         then = self._over.pop((run, root), None)
@@ -357,20 +378,25 @@ class Promptness:
         """Take in what has arrived, and wait; see `coordinator.Coordinator.turn`."""
         self._is_waiting = False
         self._waits += 1
+        self._supervisor.woke(self.now)
+        while self._started:
+            number = self._started.popleft()
+            self._supervisor.heard(number, self.now - self._rested)
+            self._step(WorkerReady(number))
         while self._frames:
             self._take(*self._frames.popleft())
         self._rested = 0.0
         self._feed()
+        self._perform_all(self._supervisor.begin_turn(self.now))
         if self._is_busy and self._rng.random() < 0.9:
             if self.now >= self._look_at:
                 self._look()
             self.at(self._rng.choice([1e-5, 1e-4]), self._turn)
             return
-        left = self._look()
-        rest = _REST_SHARE * self._scheduler.slack
-        limit = self._report_requests.rest(self._scheduler.tellable, self.now)
-        rest = rest if limit is None else min(rest, limit)
-        if rest >= _LEAST_REST_SECONDS:
+        self._look()
+        left = self._left
+        rest = self._supervisor.rest(self.now)
+        if rest:
             self.seen["rests"] += 1
             self._rested = rest
             self.at(rest, self._turn)
@@ -386,48 +412,20 @@ class Promptness:
         if self._is_waiting and number == self._waits:
             self._turn()
 
-    def _look(self) -> float | None:
-        """Ask, and take back; say when to look again."""
-        times = [_STUCK_SECONDS / 2] if self._take_back_from_slow() else []
-        tellable = self._scheduler.tellable
-        for number in self._report_requests.silent(tellable, self.now):
-            worker = self._workers[number]
-            batch = self._scheduler.held_by(number)
-            is_further = None  # it may be at its next batch, with a frame on its way
-            if worker.has_begun and worker.batches and worker.batches[0] is batch:
-                is_further = worker.position > worker.batches[0].done
-            if self._report_requests.look(number, self.now, is_further=is_further):
-                self.seen["asked"] += 1
-                self.at(_LATENCY_SECONDS, worker.tell)
-        left = self._report_requests.left(tellable, self.now)
-        if left is not None:
-            times.append(left)
-        again = min(times, default=None)
-        self._look_at = self.now + min(_STUCK_SECONDS / 2, *times, 1.0)
-        return again
+    def _look(self) -> None:
+        """Let the supervisor decide by where the workers are."""
+        busy = {number: worker for number, worker in self._workers.items() if worker.batches}
+        seen = {number: self._see(number, worker) for number, worker in busy.items()}
+        self._perform_all(self._supervisor.look(self.now, seen, {}))
 
-    def _take_back_from_slow(self) -> bool:
-        look_again = False
-        for number in self._scheduler.overloaded:
-            worker = self._workers[number]
-            batch = self._scheduler.held_by(number)
-            if batch is None or not worker.batches or worker.batches[0] is not batch:
-                continue
-            look_again = True
-            if not worker.has_begun:
-                self._dwell_times.pop(number, None)
-                continue
-            at = batch, worker.position
-            known, since = self._dwell_times.get(number, (None, self.now))
-            if known != at:
-                self._dwell_times[number] = at, self.now
-            elif self.now - since >= _STUCK_SECONDS and worker.position + 1 < batch.size:
-                self.seen["taken back"] += 1
-                self._step(TakenBack(number, worker.take_back()))
-        return look_again
+    def _see(self, number: int, worker: _Worker) -> Seen:
+        # it may be at its next batch, with a frame on its way
+        is_at_first = worker.batches[0] is self._supervisor.scheduler.held_by(number)
+        position = worker.position if is_at_first and worker.has_begun else None
+        return Seen(position, (id(worker.batches[0]), worker.position, worker.has_begun))
 
     def _take(self, worker: int, frame: _Frame) -> None:
-        self._report_requests.heard(worker, self.now - self._rested)
+        self._supervisor.heard(worker, self.now - self._rested)
         follow_ups: dict[int, list[Planned]] = {}
         results: dict[int, Result] = {}
         values: dict[int, Any] = {}

@@ -27,10 +27,8 @@ import pytest
 
 from evproc import Event, StopProcessing, requires, want
 from evproc_pool import EventTimeoutError, PoolError, PoolProcessor, SoftTimeoutError
-from evproc_pool.coordinator.watch import Watch
 from evproc_pool.ipc.status_memory import StatusMemory
 from evproc_pool.protocol import status_words
-from evproc_pool.protocol.limits import Limits
 from evproc_pool.protocol.status_words import WorkerStatus
 from evproc_pool.worker import soft_timeout
 from evproc_pool.worker.soft_timeout import SIGNAL, SoftTimeout
@@ -531,7 +529,7 @@ def test_near_the_limit_every_event_ends_in_one_way_or_the_other() -> None:
 def warm_with(pool: PoolProcessor, event: Event) -> set[int]:
     """See `warm`; for a pool that has no use for its event."""
     engine = pool._running_engine()
-    while engine._coordinator._scheduler.workers < pool.workers:
+    while engine._coordinator._supervisor.scheduler.workers < pool.workers:
         pool.process_many([event] * pool.workers, return_exceptions=True)
     return pids(pool)
 
@@ -651,81 +649,8 @@ def test_the_error_is_rebuilt_as_it_was() -> None:
 # --- when the coordinator says so ---
 
 
-class _Backend:
-    """Workers that are where the test says."""
-
-    def __init__(self) -> None:
-        self.at: WorkerStatus | None = None
-        self.calls: list[Any] = []
-
-    def look_at(self, number: int) -> WorkerStatus | None:
-        return self.at
-
-    def memory_bytes(self, number: int) -> int:
-        return 0
-
-    def strike(self, number: int, seen: WorkerStatus, *, is_again: bool) -> None:
-        self.calls.append("again" if is_again else (seen.batch, seen.position))
-
-    def kill_stuck(self, number: int, seen: WorkerStatus) -> str | None:
-        self.calls.append("killed")
-        return ""
-
-
-class _Watched:
-    """A watch with a clock that the test sets."""
-
-    def __init__(self, **limits: float) -> None:
-        self.backend: Any = _Backend()
-        self.now = 0.0
-        self.watch = Watch(Limits(**limits), self.backend, lambda: self.now)  # type: ignore[arg-type]  # none of them counts
-
-    def look(self, now: float, at: WorkerStatus) -> list[Any]:
-        self.now, self.backend.at, self.backend.calls = now, at, []
-        self.watch.look({1: True})
-        calls: list[Any] = self.backend.calls
-        return calls
-
-
-def _at(position: int, handler: int | None = 0, *, is_over: bool = False) -> WorkerStatus:
-    return WorkerStatus(3, position, handler, None, is_over=is_over)
-
-
-def test_an_event_is_struck_at_its_time_and_again_until_it_was_reached() -> None:
-    watched = _Watched(event_soft_timeout=1.0)
-    assert watched.watch.look({1: False}) is None
-    assert watched.look(10.0, _at(5)) == []
-    assert watched.look(10.9, _at(5)) == []
-    assert watched.look(11.0, _at(5)) == [(3, 5)]
-    assert watched.look(11.05, _at(5)) == []
-    # more and more seldom
-    calls = [watched.look(11 + 0.1 * count, _at(5)) for count in range(1, 100)]
-    assert 3 <= calls.count(["again"]) <= 8
-    # another event
-    assert watched.look(30.0, _at(6)) == []
-    assert watched.look(31.0, _at(6)) == [(3, 6)]
-
-
-def test_no_event_is_struck_between_handlers_or_when_it_is_over() -> None:
-    watched = _Watched(event_soft_timeout=1.0)
-    assert watched.look(10.0, _at(5)) == []
-    assert watched.look(12.0, _at(5, None)) == []
-    assert watched.look(12.1, _at(5, is_over=True)) == []
-
-
-def test_a_handler_is_given_a_moment_also_where_nobody_has_looked_for_long() -> None:
-    watched = _Watched(event_soft_timeout=1.0, event_timeout=2.0)
-    assert watched.look(10.0, _at(5)) == []
-    assert watched.look(20.0, _at(5)) == [(3, 5)]
-    assert watched.look(20.05, _at(5)) == []
-    assert watched.look(20.2, _at(5)) == ["again", "killed"]
-
-
-def test_it_is_looked_for_often_enough() -> None:
-    backend: Any = _Backend()
-    assert Watch(Limits(event_soft_timeout=0.5), backend).look({1: True}) == 0.05
-    both = Limits(event_timeout=1.0, event_soft_timeout=0.1)
-    assert Watch(both, backend).look({1: True}) == pytest.approx(0.01)
+def _at(position: int) -> WorkerStatus:
+    return WorkerStatus(3, position, 0, None)
 
 
 def test_the_word_names_one_event() -> None:

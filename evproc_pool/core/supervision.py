@@ -1,0 +1,171 @@
+"""What goes into the supervisor, and what comes out, besides the scheduler's. Plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import NamedTuple
+
+from evproc_pool.core.inputs_and_effects import Effect as SchedulerEffect
+from evproc_pool.core.inputs_and_effects import Input as SchedulerInput
+
+
+class Seen(NamedTuple):
+    """Where a worker is, as the shell has seen it.
+
+    Attributes:
+        position: The event of its first batch that it is at, or None: it is at none of these.
+        activity: What it is at. Changes as soon as it goes on.
+        is_over: Whether the event is over.
+        runs_code: Whether code of the user may be running: a handler, or a pickling method.
+        handler: The index of the handler that runs, or None.
+        packing: Of how many events the results are being pickled.
+        is_cancelled: Whether the event was cancelled together with its worker.
+        is_between: Whether it is between two batches.
+    """
+
+    position: int | None
+    activity: Hashable
+    is_over: bool = False
+    runs_code: bool = True
+    handler: int | None = None
+    packing: int = 0
+    is_cancelled: bool = False
+    is_between: bool = False
+
+
+# --- inputs ---
+
+
+class StartFailed(NamedTuple):
+    """A worker could not be started."""
+
+    worker: int
+
+
+class StartLost(NamedTuple):
+    """A worker died before it was ready."""
+
+    worker: int
+
+
+class QuotaNearlyUsed(NamedTuple):
+    """A worker has used most of what it may use."""
+
+    worker: int
+
+
+class QuotaUsed(NamedTuple):
+    """A worker has used all that it may use, and runs nothing more."""
+
+    worker: int
+
+
+class KillMissed(NamedTuple):
+    """A worker that was to be killed had gone on meanwhile, and lives."""
+
+    worker: int
+
+
+Input = SchedulerInput | StartFailed | StartLost | QuotaNearlyUsed | QuotaUsed | KillMissed
+
+
+# --- effects ---
+
+
+class Start(NamedTuple):
+    """Start a worker with this number."""
+
+    worker: int
+
+
+class Stop(NamedTuple):
+    """Tell a worker to end; it holds nothing."""
+
+    worker: int
+
+
+class AskBack(NamedTuple):
+    """Ask a worker to give back the batches that it has not begun."""
+
+    worker: int
+
+
+class TakeBack(NamedTuple):
+    """Take back what a worker holds behind the event that it is at.
+
+    Attributes:
+        worker: The worker.
+        position: That event, in its first batch.
+    """
+
+    worker: int
+    position: int
+
+
+class AskReport(NamedTuple):
+    """Ask a worker to report what is over while its event runs."""
+
+    worker: int
+
+
+class Strike(NamedTuple):
+    """Raise the soft timeout in the event that a worker is at.
+
+    Attributes:
+        worker: The worker.
+        is_again: Whether that was done before, and the event did not notice.
+    """
+
+    worker: int
+    is_again: bool
+
+
+class Kill(NamedTuple):
+    """Kill a worker, if it still is where it was seen.
+
+    Attributes:
+        worker: The worker.
+        memory_bytes: The memory that it has, if that is the reason.
+        is_cancelled: Whether the reason is that its event was cancelled.
+    """
+
+    worker: int
+    memory_bytes: int | None = None
+    is_cancelled: bool = False
+
+
+class GiveUp(NamedTuple):
+    """The pool is broken: no worker can be started.
+
+    Attributes:
+        failed_starts: How many in a row died before they were ready; 0: the last one could not
+            even be started.
+    """
+
+    failed_starts: int
+
+
+class LookAgain(NamedTuple):
+    """Look at the workers again.
+
+    Attributes:
+        seconds: After this many seconds, even if nothing happens; None: not for that.
+        busy_seconds: After this many seconds while much is going on.
+    """
+
+    seconds: float | None
+    busy_seconds: float
+
+
+Effect = (
+    SchedulerEffect
+    | Start
+    | Stop
+    | AskBack
+    | TakeBack
+    | AskReport
+    | Strike
+    | Kill
+    | GiveUp
+    | LookAgain
+)

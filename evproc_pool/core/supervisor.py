@@ -1,0 +1,427 @@
+"""The supervisor: every decision about workers, around the scheduler's about events. Pure.
+
+::
+
+    inputs, the time, what was seen of workers --> Supervisor --> effects
+                                                       |
+                                                   Scheduler
+
+It decides when a worker is started, replaced and stopped, when it gives back batches or has them
+taken back, when it is asked for results, warned and killed, and how long the coordinator may
+rest. `Scheduler` decides what is sent to whom. The time is an argument, in monotonic seconds.
+
+Life of a worker::
+
+    Start --> starting --WorkerReady--> ready --(quota nearly used)--> ending
+                 |                        |                              |
+             StartLost                WorkerGone         replacement ready, or quota used
+                                                                         |
+                                             Stop <--(holds nothing)-- retired
+
+Rules:
+
+- as many workers are started as there was work for at once, up to the size of the pool. They stay,
+  and are replaced when they end;
+- a worker that is about to end works on until its replacement is ready;
+- a slow event delays no other one: if a worker is idle, what waits behind the slow event is taken
+  back;
+- an event that breaks a limit costs its worker, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from math import inf
+from typing import Final
+
+from evproc_pool.core.backoff import Pauses
+from evproc_pool.core.dwell_time import DwellTimes
+from evproc_pool.core.event_limits import MOST_LOOK_SECONDS, EventLimits, EventWatch
+from evproc_pool.core.inputs_and_effects import Due, Retired, Retry, WorkerGone, WorkerReady
+from evproc_pool.core.inputs_and_effects import Input as SchedulerInput
+from evproc_pool.core.report_requests import ReportRequests
+from evproc_pool.core.retry_policy import RetryPolicy
+from evproc_pool.core.scheduler import Scheduler
+from evproc_pool.core.supervision import (
+    AskBack,
+    AskReport,
+    Effect,
+    GiveUp,
+    Input,
+    Kill,
+    KillMissed,
+    LookAgain,
+    QuotaNearlyUsed,
+    QuotaUsed,
+    Seen,
+    Start,
+    StartFailed,
+    StartLost,
+    Stop,
+    TakeBack,
+)
+
+# The pool gives up when so many workers in a row died before they were ready.
+_MOST_FAILED_STARTS: Final = 3
+
+# The same once a worker was ready: then not every worker fails.
+_MOST_FAILED_RESTARTS: Final = 10
+
+#: A worker at one event for this many seconds is slow. More than twice the time after which a
+#: worker looks whether work was taken back (`status_words.SLOW_SECONDS`); taking back rests on it.
+STUCK_SECONDS: Final = 0.005
+
+# The share of the time for which workers have work that the coordinator may rest. It may wake up
+# late, since the workers keep all CPUs busy.
+_REST_SHARE: Final = 0.75
+
+# A shorter rest is not worth waking up twice for.
+_LEAST_REST_SECONDS: Final = 0.001
+
+# A turn waits no longer: selectors refuse much longer times.
+_LONGEST_WAIT_SECONDS: Final = 3600.0
+
+
+class _Worker:
+    """What is known of a worker.
+
+    Attributes:
+        is_ending: Whether it will end soon, so that its replacement is started.
+        is_retired: Whether it is sent nothing more.
+        sent: How many batches it was sent; `asked` at how many it was asked to give some back.
+        kill: Why it was killed, if it was.
+    """
+
+    __slots__ = ("asked", "is_ending", "is_retired", "kill", "sent")
+
+    def __init__(self) -> None:
+        self.is_ending = False
+        self.is_retired = False
+        self.sent = 0
+        self.asked = 0
+        self.kill: Kill | None = None
+
+
+class Supervisor:
+    """See the module's text. Not safe for threads.
+
+    Args:
+        policy: Which events are run again.
+        most_workers: The size of the pool.
+        limits: Of each event.
+        draw: Gives random numbers from 0 to 1, for the length of pauses.
+
+    Attributes:
+        scheduler: Decides what is sent. Its questions may be asked; `step` is for inputs.
+    """
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        most_workers: int,
+        limits: EventLimits,
+        draw: Callable[[], float],
+    ) -> None:
+        self.scheduler = Scheduler(policy, most_workers)
+        self._size = most_workers
+        self._pauses = Pauses(policy, draw)
+        self._workers: dict[int, _Worker] = {}
+        self._stopping: set[int] = set()  # retired, and not told to end
+        self._wanted = 1  # workers for which there was work at once, so far
+        self._newest = 0  # the number of the last worker
+        self._failed_starts = 0
+        self._was_ready = False  # whether any worker ever was
+        self._limits = EventWatch(limits)
+        self._overloaded = DwellTimes()
+        self._report_requests = ReportRequests()
+        self._next_sample = 0.0  # when to ask for the memory of all workers
+        self._woke = 0.0  # when the coordinator last had nothing to do
+
+    # --- questions ---
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all workers that should be there are ready."""
+        return self._wanted <= self.scheduler.workers == len(self._workers)
+
+    @property
+    def single(self) -> int | None:
+        """The worker that may get a single event past the scheduler, if all is quiet."""
+        worker = self.scheduler.unused
+        if worker is None or not self.is_complete or self._workers[worker].is_ending:
+            return None
+        return worker
+
+    def is_retired(self, worker: int) -> bool:
+        """Whether a worker is sent nothing more."""
+        return self._workers[worker].is_retired
+
+    def killed(self, worker: int) -> Kill | None:
+        """Why a worker was killed, if it was."""
+        return self._workers[worker].kill
+
+    def needs_memory(self, now: float) -> bool:
+        """Whether `look` needs the memory of busy workers."""
+        return self._limits.needs_memory or now >= self._next_sample
+
+    def pause_left(self, now: float) -> float | None:
+        """The seconds until the next event is run again; None if none waits for that."""
+        return self._pauses.left(now)
+
+    # --- inputs ---
+
+    def step(self, item: Input, now: float, *, more: bool = False) -> list[Effect]:
+        """Take in what happened.
+
+        Args:
+            item: What happened.
+            now: Monotonic seconds; never decreases.
+            more: Whether the next input is there already; see `Scheduler.step`.
+
+        Returns:
+            What to do, in order.
+
+        Raises:
+            InternalError: See `Scheduler.step`.
+        """
+        effects: list[Effect] = []
+        match item:
+            case WorkerReady():
+                effects = self._ready(item, now)
+            case StartFailed():
+                effects = self._start_failed(item)
+            case StartLost():
+                effects = self._start_lost(item)
+            case QuotaNearlyUsed():
+                self._workers[item.worker].is_ending = True
+            case QuotaUsed():
+                self._workers[item.worker].is_ending = True
+                effects = self._retire(item.worker, now)
+            case KillMissed():
+                self._workers[item.worker].kill = None
+            case _:
+                if isinstance(item, WorkerGone):
+                    self._forget(item.worker)
+                effects = self._schedule(item, now, more=more)
+        return effects
+
+    def _schedule(self, item: SchedulerInput, now: float, *, more: bool = False) -> list[Effect]:
+        effects: list[Effect] = []
+        for effect in self.scheduler.step(item, more=more):
+            if isinstance(effect, Retry):
+                self._pauses.begin(effect.token, effect.failures, now)
+            else:
+                effects.append(effect)
+        for worker in [each for each in self._stopping if self.scheduler.held_by(each) is None]:
+            self._stopping.remove(worker)
+            effects.append(Stop(worker))
+        return effects
+
+    def sent(self, worker: int, now: float, *, is_first: bool) -> None:
+        """Note that a worker was sent a batch; `is_first`: it held nothing before."""
+        self._workers[worker].sent += 1
+        if is_first:
+            self._report_requests.heard(worker, now)
+
+    def heard(self, worker: int, earliest: float) -> None:
+        """Note that a worker has sent something, at `earliest` or later."""
+        self._report_requests.heard(worker, earliest)
+
+    def heard_last(self, worker: int, now: float) -> float:
+        """When a worker was heard of last."""
+        return self._report_requests.since(worker, now)
+
+    def seen_since(self, worker: int, at: Seen, now: float) -> float:
+        """When a worker was first seen where it is; -inf if it was not seen there."""
+        return self._limits.since(worker, at, now)
+
+    def recall(self, workers: Iterable[int]) -> list[Effect]:
+        """Ask workers to give back what they have not begun, since callers gave it up."""
+        return [AskBack(worker) for worker in workers]
+
+    # --- starting and ending ---
+
+    def begin_turn(self, now: float) -> list[Effect]:
+        """Start the workers for which there is work, and end pauses that are over."""
+        effects: list[Effect] = []
+        self._pauses.forget_others(self.scheduler.pausing)
+        for token in self._pauses.over(now):
+            effects += self._schedule(Due(token), now)
+        if self._wanted < self._size:
+            employable = min(self._size, self.scheduler.employable)
+            self._wanted = max(self._wanted, employable)
+        staying = sum(not each.is_ending for each in self._workers.values())
+        for _ in range(self._wanted - staying):
+            self._newest += 1
+            self._workers[self._newest] = _Worker()
+            self.scheduler.starting += 1
+            effects.append(Start(self._newest))
+        return effects
+
+    def _ready(self, item: WorkerReady, now: float) -> list[Effect]:
+        self.scheduler.starting -= 1
+        self._failed_starts = 0
+        self._was_ready = True
+        effects = self._schedule(item, now)
+        # it replaces one that is about to end, if there is one
+        for number, state in self._workers.items():
+            if state.is_ending and not state.is_retired:
+                return effects + self._retire(number, now)
+        return effects
+
+    def _start_failed(self, item: StartFailed) -> list[Effect]:
+        self._forget(item.worker)
+        self.scheduler.starting -= 1
+        # with others there the pool goes on, and the next turn tries again
+        return [] if self._workers else [GiveUp(0)]
+
+    def _start_lost(self, item: StartLost) -> list[Effect]:
+        self._forget(item.worker)
+        self.scheduler.starting -= 1
+        self._failed_starts += 1
+        most = _MOST_FAILED_RESTARTS if self._was_ready else _MOST_FAILED_STARTS
+        return [GiveUp(self._failed_starts)] if self._failed_starts >= most else []
+
+    def _retire(self, worker: int, now: float) -> list[Effect]:
+        """Send a worker nothing more. It ends when it holds nothing."""
+        state = self._workers[worker]
+        if state.is_retired:
+            return []
+        state.is_retired = True
+        self._stopping.add(worker)
+        effects = self._schedule(Retired(worker), now)
+        return [AskBack(worker), *effects]
+
+    def _forget(self, worker: int) -> None:
+        del self._workers[worker]
+        self._stopping.discard(worker)
+        self._limits.forget(worker)
+        self._overloaded.forget(worker)
+        self._report_requests.forget(worker)
+
+    # --- looking after workers ---
+
+    def look(
+        self,
+        now: float,
+        seen: Mapping[int, Seen | None],
+        memory: Mapping[int, int],
+        given_up: Collection[int] = (),
+        *,
+        kills: bool = False,
+    ) -> list[Effect]:
+        """Decide on workers by where they are.
+
+        Args:
+            now: Monotonic seconds.
+            seen: Where each busy worker is; None: nobody can tell.
+            memory: The resident memory of these, in bytes, if `needs_memory`.
+            given_up: Workers that hold events which callers gave up.
+            kills: Whether a caller wants some of them killed as soon as they run.
+
+        Returns:
+            What to do, and then when to look again.
+        """
+        if now >= self._next_sample:
+            self._next_sample = now + MOST_LOOK_SECONDS
+        again: list[float | None] = [self._pauses.left(now), STUCK_SECONDS if kills else None]
+        effects: list[Effect] = []
+        again.append(self._take_back(now, seen, given_up, effects))
+        report = self._ask_reports(now, seen, effects)
+        again.append(report)
+        again.append(self._break_limits(now, seen, memory, effects))
+        for worker in self.scheduler.lopsided:
+            state = self._workers[worker]
+            if state.asked < state.sent:
+                state.asked = state.sent
+                effects.append(AskBack(worker))
+        seconds = min((each for each in again if each is not None), default=None)
+        if seconds is not None:
+            seconds = min(seconds, _LONGEST_WAIT_SECONDS)
+        busy_seconds = min(STUCK_SECONDS / 2, inf if report is None else report)
+        effects.append(LookAgain(seconds, busy_seconds))
+        return effects
+
+    def _take_back(
+        self,
+        now: float,
+        seen: Mapping[int, Seen | None],
+        given_up: Collection[int],
+        effects: list[Effect],
+    ) -> float | None:
+        """Take back what waits behind a slow event; say when to look again."""
+        overloaded = dict.fromkeys((*self.scheduler.overloaded, *given_up))
+        if not overloaded:
+            self._overloaded.clear()
+            return None
+        look_again = False
+        for worker in overloaded:
+            at = seen.get(worker)
+            batch = self.scheduler.held_by(worker)
+            if batch is None:
+                continue
+            if at is None or at.position is None or at.is_over or at.position < batch.done:
+                self._overloaded.forget(worker)
+            elif self.scheduler.batches_of(worker) == 1 and at.position + 1 == batch.size:
+                self._overloaded.forget(worker)
+                continue  # the rest is over and not reported, or was taken back
+            elif self._overloaded.note(worker, at, now) >= STUCK_SECONDS:
+                self._overloaded.forget(worker)
+                effects.append(TakeBack(worker, at.position))
+            look_again = True
+        return STUCK_SECONDS / 2 if look_again else None
+
+    def _ask_reports(
+        self, now: float, seen: Mapping[int, Seen | None], effects: list[Effect]
+    ) -> float | None:
+        """Ask workers at a slow event for what is over; say when to look again."""
+        reportable = self.scheduler.tellable
+        for worker in self._report_requests.silent(reportable, now):
+            at = seen.get(worker)
+            batch = self.scheduler.held_by(worker)
+            is_further: bool | None = False  # nobody can tell, and nobody can be asked
+            if at is not None and batch is not None:
+                is_further = None if at.position is None else at.position > batch.done
+            if self._report_requests.look(worker, now, is_further=is_further):
+                effects.append(AskReport(worker))
+        return self._report_requests.left(reportable, now)
+
+    def _break_limits(
+        self,
+        now: float,
+        seen: Mapping[int, Seen | None],
+        memory: Mapping[int, int],
+        effects: list[Effect],
+    ) -> float | None:
+        """Warn and kill; say when to look again."""
+        for worker, state in self._workers.items():
+            at = None if state.kill is not None else seen.get(worker)
+            found = self._limits.look(worker, at, memory.get(worker, 0), now)
+            if at is not None and at.is_cancelled:
+                found = [Kill(worker, is_cancelled=True)]
+            for effect in found:
+                if isinstance(effect, Kill):
+                    state.kill = effect
+                effects.append(effect)
+        return self._limits.look_seconds if seen else None
+
+    # --- resting ---
+
+    def woke(self, now: float) -> None:
+        """Note that the coordinator begins to work after it had nothing to do."""
+        self._woke = now
+
+    def rest(self, now: float) -> float:
+        """For how many seconds the workers may be left alone; 0: not worth it.
+
+        They have work for a part of that time at least, and nobody waits for one of them. What
+        they send meanwhile is taken in together, at a fraction of the cost: workers use the same
+        CPUs, and the coordinator's caches are cold each time. The time that it takes to do so is
+        time in which they are not served, too.
+        """
+        seconds = _REST_SHARE * self.scheduler.slack - (now - self._woke)
+        if seconds < _LEAST_REST_SECONDS:
+            return 0.0
+        limit = self._report_requests.rest(self.scheduler.tellable, now)
+        seconds = seconds if limit is None else min(seconds, limit)
+        return seconds if seconds >= _LEAST_REST_SECONDS else 0.0
