@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from evproc.event import Event, describe_event
 from evproc.exc import add_note
 from evproc.registry import Registry
+from evproc_pool.coordinator.sent_batch import Sent
 from evproc_pool.core.batches import Batch, Part
 from evproc_pool.core.chains import chain_ends
 from evproc_pool.core.estimates import (
@@ -51,30 +52,6 @@ from evproc_pool.serialization import diagnosis, packing, pickling
 PACE: Final = Pace(
     TARGET_SECONDS, TELL_SECONDS, KEEP_SECONDS, OVERDUE_FACTOR * TARGET_SECONDS, PREFETCH
 )
-
-
-class Sent:
-    """A batch on its way.
-
-    Attributes:
-        batch: The scheduler's.
-        number: Which batch it is of those the worker was sent, from 1.
-        failures: By position, what keeps an event from being sent.
-        is_one_by_one: Whether each event is pickled for itself, for one that was to be
-            found out.
-        class_bytes: How many of its bytes are classes, and not the events'.
-        large: The large buffers of its events that the worker may read until they are over.
-    """
-
-    __slots__ = ("batch", "class_bytes", "failures", "is_one_by_one", "large", "number")
-
-    def __init__(self, batch: Batch, number: int) -> None:
-        self.batch = batch
-        self.number = number
-        self.failures: dict[int, BaseException] = {}
-        self.is_one_by_one = False
-        self.class_bytes = 0
-        self.large: Sequence[memoryview] = ()
 
 
 class Left(NamedTuple):

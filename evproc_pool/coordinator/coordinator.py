@@ -20,25 +20,22 @@ from concurrent.futures import CancelledError
 from math import inf
 from typing import Any, Final
 
-from evproc.event import describe_event
-from evproc.exc import add_note
 from evproc.registry import Registry
+from evproc_pool.coordinator.batch_results import BatchResults
 from evproc_pool.coordinator.cancellation import Cancel, Cancellations, Recall, say_where
-from evproc_pool.coordinator.codec import NOTHING_LEFT, Answer, Codec, Left, Sent
-from evproc_pool.coordinator.crash_attribution import CrashAttribution
+from evproc_pool.coordinator.codec import Codec
 from evproc_pool.coordinator.crash_errors import (
-    Lost,
-    describe_exit,
-    say_fate,
-    timed_out,
-    too_large,
-    worker_lost,
+    cannot_start,
+    no_registry,
+    other_registry,
 )
 from evproc_pool.coordinator.run_handle import RunHandle
-from evproc_pool.coordinator.worker_record import WorkerRecord
+from evproc_pool.coordinator.sent_batch import Sent
+from evproc_pool.coordinator.single_events import Asked, SingleEvents
+from evproc_pool.coordinator.worker_deaths import WorkerDeaths
+from evproc_pool.coordinator.worker_record import WorkerRecord, seen_at
 from evproc_pool.core.batches import Batch
-from evproc_pool.core.error_notes import where_text
-from evproc_pool.core.event_columns import PlanLike, Times
+from evproc_pool.core.event_columns import PlanLike
 from evproc_pool.core.event_limits import EventLimits
 from evproc_pool.core.inputs_and_effects import (
     Dropped,
@@ -48,17 +45,12 @@ from evproc_pool.core.inputs_and_effects import (
     Input,
     Opened,
     Over,
-    Progress,
-    Result,
-    Retired,
-    Retry,
     Send,
     Settled,
     TakenBack,
-    WorkerGone,
     WorkerReady,
 )
-from evproc_pool.core.retry_policy import RetryPolicy, attempt_of
+from evproc_pool.core.retry_policy import RetryPolicy
 from evproc_pool.core.supervision import (
     AskBack,
     AskReport,
@@ -81,48 +73,21 @@ from evproc_pool.core.supervision import Input as SupervisorInput
 from evproc_pool.core.supervisor import Supervisor
 from evproc_pool.errors import (
     InternalError,
-    PoolBrokenError,
     PoolError,
-    RegistryMismatchError,
-    SerializationError,
 )
-from evproc_pool.log import LOG
 from evproc_pool.protocol import messages
-from evproc_pool.protocol.backend import Arrived, Backend, Gone, Link
-from evproc_pool.protocol.frame import Frame
+from evproc_pool.protocol.backend import Arrived, Backend, Gone
 from evproc_pool.protocol.limits import Limits
 from evproc_pool.protocol.registry_spec import Fingerprint, describe_difference
-from evproc_pool.protocol.status_words import NONE, WorkerStatus
-from evproc_pool.serialization import packing, pickling
+from evproc_pool.protocol.status_words import WorkerStatus
+from evproc_pool.serialization import pickling
 
 # Listen to all workers at least this often, also while single events go past the scheduler: an
 # idle worker may have died.
 _LISTEN_SECONDS: Final = 0.25
 
-# So long an answer is waited for before the scheduler is told.
-_ANSWER_SECONDS: Final = 0.005
-
 # A worker that has so many bytes to send may have to wait for the coordinator.
 _HEAVY_BYTES: Final = 1 << 15
-
-
-class Asked:
-    """An event that was sent to a worker by itself, past the scheduler.
-
-    Attributes:
-        worker: Which.
-        number: Of the worker's batches.
-        link: To the worker.
-        frames: What has come back and was no answer.
-    """
-
-    __slots__ = ("frames", "link", "number", "worker")
-
-    def __init__(self, worker: int, number: int, link: Link) -> None:
-        self.worker = worker
-        self.number = number
-        self.link = link
-        self.frames: Sequence[Frame] = ()
 
 
 class Coordinator:
@@ -166,7 +131,6 @@ class Coordinator:
         self._registry = registry
         self._config = config
         self._expected = expected
-        self._policy = policy
         self._clock = clock
         self._rng: random.Random | None = rng
         self._supervisor = Supervisor(
@@ -181,20 +145,30 @@ class Coordinator:
         self._last_exit: int | None = None  # of the last worker that died in its start
         self._look_again: float | None = None  # after how long, if nothing happens
         self._codec = Codec(registry, has_retries=policy.max_retries > 0)
-        self._limits = limits
-        self._memory_bytes: dict[int, int] = {}  # of each worker, when last seen
-        self._stacks: dict[int, str] = {}  # of workers that were killed
         self._cancelled = Cancellations()
         self._recalls = False  # whether nothing that was not begun is to be run
-        self._crash_attribution = CrashAttribution(self._codec, registry)
+        self._results = BatchResults(self._codec, registry, backend, self._workers, self._step)
+        self._deaths = WorkerDeaths(
+            self._codec,
+            registry,
+            self._supervisor,
+            results=self._results,
+            runs=self.runs,
+            step=self._step,
+            limits=limits,
+            policy=policy,
+            clock=clock,
+        )
+        #: Sends single events past the scheduler.
+        self.single_events = SingleEvents(
+            self._codec, backend, self._supervisor, self._workers, self._arrived
+        )
         self._asked: Asked | None = None  # which the scheduler is about to send
-        # A worker that can be asked; None: that is not known, since something has happened.
-        self._askable: tuple[int, WorkerRecord, Link] | None = None
         self._is_heavy = False  # whether the last frames were large ones
         self._looked = 0.0  # when it last looked after the workers
-        self._look_seconds = 0.0  # after how long to do so again, also while much is going on
-        self._rested = 0.0  # for how long, before it listens
-        self._listened = 0.0  # when it last took in what all of them have to say
+        self._look_seconds = 0.0  # after how long to look again, while much is going on
+        self._rested = 0.0  # seconds, before it listens
+        self._listened = 0.0  # when it last took in what all workers have sent
 
     def _draw(self) -> float:
         if self._rng is None:
@@ -214,12 +188,7 @@ class Coordinator:
         return self._supervisor.scheduler.demand(run.id)
 
     def end(self, reason: PoolError, *, most_seconds: float) -> None:
-        """End the workers, and tell all open runs why.
-
-        Args:
-            reason: Why.
-            most_seconds: How long they are waited for until they are killed.
-        """
+        """End the workers, which are killed after that many seconds; tell open runs the reason."""
         self._workers.clear()
         if most_seconds > 0:
             self._backend.quit(most_seconds)
@@ -234,62 +203,15 @@ class Coordinator:
     # --- a single event, past the scheduler ---
 
     def ask(self, ev: Any, plan: PlanLike) -> Asked | None:
-        """Send one event to a worker that has nothing to do, past the scheduler.
-
-        A round trip through the scheduler takes several times as long as one through the
-        worker. So where nothing else is going on, and the answer is a value or that there
-        is none (`answer`), the scheduler never hears of it. Otherwise (it takes longer, the
-        worker died, somebody else wants something) it has to be told before anything else
-        is done (`adopt`).
+        """Send a single event past the scheduler, if nothing else is going on.
 
         Returns:
-            What was sent. None: nothing was.
+            The event on its way: `single_events` takes its answer. If that is None, `adopt` it.
+            None: it was not sent.
         """
         if self._clock() - self._listened > _LISTEN_SECONDS and self._listen(0):
             return None
-        askable = self._askable or self._find_askable()
-        if askable is None or self.inbox:
-            return None
-        worker, state, link = askable
-        try:
-            frame = self._codec.encode_one(ev, plan, state.plans)
-        except Exception:
-            return None  # what it is shows when it is tried again
-        if frame is None:
-            return None
-        state.batches += 1
-        link.send(*frame)
-        return Asked(worker, state.batches, link)
-
-    def _find_askable(self) -> tuple[int, WorkerRecord, Link] | None:
-        worker = self._supervisor.single
-        link = None if worker is None else self._backend.link(worker)
-        if worker is not None and link is not None:
-            self._askable = worker, self._workers[worker], link
-        return self._askable
-
-    def await_answer(self, asked: Asked, seconds: float = inf) -> bool:
-        """Wait for it a moment, or until something else happens: say whether it is there.
-
-        Args:
-            asked: Of what.
-            seconds: Wait no longer than that.
-        """
-        return asked.link.wait(min(_ANSWER_SECONDS, seconds))
-
-    def answer(self, asked: Asked) -> Answer | None:
-        """What has come back, if that is an answer.
-
-        If not, it failed, or has follow-ups.
-        """
-        frames = asked.link.receive()
-        answer = self._codec.answer(frames[0]) if frames else None
-        if answer is None:
-            asked.frames = frames
-        elif len(frames) > 1:
-            for frame in frames[1:]:
-                self._arrived(Arrived(asked.worker, *frame))
-        return answer
+        return None if self.inbox else self.single_events.send(ev, plan)
 
     def adopt(self, asked: Asked, inputs: Sequence[Input]) -> None:
         """Tell the scheduler of an event that was sent already, and of what has come back.
@@ -307,7 +229,7 @@ class Coordinator:
     # --- a turn ---
 
     def take_in(self) -> None:
-        """Take in what was handed in, and no more: nothing is waited for, and nothing ends."""
+        """Take in what was handed in. Nothing is waited for, and nothing ends."""
         self._drain_inbox()
 
     def turn(self, *, may_block: bool) -> None:
@@ -369,11 +291,13 @@ class Coordinator:
         now = self._looked = self._clock()
         busy = [worker for worker, state in self._workers.items() if state.sent]
         if self._supervisor.needs_memory(now):
-            self._memory_bytes.update({each: self._backend.memory_bytes(each) for each in busy})
+            self._deaths.memory_bytes.update(
+                {each: self._backend.memory_bytes(each) for each in busy}
+            )
         effects = self._supervisor.look(
             now,
             {worker: self._see(worker) for worker in busy},
-            self._memory_bytes,
+            self._deaths.memory_bytes,
             self._given_up(),
             kills=self._cancelled.kills,
         )
@@ -383,20 +307,11 @@ class Coordinator:
     def _see(self, worker: int) -> Seen | None:
         """Where a worker is, relative to the first batch that it holds; None: nobody can tell."""
         at = self._seen[worker] = self._backend.look_at(worker)
-        return None if at is None else self._seen_at(self._workers[worker].sent[0], at)
-
-    def _seen_at(self, sent: Sent, at: WorkerStatus) -> Seen:
-        is_at_event = at.batch == sent.number and at.position >= 0
-        return Seen(
-            at.position if is_at_event else None,
-            at.activity,
-            at.is_over,
-            at.runs_code,
-            at.handler,
-            at.packing,
-            is_cancelled=bool(self._cancelled) and self._cancelled.kills_at(at, sent),
-            is_between=at.position == NONE,
-        )
+        if at is None:
+            return None
+        sent = self._workers[worker].sent[0]
+        is_cancelled = bool(self._cancelled) and self._cancelled.kills_at(at, sent)
+        return seen_at(sent, at, is_cancelled=is_cancelled)
 
     def _rest(self) -> float:
         """Let workers go on alone, if the supervisor allows it; return for how many seconds."""
@@ -424,7 +339,7 @@ class Coordinator:
 
     def _step(self, item: SupervisorInput, *, more: bool = False) -> bool:
         """Let the supervisor decide, and do it; return whether that ended anything."""
-        self._askable = None
+        self.single_events.forget()
         return self._perform(self._supervisor.step(item, self._clock(), more=more))
 
     def _perform(self, effects: Sequence[Effect]) -> bool:  # noqa: C901, PLR0912 - a case each
@@ -453,34 +368,21 @@ class Coordinator:
                     self._look_again = effect.seconds
                     self._look_seconds = effect.busy_seconds
                 case GiveUp():
-                    self._give_up(effect)
-                case Retry():
-                    raise InternalError("pauses are the supervisor's")
-                case _:
+                    raise cannot_start(effect.failed_starts, self._last_exit, self._start_error)
+                case Settled() | Over() | Ended() | EventEnded() | Dropped() | Finished():
                     has_news = True
-                    if self._cancelled:
-                        self._cancelled.hear(effect)
                     self._deliver(effect)
+                case _:
+                    raise InternalError(f"unknown effect {effect!r}")
         return has_news
 
     def _deliver(self, effect: Settled | Over | Ended | EventEnded | Dropped | Finished) -> None:
-        """Tell a run's sink."""
-        run = self.runs[effect.run]
-        match effect:
-            case Settled():
-                run.sink.settled(effect)
-            case Over():
-                run.sink.over(effect)
-            case Ended():
-                run.sink.ended(effect.root, effect.ending)
-            case EventEnded():
-                run.sink.event_ended(effect)
-            case Dropped():
-                run.sink.dropped(effect.first, effect.roots)
-            case Finished():
-                run.is_finished = True
-                del self.runs[effect.run]
-                self._crash_attribution.forget(effect.run)
+        if self._cancelled:
+            self._cancelled.hear(effect)
+        self.runs[effect.run].deliver(effect)
+        if isinstance(effect, Finished):
+            del self.runs[effect.run]
+            self._deaths.forget_run(effect.run)
 
     # --- workers ---
 
@@ -497,10 +399,10 @@ class Coordinator:
         if stack is None:
             self._step(KillMissed(worker))
         else:
-            self._stacks[worker] = stack
+            self._deaths.stacks[worker] = stack
 
     def _start_worker(self, worker: int) -> None:
-        self._askable = None
+        self.single_events.forget()
         try:
             self._backend.start(worker, self._config)
         except OSError as error:
@@ -509,147 +411,55 @@ class Coordinator:
         else:
             self._workers[worker] = WorkerRecord()
 
-    def _give_up(self, effect: GiveUp) -> None:
-        """Break the pool, since no worker can be started."""
-        if effect.failed_starts:
-            raise PoolBrokenError(
-                f"{effect.failed_starts} workers in a row died before they were ready, the last"
-                f" with {describe_exit(self._last_exit)}; look at what the initializer and the"
-                " import of the handlers' modules do"
-            )
-        error = self._start_error
-        raise PoolBrokenError(f"no worker process can be started: {error}") from error
-
     def _arrived(self, item: Arrived) -> None:
-        self._askable = None
+        self.single_events.forget()
         # it may have come at any time since the coordinator began to rest
         self._supervisor.heard(item.worker, self._listened - self._rested)
         self._is_heavy = bool(item.buffers) or len(item.payload) >= _HEAVY_BYTES
+        record = self._workers[item.worker]
         match item.tag:
             case messages.QUIET:
-                frame = messages.load_quiet(item.payload)
-                self._take(item.worker, self._workers[item.worker], frame, is_last_chance=False)
+                self._results.take(item.worker, record, messages.load_quiet(item.payload))
             case messages.PROGRESS:
                 frame = messages.load_progress(item.payload, item.buffers)
-                self._take(item.worker, self._workers[item.worker], frame, is_last_chance=False)
+                self._results.take(item.worker, record, frame)
             case messages.UNREADABLE:
                 number = pickling.loads(item.payload)
-                sents = self._workers[item.worker].sent
-                (sent,) = [each for each in sents if each.number == number]
+                (sent,) = [each for each in record.sent if each.number == number]
                 packed = self._codec.pack_one_by_one(sent)
                 self._backend.send(item.worker, messages.REPACKED, pickling.dumps(packed.data))
             case messages.SKIPPED:
-                self._skipped(item.worker, pickling.loads(item.payload))
+                self._results.skipped(item.worker, pickling.loads(item.payload))
             case messages.NEARLY:
                 self._step(QuotaNearlyUsed(item.worker))
             case messages.LEAVING:
                 self._step(QuotaUsed(item.worker))
             case messages.FOLLOW_UPS:
                 _, blobs, columns = pickling.loads(item.payload)
-                self._repacked(item.worker, blobs, columns)
+                self._results.repacked(item.worker, blobs, columns)
             case messages.READY:
                 self._ready(item.worker, pickling.loads(item.payload))
             case messages.NOT_READY:
-                cause = messages.decode_error(pickling.loads(item.payload))
-                raise PoolBrokenError(
-                    "a worker could not make its registry:"
-                    f" {type(cause).__name__}: {cause}; the initializer and the handlers' modules"
-                    " must work in a new process"
-                ) from cause
+                raise no_registry(messages.decode_error(pickling.loads(item.payload)))
             case tag:
                 raise InternalError(f"worker {item.worker} sent a frame of unknown kind {tag}")
 
     def _ready(self, worker: int, actual: Fingerprint) -> None:
         difference = describe_difference(self._expected, actual)
         if difference:
-            cause = RegistryMismatchError(f"the registry of a worker differs: {difference}")
-            raise PoolBrokenError(
-                f"{cause}; a worker must find the same distributions in the same versions as this"
-                " process (sys.path, working directory, environment)"
-            ) from cause
+            raise other_registry(difference)
         self._workers[worker].is_ready = True
         self._step(WorkerReady(worker))
 
     def _gone(self, item: Gone) -> None:
-        self._askable = None
-        state = self._workers.pop(item.worker)
-        if not state.is_ready:
+        self.single_events.forget()
+        record = self._workers.pop(item.worker)
+        self._seen.pop(item.worker, None)
+        if record.is_ready:
+            self._deaths.gone(item, record)
+        else:
             self._last_exit = item.exitcode
             self._step(StartLost(item.worker))
-            return
-        self._step(Retired(item.worker))
-        stalled, state.stalled = state.stalled, deque()
-        for frame in stalled:
-            if not isinstance(frame, int):  # what it left out is handed on in any case
-                self._take(item.worker, state, frame, is_last_chance=True)
-        kill = self._supervisor.killed(item.worker)
-        was_stuck = kill is not None
-        was_cancelled = kill is not None and kill.is_cancelled
-        verdict = self._crash_attribution.examine(item, state.sent, was_stuck=was_stuck)
-        running, handler = verdict.running, verdict.handler
-        if state.sent:
-            self._over_untold(item.worker, state, verdict.over)
-        error: BaseException | None = None
-        seconds, ran = 0.0, 0
-        if running is not None:
-            batch = state.sent[0].batch
-            error = CancelledError()
-            if not was_cancelled:
-                error = self._error_of(item, batch, running, handler)
-                path = batch.place_at(running).path
-                which = where_text(path, has_several=self.runs[batch.run_id].has_several)
-                LOG.warning("%s%s", error, which and f" ({which})")
-            seconds = self._seconds_at(item, state.sent[0])
-            ran = _handlers_begun(batch.at(running)[1], item.progress)
-        elif not self._supervisor.is_retired(item.worker):
-            how = describe_exit(item.exitcode)
-            LOG.warning("worker %d (process %s) died between events, by %s", *item[:2], how)
-        for known in (self._seen, self._memory_bytes, self._stacks):
-            known.pop(item.worker, None)
-        self._step(WorkerGone(item.worker, running, error, handler, verdict.spared, seconds, ran))
-
-    def _over_untold(self, worker: int, state: WorkerRecord, over: int) -> None:
-        """Take in that events of a dead worker are over, which had nothing to tell."""
-        sent = state.sent[0]
-        done = sent.batch.done
-        if over > done:
-            failed = _failures(sent, done, over)
-            self._codec.over(sent, over - done)
-            cut = self._codec.cut(sent, None)
-            self._step(Progress(worker, over, [0.0] * (over - done), results=failed, cut=cut))
-            if over == sent.batch.size:
-                state.sent.popleft()
-
-    def _error_of(self, item: Gone, batch: Batch, position: int, handler: str | None) -> PoolError:
-        """What an event fails with that a dead worker was at."""
-        event, plan = batch.at(position)
-        attempt = attempt_of(plan)
-        memory_bytes = self._memory_bytes.get(item.worker) or None
-        lost = Lost(item, event, handler, attempt, memory_bytes)
-        kill, stack = self._supervisor.killed(item.worker), self._stacks.get(item.worker, "")
-        error: PoolError
-        if kill is None:
-            error = worker_lost(lost)
-        elif kill.memory_bytes is not None:
-            error = too_large(lost, kill.memory_bytes, self._limits.max_memory_bytes or 0, stack)
-        else:
-            error = timed_out(lost, self._limits.event_timeout or 0.0, stack)
-        charged = Result(error=error, handler=handler)
-        is_last = self._policy.again(plan, charged, has_died=True) is None
-        say_fate(error, attempt, is_last=is_last)
-        return error
-
-    def _seconds_at(self, item: Gone, sent: Sent) -> float:
-        """For how long a dead worker was at the event that it was running; about."""
-        now = self._clock()
-        since = self._supervisor.heard_last(item.worker, now)
-        if sent.batch.size - sent.batch.done > 1:
-            # others may have come before it since then
-            at = item.progress
-            seen = None if at is None else self._seen_at(sent, at)
-            if seen is not None:
-                since = max(since, self._supervisor.seen_since(item.worker, seen, now))
-        return now - since
 
     # --- batches ---
 
@@ -686,136 +496,3 @@ class Coordinator:
         self._backend.send(worker, *frame, may_refer=bool(sent.large))
         size_bytes = frame.size_bytes
         self._supervisor.scheduler.weigh(worker, batch, size_bytes, size_bytes - sent.class_bytes)
-
-    # --- results ---
-
-    def _take(
-        self,
-        worker: int,
-        state: WorkerRecord,
-        frame: messages.ProgressFrame,
-        *,
-        is_last_chance: bool,
-    ) -> None:
-        """Unpack and plan the follow-ups of a frame, and tell the scheduler what it says.
-
-        Args:
-            worker: Who sent it.
-            state: That worker's.
-            frame: Its progress; waits behind frames that are stalled.
-            is_last_chance: The worker is dead, and cannot be asked to pack them again.
-        """
-        if state.stalled:
-            state.stalled.append(frame)
-            return
-        told = frame.told
-        if told is None:
-            self._apply(worker, state, frame, NOTHING_LEFT)
-            return
-        where = f"worker {worker} (process {self._backend.pid(worker)})"
-        try:
-            left = self._codec.unpack(told, where, frame.large, is_last_chance=is_last_chance)
-        except SerializationError:
-            state.stalled.append(frame)
-            self._backend.send(worker, messages.REPACK, pickling.dumps(told.number))
-        else:
-            self._apply(worker, state, frame, left)
-
-    def _skipped(self, worker: int, number: int) -> None:
-        """A worker has left a batch out, because it found it taken back."""
-        state = self._workers[worker]
-        if state.stalled:
-            state.stalled.append(number)
-        elif state.sent and state.sent[0].number == number:
-            state.sent.popleft()
-            self._step(Progress(worker, 0, (), gave_back=True))
-        # otherwise it is known that it was taken back
-
-    def _repacked(
-        self,
-        worker: int,
-        blobs: Sequence[Any],
-        columns: Sequence[Sequence[packing.PackedValue]],
-    ) -> None:
-        """What was packed together in the first stalled frame has come again, one by one."""
-        state = self._workers[worker]
-        frames, state.stalled = state.stalled, deque()
-        first = frames[0]
-        if isinstance(first, int) or first.told is None:
-            raise InternalError(f"worker {worker} repacked what was not asked for")
-        told = first.told.one_by_one(blobs, columns)
-        frames[0] = first._replace(told=told)
-        for frame in frames:
-            if isinstance(frame, int):
-                self._skipped(worker, frame)
-            else:
-                self._take(worker, state, frame, is_last_chance=False)
-
-    def _apply(
-        self,
-        worker: int,
-        state: WorkerRecord,
-        frame: messages.ProgressFrame,
-        left: Left,
-    ) -> None:
-        """Tell the scheduler what a frame says."""
-        results = left.results
-        if not state.sent or state.sent[0].number != frame.number:
-            # All of it was told while its last event was running, and the rest taken back:
-            # that the worker gives the rest back as well is no news.
-            if len(frame.ends):
-                raise InternalError(f"worker {worker} told of batch {frame.number}, which is over")
-            return
-        sent = state.sent[0]
-        begin = sent.batch.done
-        ran = {
-            position: 1 + sent.batch.at(position)[1].indices.index(index)
-            for position, index in left.last_ran.items()
-        }
-        for position, result in results.items():
-            if result.error is not None and result.handler is None:
-                event = describe_event(sent.batch.at(position)[0])
-                add_note(result.error, f"evproc_pool: with event {event}")
-        self._codec.over(sent, frame.done - begin)
-        if sent.failures:
-            results = {**results, **_failures(sent, begin, frame.done)}
-        if frame.done == sent.batch.size or frame.gave_back:
-            state.sent.popleft()
-        times = Times(frame.begun, memoryview(frame.ends).cast("d"))
-        self._step(
-            Progress(
-                worker,
-                frame.done,
-                times,
-                left.follow_ups,
-                results,
-                left.processed,
-                self._codec.timings(frame, sent.batch, times),
-                gave_back=frame.gave_back,
-                values=left.values,
-                emitted=left.emitted,
-                ran=ran,
-                givers={
-                    position: self._registry.handlers[index].name
-                    for position, index in left.givers.items()
-                },
-                cut=self._codec.cut(sent, frame.told) if results or left.follow_ups else (),
-                has_large=frame.told is not None and frame.told.follow_ups.has_large,
-            )
-        )
-
-
-def _handlers_begun(plan: PlanLike, at: WorkerStatus | None) -> int:
-    """How many handlers of a plan a dead worker had called for the event that it was at."""
-    if at is None or at.handler is None or at.handler not in plan.indices:
-        return 0
-    return plan.indices.index(at.handler) + 1
-
-
-def _failures(sent: Sent, begin: int, end: int) -> dict[int, Result]:
-    """What was kept from being sent, of the positions from `begin` up to `end`."""
-    return {
-        position: Result(error=failure)
-        for position, failure in sent.failures.items()
-        if begin <= position < end
-    }

@@ -6,7 +6,8 @@ from collections import Counter, deque
 from typing import Final, NamedTuple
 
 from evproc.registry import Registry
-from evproc_pool.coordinator.codec import Codec, Sent
+from evproc_pool.coordinator.codec import Codec
+from evproc_pool.coordinator.sent_batch import Sent
 from evproc_pool.protocol import status_words
 from evproc_pool.protocol.backend import Gone
 from evproc_pool.protocol.status_words import WorkerStatus

@@ -7,7 +7,13 @@ from typing import Any, Final, NamedTuple
 
 from evproc.event import describe_event
 from evproc.exc import add_note
-from evproc_pool.errors import EventTimeoutError, PoolError, WorkerLostError
+from evproc_pool.errors import (
+    EventTimeoutError,
+    PoolBrokenError,
+    PoolError,
+    RegistryMismatchError,
+    WorkerLostError,
+)
 from evproc_pool.protocol.backend import Gone
 
 
@@ -145,3 +151,46 @@ def _hint(exitcode: int | None) -> str:
 
 
 _CRASHES: Final = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGFPE, -signal.SIGILL}
+
+
+# --- a pool that has no workers ---
+
+
+def no_registry(cause: BaseException) -> PoolBrokenError:
+    """Say that a worker could not make its registry."""
+    error = PoolBrokenError(
+        f"a worker could not make its registry: {type(cause).__name__}: {cause}; the initializer"
+        " and the handlers' modules must work in a new process"
+    )
+    error.__cause__ = cause
+    return error
+
+
+def other_registry(difference: str) -> PoolBrokenError:
+    """Say that a worker has made another registry than the coordinator."""
+    cause = RegistryMismatchError(f"the registry of a worker differs: {difference}")
+    error = PoolBrokenError(
+        f"{cause}; a worker must find the same distributions in the same versions as this process"
+        " (sys.path, working directory, environment)"
+    )
+    error.__cause__ = cause
+    return error
+
+
+def cannot_start(deaths: int, exitcode: int | None, cause: OSError | None) -> PoolBrokenError:
+    """Say that no worker can be started.
+
+    Args:
+        deaths: How many in a row died before they were ready; 0: none could even be started.
+        exitcode: Of the last of them.
+        cause: Why the last one could not be started.
+    """
+    if deaths:
+        return PoolBrokenError(
+            f"{deaths} workers in a row died before they were ready, the last with"
+            f" {describe_exit(exitcode)}; look at what the initializer and the import of the"
+            " handlers' modules do"
+        )
+    error = PoolBrokenError(f"no worker process can be started: {cause}")
+    error.__cause__ = cause
+    return error

@@ -31,22 +31,22 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
-from math import inf
 from typing import Protocol
 
 from evproc import Event
 from evproc.handler import Plan
 from evproc_pool.coordinator.cancellation import Cancel, Recall
 from evproc_pool.coordinator.codec import Answer
-from evproc_pool.coordinator.coordinator import Asked, Coordinator
+from evproc_pool.coordinator.coordinator import Coordinator
+from evproc_pool.coordinator.driving import Driving
 from evproc_pool.coordinator.run_handle import OutcomeSink, RunHandle
+from evproc_pool.coordinator.single_events import Asked
 from evproc_pool.core.cascade_limits import PLAIN_ENDING, CascadeEnding
 from evproc_pool.core.inputs_and_effects import Accepted, Closed, Input, Opened
 from evproc_pool.errors import (
     PoolClosedError,
     PoolError,
     PoolForkedError,
-    PoolInterruptedError,
 )
 from evproc_pool.protocol.backend import Backend
 
@@ -82,29 +82,26 @@ class Engine:
         self._backend = backend
         self._make_sink = make_sink
         self._next_run = 0
-        # Guards the attributes below; those who do not drive wait on it. Reentrant,
-        # since a garbage collection that ends the pool may strike anywhere.
-        self._lock = threading.RLock()
-        self._turn_over = threading.Condition(self._lock)
-        self._waiting = 0  # threads, on the above; rather too many than too few
-        self._driver: int | None = None
+        self._driving = Driving(
+            lambda reason, seconds: coordinator.end(reason, most_seconds=seconds), backend.wake
+        )
+        self._lock = self._driving.lock
         self._draining: set[int] = set()  # threads
         self._asking: int | None = None  # the thread that asks a worker
         self._sent: tuple[Asked, Accepted] | None = None  # see `send_now`; the driver's
-        self._turns = 0
-        self._closed: PoolError | None = None
-        self._most_seconds = inf  # for which workers are waited for at the end
-        self._is_ended = False
         self._source: Source | None = None
-        #: Whether another engine may take its place once it is closed.
-        self.is_replaceable = False
 
     # --- for callers, from any thread ---
 
     @property
     def closed(self) -> PoolError | None:
         """Why the engine takes nothing more, or None."""
-        return self._closed
+        return self._driving.closed
+
+    @property
+    def is_replaceable(self) -> bool:
+        """Whether another engine may take its place once it is closed."""
+        return self._driving.is_replaceable
 
     def pids(self) -> list[int]:
         """The processes of workers that are not known to be gone, oldest first."""
@@ -122,7 +119,7 @@ class Engine:
     @property
     def turns(self) -> int:
         """Grows with every turn; for `wait_turn`."""
-        return self._turns
+        return self._driving.turns
 
     def open(
         self,
@@ -163,8 +160,8 @@ class Engine:
     ) -> tuple[RunHandle, Opened]:
         """Make a run, and what opens it, with its id."""
         with self._lock:
-            if self._closed is not None:
-                raise self._closed
+            if self._driving.closed is not None:
+                raise self._driving.closed
             opened = opened._replace(run=self._next_run)
             run = RunHandle(opened, sink, can_cancel=can_cancel)
             self._next_run += 1
@@ -197,45 +194,42 @@ class Engine:
         self, ev: Event, plan: Plan, unordered: bool, ending: CascadeEnding
     ) -> Answer | RunHandle | None:
         """Ask a worker, where nobody drives; see `Coordinator.ask`. None: it was not asked."""
-        self.check_may_wait()
-        found: Answer | RunHandle | None = None
-        drives = False
-        try:
-            with self._lock:
-                if not self._may_ask:
+        self._driving.check_may_wait()
+
+        def may_ask() -> bool:
+            may = self._may_ask
+            if may:
+                self._asking = threading.get_ident()
+            return may
+
+        def act() -> Answer | RunHandle | None:
+            try:
+                asked = self._coordinator.ask(ev, plan)
+                if asked is None:
                     return None
-                drives = True
-                self._driver = self._asking = threading.get_ident()
-            asked = self._coordinator.ask(ev, plan)
-            if asked is not None:
-                if self._coordinator.await_answer(asked):
-                    found = self._coordinator.answer(asked)
-                if found is None:
-                    opened = _opened(unordered, ending)
-                    found, opened = self._begin(opened, self._make_sink(), can_cancel=False)
-                    found.is_closing = True
-                    self._coordinator.adopt(asked, _inputs(opened, ev, plan))
-        except BaseException as error:
-            self._broken_by(error, drives=drives)
-        finally:
-            if drives:
+                singles = self._coordinator.single_events
+                answer = singles.answer(asked) if singles.wait(asked) else None
+                if answer is not None:
+                    return answer
+                opened = _opened(unordered, ending)
+                run, opened = self._begin(opened, self._make_sink(), can_cancel=False)
+                run.is_closing = True
+                self._coordinator.adopt(asked, _inputs(opened, ev, plan))
+                return run
+            finally:
                 self._asking = None
-                try:
-                    self._leave()
-                except BaseException:
-                    self._leave()  # see there
-                    raise
-        return found
+
+        return self._driving.drive(may_ask, act)
 
     @property
     def _may_ask(self) -> bool:
         """Whether nobody does anything; with the lock."""
-        return (
-            self._driver is None
-            and self._sent is None
-            and self._closed is None
-            and os.getpid() == self._pid
-        )
+        return self._is_free and self._sent is None and not self.is_foreign
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether a thread may drive."""
+        return self._driving.thread is None and self._driving.closed is None
 
     def send_now(self, root: Accepted, sink: OutcomeSink) -> bool:
         """Send a single root of an open run, past the scheduler, if nothing else goes on.
@@ -245,30 +239,17 @@ class Engine:
         Returns:
             Whether it was sent, and its run's sink told that it begins.
         """
-        drives = is_sent = False
-        try:
-            with self._lock:
-                if not self._may_ask:
-                    return False
-                drives = True
-                self._driver = threading.get_ident()
+
+        def act() -> bool:
             (ev,), (plan,) = root.events, root.plans
             asked = self._coordinator.ask(ev, plan)
             if asked is not None:
-                # as long as nobody else can have its end
+                # while nobody else can have its end
                 sink.begins(root.first)
                 self._sent = asked, root
-                is_sent = True
-        except BaseException as error:
-            self._broken_by(error, drives=drives)
-        finally:
-            if drives:
-                try:
-                    self._leave()
-                except BaseException:
-                    self._leave()  # see there
-                    raise
-        return is_sent
+            return asked is not None
+
+        return bool(self._driving.drive(lambda: self._may_ask, act))
 
     def collect(
         self, run: int, root: int, seconds: float, deliver: Callable[[Answer], object]
@@ -284,39 +265,27 @@ class Engine:
         Returns:
             Whether it was there. If not, the sink is told.
         """
-        drives = waits = False
-        answer: Answer | None = None
-        try:
-            with self._lock:
-                sent = self._sent
-                if sent is None or self._driver is not None or self._closed is not None:
-                    return False
-                asked, accepted = sent
-                if (accepted.run, accepted.first) != (run, root) or self.is_foreign:
-                    return False
-                drives = waits = True
-                self._driver = threading.get_ident()
-            is_there = self._coordinator.await_answer(asked, seconds)
-            waits = False
-            if is_there:
-                answer = self._coordinator.answer(asked)
+        sent, is_there, singles = self._sent, False, self._coordinator.single_events
+
+        def may_collect() -> bool:
+            if sent is None or sent is not self._sent or not self._is_free or self.is_foreign:
+                return False
+            return (sent[1].run, sent[1].first) == (run, root)
+
+        def wait() -> None:
+            nonlocal is_there
+            is_there = sent is not None and singles.wait(sent[0], seconds)
+
+        def act() -> bool:
+            answer = singles.answer(sent[0]) if is_there and sent is not None else None
             if answer is None:
                 self._adopt_sent()
             else:
                 deliver(answer)
             self._sent = None
-        except BaseException as error:
-            if waits:
-                raise  # an interrupt, which has changed nothing
-            self._broken_by(error, drives=drives)
-        finally:
-            if drives:
-                try:
-                    self._leave()
-                except BaseException:
-                    self._leave()  # see there
-                    raise
-        return answer is not None
+            return answer is not None
+
+        return bool(self._driving.drive(may_collect, act, wait))
 
     def _adopt_sent(self) -> None:
         sent, self._sent = self._sent, None
@@ -340,7 +309,7 @@ class Engine:
     @property
     def is_free(self) -> bool:
         """Whether nobody drives."""
-        return self._driver is None
+        return self._driving.thread is None
 
     def push(self) -> None:
         """Send what was submitted, if nobody drives. Nothing is waited for, and nothing ends.
@@ -350,27 +319,21 @@ class Engine:
         Raises:
             BaseException: See `wait_turn`.
         """
-        drives = False
-        try:
-            with self._lock:
-                if self._driver is not None or self._closed is not None or self.is_foreign:
-                    return
-                if not self._coordinator.has_workers:
-                    return  # who starts some sends it
-                drives = True
-                self._driver = threading.get_ident()
+
+        def may_push() -> bool:
+            is_free = (
+                self._driving.thread is None
+                and self._driving.closed is None
+                and not self.is_foreign
+            )
+            return is_free and self._coordinator.has_workers  # who starts some sends it
+
+        def act() -> None:
             self._adopt_sent()
             self._hand_in()
             self._coordinator.take_in()
-        except BaseException as error:
-            self._broken_by(error, drives=drives)
-        finally:
-            if drives:
-                try:
-                    self._leave()
-                except BaseException:
-                    self._leave()  # see there
-                    raise
+
+        self._driving.drive(may_push, act)
 
     def _hand_in(self) -> None:
         if self._source is not None:
@@ -378,7 +341,7 @@ class Engine:
 
     def wake(self) -> None:
         """Have the driver begin another turn soon, if another thread drives."""
-        if self._driver not in (None, threading.get_ident()):
+        if self._driving.thread not in (None, threading.get_ident()):
             self._backend.wake()
 
     def close_run(self, run: RunHandle, *, drop: bool = False) -> None:
@@ -441,64 +404,23 @@ class Engine:
         """
         if self.is_foreign:
             raise PoolForkedError("this pool belongs to the process that made it: make a new one")
-        drives = False
-        try:
-            with self._lock:
-                self.check_may_wait()
-                if self._turns != since:
-                    return
-                if self._driver is not None:
-                    if may_block:
-                        self._wait()
-                    return
-                if self._closed is not None:
-                    return
-                drives = True
-                self._driver = threading.get_ident()
+
+        def may_drive() -> bool:
+            self._driving.check_may_wait()
+            if self._driving.turns != since:
+                return False
+            if self._driving.thread is not None:
+                if may_block:
+                    self._driving.wait()
+                return False
+            return self._driving.closed is None
+
+        def act() -> None:
             self._adopt_sent()
             self._hand_in()
             self._coordinator.turn(may_block=may_block)
-        except BaseException as error:
-            self._broken_by(error, drives=drives)
-        finally:
-            if drives:
-                try:
-                    self._leave()
-                except BaseException:
-                    self._leave()  # see there
-                    raise
 
-    def _wait(self) -> None:
-        """Wait for the end of a turn; with the lock."""
-        self._waiting += 1
-        try:
-            self._turn_over.wait()
-        finally:
-            self._waiting -= 1
-
-    def _broken_by(self, error: BaseException, *, drives: bool) -> None:
-        """Close the engine for what has struck, and raise that if it is not for the runs."""
-        if isinstance(error, PoolError):
-            self._closed, self._most_seconds = error, 0.0  # the runs get it, and tell
-            return
-        if drives:
-            # in the middle of a turn: nobody knows what state things are in
-            self._give_way(error)
-        try:
-            raise error
-        finally:
-            del error  # which has this frame in its traceback
-
-    def _give_way(self, error: BaseException) -> None:
-        """Close the engine for what has struck; another one takes its place."""
-        self._most_seconds = 0.0
-        if self._closed is None:
-            self._closed = PoolInterruptedError(
-                f"{type(error).__name__} struck a thread that waited for the pool: everything that"
-                " was in flight was dropped and its workers were killed, so it may have had"
-                " effects; the pool can be used again"
-            )
-            self.is_replaceable = True
+        self._driving.drive(may_drive, act)
 
     def interrupt(self, error: BaseException) -> None:
         """Drop everything that is in flight, and kill the workers, for what has struck a caller.
@@ -507,8 +429,8 @@ class Engine:
         """
         if not self.is_foreign:
             with self._lock:
-                self._give_way(error)
-            self.stop(most_seconds=0.0)
+                self._driving.give_way(error)
+            self._driving.stop(most_seconds=0.0)
 
     def finish_submitted(self) -> None:
         """Wait for what was submitted."""
@@ -516,17 +438,8 @@ class Engine:
             self._source.drain()
 
     def check_may_wait(self) -> None:
-        """Refuse a thread that would wait for itself.
-
-        Raises:
-            RuntimeError: Called from within a turn: by a filter, a pickling method
-                or a callback of a future. They may hand in events, but not wait.
-        """
-        if self._driver == threading.get_ident():
-            raise RuntimeError(
-                "this thread is handling events for the pool already: a filter, a pickling"
-                " method or a future's callback must not wait for the same pool"
-            )
+        """Refuse a thread that would wait for itself; see `Driving.check_may_wait`."""
+        self._driving.check_may_wait()
 
     def drain(self) -> None:
         """Wait for the end of what is in flight of runs that were closed, and of calls.
@@ -539,8 +452,8 @@ class Engine:
         self._draining.add(threading.get_ident())
         self._backend.wake()  # who waits for this thread's call need not any more
         try:
-            while self._closed is None:
-                turns = self._turns
+            while self._driving.closed is None:
+                turns = self._driving.turns
                 runs = list(self._coordinator.runs.values())
                 callers = [*(run.caller for run in runs), self._asking]
                 others = [caller for caller in callers if caller not in self._draining]
@@ -553,11 +466,9 @@ class Engine:
     def refresh(self) -> None:
         """Take in what has happened so far, without waiting, so that `open_runs` is up to date."""
         with self._lock:
-            if self._driver is not None or self._closed is not None:
+            if not (self._is_free and self._coordinator.has_workers):
                 return
-            if not self._coordinator.has_workers:
-                return
-        self.wait_turn(self._turns, may_block=False)
+        self.wait_turn(self._driving.turns, may_block=False)
 
     def retire(self, idle_runs: int) -> bool:
         """Take nothing more, if nothing is in flight; say whether that is so.
@@ -566,58 +477,17 @@ class Engine:
             idle_runs: How many runs are open that have nothing in flight.
         """
         with self._lock:
-            is_idle = self._driver is None and self._sent is None and self._closed is None
+            is_idle = (
+                self._driving.thread is None and self._sent is None and self._driving.closed is None
+            )
             if is_idle and len(self._coordinator.runs) == idle_runs:
-                self._closed = PoolClosedError("the workers are being replaced")
-                self.is_replaceable = True
+                self._driving.closed = PoolClosedError("the workers are being replaced")
+                self._driving.is_replaceable = True
         return self.is_replaceable
 
     def stop(self, *, most_seconds: float) -> None:
-        """End the workers; open runs end with `PoolClosedError`. Idempotent.
-
-        Args:
-            most_seconds: How long they are waited for until they are killed; 0: they are
-                not told to end, but killed at once.
-        """
-        me = threading.get_ident()
-        with self._lock:
-            if self._closed is None:
-                self._closed = PoolClosedError(
-                    "the pool was ended before this was finished (by terminate or close, or"
-                    " because nothing referred to the PoolProcessor any more), and what was"
-                    " running may have had effects: make a new PoolProcessor, and keep it"
-                )
-            self._most_seconds = min(self._most_seconds, most_seconds)
-            if self._driver == me:
-                # from a callback, or a signal handler: the end of the turn sees to it
-                self._backend.wake()
-                return
-            while self._driver is not None:
-                self._backend.wake()
-                self._wait()
-            self._driver = me
-        try:
-            self._leave()
-        except BaseException:
-            self._leave()  # see there
-            raise
-
-    def _leave(self) -> None:
-        """End the driver's part; if the engine was closed meanwhile, end everything.
-
-        Called once more where it raises: an interrupt may strike on the way, in the call
-        itself for one, and as long as this thread is taken for the driver all others wait.
-        """
-        try:
-            if self._closed is not None and not self._is_ended:
-                self._coordinator.end(self._closed, most_seconds=self._most_seconds)
-                self._is_ended = True
-        finally:
-            with self._lock:
-                self._driver = None
-                self._turns += 1
-                if self._waiting:
-                    self._turn_over.notify_all()
+        """End the workers; see `Driving.stop`."""
+        self._driving.stop(most_seconds=most_seconds)
 
 
 def _opened(unordered: bool, ending: CascadeEnding) -> Opened:

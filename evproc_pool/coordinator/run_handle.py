@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from evproc_pool.core.inputs_and_effects import Ending, EventEnded, Opened, Over, Settled
+from evproc_pool.core.inputs_and_effects import (
+    Dropped,
+    Ended,
+    Ending,
+    EventEnded,
+    Finished,
+    Opened,
+    Over,
+    Settled,
+)
 from evproc_pool.errors import PoolError
 
 
@@ -74,3 +83,19 @@ class RunHandle:
         self.caller: int | None = None
         self.is_finished = False
         self.error: PoolError | None = None
+
+    def deliver(self, effect: Settled | Over | Ended | EventEnded | Dropped | Finished) -> None:
+        """Give the sink what has ended."""
+        match effect:
+            case Settled():
+                self.sink.settled(effect)
+            case Over():
+                self.sink.over(effect)
+            case Ended():
+                self.sink.ended(effect.root, effect.ending)
+            case EventEnded():
+                self.sink.event_ended(effect)
+            case Dropped():
+                self.sink.dropped(effect.first, effect.roots)
+            case Finished():
+                self.is_finished = True

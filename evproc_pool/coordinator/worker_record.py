@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 
-from evproc_pool.coordinator.codec import Sent
+from evproc_pool.coordinator.sent_batch import Sent
+from evproc_pool.core.supervision import Seen
 from evproc_pool.protocol import messages
+from evproc_pool.protocol.status_words import NONE, WorkerStatus
 
 
 class WorkerRecord:
@@ -34,3 +36,18 @@ class WorkerRecord:
         self.sent: deque[Sent] = deque()
         self.plans: set[int] = set()
         self.stalled: deque[messages.ProgressFrame | int] = deque()
+
+
+def seen_at(sent: Sent, at: WorkerStatus, *, is_cancelled: bool = False) -> Seen:
+    """Where a worker is, relative to the first batch that it holds."""
+    is_at_event = at.batch == sent.number and at.position >= 0
+    return Seen(
+        at.position if is_at_event else None,
+        at.activity,
+        at.is_over,
+        at.runs_code,
+        at.handler,
+        at.packing,
+        is_cancelled,
+        is_between=at.position == NONE,
+    )

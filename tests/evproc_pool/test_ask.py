@@ -25,6 +25,7 @@ from evproc_pool import (
 )
 from evproc_pool.backends.local import processes
 from evproc_pool.coordinator import coordinator
+from evproc_pool.coordinator.single_events import SingleEvents
 from evproc_pool.testing import simulated_pool
 from tests.support import actions
 from tests.support.actions import Do
@@ -44,7 +45,7 @@ from tests.support.helpers import (
 def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """What came of asking."""
     seen: Counter[str] = Counter()
-    ask, answer = coordinator.Coordinator.ask, coordinator.Coordinator.answer
+    ask, answer = coordinator.Coordinator.ask, SingleEvents.answer
     adopt = coordinator.Coordinator.adopt
 
     def asks(self: Any, *args: Any) -> Any:
@@ -62,7 +63,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         adopt(self, *args)
 
     monkeypatch.setattr(coordinator.Coordinator, "ask", asks)
-    monkeypatch.setattr(coordinator.Coordinator, "answer", answers)
+    monkeypatch.setattr(SingleEvents, "answer", answers)
     monkeypatch.setattr(coordinator.Coordinator, "adopt", adopts)
     return seen
 

@@ -445,7 +445,7 @@ def test_the_error_tells_how_much_memory_the_worker_had_when_last_seen(gate: Gat
         future = pool.submit(Do("wait_at", gate.address))
         gate.arrival()
         coordinator = cast("Engine", pool._engine)._coordinator
-        while not coordinator._memory_bytes:
+        while not coordinator._deaths.memory_bytes:
             pass
         size_bytes = psutil.Process(pid).memory_info().rss
         os.kill(pid, signal.SIGKILL)

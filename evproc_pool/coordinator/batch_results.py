@@ -1,0 +1,174 @@
+"""What workers report of their batches, for the supervisor."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from evproc.event import describe_event
+from evproc.exc import add_note
+from evproc.registry import Registry
+from evproc_pool.coordinator.codec import NOTHING_LEFT, Codec, Left
+from evproc_pool.coordinator.sent_batch import Sent
+from evproc_pool.coordinator.worker_record import WorkerRecord
+from evproc_pool.core.event_columns import Times
+from evproc_pool.core.inputs_and_effects import Progress, Result
+from evproc_pool.core.supervision import Input
+from evproc_pool.errors import InternalError, SerializationError
+from evproc_pool.protocol import messages
+from evproc_pool.protocol.backend import Backend
+from evproc_pool.serialization import packing, pickling
+
+
+class BatchResults:
+    """Takes in progress frames, in order.
+
+    A frame that cannot be unpacked stalls the worker's next ones until its content has come again,
+    packed one by one.
+
+    Args:
+        codec: The coordinator's.
+        registry: Likewise.
+        backend: Has the workers.
+        workers: By number.
+        step: Tells the supervisor.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        registry: Registry,
+        backend: Backend,
+        workers: Mapping[int, WorkerRecord],
+        step: Callable[[Input], bool],
+    ) -> None:
+        self._codec = codec
+        self._registry = registry
+        self._backend = backend
+        self._workers = workers
+        self._step = step
+
+    def take(
+        self,
+        worker: int,
+        state: WorkerRecord,
+        frame: messages.ProgressFrame,
+        *,
+        is_last_chance: bool = False,
+    ) -> None:
+        """Unpack and plan the follow-ups of a frame, and tell the scheduler what it says.
+
+        Args:
+            worker: Who sent it.
+            state: That worker's.
+            frame: Its progress; waits behind frames that are stalled.
+            is_last_chance: The worker is dead, and cannot be asked to pack them again.
+        """
+        if state.stalled:
+            state.stalled.append(frame)
+            return
+        told = frame.told
+        if told is None:
+            self._apply(worker, state, frame, NOTHING_LEFT)
+            return
+        where = f"worker {worker} (process {self._backend.pid(worker)})"
+        try:
+            left = self._codec.unpack(told, where, frame.large, is_last_chance=is_last_chance)
+        except SerializationError:
+            state.stalled.append(frame)
+            self._backend.send(worker, messages.REPACK, pickling.dumps(told.number))
+        else:
+            self._apply(worker, state, frame, left)
+
+    def skipped(self, worker: int, number: int) -> None:
+        """A worker has left a batch out, because it found it taken back."""
+        state = self._workers[worker]
+        if state.stalled:
+            state.stalled.append(number)
+        elif state.sent and state.sent[0].number == number:
+            state.sent.popleft()
+            self._step(Progress(worker, 0, (), gave_back=True))
+        # otherwise it is known that it was taken back
+
+    def repacked(
+        self,
+        worker: int,
+        blobs: Sequence[Any],
+        columns: Sequence[Sequence[packing.PackedValue]],
+    ) -> None:
+        """What was packed together in the first stalled frame has come again, one by one."""
+        state = self._workers[worker]
+        frames, state.stalled = state.stalled, deque()
+        first = frames[0]
+        if isinstance(first, int) or first.told is None:
+            raise InternalError(f"worker {worker} repacked what was not asked for")
+        told = first.told.one_by_one(blobs, columns)
+        frames[0] = first._replace(told=told)
+        for frame in frames:
+            if isinstance(frame, int):
+                self.skipped(worker, frame)
+            else:
+                self.take(worker, state, frame)
+
+    def _apply(
+        self,
+        worker: int,
+        state: WorkerRecord,
+        frame: messages.ProgressFrame,
+        left: Left,
+    ) -> None:
+        """Tell the scheduler what a frame says."""
+        results = left.results
+        if not state.sent or state.sent[0].number != frame.number:
+            # All of it was told while its last event was running, and the rest taken back:
+            # that the worker gives the rest back as well is no news.
+            if len(frame.ends):
+                raise InternalError(f"worker {worker} told of batch {frame.number}, which is over")
+            return
+        sent = state.sent[0]
+        begin = sent.batch.done
+        ran = {
+            position: 1 + sent.batch.at(position)[1].indices.index(index)
+            for position, index in left.last_ran.items()
+        }
+        for position, result in results.items():
+            if result.error is not None and result.handler is None:
+                event = describe_event(sent.batch.at(position)[0])
+                add_note(result.error, f"evproc_pool: with event {event}")
+        self._codec.over(sent, frame.done - begin)
+        if sent.failures:
+            results = {**results, **failures_within(sent, begin, frame.done)}
+        if frame.done == sent.batch.size or frame.gave_back:
+            state.sent.popleft()
+        times = Times(frame.begun, memoryview(frame.ends).cast("d"))
+        self._step(
+            Progress(
+                worker,
+                frame.done,
+                times,
+                left.follow_ups,
+                results,
+                left.processed,
+                self._codec.timings(frame, sent.batch, times),
+                gave_back=frame.gave_back,
+                values=left.values,
+                emitted=left.emitted,
+                ran=ran,
+                givers={
+                    position: self._registry.handlers[index].name
+                    for position, index in left.givers.items()
+                },
+                cut=self._codec.cut(sent, frame.told) if results or left.follow_ups else (),
+                has_large=frame.told is not None and frame.told.follow_ups.has_large,
+            )
+        )
+
+
+def failures_within(sent: Sent, begin: int, end: int) -> dict[int, Result]:
+    """What was kept from being sent, of the positions from `begin` up to `end`."""
+    return {
+        position: Result(error=failure)
+        for position, failure in sent.failures.items()
+        if begin <= position < end
+    }

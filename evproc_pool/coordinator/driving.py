@@ -1,0 +1,185 @@
+"""The driver: one thread at a time does the work of the engine.
+
+Whoever gets the part takes it under a lock, works without the lock, and leaves: `Driving.drive`.
+Other threads wait for the end of a turn. If the engine is closed meanwhile, the driver ends it when
+it leaves. What strikes the driver in the middle of its work (an interrupt, an error of ours) breaks
+the engine, since nobody knows what state things are in.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from math import inf
+from typing import TypeVar
+
+from evproc_pool.errors import PoolClosedError, PoolError, PoolInterruptedError
+
+_T = TypeVar("_T")
+
+
+class Driving:
+    """Who drives, and how the engine ends.
+
+    Args:
+        end: Ends everything: called once by the last driver, with the reason and how many seconds
+            to wait for the workers.
+        wake: Wakes a driver that waits.
+
+    Attributes:
+        lock: Guards the attributes. Reentrant, since a garbage collection that ends the pool may
+            strike anywhere.
+        thread: The driver's.
+        turns: Grows with every turn.
+        closed: Why the engine takes nothing more, or None.
+        is_replaceable: Whether another engine may take its place once it is closed.
+    """
+
+    def __init__(self, end: Callable[[PoolError, float], None], wake: Callable[[], None]) -> None:
+        self._end = end
+        self._wake = wake
+        self.lock = threading.RLock()
+        self._turn_over = threading.Condition(self.lock)
+        self._waiting = 0  # number of waiting threads; may overcount
+        self.thread: int | None = None
+        self.turns = 0
+        self.closed: PoolError | None = None
+        self._most_seconds = inf  # to wait for workers at the end
+        self._is_ended = False
+        self.is_replaceable = False
+
+    def drive(
+        self,
+        may: Callable[[], bool],
+        act: Callable[[], _T],
+        wait: Callable[[], object] | None = None,
+    ) -> _T | None:
+        """Drive, if that may be: the one way in which a thread becomes the driver.
+
+        Args:
+            may: Whether it may; called with the lock.
+            act: The work. What it raises breaks the engine.
+            wait: Comes before the work. An interrupt in it changes nothing.
+
+        Returns:
+            What `act` returned; None if it may not.
+
+        Raises:
+            BaseException: What `act` or `wait` raised, but for a `PoolError`, which the open runs
+                get.
+        """
+        drives, waits = False, wait is not None
+        try:
+            with self.lock:
+                if not may():
+                    return None
+                drives = True
+                self.thread = threading.get_ident()
+            if wait is not None:
+                wait()
+                waits = False
+            return act()
+        except BaseException as error:
+            if drives and waits:
+                raise
+            self._broken_by(error, drives=drives)
+        finally:
+            if drives:
+                self._leave_for_sure()
+        return None
+
+    def _leave_for_sure(self) -> None:
+        """End the driver's part, although an interrupt may strike on the way.
+
+        It may strike in the call itself. As long as this thread is taken for the driver, all
+        others wait.
+        """
+        try:
+            self._leave()
+        except BaseException:
+            self._leave()
+            raise
+
+    def check_may_wait(self) -> None:
+        """Refuse a thread that would wait for itself.
+
+        Raises:
+            RuntimeError: Called from within a turn: by a filter, a pickling method
+                or a callback of a future. They may hand in events, but not wait.
+        """
+        if self.thread == threading.get_ident():
+            raise RuntimeError(
+                "this thread is handling events for the pool already: a filter, a pickling"
+                " method or a future's callback must not wait for the same pool"
+            )
+
+    def wait(self) -> None:
+        """Wait for the end of a turn; with the lock."""
+        self._waiting += 1
+        try:
+            self._turn_over.wait()
+        finally:
+            self._waiting -= 1
+
+    def _broken_by(self, error: BaseException, *, drives: bool) -> None:
+        """Close the engine for what has struck, and raise that if it is not for the runs."""
+        if isinstance(error, PoolError):
+            self.closed, self._most_seconds = error, 0.0  # the runs get it, and tell
+            return
+        if drives:
+            # in the middle of a turn: nobody knows what state things are in
+            self.give_way(error)
+        try:
+            raise error
+        finally:
+            del error  # which has this frame in its traceback
+
+    def give_way(self, error: BaseException) -> None:
+        """Close the engine for what has struck; another one takes its place."""
+        self._most_seconds = 0.0
+        if self.closed is None:
+            self.closed = PoolInterruptedError(
+                f"{type(error).__name__} struck a thread that waited for the pool: everything that"
+                " was in flight was dropped and its workers were killed, so it may have had"
+                " effects; the pool can be used again"
+            )
+            self.is_replaceable = True
+
+    def stop(self, *, most_seconds: float) -> None:
+        """End the workers; open runs end with `PoolClosedError`. Idempotent.
+
+        Args:
+            most_seconds: How long they are waited for until they are killed; 0: they are
+                not told to end, but killed at once.
+        """
+        me = threading.get_ident()
+        with self.lock:
+            if self.closed is None:
+                self.closed = PoolClosedError(
+                    "the pool was ended before this was finished (by terminate or close, or"
+                    " because nothing referred to the PoolProcessor any more), and what was"
+                    " running may have had effects: make a new PoolProcessor, and keep it"
+                )
+            self._most_seconds = min(self._most_seconds, most_seconds)
+            if self.thread == me:
+                # from a callback, or a signal handler: the end of the turn sees to it
+                self._wake()
+                return
+            while self.thread is not None:
+                self._wake()
+                self.wait()
+            self.thread = me
+        self._leave_for_sure()
+
+    def _leave(self) -> None:
+        """End the driver's part; if the engine was closed meanwhile, end everything."""
+        try:
+            if self.closed is not None and not self._is_ended:
+                self._end(self.closed, self._most_seconds)
+                self._is_ended = True
+        finally:
+            with self.lock:
+                self.thread = None
+                self.turns += 1
+                if self._waiting:
+                    self._turn_over.notify_all()

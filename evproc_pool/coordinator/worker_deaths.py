@@ -1,0 +1,167 @@
+"""What a worker leaves when it dies: the event to charge, and what others go on with."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
+
+from evproc.registry import Registry
+from evproc_pool.coordinator.batch_results import BatchResults, failures_within
+from evproc_pool.coordinator.codec import Codec
+from evproc_pool.coordinator.crash_attribution import CrashAttribution
+from evproc_pool.coordinator.crash_errors import (
+    Lost,
+    describe_exit,
+    say_fate,
+    timed_out,
+    too_large,
+    worker_lost,
+)
+from evproc_pool.coordinator.run_handle import RunHandle
+from evproc_pool.coordinator.sent_batch import Sent
+from evproc_pool.coordinator.worker_record import WorkerRecord, seen_at
+from evproc_pool.core.batches import Batch
+from evproc_pool.core.error_notes import where_text
+from evproc_pool.core.event_columns import PlanLike
+from evproc_pool.core.inputs_and_effects import Progress, Result, Retired, WorkerGone
+from evproc_pool.core.retry_policy import RetryPolicy, attempt_of
+from evproc_pool.core.supervision import Input
+from evproc_pool.core.supervisor import Supervisor
+from evproc_pool.errors import PoolError
+from evproc_pool.log import LOG
+from evproc_pool.protocol.backend import Gone
+from evproc_pool.protocol.limits import Limits
+from evproc_pool.protocol.status_words import WorkerStatus
+
+
+class WorkerDeaths:
+    """Takes in the deaths of workers that were ready.
+
+    Args:
+        codec: The coordinator's.
+        registry: Likewise.
+        supervisor: Likewise.
+        results: Takes in what a worker has sent before.
+        runs: The open runs, by id.
+        step: Tells the supervisor.
+        limits: What each worker may use.
+        policy: Which events are run again.
+        clock: Says what time it is, in seconds.
+
+    Attributes:
+        memory_bytes: The resident memory of workers, when last seen.
+        stacks: The stacks of workers that were killed, just before.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        registry: Registry,
+        supervisor: Supervisor,
+        *,
+        results: BatchResults,
+        runs: Mapping[int, RunHandle],
+        step: Callable[[Input], bool],
+        limits: Limits,
+        policy: RetryPolicy,
+        clock: Callable[[], float],
+    ) -> None:
+        self._codec = codec
+        self._supervisor = supervisor
+        self._results = results
+        self._runs = runs
+        self._step = step
+        self._limits = limits
+        self._policy = policy
+        self._clock = clock
+        self._attribution = CrashAttribution(codec, registry)
+        self.memory_bytes: dict[int, int] = {}
+        self.stacks: dict[int, str] = {}
+
+    def forget_run(self, run: int) -> None:
+        """Drop what is known of a run that is over."""
+        self._attribution.forget(run)
+
+    def gone(self, item: Gone, state: WorkerRecord) -> None:
+        """Charge the event that a dead worker ran, and hand on what else it held."""
+        self._step(Retired(item.worker))
+        stalled, state.stalled = state.stalled, deque()
+        for frame in stalled:
+            if not isinstance(frame, int):  # what it left out is handed on in any case
+                self._results.take(item.worker, state, frame, is_last_chance=True)
+        kill = self._supervisor.killed(item.worker)
+        was_stuck = kill is not None
+        was_cancelled = kill is not None and kill.is_cancelled
+        verdict = self._attribution.examine(item, state.sent, was_stuck=was_stuck)
+        running, handler = verdict.running, verdict.handler
+        if state.sent:
+            self._over_untold(item.worker, state, verdict.over)
+        error: BaseException | None = None
+        seconds, ran = 0.0, 0
+        if running is not None:
+            batch = state.sent[0].batch
+            error = CancelledError()
+            if not was_cancelled:
+                error = self._error_of(item, batch, running, handler)
+                path = batch.place_at(running).path
+                which = where_text(path, has_several=self._runs[batch.run_id].has_several)
+                LOG.warning("%s%s", error, which and f" ({which})")
+            seconds = self._seconds_at(item, state.sent[0])
+            ran = _handlers_begun(batch.at(running)[1], item.progress)
+        elif not self._supervisor.is_retired(item.worker):
+            how = describe_exit(item.exitcode)
+            LOG.warning("worker %d (process %s) died between events, by %s", *item[:2], how)
+        self.memory_bytes.pop(item.worker, None)
+        self.stacks.pop(item.worker, None)
+        self._step(WorkerGone(item.worker, running, error, handler, verdict.spared, seconds, ran))
+
+    def _over_untold(self, worker: int, state: WorkerRecord, over: int) -> None:
+        """Take in that events of a dead worker are over, which had nothing to tell."""
+        sent = state.sent[0]
+        done = sent.batch.done
+        if over > done:
+            failed = failures_within(sent, done, over)
+            self._codec.over(sent, over - done)
+            cut = self._codec.cut(sent, None)
+            self._step(Progress(worker, over, [0.0] * (over - done), results=failed, cut=cut))
+            if over == sent.batch.size:
+                state.sent.popleft()
+
+    def _error_of(self, item: Gone, batch: Batch, position: int, handler: str | None) -> PoolError:
+        """What an event fails with that a dead worker was at."""
+        event, plan = batch.at(position)
+        attempt = attempt_of(plan)
+        memory_bytes = self.memory_bytes.get(item.worker) or None
+        lost = Lost(item, event, handler, attempt, memory_bytes)
+        kill, stack = self._supervisor.killed(item.worker), self.stacks.get(item.worker, "")
+        error: PoolError
+        if kill is None:
+            error = worker_lost(lost)
+        elif kill.memory_bytes is not None:
+            error = too_large(lost, kill.memory_bytes, self._limits.max_memory_bytes or 0, stack)
+        else:
+            error = timed_out(lost, self._limits.event_timeout or 0.0, stack)
+        charged = Result(error=error, handler=handler)
+        is_last = self._policy.again(plan, charged, has_died=True) is None
+        say_fate(error, attempt, is_last=is_last)
+        return error
+
+    def _seconds_at(self, item: Gone, sent: Sent) -> float:
+        """For how long a dead worker was at the event that it was running; about."""
+        now = self._clock()
+        since = self._supervisor.heard_last(item.worker, now)
+        if sent.batch.size - sent.batch.done > 1:
+            # others may have come before it since then
+            at = item.progress
+            seen = None if at is None else seen_at(sent, at)
+            if seen is not None:
+                since = max(since, self._supervisor.seen_since(item.worker, seen, now))
+        return now - since
+
+
+def _handlers_begun(plan: PlanLike, at: WorkerStatus | None) -> int:
+    """How many handlers of a plan a dead worker had called for the event that it was at."""
+    if at is None or at.handler is None or at.handler not in plan.indices:
+        return 0
+    return plan.indices.index(at.handler) + 1
