@@ -1,4 +1,4 @@
-"""What workers report of their batches, for the supervisor."""
+"""Progress of workers: unpacked, and reported to the supervisor."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ class BatchResults:
         *,
         is_last_chance: bool = False,
     ) -> None:
-        """Unpack and plan the follow-ups of a frame, and tell the scheduler what it says.
+        """Unpack the results of a frame, plan follow-ups, and report it all.
 
         Args:
-            worker: Who sent it.
-            state: That worker's.
+            worker: The sender.
+            state: Its record.
             frame: Its progress; waits behind frames that are stalled.
-            is_last_chance: The worker is dead, and cannot be asked to pack them again.
+            is_last_chance: Whether the worker is dead, and cannot pack the results again.
         """
         if state.stalled:
             state.stalled.append(frame)
@@ -82,7 +82,7 @@ class BatchResults:
             self._apply(worker, state, frame, left)
 
     def skipped(self, worker: int, number: int) -> None:
-        """A worker has left a batch out, because it found it taken back."""
+        """Note that a worker left out a batch that was taken back."""
         state = self._workers[worker]
         if state.stalled:
             state.stalled.append(number)
@@ -97,7 +97,7 @@ class BatchResults:
         blobs: Sequence[Any],
         columns: Sequence[Sequence[packing.PackedValue]],
     ) -> None:
-        """What was packed together in the first stalled frame has come again, one by one."""
+        """Take in the results of the first stalled frame, which have come again, one by one."""
         state = self._workers[worker]
         frames, state.stalled = state.stalled, deque()
         first = frames[0]
@@ -118,11 +118,11 @@ class BatchResults:
         frame: messages.ProgressFrame,
         left: Left,
     ) -> None:
-        """Tell the scheduler what a frame says."""
+        """Report a frame to the supervisor."""
         results = left.results
         if not state.sent or state.sent[0].number != frame.number:
-            # All of it was told while its last event was running, and the rest taken back:
-            # that the worker gives the rest back as well is no news.
+            # All of it was reported while its last event ran, and the rest taken back: the worker
+            # gives back the same rest, which is no news.
             if len(frame.ends):
                 raise InternalError(f"worker {worker} told of batch {frame.number}, which is over")
             return
@@ -166,7 +166,7 @@ class BatchResults:
 
 
 def failures_within(sent: Sent, begin: int, end: int) -> dict[int, Result]:
-    """What was kept from being sent, of the positions from `begin` up to `end`."""
+    """The failures of events that were not sent, from position `begin` up to `end`."""
     return {
         position: Result(error=failure)
         for position, failure in sent.failures.items()

@@ -1,11 +1,10 @@
-"""What callers give up while workers have it: how it is found, and killed where it runs.
+"""Roots that callers cancel while workers have them.
 
-An event of a root that was given up is not sent any more: it fails with `CancelledError`
-in its place, which ends the cascade. What was sent and not begun is asked back. What runs
-goes on, or its worker is killed, on behalf of that event alone: the other events of that
-worker are handed on at no charge, as after a timeout.
+An event of a cancelled root is not sent any more: it fails with `CancelledError`, which ends its
+cascade. Batches that are sent and not begun are asked back. An event that runs goes on, or its
+worker is killed: other events of that worker are handed on at no charge, as after a timeout.
 
-Cost: nothing while nothing is given up; then O(events of each batch that is sent).
+Cost: nothing while nothing is cancelled; then O(events) for each batch that is sent.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from evproc_pool.core.inputs_and_effects import Effect, Ended, Finished, Over, S
 from evproc_pool.protocol.backend import Backend
 from evproc_pool.protocol.status_words import WorkerStatus
 
-#: Where an event is that no worker is at.
+#: The answer if no worker runs any of the events.
 NOT_BEGUN: Final = "no worker was running it"
 
 
@@ -29,9 +28,9 @@ class Cancel(NamedTuple):
     """A caller gives up roots.
 
     Attributes:
-        run: Of this run.
-        roots: Which; None: all.
-        kill: Whether to kill the workers that run their events.
+        run: The run.
+        roots: Its roots; None: all.
+        kill: Whether to kill the workers that run events of them.
     """
 
     run: int
@@ -40,11 +39,11 @@ class Cancel(NamedTuple):
 
 
 class Recall(NamedTuple):
-    """Workers are to give back what they have not begun, from now on."""
+    """From now on workers give back all that they have not begun."""
 
 
 class Cancellations:
-    """The roots that were given up and have not ended, in the coordinator."""
+    """The cancelled roots that have not ended."""
 
     def __init__(self) -> None:
         # whether to kill, by root; None stands for all roots of the run
@@ -54,18 +53,18 @@ class Cancellations:
         return bool(self._roots)
 
     def add(self, item: Cancel) -> None:
-        """Remember what was given up."""
+        """Remember cancelled roots."""
         roots = self._roots.setdefault(item.run, {})
         for root in (None,) if item.roots is None else item.roots:
             roots[root] = roots.get(root, False) or item.kill
 
     def _kills(self, run: int, root: int) -> bool | None:
-        """Whether to kill for a root; None: it was not given up."""
+        """Whether to kill for a root; None: it was not cancelled."""
         roots = self._roots.get(run, {})
         return roots.get(root, roots.get(None))
 
     def keep_from(self, sent: Sent) -> None:
-        """Keep what was given up from being sent in a batch."""
+        """Keep events of cancelled roots out of a batch."""
         batch = sent.batch
         if batch.run_id in self._roots:
             for position in range(batch.size):
@@ -73,7 +72,7 @@ class Cancellations:
                     sent.failures[position] = CancelledError()
 
     def holders(self, workers: Mapping[int, WorkerRecord]) -> Iterator[int]:
-        """The workers that hold some of it."""
+        """The workers that hold events of cancelled roots."""
         for worker, state in workers.items():
             for sent in state.sent:
                 batch = sent.batch
@@ -86,7 +85,7 @@ class Cancellations:
 
     @property
     def kills(self) -> bool:
-        """Whether workers that run some of it are to be killed."""
+        """Whether any worker that runs an event of these is to be killed."""
         return any(any(roots.values()) for roots in self._roots.values())
 
     def kills_at(self, at: WorkerStatus, sent: Sent) -> bool:
@@ -126,7 +125,7 @@ def say_where(
     backend: Backend,
     handlers: Sequence[str],
 ) -> str:
-    """Which of these roots are being run, in words. A moment later it may be otherwise."""
+    """Say which of these roots run now. That may change at any moment."""
     found = []
     for worker, state in list(workers.items()):
         at = backend.look_at(worker) if state.sent else None

@@ -1,7 +1,7 @@
-"""The coordinator's half of `messages`: from the scheduler's batches to frames, and back.
+"""The coordinator's half of the protocol: batches of the scheduler to frames, and back.
 
-Matches follow-ups as they come, so that the scheduler has events with plans only.
-No process and no channel in it; pickling and filters are code of the user.
+It matches follow-ups as they come, so the scheduler gets events with plans only. It knows no
+process and no channel. Pickling and filters may run code of the user.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ PACE: Final = Pace(
 
 
 class Left(NamedTuple):
-    """What events left behind, by position.
+    """The results of events, by position.
 
     Attributes:
         follow_ups: With their plans; no empty ones.
-        results: Of those that failed.
+        results: Of events that failed.
         processed: Roots as the handlers left them.
-        values: What was given to `StopProcessing`.
-        emitted: What was emitted, in lists.
-        last_ran: The index of the last handler that ran, where it was not the last of the plan.
-        givers: The index of the last handler that returned follow-ups; where that is asked for.
+        values: Given to `StopProcessing`.
+        emitted: Lists of emitted values.
+        last_ran: The index of the last handler that ran, if it was not the last of the plan.
+        givers: The index of the last handler that returned follow-ups, if the run counts these.
     """
 
     follow_ups: Mapping[int, Sequence[Planned]]
@@ -77,7 +77,7 @@ class Left(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """All that an event left behind: a value, or None."""
+    """The whole result of an event: a value, or None."""
 
     value: Any
 
@@ -89,7 +89,7 @@ class Codec:
     """Encodes batches and decodes progress for the workers of one registry.
 
     Attributes:
-        one_by_one: So many events are to be pickled each for itself, until they are over.
+        one_by_one: How many events are pickled individually, to isolate the one that crashes.
     """
 
     def __init__(self, registry: Registry, *, has_retries: bool = False) -> None:
@@ -105,16 +105,16 @@ class Codec:
     def encode(
         self, sent: Sent, known: set[int], *, return_events: bool, is_prompt: bool = False
     ) -> Frame:
-        """Make the frame of a batch; events that cannot be pickled are noted and left out.
+        """Make the frame of a batch. Events that cannot be pickled become failures, and stay here.
 
         Args:
             sent: The batch; its `failures` are left out, and may grow.
             known: The numbers of the plans that the worker knows; grows.
             return_events: Whether roots are to come back.
-            is_prompt: Whether somebody may wait for single events.
+            is_prompt: Whether a caller may wait for single events.
 
         Returns:
-            The frame; its buffers are the events'.
+            The frame. Its buffers are memory of the events.
         """
         batch = sent.batch
         parts = batch.parts
@@ -123,7 +123,7 @@ class Codec:
         sent.is_one_by_one = self.one_by_one > 0
         apart = sent.is_one_by_one or batch.is_careful
         if not apart and not sent.failures:
-            # where it fails, packing one by one finds out for which event
+            # if that fails, packing one by one finds the event at fault
             try:
                 packed = self._pack(batch, large)
             except Exception:
@@ -170,7 +170,7 @@ class Codec:
             known: The numbers of the plans that the worker knows.
 
         Returns:
-            None if this is not one of these, or something is to be found out first.
+            None if the worker does not know the plan, or events are pickled individually now.
 
         Raises:
             Exception: Whatever pickling raised.
@@ -183,7 +183,7 @@ class Codec:
         return Frame(messages.SINGLE, single, large)
 
     def answer(self, item: Frame) -> Answer | None:
-        """What a frame says of the only event of its batch; None if it says more than that."""
+        """Return the result of the only event of a batch; None if it is an error or follow-ups."""
         if item.tag == messages.QUIET:
             return Answer(None) if messages.is_quiet_end(item.payload) else None
         if item.tag != messages.PROGRESS:
@@ -203,7 +203,7 @@ class Codec:
     def _numbers_of(
         self, sent: Sent, known: set[int], new_plans: list[tuple[int, tuple[int, ...]]]
     ) -> list[int] | int:
-        """The numbers of a batch's plans; those that the worker does not know go to `new_plans`."""
+        """The numbers of a batch's plans; numbers new to the worker go to `new_plans`."""
         numbers: list[int] = []
         parts = sent.batch.parts
         first = parts[0].plans[0]
@@ -228,7 +228,7 @@ class Codec:
         return numbers
 
     def _pack(self, batch: Batch, large: list[memoryview]) -> packing.PackedEvents:
-        """Pack the events of a batch; sealed ones go on as they are.
+        """Pack the events of a batch. Pass-through events go on as they came.
 
         Args:
             batch: The batch.
@@ -248,7 +248,7 @@ class Codec:
         return packing.PackedEvents(False, packed, in_parts=True)
 
     def pack_one_by_one(self, sent: Sent) -> packing.PackedEvents:
-        """Pickle each event; those for which that fails become failures of the batch."""
+        """Pickle each event by itself. Those that fail become failures of the batch."""
         events = _events_of(sent.batch.parts)
         blobs = [b""] * len(events)
         for position, event in enumerate(events):
@@ -272,16 +272,16 @@ class Codec:
     # --- progress ---
 
     def over(self, sent: Sent, events: int) -> None:
-        """So many events more of a batch are over."""
+        """Note that some more events of a batch are over."""
         if sent.is_one_by_one:
             self.one_by_one = max(0, self.one_by_one - events)
 
     def cut(self, sent: Sent, told: messages.Told | None) -> set[int]:
-        """Positions behind which a worker has left the rest of a chain unrun.
+        """The positions after which a worker did not run the rest of a chain.
 
         Args:
             sent: The batch.
-            told: What its events left behind; None: nothing.
+            told: The results of its events; None: there are none.
         """
         batch = sent.batch
         ends, key_ends = chain_ends(batch.run.opened, has_retries=self._has_retries)
@@ -320,18 +320,18 @@ class Codec:
         *,
         is_last_chance: bool,
     ) -> Left:
-        """Unpack what events left behind, and plan follow-ups.
+        """Unpack the results of events, and plan their follow-ups.
 
         Args:
-            told: As it came.
-            large: The large buffers that came with it.
-            where: Which worker it came from; errors get a note that says so.
-            is_last_chance: Whether it cannot be packed again. What cannot be unpacked
-                is taken as the failure of the events that gave it then.
+            told: The results, as they came.
+            where: The worker that sent them, in words; errors get a note with it.
+            large: The large buffers that came with them.
+            is_last_chance: Whether the worker is dead, and cannot pack them again. Events whose
+                results cannot be unpacked fail then.
 
         Raises:
-            SerializationError: What was packed together cannot be unpacked; which of it is
-                at fault shows only when it is packed one by one.
+            SerializationError: Results that were packed together cannot be unpacked. Packing them
+                one by one shows which is at fault.
         """
         try:
             follow_ups, results = self._follow_ups(told, large)
@@ -355,7 +355,7 @@ class Codec:
     def _follow_ups(
         self, told: messages.Told, large: Sequence[memoryview]
     ) -> tuple[Mapping[int, Sequence[Planned]], dict[int, Result]]:
-        """By the position of the event that gave them; and failures by position."""
+        """The follow-ups by the position of their event, and failures by position."""
         if not told.givers:
             return {}, {}
         if told.follow_ups.one_by_one:
@@ -369,7 +369,7 @@ class Codec:
     def _received(
         self, packed: packing.PackedEvents, large: Sequence[memoryview]
     ) -> tuple[Sequence[Any], PlanLike | None]:
-        """Events that were packed together, and the plan of all of them if that is seen at once."""
+        """Events that were packed together, and their plan if one look shows that all have it."""
         if packed.in_parts:
             first = packed.data[0]
             if isinstance(first, Slice):  # then all are, and of one class
@@ -388,7 +388,7 @@ class Codec:
     def _unpack_blobs(
         self, told: messages.Told, blobs: Sequence[Any]
     ) -> tuple[dict[int, list[Planned]], dict[int, Result]]:
-        """Unpack follow-ups that were packed one by one; those that fail are results."""
+        """Unpack follow-ups that were packed one by one, and collect failures."""
         follow_ups: dict[int, list[Planned]] = {}
         failed: dict[int, Result] = {}
         for position, blob in zip(told.givers, blobs, strict=True):
@@ -408,12 +408,12 @@ class Codec:
     def _planned(
         self, told: messages.Told, events: Sequence[Any], common: PlanLike | None
     ) -> Mapping[int, Sequence[Planned]]:
-        """Plan follow-ups, by the position of the event that gave them.
+        """Plan follow-ups, by the position of the event that returned them.
 
         Args:
-            told: Who gave how many.
-            events: All of them, in order.
-            common: The plan of all of them, if that is known.
+            told: Says how many each event returned.
+            events: All follow-ups, in order.
+            common: The plan of all of them, if it is known.
         """
         plans: list[PlanLike]
         plans = (
@@ -450,7 +450,7 @@ def _unpack_column(
     *,
     is_last_chance: bool,
 ) -> Column:
-    """Unpack what events left behind of one kind; what cannot be rebuilt is a failure.
+    """Unpack one kind of results. An event whose result cannot be rebuilt fails.
 
     Raises:
         SerializationError: See `Codec.unpack`.

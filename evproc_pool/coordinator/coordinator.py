@@ -1,13 +1,13 @@
-"""The coordinator: drives the scheduler with real workers, a turn at a time.
+"""The coordinator: performs what the supervisor decides, with real workers, a turn at a time.
 
 ::
 
-    inbox --> Scheduler.step --> Send ----> Backend
-                   ^                       |
-                   +--- Progress, Gone <---+
-    sink <--- Settled, Ended, Dropped, Finished
+    inbox --> Supervisor.step --> Send, Start, Kill, ... --> Backend
+                   ^                                            |
+                   +----- Progress, WorkerReady, WorkerGone <---+
+    sinks <--- Settled, Over, Ended, Dropped, Finished
 
-Nothing here is safe for threads: `engine` sees to it that one thread drives at a time.
+Nothing here is safe for threads: `engine` lets one thread drive at a time.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ from evproc_pool.serialization import pickling
 # idle worker may have died.
 _LISTEN_SECONDS: Final = 0.25
 
-# A worker that has so many bytes to send may have to wait for the coordinator.
+# A worker with a frame of this size may block until the coordinator reads it: no rest then.
 _HEAVY_BYTES: Final = 1 << 15
 
 
@@ -94,20 +94,20 @@ class Coordinator:
     """Runs on a fixed registry with a fixed number of workers; see the module's text.
 
     Attributes:
-        inbox: What was handed in; any thread may append to it.
-        orders: What was given up; any thread may append to it.
-        runs: Those that are not finished, by id; any thread may add one.
+        inbox: Inputs of callers. Any thread may append.
+        orders: What callers gave up. Any thread may append.
+        runs: Runs that are not finished, by id. Any thread may add one.
 
     Args:
-        workers: How many there are at the most; they are started when there is work for them.
-        backend: Starts them.
-        registry: The coordinator's.
-        config: The pickled spec that makes the workers' registries.
-        expected: The fingerprint that these must have.
-        limits: What each worker may use.
+        workers: The size of the pool. Workers start when there is work for them.
+        backend: Starts workers and moves frames.
+        registry: The handlers.
+        config: The first frame of each worker: the pickled registry spec and limits.
+        expected: The fingerprint that the registry of each worker must have.
+        limits: The limits of each worker.
         policy: Which events are run again after a failure.
-        clock: Says what time it is, in seconds.
-        rng: Draws how long pauses are; by default one of its own.
+        clock: Monotonic seconds.
+        rng: For the length of pauses; default: a generator of its own.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Coordinator:
         self._look_again: float | None = None  # after how long, if nothing happens
         self._codec = Codec(registry, has_retries=policy.max_retries > 0)
         self._cancelled = Cancellations()
-        self._recalls = False  # whether nothing that was not begun is to be run
+        self._recalls = False  # whether workers give back all that they have not begun
         self._results = BatchResults(self._codec, registry, backend, self._workers, self._step)
         self._deaths = WorkerDeaths(
             self._codec,
@@ -163,7 +163,7 @@ class Coordinator:
         self.single_events = SingleEvents(
             self._codec, backend, self._supervisor, self._workers, self._arrived
         )
-        self._asked: Asked | None = None  # which the scheduler is about to send
+        self._asked: Asked | None = None  # a single event that the scheduler is about to send
         self._is_heavy = False  # whether the last frames were large ones
         self._looked = 0.0  # when it last looked after the workers
         self._look_seconds = 0.0  # after how long to look again, while much is going on
@@ -214,11 +214,11 @@ class Coordinator:
         return None if self.inbox else self.single_events.send(ev, plan)
 
     def adopt(self, asked: Asked, inputs: Sequence[Input]) -> None:
-        """Tell the scheduler of an event that was sent already, and of what has come back.
+        """Let the scheduler take in a single event that was sent already, and what has come back.
 
         Args:
             asked: The event.
-            inputs: What hands it in, and nothing else.
+            inputs: The inputs that hand it in, and no others.
         """
         self._asked = asked
         for item in inputs:
@@ -229,17 +229,17 @@ class Coordinator:
     # --- a turn ---
 
     def take_in(self) -> None:
-        """Take in what was handed in. Nothing is waited for, and nothing ends."""
+        """Take in the inputs of callers, without waiting."""
         self._drain_inbox()
 
     def turn(self, *, may_block: bool) -> None:
-        """Take in what was handed in, wait for something to happen, act on it."""
-        # whoever waits for this news is to have it before we wait for more
+        """Take in inputs, wait for something to happen, and act on it."""
+        # news goes to callers before we wait for more
         self._obey()
         has_news = self._drain_inbox() | self._perform(self._supervisor.begin_turn(self._clock()))
         timeout: float | None = 0
         may_block = may_block and not has_news
-        # also where the input is slower than the workers, and no turn ever waits
+        # also if no turn ever waits, because the input is slower than the workers
         if may_block or self._clock() - self._looked >= self._look_seconds:
             look_again = self._look_after_workers()
             if may_block:
@@ -250,7 +250,7 @@ class Coordinator:
         self._drain_inbox()
 
     def _obey(self) -> None:
-        """Take in what was given up."""
+        """Take in what callers gave up."""
         while self.orders:
             order = self.orders.popleft()
             if isinstance(order, Cancel):
@@ -272,12 +272,12 @@ class Coordinator:
         return say_where(run, roots, self._workers, self._backend, names)
 
     def _listen(self, timeout: float | None) -> bool:
-        """Take in what workers have to say, those that died among them; say whether any had."""
+        """Take in frames and deaths of workers; return whether there were any."""
         happened = self._backend.poll(timeout)
         self._listened = self._clock()
         if timeout != 0:
             self._supervisor.woke(self._listened)
-        self._obey()  # before what has come is acted on
+        self._obey()  # before we act on what has come
         for item in happened:
             match item:
                 case Arrived():
@@ -305,7 +305,7 @@ class Coordinator:
         return self._look_again
 
     def _see(self, worker: int) -> Seen | None:
-        """Where a worker is, relative to the first batch that it holds; None: nobody can tell."""
+        """Return where a worker is, relative to its first batch; None if nobody can tell."""
         at = self._seen[worker] = self._backend.look_at(worker)
         if at is None:
             return None
@@ -327,10 +327,10 @@ class Coordinator:
         return woke - began
 
     def _drain_inbox(self) -> bool:
-        """Take in every input; say whether that is news to a caller."""
+        """Take in every input; return whether that is news to a caller."""
         has_news = False
         while self.inbox:
-            # those that come meanwhile have their turn, and may be many
+            # inputs that come meanwhile wait: there may be many
             for others in reversed(range(len(self.inbox))):
                 item = self.inbox.popleft()
                 # a run has demand from the moment it is open
@@ -413,7 +413,7 @@ class Coordinator:
 
     def _arrived(self, item: Arrived) -> None:
         self.single_events.forget()
-        # it may have come at any time since the coordinator began to rest
+        # it may have come at any time during the rest
         self._supervisor.heard(item.worker, self._listened - self._rested)
         self._is_heavy = bool(item.buffers) or len(item.payload) >= _HEAVY_BYTES
         record = self._workers[item.worker]
@@ -490,7 +490,7 @@ class Coordinator:
             return_events=run.return_events,
             is_prompt=not batch.run.opened.is_bulk,
         )
-        # a root is the caller's, who may change it
+        # a root belongs to the caller, who may change it
         if frame.buffers and not batch.root_positions:
             sent.large = frame.buffers
         self._backend.send(worker, *frame, may_refer=bool(sent.large))

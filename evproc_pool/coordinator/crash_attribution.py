@@ -1,4 +1,4 @@
-"""Where a worker was when it died, and so which event is charged, if any."""
+"""Which event is charged for the death of a worker: the one that it was running, if any."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from evproc_pool.protocol import status_words
 from evproc_pool.protocol.backend import Gone
 from evproc_pool.protocol.status_words import WorkerStatus
 
-# So many workers may die in sending what one event left behind, until it is charged.
+# An event is charged after this many deaths while its results were sent.
 _MOST_UNCLEAR_DEATHS: Final = 2
 
 
 class Verdict(NamedTuple):
-    """What is known of the batch that a dead worker was at.
+    """What is known of the first batch of a dead worker.
 
     Attributes:
-        over: How many of its events are over; those that had nothing to tell were not told.
+        over: How many of its events are over. Events without a result were not reported.
         running: The position of the event to charge, or None.
-        handler: The handler that it was in, if it was in one.
-        spared: The position of an event behind these that is over all the same, and
-            need not be run again.
+        handler: The handler that was running, or None.
+        spared: The position of a later event that is over too, and need not be run again.
     """
 
     over: int
@@ -34,28 +33,28 @@ class Verdict(NamedTuple):
 
 
 class CrashAttribution:
-    """Finds out; remembers what could not be found out the first time.
+    """Finds the event to charge; remembers deaths for which it could not.
 
     Args:
-        codec: Is told to pack events one by one where it is not clear which one it was.
-        registry: The coordinator's.
+        codec: Packs events one by one while it is unclear which one is at fault.
+        registry: The handlers.
     """
 
     def __init__(self, codec: Codec, registry: Registry) -> None:
         self._codec = codec
         self._registry = registry
-        # by run and root, how often a worker died when it had something of it to send
+        # by run and root: deaths of workers that had to send a result of it
         self._unclear: Counter[tuple[int, int]] = Counter()
 
     def examine(  # noqa: PLR0911 - a case each
         self, item: Gone, sents: deque[Sent], *, was_stuck: bool
     ) -> Verdict:
-        """Say where a worker was.
+        """Find the event to charge.
 
         Args:
-            item: The worker, of which everything that it sent has been taken in.
-            sents: The batches that it was sent and are not over.
-            was_stuck: Whether it was killed for being where it was for too long.
+            item: The worker. All that it sent has been taken in.
+            sents: Its batches that are not over.
+            was_stuck: Whether it was killed because it was at one place for too long.
         """
         if not sents:
             return Verdict(0)
@@ -67,13 +66,13 @@ class CrashAttribution:
         if at.batch != sent.number:
             return Verdict(done)
         if at.position == status_words.UNPICKLING:
-            # Nobody knows which event it was. Charge none, and find out: they go to
-            # others first of all, now packed one by one with the place published for each.
+            # Nobody knows which event it was. Charge none: they are sent again first of all,
+            # packed one by one, so that the next death shows it.
             self._one_by_one(sents)
             return Verdict(done)
         if at.position < done:
             return Verdict(done)
-        # what had nothing to tell is over, and so is what could not be packed
+        # an event without a result is over, and so is one whose result could not be packed
         is_over = at.is_over and (
             not at.is_untold or at.may_repeat or (was_stuck and at.packing > 0)
         )
@@ -87,8 +86,8 @@ class CrashAttribution:
             running = self._between(sents, over, at, was_stuck=was_stuck)
             return Verdict(over, running, spared=spared)
         if at.is_over or at.is_telling:
-            # it has to be charged, since it took long, or runs; what the worker died of may be what
-            # another has left behind, which would kill the next one with what it is beside
+            # It is charged, since it took long, or runs. But the worker may have died of another
+            # event's result, which would kill the next worker too: so pack one by one.
             self._one_by_one(sents)
         handler = None if at.handler is None else self._registry.handlers[at.handler].name
         return Verdict(over, at.position, handler)
@@ -96,12 +95,11 @@ class CrashAttribution:
     def _between(
         self, sents: deque[Sent], over: int, at: WorkerStatus, *, was_stuck: bool
     ) -> int | None:
-        """The position to charge for a death behind an event, if any.
+        """The position to charge for a death after an event, if any.
 
-        Where a worker died in packing or sending what events left behind, whoever runs
-        them next would die as well, and so on for ever. So they are sent one by one from
-        then on, and each result by itself; and an event is charged if it happens again, or
-        if it was stuck in packing what that one left behind.
+        A worker that dies while it packs or sends results would take the next one with it, and so
+        on for ever. So events are sent one by one from then on, each result by itself. An event is
+        charged if it happens again, or if the worker was stuck in packing its result.
         """
         if at.unsent is None:
             return None
@@ -120,6 +118,6 @@ class CrashAttribution:
         self._codec.one_by_one += sum(each.batch.size for each in sents)
 
     def forget(self, run: int) -> None:
-        """A run is over."""
+        """Drop what is known of a run that is over."""
         for key in [each for each in self._unclear if each[0] == run]:
             del self._unclear[key]

@@ -11,11 +11,11 @@ class Sent:
     """A batch on its way.
 
     Attributes:
-        batch: The scheduler's.
-        number: Which batch it is of those the worker was sent, from 1.
-        failures: By position, what keeps an event from being sent.
+        batch: The batch of the scheduler.
+        number: The number of the batch for its worker, from 1.
+        failures: By position, why an event is not sent.
         is_one_by_one: Whether each event is pickled by itself, to find the one that crashes.
-        class_bytes: How many of its bytes are classes, and not the events'.
+        class_bytes: How many of its bytes are classes, not events.
         large: The large buffers of its events that the worker may read until they are over.
     """
 

@@ -1,4 +1,4 @@
-"""What a worker leaves when it dies: the event to charge, and what others go on with."""
+"""The death of a worker: one event is charged, and others go on with the rest."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ class WorkerDeaths:
     """Takes in the deaths of workers that were ready.
 
     Args:
-        codec: The coordinator's.
-        registry: Likewise.
-        supervisor: Likewise.
-        results: Takes in what a worker has sent before.
+        codec: Encodes batches.
+        registry: The handlers.
+        supervisor: Knows why a worker was killed.
+        results: Takes in frames that the worker sent before.
         runs: The open runs, by id.
-        step: Tells the supervisor.
-        limits: What each worker may use.
+        step: Reports to the supervisor, and performs what it decides.
+        limits: The limits of each worker.
         policy: Which events are run again.
-        clock: Says what time it is, in seconds.
+        clock: Monotonic seconds.
 
     Attributes:
         memory_bytes: The resident memory of workers, when last seen.
@@ -88,7 +88,7 @@ class WorkerDeaths:
         self._step(Retired(item.worker))
         stalled, state.stalled = state.stalled, deque()
         for frame in stalled:
-            if not isinstance(frame, int):  # what it left out is handed on in any case
+            if not isinstance(frame, int):  # batches that it left out are handed on in any case
                 self._results.take(item.worker, state, frame, is_last_chance=True)
         kill = self._supervisor.killed(item.worker)
         was_stuck = kill is not None
@@ -117,7 +117,7 @@ class WorkerDeaths:
         self._step(WorkerGone(item.worker, running, error, handler, verdict.spared, seconds, ran))
 
     def _over_untold(self, worker: int, state: WorkerRecord, over: int) -> None:
-        """Take in that events of a dead worker are over, which had nothing to tell."""
+        """Report events of a dead worker that are over and had no result."""
         sent = state.sent[0]
         done = sent.batch.done
         if over > done:
@@ -129,7 +129,7 @@ class WorkerDeaths:
                 state.sent.popleft()
 
     def _error_of(self, item: Gone, batch: Batch, position: int, handler: str | None) -> PoolError:
-        """What an event fails with that a dead worker was at."""
+        """The error of the event that a dead worker was running."""
         event, plan = batch.at(position)
         attempt = attempt_of(plan)
         memory_bytes = self.memory_bytes.get(item.worker) or None
@@ -148,11 +148,11 @@ class WorkerDeaths:
         return error
 
     def _seconds_at(self, item: Gone, sent: Sent) -> float:
-        """For how long a dead worker was at the event that it was running; about."""
+        """About how long the event ran that a dead worker was at, in seconds."""
         now = self._clock()
         since = self._supervisor.heard_last(item.worker, now)
         if sent.batch.size - sent.batch.done > 1:
-            # others may have come before it since then
+            # other events may have run since then
             at = item.progress
             seen = None if at is None else seen_at(sent, at)
             if seen is not None:
@@ -161,7 +161,7 @@ class WorkerDeaths:
 
 
 def _handlers_begun(plan: PlanLike, at: WorkerStatus | None) -> int:
-    """How many handlers of a plan a dead worker had called for the event that it was at."""
+    """How many handlers of a plan a dead worker had called for its event."""
     if at is None or at.handler is None or at.handler not in plan.indices:
         return 0
     return plan.indices.index(at.handler) + 1

@@ -11,15 +11,15 @@ from evproc_pool.protocol.status_words import NONE, WorkerStatus
 
 
 class WorkerRecord:
-    """A worker.
+    """What the coordinator knows of one worker.
 
     Attributes:
         is_ready: Whether it has made its registry.
-        batches: How many it was sent.
-        sent: Those that are not over, in order.
+        batches: How many batches it was sent.
+        sent: Its batches that are not over, in order.
         plans: The numbers of the plans that it knows.
-        stalled: Frames (and the numbers of skipped batches) that wait until the
-            follow-ups of the first of them have come again, packed one by one.
+        stalled: Frames, and numbers of batches that it left out, which wait until the results of
+            the first one have come again, packed one by one.
     """
 
     __slots__ = (
@@ -39,7 +39,7 @@ class WorkerRecord:
 
 
 def seen_at(sent: Sent, at: WorkerStatus, *, is_cancelled: bool = False) -> Seen:
-    """Where a worker is, relative to the first batch that it holds."""
+    """Return where a worker is, relative to its first batch."""
     is_at_event = at.batch == sent.number and at.position >= 0
     return Seen(
         at.position if is_at_event else None,

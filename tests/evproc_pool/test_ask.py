@@ -24,7 +24,7 @@ from evproc_pool import (
     WorkerLostError,
 )
 from evproc_pool.backends.local import processes
-from evproc_pool.coordinator import coordinator
+from evproc_pool.coordinator import coordinator, single_events
 from evproc_pool.coordinator.single_events import SingleEvents
 from evproc_pool.testing import simulated_pool
 from tests.support import actions
@@ -71,7 +71,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer is waited for as long as it takes, also on a machine that is busy."""
-    monkeypatch.setattr(coordinator, "_ANSWER_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(single_events, "_ANSWER_SECONDS", PATIENCE_SECONDS)
 
 
 @pytest.fixture
