@@ -23,12 +23,12 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from multiprocessing import process
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import FrameType, ModuleType
-from typing import Any, Final, NamedTuple
+from types import ModuleType
+from typing import Final, NamedTuple
 
+from evproc_pool.internals.stdlib_multiprocessing import as_child, forkserver_imports
 from evproc_pool.ipc import parent_death
 
 _PRELOAD: Final = "evproc_pool.backends.local.preload"
@@ -177,21 +177,21 @@ def _source_of(name: str) -> _Source | None:
 
 def run() -> None:
     """In a forkserver that is about to begin: import what its workers need."""
-    frame = _forkservers_frame()
-    if frame is None:
+    server = forkserver_imports()
+    if server is None:
         return
     # as a forkserver does itself from Python 3.13 on
     # (https://github.com/python/cpython/issues/117378)
-    sys.path[:] = frame.f_locals.get("sys_path") or sys.path
+    sys.path[:] = server.sys_path or sys.path
     # Ctrl-C reaches the whole process group; until its loop begins, a forkserver would
     # die of it, with a traceback
     interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         # the application may have put `preload` there itself, with nothing behind it
-        anchor, *names = _named_in(frame.f_locals["preload"]) or [""]
+        anchor, *names = _named_in(server.preload) or [""]
         with (
             parent_death.hanging_on(anchor) if anchor else contextlib.nullcontext(),
-            _as_a_child(frame.f_locals.get("alive_r")),
+            as_child(server.alive),
         ):
             for name in ("evproc_pool.worker.loop", *names):
                 with contextlib.suppress(BaseException):
@@ -201,26 +201,8 @@ def run() -> None:
     os.register_at_fork(after_in_child=functools.partial(_seed_numpy, os.getpid()))
     # NumPy has threads of native code, which are prepared for it; others were asked for
     warnings.filterwarnings(
-        "ignore", ".*multi-threaded, use of fork", DeprecationWarning, frame.f_globals["__name__"]
+        "ignore", ".*multi-threaded, use of fork", DeprecationWarning, server.module
     )
-
-
-@contextlib.contextmanager
-def _as_a_child(alive: int | None) -> Iterator[None]:
-    """Let modules that are imported see that this is not the program's main process.
-
-    Args:
-        alive: A descriptor that becomes readable when that ends.
-    """
-    inner: Any = process
-    me, name = inner.current_process(), inner.current_process().name
-    try:
-        me.name = "forkserver"
-        if alive is not None:
-            inner._parent_process = inner._ParentProcess(name, os.getppid(), alive)  # noqa: SLF001
-        yield
-    finally:
-        me.name, inner._parent_process = name, None  # noqa: SLF001
 
 
 def _seed_numpy(forkserver: int) -> None:
@@ -240,14 +222,3 @@ def _seed_numpy(forkserver: int) -> None:
 def _named_in(preload: Iterable[str]) -> list[str]:
     """The modules that stand there as `entries`."""
     return [name[len(_PREFIX) :] for name in preload if name.startswith(_PREFIX)]
-
-
-def _forkservers_frame() -> FrameType | None:
-    """The frame of the forkserver that is importing `preload`, if one is."""
-    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - it tells its list to nobody
-    while frame is not None:
-        is_its = frame.f_globals.get("__name__") == "multiprocessing.forkserver"
-        if is_its and isinstance(frame.f_locals.get("preload"), list):
-            return frame
-        frame = frame.f_back
-    return None

@@ -22,14 +22,13 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Final
 
 from evproc_pool.backends.local.start_methods import (
-    ProcessName,
-    disown,
     fresh,
     has_started,
     own,
     prepared,
     uninterrupted,
 )
+from evproc_pool.internals.stdlib_multiprocessing import ProcessName, release
 from evproc_pool.ipc.channel import CAN_WAIT, Channel
 from evproc_pool.ipc.parent_death import CAN_KILL, ParentWatch
 from evproc_pool.ipc.resources import WorkerResources
@@ -157,16 +156,7 @@ class _Member:
             self.region.close()
         if self.pidfd is not None:
             os.close(self.pidfd)
-        popen = self.process._popen  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
-        if popen is not None:
-            if popen.returncode is None:
-                # The application has waited for it, or ignores SIGCHLD: `multiprocessing`
-                # cannot, and would take it for alive for ever.
-                popen.returncode = _UNKNOWN
-            # Not `process.close`: this may be a garbage collection that strikes while
-            # `multiprocessing` goes through its children, and trips over a closed one.
-            popen.close()
-            disown(self.process)
+        release(self.process, _UNKNOWN)
 
 
 # What an answer takes at the most that comes quickly. So long others may have to wait.

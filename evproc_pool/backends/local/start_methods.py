@@ -9,13 +9,18 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from multiprocessing.context import BaseContext, get_spawning_popen
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 from weakref import WeakSet
 
 from evproc_pool.backends.local.preloading import Sources, entries, may_change, without_entries
+from evproc_pool.internals.stdlib_multiprocessing import (
+    forget_child,
+    forkserver_pid,
+    preloaded_modules,
+)
 from evproc_pool.ipc.parent_death import Anchor
 
 
@@ -36,7 +41,7 @@ def _has_parents_server() -> bool:
 
     Which it cannot use. A child of the forkserver can, and knows no pid of it.
     """
-    return _forkservers_pid() is not None
+    return forkserver_pid() is not None
 
 
 class _Lock:
@@ -55,34 +60,22 @@ _processes: WeakSet[BaseProcess] = WeakSet()
 def own(process: BaseProcess) -> None:
     """Remember a worker process that was started."""
     _processes.add(process)  # for the case that this process forks
-    _forkserver.answered = _forkservers_pid()
+    _forkserver.answered = forkserver_pid()
 
 
 def has_started(context: BaseContext) -> bool:
     """Whether a process can be started in a moment: no forkserver is to begin before that."""
-    pid = _forkservers_pid()
+    pid = forkserver_pid()
     return context.get_start_method() != "forkserver" or (
         pid is not None and pid == _forkserver.answered
     )
-
-
-def _forkservers_pid() -> int | None:
-    """Of the forkserver of this process, if there is one."""
-    module = sys.modules.get("multiprocessing.forkserver")
-    pid: int | None = getattr(getattr(module, "_forkserver", None), "_forkserver_pid", None)
-    return pid
-
-
-def disown(process: BaseProcess) -> None:
-    """Let `multiprocessing` forget a worker process: it would join it at exit."""
-    multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
 
 
 def _disown_all() -> None:
     """In a process that os.fork made: its parent's workers are not its children."""
     _lock.held = threading.Lock()
     for process in _processes:
-        disown(process)
+        forget_child(process)
     if _forkserver.anchor is not None:
         _forkserver.anchor.close()
         _forkserver.anchor = None
@@ -90,34 +83,6 @@ def _disown_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_disown_all)
-
-
-# Runs in the new process, before anything is imported there and before it knows
-# the caller's sys.path; so it is text, and needs nothing but the standard library.
-_LEAVE_MAIN_ALONE: Final = """[
-    setattr(__import__("multiprocessing.spawn", fromlist=["spawn"]), name, lambda *args: None)
-    for name in ("_fixup_main_from_name", "_fixup_main_from_path")
-] and [
-    signal.signal(signal.SIGINT, signal.SIG_IGN) for signal in [__import__("signal")]
-] and {!r}"""
-
-
-class ProcessName(str):
-    """The name of a worker process, which in passing keeps ``__main__`` from being rerun.
-
-    `multiprocessing` runs the caller's main script again in every child, under
-    another name; a script without a ``__main__`` guard would start pools within
-    pools. Workers do not need it: what lives in ``__main__`` reaches them by value. Nor
-    do they die of Ctrl-C, with a traceback each, from then on.
-    The name is the first thing of ours that the child unpickles, ahead of that step.
-    """
-
-    __slots__ = ()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if get_spawning_popen() is None:
-            return str, (str(self),)  # it goes somewhere else: with a log record, say
-        return eval, (_LEAVE_MAIN_ALONE.format(str(self)),)
 
 
 class _Forkserver:
@@ -196,20 +161,16 @@ def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None
         context: The context by which the process is started.
         modules: The others.
     """
-    server = None
-    if context.get_start_method() == "forkserver":
-        from multiprocessing import forkserver
-
-        server = getattr(forkserver, "_forkserver", None)
-    if server is None or not hasattr(server, "_preload_modules"):
+    is_forkserver = context.get_start_method() == "forkserver"
+    if not is_forkserver or preloaded_modules() is None:
         yield  # another start method, or another Python than is known
         return
     with _lock.held:
-        preloaded = without_entries(server._preload_modules)  # noqa: SLF001 - no public way
+        preloaded = without_entries(preloaded_modules() or ())
         chosen = [] if preloaded == ["__main__"] else preloaded
         # an entry that is no text does not come through the forkserver's command line
         is_text = all(type(path) is str for path in sys.path)
-        before = getattr(server, "_forkserver_pid", None)
+        before = forkserver_pid()
         sources = Sources() if is_text and any(map(may_change, modules)) else None
         anchor = _forkserver.anchor
         if anchor is None or not anchor.is_open:
@@ -220,6 +181,6 @@ def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None
             yield
         finally:
             context.set_forkserver_preload(preloaded)
-            if getattr(server, "_forkserver_pid", None) != before:
+            if forkserver_pid() != before:
                 # the first one, or another since that has died: it has imported them now
                 _forkserver.sources = sources
