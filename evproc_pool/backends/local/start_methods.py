@@ -1,4 +1,4 @@
-"""How worker processes are started without running the caller's main script again."""
+"""Starts worker processes without running the caller's main script again."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from evproc_pool.ipc.parent_death import Anchor
 
 
 def default_context(first: int) -> BaseContext:
-    """The context for `mp_context=None`: never a `fork` of this process as it is.
+    """The context for `mp_context=None`: never a `fork` of this process.
 
     Args:
-        first: The process that imported this package. One that is forked from it has its
-            modules.
+        first: The pid of the process that imported this package. A process that is forked
+            from it has its modules.
     """
     if sys.platform == "linux" and (os.getpid() == first or not _has_parents_server()):
         return multiprocessing.get_context("forkserver")
@@ -39,13 +39,13 @@ def default_context(first: int) -> BaseContext:
 def _has_parents_server() -> bool:
     """Whether this process, made by os.fork, takes its parent's forkserver for its own.
 
-    Which it cannot use. A child of the forkserver can, and knows no pid of it.
+    It cannot use that one. A child of a forkserver can use it, and knows no pid of it.
     """
     return forkserver_pid() is not None
 
 
 class _Lock:
-    """One thread at a time starts a process; new in a process that os.fork made."""
+    """Lets one thread at a time start a process; new in a process that os.fork made."""
 
     def __init__(self) -> None:
         self.held = threading.Lock()
@@ -59,12 +59,12 @@ _processes: WeakSet[BaseProcess] = WeakSet()
 
 def own(process: BaseProcess) -> None:
     """Remember a worker process that was started."""
-    _processes.add(process)  # for the case that this process forks
+    _processes.add(process)  # this process may fork
     _forkserver.answered = forkserver_pid()
 
 
 def has_started(context: BaseContext) -> bool:
-    """Whether a process can be started in a moment: no forkserver is to begin before that."""
+    """Whether a process starts at once: no forkserver has to begin before it."""
     pid = forkserver_pid()
     return context.get_start_method() != "forkserver" or (
         pid is not None and pid == _forkserver.answered
@@ -72,7 +72,7 @@ def has_started(context: BaseContext) -> bool:
 
 
 def _disown_all() -> None:
-    """In a process that os.fork made: its parent's workers are not its children."""
+    """Forget the parent's workers, in a process that os.fork made: they are not its children."""
     _lock.held = threading.Lock()
     for process in _processes:
         forget_child(process)
@@ -86,13 +86,13 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Forkserver:
-    """The forkserver of this process, as far as it is known here."""
+    """The facts that are known here of the forkserver of this process."""
 
-    #: As they were when it imported the handlers' modules; None if it did not.
+    #: The sources when it imported the handlers' modules; None if it did not.
     sources: Sources | None = None
-    #: On which it hangs while it imports.
+    #: Its parent death ends it while it imports.
     anchor: Anchor | None = None
-    #: The pid of the last one that started a worker.
+    #: The pid of the last forkserver that started a worker.
     answered: int | None = None
 
 
@@ -100,7 +100,7 @@ _forkserver: Final = _Forkserver()
 
 
 def fresh(context: BaseContext) -> BaseContext:
-    """The context to start a worker by: `spawn` where a forkserver has old sources."""
+    """The context that starts the next worker: `spawn` if a forkserver has old sources."""
     is_forkserver = context.get_start_method() == "forkserver"
     sources = _forkserver.sources if is_forkserver else None
     if sources is not None and sources.have_changed:
@@ -110,9 +110,9 @@ def fresh(context: BaseContext) -> BaseContext:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let a Ctrl-C strike at the end of the block; for what takes no longer than a moment.
+    """Delay a Ctrl-C until the end of a short block.
 
-    A forkserver dies, with a traceback, of a client that goes away in the middle of its request.
+    A forkserver dies, with a traceback, if a client goes away in the middle of its request.
     """
     handler = signal.getsignal(signal.SIGINT)
     struck: list[tuple[int, FrameType | None]] = []
@@ -120,7 +120,7 @@ def uninterrupted() -> Iterator[None]:
         if callable(handler):
             signal.signal(signal.SIGINT, lambda *args: struck.append(args))
     except ValueError:
-        handler = None  # not the main thread, whose affair it is
+        handler = None  # not the main thread, which alone gets it
     try:
         yield
     finally:
@@ -131,9 +131,9 @@ def uninterrupted() -> Iterator[None]:
 
 
 def begin(context: BaseContext, modules: Sequence[str] = ()) -> None:
-    """Have a forkserver start, if there is none yet, and do not wait for it.
+    """Start a forkserver, if there is none yet, and do not wait for it.
 
-    It takes as long to start as what else is to be imported here does.
+    It starts while this process imports the rest of the engine, which takes as long.
 
     Args:
         context: See `prepared`.
@@ -143,32 +143,32 @@ def begin(context: BaseContext, modules: Sequence[str] = ()) -> None:
         from multiprocessing import forkserver
 
         with prepared(context, modules), contextlib.suppress(OSError):
-            # what it is shows when a worker is to be started
+            # the error comes again when a worker is started
             forkserver.ensure_running()
 
 
 @contextlib.contextmanager
 def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None]:
-    """While a process is started, tell a forkserver that may be started what to import.
+    """Choose what a forkserver imports if it starts together with a process.
 
-    That is the worker's module and others (`preloading`), so that its processes need
-    not: a new worker is ready in milliseconds. And it is not
-    ``__main__``, which the forkserver would run before it forks, from Python 3.13.8 on
-    (https://github.com/python/cpython/issues/126631). What the application has told it
-    to import stays, and a forkserver that runs already stays as it is.
+    It imports the worker's module and others (`preloading`). Its processes then need not, so
+    a new worker is ready in milliseconds. It does not import ``__main__``, which it would
+    run before it forks, from Python 3.13.8 on
+    (https://github.com/python/cpython/issues/126631). The modules that the application has
+    chosen stay. A forkserver that runs already is left alone.
 
     Args:
-        context: The context by which the process is started.
-        modules: The others.
+        context: The context that starts the process.
+        modules: The other modules.
     """
     is_forkserver = context.get_start_method() == "forkserver"
     if not is_forkserver or preloaded_modules() is None:
-        yield  # another start method, or another Python than is known
+        yield  # another start method, or an unknown Python
         return
     with _lock.held:
         preloaded = without_entries(preloaded_modules() or ())
         chosen = [] if preloaded == ["__main__"] else preloaded
-        # an entry that is no text does not come through the forkserver's command line
+        # the forkserver's command line can pass on only text
         is_text = all(type(path) is str for path in sys.path)
         before = forkserver_pid()
         sources = Sources() if is_text and any(map(may_change, modules)) else None
@@ -182,5 +182,5 @@ def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None
         finally:
             context.set_forkserver_preload(preloaded)
             if forkserver_pid() != before:
-                # the first one, or another since that has died: it has imported them now
+                # a new forkserver, the first or after the death of another, has imported them
                 _forkserver.sources = sources
