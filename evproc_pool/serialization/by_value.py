@@ -30,6 +30,7 @@ from weakref import WeakSet
 
 import cloudpickle
 
+from evproc_pool.internals import cloudpickle_classes
 from evproc_pool.serialization.basics import ThisProcess
 
 _Callback = Callable[[pickle.PickleBuffer], bool]
@@ -80,7 +81,8 @@ def loads(data: bytes | bytearray | memoryview, buffers: Iterable[memoryview]) -
     Raises:
         Exception: Whatever unpickling raised.
     """
-    if not _KNOWS_CLOUDPICKLE:
+    if not cloudpickle_classes.IS_KNOWN:
+        Filled.count += 1  # nobody can say whether a class was filled
         return pickle.loads(data, buffers=buffers)
     return _Unpickler(io.BytesIO(data), buffers=buffers).load()
 
@@ -94,8 +96,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
             data = content.tobytes()
             return _make_view, (data if content.readonly else bytearray(data), content.format)
         if kind is types.CodeType:
-            make, args = self.dispatch_table[kind](content)
-            return _make_code, (make, args, content.co_filename)
+            reduced = cloudpickle_classes.reduce_code(self.dispatch_table, content)
+            if reduced is not None:
+                return _make_code, (*reduced, content.co_filename)
         if kind is _Cached and not _can_be_imported(content):
             parameters = content.cache_parameters()
             return _make_cached, (parameters,), content.__wrapped__, None, None, _fill_cached
@@ -103,9 +106,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
             state = content.func, content.attrname
             return _make_property, (), state, None, None, _fill_property
         reduced = super().reducer_override(content)
-        is_enum = isinstance(content, enum.EnumMeta) and isinstance(reduced, tuple)
-        if is_enum and reduced[0].__name__ == _MAKE_ENUM:
-            return _with_members(content, reduced)
+        is_enum = isinstance(content, enum.EnumMeta)
+        if is_enum and cloudpickle_classes.is_enum_reduction(reduced):
+            return cloudpickle_classes.with_members(content, reduced)
         return reduced
 
 
@@ -169,37 +172,6 @@ def _fill_property(made: Any, state: tuple[Callable[[Any], Any], str | None]) ->
     made.__doc__ = made.func.__doc__
 
 
-# --- enum ---
-
-_MAKE_ENUM: Final = "_make_skeleton_enum"
-
-# what `EnumMeta` gives to every member
-_OF_EVERY_MEMBER: Final = ("_value_", "_name_", "__objclass__", "_sort_order_")
-
-
-def _with_members(kind: Any, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Put all names into what cloudpickle makes of an enumeration, and what members hold."""
-    make, (bases, name, qualname, _, *rest), (attributes, slots), *_ = reduced
-    members: dict[str, Any] = dict(kind.__members__)
-    values = {each: member.value for each, member in members.items()}
-    own = {
-        each: {key: held for key, held in vars(member).items() if key not in _OF_EVERY_MEMBER}
-        for each, member in members.items()
-    }
-    attributes = {key: held for key, held in attributes.items() if key not in members}
-    args = bases, name, qualname, values, *rest
-    return make, args, ((attributes, slots), own), None, None, enum_class_setstate
-
-
-def enum_class_setstate(kind: Any, state: tuple[Any, dict[str, dict[str, Any]]]) -> Any:
-    """Fill an enumeration; see `pickling`, which knows this by its name."""
-    inner, own = state
-    cloudpickle.cloudpickle._class_setstate(kind, inner)  # noqa: SLF001 - as it does itself
-    for name, attributes in own.items():
-        vars(kind[name]).update(attributes)
-    return kind
-
-
 # --- classes on their way back ---
 
 # Classes that came here by value, and are nobody's own here.
@@ -218,17 +190,17 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         found = super().find_class(module, name)
-        if name in _MAKE_EMPTY:
+        if cloudpickle_classes.makes_class(name):
             return functools.partial(_make_empty, found)
-        return functools.partial(_set_state, found) if name.endswith(_SET_STATE) else found
+        return (
+            functools.partial(_set_state, found) if cloudpickle_classes.fills_class(name) else found
+        )
 
 
 def _make_empty(make: Any, *args: Any) -> Any:
     """Make a class, or find it by the number that cloudpickle has given it."""
-    inner = cloudpickle.cloudpickle
     with _one_at_a_time:  # another thread would take what was just made for one of its own
-        with inner._DYNAMIC_CLASS_TRACKER_LOCK:  # noqa: SLF001 - no public way
-            kind = inner._DYNAMIC_CLASS_TRACKER_BY_ID.get(args[-2])  # noqa: SLF001
+        kind = cloudpickle_classes.find_class(args)
         if kind is None:
             kind = make(*args)
             _came.add(kind)
@@ -250,16 +222,3 @@ class Filled:
     """How often a class was filled."""
 
     count = 0
-
-
-_SET_STATE: Final = "_class_setstate"
-_MAKE_EMPTY: Final = ("_make_skeleton_class", "_make_skeleton_enum")
-_KNOWS_CLOUDPICKLE: Final = all(
-    hasattr(cloudpickle.cloudpickle, name)
-    for name in (
-        _SET_STATE,
-        *_MAKE_EMPTY,
-        "_DYNAMIC_CLASS_TRACKER_LOCK",
-        "_DYNAMIC_CLASS_TRACKER_BY_ID",
-    )
-)

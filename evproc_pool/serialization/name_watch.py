@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import functools
 import operator
-import sys
 import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
+
+from evproc_pool.internals.cpython import IN_TUPLE, counts_of
 
 
 class Missing:
@@ -131,17 +132,9 @@ def cells_that_change(function: types.FunctionType) -> list[types.CellType]:
     assigned = _assigned_in(function.__code__)
     return [
         cell
-        for cell, name, count in zip(cells, names, _reference_counts(cells), strict=True)
-        if count > _COUNT_OF_ONE or name in assigned
+        for cell, name, count in zip(cells, names, counts_of(cells), strict=True)
+        if count > IN_TUPLE or name in assigned
     ]
-
-
-def _reference_counts(cells: tuple[types.CellType, ...]) -> list[int]:
-    return [sys.getrefcount(cell) for cell in cells]
-
-
-# Of a cell that only a tuple refers to, as counted here.
-_COUNT_OF_ONE: Final = _reference_counts((types.CellType(),))[0]
 
 
 @functools.lru_cache(maxsize=1024)

@@ -12,6 +12,7 @@ import pickle
 from collections.abc import Iterable
 from typing import Any, Final
 
+from evproc_pool.internals.pickle_format import LARGE_CONTENT, announcements
 from evproc_pool.serialization.basics import (
     MAIN,
     PROTOCOL,
@@ -106,30 +107,11 @@ def _by_reference(value: object, keep: _Keeper | None) -> bytes | None:
     pickle.Pickler(file, PROTOCOL, buffer_callback=keep).dump(value)
     before = b""
     for chunk in file.chunks:
-        is_content = len(chunk) > _LARGE_CONTENT and before.endswith(_length_of(chunk))
+        is_content = len(chunk) > LARGE_CONTENT and before.endswith(announcements(len(chunk)))
         if not is_content and MAIN in chunk:
             return None
         before = chunk
     return file.chunks[0] if len(file.chunks) == 1 else b"".join(file.chunks)
-
-
-# pickle writes no longer ones by themselves
-_LARGE_CONTENT: Final = 1 << 15
-
-
-def _length_of(chunk: bytes) -> tuple[bytes, ...]:
-    """How pickle announces that so many bytes come: as bytes, as a string, or a bytearray."""
-    size = len(chunk)
-    long = size.to_bytes(8, "little")
-    return (
-        pickle.BINBYTES8 + long,
-        pickle.BINUNICODE8 + long,
-        _BYTEARRAY8 + long,
-        *(opcode + long[:4] for opcode in (pickle.BINBYTES, pickle.BINUNICODE) if size < 1 << 32),
-    )
-
-
-_BYTEARRAY8: Final = b"\x96"
 
 
 def _by_value(value: object, keep: _Keeper | None) -> bytes:

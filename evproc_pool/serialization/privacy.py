@@ -9,57 +9,27 @@ It looks at objects whose contents Python knows: the built-in containers, and in
 classes that are written in Python and pickled in the default way. Others may share memory in a
 way that nobody sees (an array and a view of it), or have code of the user's in their pickling.
 
-Reference counts are those of CPython, with its interpreter lock. Where they are not exact, they
-are larger, and the value is pickled at once.
+Without exact reference counts every value is pickled at once; see `internals.cpython`.
 """
 
 from __future__ import annotations
 
 import copyreg
 import sys
-from collections import namedtuple
 from gc import get_referents
-from sys import getrefcount
 from typing import Any, Final
 from weakref import getweakrefcount
 
+from evproc_pool.internals.cpython import (
+    ALONE,
+    HIDES_DICT,
+    IN_CONTAINER,
+    OF_INSTANCE,
+    getrefcount,
+    has_python_layout,
+    is_of_named_tuple,
+)
 from evproc_pool.serialization.packing import ATOMS
-
-
-class _Box:
-    """Has one thing."""
-
-    def __init__(self, item: object) -> None:
-        self.item = item
-
-
-def _usual_references() -> tuple[int, int, int]:
-    """What `getrefcount` says of what nobody else has.
-
-    Returns:
-        Of what one variable refers to; of an item of a container, by the loop over it; of an
-        attribute, by the loop over an instance's referents.
-    """
-    item: object = {}
-    alone = getrefcount(item)
-    items: list[object] = [{}, {}]
-    in_container = max([getrefcount(each) for each in items])
-    box: object = _Box({})
-    found: list[object] = get_referents(box)
-    of_instance = max([getrefcount(each) for each in found if type(each) is dict])
-    return alone, in_container, of_instance
-
-
-_USUAL: Final = _usual_references()
-#: Nobody else has what one variable refers to, if it has no more references than that.
-ALONE: Final = _USUAL[0]
-_IN_CONTAINER: Final = _USUAL[1]
-_OF_INSTANCE: Final = _USUAL[2]
-_NAMES: Final = ALONE  # an instance's dictionary: the instance is the variable
-
-# From Python 3.13 on the referents of an instance are its attributes, also where somebody has
-# asked for its dictionary and keeps it.
-_HIDES_NAMES: Final = sys.version_info >= (3, 13)
 
 #: Made of atoms and built-in containers: it can be rebuilt anywhere.
 BUILT_IN: Final = 1
@@ -96,18 +66,6 @@ _LASTING_ZONES: Final = frozenset({("datetime", "timezone"), ("zoneinfo", "ZoneI
 # From which classes written in Python may be derived.
 _BUILT_IN: Final = frozenset({object, tuple, list, dict, set, frozenset})
 
-# `Py_TPFLAGS_HEAPTYPE`: a class that was made while the program runs.
-_HEAP_TYPE: Final = 1 << 9
-
-# A class written in Python adds to its instances, at the most, a dictionary and a list of weak
-# references, and its slots. One that adds more is written in C.
-_POINTER_BYTES: Final = 8
-_POINTERS: Final = 2
-
-# Of named tuples; the same in all of them.
-_Named = namedtuple("_Named", ())  # noqa: PYI024 - it is not for its fields
-_NEW_ARGUMENTS: Final = vars(_Named)["__getnewargs__"].__code__
-
 # How instances of a class are to be looked at.
 _IS_CLOSED: Final = 0
 _IS_OPEN: Final = 1
@@ -135,7 +93,7 @@ def is_private(  # noqa: C901, PLR0911, PLR0912 - calls would take as long as al
         made of.
     """
     kind, atoms = type(value), ATOMS
-    found, most = BUILT_IN, _IN_CONTAINER
+    found, most = BUILT_IN, IN_CONTAINER
     items: Any
     if kind is dict:
         items = value.values()
@@ -157,9 +115,9 @@ def is_private(  # noqa: C901, PLR0911, PLR0912 - calls would take as long as al
             how = _learn(kind)
         if how != _IS_OPEN:
             return is_constant(value)
-        if getweakrefcount(value) or (_HIDES_NAMES and _has_kept_names(value)):
+        if getweakrefcount(value) or (HIDES_DICT and _has_kept_names(value)):
             return 0
-        items, found, most = get_referents(value), OTHERS, _OF_INSTANCE
+        items, found, most = get_referents(value), OTHERS, OF_INSTANCE
     if not levels:
         return 0
     has_many = len(items) > _MANY
@@ -209,7 +167,7 @@ def is_constant(value: Any) -> int:
 
 def _has_kept_names(value: object) -> bool:
     """Whether somebody has the dictionary of an instance."""
-    return type(value).__dictoffset__ != 0 and getrefcount(vars(value)) > _NAMES
+    return type(value).__dictoffset__ != 0 and getrefcount(vars(value)) > ALONE
 
 
 def _learn(kind: type) -> int:
@@ -274,18 +232,9 @@ def _is_open(kind: type) -> bool:
     if kind in copyreg.dispatch_table or hasattr(kind, "__getnewargs_ex__"):
         return False
     new_arguments = getattr(kind, "__getnewargs__", None)
-    if new_arguments is not None and getattr(new_arguments, "__code__", None) != _NEW_ARGUMENTS:
+    if new_arguments is not None and not is_of_named_tuple(new_arguments):
         return False
     default = ("__reduce_ex__", "__reduce__", "__getstate__")
     if any(getattr(kind, name, None) is not getattr(object, name, None) for name in default):
         return False
-    size_bytes, pointers = 0, _POINTERS
-    for base in kind.__mro__:
-        if base in _BUILT_IN:
-            size_bytes = max(size_bytes, base.__basicsize__)
-            continue
-        slots = vars(base).get("__slots__")
-        if not base.__flags__ & _HEAP_TYPE or (slots is None and not base.__dictoffset__):
-            return False
-        pointers += 1 if isinstance(slots, str) else len(tuple(slots or ()))
-    return bool(kind.__basicsize__ <= size_bytes + pointers * _POINTER_BYTES)
+    return has_python_layout(kind, _BUILT_IN)

@@ -25,7 +25,6 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from sys import getrefcount
 from time import perf_counter
 from typing import Any
 
@@ -34,6 +33,7 @@ from evproc.event import EMITTING, take_emitted
 from evproc.exc import _unset
 from evproc.handler import Handler
 from evproc.processor import annotate_error, collect_follow_ups
+from evproc_pool.internals.cpython import ALONE, getrefcount
 from evproc_pool.ipc.channel import BlockingChannel, WorkerChannel
 from evproc_pool.ipc.resources import WorkerResources
 from evproc_pool.protocol import messages, status_words
@@ -44,7 +44,7 @@ from evproc_pool.protocol.registry_spec import RegistrySpec, fingerprint
 from evproc_pool.serialization import basics, diagnosis, packing, pickling
 from evproc_pool.serialization.gc_pause import gc_paused
 from evproc_pool.serialization.packing import ATOMS
-from evproc_pool.serialization.privacy import ALONE, BUILT_IN, OTHERS, is_constant, is_private
+from evproc_pool.serialization.privacy import BUILT_IN, OTHERS, is_constant, is_private
 from evproc_pool.worker import reporter
 from evproc_pool.worker.quota import Quota
 from evproc_pool.worker.reporter import Reporter

@@ -1,27 +1,30 @@
 """Raises the soft timeout in the handler that is running, in a worker.
 
-1. The coordinator, which looks at the place of each worker anyway (`watch`), finds that
-   one has been at the same event for too long. It writes which event that is into
-   `status_words.STRUCK`, and sends `SIGNAL`.
+1. The coordinator reads the place of each worker anyway (`watch`). It finds a worker that has
+   been at the same event for too long. It writes the event into `status_words.STRUCK`, and
+   sends `SIGNAL`.
 2. Python runs `SoftTimeout._strike` between two instructions of the main thread, or in
-   a call that waits and lets signals be handled. It raises if, and only if, what it has
-   interrupted is a handler of that event, or the iterable that one returned; and it
-   clears the word first, so that it never raises twice.
-3. Where it has come at another moment (between two handlers, while what an event left
-   behind is being pickled) it does nothing. The word stays, and while the worker is
-   still at a handler of that event, the coordinator sends the signal again.
+   a call that waits and lets signals be handled. It raises only if it has interrupted a
+   handler of that event, or the iterable that one returned. It clears the word first, so
+   that it never raises twice.
+3. At any other moment (between two handlers, while values of an event are pickled) it does
+   nothing. The word stays. While the worker is still at a handler of that event, the
+   coordinator sends the signal again.
 
-What was interrupted is told by the stack. The line at which the worker's loop is says
-what it is doing: calling a handler, or taking what that returned; both stand in the
-`try` that catches whatever a handler raises, so the worker is as it is after any other
-error. A signal that comes late finds that the word names an event that is over. One
-that is lost, since it came just before a call that waits, is sent again.
+The stack shows what was interrupted. The frame of the worker's loop has the offset of the
+instruction that is running: the call of a handler, or the call that collects what it returned
+(`internals.cpython.call_spans`). Offsets need no source file and no line numbers. Both calls
+stand in the `try` that catches whatever a handler raises, so the worker is as it is after any
+other error. A late signal finds that the word names an event that is over. A signal that is
+lost, because it came just before a call that waits, is sent again.
 
-Nothing is armed or looked at for an event that is not too slow, so it costs nothing.
+An event that is not too slow pays nothing: no timer is armed, and the loop does not check for
+a timeout.
 
 Rejected: a timer in the worker, which is a system call per event;
 `PyThreadState_SetAsyncExc`, which does not end a call that waits, and may strike in the
-worker's own code; a wrapper around handlers, which is a call per event.
+worker's own code; a wrapper around handlers, which is a call per event; a word that the loop
+writes after each handler, which is a store per event.
 """
 
 from __future__ import annotations
@@ -30,14 +33,16 @@ import contextlib
 import os
 import signal
 import sys
+import warnings
 from types import CodeType, FrameType
 from typing import Any, Final
 
 from evproc.event import describe_event
 from evproc_pool.errors import SoftTimeoutError
+from evproc_pool.internals.cpython import call_spans
 from evproc_pool.protocol import status_words
 
-# Numbers next to SIGRTMIN are the ones that programs take first.
+# Programs take the numbers next to SIGRTMIN first.
 _REAL_TIME_OFFSET: Final = 11
 
 
@@ -50,7 +55,7 @@ def _choose() -> int | None:
     return getattr(signal, "SIGINFO", None)
 
 
-#: Sent to a worker; None: there is no soft timeout here (Windows).
+#: Sent to a worker; None: this system has no soft timeout (Windows).
 SIGNAL: Final = _choose()
 
 
@@ -60,8 +65,8 @@ class SoftTimeout:
     Args:
         seconds: The limit.
         words: See `status_words`.
-        loop: The function that calls handlers, by `handler.func(...)` in a line of its
-            own, and takes what they return, by `collect_follow_ups` in another. Its
+        loop: The function that calls handlers, by `handler.func(...)`, and collects what they
+            return, by `collect_follow_ups(...)`. The arguments of both contain no calls. Its
             variables `handler` and `ev` say which handler and event these are.
     """
 
@@ -69,14 +74,17 @@ class SoftTimeout:
         self._seconds = seconds
         self._words = words
         self._loop = loop
-        self._calls = _line_of(loop, "func")
-        self._collects = _line_of(loop, "collect_follow_ups")
+        self._calls = _offsets(loop, "func")
+        self._calls_and_collects = self._calls | _offsets(loop, "collect_follow_ups")
         self._pid = os.getpid()
 
     def install(self) -> None:
-        """From now on the signal is taken. Without effect but in the main thread."""
+        """Take the signal from now on. Has no effect except in the main thread."""
         if SIGNAL is None:
             return
+        if not self._calls:
+            with contextlib.suppress(RuntimeWarning):  # where warnings are errors
+                warnings.warn(_UNKNOWN_PYTHON, RuntimeWarning, stacklevel=2)
         with contextlib.suppress(ValueError):
             signal.signal(SIGNAL, self._strike)
             # whoever started the process may have blocked it
@@ -112,28 +120,26 @@ class SoftTimeout:
         frame = interrupted
         while frame is not None and frame.f_code is not self._loop:
             if frame.f_code is _STRIKE:
-                return None  # the signal has come twice: that one decides
+                return None  # the signal has come twice: the first one decides
             frame = frame.f_back
         if frame is None:
             return None
         if frame is not interrupted:
-            return frame if frame.f_lineno in {self._calls, self._collects} else None
-        # A handler may be no Python function: then the loop itself is at its call. If that
-        # has raised, Python 3.10 may run this before the first line of the `except`, where
-        # nothing would catch it.
+            return frame if frame.f_lasti in self._calls_and_collects else None
+        # A handler may be no Python function: then the loop itself is at its call. If the call
+        # has raised, the error is on its way to the `except`, and nothing would catch this one.
         is_caught = sys.exc_info()[1] is not None
-        return frame if frame.f_lineno == self._calls and not is_caught else None
+        return frame if frame.f_lasti in self._calls and not is_caught else None
 
 
 _STRIKE: Final = SoftTimeout._strike.__code__  # noqa: SLF001 - it is ours
 
+_UNKNOWN_PYTHON: Final = (
+    "event_soft_timeout has no effect with this version of Python, of which evproc_pool does not"
+    " know the instructions; event_timeout has"
+)
 
-def _line_of(code: CodeType, name: str) -> int:
-    """The line in which a function uses a name, which it does once."""
-    import dis  # takes a while to import, and few workers need it
 
-    (offset,) = [each.offset for each in dis.get_instructions(code) if each.argval == name]
-    [line] = [line for start, stop, line in code.co_lines() if start <= offset < stop]
-    if line is None:
-        raise ValueError(f"{code.co_name} has no line for {name}")
-    return line
+def _offsets(code: CodeType, name: str) -> frozenset[int]:
+    """The offsets of all instructions that call something by its name."""
+    return frozenset(offset for span in call_spans(code, name) for offset in span)

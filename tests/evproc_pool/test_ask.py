@@ -23,7 +23,7 @@ from evproc_pool import (
     PoolProcessor,
     WorkerLostError,
 )
-from evproc_pool.backends.local import processes
+from evproc_pool.backends.local.link import DirectLink
 from evproc_pool.coordinator import coordinator, single_events
 from evproc_pool.coordinator.single_events import SingleEvents
 from evproc_pool.testing import simulated_pool
@@ -236,7 +236,7 @@ def test_after_an_interrupt_the_next_call_has_new_workers(
     def interrupted(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(processes.Link, "wait", interrupted)
+    monkeypatch.setattr(DirectLink, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         idle.process(Do("stop", 1))
     monkeypatch.undo()
@@ -339,7 +339,7 @@ def test_an_interrupt_while_a_future_is_waited_for_changes_nothing(
 
     future = idle.submit(Do("stop", 1))
     with monkeypatch.context() as patch:
-        patch.setattr(processes.Link, "wait", interrupted)
+        patch.setattr(DirectLink, "wait", interrupted)
         # the thread of the futures may have been quicker
         with contextlib.suppress(KeyboardInterrupt):
             future.result(PATIENCE_SECONDS)

@@ -22,6 +22,7 @@ import pytest
 from evproc_pool import PoolBusyError, PoolClosedError, PoolForkedError, PoolProcessor
 from evproc_pool.backends.local import processes, start_methods
 from evproc_pool.backends.local.processes import LocalBackend
+from evproc_pool.internals.stdlib_multiprocessing import ProcessName
 from evproc_pool.ipc.parent_death import CAN_KILL
 from evproc_pool.testing import worker_pids
 from tests.support import actions
@@ -775,7 +776,7 @@ def test_an_uncaught_error_ends_the_program_with_one_traceback(tmp_path: Path) -
 
 def test_the_name_of_a_worker_process_is_only_a_name_wherever_else_it_goes() -> None:
     before = signal.getsignal(signal.SIGINT)
-    name = pickle.loads(pickle.dumps(start_methods.ProcessName("worker")))
+    name = pickle.loads(pickle.dumps(ProcessName("worker")))
     assert (type(name), name) == (str, "worker")
     assert signal.getsignal(signal.SIGINT) is before
 

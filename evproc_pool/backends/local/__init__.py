@@ -1,4 +1,5 @@
 """Worker processes on this machine.
 
-May import: itself, `worker`, `ipc`, `protocol`, `evproc_pool.errors`. Begin with `processes`.
+May import: itself, `worker`, `ipc`, `protocol`, `internals`, `evproc_pool.errors`. Begin with
+`processes`, which has all of them; `member` has one.
 """

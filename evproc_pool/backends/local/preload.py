@@ -1,6 +1,6 @@
-"""A forkserver that imports this has its workers' modules imported; see `preloading`."""
+"""Makes a forkserver that imports it import the modules of workers; see `preloading`."""
 
-import evproc_pool.worker.loop  # noqa: F401 - and with it all that a worker needs
+import evproc_pool.worker.loop  # noqa: F401 - every worker needs it
 from evproc_pool.backends.local.preloading import run
 
 run()

@@ -4,6 +4,8 @@ One socket pair per worker and nothing shared between workers, so a worker that
 is killed in the middle of a write spoils its own channel only. `poll` waits on
 all channels, on the processes themselves (a dead worker does not write, and one
 of its own children may keep its socket open) and on a wake-up from other threads.
+
+`member` has one worker process, and `link` the quick way to it.
 """
 
 from __future__ import annotations
@@ -12,232 +14,58 @@ import contextlib
 import os
 import select
 import selectors
-import signal
 import socket
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from evproc_pool.backends.local.link import DirectLink
+from evproc_pool.backends.local.member import Member, abandon, start
 from evproc_pool.backends.local.start_methods import (
-    ProcessName,
-    disown,
     fresh,
     has_started,
     own,
     prepared,
     uninterrupted,
 )
-from evproc_pool.ipc.channel import CAN_WAIT, Channel
+from evproc_pool.internals.stdlib_multiprocessing import ProcessName
+from evproc_pool.ipc.channel import Channel
 from evproc_pool.ipc.parent_death import CAN_KILL, ParentWatch
 from evproc_pool.ipc.resources import WorkerResources
 from evproc_pool.ipc.shared_memory import SharedMemory
 from evproc_pool.ipc.stack_dumps import StackDumpFile
 from evproc_pool.ipc.status_memory import IS_SUPPORTED, StatusMemory
 from evproc_pool.protocol import messages
-from evproc_pool.protocol.backend import Arrived, Gone
+from evproc_pool.protocol.backend import Arrived, Gone, Link
 from evproc_pool.protocol.frame import Data
 from evproc_pool.protocol.status_words import WorkerStatus
-from evproc_pool.worker import reporter
 from evproc_pool.worker.entry import enter
-from evproc_pool.worker.soft_timeout import SIGNAL
 
-if TYPE_CHECKING:
-    import psutil
-
-# How long a worker may take to end by itself once it was told to, in seconds.
-# Idle workers end at once; this is for one whose handlers left threads behind.
+# How long a worker may take to end by itself after a request, in seconds.
+# Idle workers end at once; one whose handlers left threads behind takes longer.
 _QUIT_SECONDS: Final = 5.0
-
-# How long to wait for a process to stop that was told to, in seconds.
-_STOP_SECONDS: Final = 0.1
 
 # How long to wait for the exit status of a process whose socket is closed.
 _REAP_SECONDS: Final = 5.0
 
 
-class _Member:
-    """A worker process and the coordinator's ends of what it shares with it.
-
-    Attributes:
-        number: Which worker.
-        process: Its process.
-        channel: To it.
-        words: Where it is.
-        stacks: Where its stacks go when it crashes, or is asked for them.
-        answered_bytes: How much of that was in answer to being asked.
-        parent_watch: The descriptor on which its life hangs, or None.
-        link: To this worker alone; made when needed.
-        region: The memory that it shares with the coordinator, or None.
-        pidfd: A descriptor of the process, or None.
-        sentinels: Descriptors that can be read from when it is dead.
-    """
-
-    __slots__ = (
-        "_handle",
-        "answered_bytes",
-        "channel",
-        "link",
-        "number",
-        "parent_watch",
-        "pidfd",
-        "process",
-        "region",
-        "sentinels",
-        "stacks",
-        "words",
-    )
-
-    def __init__(
-        self,
-        number: int,
-        process: BaseProcess,
-        channel: Channel,
-        words: StatusMemory | None,
-        stacks: StackDumpFile | None,
-        *,
-        parent_watch: int | None,
-        region: SharedMemory | None,
-    ) -> None:
-        self.number = number
-        self.process = process
-        self.channel = channel
-        self.words = words
-        self.stacks = stacks
-        self.parent_watch = parent_watch
-        self.region = region
-        self.link: Link | None = None
-        self.answered_bytes = 0
-        self._handle: psutil.Process | None = None
-        self.pidfd: int | None = None
-        self.sentinels: list[int] = []
-        if sys.platform != "win32":
-            self.sentinels.append(process.sentinel)
-        if hasattr(os, "pidfd_open") and process.pid is not None:
-            # But for forkserver, the sentinel of multiprocessing is a pipe that a
-            # child of the worker holds open as well; this is the process itself.
-            with contextlib.suppress(OSError):
-                self.pidfd = os.pidfd_open(process.pid)
-                self.sentinels.append(self.pidfd)
-        if self.pidfd is None:
-            self._handle = self._find()
-
-    @property
-    def handle(self) -> psutil.Process | None:
-        """The process, for signals: never another one that got its id later on; None: it is gone.
-
-        Looked up when it is first needed, since psutil takes a while to import. Where nobody
-        can say whether the process was still there then, it was looked up at once.
-        """
-        if self._handle is None and self.pidfd is not None:
-            found = self._find()
-            if not select.select([self.pidfd], [], [], 0)[0]:
-                self._handle = found
-        return self._handle
-
-    def _find(self) -> psutil.Process | None:
-        import psutil
-
-        with contextlib.suppress(psutil.Error):
-            return psutil.Process(self.process.pid)
-        return None
-
-    def close(self) -> None:
-        """Let go of everything; the process must be dead."""
-        self.channel.close()
-        if self.words is not None:
-            self.words.close()
-        if self.stacks is not None:
-            self.stacks.close()
-        if self.parent_watch is not None:
-            os.close(self.parent_watch)
-        if self.region is not None:
-            self.region.close()
-        if self.pidfd is not None:
-            os.close(self.pidfd)
-        popen = self.process._popen  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
-        if popen is not None:
-            if popen.returncode is None:
-                # The application has waited for it, or ignores SIGCHLD: `multiprocessing`
-                # cannot, and would take it for alive for ever.
-                popen.returncode = _UNKNOWN
-            # Not `process.close`: this may be a garbage collection that strikes while
-            # `multiprocessing` goes through its children, and trips over a closed one.
-            popen.close()
-            disown(self.process)
-
-
-# What an answer takes at the most that comes quickly. So long others may have to wait.
-_QUICK_SECONDS: Final = 0.001
-
-
-class Link:
-    """See `backend.Link`. With as few calls as can be: in a process that has slept each takes long.
-
-    Where the last answer came quickly, the next one is waited for in a way that is quicker
-    yet, but in which nothing else is noticed meanwhile.
-
-    Args:
-        member: The worker.
-        wake: What can be read from when somebody wants something.
-        watch: Called where not all could be written at once.
-    """
-
-    __slots__ = ("_channel", "_found", "_is_quick", "_member", "_poll", "_watch", "receive")
-
-    def __init__(
-        self, member: _Member, wake: socket.socket, watch: Callable[[_Member], None]
-    ) -> None:
-        self._member = member
-        self._channel = member.channel
-        self._watch = watch
-        poller = select.poll()
-        for each in (member.channel.fileno(), *member.sentinels, wake.fileno()):
-            poller.register(each, select.POLLIN)
-        self._poll = poller.poll
-        # what it finds when there is something to be read, and nothing else
-        self._found = [(member.channel.fileno(), select.POLLIN)]
-        self.receive = member.channel.receive
-        self._is_quick = False
-
-    def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
-        """See `backend.Link`."""
-        self._channel.send(tag, payload, buffers)
-        if self._channel.outgoing:
-            self._watch(self._member)
-
-    def wait(self, seconds: float) -> bool:
-        """See `backend.Link`."""
-        began = time.perf_counter()
-        is_there = self._is_quick and seconds > _QUICK_SECONDS and self._channel.wait()
-        if not is_there:
-            left = max(0.0, seconds + began - time.perf_counter())
-            is_there = self._poll(left * 1000) == self._found
-        self._is_quick = CAN_WAIT and is_there and time.perf_counter() - began < _QUICK_SECONDS
-        return is_there
-
-
-# What a process's exit code is where nobody can say.
-_UNKNOWN: Final = 255
-
-
 class LocalBackend:
     """Worker processes on this machine.
 
-    One thread at a time may use it, but for `wake`, which any may call.
+    One thread at a time may use it, except for `wake`, which any thread may call.
 
     Args:
-        context: By which they are started.
-        modules: What a forkserver imports for them.
+        context: Starts them.
+        modules: The modules that a forkserver imports for them.
     """
 
     def __init__(self, context: BaseContext, modules: Sequence[str] = ()) -> None:
         self._context = context
         self._modules = modules
-        self._members: dict[int, _Member] = {}
-        # workers that closed their channel, with the time at which they are killed
+        self._members: dict[int, Member] = {}
+        # workers that closed their channel, and when to kill each
         self._ending: dict[int, float] = {}
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = socket.socketpair()
@@ -267,35 +95,37 @@ class LocalBackend:
             ours, theirs = socket.socketpair()
             on_failure.callback(ours.close)
             in_any_case.callback(theirs.close)
-            words = stacks = parent_watch = line = None
+            words = stacks = parent_watch = watch_end = None
             if IS_SUPPORTED:
                 words = StatusMemory.create()
                 on_failure.callback(words.close)
                 stacks = StackDumpFile.create()
                 on_failure.callback(stacks.close)
             if CAN_KILL:
-                parent_watch, line = ParentWatch.create()
-                on_failure.callback(os.close, line)
+                parent_watch, watch_end = ParentWatch.create()
+                on_failure.callback(os.close, watch_end)
                 in_any_case.callback(parent_watch.close)
             region = SharedMemory.create()
             if region is not None:
                 on_failure.callback(region.close)
-            to_close = self._inherited(ours, line) if self._is_fork else ()
+            to_close = self._inherited(ours, watch_end) if self._is_fork else ()
             context = fresh(self._context)
             process: BaseProcess = context.Process(  # type: ignore[attr-defined]  # each context has it
                 target=enter,
                 args=(theirs, WorkerResources(words, stacks, parent_watch, region), to_close),
                 name=ProcessName(f"evproc-worker-{number}"),
             )
-            on_failure.callback(_abandon, process)
-            # the first one may have to wait for a forkserver, as long as that takes to start
+            on_failure.callback(abandon, process)
+            # the first process may have to wait until a forkserver has started
             in_a_moment = uninterrupted() if has_started(context) else contextlib.nullcontext()
             with prepared(context, self._modules), in_a_moment:
-                _start(process)
+                start(process)
             own(process)
             on_failure.pop_all()
         channel = Channel(ours, region)
-        member = _Member(number, process, channel, words, stacks, parent_watch=line, region=region)
+        member = Member(
+            number, process, channel, words, stacks, parent_watch=watch_end, region=region
+        )
         self._members[number] = member
         self._selector.register(ours, selectors.EVENT_READ, member)
         for sentinel in member.sentinels:
@@ -306,12 +136,12 @@ class LocalBackend:
     def _is_fork(self) -> bool:
         return self._context.get_start_method() == "fork"
 
-    def _inherited(self, ours: socket.socket, line: int | None) -> tuple[int, ...]:
-        """What a forked child gets of us and must close."""
+    def _inherited(self, ours: socket.socket, watch_end: int | None) -> tuple[int, ...]:
+        """The descriptors that a forked child inherits and must close."""
         mine = [self._wake_read.fileno(), self._wake_write.fileno(), ours.fileno()]
         theirs = [member.channel.fileno() for member in self._members.values()]
-        lines = [line, *(member.parent_watch for member in self._members.values())]
-        return (*mine, *theirs, *(each for each in lines if each is not None))
+        ends = [watch_end, *(member.parent_watch for member in self._members.values())]
+        return (*mine, *theirs, *(each for each in ends if each is not None))
 
     def send(
         self,
@@ -340,17 +170,17 @@ class LocalBackend:
         if member is None or not hasattr(select, "poll") or member.channel.outgoing:
             return None
         if member.link is None:
-            member.link = Link(member, self._wake_read, self._watch)
+            member.link = DirectLink(member, self._wake_read, self._watch)
         return member.link
 
-    def _watch(self, member: _Member) -> None:
+    def _watch(self, member: Member) -> None:
         events = selectors.EVENT_READ
         if member.channel.outgoing:
             events |= selectors.EVENT_WRITE
         self._selector.modify(member.channel, events, member)
 
     def look_at(self, number: int) -> WorkerStatus | None:
-        """Where a worker is; None where that cannot be known."""
+        """The place of a worker; None if nobody can know it."""
         member = self._members.get(number)
         return None if member is None or member.words is None else member.words.read()
 
@@ -370,81 +200,39 @@ class LocalBackend:
     def ask_to_tell(self, number: int) -> None:
         """See `backend.Backend`."""
         member = self._members.get(number)
-        if member is not None and member.pidfd is not None and reporter.SIGNAL is not None:
-            with contextlib.suppress(OSError):  # it has died by itself
-                signal.pidfd_send_signal(member.pidfd, reporter.SIGNAL)
+        if member is not None:
+            member.ask_to_tell()
 
     def strike(self, number: int, seen: WorkerStatus, *, is_again: bool) -> None:
         """Have a worker raise the soft timeout in the event that it is at; see `soft_timeout`.
 
         Args:
             number: Which worker.
-            seen: Where it was.
-            is_again: Whether it was told before; then it is only if it has not raised it.
+            seen: The place at which it was.
+            is_again: Whether this repeats a request; then it counts only if the worker has
+                not raised the timeout yet.
         """
         member = self._members.get(number)
-        process = None if member is None else member.handle
-        if member is None or member.words is None or process is None or SIGNAL is None:
-            return
-        if not is_again:
-            member.words.strike(seen)
-        elif not member.words.is_struck(seen):
-            return
-        import psutil
-
-        with contextlib.suppress(psutil.Error):  # it has died by itself
-            process.send_signal(SIGNAL)
+        if member is not None:
+            member.strike(seen, is_again=is_again)
 
     def kill_stuck(self, number: int, seen: WorkerStatus) -> str | None:
         """Kill a worker that is still at an event, with all its descendants.
 
         Args:
             number: Which worker.
-            seen: Where it was.
+            seen: The place at which it was.
 
         Returns:
             Its stacks, as text, maybe empty. None if it has moved on, and lives.
         """
         member = self._members.get(number)
-        process = None if member is None else member.handle
-        if member is None or member.words is None or process is None:
-            return None
-        import psutil
-
-        stack = ""
-        try:
-            if member.stacks is not None:
-                stack = member.stacks.ask(process)
-                member.answered_bytes = member.stacks.size_bytes
-            # so that it neither moves on nor starts another process meanwhile
-            process.suspend()
-            _await_stop(process)
-            now = member.words.read()
-            if now.activity != seen.activity or not now.runs_code:
-                process.resume()
-                return None
-            descendants = process.children(recursive=True)
-            process.kill()
-        except psutil.Error:
-            with contextlib.suppress(psutil.Error):
-                process.resume()
-            return None  # it has died by itself
-        for each in descendants:
-            with contextlib.suppress(psutil.Error):
-                each.kill()
-        return stack
+        return None if member is None else member.kill_stuck(seen)
 
     def memory_bytes(self, number: int) -> int:
         """The resident memory of a worker; 0 if it is gone."""
         member = self._members.get(number)
-        process = None if member is None else member.handle
-        if process is not None:
-            import psutil
-
-            with contextlib.suppress(psutil.Error):
-                size: int = process.memory_info().rss
-                return size
-        return 0
+        return 0 if member is None else member.memory_bytes()
 
     def wake(self) -> None:
         """Let a `poll` in another thread, or the next one, return."""
@@ -462,15 +250,18 @@ class LocalBackend:
         return any(member.channel.outgoing for member in self._members.values())
 
     def poll(self, timeout: float | None) -> list[Arrived | Gone]:
-        """Wait until something happens, and say what.
+        """Wait until something happens.
 
         Args:
-            timeout: Seconds; None waits for ever, 0 only looks.
+            timeout: Seconds; None waits for ever, 0 does not wait.
+
+        Returns:
+            What has happened, in order; empty if nothing has.
         """
         happened: list[Arrived | Gone] = []
-        dead: dict[int, _Member] = {}
+        dead: dict[int, Member] = {}
         for key, events in self._selector.select(self._until_overdue(timeout)):
-            member: _Member | None = key.data
+            member: Member | None = key.data
             if member is None:
                 with contextlib.suppress(BlockingIOError):
                     self._wake_read.recv(4096)
@@ -491,17 +282,21 @@ class LocalBackend:
             happened += self._bury(member)
         return happened
 
-    def _await_end(self, member: _Member) -> None:
-        """A worker has closed its channel: it is about to end, which may take a while.
+    def _await_end(self, member: Member) -> None:
+        """Give a worker that has closed its channel a while to end.
 
-        Its threads or children may keep it; or a handler closed what it did not own.
-        In each case it is of no more use.
+        Its threads or children may keep it; or a handler closed a descriptor that it did not
+        own. In each case it is of no more use.
         """
         self._selector.unregister(member.channel)
         self._ending[member.number] = time.monotonic() + _REAP_SECONDS
 
     def _until_overdue(self, timeout: float | None) -> float | None:
-        """Kill workers that do not come to an end; a timeout in which none would be missed."""
+        """Kill workers that take too long to end.
+
+        Returns:
+            The timeout, shortened to the time when the next worker is to be killed.
+        """
         if self._ending:
             now = time.monotonic()
             for number, deadline in list(self._ending.items()):
@@ -515,38 +310,29 @@ class LocalBackend:
                     member.process.kill()
         return timeout
 
-    def _receive(self, member: _Member, *most_bytes: float) -> list[Arrived]:
+    def _receive(self, member: Member, *most_bytes: float) -> list[Arrived]:
         return [Arrived(member.number, *frame) for frame in member.channel.receive(*most_bytes)]
 
-    def _bury(self, member: _Member) -> list[Arrived | Gone]:
-        """Read what is left of a dead worker, and let go of it."""
-        process = member.process
-        if member.channel.at_end:
-            # it closed its end: dead, or about to be, or a handler closed what it
-            # did not own; in each case it is of no more use
-            process.join(_REAP_SECONDS)
-            if process.exitcode is None:
-                process.kill()
-        process.join()
+    def _bury(self, member: Member) -> list[Arrived | Gone]:
+        """Read what is left of a dead worker, and forget it."""
+        member.join(_REAP_SECONDS)
         happened: list[Arrived | Gone] = [*self._receive(member, float("inf"))]
-        progress = member.words.read() if member.words is not None else None
-        stack = member.stacks.read(member.answered_bytes) if member.stacks is not None else ""
-        happened.append(Gone(member.number, process.pid, process.exitcode, progress, stack))
+        happened.append(member.gone())
         self._forget(member)
         return happened
 
-    def _forget(self, member: _Member) -> None:
+    def _forget(self, member: Member) -> None:
         del self._members[member.number]
         self._ending.pop(member.number, None)
         registered: list[Channel | int] = [member.channel, *member.sentinels]
         for each in registered:
-            # one that an interrupt kept from being registered
+            # an interrupt may have come before it was registered
             with contextlib.suppress(KeyError):
                 self._selector.unregister(each)
         member.close()
 
     def quit(self, most_seconds: float) -> None:
-        """Tell idle workers to end, wait for them, though not for long, and close everything."""
+        """Ask idle workers to end, wait for them, though not for long, and close everything."""
         for member in self._members.values():
             member.channel.send(messages.QUIT, b"")
         self._end(min(_QUIT_SECONDS, most_seconds))
@@ -569,33 +355,3 @@ class LocalBackend:
         self._wake_selector.close()
         self._wake_read.close()
         self._wake_write.close()
-
-
-def _start(process: BaseProcess) -> None:
-    try:
-        process.start()
-    except (EOFError, ConnectionError) as error:
-        # multiprocessing's words for it
-        raise OSError(
-            "the forkserver has died; look at what it imports: what"
-            " multiprocessing.set_forkserver_preload names, and with preload=True the handlers'"
-            " modules, by default NumPy and SciPy where this program has imported them"
-            " (preload=False: nothing)"
-        ) from error
-
-
-def _abandon(process: BaseProcess) -> None:
-    """End a process that nobody is going to know, if it was started."""
-    if process.pid is not None:
-        process.kill()
-        process.join()
-        process.close()
-
-
-def _await_stop(process: psutil.Process) -> None:
-    """Wait until a process that was sent SIGSTOP has stopped, which is soon."""
-    import psutil
-
-    end = time.monotonic() + _STOP_SECONDS
-    while process.status() != psutil.STATUS_STOPPED and time.monotonic() < end:
-        time.sleep(0)

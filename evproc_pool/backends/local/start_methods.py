@@ -1,4 +1,4 @@
-"""How worker processes are started without running the caller's main script again."""
+"""Starts worker processes without running the caller's main script again."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from multiprocessing.context import BaseContext, get_spawning_popen
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 from weakref import WeakSet
 
 from evproc_pool.backends.local.preloading import Sources, entries, may_change, without_entries
+from evproc_pool.internals.stdlib_multiprocessing import (
+    forget_child,
+    forkserver_pid,
+    preloaded_modules,
+)
 from evproc_pool.ipc.parent_death import Anchor
 
 
 def default_context(first: int) -> BaseContext:
-    """The context for `mp_context=None`: never a `fork` of this process as it is.
+    """The context for `mp_context=None`: never a `fork` of this process.
 
     Args:
-        first: The process that imported this package. One that is forked from it has its
-            modules.
+        first: The pid of the process that imported this package. A process that is forked
+            from it has its modules.
     """
     if sys.platform == "linux" and (os.getpid() == first or not _has_parents_server()):
         return multiprocessing.get_context("forkserver")
@@ -34,13 +39,13 @@ def default_context(first: int) -> BaseContext:
 def _has_parents_server() -> bool:
     """Whether this process, made by os.fork, takes its parent's forkserver for its own.
 
-    Which it cannot use. A child of the forkserver can, and knows no pid of it.
+    It cannot use that one. A child of a forkserver can use it, and knows no pid of it.
     """
-    return _forkservers_pid() is not None
+    return forkserver_pid() is not None
 
 
 class _Lock:
-    """One thread at a time starts a process; new in a process that os.fork made."""
+    """Lets one thread at a time start a process; new in a process that os.fork made."""
 
     def __init__(self) -> None:
         self.held = threading.Lock()
@@ -54,35 +59,23 @@ _processes: WeakSet[BaseProcess] = WeakSet()
 
 def own(process: BaseProcess) -> None:
     """Remember a worker process that was started."""
-    _processes.add(process)  # for the case that this process forks
-    _forkserver.answered = _forkservers_pid()
+    _processes.add(process)  # this process may fork
+    _forkserver.answered = forkserver_pid()
 
 
 def has_started(context: BaseContext) -> bool:
-    """Whether a process can be started in a moment: no forkserver is to begin before that."""
-    pid = _forkservers_pid()
+    """Whether a process starts at once: no forkserver has to begin before it."""
+    pid = forkserver_pid()
     return context.get_start_method() != "forkserver" or (
         pid is not None and pid == _forkserver.answered
     )
 
 
-def _forkservers_pid() -> int | None:
-    """Of the forkserver of this process, if there is one."""
-    module = sys.modules.get("multiprocessing.forkserver")
-    pid: int | None = getattr(getattr(module, "_forkserver", None), "_forkserver_pid", None)
-    return pid
-
-
-def disown(process: BaseProcess) -> None:
-    """Let `multiprocessing` forget a worker process: it would join it at exit."""
-    multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
-
-
 def _disown_all() -> None:
-    """In a process that os.fork made: its parent's workers are not its children."""
+    """Forget the parent's workers, in a process that os.fork made: they are not its children."""
     _lock.held = threading.Lock()
     for process in _processes:
-        disown(process)
+        forget_child(process)
     if _forkserver.anchor is not None:
         _forkserver.anchor.close()
         _forkserver.anchor = None
@@ -92,42 +85,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_disown_all)
 
 
-# Runs in the new process, before anything is imported there and before it knows
-# the caller's sys.path; so it is text, and needs nothing but the standard library.
-_LEAVE_MAIN_ALONE: Final = """[
-    setattr(__import__("multiprocessing.spawn", fromlist=["spawn"]), name, lambda *args: None)
-    for name in ("_fixup_main_from_name", "_fixup_main_from_path")
-] and [
-    signal.signal(signal.SIGINT, signal.SIG_IGN) for signal in [__import__("signal")]
-] and {!r}"""
-
-
-class ProcessName(str):
-    """The name of a worker process, which in passing keeps ``__main__`` from being rerun.
-
-    `multiprocessing` runs the caller's main script again in every child, under
-    another name; a script without a ``__main__`` guard would start pools within
-    pools. Workers do not need it: what lives in ``__main__`` reaches them by value. Nor
-    do they die of Ctrl-C, with a traceback each, from then on.
-    The name is the first thing of ours that the child unpickles, ahead of that step.
-    """
-
-    __slots__ = ()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if get_spawning_popen() is None:
-            return str, (str(self),)  # it goes somewhere else: with a log record, say
-        return eval, (_LEAVE_MAIN_ALONE.format(str(self)),)
-
-
 class _Forkserver:
-    """The forkserver of this process, as far as it is known here."""
+    """The facts that are known here of the forkserver of this process."""
 
-    #: As they were when it imported the handlers' modules; None if it did not.
+    #: The sources when it imported the handlers' modules; None if it did not.
     sources: Sources | None = None
-    #: On which it hangs while it imports.
+    #: Its parent death ends it while it imports.
     anchor: Anchor | None = None
-    #: The pid of the last one that started a worker.
+    #: The pid of the last forkserver that started a worker.
     answered: int | None = None
 
 
@@ -135,7 +100,7 @@ _forkserver: Final = _Forkserver()
 
 
 def fresh(context: BaseContext) -> BaseContext:
-    """The context to start a worker by: `spawn` where a forkserver has old sources."""
+    """The context that starts the next worker: `spawn` if a forkserver has old sources."""
     is_forkserver = context.get_start_method() == "forkserver"
     sources = _forkserver.sources if is_forkserver else None
     if sources is not None and sources.have_changed:
@@ -145,9 +110,9 @@ def fresh(context: BaseContext) -> BaseContext:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let a Ctrl-C strike at the end of the block; for what takes no longer than a moment.
+    """Delay a Ctrl-C until the end of a short block.
 
-    A forkserver dies, with a traceback, of a client that goes away in the middle of its request.
+    A forkserver dies, with a traceback, if a client goes away in the middle of its request.
     """
     handler = signal.getsignal(signal.SIGINT)
     struck: list[tuple[int, FrameType | None]] = []
@@ -155,7 +120,7 @@ def uninterrupted() -> Iterator[None]:
         if callable(handler):
             signal.signal(signal.SIGINT, lambda *args: struck.append(args))
     except ValueError:
-        handler = None  # not the main thread, whose affair it is
+        handler = None  # not the main thread, which alone gets it
     try:
         yield
     finally:
@@ -166,9 +131,9 @@ def uninterrupted() -> Iterator[None]:
 
 
 def begin(context: BaseContext, modules: Sequence[str] = ()) -> None:
-    """Have a forkserver start, if there is none yet, and do not wait for it.
+    """Start a forkserver, if there is none yet, and do not wait for it.
 
-    It takes as long to start as what else is to be imported here does.
+    It starts while this process imports the rest of the engine, which takes as long.
 
     Args:
         context: See `prepared`.
@@ -178,38 +143,34 @@ def begin(context: BaseContext, modules: Sequence[str] = ()) -> None:
         from multiprocessing import forkserver
 
         with prepared(context, modules), contextlib.suppress(OSError):
-            # what it is shows when a worker is to be started
+            # the error comes again when a worker is started
             forkserver.ensure_running()
 
 
 @contextlib.contextmanager
 def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None]:
-    """While a process is started, tell a forkserver that may be started what to import.
+    """Choose what a forkserver imports if it starts together with a process.
 
-    That is the worker's module and others (`preloading`), so that its processes need
-    not: a new worker is ready in milliseconds. And it is not
-    ``__main__``, which the forkserver would run before it forks, from Python 3.13.8 on
-    (https://github.com/python/cpython/issues/126631). What the application has told it
-    to import stays, and a forkserver that runs already stays as it is.
+    It imports the worker's module and others (`preloading`). Its processes then need not, so
+    a new worker is ready in milliseconds. It does not import ``__main__``, which it would
+    run before it forks, from Python 3.13.8 on
+    (https://github.com/python/cpython/issues/126631). The modules that the application has
+    chosen stay. A forkserver that runs already is left alone.
 
     Args:
-        context: The context by which the process is started.
-        modules: The others.
+        context: The context that starts the process.
+        modules: The other modules.
     """
-    server = None
-    if context.get_start_method() == "forkserver":
-        from multiprocessing import forkserver
-
-        server = getattr(forkserver, "_forkserver", None)
-    if server is None or not hasattr(server, "_preload_modules"):
-        yield  # another start method, or another Python than is known
+    is_forkserver = context.get_start_method() == "forkserver"
+    if not is_forkserver or preloaded_modules() is None:
+        yield  # another start method, or an unknown Python
         return
     with _lock.held:
-        preloaded = without_entries(server._preload_modules)  # noqa: SLF001 - no public way
+        preloaded = without_entries(preloaded_modules() or ())
         chosen = [] if preloaded == ["__main__"] else preloaded
-        # an entry that is no text does not come through the forkserver's command line
+        # the forkserver's command line can pass on only text
         is_text = all(type(path) is str for path in sys.path)
-        before = getattr(server, "_forkserver_pid", None)
+        before = forkserver_pid()
         sources = Sources() if is_text and any(map(may_change, modules)) else None
         anchor = _forkserver.anchor
         if anchor is None or not anchor.is_open:
@@ -220,6 +181,6 @@ def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None
             yield
         finally:
             context.set_forkserver_preload(preloaded)
-            if getattr(server, "_forkserver_pid", None) != before:
-                # the first one, or another since that has died: it has imported them now
+            if forkserver_pid() != before:
+                # a new forkserver, the first or after the death of another, has imported them
                 _forkserver.sources = sources

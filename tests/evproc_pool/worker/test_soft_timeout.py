@@ -6,18 +6,25 @@ timeout alone, or else the test by the suite's own limit.
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import compileall
 import contextlib
 import copyreg
 import ctypes
+import inspect
 import itertools
 import os
 import pickle
 import random
+import shutil
 import signal
+import subprocess
 import sys
+import textwrap
 import threading
 import time
+import types
 from collections.abc import Iterable, Iterator
 from math import inf
 from pathlib import Path
@@ -30,11 +37,11 @@ from evproc_pool import EventTimeoutError, PoolError, PoolProcessor, SoftTimeout
 from evproc_pool.ipc.status_memory import StatusMemory
 from evproc_pool.protocol import status_words
 from evproc_pool.protocol.status_words import WorkerStatus
-from evproc_pool.worker import soft_timeout
+from evproc_pool.worker import loop, soft_timeout
 from evproc_pool.worker.soft_timeout import SIGNAL, SoftTimeout
 from tests.support import actions
 from tests.support.actions import Do
-from tests.support.helpers import PATIENCE_SECONDS, notes_of, pids, register_all, warm
+from tests.support.helpers import PATIENCE_SECONDS, ROOT, notes_of, pids, register_all, warm
 from tests.support.sizes import BARS
 
 pytestmark = pytest.mark.skipif(SIGNAL is None, reason="there is no soft timeout here")
@@ -798,3 +805,104 @@ def test_outside_the_main_thread_it_is_without_effect(
     monkeypatch.setattr(soft_timeout, "SIGNAL", None)
     soft[1].install()
     assert signal.getsignal(SIGNAL or 0) == signal.SIG_DFL
+
+
+# --- the loop in another shape ---
+
+
+def _reshaped(*, has_lines: bool) -> types.FunctionType:
+    """The worker's loop, compiled from a source in which all of it stands in one line."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(loop.Worker._run)))
+    nodes: Iterable[Any] = ast.walk(tree)
+    for node in nodes:
+        if hasattr(node, "lineno"):
+            node.lineno = node.end_lineno = 1
+            node.col_offset = node.end_col_offset = 0
+    space = dict(vars(loop))
+    exec(compile(tree, "no such file", "exec"), space)
+    function: types.FunctionType = space["_run"]
+    if not has_lines:
+        function.__code__ = function.__code__.replace(co_linetable=b"")
+    return function
+
+
+@pytest.fixture(params=["all in one line", "no lines at all"])
+def another_shape(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives the loop another shape in workers that are forked."""
+    function = _reshaped(has_lines=request.param == "all in one line")
+    lines = {line for _, _, line in function.__code__.co_lines()}
+    assert lines <= {1, None}
+    monkeypatch.setattr(loop.Worker, "_run", function)
+
+
+_FORKS = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+@_FORKS
+@pytest.mark.usefixtures("another_shape")
+def test_a_loop_of_another_shape_is_interrupted_in_handlers_and_nowhere_else() -> None:
+    with pool_of(_SOON, mp_context="fork") as pool:
+        pool.register(_give_back)
+        before = warm(pool)
+        for how in ("going_round_in_circles", "sleeping", "generating", "giving_for_ever"):
+            assert isinstance(one(pool, Slow(how)), SoftTimeoutError)
+        assert pool.process(_Gives()) == "pickled"
+        assert pids(pool) == before
+
+
+_WITHOUT_SOURCES = """
+import evproc, evproc_pool
+from pathlib import Path
+from evproc_pool import PoolProcessor, SoftTimeoutError
+
+class Slow(evproc.Event):
+    name = "slow"
+
+@evproc.want("slow")
+def go_round_in_circles(proc, ev):
+    while True:
+        pass
+
+assert not [*Path(evproc_pool.__file__).parent.rglob("*.py")]
+with PoolProcessor(1, event_soft_timeout=0.5) as pool:
+    pool.register(go_round_in_circles)
+    [error] = pool.process_many([Slow()], return_exceptions=True)
+print(type(error).__name__)
+"""
+
+
+def test_it_needs_no_source_file(tmp_path: Path) -> None:
+    for name in ("evproc", "evproc_pool"):
+        there = tmp_path / name
+        shutil.copytree(ROOT / name, there, ignore=shutil.ignore_patterns("__pycache__", "demo"))
+        assert compileall.compile_dir(there, quiet=1, legacy=True)
+        for source in there.rglob("*.py"):
+            source.unlink()
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_SOURCES],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "SoftTimeoutError\n", "")
+
+
+def test_with_unknown_instructions_nothing_is_struck_and_a_warning_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(soft_timeout, "call_spans", lambda code, name: ())
+    words = [0] * status_words.WORDS
+    words[status_words.BATCH] = 3
+    words[status_words.PLACE] = 5 << status_words.HANDLER_BITS | 1
+    words[status_words.STRUCK] = status_words.event_at(3, 5)
+    timeout = SoftTimeout(1.5, words, _loop.__code__)
+    _loop(_Handler(lambda: timeout._strike(0, sys._getframe()) or _pass), Quick(1), _pass)  # type: ignore[func-returns-value]  # to be called
+    assert words[status_words.STRUCK]
+    before = signal.getsignal(SIGNAL or 0)
+    try:
+        with pytest.warns(RuntimeWarning, match="event_soft_timeout has no effect"):
+            timeout.install()
+    finally:
+        signal.signal(SIGNAL or 0, before)
