@@ -74,6 +74,13 @@ PURE_PACKAGES = {"core": {"heapq", "math"}, "outcome": {"dataclasses"}, "errors"
 #: The same for each module of `evproc`; those that are not here may import anything but the pool.
 ALLOWED: dict[str, set[str]] = {
     "evproc.annotations": {"evproc.event", "evproc.exc"},  # which is for type checkers
+    "evproc.any_processor": {  # likewise
+        "evproc.annotations",
+        "evproc.event",
+        "evproc.handler",
+        "evproc.report",
+    },
+    "evproc.version": {"importlib.metadata"},
     "evproc.event": set(),
     "evproc.exc": set(),
     "evproc.ordering": set(),
@@ -110,11 +117,13 @@ HEAVY = (
     "dataclasses",
     "difflib",
     "enum",
+    "evproc.any_processor",
     "evproc.entrypoints",
     "evproc.mistakes",
     "evproc.report",
     "evproc_pool",
     "graphlib",
+    "importlib.metadata",
     "importlib_metadata",
     "inspect",
     "logging",
