@@ -50,8 +50,8 @@ LAYERS: dict[str, set[str]] = {
     "coordinator": {"errors", "log", "outcome", "core", "serialization", "protocol"},
     "backends": {"errors", "log", "protocol", "ipc", "worker"},
     "inprocess": {"errors", "outcome", "core", "serialization"},
-    "options": {"errors", "backends"},
-    "pool": {
+    "options": {"errors", "core", "protocol", "backends"},
+    "calls": {
         "errors",
         "log",
         "outcome",
@@ -63,13 +63,19 @@ LAYERS: dict[str, set[str]] = {
         "inprocess",
         "options",
     },
+    # a facade: the engine's type is all that it needs of `coordinator`
+    "pool": {"errors", "outcome", "core", "coordinator", "inprocess", "options", "calls"},
     "testing": {"errors", "core", "serialization", "protocol", "worker", "pool", "outcome"},
     "demo": {"__init__"},  # only what is public
     "__init__": {"errors", "outcome", "pool"},
 }
 
 #: What the pure packages may import besides `PURE`.
-PURE_PACKAGES = {"core": {"heapq", "math"}, "outcome": {"dataclasses"}, "errors": set[str]()}
+PURE_PACKAGES = {
+    "core": {"heapq", "math"},
+    "outcome": {"dataclasses"},
+    "errors": set[str](),
+}
 
 #: The same for each module of `evproc`; those that are not here may import anything but the pool.
 ALLOWED: dict[str, set[str]] = {

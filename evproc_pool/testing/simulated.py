@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from evproc_pool.pool import PoolProcessor
 from evproc_pool.protocol.backend import Backend
+from evproc_pool.protocol.limits import Limits
 from evproc_pool.testing.backend import FakeBackend
 from evproc_pool.testing.clock import ManualClock
 
@@ -18,17 +19,28 @@ class _SimulatedPool(PoolProcessor):
     def __init__(self, workers: int, seed: int, clock: ManualClock, options: dict[str, Any]):
         super().__init__(workers, **options)
         self._seed = seed
-        self._manual_clock = self._clock = clock
-        self._rng = self._draws = random.Random(seed)  # noqa: S311 - to be foreseen is its use
+        rng = random.Random(seed)  # noqa: S311 - to be foreseen is its use
+        self._owner.clock, self._owner.rng = clock, rng
+        self._owner.starter = _FakeStarter(clock, rng, self._options.limits)
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]} simulated seed={self._seed}>"
 
-    def _begin_start(self) -> None:
-        """There are no processes to be started."""
 
-    def _make_backend(self) -> Backend:
-        return FakeBackend(self._manual_clock, self._draws, self._limits)
+class _FakeStarter:
+    """Makes a `FakeBackend` for each engine; see `starting.Starter`."""
+
+    def __init__(self, clock: ManualClock, rng: random.Random, limits: Limits) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._limits = limits
+
+    def begin(self, functions: list[Any]) -> None:
+        """Do nothing: no process has to start."""
+
+    def make_backend(self, functions: list[Any]) -> Backend:  # noqa: ARG002 - all threads have them
+        """See `starting.Starter`."""
+        return FakeBackend(self._clock, self._rng, self._limits)
 
 
 def simulated_pool(

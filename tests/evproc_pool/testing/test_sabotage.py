@@ -398,7 +398,7 @@ def test_wrong_arguments(
     given: dict[str, Any] = {"handler": "act", "mishap": kill, **arguments}
     with pytest.raises(error, match=text), sabotage(pool, **given):
         raise AssertionError("not reached")
-    assert pool._changes == []
+    assert pool._handlers.changes == []
 
 
 # --- from outside ---
