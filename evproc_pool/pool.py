@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from math import inf
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overload
 
 from evproc import Event
 from evproc_pool import options
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from evproc_pool.outcome import Outcome
 
 __all__ = ["BUFFER_PER_WORKER", "Errors", "Key", "Ordering", "PoolProcessor"]
+
+E = TypeVar("E", bound=Event)
 
 
 class PoolProcessor(AsyncCalls):
@@ -339,6 +341,34 @@ class PoolProcessor(AsyncCalls):
             )
         return self._in_workers.process_many(iterator, call, return_exceptions=return_exceptions)
 
+    @overload
+    def stream(
+        self,
+        events: Iterable[E],
+        *,
+        ordered: bool = True,
+        buffersize: int | None = None,
+        return_events: bool = False,
+        every_event: Literal[False] = False,
+        ordering: Ordering | None = None,
+        key: Key | None = None,
+        errors: Errors | None = None,
+    ) -> Generator[Outcome[E], None, None]: ...
+
+    @overload
+    def stream(
+        self,
+        events: Iterable[Event],
+        *,
+        ordered: bool = True,
+        buffersize: int | None = None,
+        return_events: bool = False,
+        every_event: bool,
+        ordering: Ordering | None = None,
+        key: Key | None = None,
+        errors: Errors | None = None,
+    ) -> Generator[Outcome, None, None]: ...
+
     def stream(
         self,
         events: Iterable[Event],
@@ -350,7 +380,7 @@ class PoolProcessor(AsyncCalls):
         ordering: Ordering | None = None,
         key: Key | None = None,
         errors: Errors | None = None,
-    ) -> Generator[Outcome, None, None]:
+    ) -> Generator[Outcome[Any], None, None]:
         """Process events lazily, and yield an outcome for each.
 
         A failed event is an outcome with an `error`, and does not end the stream. Closing the

@@ -70,10 +70,10 @@ LAYERS: dict[str, set[str]] = {
     "__init__": {"errors", "outcome", "pool"},
 }
 
-#: What the pure packages may import besides `PURE`.
+#: What the pure packages may import besides `PURE`; `typing_extensions` for type checkers only.
 PURE_PACKAGES = {
     "core": {"heapq", "math"},
-    "outcome": {"dataclasses"},
+    "outcome": {"dataclasses", "typing_extensions"},
     "errors": set[str](),
 }
 

@@ -7,7 +7,7 @@ They are in a base class of `PoolProcessor`. `coordinator.asyncio_calls` says ho
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from evproc import Event
 from evproc_pool import options
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from evproc_pool.inprocess.calls import InProcessCalls
     from evproc_pool.options import Errors, Ordering, PoolOptions, StreamOptions
     from evproc_pool.outcome import Outcome
+
+E = TypeVar("E", bound=Event)
 
 
 class AsyncCalls:
@@ -67,6 +69,36 @@ class AsyncCalls:
 
         return await asyncio_calls.process(self.submit, ev, seconds, cancel_running=cancel_running)
 
+    @overload
+    def stream_async(
+        self,
+        events: Iterable[E] | AsyncIterable[E],
+        *,
+        ordered: bool = True,
+        buffersize: int | None = None,
+        return_events: bool = False,
+        every_event: Literal[False] = False,
+        ordering: Ordering | None = None,
+        key: Key | None = None,
+        errors: Errors | None = None,
+        cancel_running: bool = False,
+    ) -> AsyncGenerator[Outcome[E], None]: ...
+
+    @overload
+    def stream_async(
+        self,
+        events: Iterable[Event] | AsyncIterable[Event],
+        *,
+        ordered: bool = True,
+        buffersize: int | None = None,
+        return_events: bool = False,
+        every_event: bool,
+        ordering: Ordering | None = None,
+        key: Key | None = None,
+        errors: Errors | None = None,
+        cancel_running: bool = False,
+    ) -> AsyncGenerator[Outcome, None]: ...
+
     def stream_async(
         self,
         events: Iterable[Event] | AsyncIterable[Event],
@@ -79,7 +111,7 @@ class AsyncCalls:
         key: Key | None = None,
         errors: Errors | None = None,
         cancel_running: bool = False,
-    ) -> AsyncGenerator[Outcome, None]:
+    ) -> AsyncGenerator[Outcome[Any], None]:
         """Process events lazily, for `async for`; no thread waits for them. See `stream`.
 
         If the generator is closed, or its task is cancelled, what was not begun is dropped.
@@ -115,7 +147,7 @@ class AsyncCalls:
 
     def _stream_here(
         self, events: Iterator[Event], streaming: StreamOptions
-    ) -> Generator[Outcome, None, None]:
+    ) -> Generator[Outcome[Any], None, None]:
         """Stream without workers."""
         rules = self._in_process.rules(
             streaming.call.ending,

@@ -90,7 +90,7 @@ class WorkerCalls:
 
     def stream(
         self, events: Iterator[Event], options: StreamOptions
-    ) -> Generator[Outcome, None, None]:
+    ) -> Generator[Outcome[Any], None, None]:
         """See `PoolProcessor.stream`."""
         streamed, open_run = self._prepare(events, options)
         return self._stream(streamed, options.buffersize, open_run)
@@ -101,7 +101,7 @@ class WorkerCalls:
         options: StreamOptions,
         *,
         cancel_running: bool,
-    ) -> AsyncGenerator[Outcome, None]:
+    ) -> AsyncGenerator[Outcome[Any], None]:
         """See `PoolProcessor.stream_async`."""
         from evproc_pool.coordinator import asyncio_calls
 
@@ -155,7 +155,7 @@ class WorkerCalls:
         streamed: OutcomeStream,
         buffersize: int,
         open_run: Callable[[], tuple[Engine, Feeder]],
-    ) -> Generator[Outcome, None, None]:
+    ) -> Generator[Outcome[Any], None, None]:
         engine, feeder = open_run()
         run = feeder.run
         try:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def _is_seven(ev: Any) -> bool:
     return bool(ev.number == 7)
 
 
-def _failed(outcomes: list[Outcome]) -> dict[int, BaseException]:
+def _failed(outcomes: Iterable[Outcome]) -> dict[int, BaseException]:
     return {outcome.index: outcome.error for outcome in outcomes if outcome.error is not None}
 
 
