@@ -102,3 +102,11 @@ def test_sources_that_were_never_installed_have_a_version() -> None:
     )
     # a build leaves its metadata beside the sources
     assert done.stdout.strip() in (version.UNKNOWN, evproc.__version__)
+
+
+def test_a_module_that_is_imported_later_is_a_name_of_the_package() -> None:
+    find: Any = vars(evproc)["__getattr__"]
+    assert find("report") is sys.modules["evproc.report"]
+    assert {"__version__", *evproc.__all__} <= set(dir(evproc))
+    with pytest.raises(AttributeError, match="'evproc' has no attribute 'Explained'"):
+        find("Explained")
