@@ -211,7 +211,7 @@ def await_within(future: Future[Any], seconds: float, *, cancel_running: bool) -
     except TimeoutError:
         if future.done():
             raise  # a handler raised it
-    from evproc_pool.coordinator.futures import give_up
+    from evproc_pool.coordinator.pool_future import give_up
 
     where = give_up(future, kill=cancel_running)
     raise TimeoutError(f"no result within timeout={seconds:g} s: {where}")
