@@ -3,8 +3,12 @@
 Handlers declare which events they want and which other handlers they depend
 on; a `Processor` runs them in an order that follows from these declarations.
 
-Importing this package imports nothing heavy: entry-point discovery, reports, logging
+Importing this package imports nothing heavy. Entry-point discovery, reports, types, logging
 and everything of ``evproc_pool`` load when they are first used.
+
+Attributes:
+    __version__: The version of the installed distribution ``evproc-pool``; "0+unknown" if the
+        package was never installed.
 """
 
 from __future__ import annotations
@@ -29,10 +33,14 @@ from evproc.processor import Processor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from evproc.any_processor import AnyProcessor
     from evproc.report import Absence, CheckReport, Conflict, Explanation, HandlerExplanation
+
+    __version__: str
 
 __all__ = [
     "Absence",
+    "AnyProcessor",
     "CheckReport",
     "Conflict",
     "EntryPointConflictException",
@@ -56,15 +64,37 @@ __all__ = [
     "want",
 ]
 
+# What is imported when it is first asked for, and the module that has it.
+_LATER = {
+    "Absence": "report",
+    "AnyProcessor": "any_processor",
+    "CheckReport": "report",
+    "Conflict": "report",
+    "Explanation": "report",
+    "HandlerExplanation": "report",
+}
+
 if not TYPE_CHECKING:  # pragma: no branch
     # a type checker would take any name for one of this module's
 
     def __getattr__(name: str) -> object:
-        if name not in (*__all__, "report"):
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        import evproc.report
+        if name == "__version__":
+            from evproc.version import installed_version
 
-        return getattr(evproc.report, name, evproc.report)
+            found: object = installed_version()
+        elif name in _LATER:
+            found = getattr(_module(_LATER[name]), name)
+        elif name in _LATER.values():
+            return _module(name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found
+        return found
+
+    def _module(name: str) -> object:
+        import importlib
+
+        return importlib.import_module(f"{__name__}.{name}")
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+        return sorted({*globals(), *__all__, "__version__"})

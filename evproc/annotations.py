@@ -1,7 +1,7 @@
-"""The types of what users hand in; for type checkers, and for those who ask for them.
+"""The types of arguments, for type checkers.
 
-By itself, and imported by no other module when it runs: `typing` takes as long to import
-as all of evproc.
+A module of its own, which no other one imports when it runs: `typing` takes as long to import as
+all of evproc.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ HandlerFunc = Callable[[Any, Any], "Iterable[Event] | None"]
 #: A filter: called with the event, true if the handler may want it.
 Filter = Callable[[Any], object]
 
-#: What to do about an entry point that cannot become a handler.
+#: How `load_from` treats an entry point that cannot become a handler.
 OnError = Literal["raise", "skip"] | Callable[[EntryPointException], object]
 
-#: What happens to an event that no handler wants.
+#: How a processor treats an event that no handler wants.
 Unmatched = Literal["ignore", "error"]

@@ -1,8 +1,7 @@
-"""`@want`, `@requires`, `@required_by`: what a handler says about itself.
+"""`@want`, `@requires`, `@required_by`: the declarations of a handler.
 
-The declarations are kept on the function as tuples, which are replaced and
-never changed, so that a subclass or a copy that inherits them cannot alter the
-original's.
+They are kept on the function as tuples, which are replaced and never changed. So a subclass or a
+copy that inherits them cannot alter those of the original.
 """
 
 from __future__ import annotations
@@ -48,14 +47,14 @@ class Clause:
             return NotImplemented
         return (self.names, self.filters) == (other.names, other.filters)
 
-    __hash__ = None  # type: ignore[assignment]  # nobody looks one up
+    __hash__ = None  # type: ignore[assignment]  # it is never a key
 
 
 class Declare:
     """A decorator that puts one declaration in front of those a function has.
 
-    It is a class so that `Processor.register` recognises what a forgotten pair
-    of parentheses leaves in the place of a handler.
+    It is a class so that `Processor.register` recognises it: it stands in the place of a handler
+    if the parentheses of a decorator were forgotten.
     """
 
     __slots__ = ("attribute", "decorator", "items")
@@ -67,7 +66,7 @@ class Declare:
 
     @property
     def forgotten(self) -> str:
-        """What to say to somebody who has this in the place of a handler."""
+        """The error text for a `Declare` in the place of a handler."""
         return (
             f"@{self.decorator} was used without its arguments, so it took the handler for"
             f" one: write @{self.decorator}(...)"
@@ -79,7 +78,7 @@ class Declare:
             raise TypeError(f"@{self.decorator}(...) decorates a callable, not {func!r}")
         if isinstance(func, Declare):
             raise TypeError(func.forgotten)
-        # what a class hands out is the function, not the staticmethod around it
+        # a class gives access to the function, not to the staticmethod around it
         target = func.__func__ if isinstance(func, staticmethod) else func
         declared = (*self.items, *_declared(target, self.attribute))
         try:
@@ -88,7 +87,7 @@ class Declare:
             # bound methods, C functions and slotted objects take no attributes
             part: Any = functools.partial(func)
             setattr(part, self.attribute, declared)
-            return part  # type: ignore[no-any-return]  # to a checker it is what it was
+            return part  # type: ignore[no-any-return]  # to a type checker it is still `func`
         return func
 
 
@@ -139,7 +138,7 @@ def requires(*procs: str) -> Declare:
 def required_by(*procs: str) -> Declare:
     """Declare that a handler runs before the named handlers, which then need it.
 
-    A name that nobody has registered is no error: nobody waits.
+    A name that is not registered is no error: then no handler waits.
 
     Args:
         procs: Names of handlers.
@@ -162,7 +161,7 @@ def _names(decorator: str, procs: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _declared(func: object, attribute: str) -> tuple[Any, ...]:
-    """Look a declaration up on the callable, and on what it calls."""
+    """Look a declaration up on the callable, and on the callables in it."""
     for place in _layers(func):
         declared = getattr(place, attribute, None)
         if isinstance(declared, tuple):
@@ -170,12 +169,12 @@ def _declared(func: object, attribute: str) -> tuple[Any, ...]:
     return ()
 
 
-# What calls no `__call__` that could have declarations of its own; a class makes instances.
+# Types whose `__call__` has no declarations of its own; a class makes instances.
 _PLAIN_CALLABLES = (FunctionType, MethodType, BuiltinFunctionType, type)
 
 
 def _layers(func: object) -> list[object]:
-    """The callable, what a `partial` wraps, and the `__call__` of an object's class."""
+    """Return the callable, those that a `partial` wraps, and the `__call__` of its class."""
     layers = [func]
     while isinstance(func, functools.partial):
         func = func.func
@@ -188,7 +187,7 @@ def _layers(func: object) -> list[object]:
 def declarations_of(
     func: object,
 ) -> tuple[tuple[Clause, ...], tuple[str, ...], tuple[str, ...]]:
-    """Read what the decorators left on a handler; duplicates of a name count once.
+    """Read the declarations of a handler; duplicates of a name count once.
 
     Returns:
         `@want`, `@requires` and `@required_by`, each in the order in which it reads from
@@ -211,7 +210,7 @@ def is_async(func: object) -> bool:
 
 
 def default_name(func: object) -> str | None:
-    """The name under which a callable is registered if none is given, or None."""
+    """Return the name under which a callable is registered by default, or None."""
     while isinstance(func, functools.partial):
         func = func.func
     name = getattr(func, "__name__", None)
@@ -219,7 +218,7 @@ def default_name(func: object) -> str | None:
 
 
 def describe_callable(func: object) -> str:
-    """Module and qualified name, with the line for what has no name of its own."""
+    """Return module and qualified name; also the line, for lambdas and local functions."""
     for layer in _layers(func):
         qualname = getattr(layer, "__qualname__", None)
         if qualname is None:
@@ -229,12 +228,12 @@ def describe_callable(func: object) -> str:
         if code is not None and "<" in qualname:
             text += f" at {code.co_filename}:{code.co_firstlineno}"
         return text
-    # not its repr, which may have an address, and differ from process to process
+    # not its repr: that may have an address, and differ from process to process
     return f"{type(func).__module__}.{type(func).__qualname__} object"
 
 
 def takes_two(func: Any) -> bool:
-    """Whether it can be called with two positional arguments; true if that is not sure."""
+    """Whether it can be called with two positional arguments; True if that is not known."""
     given = 2
     keywords: set[str] = set()
     while type(func) is not FunctionType:
@@ -256,7 +255,7 @@ def takes_two(func: Any) -> bool:
     return _fits(func, given, keywords)
 
 
-# What `inspect` may know; objects whose `__call__` is anything else it gets wrong.
+# Types that `inspect` may know. It is wrong about objects whose `__call__` is anything else.
 _IN_C = (type, BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType)
 
 
@@ -282,13 +281,13 @@ def _fits(func: FunctionType, given: int, keywords: set[str]) -> bool:
 
 
 def _binds(func: Any, given: int, keywords: set[str]) -> bool:
-    """Ask `inspect`, about classes and what is written in C."""
+    """Ask `inspect`, about classes and callables written in C."""
     import inspect
 
     try:
         signature = inspect.signature(func, follow_wrapped=False)
     except Exception:
-        return True  # it has none that can be read
+        return True  # its signature cannot be read
     try:
         signature.bind(*[None] * given, **dict.fromkeys(keywords))
     except TypeError:

@@ -1,8 +1,8 @@
 """Handlers from entry points, through ``importlib-metadata``.
 
-Everything is imported and checked before anything is registered, and the order
-is by entry-point name (then distribution), not by the order in which the file
-system lists the distributions: it is the same in every process.
+Everything is imported and checked before anything is registered. The order is by entry-point
+name, then by distribution, so it is the same in every process; the file system may list the
+distributions in any order.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class LoadedHandler(NamedTuple):
-    """A handler that an entry point named."""
+    """A handler from an entry point."""
 
     func: HandlerFunc
     name: str
@@ -76,8 +76,8 @@ def _load(entry: EntryPoint) -> LoadedHandler:
     try:
         func = entry.load()
     except (Exception, SystemExit) as error:
-        # SystemExit too: a module that exits when it is imported is broken, and
-        # must not take the application with it
+        # SystemExit too: a module that exits at its import is broken, and must not end the
+        # application
         raise EntryPointLoadException(
             f"{what} cannot be imported: {type(error).__name__}: {error}; repair or uninstall"
             " the distribution, or load with on_error='skip'",
@@ -98,7 +98,7 @@ def _origin(entry: EntryPoint) -> Origin:
         dist = entry.dist
         name, version = (dist.name, dist.version) if dist is not None else ("", "")
     except Exception:
-        # what an interrupted uninstallation leaves has entry points and no metadata
+        # an interrupted uninstallation leaves entry points without metadata
         name = version = ""
     return Origin(entry.group, name or "", version or "")
 
@@ -120,7 +120,7 @@ def _no_group(group: str, groups: set[str]) -> EntryPointGroupException:
 
 
 def _report(error: EntryPointException, on_error: OnError) -> None:
-    """Raise, log or hand over, as the caller of `load_from` chose."""
+    """Raise the error, log it or pass it on, by `on_error`."""
     if on_error == "raise":
         raise error
     if on_error == "skip":

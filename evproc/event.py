@@ -1,13 +1,12 @@
 """Events, and the namespaces in which handlers leave data for each other.
 
-An event's `proc` is made when it is first touched: an event that no handler
-annotates costs nothing extra to make, to copy or to pickle. Namespaces keep
-their data in their own instance dictionary, so reading ``ev.proc.tests.args``
-is plain attribute access, and pickle and copy need no help from here.
+An event's `proc` is made at the first access. An event without it costs nothing extra to make,
+to copy or to pickle. Namespaces keep their data in their own instance dictionary. So reading
+``ev.proc.tests.args`` is plain attribute access, and pickle and copy need no help from here.
 
-What an event emits is kept in the same way, in the event itself: threads and nested
-calls of `process` cannot mix the values of different events. Whoever runs handlers
-takes the values when an event is over, and looks for them only once `EMITTING` is true.
+Emitted values are kept in the event itself, too: threads and nested calls of `process` cannot mix
+the values of different events. The code that runs handlers takes the values when an event is
+over. It looks for them only once `EMITTING` is true.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, Final, NoReturn, SupportsIndex
 
-#: Empty until the first `Event.emit` of this process; then it holds one True. Whoever runs
-#: handlers checks this one truth value as long as nobody emits.
+#: Empty until the first `Event.emit` of this process; then it holds one True. Until then the code
+#: that runs handlers checks this one truth value only.
 EMITTING: Final[list[bool]] = []
 
-#: Called at the first `Event.emit`, before `EMITTING` is true. A global that is True or False
-#: is looked at in a third of the time that a list takes.
+#: Called at the first `Event.emit`, before `EMITTING` is true. A module may keep a global bool
+#: this way, which is read in a third of the time of a list.
 WHEN_EMITTING: Final[list[Callable[[], None]]] = []
 
 
@@ -33,7 +32,7 @@ class Namespace:
     """Holds attributes. Names that begin with an underscore are refused."""
 
     if TYPE_CHECKING:
-        # what handlers leave here is theirs to know the type of
+        # handlers know the types of what they leave here
         def __getattr__(self, name: str) -> Any: ...
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -54,13 +53,13 @@ class Namespace:
 class ProcessorData:
     """Holds namespaces, each made when it is first read.
 
-    The namespaces themselves cannot be set or deleted, so that handlers of
-    different authors do not take each other's names.
+    The namespaces themselves cannot be set or deleted, so that handlers of different authors do
+    not take each other's names.
     """
 
     def __getattr__(self, name: str) -> Namespace:
-        # Only reached for a name that is not there yet. Python probes for
-        # protocol methods (__deepcopy__, __setstate__); those must not be made.
+        # Called only for a name that does not exist yet. Python probes for protocol methods
+        # (__deepcopy__, __setstate__): these are no namespaces.
         if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         # setdefault: two threads that meet here get the same namespace
@@ -82,10 +81,10 @@ class ProcessorData:
 
 
 class _AbstractName:
-    """`Event.name`: a subclass says it, or annotates it, and each event has its own.
+    """`Event.name`: a subclass sets it, or annotates it and each event sets its own.
 
-    No property, which would hide a name in the event's instance dictionary, where those of
-    dataclasses and Pydantic models are.
+    No property: that would hide a name in the event's instance dictionary, in which dataclasses
+    and Pydantic models keep theirs.
     """
 
     __isabstractmethod__ = True
@@ -96,22 +95,22 @@ class _AbstractName:
         if ev is not None:
             raise AttributeError(f"an event of {what} has no name")
         if any("name" in _annotations(base) for base in cls.__mro__):
-            # a dataclass would take anything that is given here for the field's default
+            # a dataclass would take any value returned here for the field's default
             raise AttributeError(f"{what} has no name: its events have")
         return self
 
 
 class _NameOfClass:
-    """Abstract for as long as `name` is; see below where it is set."""
+    """Abstract as long as `name` is; see `_HOW_TO_NAME`."""
 
     def __get__(self, ev: object, cls: Any) -> object:
         return getattr(cls, "name", None)
 
 
 def _annotations(cls: type) -> Iterable[str]:
-    """The names that a class itself annotates."""
+    """Return the names that a class itself annotates."""
     own: Iterable[str] = vars(cls).get("__annotations__", ())
-    if sys.version_info >= (3, 14):  # pragma: no cover - made when they are asked for there
+    if sys.version_info >= (3, 14):  # pragma: no cover - they are made at the first access there
         try:
             own = cls.__annotations__
         except Exception:
@@ -122,11 +121,11 @@ def _annotations(cls: type) -> Iterable[str]:
 class Event(metaclass=abc.ABCMeta):  # noqa: B024 - `_AbstractName` is abstract
     """Something that happened, for handlers to act on.
 
-    A subclass says its `name`, as a class attribute or as a property. A
+    A subclass sets its `name`, as a class attribute or as a property. A
     subclass need not call `__init__`: `ctxt` is None then.
 
     Args:
-        ctxt: Anything that the handlers need to know besides the event.
+        ctxt: Anything else that the handlers need to know.
     """
 
     if TYPE_CHECKING:
@@ -135,7 +134,7 @@ class Event(metaclass=abc.ABCMeta):  # noqa: B024 - `_AbstractName` is abstract
         # `typing.get_type_hints` of a subclass would look for the name
         ctxt = None
 
-    # what tells the classes of events, the quickest way there is
+    # by its presence classes of events are known, in the quickest way
     _evproc_event = True
 
     def __init__(self, ctxt: Any = None) -> None:
@@ -147,15 +146,15 @@ class Event(metaclass=abc.ABCMeta):  # noqa: B024 - `_AbstractName` is abstract
         try:
             data: ProcessorData = self.__dict__["_proc"]
         except KeyError:
-            # into __dict__, which a frozen dataclass allows too; setdefault,
-            # so that two threads that meet here get the same object
+            # Into __dict__, which a frozen dataclass allows, too. By setdefault: two threads
+            # that meet here get the same object.
             data = self.__dict__.setdefault("_proc", ProcessorData())
         return data
 
     def emit(self, value: Any) -> None:
         """Give the caller a value without ending anything; as often as you like.
 
-        For handlers of this event, while they run: what was emitted before is forgotten.
+        For handlers of this event, while they run: values emitted before that are dropped.
         `Processor.emitted` holds the values of a whole cascade. An event that fails has
         emitted nothing.
         """
@@ -176,15 +175,15 @@ class Event(metaclass=abc.ABCMeta):  # noqa: B024 - `_AbstractName` is abstract
         name = _AbstractName()
 
 
-# Python says that the class "is abstract with abstract method ..." and names it. It is given a
-# name that says what to write. Checked with 3.10 to 3.13; without it, it says "name".
+# Python's error names the abstract methods of a class. This one has a name that says what to
+# write. Checked with Python 3.10 to 3.13; if it did not work, the error would say "name".
 _HOW_TO_NAME: Final = 'name (write name = "..." in the class)'
 setattr(Event, _HOW_TO_NAME, _NameOfClass())
 Event.__abstractmethods__ = frozenset({_HOW_TO_NAME})
 
 
 class Emitted(list["Any"]):
-    """What an event has emitted. A copy of an event, or its pickle, has emitted nothing."""
+    """The values that an event emitted. A copy of an event, or its pickle, has none."""
 
     __slots__ = ()
 
@@ -199,7 +198,7 @@ def _begin_emitting() -> None:
 
 
 def take_emitted(ev: object) -> list[Any]:
-    """Take what an event has emitted since it was taken last."""
+    """Take the values that an event emitted since the last call."""
     emitted: Emitted | None = getattr(ev, "__dict__", {}).pop("_emitted", None)
     if not emitted:
         return []
@@ -235,13 +234,13 @@ def describe_event(ev: object) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """A text in one line, of so many characters at the most."""
+    """Return a text in one line, of at most `most` characters."""
     text = " ".join(text[: 4 * most].splitlines())  # it may be huge
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def a_or_an(noun: str) -> str:
-    """A noun with its article, by its first letter."""
+    """Return a noun with its article, by its first letter."""
     return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"
 
 

@@ -1,7 +1,6 @@
-"""The exceptions of ``evproc``, and how context is added to other people's.
+"""The exceptions of ``evproc``, and how a note is added to any exception.
 
-Names that end in ``Exception`` follow evproc 0.2.0, whose public names these
-are; the newer ones keep the pattern.
+Names that end in ``Exception`` are public names of evproc 0.2.0; newer ones keep the pattern.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class _Unset:
-    """One value that stays itself through pickle and copy, unlike `object()`."""
+    """The type of one value, which pickle and copy keep identical, unlike `object()`."""
 
     __slots__ = ()
 
@@ -27,7 +26,7 @@ _unset: Final = _Unset()
 
 
 class EventException(Exception):
-    """Base class of every error that ``evproc`` itself reports."""
+    """Base class of all errors that ``evproc`` itself reports."""
 
 
 class ProcessorReregisterException(EventException):
@@ -35,7 +34,7 @@ class ProcessorReregisterException(EventException):
 
 
 class HandlerNotRegisteredException(EventException, LookupError):
-    """There is no handler of this name. The registry is unchanged."""
+    """No handler has this name. The registry is unchanged."""
 
 
 class UnmatchedEventException(EventException):
@@ -53,9 +52,9 @@ class IncompatibleRequirementsException(EventException):
 
 
 class HandlerReturnException(EventException, TypeError):
-    """A handler returned something else than None or an iterable of events.
+    """A handler returned neither None nor an iterable of events.
 
-    It is a `TypeError` as well, which is what 0.2.0 raised for most of these.
+    It is also a `TypeError`, because 0.2.0 raised that in most cases.
     """
 
 
@@ -63,8 +62,8 @@ class EntryPointException(EventException):
     """Entry points could not become handlers. The registry is unchanged.
 
     Attributes:
-        group: The group that was being loaded.
-        entry_point: The entry point's name, or None if the group as a whole is at fault.
+        group: The entry-point group.
+        entry_point: The entry point's name, or None if the error concerns the whole group.
     """
 
     def __init__(self, message: str, group: str = "", entry_point: str | None = None) -> None:
@@ -125,8 +124,8 @@ class StopProcessing(Exception):
         return f"{type(self).__name__}({value})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # not through __init__: `args` is the message, which __init__ would take
-        # for the return value, and a subclass's __init__ may want anything
+        # Not by __init__: it would take the message in `args` for the return value, and that
+        # of a subclass may take other arguments.
         return _rebuild_stop, (type(self), self.args), self.__dict__
 
 
@@ -135,11 +134,10 @@ def _rebuild_stop(cls: type[StopProcessing], args: tuple[Any, ...]) -> StopProce
 
 
 def add_note(error: BaseException, text: str) -> None:
-    """Add a line of context to an exception that is on its way to the user.
+    """Add a line of context to an exception.
 
-    The same text is added once only, so that an exception object that is raised
-    again and again does not grow. Never raises: an exception that takes no note
-    goes on without.
+    The same text is added once only, so that an exception object that is raised repeatedly does
+    not grow. Never raises: an exception that takes no note stays without.
 
     Args:
         error: The exception; its type and arguments stay as they are.
@@ -151,5 +149,5 @@ def add_note(error: BaseException, text: str) -> None:
             return
         error.add_note(text)
     except Exception:
-        # the user's own error matters more than our remark on it
+        # the user's error matters more than our note
         return

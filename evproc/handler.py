@@ -1,4 +1,4 @@
-"""A registered handler, and the plan for an event: handlers in the order in which they run."""
+"""`Handler`, a registered handler, and `Plan`, the ordered handlers for an event."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Handler:
 
     Attributes:
         index: Its place in registration order, from 0.
-        name: The name it is registered under.
-        func: What is called with the Processor and the Event.
+        name: Its name in the registry.
+        func: The callable that takes the Processor and the Event.
         clauses: Its `@want` clauses, top first; empty: wants every event.
         requires: Names of handlers that run before it.
         required_by: Names of handlers that it runs before.
@@ -33,7 +33,7 @@ class Handler:
         self.origin = origin
 
     def at(self, index: int) -> Handler:
-        """The same handler in another place."""
+        """Return the same handler in another place."""
         moved = object.__new__(Handler)
         for name in self.__slots__:
             setattr(moved, name, getattr(self, name))
@@ -49,7 +49,7 @@ class Plan:
 
     Attributes:
         handlers: In the order in which they run.
-        indices: The same as places in the registry; what crosses to a worker.
+        indices: Their places in the registry; a worker gets these.
     """
 
     __slots__ = ("handlers", "indices")

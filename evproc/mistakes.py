@@ -1,6 +1,6 @@
-"""The errors for what users get wrong at first; each says what to write instead.
+"""The errors for common mistakes; each says what to write instead.
 
-Imported on the way to an error: an application that makes no mistake never does.
+Imported when an error is made: an application without mistakes never imports it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LONGEST_REPR: Final = 120
 
 
 def no_handler(func: object, name: object) -> TypeError:
-    """The error for what is no plain callable."""
+    """The error for a handler that is no plain callable."""
     if isinstance(func, Declare):
         return TypeError(func.forgotten)
     if not callable(func):
@@ -46,7 +46,7 @@ def no_handler(func: object, name: object) -> TypeError:
 
 
 def _instead(func: object, name: object) -> str:
-    """What to write in the place of something that cannot be called."""
+    """The end of the text for a handler that cannot be called: what to write instead."""
     if isinstance(func, str) and callable(name):
         return f": the handler comes first, register({default_name(name) or 'handler'}, {func!r})"
     if isinstance(func, (list, tuple, set, frozenset, dict)):
@@ -65,7 +65,7 @@ def class_wanted(func: object, kind: type[Event]) -> TypeError:
 
 
 def misfit(func: Any) -> TypeError:
-    """The error for what cannot be called with the Processor and the event."""
+    """The error for a handler that does not take the Processor and the event."""
     import inspect
 
     try:
@@ -94,20 +94,20 @@ def no_string(ev: Any) -> TypeError:
 
 
 def near_names(name: str, names: Iterable[str]) -> list[str]:
-    """The names that may have been meant, nearest first."""
+    """Return similar names, the nearest first."""
     import difflib
 
     return difflib.get_close_matches(name, sorted(names), n=3)
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """The end of a sentence, with the names that may have been meant; empty if there are none."""
+    """Return the end of a sentence, with similar names; empty if there are none."""
     near = near_names(name, names)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def not_registered(name: object, names: Iterable[str]) -> HandlerNotRegisteredException:
-    """The error for a handler that is to be removed."""
+    """The error for `unregister` of a handler that is not registered."""
     if not isinstance(name, str):
         return HandlerNotRegisteredException(
             f"no handler is called {name!r}: unregister() takes its name, a string"
@@ -118,14 +118,14 @@ def not_registered(name: object, names: Iterable[str]) -> HandlerNotRegisteredEx
 
 
 def _few(names: list[str]) -> str:
-    """Some of the names, for an error."""
+    """Return some of the names, for an error."""
     most = 5
     text = ", ".join(map(repr, names[:most])) or "none"
     return f"{text} and {len(names) - most} more" if len(names) > most else text
 
 
 def no_event(value: object) -> TypeError:
-    """The error for what is handed in and is no event."""
+    """The error for an argument of `process` that is no event."""
     if isinstance(value, type) and issubclass(value, Event):
         hint = f": make one of it, {value.__name__}(...)"
     elif isinstance(value, (list, tuple, set, frozenset)):
@@ -174,7 +174,7 @@ def unmatched(
 
 
 def wrong_return(handler: Handler, ev: Event, value: Any) -> HandlerReturnException:
-    """The error for what is no iterable."""
+    """The error for a returned value that is no iterable."""
     if isinstance(value, Event):
         return _returned(
             handler, ev, f"an event, {describe_event(value)}", "return it in a list, [event]"
@@ -188,7 +188,7 @@ def wrong_return(handler: Handler, ev: Event, value: Any) -> HandlerReturnExcept
 
 
 def wrong_item(handler: Handler, ev: Event, returned: Any, item: Any) -> HandlerReturnException:
-    """The error for an iterable of something else than events."""
+    """The error for a returned iterable with an item that is no event."""
     kind = type(returned)
     what = f"an iterable ({kind.__qualname__}) that yields {describe_value(item)}"
     is_list = kind in (list, tuple)
@@ -220,7 +220,7 @@ def _returned(handler: Handler, ev: Event, what: str, instead: str) -> HandlerRe
 
 
 def describe_value(value: object) -> str:
-    """Say what a value is; never raises, never longer than a line."""
+    """Describe a value in a line; never raises."""
     kind = "the class" if isinstance(value, type) else f"{a_or_an(type(value).__qualname__)},"
     return f"{kind} {_text_of(value, _LONGEST_REPR)}"
 

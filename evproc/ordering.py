@@ -1,9 +1,8 @@
 """The order of handlers: a topological order in which registration order breaks ties.
 
-Of all orders that the requirements allow, the one in which each place is taken
-by the earliest registered handler that is ready (the lexicographically smallest
-topological order). It depends on nothing but the arguments: not on hashing, the
-process or the platform. O(n log n + e) for n handlers and e requirements.
+Each place is taken by the earliest registered handler that is ready: this is the
+lexicographically smallest topological order. It depends on nothing but the arguments: not on
+hashing, the process or the platform. O(n log n + e) for n handlers and e requirements.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def topological_order(requirements: Mapping[int, Iterable[int]]) -> list[int]:
         requirements: For each index the indices it requires, all of them keys.
 
     Raises:
-        CycleFound: There is no such order.
+        CycleFound: No such order exists.
     """
     # here: an application that handles no event needs neither
     import graphlib
@@ -58,7 +57,7 @@ def topological_order(requirements: Mapping[int, Iterable[int]]) -> list[int]:
 
 
 def _canonical(cycle: Sequence[int]) -> tuple[int, ...]:
-    """Turn graphlib's cycle (each is required by the next) round, smallest first."""
+    """Reverse graphlib's cycle, where each is required by the next; the smallest comes first."""
     members = cycle[:0:-1]
     start = members.index(min(members))
     return (*members[start:], *members[:start], members[start])

@@ -1,4 +1,4 @@
-"""Where a handler came from. By itself, since `typing` takes a while to import."""
+"""`Origin`, the entry point of a handler. A module of its own: `typing` takes long to import."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Origin(NamedTuple):
-    """The entry point that a handler came from."""
+    """The entry point that a handler was loaded from."""
 
     group: str
     distribution: str

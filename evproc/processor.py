@@ -1,9 +1,9 @@
 """The Processor: events in, handlers called in order, follow-ups in turn.
 
-One cascade is a loop over a queue: take an event, find its plan, call the
-handlers of the plan, put what they return at the end of the queue. The inner
-loop, `run_handlers`, is a function over plain sequences; the workers of
-``evproc_pool`` run the same one.
+One cascade is a loop over a queue: take an event, find its plan, call the handlers of the plan,
+put the events that they return at the end of the queue. The inner loop, `run_handlers`, is a
+function over plain sequences. A pool without workers calls it, too; a worker has a loop of its
+own, which does the same and reports what it does.
 """
 
 from __future__ import annotations
@@ -32,37 +32,37 @@ if TYPE_CHECKING:
     from evproc.report import CheckReport, Explanation
 
     class FollowUps(Protocol):
-        """Where follow-ups are put: a deque in a `Processor`, a list in a worker."""
+        """Takes follow-ups: a deque in a `Processor`, a list elsewhere."""
 
         def extend(self, events: list[Event], /) -> None:
             """Add follow-ups at the end."""
 
 
-# One for all, and not in the instances, so that these can be copied and pickled. Not by way
-# of `threading`, which takes a fifth of the time that all of evproc takes to import.
+# One lock for all instances, so that these can be copied and pickled. Not from `threading`, whose
+# import takes a fifth of the time of all of evproc.
 _ADDING = allocate_lock()
 
-#: Whether some event of this process has emitted something.
+#: Whether an event of this process has emitted anything.
 _emits = False
 
 
 def _see_emitted() -> None:
-    global _emits  # noqa: PLW0603 - nothing else is looked at as fast
+    global _emits  # noqa: PLW0603 - nothing else can be read as fast
     _emits = True
 
 
 WHEN_EMITTING.append(_see_emitted)
 
-#: The name that 0.2.0 had for a registered handler.
+#: The name of `Handler` in 0.2.0.
 ProcNode = Handler
 
 
 class Processor:
     """Runs handlers on events in an order that the handlers declare.
 
-    A `Processor` keeps no state between events, other than `emitted`: `process` may be
-    called from several threads, and from within a handler. A handler that is registered
-    while events are processed counts from the next event on.
+    A `Processor` keeps no state between events, other than `emitted`. So several threads may
+    call `process`, and handlers may. If a handler is registered while events are processed, the
+    next event uses it.
 
     Args:
         unmatched: What happens to an event, root or follow-up, that no handler wants:
@@ -116,7 +116,7 @@ class Processor:
         Args:
             namespace: The entry-point group.
             on_error: `"raise"`, `"skip"` (log a warning and go on without it), or a
-                callable that is given the exception and decides by raising or not.
+                callable that takes the exception and decides by raising or not.
 
         Returns:
             The names of the handlers that were registered.
@@ -141,7 +141,7 @@ class Processor:
         """Process an event and its follow-ups, to the end of the cascade.
 
         Returns:
-            None, or what a handler gave to `StopProcessing`.
+            None, or the value that a handler gave to `StopProcessing`.
 
         Raises:
             IncompatibleRequirementsException: The handlers that want an event
@@ -150,19 +150,19 @@ class Processor:
             HandlerReturnException: A handler returned something that is no
                 iterable of events.
             TypeError: `ev` is no event.
-            Exception: What a handler or filter raised, with a note that names it
-                and the event. What is left of the cascade is dropped.
+            Exception: Raised by a handler or filter; a note names it and the event. The rest
+                of the cascade is dropped.
         """
         try:
-            # the usual case in a sixth of the time that isinstance needs for an ABC
-            type(ev)._evproc_event  # noqa: B018, SLF001 - whether it has one
+            # the usual case, in a sixth of the time of `isinstance` with an ABC
+            type(ev)._evproc_event  # noqa: B018, SLF001 - raises if it has none
         except AttributeError:
             self._keep_emitted([])
             check_event(ev)
         if _emits and (before := take_emitted(ev)):
             return self._process_apart(ev, before)
-        # What follows is `run_handlers` written out, with a queue made only when it is
-        # needed: most events have no follow-ups, and this takes a sixth off them.
+        # `run_handlers` written out, with a queue made only when it is needed. Most events have
+        # no follow-ups, and take a sixth less time this way.
         handler: Handler | None = None
         queue: deque[Event] | None = None
         try:
@@ -182,7 +182,7 @@ class Processor:
                 return stop.retval
         except KeyboardInterrupt:
             self._forget_emitted(ev)
-            raise  # of somebody at the keyboard, whatever is running
+            raise  # from the keyboard: no handler is to blame
         except BaseException as error:
             self._forget_emitted(ev)
             if handler is not None:
@@ -192,7 +192,7 @@ class Processor:
             if _emits:
                 self._keep_emitted(take_emitted(ev))
             return None
-        returned = None  # or this frame would keep the follow-ups to the end of the cascade
+        returned = None  # this frame must not keep the follow-ups to the end of the cascade
         return self._process_queue(queue, take_emitted(ev) if _emits else [])
 
     def _process_queue(self, queue: deque[Event], emitted: list[Any]) -> Any:
@@ -200,7 +200,7 @@ class Processor:
 
         Args:
             queue: The follow-ups of the root event.
-            emitted: What the root event emitted; takes what follow-ups emit.
+            emitted: The values that the root event emitted. Those of follow-ups are added.
         """
         ev: Event | None = None
         try:
@@ -222,7 +222,7 @@ class Processor:
         return None
 
     def _process_apart(self, ev: Event, before: list[Any]) -> Any:
-        """Process an event that has emitted something, which is kept out of this.
+        """Process an event that has emitted values before, and keep these apart.
 
         A handler of this very event may have called `process` for it.
         """
@@ -233,9 +233,9 @@ class Processor:
 
     @property
     def emitted(self) -> list[Any]:
-        """What the events of the last `process` of this thread emitted; see `Event.emit`.
+        """The values that the last `process` of this thread emitted; see `Event.emit`.
 
-        In the order in which the cascade ran them. After an error it holds the values of
+        In the order in which the cascade ran its events. After an error it holds the values of
         the events before the one that failed. The next `process` clears it.
         """
         kept: _Kept | None = vars(self).get("_kept")
@@ -250,7 +250,7 @@ class Processor:
         kept.values = values
 
     def _forget_emitted(self, ev: object) -> None:
-        """An event has failed."""
+        """Drop the emitted values of an event that failed, and of its cascade."""
         if _emits:
             take_emitted(ev)
             self._keep_emitted([])
@@ -263,8 +263,8 @@ class Processor:
         """Find cycles and missing handlers before the first event.
 
         Returns:
-            What is worth knowing but no error: a `@required_by` that names
-            nobody, and event names that are sure to fail.
+            Findings that are no errors: a `@required_by` that names no registered handler,
+            and event names that are sure to fail.
 
         Raises:
             IncompatibleRequirementsException: Names every cycle and every handler
@@ -275,8 +275,8 @@ class Processor:
     def explain(self, ev: Event) -> Explanation:
         """Say which handlers match an event, why, and in which order they run.
 
-        Asks the filters, runs no handler, and does not raise what `process` would:
-        the explanation holds it.
+        It asks the filters and runs no handler. The explanation holds the error that `process`
+        would raise.
 
         Raises:
             TypeError: `ev` is no event.
@@ -286,7 +286,7 @@ class Processor:
 
 
 class _OnlyInPool:
-    """A method of a pool that handlers, who are given a `Processor`, look for in vain."""
+    """A method of a pool that a `Processor` lacks; handlers get a `Processor`."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -298,7 +298,7 @@ class _OnlyInPool:
 
 
 class _Kept(_local):
-    """What the last cascade of each thread has emitted. A copy of it holds nothing."""
+    """The values that the last cascade of each thread emitted. A copy of it holds none."""
 
     values: list[Any]
 
@@ -313,11 +313,11 @@ if not TYPE_CHECKING:  # pragma: no branch
 
 
 def check_event(ev: object) -> None:
-    """Refuse what is no event.
+    """Refuse a value that is no event.
 
     Raises:
-        TypeError: Neither of a class derived from `Event` nor of one registered
-            with it (`Event.register`).
+        TypeError: Its class is neither derived from `Event` nor registered with it
+            (`Event.register`).
     """
     if not isinstance(ev, Event):
         from evproc.mistakes import no_event
@@ -329,9 +329,9 @@ def run_handlers(proc: Processor, ev: Event, handlers: Iterable[Handler], queue:
     """Call the handlers of one event in turn.
 
     Args:
-        proc: What the handlers are given as the Processor.
+        proc: The first argument of the handlers.
         ev: The event.
-        handlers: In order. The worker hands in an iterator that notes where it is.
+        handlers: In order. A pool without workers passes an iterator that notes its place.
         queue: Takes the follow-ups, at the end.
 
     Returns:
@@ -339,8 +339,7 @@ def run_handlers(proc: Processor, ev: Event, handlers: Iterable[Handler], queue:
 
     Raises:
         HandlerReturnException: See `Processor.process`.
-        Exception: What a handler raised; `queue` holds the follow-ups of the
-            handlers before it.
+        Exception: Raised by a handler; `queue` holds the follow-ups of the handlers before it.
     """
     handler: Handler | None = None
     try:
@@ -360,7 +359,7 @@ def run_handlers(proc: Processor, ev: Event, handlers: Iterable[Handler], queue:
 
 
 def annotate_error(error: BaseException, handler: Handler, ev: Event) -> None:
-    """Note on an exception which handler raised it, on which event."""
+    """Add a note to an exception that names the handler and the event."""
     add_note(
         error,
         f"evproc: raised by handler {handler.name!r} ({describe_callable(handler.func)})"
@@ -369,10 +368,10 @@ def annotate_error(error: BaseException, handler: Handler, ev: Event) -> None:
 
 
 def collect_follow_ups(returned: Any, handler: Handler, ev: Event, queue: FollowUps) -> None:
-    """Check what a handler returned and queue it; all of it or, on error, what is good so far."""
+    """Check and queue the follow-ups that a handler returned; up to the first wrong one."""
     kind = type(returned)
     if kind is list and len(returned) == 1 and Event in type(returned[0]).__mro__:
-        queue.extend(returned)  # as it is mostly
+        queue.extend(returned)  # the usual case
         return
     if kind is not list and isinstance(returned, (str, bytes, Event)):
         raise _wrong_return(handler, ev, returned)
@@ -381,8 +380,8 @@ def collect_follow_ups(returned: Any, handler: Handler, ev: Event, queue: Follow
     except TypeError as error:
         close = getattr(returned, "close", None)
         if callable(close) and hasattr(kind, "cr_frame"):
-            close()  # a coroutine that nobody awaits would warn besides
-        # that what has no __iter__ cannot be iterated is no news
+            close()  # a coroutine that is never awaited would warn as well
+        # without __iter__ the cause would say nothing new
         cause = error if hasattr(kind, "__iter__") else None
         raise _wrong_return(handler, ev, returned) from cause
     events: list[Event] = []
@@ -392,7 +391,7 @@ def collect_follow_ups(returned: Any, handler: Handler, ev: Event, queue: Follow
                 raise _wrong_item(handler, ev, returned, item)
             events.append(item)
     finally:
-        # a generator that stops (StopProcessing) after some events has given those
+        # the events that a generator yields before it raises StopProcessing count
         queue.extend(events)
 
 

@@ -1,6 +1,6 @@
-"""What `Processor.check` and `Processor.explain` answer: frozen, printable.
+"""The results of `Processor.check` and `Processor.explain`: frozen, printable.
 
-Imported when they are first asked for. Named tuples, because `dataclasses` takes longer to
+Imported when they are first used. They are named tuples, because `dataclasses` takes longer to
 import than all of evproc.
 """
 
@@ -14,7 +14,7 @@ class Absence(NamedTuple):
 
     Attributes:
         handler: The handler that has the declaration.
-        absent: The name that nobody has registered.
+        absent: The name that is not registered.
     """
 
     handler: str
@@ -41,11 +41,11 @@ class Conflict(NamedTuple):
 
 
 class CheckReport(NamedTuple):
-    """What `Processor.check` found that is no error in itself.
+    """The findings of `Processor.check` that are no errors in themselves.
 
     Attributes:
-        handlers: How many handlers are registered.
-        absences: The `@required_by` declarations that name nobody.
+        handlers: The number of registered handlers.
+        absences: The `@required_by` declarations that name no registered handler.
         conflicts: The event names for which `process` would raise
             `IncompatibleRequirementsException`, whatever the event holds.
     """
@@ -88,8 +88,8 @@ class Explanation(NamedTuple):
         event: The event's name, class and repr.
         handlers: One entry per registered handler: first those that run, in
             order, then the others in registration order.
-        error: What `Processor.process` would raise before the first handler
-            runs, or None. No handler has a position then.
+        error: The exception that `Processor.process` would raise before the first handler
+            runs, or None. With an error no handler has a position.
     """
 
     event: str

@@ -1,4 +1,11 @@
-"""A multiprocess worker pool for ``evproc``: the same handlers, on all cores."""
+"""A multiprocess worker pool for ``evproc``: the same handlers, on all cores.
+
+Begin with `pool`, which has `PoolProcessor`. All that users import stands here; the packages
+below are the engine.
+
+Attributes:
+    __version__: See `evproc.__version__`; both packages are of one distribution.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +33,8 @@ if TYPE_CHECKING:
     from evproc_pool.outcome import Outcome
     from evproc_pool.pool import PoolProcessor
 
+    __version__: str
+
 __all__ = [
     "CascadeLimitError",
     "EventTimeoutError",
@@ -45,20 +54,25 @@ __all__ = [
     "WorkerLostError",
 ]
 
-# Imported when they are asked for: no worker needs the one, and few programs the other.
+# Imported when they are first asked for: workers need neither, and few programs need `Outcome`.
 _LATER = {"Outcome": "outcome", "PoolProcessor": "pool"}
 
 if not TYPE_CHECKING:
     # a type checker would take any name for one of this module's
 
     def __getattr__(name: str) -> object:
-        if name in _LATER.values():
+        if name == "__version__":
+            from evproc.version import installed_version
+
+            found: object = installed_version()
+        elif name in _LATER:
+            found = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+        elif name in _LATER.values():
             return importlib.import_module(f"{__name__}.{name}")
-        if name not in _LATER:
+        else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        found = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
         globals()[name] = found
         return found
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+        return sorted({*globals(), *__all__, "__version__"})

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class PoolError(Exception):
-    """Base class of every error that the pool itself reports."""
+    """Base class of all errors that the pool itself reports."""
 
 
 class PoolClosedError(PoolError, RuntimeError):
@@ -22,7 +22,7 @@ class PoolInterruptedError(PoolError, RuntimeError):
 
 
 class PoolBusyError(PoolError, RuntimeError):
-    """Something that needs an idle pool was asked for with events in flight.
+    """A method that needs an idle pool was called with events in flight.
 
     The pool is unchanged.
     """
@@ -33,7 +33,7 @@ class PoolBrokenError(PoolError, RuntimeError):
 
 
 class PoolForkedError(PoolError, RuntimeError):
-    """The pool was used in a process that `os.fork` made. Its workers belong to the parent."""
+    """The pool was used in a process that `os.fork` made. The workers belong to the parent."""
 
 
 class RegistryMismatchError(PoolError):
@@ -44,8 +44,8 @@ class SerializationError(PoolError, TypeError):
     """An event, a value or a follow-up cannot be pickled, or not be rebuilt.
 
     Only the cascade that it belongs to fails. If the worker dies at that moment, cascades whose
-    follow-ups were packed together with it may fail likewise. An open file counts as
-    something that cannot be pickled.
+    follow-ups were packed together with it may fail likewise. An open file counts as an object
+    that cannot be pickled.
     """
 
 
@@ -54,24 +54,26 @@ class WorkerLostError(PoolError):
 
     The worker's other events go to another worker. A warning in the log `evproc_pool` says so.
 
-    Some of these were over already. One of them is run again only if it took less than a
-    millisecond, and its follow-ups, value or error, or those of one before it, had not been
-    sent yet: about 8 ms' worth of events at the most, in `process_many` about 30 ms' worth.
-    This holds for events with a key, too. An event of a millisecond or more counts as running
-    until these are sent (a quick one for less than a microsecond, until the next one begins).
-    It is run again only with `crash_limit`, or, with `event_timeout`, if it stood behind an
-    event whose follow-ups hung in pickling.
+    Some of the other events were over already. Such an event is run again only if it took less
+    than a millisecond, and its results (follow-ups, value or error), or those of an event before
+    it, were not sent yet. These are about 8 ms' worth of events at most, in `process_many` about
+    30 ms' worth. This holds for events with a key, too.
+
+    An event of a millisecond or more counts as running until its results are sent. (A quick one
+    does for less than a microsecond, until the next one begins.) It is run again only with
+    `crash_limit`, or, with `event_timeout`, if it stood behind an event whose follow-ups hung in
+    pickling.
 
     Attributes:
         event: The event's name and class.
         handler: The handler that was running, or None if it died between handlers.
         exitcode: The exit code; negative for the number of the signal that killed it.
-            None where it cannot be known.
+            None if it is not known.
         attempt: The attempt that was lost, from 1.
-        stack: Where the worker's threads were when it crashed (SIGSEGV and the like), as
+        stack: The stacks of the worker's threads when it crashed (SIGSEGV and the like), as
             text; otherwise empty.
-        memory_bytes: The worker's resident memory when the coordinator last looked, which
-            it does a few times a second; None if it did not.
+        memory_bytes: The worker's resident memory at the last check of the coordinator, which
+            checks a few times a second; None if it did not.
     """
 
     def __init__(  # noqa: PLR0917 - all of them, as it is pickled
@@ -104,7 +106,7 @@ class EventTimeoutError(PoolError, TimeoutError):
         handler: The handler that was running, or None if it was between handlers.
         timeout: The limit, in seconds.
         attempt: The attempt that was ended, from 1.
-        stack: Where the worker's threads were, as text; empty if it did not say.
+        stack: The stacks of the worker's threads, as text; empty if it sent none.
     """
 
     def __init__(  # noqa: PLR0917 - all of them, as it is pickled
@@ -130,8 +132,8 @@ class EventTimeoutError(PoolError, TimeoutError):
 class SoftTimeoutError(PoolError):
     """An event took longer than `event_soft_timeout`; raised in its handler, in the worker.
 
-    It is no `TimeoutError`, which is an `OSError`: code that tries again after errors of
-    the system is to let it pass, wherever it strikes.
+    It is no `TimeoutError`, which is an `OSError`: code that tries again after errors of the
+    system must let it pass.
 
     Attributes:
         event: The event's name and class.
@@ -154,9 +156,9 @@ class CascadeLimitError(PoolError):
     The event's handlers have run; its follow-ups are dropped. It is not run again.
 
     Attributes:
-        limit: Which limit, as in "max_cascade_depth=5".
+        limit: The limit, as in "max_cascade_depth=5".
         path: The event's path; see `Outcome.path`.
-        handler: The last handler that returned follow-ups; None if that is not known.
+        handler: The last handler that returned follow-ups; None if it is not known.
         event: The event's name and class.
     """
 
@@ -183,7 +185,7 @@ class RemoteError(PoolError):
 
     Attributes:
         type_name: Module and qualified name of the original's type.
-        text: What `str` of the original was.
+        text: The original as `str`.
         traceback: The worker's traceback, as text.
         bases: Module and qualified name of the original's type and of all its bases.
     """
@@ -205,7 +207,7 @@ class RemoteError(PoolError):
 
 
 class RemoteTraceback(Exception):
-    """The traceback in the worker, as the cause of the exception that came from there."""
+    """The traceback in the worker, as the cause of an exception that was raised there."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -217,7 +219,7 @@ class RemoteTraceback(Exception):
 
 def chain_remote(error: BaseException, traceback: str) -> BaseException:
     """Give an exception that was rebuilt here the worker's traceback as its cause."""
-    # a class may refuse it, a frozen dataclass for one; the error itself is what counts
+    # a class may refuse it, for example a frozen dataclass; the error matters more
     with contextlib.suppress(Exception):
         error.__cause__ = RemoteTraceback(traceback)
     return error
@@ -229,4 +231,4 @@ def rebuild_plain(cls: type[BaseException], args: tuple[Any, ...]) -> BaseExcept
 
 
 class InternalError(RuntimeError):
-    """The scheduler was told something that cannot have happened: a bug in the engine."""
+    """The scheduler got an input that is impossible: a bug in the engine."""

@@ -59,8 +59,8 @@ LAYERS: dict[str, set[str]] = {
     },
     "backends": {"errors", "log", "internals", "protocol", "ipc", "worker"},
     "inprocess": {"errors", "outcome", "core", "serialization"},
-    "options": {"errors", "backends"},
-    "pool": {
+    "options": {"errors", "core", "protocol", "backends"},
+    "calls": {
         "errors",
         "log",
         "outcome",
@@ -72,17 +72,30 @@ LAYERS: dict[str, set[str]] = {
         "inprocess",
         "options",
     },
+    # a facade: the engine's type is all that it needs of `coordinator`
+    "pool": {"errors", "outcome", "core", "coordinator", "inprocess", "options", "calls"},
     "testing": {"errors", "core", "serialization", "protocol", "worker", "pool", "outcome"},
     "demo": {"__init__"},  # only what is public
     "__init__": {"errors", "outcome", "pool"},
 }
 
-#: What the pure packages may import besides `PURE`.
-PURE_PACKAGES = {"core": {"heapq", "math"}, "outcome": {"dataclasses"}, "errors": set[str]()}
+#: What the pure packages may import besides `PURE`; `typing_extensions` for type checkers only.
+PURE_PACKAGES = {
+    "core": {"heapq", "math"},
+    "outcome": {"dataclasses", "typing_extensions"},
+    "errors": set[str](),
+}
 
 #: The same for each module of `evproc`; those that are not here may import anything but the pool.
 ALLOWED: dict[str, set[str]] = {
     "evproc.annotations": {"evproc.event", "evproc.exc"},  # which is for type checkers
+    "evproc.any_processor": {  # likewise
+        "evproc.annotations",
+        "evproc.event",
+        "evproc.handler",
+        "evproc.report",
+    },
+    "evproc.version": {"importlib.metadata"},
     "evproc.event": set(),
     "evproc.exc": set(),
     "evproc.ordering": set(),
@@ -90,7 +103,7 @@ ALLOWED: dict[str, set[str]] = {
     "evproc.report": set(),
     "evproc.decorator": {"evproc.annotations", "inspect"},
     "evproc.handler": {"evproc.annotations", "evproc.decorator", "evproc.origin"},
-    "evproc.registry": {
+    "evproc.index": {
         "evproc.annotations",
         "evproc.decorator",
         "evproc.event",
@@ -98,6 +111,25 @@ ALLOWED: dict[str, set[str]] = {
         "evproc.handler",
         "evproc.mistakes",
         "evproc.ordering",
+    },
+    "evproc.checks": {
+        "evproc.decorator",
+        "evproc.event",
+        "evproc.exc",
+        "evproc.handler",
+        "evproc.index",
+        "evproc.ordering",
+        "evproc.report",
+    },
+    "evproc.registry": {
+        "evproc.annotations",
+        "evproc.checks",
+        "evproc.decorator",
+        "evproc.event",
+        "evproc.exc",
+        "evproc.handler",
+        "evproc.index",
+        "evproc.mistakes",
         "evproc.origin",
         "evproc.report",
     },
@@ -119,11 +151,14 @@ HEAVY = (
     "dataclasses",
     "difflib",
     "enum",
+    "evproc.any_processor",
+    "evproc.checks",
     "evproc.entrypoints",
     "evproc.mistakes",
     "evproc.report",
     "evproc_pool",
     "graphlib",
+    "importlib.metadata",
     "importlib_metadata",
     "inspect",
     "logging",

@@ -152,7 +152,7 @@ def test_all_options_of_the_calls_are_listed_with_their_defaults() -> None:
     for name, default, calls, _ in table:
         for call in re.findall(r"`(\w+)`", calls):
             listed.setdefault(call, {})[name.strip("`")] = default.strip("`")
-    public = [name for name in vars(PoolProcessor) if not name.startswith("_")]
+    public = [name for name in dir(PoolProcessor) if not name.startswith("_")]
     methods = [name for name in public if callable(getattr(PoolProcessor, name))]
     with_options = {name: parameters(getattr(PoolProcessor, name)) for name in methods}
     assert listed == {name: options for name, options in with_options.items() if options}

@@ -1,10 +1,10 @@
 """The pool in an event loop of `asyncio`: `process_async` and `stream_async`.
 
-No thread waits for a call. The thread of the futures drives the engine, and tells an event
-loop what is there, once for all that a turn of the engine has brought::
+No thread waits for a call. The thread of the futures drives the engine. It notifies an event
+loop once for all the results of a turn::
 
     process_async --submit--> Futures --callback--> Bridge --call_soon_threadsafe--> loop
-    stream_async  --accept--> Engine  --turn over--> Ear ----call_soon_threadsafe--> loop
+    stream_async  --accept--> Engine  --turn over-> Waker --call_soon_threadsafe--> loop
 
 Rejected: `asyncio.to_thread` (a thread for each call); `asyncio.wrap_future` (a system call
 for each future).
@@ -21,7 +21,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final
 
-from evproc_pool.coordinator.futures import give_up
+from evproc_pool.coordinator.pool_future import give_up
 
 if TYPE_CHECKING:
     from evproc import Event
@@ -31,50 +31,50 @@ if TYPE_CHECKING:
     from evproc_pool.coordinator.outcome_stream import OutcomeStream
     from evproc_pool.outcome import Outcome
 
-# So many events are read from an asynchronous input, or handed in from another one, until
-# other tasks of the loop have their turn.
+# The most events read from an asynchronous input, or handed in from another one, before other
+# tasks of the loop have their turn.
 _MOST_AT_ONCE: Final = 1024
 
 
 class Bridge:
-    """Brings futures that are done into an event loop.
+    """Notifies an event loop of futures that are done.
 
     Args:
         loop: The loop.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = weakref.ref(loop)  # which has the bridge
+        self._loop = weakref.ref(loop)  # weak: the loop has the bridge
         self._done: deque[asyncio.Future[None]] = deque()
-        self._is_told = False
+        self._is_notified = False
 
     def watch(self, future: Future[Any]) -> asyncio.Future[None]:
-        """A future of the loop that is done when another one is."""
+        """Return a future of the loop that is done when another one is."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         future.add_done_callback(lambda _: self._put(waiter))
         return waiter
 
     def _put(self, waiter: asyncio.Future[None]) -> None:
-        """Called in any thread."""
+        """Add a future that is done; from any thread."""
         self._done.append(waiter)
-        if not self._is_told:
-            self._is_told = True
+        if not self._is_notified:
+            self._is_notified = True
             loop = self._loop()
             if loop is not None:
                 call_soon(loop, self._deliver)
 
     def _deliver(self) -> None:
-        self._is_told = False  # first: what comes from now on is told again
+        self._is_notified = False  # first: a later future notifies again
         for _ in range(len(self._done)):
             settle(self._done.popleft())
 
 
 _BRIDGES: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Bridge] = weakref.WeakKeyDictionary()
-_LOCK: Final = threading.Lock()  # of the above, since each thread may have a loop
+_LOCK: Final = threading.Lock()  # guards the above: each thread may have a loop
 
 
 def _bridge() -> Bridge:
-    """That of the loop that is running."""
+    """Return the bridge of the loop that is running."""
     loop = asyncio.get_running_loop()
     with _LOCK:
         bridge = _BRIDGES.get(loop)
@@ -84,13 +84,13 @@ def _bridge() -> Bridge:
 
 
 def call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
-    """Have a loop call it, from any thread; one that is closed does not."""
+    """Have a loop call a function, from any thread; a closed loop does not."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(function)
 
 
 def settle(waiter: asyncio.Future[None]) -> None:
-    """Let a waiter go on, if it waits still."""
+    """Finish a future of the loop, if it is not done."""
     if not waiter.done():
         waiter.set_result(None)
 
@@ -105,7 +105,7 @@ async def process(
     """See `PoolProcessor.process_async`."""
     future = submit(ev)
     if future.done():
-        await asyncio.sleep(0)  # with `workers=0` others have their turn here
+        await asyncio.sleep(0)  # with `workers=0` other tasks have their turn here
     else:
         waiter = _bridge().watch(future)
         timer = None
@@ -125,13 +125,13 @@ async def process(
     return future.result()
 
 
-class Ear:
-    """Hears of turns of the engine, and wakes the task that waits for outcomes.
+class Waker:
+    """Wakes the task that waits for outcomes, after turns of the engine.
 
     Args:
         engine: The engine.
         feeder: Hands the events in.
-        streamed: Gets the outcomes.
+        streamed: Has the outcomes.
     """
 
     def __init__(self, engine: Engine, feeder: Feeder, streamed: OutcomeStream) -> None:
@@ -144,7 +144,7 @@ class Ear:
         self._wants_demand = False
 
     def wake(self) -> None:
-        """There is something to do; in the loop's thread."""
+        """Wake the task; in the loop's thread."""
         self._event.set()
 
     def turn_over(self) -> bool:
@@ -165,14 +165,14 @@ class Ear:
         """Wait for an outcome, or the end of the run, or `wake`.
 
         Args:
-            turns: What `Engine.turns` was before events were handed in.
-            wants_demand: Also until the run would take more roots.
+            turns: The value of `Engine.turns` before events were handed in.
+            wants_demand: Whether to wait for demand of the run, too.
         """
         self._wants_demand = wants_demand
-        self._waits = True  # first: what comes from now on is told
+        self._waits = True  # first: later turns wake the task
         try:
             is_over = self._streamed.has_next or self._feeder.run.is_finished
-            # before a turn is over, what was handed in does not count as demand that was met
+            # before a turn is over, the demand does not count the events just handed in
             if not (is_over or (self._engine.turns != turns and self._has_news)):
                 await self._event.wait()
         finally:
@@ -181,16 +181,20 @@ class Ear:
 
 
 class AsyncInput:
-    """Events of an asynchronous iterable, read by a task, no further ahead than they are wanted.
+    """Events of an asynchronous iterable, which a task reads, no further ahead than wanted.
+
+    Attributes:
+        is_exhausted: Whether the iterable is at its end.
+        error: The exception that reading raised.
 
     Args:
         events: The iterable.
-        ear: Woken when an event is there.
+        waker: Wakes the stream when an event was read.
     """
 
-    def __init__(self, events: AsyncIterable[Event], ear: Ear) -> None:
+    def __init__(self, events: AsyncIterable[Event], waker: Waker) -> None:
         self._events = aiter(events)
-        self._ear = ear
+        self._waker = waker
         self._read: list[Event] = []
         self._wanted = 0
         self._is_wanted = asyncio.Event()
@@ -206,21 +210,21 @@ class AsyncInput:
                     self._is_wanted.clear()
                     await self._is_wanted.wait()
                 ev = await anext(self._events)
-                self._read.append(ev)  # not in one: `take` may have made another list
-                self._ear.wake()
+                self._read.append(ev)  # not in one step: `take` may have made another list
+                self._waker.wake()
                 number += 1
                 if number % _MOST_AT_ONCE == 0:
-                    await asyncio.sleep(0)  # for an input that never waits
+                    await asyncio.sleep(0)  # an input may never wait
         except StopAsyncIteration:
             pass
         except Exception as error:
             self.error = error
         finally:
             self.is_exhausted = True
-            self._ear.wake()
+            self._waker.wake()
 
     def take(self, wanted: int) -> list[Event]:
-        """What was read; so many more are wanted."""
+        """Return the events that were read, and have the task read on up to `wanted`."""
         read, self._read = self._read, []
         self._wanted = wanted - len(read)
         if self._wanted > 0:
@@ -228,7 +232,7 @@ class AsyncInput:
         return read
 
     async def close(self) -> None:
-        """Read no more; wait until the input has taken notice."""
+        """Stop reading, and wait until the input has ended."""
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(self._task, return_exceptions=True)
@@ -246,19 +250,19 @@ async def stream(
     """See `PoolProcessor.stream_async`.
 
     Args:
-        events: What is read; the feeder has it, if it is an iterator.
-        streamed: Gets the outcomes.
+        events: The input; the feeder has it, if it is an iterator.
+        streamed: Collects the outcomes.
         buffersize: See there.
         open_run: Opens the run.
-        serve: Gives the futures of an engine, which drive for the run.
+        serve: Returns the futures of an engine, which drive for the run.
         cancel_running: See there.
     """
     engine, feeder = open_run()
     run = feeder.run
-    ear = Ear(engine, feeder, streamed)
-    source = AsyncInput(events, ear) if isinstance(events, AsyncIterable) else None
+    waker = Waker(engine, feeder, streamed)
+    source = AsyncInput(events, waker) if isinstance(events, AsyncIterable) else None
     try:
-        serve(engine).listen(ear)
+        serve(engine).listen(waker)
         while True:
             outcome = streamed.take()
             if outcome is not None:
@@ -271,7 +275,7 @@ async def stream(
             if run.is_finished and not streamed.has_next:
                 break
             if is_enough:
-                await ear.wait(turns, wants_demand=wants_demand)
+                await waker.wait(turns, wants_demand=wants_demand)
             else:
                 await asyncio.sleep(0)
     finally:
@@ -293,15 +297,14 @@ def _feed(
     """Hand in more events.
 
     Returns:
-        Whether that is all until something happens; and whether that may be that the run
-        would take more.
+        Whether the stream may wait now, and whether it has to wait for demand of the run.
     """
     if source is None:
         is_enough = feeder.feed(min(room, _MOST_AT_ONCE)) or room <= 0
         return is_enough, room > 0 and not feeder.is_exhausted
     if feeder.is_exhausted:
         return True, False
-    is_exhausted = source.is_exhausted  # first: what was read until then is taken
+    is_exhausted = source.is_exhausted  # first: then `take` returns all that was read
     wanted = min(room, engine.demand(feeder.run))
     feeder.give(source.take(wanted))
     if is_exhausted:
@@ -310,7 +313,7 @@ def _feed(
 
 
 def _drained(waiting: deque[Event]) -> Iterator[Event]:
-    """What is put there, one by one."""
+    """Yield the events that are put there, one by one."""
     while True:
         yield waiting.popleft()
 
@@ -338,15 +341,15 @@ async def stream_here(
             yield outcome
             await asyncio.sleep(0)
             if len(outcome.path) == 1:
-                break  # the root's comes last
+                break  # the root's outcome comes last
 
 
 async def leave(close: Callable[[], None], terminate: Callable[[], None]) -> None:
     """End a pool in another thread, while the loop goes on.
 
     Args:
-        close: Does it.
-        terminate: Is called beside it if the task is cancelled meanwhile.
+        close: Ends the pool.
+        terminate: Called beside it if the task is cancelled meanwhile.
     """
     closing = asyncio.ensure_future(asyncio.to_thread(close))
     try:

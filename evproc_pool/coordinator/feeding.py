@@ -1,8 +1,8 @@
-"""How events get into a run, and what becomes of its endings.
+"""How events get into a run, and where the endings of its cascades go.
 
-`Feeder` reads an application's events, no further ahead than is asked for.
+`Feeder` reads an application's events, no further ahead than the run has demand for.
 `Gathered` (for `process_many`), `outcome_stream.OutcomeStream` (`stream`) and `futures.Futures`
-(`submit`) are the sinks that the engine tells of endings.
+(`submit`) are the sinks that collect endings; `OutcomeCollector` is their base.
 """
 
 from __future__ import annotations
@@ -22,64 +22,64 @@ from evproc_pool.core.inputs_and_effects import Accepted, Ending, EventEnded, Ov
 from evproc_pool.core.root_events import Key, key_of, keys_of, plan_root
 from evproc_pool.errors import PoolError
 
-# So many are read at a time: workers begin with the first ones while more are read.
+# The most events read at a time: workers begin with the first ones while more are read.
 _MOST_READ: Final = 2 * MOST_EVENTS
 
-# Events come slowly if they take longer than that to be read, for each of them and in all,
-# in seconds.
+# Events come slowly if reading them takes longer than both of these, in seconds: for each event,
+# and in all.
 _SLOW_SECONDS: Final = 0.0001
 _PAUSE_SECONDS: Final = 0.001
 
-# Iterators over what is at hand.
+# Iterators over events that exist already.
 _QUICK: Final[tuple[type, ...]] = (type(iter([])), type(iter(())))
 
 
 class OutcomeCollector:
-    """A sink that all roots are told to that never reach a worker as well."""
+    """A sink that also gets the endings of roots that never reach a worker."""
 
     def begins(self, root: int) -> bool:
-        """See `engine.OutcomeCollector`."""
+        """See `run_handle.OutcomeSink`."""
         return root >= 0
 
     def refused(self, roots: Sequence[int]) -> Sequence[int]:
-        """See `engine.OutcomeCollector`."""
+        """See `run_handle.OutcomeSink`."""
         return [root for root in roots if not self.begins(root)]
 
     def accepted(self, first: int, events: Sequence[Any]) -> None:
-        """These roots were read."""
+        """Take note of roots that were read."""
 
     def ended(self, root: int, ending: Ending) -> None:
-        """See `engine.OutcomeCollector`."""
+        """See `run_handle.OutcomeSink`."""
 
     def settled(self, item: Settled) -> None:
-        """See `engine.OutcomeCollector`."""
+        """See `run_handle.OutcomeSink`."""
 
     def unwanted(self, first: int, roots: int) -> None:
-        """These came to nothing: no handler wants them."""
+        """Take note of roots that no handler wants: they end at once, without a value."""
         self.settled(Settled(0, first, [0.0] * roots, 0))
 
     def over(self, item: Over) -> None:
-        """See `engine.OutcomeCollector`."""
+        """See `run_handle.OutcomeSink`."""
         for ending, root in zip(endings_of(item), item.roots, strict=True):
             self.ended(root, ending)
 
     def event_ended(self, item: EventEnded) -> None:
-        """See `engine.OutcomeCollector`."""
+        """See `run_handle.OutcomeSink`."""
 
     def dropped(self, first: int, roots: int) -> None:
-        """See `engine.OutcomeCollector`."""
+        """See `run_handle.OutcomeSink`."""
 
     def broken(self, error: PoolError) -> None:
-        """See `engine.OutcomeCollector`."""
+        """See `run_handle.OutcomeSink`."""
 
     @property
     def has_failed(self) -> bool:
-        """Whether a root failed."""
+        """Whether a root has failed."""
         return False
 
 
 def endings_of(item: Over) -> Iterator[Ending]:
-    """The ending of each cascade."""
+    """Yield the ending of each cascade."""
     stopped = set(item.values.places) if item.values is not None else ()
     values = item.values.items if item.values is not None else itertools.repeat(None)
     columns = zip(values, item.events, item.seconds, item.handlers, strict=False)
@@ -93,9 +93,18 @@ class Feeder:
 
     Attributes:
         run: The run.
-        read: How many were read.
-        is_exhausted: Whether no more are.
-        error: What reading raised, but a `KeyboardInterrupt`.
+        read: How many events were read.
+        is_exhausted: Whether the input is at its end.
+        error: The exception that reading raised, except a `KeyboardInterrupt`.
+
+    Args:
+        engine: The engine.
+        run: The run.
+        sink: Collects the endings.
+        events: The input.
+        registry: Has the handlers.
+        key: Gives the key of a root, or None.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(
@@ -116,23 +125,23 @@ class Feeder:
         self._registry = registry
         self._key = key
         self._clock = clock
-        # So many are asked for at a time. Where they come slowly one, which is sent before the
-        # next one is waited for.
+        # The most events to read at a time. If they come slowly it is one: that is sent before
+        # the next one is waited for.
         self._portion = _MOST_READ if isinstance(events, _QUICK) else 1
         self.read = 0
         self.is_exhausted = False
         self.error: BaseException | None = None
 
     def feed(self, most: int | None = None, *, until_error: bool = False) -> bool:
-        """Read what there is demand for; at the end of the events, close the run.
+        """Read as many events as the run has demand for; at the end of the input, close the run.
 
         Args:
-            most: No more than so many.
+            most: The most events to read.
             until_error: Read nothing more once a root has failed.
 
         Returns:
-            Whether that is all until the workers are further. False if there is demand
-            left: there was much to read, or much of it concerned no handler.
+            Whether the caller may wait for the workers now. False if the run has demand left:
+            there is more to read, or no handler wanted much of it.
         """
         if self.is_exhausted:
             return True
@@ -147,25 +156,25 @@ class Feeder:
             self.is_exhausted = True
         if self.is_exhausted:
             self._engine.close_run(self.run)
-        # once the plan of the first ones is known, there may be demand for more
+        # after the first events, whose plan is known then, there may be demand for more
         return self.is_exhausted or (accepted == demand and not is_first)
 
     def give(self, events: list[Any]) -> None:
-        """Plan events that somebody else has read, and hand them in."""
+        """Plan events that the caller has read, and hand them in."""
         self._take(events, until_error=False)
 
     def end(self) -> None:
-        """No more events are given: close the run."""
+        """Close the run; `give` is not called again."""
         self.is_exhausted = True
         self._engine.close_run(self.run)
 
     def _read(self, most: int) -> list[Any]:
-        """Read so many events, or fewer: at first, and where they come slowly."""
+        """Read at most so many events; fewer at first, and if they come slowly."""
         wanted = min(most, self._portion)
         events: list[Any] = []
         began = self._clock()
         try:
-            # keeps what was read before the input raised
+            # keeps the events that were read before the input raised
             events.extend(itertools.islice(self._events, wanted))
         except KeyboardInterrupt:
             raise
@@ -178,7 +187,7 @@ class Feeder:
         return events
 
     def _take(self, events: list[Any], *, until_error: bool) -> int:
-        """Plan events and hand in those that need a worker; say how many these are."""
+        """Plan events and hand in those that need a worker; return how many do."""
         if not events:
             return 0
         first = self.read
@@ -224,7 +233,7 @@ class Feeder:
 
 
 class _Block:
-    """Gathers neighbours into one `Accepted`."""
+    """Gathers neighbouring roots into one `Accepted`."""
 
     def __init__(self, engine: Engine, run: int, *, has_keys: bool) -> None:
         self._engine = engine
@@ -253,39 +262,39 @@ class _Block:
 
 
 class Gathered(OutcomeCollector):
-    """The endings of a `process_many`: those that are not simply None."""
+    """The endings of a `process_many`. Those that are only None are not kept."""
 
     def __init__(self) -> None:
         self._endings: dict[int, Ending] = {}
-        # values of neighbours, by the index of the first; and of others, by their indices
+        # values of neighbouring roots, with the index of the first; and of others, with theirs
         self._neighbours: list[tuple[int, Sequence[Any]]] = []
         self._scattered: list[tuple[Sequence[int], Sequence[Any]]] = []
         self._has_failed = False
 
     @property
     def has_failed(self) -> bool:
-        """Whether a root failed."""
+        """Whether a root has failed."""
         return self._has_failed
 
     def ended(self, root: int, ending: Ending) -> None:
-        """See `engine.OutcomeCollector`."""
+        """See `run_handle.OutcomeSink`."""
         self._has_failed |= ending.error is not None
         self._endings[root] = ending
 
     def settled(self, item: Settled) -> None:
-        """See `engine.OutcomeCollector`."""
+        """See `run_handle.OutcomeSink`."""
         if item.values is not None:
             self._neighbours.append((item.first, item.values.items))
 
     def over(self, item: Over) -> None:
-        """See `engine.OutcomeCollector`."""
+        """See `run_handle.OutcomeSink`."""
         if item.values is not None:
             places = item.values.places
             values = [item.values.items[place] for place in places]
             self._scattered.append(([item.roots[place] for place in places], values))
 
     def value(self) -> Any:
-        """The value of the only root, or its error."""
+        """Return the value of the only root, or raise its error."""
         ending = self._endings.get(0)
         if ending is not None and ending.error is not None:
             raise ending.error
@@ -296,7 +305,7 @@ class Gathered(OutcomeCollector):
         return None
 
     def values(self, feeder: Feeder, *, return_exceptions: bool) -> list[Any]:
-        """The list that `process_many` returns, or its error."""
+        """Return the list for `process_many`, or raise its error."""
         if not return_exceptions:
             failed = [root for root, ending in self._endings.items() if ending.error is not None]
             error = self._endings[min(failed)].error if failed else None

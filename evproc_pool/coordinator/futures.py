@@ -1,19 +1,19 @@
-"""The futures of `submit`, and who does their work.
+"""The futures of `submit`, and the thread that drives the engine for them.
 
 ::
 
     submit --> waiting --hand_in--> Engine --> workers
        |                              |
-       +--> _Future <----settle-------+
+       +--> PoolFuture <---settle-----+
 
-`submit` puts an event on a queue, and that is all, while others wait there. Whoever
-drives the engine takes the whole queue at the beginning of its turn, as one `Accepted`.
-So a future costs no step of the scheduler, no lock and no system call of its own.
+While other events wait in a queue, `submit` only puts its event there. The thread that drives
+the engine takes the whole queue at the beginning of its turn, as one `Accepted`. So a future
+costs no step of the scheduler, no lock and no system call of its own.
 
 Cost: O(1) for each future; one wake-up of the driver for each turn.
 
-Rejected: a step for each event (35 us a call); driving in `submit` until results are
-there (a future's callbacks would run in `submit`).
+Rejected: a step for each event (35 us a call); driving in `submit` until results arrive
+(a future's callbacks would run in `submit`).
 """
 
 from __future__ import annotations
@@ -22,18 +22,17 @@ import contextlib
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
-from math import inf
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from evproc import Event
 from evproc.handler import Plan
 from evproc.registry import Registry
-from evproc_pool.coordinator.cancellation import NOT_BEGUN
 from evproc_pool.coordinator.codec import Answer
 from evproc_pool.coordinator.engine import Engine
 from evproc_pool.coordinator.feeding import OutcomeCollector
-from evproc_pool.coordinator.promises import Promise, begin_all, settle, settle_all
+from evproc_pool.coordinator.pool_future import PoolFuture
+from evproc_pool.coordinator.promises import begin_all, settle, settle_all
 from evproc_pool.core.cascade_limits import PLAIN_ENDING, CascadeEnding
 from evproc_pool.core.inputs_and_effects import Accepted, Ending, Settled
 from evproc_pool.core.root_events import Key, key_of, plan_root
@@ -41,85 +40,52 @@ from evproc_pool.errors import PoolError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
-    from contextlib import AbstractContextManager
 
 
-# So long the thread of the futures stays for the next one, and so long it leaves an event
-# to whoever waits for it, in seconds.
+# Seconds for which the thread of the futures stays for the next one, and for which it leaves an
+# event to the thread that waits for it.
 _LINGER_SECONDS: Final = 0.5
 _HELP_SECONDS: Final = 0.001
 
-# So often the thread looks for the next future by itself before it waits to be told.
+# How often the thread polls for the next future before it waits for a notification.
 _MOMENTS: Final = 20
 
-# When so many events wait and nobody drives, `submit` has them sent: a thread that is
-# woken for it gets the GIL milliseconds later. Twice as many each time, up to a limit.
+# When this many events wait and no thread drives, `submit` sends them: a thread that is woken
+# for it gets the GIL milliseconds later. The number doubles each time, up to a limit.
 _FEWEST_PUSHED: Final = 16
 _MOST_PUSHED: Final = 512
 
 
-class _Future(Promise):
-    """Whoever waits for it does the work meanwhile, if nobody else does.
-
-    Attributes:
-        root: The index of its root, once that is handed in.
-    """
-
-    root = -1
-
-    def __init__(self, futures: Futures, lock: AbstractContextManager[Any]) -> None:
-        self._lock = lock  # not by a call, which would take as long as all the rest
-        self._futures = futures
-
-    def await_end(self, timeout: float | None) -> None:
-        """See `Promise.await_end`.
-
-        Raises:
-            RuntimeError: Called from a callback of a future of the same pool, before this
-                one is done.
-        """
-        if self.done():
-            return
-        try:
-            self._futures.help(self.root, inf if timeout is None else max(0.0, timeout))
-            super().await_end(timeout)
-        except KeyboardInterrupt as error:
-            self._futures.interrupt(error)
-            raise
-
-    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
-        """See `concurrent.futures.Future`."""
-        super().add_done_callback(fn)
-        if not self.done():
-            self._futures.hurry()
-
-    def give_up(self, *, kill: bool) -> str:
-        """See `give_up`."""
-        if self.cancel() or self.done():
-            return NOT_BEGUN
-        return self._futures.cancel(self.root, kill=kill)
-
-
 #: An event that was submitted and is not handed in, with its plan and its key.
-_Waiting = tuple[_Future, Event, Plan, Hashable]
+_Waiting = tuple[PoolFuture, Event, Plan, Hashable]
 
 
 class Listener(Protocol):
-    """Is told of the turns that were done for a run."""
+    """Is notified after each turn that was done for a run."""
 
     def turn_over(self) -> bool:
-        """A turn is over. Say whether the run is finished, and nobody need drive for it."""
+        """Take note of a turn. Return whether the run is finished, and needs no more turns."""
 
 
 class Futures(OutcomeCollector):
     """The run of all submitted events, and the thread that drives for them.
 
-    The thread is there while futures are outstanding, and a little longer, for the next
-    one. Where an event could be sent at once, and nothing else is outstanding, it leaves
-    it to whoever waits for the future, for a moment.
+    The thread exists while futures are outstanding, and a little longer, for the next one. If an
+    event was sent at once, and nothing else is outstanding, the thread leaves it for a moment to
+    the thread that waits for the future.
 
-    While futures are outstanding the pool is kept: work that was submitted is finished
-    also where nothing else refers to the pool any more.
+    Outstanding futures keep the pool: submitted work is finished even if nothing else refers to
+    the pool any more.
+
+    Attributes:
+        engine: Runs the events.
+
+    Args:
+        engine: The engine.
+        registry: Has the handlers.
+        key: The pool's, or None.
+        unordered: Whether follow-ups are independent.
+        ending: What ends a cascade before its time.
     """
 
     def __init__(
@@ -136,20 +102,20 @@ class Futures(OutcomeCollector):
         self._registry = registry
         self._key = key
         self._waiting: deque[_Waiting] = deque()  # any thread appends, the driver takes
-        self._is_told = False  # whether the driver knows that there are some
+        self._is_notified = False  # whether the driver knows that events wait
         self._push_at = _FEWEST_PUSHED
-        self._futures: dict[int, _Future] = {}  # by root, those that were handed in
+        self._futures: dict[int, PoolFuture] = {}  # by root, those that were handed in
         self._is_handing_in = False
         self._next_root = 0
         self._listeners: set[Listener] = set()
         self._keeps: object | None = None
-        self._given_up: PoolError | None = None  # why what was not begun is dropped
+        self._given_up: PoolError | None = None  # the reason, once `give_up` was called
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._may_linger = False  # whether somebody is likely to wait for the only future
-        self._looks_soon = False  # whether the thread does in any case
+        self._may_linger = False  # whether a thread probably waits for the only future
+        self._looks_soon = False  # whether the driving thread wakes up soon in any case
         self._is_retired = False
-        # last: from now on it may be told things, also if an interrupt strikes here
+        # last: from now on the driver may call this object, also if an interrupt strikes here
         self._run = engine.open(
             self,
             unordered=unordered,
@@ -166,7 +132,7 @@ class Futures(OutcomeCollector):
 
     @property
     def _has_futures(self) -> bool:
-        # in this order, which is that of their way
+        # in the order in which a future passes them
         return bool(self._waiting or self._is_handing_in or self._futures)
 
     @property
@@ -174,19 +140,19 @@ class Futures(OutcomeCollector):
         return self._has_futures or bool(self._listeners)
 
     def retire(self) -> bool:
-        """Take nothing more, if no future is outstanding; say whether that is so."""
-        self._is_retired = True  # first: `submit` looks at it after it has appended
-        self._is_told = False
+        """Accept nothing more, if no future is outstanding; return whether that holds."""
+        self._is_retired = True  # first: `submit` reads it after it has appended
+        self._is_notified = False
         if self._is_busy:
             self._is_retired = False
         return self._is_retired
 
     def unretire(self) -> None:
-        """Go on."""
+        """Undo `retire`."""
         self._is_retired = False
 
     def submit(self, ev: Event, pool: object) -> Future[Any] | None:
-        """See `PoolProcessor.submit`. None: it takes nothing more; nothing has happened.
+        """See `PoolProcessor.submit`. None: it was retired, and nothing has happened.
 
         Args:
             ev: The event.
@@ -194,7 +160,7 @@ class Futures(OutcomeCollector):
         """
         if self._is_retired:
             return None
-        future = _Future(self, self._lock)
+        future = PoolFuture(self, self._lock)
         try:
             plan = plan_root(self._registry, ev)
             key = None if self._key is None else key_of(self._key, ev)
@@ -212,19 +178,19 @@ class Futures(OutcomeCollector):
         waiting = (future, ev, plan, key)
         try:
             self._waiting.append(waiting)
-            if not self._is_told:
+            if not self._is_notified:
                 if not self._may_take(waiting):
                     return None
             elif len(self._waiting) >= self._push_at and self.engine.is_free:
                 self._push_at = min(2 * self._push_at, _MOST_PUSHED)
                 self.engine.push()
         except BaseException:
-            # An interrupt: nobody gets the future, and nobody is to wait for it.
+            # An interrupt: the caller does not get the future, and nothing may wait for it.
             self._withdraw(waiting)
             raise
         return future
 
-    def _submit_alone(self, future: _Future, ev: Event, plan: Plan) -> Future[Any] | None:
+    def _submit_alone(self, future: PoolFuture, ev: Event, plan: Plan) -> Future[Any] | None:
         """Submit an event while no other one is outstanding."""
         try:
             with self._changed:
@@ -243,19 +209,23 @@ class Futures(OutcomeCollector):
                     self._changed.notify_all()
                 self._start_thread()
         except BaseException:
-            # An interrupt: nobody gets the future, and nobody is to wait for it.
+            # An interrupt: the caller does not get the future, and nothing may wait for it.
             self._futures.pop(future.root, None)
             raise
         closed = self.engine.closed
         if closed is not None:
             if self.engine.is_replaceable and self._futures.pop(root, None) is not None:
                 return None
-            # it ended meanwhile, maybe before it knew of this future
+            # the engine ended meanwhile, maybe before it knew of this future
             self.broken(closed)
         return future
 
     def _may_take(self, waiting: _Waiting) -> bool:
-        """Say that something waits; or take it away again, if nothing more is taken."""
+        """Notify the driver of a waiting event. If it was retired, take the event back.
+
+        Returns:
+            False if the event was taken back.
+        """
         closed = self.engine.closed
         is_replaced = self._is_retired or (closed is not None and self.engine.is_replaceable)
         if is_replaced and self._withdraw(waiting):
@@ -264,23 +234,23 @@ class Futures(OutcomeCollector):
             self.broken(closed)
             return True
         try:
-            self._is_told = True
+            self._is_notified = True
             with self._changed:
                 self._may_linger = False
                 self._changed.notify_all()
                 self._start_thread()
             self.engine.wake()
         except BaseException:
-            self._is_told = False
+            self._is_notified = False
             raise
         if self._is_retired or self.engine.closed is not None:
-            # meanwhile: nobody is to take it for told
-            self._is_told = False
+            # meanwhile; the notification may have come too late
+            self._is_notified = False
             return self._may_take(waiting)
         return True
 
     def _withdraw(self, waiting: _Waiting) -> bool:
-        """Take a future away that was not handed in yet, or is to be let alone then."""
+        """Take a future back. Return False if it was handed in already; then it is forgotten."""
         try:
             self._waiting.remove(waiting)
         except ValueError:
@@ -289,8 +259,8 @@ class Futures(OutcomeCollector):
         return True
 
     def hand_in(self) -> None:
-        """Hand in all that waits. Called by the driver, at the beginning of a turn."""
-        self._is_told = False  # first: what comes from now on is told again
+        """Hand in all waiting events. Called by the driver, at the beginning of a turn."""
+        self._is_notified = False  # first: a later event notifies again
         if not self._waiting:
             return
         self._is_handing_in = True
@@ -312,14 +282,18 @@ class Futures(OutcomeCollector):
         )
 
     def _take_waiting(self) -> list[_Waiting]:
-        """Take what waits now, and nothing that comes meanwhile."""
+        """Take the events that wait now, and none that come meanwhile."""
         taken: list[_Waiting] = []
         with contextlib.suppress(IndexError):  # another thread has given up the rest
             taken.extend(self._waiting.popleft() for _ in range(len(self._waiting)))
         return taken
 
     def help(self, root: int, seconds: float) -> None:
-        """Wait a moment, and no longer than that, for the answer to an event sent at once.
+        """Wait a moment for the answer to an event that was sent at once.
+
+        Args:
+            root: Its root.
+            seconds: The longest wait.
 
         Raises:
             RuntimeError: Called from a future's callback, for which it would wait.
@@ -328,7 +302,8 @@ class Futures(OutcomeCollector):
             self.engine.check_may_wait()
 
         def deliver(answer: Answer) -> None:
-            # in this order: whatever strikes in between, the future is done, or is told why
+            # in this order: if an interrupt strikes in between, the future is done, or gets
+            # the reason from `broken`
             settle(self._lock, [self._futures[root]], answer.value)
             self._futures.pop(root, None)
 
@@ -336,7 +311,7 @@ class Futures(OutcomeCollector):
             self.hurry()
 
     def interrupt(self, error: BaseException) -> None:
-        """Somebody who waited for a future was interrupted; see `Engine.interrupt`."""
+        """Drop what is in flight, because a waiting thread was interrupted."""
         self.engine.interrupt(error)
 
     def hurry(self) -> None:
@@ -346,7 +321,7 @@ class Futures(OutcomeCollector):
             self._changed.notify_all()
 
     def _start_thread(self) -> None:
-        """Have a thread that drives; with the lock."""
+        """Start the thread that drives, if it does not run; with the lock."""
         if self._thread is None:
             self._thread = threading.Thread(
                 target=self._drive, name="evproc_pool futures", daemon=True
@@ -359,7 +334,7 @@ class Futures(OutcomeCollector):
                 turns = self.engine.turns
                 if not self._is_busy:
                     self._push_at = _FEWEST_PUSHED
-                    self._let_go()
+                    self._release_pool()
                 with self._changed:
                     if not self._is_busy:
                         self._changed.notify_all()
@@ -374,10 +349,10 @@ class Futures(OutcomeCollector):
                         self._wait_a_moment()
                         continue
                 self.engine.wait_turn(turns)
-                self._tell_listeners()
+                self._notify_listeners()
         except BaseException:
-            # it has ended the engine, and so the futures; nobody must wait for more
-            self._tell_listeners()
+            # the error has ended the engine, and so the futures: no thread may wait for more
+            self._notify_listeners()
             with self._changed:
                 self._thread = None
                 self._changed.notify_all()
@@ -386,8 +361,8 @@ class Futures(OutcomeCollector):
     def _linger(self) -> None:
         """Wait for the next future, with the lock.
 
-        Shortly after the last one without being told: where one follows another and each is
-        waited for, this thread would be woken up each time to find that there is no need.
+        At first by polling. If each future is waited for before the next one is submitted, a
+        notification would wake this thread each time without need.
         """
         for _ in range(_MOMENTS):
             if self._wait_a_moment() or self._is_busy:
@@ -395,15 +370,19 @@ class Futures(OutcomeCollector):
         self._changed.wait(_LINGER_SECONDS)
 
     def _wait_a_moment(self) -> bool:
-        """Wait for so long as an event may be left to whoever waits for it; say whether told."""
+        """Wait while an event is left to the thread that waits for it.
+
+        Returns:
+            Whether a notification came.
+        """
         self._looks_soon = True
         try:
             return self._changed.wait(_HELP_SECONDS)
         finally:
             self._looks_soon = False
 
-    def _let_go(self) -> None:
-        """Keep the pool no longer, if no future is outstanding.
+    def _release_pool(self) -> None:
+        """Release the pool, if no future is outstanding.
 
         Not with the lock: this may be the last reference to the pool, and end it.
         """
@@ -424,10 +403,10 @@ class Futures(OutcomeCollector):
             self._changed.wait_for(lambda: not self._has_futures or self._thread is None)
 
     def give_up(self, reason: PoolError) -> None:
-        """Drop what no worker has begun; what runs is finished.
+        """Drop the events that no worker has begun; running ones are finished.
 
         Args:
-            reason: What the futures of the dropped events end with.
+            reason: The error of the dropped events.
         """
         self._given_up = reason
         unsent = [future for future, *_ in self._take_waiting()]
@@ -437,7 +416,7 @@ class Futures(OutcomeCollector):
         self.hurry()
 
     def cancel(self, root: int, *, kill: bool) -> str:
-        """Give up an event that was sent: nothing more of its cascade is.
+        """Give up an event that was sent: nothing more of its cascade is sent.
 
         Args:
             root: Its root.
@@ -451,10 +430,10 @@ class Futures(OutcomeCollector):
         self.hurry()
         return where
 
-    # --- for runs that nobody waits for with a thread of his own ---
+    # --- for runs that no thread waits for ---
 
     def listen(self, listener: Listener) -> None:
-        """Drive for a run until it is finished, and tell its listener after each turn."""
+        """Drive for a run until it is finished, and notify its listener after each turn."""
         with self._changed:
             self._listeners.add(listener)
             self._may_linger = False
@@ -462,7 +441,7 @@ class Futures(OutcomeCollector):
             self._start_thread()
         self.engine.wake()
 
-    def _tell_listeners(self) -> None:
+    def _notify_listeners(self) -> None:
         for listener in list(self._listeners):
             if listener.turn_over():
                 self._listeners.discard(listener)
@@ -470,7 +449,7 @@ class Futures(OutcomeCollector):
     # --- as a sink ---
 
     def begins(self, root: int) -> bool:
-        """See `engine.OutcomeCollector`."""
+        """See `run_handle.OutcomeSink`."""
         future = self._futures.get(root)
         if future is None:
             return False
@@ -479,7 +458,7 @@ class Futures(OutcomeCollector):
         return future.begin()
 
     def refused(self, roots: Sequence[int]) -> list[int]:
-        """See `run_handle.OutcomeCollector`."""
+        """See `run_handle.OutcomeSink`."""
         found = [future for future in map(self._futures.get, roots) if future is not None]
         is_complete = len(found) == len(roots) and self._given_up is None
         if is_complete and begin_all(self._lock, found):
@@ -487,17 +466,17 @@ class Futures(OutcomeCollector):
         return [root for root in roots if not self.begins(root)]
 
     def ended(self, root: int, ending: Ending) -> None:
-        """See `engine.OutcomeCollector`."""
+        """See `run_handle.OutcomeSink`."""
         future = self._futures.get(root)
         if future is not None:
             settle(self._lock, [future], ending.value, ending.error)
             self._futures.pop(root, None)
 
     def settled(self, item: Settled) -> None:
-        """See `engine.OutcomeCollector`."""
+        """See `run_handle.OutcomeSink`."""
         roots = range(item.first, item.first + len(item.times))
         values = itertools.repeat(None) if item.values is None else item.values.items
-        found: list[_Future] = []
+        found: list[PoolFuture] = []
         their: list[Any] = []
         for root, value in zip(roots, values, strict=False):
             future = self._futures.get(root)
@@ -510,15 +489,10 @@ class Futures(OutcomeCollector):
             self._futures.pop(root, None)
 
     def broken(self, error: PoolError) -> None:
-        """See `engine.OutcomeCollector`."""
-        self._is_told = False  # first: what comes from now on sees that the engine is closed
+        """See `run_handle.OutcomeSink`."""
+        self._is_notified = False  # first: a later event sees that the engine is closed
         left = [future for future, *_ in self._take_waiting()]
         while self._futures:
             left.append(self._futures.popitem()[1])
         settle(self._lock, [future for future in left if future.begin()], error=error)
         self.hurry()
-
-
-def give_up(future: Future[Any], *, kill: bool) -> str:
-    """Cancel the future of an event; see `Futures.cancel`. Say where the event was, in words."""
-    return future.give_up(kill=kill) if isinstance(future, _Future) else ""

@@ -1,4 +1,4 @@
-"""What becomes of the endings of a `stream`."""
+"""The sink of a `stream`: it makes outcomes of endings, in the order of the stream."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from evproc_pool.outcome import Outcome
 
 
 class OutcomeStream(OutcomeCollector):
-    """The endings of a `stream` that have not been yielded.
+    """The endings of a `stream` that were not yielded yet.
 
-    Neighbours that ended together become outcomes together, when the first of them is
+    Neighbouring roots that ended together become outcomes together, when the first of them is
     yielded.
 
     Attributes:
         outstanding: How many events were read and not yielded.
+
+    Args:
+        ordered: Whether outcomes come in input order.
+        return_events: Whether outcomes have the events as the handlers left them.
+        unordered: Whether the events of a cascade end in any order.
     """
 
     def __init__(
@@ -29,17 +34,17 @@ class OutcomeStream(OutcomeCollector):
     ) -> None:
         self._ordered = ordered
         self._return_events = return_events
-        self._unordered = unordered  # whether events of a cascade end in any order
+        self._unordered = unordered
         self._events: dict[int, Any] = {}
         self.outstanding = 0
-        self._next = 0  # ordered: the index that is to be yielded next
+        self._next = 0  # ordered: the index of the next root to yield
         self._ended: dict[int, Ending | Settled] = {}  # ordered; by the first index
         self._finished: deque[tuple[int, Ending | Settled | EventEnded]] = deque()  # not ordered
         self._followers: dict[int, deque[EventEnded]] = {}  # ordered; by root
         self._ready: Iterator[Outcome] = iter(())
 
     def accepted(self, first: int, events: Sequence[Any]) -> None:
-        """These roots were read."""
+        """See `OutcomeCollector`."""
         self.outstanding += len(events)
         self._events.update(zip(itertools.count(first), events))
 
@@ -52,20 +57,20 @@ class OutcomeStream(OutcomeCollector):
             self._finished.append((first, item))
 
     def ended(self, root: int, ending: Ending) -> None:
-        """See `engine.OutcomeCollector`."""
+        """See `run_handle.OutcomeSink`."""
         self._put(root, ending)
 
     def settled(self, item: Settled) -> None:
-        """See `engine.OutcomeCollector`."""
+        """See `run_handle.OutcomeSink`."""
         self._put(item.first, item)
 
     def over(self, item: Over) -> None:
-        """See `engine.OutcomeCollector`."""
+        """See `run_handle.OutcomeSink`."""
         for ending, root in zip(endings_of(item), item.roots, strict=True):
             self._put(root, ending)
 
     def event_ended(self, item: EventEnded) -> None:
-        """See `engine.OutcomeCollector`."""
+        """See `run_handle.OutcomeSink`."""
         root = item.place.path[0]
         if self._ordered:
             self._followers.setdefault(root, deque()).append(item)
@@ -73,7 +78,7 @@ class OutcomeStream(OutcomeCollector):
             self._finished.append((root, item))
 
     def unwanted(self, first: int, roots: int) -> None:
-        """See `OutcomeCollector`; they are what they were."""
+        """See `OutcomeCollector`; such events come back unchanged."""
         processed = None
         if self._return_events:
             processed = [self._events[root] for root in range(first, first + roots)]
@@ -81,19 +86,19 @@ class OutcomeStream(OutcomeCollector):
 
     @property
     def has_next(self) -> bool:
-        """Whether `take` has an outcome to give."""
+        """Whether `take` returns an outcome."""
         if not self._ordered:
             return bool(self._finished)
         return self._next in self._ended or self._has_follower
 
     @property
     def _has_follower(self) -> bool:
-        """Whether a follow-up of the root that is next may be told now."""
+        """Whether a follow-up of the next root may be yielded now."""
         has_any = bool(self._followers) and bool(self._followers.get(self._next))
         return has_any and (not self._unordered or self._next in self._ended)
 
     def take(self) -> Outcome | None:
-        """The next outcome, or None if it is not there yet."""
+        """Return the next outcome, or None if it has not ended yet."""
         outcome = next(self._ready, None)
         if outcome is None:
             if self._ordered and self._has_follower:
@@ -128,7 +133,7 @@ class OutcomeStream(OutcomeCollector):
 
     def _outcome(self, root: int, ending: Ending) -> Outcome:
         event = self._events.pop(root)
-        outcome = _told(event, root, (root,), ending)
+        outcome = _outcome_of(event, root, (root,), ending)
         outcome.events = ending.events
         return outcome
 
@@ -167,12 +172,13 @@ def _order_of(item: EventEnded) -> tuple[int, tuple[int, ...]]:
 
 
 def _follower(item: EventEnded) -> Outcome:
-    """The outcome of a follow-up."""
+    """Make the outcome of a follow-up."""
     path = item.place.path
-    return _told(item.event, path[0], path, item.ending)
+    return _outcome_of(item.event, path[0], path, item.ending)
 
 
-def _told(event: Any, root: int, path: tuple[int, ...], ending: Ending) -> Outcome:
+def _outcome_of(event: Any, root: int, path: tuple[int, ...], ending: Ending) -> Outcome:
+    """Make the outcome of an event that ended by itself."""
     return Outcome(
         event,
         root,
@@ -193,7 +199,7 @@ def _told(event: Any, root: int, path: tuple[int, ...], ending: Ending) -> Outco
 
 
 def _flags(values: Aligned, count: int) -> Iterable[bool]:
-    """Whether each of some events has an item."""
+    """Yield for each of `count` events whether it has an item."""
     if len(values.places) == count:
         return itertools.repeat(True)
     flags = [False] * count

@@ -1,4 +1,4 @@
-"""A run as the engine and its caller share it, and where its endings go."""
+"""`RunHandle`, which the engine and a caller share, and `OutcomeSink`, which gets the endings."""
 
 from __future__ import annotations
 
@@ -19,46 +19,46 @@ from evproc_pool.errors import PoolError
 
 
 class OutcomeSink(Protocol):
-    """Where a run's endings go. Called by the driver, one call at a time."""
+    """Gets the endings of a run. The driver calls it, one call at a time."""
 
     def begins(self, root: int) -> bool:
-        """The root goes to a worker; False (it was cancelled) keeps it from running."""
+        """Take note that a root goes to a worker. False, if it was cancelled: it does not run."""
 
     def refused(self, roots: Sequence[int]) -> Sequence[int]:
-        """These roots go to a worker; those of them that `begins` would keep from running."""
+        """As `begins`, for several roots; return those that do not run."""
 
     def ended(self, root: int, ending: Ending) -> None:
-        """A root's cascade ended with something to tell."""
+        """Take the ending of a root's cascade that `settled` and `over` cannot express."""
 
     def settled(self, item: Settled) -> None:
-        """Roots ended without follow-ups or error."""
+        """Take the endings of neighbouring roots without follow-ups or error."""
 
     def over(self, item: Over) -> None:
-        """Cascades ended without error."""
+        """Take the endings of cascades without error."""
 
     def event_ended(self, item: EventEnded) -> None:
-        """An event that is no root is over; only where that is asked for."""
+        """Take the ending of a follow-up. Only called with `every_event`."""
 
     def dropped(self, first: int, roots: int) -> None:
-        """These roots were given up."""
+        """Take note of roots that were given up."""
 
     def broken(self, error: PoolError) -> None:
-        """No more endings come, because the pool has ended."""
+        """Take the reason why no more endings come: the pool has ended."""
 
 
 class RunHandle:
-    """A run as the engine and its caller share it.
+    """A run, shared by the engine and its caller.
 
     Attributes:
         id: For the scheduler.
-        sink: Where its endings go.
-        can_cancel: Whether to ask `run_handle.begins` for each root.
+        sink: Gets the endings.
+        can_cancel: Whether the sink's `begins` decides for each root whether it runs.
         return_events: Whether roots come back as the handlers left them.
         has_several: Whether its roots have places in an input, by which errors name them.
         is_closing: Whether no more roots come.
-        caller: The thread that is in a call until the run is finished, if one is.
-        is_finished: Whether there will be no more endings.
-        error: Why the engine ended it, if it did.
+        caller: The thread that is in a call until the run is finished, or None.
+        is_finished: Whether no more endings come.
+        error: The reason, if the engine ended the run.
     """
 
     __slots__ = (

@@ -1,4 +1,4 @@
-"""What a pool with no workers does: all in this process, one event after another."""
+"""The calls of a pool without workers: all in this process, one event after another."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from evproc_pool.inprocess.cascade import Rules
     from evproc_pool.outcome import Outcome
 
-# Imported when they are needed: most pools have workers, and never come to it.
+# `cascade` is imported when it is needed: most pools have workers.
 
 
 class InProcessCalls:
@@ -27,7 +27,7 @@ class InProcessCalls:
 
     Args:
         processor: Has the handlers.
-        policy: Which events are run again.
+        policy: Decides which events are run again.
         initializer: Called once, before the first event; or None.
         initargs: Its arguments.
     """
@@ -50,11 +50,11 @@ class InProcessCalls:
 
     @property
     def open_calls(self) -> int:
-        """How many calls and streams were begun and have not ended."""
+        """The number of calls and streams that have begun and not ended."""
         return len(self._calls)
 
     def adopt(self) -> None:
-        """In a process that was forked: there are no other threads and their calls."""
+        """Begin anew in a process that was forked: other threads and their calls are gone."""
         me = threading.get_ident()
         self._lock = threading.RLock()
         self._calls = {call: thread for call, thread in self._calls.items() if thread == me}
@@ -67,7 +67,7 @@ class InProcessCalls:
         return_events: bool = False,
         every_event: bool = False,
     ) -> Rules:
-        """How a call runs its cascades; without `events` it has one root."""
+        """Return how a call runs its cascades; without `events` it has one root."""
         from evproc_pool.inprocess.cascade import Rules
 
         return Rules(
@@ -93,7 +93,7 @@ class InProcessCalls:
         check_usable: Callable[[], object],
         rules: Rules,
     ) -> Generator[Outcome, None, None]:
-        """See `PoolProcessor.stream`; ends with what `check_usable` raises before a root."""
+        """See `PoolProcessor.stream`. If `check_usable` raises before a root, the stream ends."""
         with self._counted():
             self._initialize()
             for index, ev in enumerate(events):
@@ -137,17 +137,21 @@ class InProcessCalls:
                 values.append(outcome.value if outcome.error is None else outcome.error)
             return values
         finally:
-            del values, outcome  # they hold errors whose tracebacks hold this frame
+            del values, outcome  # they hold errors, whose tracebacks hold this frame
 
     def _outcomes(self, ev: Event, index: int, key: Key | None, rules: Rules) -> Iterable[Outcome]:
-        """The outcomes of a cascade, which runs as they are asked for."""
+        """Yield the outcomes of a cascade, which runs meanwhile."""
         from evproc_pool.inprocess.cascade import run_cascade
 
         failed = [] if key is None else self._check_key(ev, index, key, rules)
         return failed or run_cascade(self._processor, ev, index, rules)
 
     def _check_key(self, ev: Event, index: int, key: Key, rules: Rules) -> Iterable[Outcome]:
-        """Ask for the key, only for what it raises: all events are one after another here."""
+        """Call `key`, only for its errors: all events run one after another here.
+
+        Returns:
+            The outcome of a root that failed; otherwise nothing.
+        """
         try:
             plan_root(self._processor.registry, ev)
             key_of(key, ev)

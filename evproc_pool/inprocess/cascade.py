@@ -1,22 +1,21 @@
-"""A cascade in this process, described by `Outcome`s: what the pool does with `workers=0`.
+"""A cascade in this process, with `Outcome`s of it: for a pool without workers.
 
-The events of a cascade are run one after another, in the order of `Processor.process`: a
-queue, first in, first out. So their paths come shorter ones first, and otherwise in
-lexicographic order.
+The events of a cascade run one after another, in the order of `Processor.process`: a queue, first
+in, first out. So shorter paths come first, and paths of one length in lexicographic order.
 
     root -> queue -> one event: its attempts -> follow-ups -> queue
                                   |-> its own outcome (every_event)
                                   `-> added to the cascade's outcome, which comes last
 
 Rules:
-- An event that fails leaves nothing but its error: what it returned and emitted is forgotten.
-- `StopProcessing(value)` ends the cascade, always; an error does with `errors="end"`.
-- A traceback holds the frames that the error has passed, and those that called them. So none of
-  these may hold the error at its end, or only the garbage collector frees it and the event.
+- An event that fails leaves only its error: the events and values that it gave are dropped.
+- `StopProcessing(value)` always ends the cascade; an error does with `errors="end"`.
+- A traceback holds the frames that the error has passed, and their callers. None of these may
+  hold the error at its end; otherwise only the garbage collector frees it and the event.
 - A limit is checked before follow-ups are queued; see `cascade_limits`.
 
-Events have numbers, in the order in which they are queued and run. A path is worked out from
-these where it is asked for (`_Places`); that takes eight bytes for each event that has run.
+Events have numbers, in the order in which they are queued and run. `_Places` computes a path from
+these when one is needed; it takes eight bytes for each event that has run.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Rules(NamedTuple):
     """How the cascades of a call are run.
 
     Attributes:
-        policy: Which events are run again.
+        policy: Decides which events are run again.
         ending: What ends a cascade before its time.
         return_events: Whether outcomes have the events as the handlers left them.
         every_event: Whether each follow-up has an outcome.
@@ -63,7 +62,7 @@ class Rules(NamedTuple):
 
     @property
     def are_plain(self) -> bool:
-        """Whether a cascade comes to what it comes to in a `Processor`."""
+        """Whether cascades end as in a `Processor`."""
         return not (
             self.policy.max_retries
             or self.ending != PLAIN_ENDING
@@ -75,13 +74,13 @@ class Rules(NamedTuple):
 def process_plainly(
     processor: Processor, events: Iterable[Event], rules: Rules, *, return_exceptions: bool
 ) -> list[Any]:
-    """Process events as `Processor.process` does, where the rules are plain ones.
+    """Process events as `Processor.process` does; the rules are plain.
 
     Returns:
-        Their values, and errors in their places if `return_exceptions`.
+        Their values; with `return_exceptions` also errors, in their places.
 
     Raises:
-        Exception: The first error of a cascade, with a note that says which event it was.
+        Exception: The first error of a cascade, with a note that names the event.
     """
     values: list[Any] = []
     match = processor.registry.match
@@ -113,11 +112,11 @@ def process_plainly(
                 queue.clear()
         return values
     finally:
-        del values  # holds errors whose tracebacks hold this frame
+        del values  # it holds errors, whose tracebacks hold this frame
 
 
 def _process_queue(processor: Processor, queue: deque[Event], places: _Places) -> Any:
-    """Process the rest of a cascade; give what `run_handlers` does."""
+    """Process the rest of a cascade; return the value as `run_handlers` does."""
     match = processor.registry.match
     value: Any = _unset
     while queue and value is _unset:
@@ -132,7 +131,7 @@ def _process_queue(processor: Processor, queue: deque[Event], places: _Places) -
 
 
 def run_cascade(processor: Processor, ev: Event, index: int, rules: Rules) -> Iterator[Outcome]:
-    """Process an event as `Processor.process` does, lazily, and say how it went.
+    """Process an event as `Processor.process` does, lazily, and yield outcomes.
 
     Args:
         processor: Has the handlers.
@@ -144,7 +143,7 @@ def run_cascade(processor: Processor, ev: Event, index: int, rules: Rules) -> It
         With `every_event` an outcome for each follow-up, when it is over. The root's last.
 
     Raises:
-        KeyboardInterrupt: Passes through; everything else is in the outcomes.
+        KeyboardInterrupt: Passes through; all other errors are in the outcomes.
     """
     return _Cascade(processor, index, rules).run(ev, index)
 
@@ -152,21 +151,21 @@ def run_cascade(processor: Processor, ev: Event, index: int, rules: Rules) -> It
 def failed_root(
     ev: Event, index: int, error: BaseException, *, has_several: bool
 ) -> Iterable[Outcome]:
-    """The outcome of a root that failed before it was matched, by its key for one."""
+    """Yield the outcome of a root that failed before its handlers ran, for example by its key."""
     note_place(error, (index,), has_several=has_several)
     events = int(isinstance(ev, Event))
     yield Outcome(ev, index, error=error, events=events, path=(index,), failed=1, failed_event=ev)
 
 
-_FIRSTS: Final = array("Q", (1,))  # of a root; it is copied in half the time
+_FIRSTS: Final = array("Q", (1,))  # of a root; to copy it takes half the time
 
 
 class _Places:
-    """Where the events of a cascade stand in it: their paths.
+    """Computes the paths of the events of a cascade.
 
-    Events are numbered from 0, the root, in the order in which they are queued. `_firsts`
-    has for each event that has run the number of its first follow-up, or of the next one
-    that would have been.
+    Events are numbered from 0, the root, in the order in which they are queued. `_firsts` has,
+    for each event that has run, the number of its first follow-up. An event without follow-ups
+    has the number that the first one would have had.
     """
 
     __slots__ = ("_firsts", "_index")
@@ -176,11 +175,11 @@ class _Places:
         self._firsts = _FIRSTS[:]
 
     def add(self, queued: int) -> None:
-        """The current event is over: so many events are queued now. The next one's turn comes."""
+        """Go on to the next event; `queued` events wait after the current one is over."""
         self._firsts.append(len(self._firsts) + queued)
 
     def path(self) -> tuple[int, ...]:
-        """The path of the current event."""
+        """Return the path of the current event."""
         firsts = self._firsts
         number = len(firsts) - 1
         numbers = []
@@ -192,7 +191,7 @@ class _Places:
 
 
 class _Cascade:
-    """A root event and what follows from it, run one after another."""
+    """A root event and its follow-ups, run one after another."""
 
     # on the class: most roots have no follow-ups, and need no queue
     _queue: deque[Any] | tuple[()] = ()
@@ -228,7 +227,7 @@ class _Cascade:
         if ends_by_error and outcome.failed:
             outcome.processed = None
         last = [outcome]
-        del outcome  # likewise
+        del outcome  # for the same reason
         yield last.pop()
 
     def _next(self, queue: deque[Any]) -> Any:
@@ -242,7 +241,7 @@ class _Cascade:
         return queue.popleft()
 
     def _take_follow_ups(self, ran: _Ran) -> None:
-        """Queue what an event returned, unless that is too much."""
+        """Queue the follow-ups of an event, or fail it if they exceed a limit."""
         size = self._number + 1 + len(self._queue)
         limit = broken_limit(self._rules.ending, self._depth, size, len(ran.follow_ups))
         if limit is None:
@@ -252,7 +251,7 @@ class _Cascade:
             ran.fail(limit_error(limit, self._places.path(), ran.source, ran.ev), ran.source)
 
     def _add(self, ran: _Ran, ev: Any, outcome: Outcome) -> None:
-        """Add what became of an event to the cascade's outcome."""
+        """Add an event that is over to the cascade's outcome."""
         outcome.events += ran.events
         if ran.attempts > outcome.attempts:  # noqa: PLR1730 - half the time of `max`
             outcome.attempts = ran.attempts
@@ -271,7 +270,7 @@ class _Cascade:
             outcome.processed = ran.ev
 
     def _own_outcome(self, ran: _Ran, ev: Any, index: int) -> Outcome:
-        """The outcome of a follow-up."""
+        """Make the outcome of a follow-up."""
         has_failed = ran.error is not None
         return Outcome(
             ev,
@@ -292,28 +291,29 @@ class _Cascade:
         )
 
 
-# its own: that of the `random` module may be seeded by the application
-_RANDOM: Final = random.Random()  # noqa: S311 - nobody gains by guessing it
+# not the generator of the `random` module: the application may have seeded that
+_RANDOM: Final = random.Random()  # noqa: S311 - guessing it gains nothing
 
 
 class _Ran:
-    """What became of an event.
+    """How an event ended.
 
     Attributes:
         ev: The event as it was run last: a copy, from the second attempt on.
-        value: What a handler gave to `StopProcessing`, or `_unset`.
-        error: What it failed with, or None.
+        value: The value that a handler gave to `StopProcessing`, or `_unset`.
+        error: The exception that it failed with, or None.
         handler: The handler that was running last.
         source: The last handler that returned follow-ups.
         attempts: How often it was run.
-        events: 1; 0 for what is no event.
+        events: 1; 0 for an object that is no event.
         handlers: How many handlers were called, in the last attempt.
         seconds: How long it ran, without the pauses between attempts.
-        follow_ups: What its handlers returned; empty if it failed or ended its cascade.
-        emitted: What it emitted; empty if it failed.
+        follow_ups: The events that its handlers returned; empty if it failed or ended its
+            cascade.
+        emitted: The values that it emitted; empty if it failed.
     """
 
-    # on the class: most stay as they are here, and are not stored for each event
+    # on the class: most keep these values, which are not stored for each event then
     value: Any = _unset
     error: BaseException | None = None
     handler: str | None = None
@@ -334,13 +334,13 @@ class _Ran:
         return self.value is not _unset
 
     def fail(self, error: BaseException, handler: str | None) -> None:
-        """Have it failed after all, though its handlers are over."""
+        """Fail it after its handlers have run."""
         self.error, self.handler = error, handler
         self.follow_ups = self.emitted = ()
 
 
 def _run_event(processor: Processor, ev: Any, policy: RetryPolicy) -> _Ran:
-    """Run an event until it is well or given up."""
+    """Run an event until it succeeds or is given up."""
     ran = _Ran(ev)
     begin = perf_counter()
     paused = 0.0
@@ -350,15 +350,15 @@ def _run_event(processor: Processor, ev: Any, policy: RetryPolicy) -> _Ran:
         ran.error = error
         del error
     elif policy.max_retries:
-        paused = _run_until_well(processor, plan, ran, policy)
+        paused = _run_with_retries(processor, plan, ran, policy)
     else:
         _attempt(processor, plan, ran)
     ran.seconds = perf_counter() - begin - paused
     return ran
 
 
-def _run_until_well(processor: Processor, plan: Plan, ran: _Ran, policy: RetryPolicy) -> float:
-    """Run an event until it is well or given up; say how many seconds it has paused."""
+def _run_with_retries(processor: Processor, plan: Plan, ran: _Ran, policy: RetryPolicy) -> float:
+    """Run an event until it succeeds or is given up; return the seconds of its pauses."""
     pickled = _pickle(ran.ev)
     paused = 0.0
     tried: Plan | Tried = plan
@@ -377,13 +377,13 @@ def _run_until_well(processor: Processor, plan: Plan, ran: _Ran, policy: RetryPo
         paused += seconds
         ran.attempts = attempt_of(tried)
         if pickled is not None:
-            # as the failed attempt left it, where it cannot be rebuilt
+            # if it cannot be rebuilt, it stays as the failed attempt left it
             with contextlib.suppress(Exception):
                 ran.ev = pickling.loads(pickled)
 
 
 def _match(processor: Processor, ev: Any) -> tuple[Plan | None, BaseException | None]:
-    """Find an event's plan, or what it fails with."""
+    """Return an event's plan, or the error that it fails with."""
     try:
         check_event(ev)
         return processor.registry.match(ev), None
@@ -394,11 +394,11 @@ def _match(processor: Processor, ev: Any) -> tuple[Plan | None, BaseException | 
 
 
 def _attempt(processor: Processor, plan: Plan, ran: _Ran) -> None:
-    """Run an event's handlers once, and note in `ran` what became of it."""
+    """Run an event's handlers once, and note in `ran` how it ended."""
     follow_ups: list[Event] = []
     handlers = _Watched(plan.handlers, follow_ups)
     if EMITTING:
-        _take_emitted(ran.ev)  # what it emitted before is forgotten
+        _take_emitted(ran.ev)  # drop the values of before
     ran.value, ran.error = _call(processor, ran.ev, handlers, follow_ups)
     ran.handler, ran.handlers = handlers.current, handlers.called
     emitted = _take_emitted(ran.ev) if EMITTING else None
@@ -412,7 +412,7 @@ def _attempt(processor: Processor, plan: Plan, ran: _Ran) -> None:
 def _call(
     processor: Processor, ev: Any, handlers: _Watched, follow_ups: list[Event]
 ) -> tuple[Any, BaseException | None]:
-    """Call an event's handlers; give what `run_handlers` does, and the error."""
+    """Call an event's handlers; return the value of `run_handlers`, and the error."""
     try:
         return run_handlers(processor, ev, handlers, follow_ups), None
     except KeyboardInterrupt:
@@ -422,7 +422,7 @@ def _call(
 
 
 def _pickle(ev: Any) -> bytes | None:
-    """The event as it is now; None if it has to be run again as the failed attempt left it."""
+    """Pickle an event. None: that is not possible, and retries run it as it was left."""
     try:
         return pickling.dumps(ev)
     except Exception:
@@ -430,16 +430,16 @@ def _pickle(ev: Any) -> bytes | None:
 
 
 def _take_emitted(ev: Any) -> list[Any]:
-    """Take what an event emitted; nothing from one that is registered as an `Event` only."""
+    """Take the emitted values of an event; one that is only registered as `Event` has none."""
     return take_emitted(ev) if Event in type(ev).__mro__ else []
 
 
 class _Watched:
-    """The handlers of a plan, and how far they have come.
+    """Iterates over the handlers of a plan, and notes its place.
 
     Attributes:
         current: The handler that runs, or ran last.
-        called: How many were called.
+        called: How many handlers were called.
     """
 
     __slots__ = ("_before", "_follow_ups", "_handlers", "_source", "called", "current")

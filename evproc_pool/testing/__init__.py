@@ -1,8 +1,8 @@
-"""What helps to test handlers, and applications that use a pool.
+"""Tools to test handlers, and applications that use a pool.
 
-- `sabotage` kills workers, or has something else happen to them, at a chosen point.
-- `simulated_pool` runs a pool in one process: each seed another order of events, and
-  the same seed the same one again; with a `ManualClock`.
+- `sabotage` kills workers, or lets another mishap happen to them, at a chosen point.
+- `simulated_pool` runs a pool in one process, with a `ManualClock`. Each seed gives another order
+  of events; the same seed gives the same order again.
 - `assert_equal_outcomes` runs handlers with `evproc.Processor` and in pools, and compares.
 - `evproc_pool.testing.plugin` has a fixture for pytest.
 """

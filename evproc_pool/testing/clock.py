@@ -1,4 +1,4 @@
-"""A clock that goes on only when it is told to."""
+"""A clock that goes on only when a test or a simulated pool advances it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from math import inf
 
 
 class ManualClock:
-    """Called, it says what time it is, in seconds; in place of `time.monotonic`.
+    """Returns seconds when it is called; in place of `time.monotonic`.
 
     Args:
-        start: What time it is at first.
+        start: The time at first, in seconds.
     """
 
     def __init__(self, start: float = 0.0) -> None:
         self._now = start
 
     def __call__(self) -> float:
-        """What time it is."""
+        """Return the time, in seconds."""
         return self._now
 
     def __repr__(self) -> str:
@@ -26,7 +26,7 @@ class ManualClock:
         """Let time pass.
 
         Raises:
-            ValueError: Time does not go back, nor on for ever.
+            ValueError: `seconds` is negative or not finite.
         """
         if not 0 <= seconds < inf:
             raise ValueError(f"seconds must not be negative, and must be finite, and is {seconds}")

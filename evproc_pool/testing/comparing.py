@@ -1,4 +1,4 @@
-"""Runs handlers with `evproc.Processor` and in pools, and compares what becomes of each event."""
+"""Runs handlers with `evproc.Processor` and in pools, and compares the outcomes of each event."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from evproc_pool.pool import PoolProcessor
 from evproc_pool.serialization import basics
 from evproc_pool.testing.simulated import OF_PROCESSES, simulated_pool
 
-# The longest repr of a value that is shown.
+# The longest repr of a value in an error.
 _MOST_SHOWN: Final = 300
 
-# How many simulated workers there are where there are no processes.
+# The number of simulated workers if no processes are asked for.
 _FEW: Final = 2
 
 _SetUp = Callable[[PoolProcessor], object]
@@ -34,32 +34,31 @@ def assert_equal_outcomes(
     every_event: bool = False,
     **options: Any,
 ) -> None:
-    """Assert that a pool makes the same of events as `evproc.Processor` does.
+    """Assert that events end in a pool as they end with `evproc.Processor`.
 
-    The events are processed by worker processes, by simulated pools with the seeds, and last,
-    as they are then, one after another in this process. For each the value, whether
-    `StopProcessing` ended it, the type and the text of its error, and what was emitted must be
-    the same. With `ordering="unordered"` it is a matter of timing what a cascade has done before
-    a value or an error ends it: then only these are compared.
+    The events are processed by worker processes, then by simulated pools with the seeds, and last
+    one after another in this process. These must be the same for each event: the value, whether
+    `StopProcessing` ended it, the type and the text of its error, and the emitted values. With
+    `ordering="unordered"` timing decides how far a cascade has come before a value or an error
+    ends it: then only the value and the error are compared.
 
     Args:
         set_up: Called with each pool, to register the handlers; or the entry-point group to
             load them from.
-        events: They are not changed by pools, but by the handlers in this process. Or a
-            callable that makes them, which is called for each of these.
-        workers: How many processes, and how many simulated ones; 0 processes: none at all,
-            only two simulated workers.
+        events: Pools do not change them; the handlers in this process do. Or a callable that
+            makes them, called once for each pool.
+        workers: The number of processes, and of simulated workers. 0: no processes, and two
+            simulated workers.
         seeds: For `simulated_pool`.
-        equal: Called with two values, or two emitted ones; by default they are compared by
-            ``==``.
+        equal: Compares two values, or two emitted ones; by default ``==``.
         every_event: Compare each event of a cascade, and how many handlers were called.
-        options: Of `PoolProcessor`, for all; those that are about processes only for
-            the worker processes.
+        options: Options of `PoolProcessor`, for all pools. Those that concern processes are for
+            the worker processes only.
 
     Raises:
-        TypeError: `set_up` is neither.
+        TypeError: `set_up` is neither a callable nor a string.
         AssertionError: Names the first event that differs, and where and how.
-        Exception: What `set_up`, making the events, or a pool as a whole raised.
+        Exception: Raised by `set_up`, by making the events, or by a pool as a whole.
     """
     __tracebackhide__ = True  # pytest shows the caller's line
     if not (isinstance(set_up, str) or callable(set_up)):
@@ -96,7 +95,7 @@ def assert_equal_outcomes(
 def _pools(
     workers: int, seeds: Iterable[int], options: dict[str, Any]
 ) -> Iterator[tuple[str, PoolProcessor]]:
-    """The pools, and what to call them."""
+    """Yield the pools, each with its name in errors."""
     if workers:
         yield f"with {workers} worker processes", PoolProcessor(workers, **options)
     size = workers or _FEW
@@ -111,7 +110,7 @@ class _Compare(NamedTuple):
     Attributes:
         equal: Compares values.
         every_event: Whether follow-ups have outcomes.
-        is_timed: Whether timing decides what a cascade has done before its end.
+        is_timed: Whether timing decides how far a cascade has come before its end.
         ends_by_error: Whether an error ends a cascade.
     """
 
@@ -121,14 +120,14 @@ class _Compare(NamedTuple):
     ends_by_error: bool
 
     def ends_early(self, outcome: Outcome) -> bool:
-        """Whether it is a matter of timing what the cascade has done."""
+        """Whether timing decided how far the cascade has come."""
         has_ended = outcome.stopped or (self.ends_by_error and outcome.error is not None)
         return self.is_timed and has_ended
 
     def why_different(self, expected: Outcome, actual: Outcome) -> str | None:
-        """None if they are equal; otherwise a remark, or nothing to say."""
+        """Return None if they are equal; otherwise a remark, which may be empty."""
         ends_early = self.ends_early(expected) and len(expected.path) == 1
-        # an error beside a value may be one that the cascade has not come to
+        # another run may not have come to an error beside a value
         has_error = not (ends_early and not self.ends_by_error)
         if expected.stopped != actual.stopped or (
             has_error and _error_text(expected.error) != _error_text(actual.error)
@@ -161,7 +160,7 @@ class _Compare(NamedTuple):
         return None
 
     def _why_unequal(self, expected: Any, actual: Any) -> str | None:
-        """As `why_different`, of two values."""
+        """As `why_different`, for two values."""
         try:
             if self.equal(expected, actual):
                 return None
@@ -178,7 +177,7 @@ class _Compare(NamedTuple):
 def _first_difference(
     serial: Sequence[Outcome], pooled: Sequence[Outcome], how: str, compare: _Compare
 ) -> str:
-    """Where two runs differ, and how; empty if they do not."""
+    """Say where two runs differ, and how; empty if they do not."""
     expected_ends, actual_ends = _roots(serial), _roots(pooled)
     for expected, actual in zip(expected_ends, actual_ends, strict=False):
         why = compare.why_different(expected, actual)
@@ -197,7 +196,7 @@ def _first_follow_up_that_differs(
     compare: _Compare,
     ended_early: set[int],
 ) -> str:
-    """As `_first_difference`, where cascades have come to the same ends."""
+    """As `_first_difference`, for runs whose roots have ended equally."""
     there = {each.path: each for each in pooled}
     here = {each.path: each for each in serial}
     for path, expected in here.items():
@@ -246,7 +245,7 @@ def _ending(outcome: Outcome) -> str:
 
 
 def _error_text(error: BaseException | None) -> str:
-    """Its type and text; empty for None."""
+    """Return the type and the text of an error; empty for None."""
     if error is None:
         return ""
     kind = type(error)

@@ -234,15 +234,15 @@ def sabotage(
     _check(pool, handler, mishap, when, times)
     with tempfile.TemporaryDirectory(prefix="evproc_pool_") as folder:
         plan = _Plan(handler, mishap, when, times, folder, after=after)
-        pool._change(plan)  # noqa: SLF001 - its one use
+        pool._owner.sabotage(plan)  # noqa: SLF001 - its one use
         try:
             yield
         except BaseException:
             # what was raised in the block says more than that events are in flight
             with suppress(PoolBusyError):
-                pool._undo(plan)  # noqa: SLF001 - likewise
+                pool._owner.end_sabotage(plan)  # noqa: SLF001 - likewise
             raise
-        pool._undo(plan)  # noqa: SLF001 - likewise
+        pool._owner.end_sabotage(plan)  # noqa: SLF001 - likewise
 
 
 def _check(

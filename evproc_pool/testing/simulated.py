@@ -1,4 +1,4 @@
-"""A pool whose workers are threads of this process, and whose every move is a seed's."""
+"""A pool whose workers are threads of this process, and whose every step a seed decides."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any, Final
 
 from evproc_pool.pool import PoolProcessor
 from evproc_pool.protocol.backend import Backend
+from evproc_pool.protocol.limits import Limits
 from evproc_pool.testing.backend import FakeBackend
 from evproc_pool.testing.clock import ManualClock
 
-#: Arguments that are about processes, of which a simulated pool has none.
+#: Arguments that concern processes; a simulated pool has none.
 OF_PROCESSES: Final = ("mp_context", "preload", "max_worker_memory_bytes", "event_soft_timeout")
 
 
@@ -18,48 +19,59 @@ class _SimulatedPool(PoolProcessor):
     def __init__(self, workers: int, seed: int, clock: ManualClock, options: dict[str, Any]):
         super().__init__(workers, **options)
         self._seed = seed
-        self._manual_clock = self._clock = clock
-        self._rng = self._draws = random.Random(seed)  # noqa: S311 - to be foreseen is its use
+        rng = random.Random(seed)  # noqa: S311 - it has to be predictable
+        self._owner.clock, self._owner.rng = clock, rng
+        self._owner.starter = _FakeStarter(clock, rng, self._options.limits)
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]} simulated seed={self._seed}>"
 
-    def _begin_start(self) -> None:
-        """There are no processes to be started."""
 
-    def _make_backend(self) -> Backend:
-        return FakeBackend(self._manual_clock, self._draws, self._limits)
+class _FakeStarter:
+    """Makes a `FakeBackend` for each engine; see `starting.Starter`."""
+
+    def __init__(self, clock: ManualClock, rng: random.Random, limits: Limits) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._limits = limits
+
+    def begin(self, functions: list[Any]) -> None:
+        """Do nothing: no process has to start."""
+
+    def make_backend(self, functions: list[Any]) -> Backend:  # noqa: ARG002 - all threads have them
+        """See `starting.Starter`."""
+        return FakeBackend(self._clock, self._rng, self._limits)
 
 
 def simulated_pool(
     workers: int = 4, *, seed: int = 0, clock: ManualClock | None = None, **options: Any
 ) -> PoolProcessor:
-    """Make a pool that runs all in this process: no processes, no waiting, a seed for all chance.
+    """Make a pool that runs in this process: no worker processes, no waiting, a seed for chance.
 
-    The engine is the real one, and so is the loop of the workers, and pickling: a handler
-    works on a copy of the event, and one that lives in ``__main__`` or in a function is a
-    copy itself. But workers are threads, of which one at a time runs. The seed decides which,
-    for how long, what time that takes by the clock, how events are grouped into batches, and
-    in which order results arrive. So another seed shows another order of events, and the
-    same seed the same one again, for one thread that uses `process`, `process_many` and
-    `stream` (`submit` has a thread of its own).
+    The engine, the workers' loop and pickling are the real ones. So a handler works on a copy of
+    the event, and a handler that lives in ``__main__`` or in a function is a copy itself. But
+    workers are threads, of which one runs at a time. The seed decides which one runs, for how
+    long, how long that takes by the clock, how events are grouped into batches, and in which
+    order results arrive. Another seed gives another order of events; the same seed gives the same
+    order again, for one thread that uses `process`, `process_many` and `stream` (`submit` has a
+    thread of its own).
 
-    The clock goes on with the work, and jumps to what is waited for: the pauses of
-    retries, `event_timeout`. `sabotage` strikes here as well: `kill` and the like end the
-    thread. What ends the process otherwise (`os._exit`, a real crash) ends it here, too; and
-    an endless loop is endless.
+    The clock goes on with the work. It jumps to the end of a wait: the pauses of retries,
+    `event_timeout`. `sabotage` strikes here, too: `kill` and the like end the thread. Anything
+    else that ends a process (`os._exit`, a real crash) ends this one, and an endless loop is
+    endless.
 
     Args:
         workers: How many, at least 1.
-        seed: Decides what is left to chance.
-        clock: What time it is; by default a new one.
-        options: Others of `PoolProcessor`, but for those that are about processes:
+        seed: Decides all that is left to chance.
+        clock: The clock of the pool; by default a new one.
+        options: Other options of `PoolProcessor`, except those that concern processes:
             `mp_context`, `preload`, `max_worker_memory_bytes`, `event_soft_timeout`. The
             `initializer` is called in this process, for each worker.
 
     Raises:
-        TypeError: An argument of the wrong type, or one that there is none of.
-        ValueError: A number that there is none of.
+        TypeError: An argument of the wrong type, or an unknown one.
+        ValueError: An invalid number.
     """
     for name in OF_PROCESSES:
         if name in options:

@@ -19,11 +19,11 @@ from evproc import (
     IncompatibleRequirementsException,
     ProcessorReregisterException,
     StopProcessing,
-    registry,
     required_by,
     requires,
     want,
 )
+from evproc import index as index_module
 from evproc.origin import Origin
 from evproc.registry import Registry
 from tests.support.processors import Named, notes
@@ -925,7 +925,7 @@ def test_names_that_no_handler_mentions_do_not_grow_the_index() -> None:
         for number in range(1000):
             assert match(made, f"unknown {number}") == ["three"]
     assert made._index is index
-    assert len(index.selections) == 3 + registry._MOST_UNMENTIONED
+    assert len(index.selections) == 3 + index_module._MOST_UNMENTIONED
     assert _plans(made) == plans
 
     class Text(str):
@@ -965,7 +965,7 @@ def test_the_number_of_remembered_plans_is_bounded_and_changes_no_result(
         assert names == expected(number)
     assert _plans(unbounded) == len(numbers)
 
-    monkeypatch.setattr(registry, "_MOST_PLANS", 2)
+    monkeypatch.setattr(index_module, "_MOST_PLANS", 2)
     for first, second in itertools.product(numbers, repeat=2):
         for number in (first, second, first):
             names = [each.name for each in bounded.match(Named("ev", number)).handlers]
@@ -976,10 +976,10 @@ def test_the_number_of_remembered_plans_is_bounded_and_changes_no_result(
 def test_the_bound_on_plans_is_there() -> None:
     handlers = {f"h{place:02}": make(want(_bit(place))) for place in range(11)}
     made = registry_of(**handlers)
-    assert registry._MOST_PLANS < 2**11
+    assert index_module._MOST_PLANS < 2**11
     for number in range(2**11):
         made.match(Named("ev", number))
-        assert _plans(made) <= registry._MOST_PLANS
+        assert _plans(made) <= index_module._MOST_PLANS
 
 
 def _bit(place: int) -> Callable[[Any], int]:

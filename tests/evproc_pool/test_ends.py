@@ -77,7 +77,7 @@ def test_submit_has_events_sent_while_nobody_drives(
         assert time.monotonic() < deadline, "nothing is sent"
     assert not any(future.done() for future in waiting)  # that is for whoever drives
     monkeypatch.undo()
-    futures = one_worker._futures
+    futures = one_worker._owner.futures
     assert futures is not None
     with futures._changed:
         futures._start_thread()

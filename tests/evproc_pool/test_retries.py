@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import pytest
 
@@ -312,7 +312,7 @@ def test_other_keys_do_not_wait(log: Path) -> None:
         first = [Task(log, "a", *["raise"] * (place == 0)) for place in range(100)]
         others = [Task(log, f"b{place}") for place in range(100)]
         stream = pool.stream([*first, *others], ordered=False, key=lambda ev: ev.label)
-        ended = {cast("Task", next(stream).event).label for _ in range(100)}
+        ended = {next(stream).event.label for _ in range(100)}
         stream.close()
     assert ended == {task.label for task in others}
 

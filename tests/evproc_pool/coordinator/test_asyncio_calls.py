@@ -92,7 +92,7 @@ def test_futures_that_end_together_wake_the_loop_once(
         ]
         await asyncio.sleep(0)
         shared_pool.process_many([Do("nothing")] * 300)
-        while shared_pool._futures is not None and shared_pool._futures.outstanding:
+        while shared_pool._owner.futures is not None and shared_pool._owner.futures.outstanding:
             pass
         number = len(woken)
         await asyncio.gather(*calls)

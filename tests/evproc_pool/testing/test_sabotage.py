@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def _is_seven(ev: Any) -> bool:
     return bool(ev.number == 7)
 
 
-def _failed(outcomes: list[Outcome]) -> dict[int, BaseException]:
+def _failed(outcomes: Iterable[Outcome]) -> dict[int, BaseException]:
     return {outcome.index: outcome.error for outcome in outcomes if outcome.error is not None}
 
 
@@ -398,7 +398,7 @@ def test_wrong_arguments(
     given: dict[str, Any] = {"handler": "act", "mishap": kill, **arguments}
     with pytest.raises(error, match=text), sabotage(pool, **given):
         raise AssertionError("not reached")
-    assert pool._changes == []
+    assert pool._handlers.changes == []
 
 
 # --- from outside ---

@@ -1,0 +1,172 @@
+"""The calls of a pool in an event loop of `asyncio`, and `async with`.
+
+They are in a base class of `PoolProcessor`. `coordinator.asyncio_calls` says how they wait.
+`asyncio` is imported with the first call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+
+from evproc import Event
+from evproc_pool import options
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from types import TracebackType
+
+    from evproc_pool.calls.engines import EngineOwner
+    from evproc_pool.calls.worker_calls import WorkerCalls
+    from evproc_pool.core.root_events import Key
+    from evproc_pool.inprocess.calls import InProcessCalls
+    from evproc_pool.options import Errors, Ordering, PoolOptions, StreamOptions
+    from evproc_pool.outcome import Outcome
+
+E = TypeVar("E", bound=Event)
+
+
+class AsyncCalls:
+    """What `PoolProcessor` has for event loops."""
+
+    if TYPE_CHECKING:
+        _options: PoolOptions
+        _owner: EngineOwner
+        _in_process: InProcessCalls
+        _in_workers: WorkerCalls
+
+        def submit(self, ev: Event) -> Future[Any]:
+            """See `PoolProcessor`."""
+
+        def terminate(self) -> None:
+            """See `PoolProcessor`."""
+
+        def __enter__(self) -> Self: ...
+
+        def __exit__(
+            self,
+            kind: type[BaseException] | None,
+            error: BaseException | None,
+            trace: TracebackType | None,
+        ) -> None: ...
+
+    async def process_async(
+        self, ev: Event, *, timeout: float | None = None, cancel_running: bool = False
+    ) -> Any:
+        """Process an event from a coroutine; no thread waits for it. See `process`.
+
+        If the task is cancelled, the rest of the event's cascade is cancelled. With
+        `workers=0` the handlers run in the thread of the loop, which waits for them.
+
+        Args:
+            ev: The event.
+            timeout: After how many seconds it raises `TimeoutError`; see `process`.
+            cancel_running: Whether cancellation, or the timeout, also ends the handler that is
+                running: its worker is killed, at no charge to other events.
+        """
+        seconds = None if timeout is None else options.seconds("timeout", timeout)
+        from evproc_pool.coordinator import asyncio_calls
+
+        return await asyncio_calls.process(self.submit, ev, seconds, cancel_running=cancel_running)
+
+    @overload
+    def stream_async(
+        self,
+        events: Iterable[E] | AsyncIterable[E],
+        *,
+        ordered: bool = True,
+        buffersize: int | None = None,
+        return_events: bool = False,
+        every_event: Literal[False] = False,
+        ordering: Ordering | None = None,
+        key: Key | None = None,
+        errors: Errors | None = None,
+        cancel_running: bool = False,
+    ) -> AsyncGenerator[Outcome[E], None]: ...
+
+    @overload
+    def stream_async(
+        self,
+        events: Iterable[Event] | AsyncIterable[Event],
+        *,
+        ordered: bool = True,
+        buffersize: int | None = None,
+        return_events: bool = False,
+        every_event: bool,
+        ordering: Ordering | None = None,
+        key: Key | None = None,
+        errors: Errors | None = None,
+        cancel_running: bool = False,
+    ) -> AsyncGenerator[Outcome, None]: ...
+
+    def stream_async(
+        self,
+        events: Iterable[Event] | AsyncIterable[Event],
+        *,
+        ordered: bool = True,
+        buffersize: int | None = None,
+        return_events: bool = False,
+        every_event: bool = False,
+        ordering: Ordering | None = None,
+        key: Key | None = None,
+        errors: Errors | None = None,
+        cancel_running: bool = False,
+    ) -> AsyncGenerator[Outcome[Any], None]:
+        """Process events lazily, for `async for`; no thread waits for them. See `stream`.
+
+        If the generator is closed, or its task is cancelled, what was not begun is dropped.
+        With `workers=0` the handlers run in the thread of the loop. Other tasks have their turn
+        after each event.
+
+        Args:
+            events: An iterable, read in the thread of the loop, or an asynchronous one. While
+                an asynchronous one waits, outcomes are yielded.
+            ordered: See `stream`, as for all options but the last.
+            buffersize: See there.
+            return_events: See there.
+            every_event: See there.
+            ordering: See there.
+            key: See there.
+            errors: See there.
+            cancel_running: Whether closing and cancellation also end the handlers that are
+                running: their workers are killed, at no charge to other events.
+        """
+        self._owner.begin_call()
+        call = options.call_options(self._options, ordering, key, errors)
+        streaming = options.stream_options(
+            self._options, call, buffersize, ordered, return_events, every_event
+        )
+        source = events if isinstance(events, AsyncIterable) else options.events(events)
+        if self._options.start.workers:
+            return self._in_workers.stream_async(source, streaming, cancel_running=cancel_running)
+        from evproc_pool.coordinator import asyncio_calls
+
+        return asyncio_calls.stream_here(
+            source, lambda each: self._stream_here(iter(each), streaming)
+        )
+
+    def _stream_here(
+        self, events: Iterator[Event], streaming: StreamOptions
+    ) -> Generator[Outcome[Any], None, None]:
+        """Stream without workers."""
+        rules = self._in_process.rules(
+            streaming.call.ending,
+            events,
+            return_events=streaming.return_events,
+            every_event=streaming.every_event,
+        )
+        return self._in_process.stream(events, streaming.call.key, self._owner.check_usable, rules)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """As the end of a `with` block, while the loop goes on."""
+        from evproc_pool.coordinator import asyncio_calls
+
+        await asyncio_calls.leave(lambda: self.__exit__(kind, error, trace), self.terminate)

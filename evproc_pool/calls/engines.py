@@ -1,0 +1,368 @@
+"""Starts, replaces and ends the engine of a pool.
+
+A pool has one engine at a time, or none: none before the first event, after a change of the
+handlers, and at the end. An engine that was interrupted, or whose handlers were redefined, is
+replaced by the next call::
+
+    no engine --first event--> engine --register, redefinition, Ctrl-C--> no engine
+        ^                         `---------close, terminate------------> closed
+        `--------------------------------------------'
+
+Rules:
+- The lock guards the engine, its futures and whether the pool is closed. Nobody waits for an
+  engine with the lock held; see `endings.stop`.
+- The finalizer belongs to this object and knows the engine only, so that it keeps no pool alive.
+- The engine's modules and the workers' side are imported with the first event. An application
+  that imports the package may never process one, and starts in half the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from multiprocessing import util
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from evproc_pool.calls.endings import finish, stop, stopped_after
+from evproc_pool.calls.starting import ProcessStarter, Starter
+from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolError, PoolForkedError
+from evproc_pool.protocol.registry_spec import Change, Stock, cannot_send, fingerprint, take_stock
+
+if TYPE_CHECKING:
+    import random
+
+    from evproc_pool.calls.handlers import PoolHandlers
+    from evproc_pool.coordinator.engine import Engine
+    from evproc_pool.coordinator.futures import Futures
+    from evproc_pool.coordinator.run_handle import OutcomeSink, RunHandle
+    from evproc_pool.inprocess.calls import InProcessCalls
+    from evproc_pool.options import PoolOptions
+
+T = TypeVar("T")
+
+# Before the standard library joins processes that are still there at exit, for
+# which it would wait for ever (multiprocessing.util runs higher numbers first).
+_EXIT_PRIORITY: Final = 100
+
+_CLOSED: Final = "the pool is closed: make a new PoolProcessor"
+
+
+class EngineOwner:
+    """Has the engine of a pool; see the module's text.
+
+    Attributes:
+        engine: The engine, or None.
+        futures: Those of the engine, once something was submitted.
+        starter: Starts the workers; `testing` replaces it, and the next two.
+        clock: Returns monotonic seconds.
+        rng: Draws the pauses before retries; None: a generator of the engine's own.
+
+    Args:
+        options: The pool's.
+        handlers: The pool's.
+        in_process: The calls of a pool without workers.
+    """
+
+    def __init__(
+        self, options: PoolOptions, handlers: PoolHandlers, in_process: InProcessCalls
+    ) -> None:
+        self.starter: Starter = ProcessStarter(options.start)
+        self.clock: Callable[[], float] = time.monotonic
+        self.rng: random.Random | None = None
+        self.engine: Engine | None = None
+        self.futures: Futures | None = None
+        self._options = options
+        self._handlers = handlers
+        self._redefined = handlers.redefined
+        self._in_process = in_process
+        self._lock = threading.RLock()
+        self._shipped: Stock | None = None  # what the workers have of the main script
+        self._leaving: Callable[[], Engine | None] = lambda: None  # the last one, while it ends
+        self._finalizer: util.Finalize | None = None
+        self._closed = False
+        self._pid = os.getpid()
+
+    @property
+    def state(self) -> str:
+        """`"idle"`, `"running"` or `"closed"`."""
+        engine = self.engine
+        if self._closed:
+            return "closed"
+        if engine is not None and engine.closed is not None:
+            return "idle" if engine.is_replaceable else "closed"
+        return "idle" if engine is None else "running"
+
+    # --- whether it can be used ---
+
+    def check_usable(self) -> None:
+        """Refuse a pool that is closed, broken or of another process.
+
+        Raises:
+            PoolForkedError: `os.fork` made this process, and the workers are the parent's.
+            PoolClosedError: The pool is closed.
+            PoolError: What broke the engine.
+        """
+        if os.getpid() != self._pid and self.engine is None:
+            self._pid = os.getpid()  # the other process has started nothing
+            self._in_process.adopt()
+        if os.getpid() != self._pid:
+            raise PoolForkedError(
+                f"this PoolProcessor belongs to process {self._pid}, and this is process"
+                f" {os.getpid()}, forked from it: make a PoolProcessor of its own here"
+            )
+        if self._closed:
+            raise PoolClosedError(_CLOSED)
+        engine = self.engine
+        if engine is not None and engine.closed is not None and not engine.is_replaceable:
+            raise engine.closed
+
+    def check_open(self) -> None:
+        """As `check_usable`, with the lock."""
+        with self._lock:
+            self.check_usable()
+
+    def begin_call(self) -> None:
+        """As `check_open`; with `workers=0` also use handlers that were redefined."""
+        with self._lock:
+            self.check_usable()
+            if self._options.start.workers == 0 and not self._in_process.open_calls:
+                self._handlers.use_redefined()
+
+    def _check_idle(self, what: str) -> None:
+        self.check_usable()
+        runs, futures = self._in_flight()
+        if futures or runs:
+            raise PoolBusyError(
+                f"{what}() needs an idle pool, because the workers are replaced: {runs} calls"
+                f" and {futures} futures are in flight; wait for them (a stream that was left"
+                " early is in flight for as long as what it has sent), or register before the"
+                " first event"
+            )
+
+    def _in_flight(self) -> tuple[int, int]:
+        """Count calls and futures."""
+        futures, runs = 0, self._in_process.open_calls
+        if self.engine is not None and self.engine.closed is None:
+            self.engine.refresh()
+            futures = self.futures.outstanding if self.futures is not None else 0
+            runs += self.engine.open_runs - (self.futures is not None)
+        return runs, futures
+
+    # --- changes that need new workers ---
+
+    def change(self, what: str, act: Callable[[], T]) -> T:
+        """Change the handlers while nothing is in flight, and end the workers.
+
+        Args:
+            what: The method that does it, for the error.
+            act: Changes them. If it raises, the workers stay.
+
+        Returns:
+            What `act` returns.
+
+        Raises:
+            PoolBusyError: Events are in flight. Nothing has changed.
+            PoolError: See `check_usable`.
+        """
+        with self._lock:
+            self._check_idle(what)
+            done = act()
+            engine = self._detach()
+        stop(engine)
+        return done
+
+    def sabotage(self, change: Change) -> None:
+        """Change the handlers in the workers only, for `testing`; see `change`."""
+        self.change("sabotage", lambda: self._handlers.changes.append(change))
+
+    def end_sabotage(self, change: Change) -> None:
+        """Take a `sabotage` back. New workers do not have it, whatever is raised.
+
+        Raises:
+            PoolBusyError: Events are in flight, in workers that still have it.
+        """
+        with self._lock:
+            self._handlers.changes.remove(change)
+            if self._closed or self.engine is None or self.engine.closed is not None:
+                return
+            self._check_idle("the end of sabotage")
+            engine = self._detach()
+        stop(engine)
+
+    # --- the engine of a call ---
+
+    def running(self) -> Engine:
+        """Return the engine; start or replace it where that is needed."""
+        engine = self.engine
+        # The usual case, without the lock: the engine might as well end right after this.
+        if (
+            engine is not None
+            and engine.closed is None
+            and not self._closed
+            and os.getpid() == self._pid
+            and self._redefined.is_up_to_date
+            and (self._shipped is None or self._shipped.is_up_to_date)
+        ):
+            return engine
+        with contextlib.ExitStack() as when_done, self._lock:
+            self.check_usable()
+            engine = self.engine
+            if engine is not None and (
+                engine.closed is not None or (self._is_outdated and self._retire(engine))
+            ):
+                # without the lock; see there
+                when_done.callback(stop, self._detach(), most_seconds=0.0)
+            if self.engine is None:
+                self._handlers.use_redefined()
+                self.engine = self._start()
+            return self.engine
+
+    def _start(self) -> Engine:
+        """Start an engine; with the lock."""
+        functions = self._handlers.functions
+        start = self._options.start
+        self.starter.begin(functions)
+        self._shipped = take_stock([*functions, start.initializer])
+        from evproc_pool.coordinator.codec import PACE
+        from evproc_pool.coordinator.coordinator import Coordinator
+        from evproc_pool.coordinator.engine import Engine
+        from evproc_pool.coordinator.feeding import Gathered
+        from evproc_pool.serialization import pickling
+
+        spec = self._handlers.spec(start.initializer, start.initargs)
+        try:
+            config = pickling.dumps((spec, self._options.limits, PACE))
+        except Exception as error:
+            raise cannot_send(spec, error) from error
+        registry = self._handlers.processor.registry
+        backend = self.starter.make_backend(functions)
+        coordinator = Coordinator(
+            start.workers,
+            backend,
+            registry,
+            config,
+            fingerprint(registry),
+            limits=self._options.limits,
+            policy=self._options.retries,
+            clock=self.clock,
+            rng=self.rng,
+        )
+        engine = Engine(coordinator, backend, Gathered)
+        self._finalizer = util.Finalize(self, finish, args=(engine,), exitpriority=_EXIT_PRIORITY)
+        return engine
+
+    def open(self, sink: OutcomeSink, **options: Any) -> tuple[Engine, RunHandle]:
+        """Begin a run; see `Engine.open`."""
+        while True:
+            engine = self.running()
+            try:
+                return engine, engine.open(sink, **options)
+            except PoolError:
+                if not engine.is_replaceable:
+                    raise
+
+    @property
+    def _is_outdated(self) -> bool:
+        """Whether handlers of the main script, or what they use, were redefined."""
+        if self._shipped is not None and not self._shipped.is_up_to_date:
+            return True
+        return not self._redefined.is_up_to_date and bool(self._redefined.find())
+
+    def _retire(self, engine: Engine) -> bool:
+        """Have an engine accept nothing more, if nothing is in flight; return whether it does."""
+        futures = self.futures
+        if futures is None:
+            return engine.retire(0)
+        if futures.retire():
+            if engine.retire(1):
+                return True
+            futures.unretire()
+        return False
+
+    # --- its futures ---
+
+    def make_futures(self, engine: Engine) -> Futures | None:
+        """Return the futures of an engine. None: the engine was replaced."""
+        with self._lock:
+            if self.engine is engine and self.futures is None:
+                from evproc_pool.coordinator.futures import Futures
+
+                try:
+                    self.futures = Futures(
+                        engine,
+                        self._handlers.processor.registry,
+                        self._options.order.key,
+                        unordered=self._options.order.unordered,
+                        ending=self._options.ending,
+                    )
+                except PoolError:
+                    if not engine.is_replaceable:
+                        raise
+                    return None
+            return self.futures if self.engine is engine else None
+
+    def futures_of(self, engine: Engine) -> Futures:
+        """Return the futures of an engine that has an open run, and so is not replaced."""
+        futures = self.make_futures(engine)
+        if futures is None:
+            raise engine.closed or PoolClosedError(_CLOSED)
+        return futures
+
+    # --- the end ---
+
+    def close(self, seconds: float) -> None:
+        """See `PoolProcessor.close`."""
+        end = time.monotonic() + seconds
+        if os.getpid() != self._pid:
+            return  # the workers are the parent's
+        with self._lock:
+            futures, engine = self.futures, self.engine
+            if engine is not None:
+                engine.check_may_wait()
+            self._closed = True
+        if engine is not None:
+            with stopped_after(seconds, engine):
+                if futures is not None:
+                    futures.drain()
+                engine.drain()
+        with self._lock:
+            # or the one that another thread has detached and is stopping: wait for that
+            engine = self._detach() or self._leaving()
+        stop(engine, most_seconds=max(0.0, end - time.monotonic()))
+
+    def terminate(self) -> None:
+        """See `PoolProcessor.terminate`."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            self._closed = True
+            engine = self._detach()
+        stop(engine, most_seconds=0.0)
+
+    def drop_unbegun(self, kind: type[BaseException]) -> None:
+        """Drop what was submitted and not begun, because an error ended the `with` block."""
+        with self._lock:
+            self._closed = True
+            futures = self.futures
+        if futures is not None and os.getpid() == self._pid:
+            futures.give_up(
+                PoolClosedError(
+                    f"this event was not begun when {kind.__name__} ended the pool's with block,"
+                    " and was dropped"
+                )
+            )
+
+    def _detach(self) -> Engine | None:
+        """Take the engine away, with the lock. The caller stops it, without the lock."""
+        engine, self.engine = self.engine, None
+        self.futures = self._shipped = None
+        if engine is not None:
+            self._leaving = weakref.ref(engine)
+        if self._finalizer is not None:
+            self._finalizer.cancel()
+            self._finalizer = None
+        return engine

@@ -1,0 +1,95 @@
+"""The handlers of a pool: those of this process, and what workers make the same ones from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evproc import Processor
+from evproc.decorator import default_name
+from evproc_pool.protocol.registry_spec import (
+    Change,
+    LoadFrom,
+    Register,
+    RegistrySpec,
+    Step,
+    registered,
+    unregistered,
+)
+from evproc_pool.serialization.redefinition import Redefined
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from evproc.annotations import HandlerFunc, OnError, Unmatched
+
+
+class PoolHandlers:
+    """A `Processor`, and the steps by which a worker fills its own.
+
+    Not safe for threads: `engines.EngineOwner` calls it with its lock held.
+
+    Attributes:
+        processor: Has the handlers in this process.
+        redefined: Finds handlers of the main script that were redefined.
+        changes: What workers do to their registry at the end; for `evproc_pool.testing`.
+
+    Args:
+        unmatched: See `PoolProcessor`.
+    """
+
+    def __init__(self, unmatched: Unmatched) -> None:
+        self.processor = Processor(unmatched=unmatched)
+        self.redefined = Redefined(self.processor.registry)
+        self.changes: list[Change] = []
+        self._steps: list[Step] = []
+        self._unmatched = unmatched
+
+    @property
+    def functions(self) -> list[Any]:
+        """The functions of all handlers, in registration order."""
+        return [handler.func for handler in self.processor.registry.handlers]
+
+    def register(self, proc: HandlerFunc, name: str | None, *, replace: bool) -> str:
+        """See `Processor.register`."""
+        before = len(self.processor.nodes)
+        key = self.processor.register(proc, name, replace=replace)
+        has_replaced = len(self.processor.nodes) == before
+        registered(self._steps, Register(proc, key, has_replaced))
+        self.redefined.note(proc, key)
+        return key
+
+    def unregister(self, name: str) -> None:
+        """See `Processor.unregister`."""
+        self.processor.unregister(name)
+        unregistered(self._steps, name)
+        self.redefined.forget(name)
+
+    def load_from(self, namespace: str, on_error: OnError) -> tuple[str, ...]:
+        """See `Processor.load_from`."""
+        names = self.processor.load_from(namespace, on_error)
+        self._steps.append(LoadFrom(namespace, skip=on_error != "raise"))
+        return names
+
+    def use_redefined(self) -> None:
+        """Replace handlers that were redefined. Nothing may be in flight."""
+        if self.redefined.is_up_to_date:
+            return
+        found = self.redefined.replace()
+        if not found:
+            return
+        for place, step in enumerate(self._steps):
+            if isinstance(step, Register):
+                name = step.name or default_name(step.func)
+                if name is not None and name in found:
+                    self._steps[place] = step._replace(func=found[name])
+        from evproc_pool.log import LOG
+
+        LOG.info("handlers that were defined anew are used from now on: %s", ", ".join(found))
+
+    def spec(
+        self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+    ) -> RegistrySpec:
+        """Describe what a worker does to get the same handlers."""
+        return RegistrySpec(
+            initializer, initargs, tuple(self._steps), tuple(self.changes), self._unmatched
+        )
