@@ -784,7 +784,7 @@ def test_the_name_of_a_worker_process_is_only_a_name_wherever_else_it_goes() -> 
 _PRELOADS = """
 import multiprocessing, sys
 from evproc import Event, StopProcessing
-from evproc_pool import PoolProcessor, starting
+from evproc_pool import PoolProcessor
 
 {before}
 

@@ -1,4 +1,4 @@
-"""How many CPUs there are to use: affinity and quota."""
+"""The number of usable CPUs: affinity and quota."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handlers' modules are imported once, by the forkserver, where that does no harm."""
+"""The forkserver imports handlers' modules once, if that does no harm."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.support.sizes import BARS
 
 _ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="there is no forkserver")
 
-# Says on each import who imports it. With `breaks`, it raises in other processes than
-# the first one.
+# Writes a line for each process that imports it. With a file `breaks`, it raises in all
+# processes except the first.
 _HANDLERS = """
 import os, random, signal, sys
 from pathlib import Path
@@ -108,13 +108,13 @@ def test_the_forkserver_imports_them_once_for_all_workers(tmp_path: Path) -> Non
 
 @_ON_LINUX
 @pytest.mark.parametrize("arguments", ["", ", preload=True, initializer=len, initargs=['']"])
-def test_workers_import_them_where_that_has_to_be(arguments: str, tmp_path: Path) -> None:
+def test_workers_import_them_if_the_forkserver_does_not(arguments: str, tmp_path: Path) -> None:
     assert _run(_WORKERS.format(arguments=arguments), tmp_path) == ["3 2 True"]
 
 
-# --- what is imported by default ---
+# --- imports by default ---
 
-# Stands for NumPy, and says who imports it.
+# Stands for NumPy, and writes a line for each process that imports it.
 _LIBRARY = """
 import multiprocessing, os
 from pathlib import Path
@@ -158,7 +158,7 @@ def ask(pool):
 
 
 def _with_library(body: str, folder: Path, library: str = _LIBRARY) -> tuple[str, Path]:
-    """A script with handlers that use a library, and where that says who imports it."""
+    """A script with handlers that use a library, and the file into which the library writes."""
     installed = folder / "site-packages"
     installed.mkdir()
     (installed / "numpy.py").write_text(library)
@@ -188,7 +188,7 @@ def test_a_library_that_handlers_use_is_imported_once_for_all_workers(tmp_path: 
 
 @_ON_LINUX
 @pytest.mark.parametrize("arguments", ["preload=False", "initializer=len, initargs=['']"])
-def test_a_library_is_imported_by_workers_where_that_has_to_be(
+def test_workers_import_a_library_if_the_forkserver_does_not(
     arguments: str, tmp_path: Path
 ) -> None:
     body = f"""
@@ -312,10 +312,10 @@ def _hang_on(name: str) -> None:
         pytest.param(True, "nothing", psutil.NoSuchProcess(1), 7, id="nothing can be seen"),
         pytest.param(False, "nothing", None, 1, id="it has ended"),
         pytest.param(False, "nothing", psutil.NoSuchProcess(1), 1, id="it is gone"),
-        pytest.param(False, "nothing", psutil.AccessDenied(1), 7, id="it cannot be looked at"),
+        pytest.param(False, "nothing", psutil.AccessDenied(1), 7, id="nobody may see it"),
     ],
 )
-def test_who_hangs_on_a_process_that_has_ended_ends(
+def test_a_process_that_hangs_on_another_ends_with_it(
     lives: bool,
     opens: str,
     error: psutil.Error | None,
@@ -447,7 +447,7 @@ def test_an_interrupt_leaves_a_forkserver_that_others_use_alone(
 
     def connects(fds: Any) -> Any:
         found = connect(fds)
-        os.kill(os.getpid(), signal.SIGINT)  # before it is told what to start
+        os.kill(os.getpid(), signal.SIGINT)  # before it gets the request
         return found
 
     with new_pool() as first:
@@ -523,7 +523,7 @@ def test_the_libraries_that_a_program_has(monkeypatch: pytest.MonkeyPatch) -> No
     assert preloading.libraries() == []
 
 
-# The error of a pool whose handlers can be imported only here, and its cause.
+# Prints the error of a pool whose handlers can be imported only here, and its cause.
 _BREAKS = """
 (Path(handlers_here.__file__).with_name("breaks")).touch()
 pool = PoolProcessor(workers=1, mp_context="forkserver", preload=True)
@@ -538,17 +538,15 @@ except PoolBrokenError as error:
 
 @_ON_LINUX
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "reported"),
     [
         ("KeyError('here')", "KeyError: 'here'"),
         ("ImportError('here')", "ImportError: here"),
         ("SystemExit(3)", "PicklingExit: SystemExit: 3"),
     ],
 )
-def test_what_a_module_raises_is_for_a_worker_to_tell(
-    error: str, told: str, tmp_path: Path
-) -> None:
-    assert _run(_BREAKS, tmp_path, error)[1:] == [told]
+def test_a_worker_reports_what_a_module_raises(error: str, reported: str, tmp_path: Path) -> None:
+    assert _run(_BREAKS, tmp_path, error)[1:] == [reported]
 
 
 # A forkserver that has imported nothing, and dies.
@@ -586,7 +584,7 @@ def test_a_module_that_has_changed_since_is_imported_anew(
 
 
 @_ON_LINUX
-def test_other_processes_of_the_forkserver_are_as_ever(tmp_path: Path) -> None:
+def test_other_processes_of_the_forkserver_are_as_before(tmp_path: Path) -> None:
     body = """
     import signal
 
@@ -657,7 +655,7 @@ def test_a_module_that_is_no_module_does_no_harm(monkeypatch: pytest.MonkeyPatch
 
 
 @_ON_LINUX
-def test_a_module_that_ends_the_forkserver_is_told(tmp_path: Path) -> None:
+def test_a_module_that_ends_the_forkserver_is_reported(tmp_path: Path) -> None:
     text, _ = _run(_BREAKS, tmp_path, "os._exit(3)")
     assert "the forkserver has died" in text
 
@@ -673,7 +671,7 @@ def test_a_path_that_is_no_text_keeps_nobody_from_starting(tmp_path: Path) -> No
     assert _run(body, tmp_path) == ["1"]
 
 
-def test_what_handlers_of_the_main_script_need_is_imported_for_them_only(
+def test_by_value_is_imported_only_for_handlers_of_the_main_script(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def handler(proc: Any, ev: Any) -> None: ...
