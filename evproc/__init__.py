@@ -64,7 +64,7 @@ __all__ = [
     "want",
 ]
 
-# What is imported when it is first asked for, and the module that has it.
+# Names that are imported at their first use, and the module of each.
 _LATER = {
     "Absence": "report",
     "AnyProcessor": "any_processor",
@@ -75,7 +75,7 @@ _LATER = {
 }
 
 if not TYPE_CHECKING:  # pragma: no branch
-    # a type checker would take any name for one of this module's
+    # with `__getattr__`, a type checker would accept any name of this module
 
     def __getattr__(name: str) -> object:
         if name == "__version__":

@@ -1,4 +1,4 @@
-"""What `Processor.check` and `Processor.explain` find out about an index.
+"""`Processor.check` and `Processor.explain`: questions about an index.
 
 Imported when they are first called: few programs ask in production.
 """

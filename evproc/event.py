@@ -88,7 +88,7 @@ class _AbstractName:
     """
 
     __isabstractmethod__ = True
-    __doc__ = "What kind of event this is; `@want` selects by it."
+    __doc__ = "The kind of this event; `@want` selects by it."
 
     def __get__(self, ev: object, cls: type) -> _AbstractName:
         what = f"class {cls.__module__}.{cls.__qualname__}"
@@ -142,7 +142,7 @@ class Event(metaclass=abc.ABCMeta):  # noqa: B024 - `_AbstractName` is abstract
 
     @property
     def proc(self) -> ProcessorData:
-        """Where handlers leave data for the handlers that run after them."""
+        """The namespaces in which handlers leave data for the handlers that run after them."""
         try:
             data: ProcessorData = self.__dict__["_proc"]
         except KeyError:
@@ -170,7 +170,7 @@ class Event(metaclass=abc.ABCMeta):  # noqa: B024 - `_AbstractName` is abstract
         @property
         @abc.abstractmethod
         def name(self) -> str:
-            """What kind of event this is; `@want` selects by it."""
+            """The kind of this event; `@want` selects by it."""
     else:
         name = _AbstractName()
 

@@ -179,7 +179,7 @@ class Index:
         }
         for handler in self.handlers:
             for dependent in handler.required_by:
-                # nobody waits where `dependent` is not registered
+                # if `dependent` is not registered, no handler waits
                 if dependent in requirements:
                     requirements[dependent].setdefault(
                         handler.name, f"@required_by of {handler.name!r}"

@@ -2,8 +2,7 @@
 
 A registry is plain data and pure functions over it: no I/O, no clock, no process. A `Processor`
 holds one; so do the coordinator and every worker of ``evproc_pool``, where handlers are known by
-their index in it. `index` has the matching and the order, `checks` what `check` and `explain`
-find out.
+their index in it. `index` has the matching and the order, `checks` has `check` and `explain`.
 """
 
 from __future__ import annotations

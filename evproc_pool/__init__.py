@@ -54,11 +54,11 @@ __all__ = [
     "WorkerLostError",
 ]
 
-# Imported when they are first asked for: workers need neither, and few programs need `Outcome`.
+# Imported at their first use: workers need neither, and few programs need `Outcome`.
 _LATER = {"Outcome": "outcome", "PoolProcessor": "pool"}
 
 if not TYPE_CHECKING:
-    # a type checker would take any name for one of this module's
+    # with `__getattr__`, a type checker would accept any name of this module
 
     def __getattr__(name: str) -> object:
         if name == "__version__":

@@ -97,7 +97,7 @@ class PoolProcessor(AsyncCalls):
             would exceed it fails likewise.
         event_timeout: *Limits.* After so many seconds in one event (all of its handlers) its
             worker is killed, with the processes that it started. The event fails with
-            `EventTimeoutError`, the others go on. It counts while somebody waits for results.
+            `EventTimeoutError`, the others go on. It counts while a thread waits for results.
             If follow-ups of several events hang in pickling together, finding the event may
             take some twenty times as long. Not with `workers=0`, and not on Windows.
         event_soft_timeout: After so many seconds in one event (all of its handlers)
@@ -118,8 +118,8 @@ class PoolProcessor(AsyncCalls):
         max_retries: *Failures and retries.* How often an event is run again that failed with one
             of `retry_exceptions`: all of its handlers, with the event as it was sent. With
             `workers=0` the event is pickled and rebuilt; if that fails, it is as the failed
-            attempt left it. What the failed attempt returned is dropped; its other effects stay.
-            Events behind it in its cascade, or with its key, wait.
+            attempt left it. Follow-ups of the failed attempt are dropped; its other effects
+            stay. Events behind it in its cascade, or with its key, wait.
         retry_exceptions: An exception class or several, for what a handler raised and for
             `EventTimeoutError`. Other errors of the pool, and errors of filters, do not count.
         retry_backoff: Seconds before the first retry of an event; each further pause is twice as
@@ -475,7 +475,7 @@ class PoolProcessor(AsyncCalls):
             self.terminate()
 
     def terminate(self) -> None:
-        """Kill the workers. What is in flight fails with `PoolClosedError`. Idempotent."""
+        """Kill the workers. Events in flight fail with `PoolClosedError`. Idempotent."""
         self._owner.terminate()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""What stands behind the methods of `PoolProcessor`, for a pool with workers.
+"""The implementation of `PoolProcessor`, for a pool with workers.
 
 `handlers` has the pool's handlers, `engines` starts and ends the engine that runs them in
 workers, and `worker_calls` and `async_calls` have the calls. `inprocess` has the calls of a pool

@@ -27,7 +27,7 @@ E = TypeVar("E", bound=Event)
 
 
 class AsyncCalls:
-    """What `PoolProcessor` has for event loops."""
+    """The methods of `PoolProcessor` for event loops."""
 
     if TYPE_CHECKING:
         _options: PoolOptions

@@ -1,4 +1,4 @@
-"""How an engine ends, and what a call leaves behind that was broken off."""
+"""The end of an engine, and of a call that was broken off."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def finish(engine: Engine) -> None:
     """End an engine whose pool is gone, or at the end of the program.
 
-    What was submitted is finished first, unless Ctrl-C has ended the program.
+    Submitted events are finished first, unless Ctrl-C has ended the program.
     """
     try:
         # in an interactive session the interrupt may be long past

@@ -9,7 +9,7 @@ replaced by the next call::
         `--------------------------------------------'
 
 Rules:
-- The lock guards the engine, its futures and whether the pool is closed. Nobody waits for an
+- The lock guards the engine, its futures and whether the pool is closed. Never wait for an
   engine with the lock held; see `endings.stop`.
 - The finalizer belongs to this object and knows the engine only, so that it keeps no pool alive.
 - The engine's modules and the workers' side are imported with the first event. An application
@@ -162,7 +162,7 @@ class EngineOwner:
             act: Changes them. If it raises, the workers stay.
 
         Returns:
-            What `act` returns.
+            The value that `act` returns.
 
         Raises:
             PoolBusyError: Events are in flight. Nothing has changed.

@@ -1,4 +1,4 @@
-"""The handlers of a pool: those of this process, and what workers make the same ones from."""
+"""The handlers of a pool: in this process, and how workers get the same ones."""
 
 from __future__ import annotations
 

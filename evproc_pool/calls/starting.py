@@ -1,4 +1,4 @@
-"""What starts the workers of a pool. `evproc_pool.testing` puts something else in its place."""
+"""`Starter`, which starts the workers of a pool. `evproc_pool.testing` has another one."""
 
 from __future__ import annotations
 

@@ -423,7 +423,7 @@ class Futures(OutcomeCollector):
             kill: Also kill the worker that runs an event of the cascade.
 
         Returns:
-            Where it was, in words.
+            Its place, in words.
         """
         where = self.engine.where(self._run, (root,))
         self.engine.cancel(self._run, (root,), kill=kill)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Driver(Protocol):
-    """What a future needs of `futures.Futures`."""
+    """The methods of `futures.Futures` that a future calls."""
 
     def help(self, root: int, seconds: float) -> None:
         """Wait a moment for the answer to a root that was sent at once."""
@@ -80,6 +80,6 @@ def give_up(future: Future[Any], *, kill: bool) -> str:
         kill: Also kill the worker that runs an event of the cascade.
 
     Returns:
-        Where the event was, in words.
+        The place of the event, in words.
     """
     return future.give_up(kill=kill) if isinstance(future, PoolFuture) else ""

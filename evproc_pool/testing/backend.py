@@ -1,8 +1,8 @@
 """A backend whose workers are threads of this process, one of which runs at a time.
 
-Which one goes on, how far, how long that takes by the clock, and when its frames arrive is
-drawn from a random generator. The clock goes on with what workers do, and when nothing
-else can happen, to the time for which the coordinator waits.
+A random generator decides which one runs, how far, how long that takes by the clock, and when its
+frames arrive. The clock goes on with the work. When nothing else can happen, it jumps to the time
+for which the coordinator waits.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from evproc_pool.protocol.status_words import WorkerStatus
 from evproc_pool.testing.clock import ManualClock
 from evproc_pool.testing.workers import FakeWorker, copies
 
-# So many steps of workers happen, at the most, before the coordinator has its turn.
+# The most steps of workers before the coordinator has its turn.
 _MOST_STEPS: Final = 20
 
-# The share of the frames that a worker reads before the coordinator goes on.
+# The share of frames that a worker reads before the coordinator goes on.
 _AT_ONCE_SHARE: Final = 0.2
 
-# The powers of ten between which the time is drawn that a step of a worker takes, in
-# seconds: from events by the thousand in a batch to those that are too long for company.
+# Powers of ten: a worker's step takes a random time between these, in seconds. Events range from
+# those that travel by the thousand to those that are too long to share a batch.
 _PACES: Final = (-6.0, -2.0)
 
-# How many steps an event may take without coming near to `event_timeout`.
+# The number of steps that an event may take and stay well below `event_timeout`.
 _MOST_PACES: Final = 1000
 
 
 class FakeBackend:
-    """See `backend.Backend`, and the module's text.
+    """See `protocol.backend.Backend`, and the module's text.
 
     Args:
-        clock: What time it is.
-        rng: Draws whatever is not determined.
-        limits: What each worker may use.
+        clock: The clock of the pool.
+        rng: Decides all that is left to chance.
+        limits: The limits of each worker.
     """
 
     def __init__(self, clock: ManualClock, rng: random.Random, limits: Limits) -> None:
@@ -55,15 +55,15 @@ class FakeBackend:
 
     @property
     def numbers(self) -> list[int]:
-        """See `backend.Backend`."""
+        """See `protocol.backend.Backend`."""
         return list(self._workers)
 
     def pid(self, number: int) -> int | None:  # noqa: ARG002 - as of all backends
-        """None: a kill would hit this very process."""
+        """Return None: a kill would hit this process."""
         return None
 
     def start(self, number: int, config: bytes) -> None:
-        """See `backend.Backend`."""
+        """See `protocol.backend.Backend`."""
         worker = FakeWorker(number, self._clock, self._rng, self._pace, may_hang=self._may_hang)
         self._workers[number] = worker
         self.send(number, messages.CONFIG, config)
@@ -77,45 +77,45 @@ class FakeBackend:
         *,
         may_refer: bool = False,  # noqa: ARG002 - there is no shared memory
     ) -> None:
-        """See `backend.Backend`."""
+        """See `protocol.backend.Backend`."""
         worker = self._workers.get(number)
         if worker is None:
             return
         worker.to_read.append(Frame(tag, payload, copies(buffers)))
-        # it may be faster than the coordinator, and have begun before that does anything else
+        # a fast worker begins before the coordinator does anything else
         if worker.can_go_on and self._rng.random() < _AT_ONCE_SHARE:
             worker.go_on()
 
     def link(self, number: int) -> None:
-        """None: what a simulated worker does next is not for the coordinator to choose."""
+        """Return None: the seed chooses which worker runs next, not the coordinator."""
 
     def look_at(self, number: int) -> WorkerStatus | None:
-        """See `backend.Backend`."""
+        """See `protocol.backend.Backend`."""
         worker = self._workers.get(number)
         return None if worker is None else worker.read()
 
     def take_back(self, number: int, seen: WorkerStatus, newest: int) -> bool:
-        """See `backend.Backend`."""
+        """See `protocol.backend.Backend`."""
         worker = self._workers.get(number)
         return worker is not None and worker.take_back(seen, newest)
 
     def ask_back(self, number: int, newest: int) -> None:
-        """See `backend.Backend`."""
+        """See `protocol.backend.Backend`."""
         worker = self._workers.get(number)
         if worker is not None:
             worker.ask_back(newest)
 
     def ask_to_tell(self, number: int) -> None:
-        """See `backend.Backend`."""
+        """See `protocol.backend.Backend`."""
         worker = self._workers.get(number)
         if worker is not None:
             worker.tell()
 
     def strike(self, number: int, seen: WorkerStatus, *, is_again: bool) -> None:
-        """Nothing: it takes a signal, and a thread gets none."""
+        """Do nothing: it takes a signal, and a thread gets none."""
 
     def kill_stuck(self, number: int, seen: WorkerStatus) -> str | None:
-        """See `backend.Backend`."""
+        """See `protocol.backend.Backend`."""
         worker = self._workers.get(number)
         if worker is None or worker.exitcode is not None:
             return None
@@ -126,27 +126,27 @@ class FakeBackend:
         return ""
 
     def memory_bytes(self, number: int) -> int:  # noqa: ARG002 - as of all backends
-        """That of this process tells nothing."""
+        """Return 0: the memory of this process says nothing about a worker."""
         return 0
 
     def wake(self) -> None:
-        """See `backend.Backend`."""
+        """See `protocol.backend.Backend`."""
         self._woken.set()
 
     @property
     def is_writing(self) -> bool:
-        """See `backend.Backend`."""
+        """See `protocol.backend.Backend`."""
         return False
 
     def rest(self, seconds: float) -> None:
-        """See `backend.Backend`."""
+        """See `protocol.backend.Backend`."""
         end = self._clock() + seconds
         while self._clock() < end and not self._woken.is_set() and self._step():
             pass
         self._clock.advance(max(0.0, end - self._clock()))
 
     def poll(self, timeout: float | None) -> list[Arrived | Gone]:
-        """See `backend.Backend`."""
+        """See `protocol.backend.Backend`."""
         for _ in range(self._rng.randrange(_MOST_STEPS)):
             if not self._step():
                 break
@@ -169,14 +169,14 @@ class FakeBackend:
         return happened
 
     def _wait(self, end: float | None) -> None:
-        """Nothing can happen any more but what another thread does, or time."""
+        """Wait for another thread, or let time pass: nothing else can happen."""
         if end is None:
             self._woken.wait()
         else:
             self._clock.advance(max(0.0, end - self._clock()))
 
     def _step(self) -> bool:
-        """Let a worker go on; say whether any could."""
+        """Let a worker go on; return whether one could."""
         ready = [worker for worker in self._workers.values() if worker.can_go_on]
         if not ready:
             return False
@@ -184,7 +184,7 @@ class FakeBackend:
         return True
 
     def _arrivals(self, *, all_of_them: bool = False) -> list[Arrived | Gone]:
-        """Some of the frames that workers have written, and the ends of those that are dead."""
+        """Return some of the frames that workers have written, and the ends of dead workers."""
         happened: list[Arrived | Gone] = []
         workers = list(self._workers.values())
         self._rng.shuffle(workers)
@@ -200,7 +200,7 @@ class FakeBackend:
         return happened
 
     def quit(self, most_seconds: float) -> None:  # noqa: ARG002 - no time passes
-        """See `backend.Backend`."""
+        """See `protocol.backend.Backend`."""
         for worker in self._workers.values():
             worker.to_read.append(Frame(messages.QUIT, b""))
             while worker.can_go_on:
@@ -208,7 +208,7 @@ class FakeBackend:
         self.kill()
 
     def kill(self) -> None:
-        """See `backend.Backend`."""
+        """See `protocol.backend.Backend`."""
         for worker in self._workers.values():
             worker.kill()
         self._workers.clear()

@@ -1,12 +1,12 @@
-"""What may happen to a worker, and how it is made to happen at a chosen point.
+"""Mishaps of workers, and how `sabotage` lets them happen at a chosen point.
 
-`sabotage` adds a change to the spec by which the workers of a pool make their
-registry: the handler's function is replaced by one that looks whether it is time. It is
-described as the one inside, so that fingerprints and the notes on errors stay the same.
-Nothing of this is there when it is not used.
+`sabotage` adds a change to the spec by which the workers of a pool make their registry. It
+replaces the handler's function by one that decides for each event whether the mishap strikes. The
+new function is described as the one inside, so that fingerprints and the notes on errors stay the
+same. Without `sabotage` nothing of this exists.
 
-How often the mishap has struck is counted in files that are made with ``O_EXCL``: by one
-process each, whatever dies when. Without their folder nothing strikes any more.
+Files that are made with ``O_EXCL`` count how often the mishap has struck: one process makes each,
+whichever dies when. Without their folder nothing strikes any more.
 
 Rejected: a counter in shared memory (a process that is killed may hold its lock);
 a registration under another function (another fingerprint, another order).
@@ -29,22 +29,22 @@ from evproc.registry import Registry
 from evproc_pool.errors import PoolBusyError
 from evproc_pool.pool import PoolProcessor
 
-#: Called with the event that is being handled.
+#: Called in the worker, with the event that is being handled.
 Mishap = Callable[[Any], object]
 
 
 class Mortal(Protocol):
-    """A worker that is not a process, and for which ready mishaps mean something else."""
+    """A worker that is not a process, and does the ready mishaps in its own way."""
 
     def die(self, exitcode: int) -> NoReturn:
-        """Be dead, as a process with this exit code."""
+        """End as a process with this exit code."""
 
     def hang(self) -> NoReturn:
-        """Do nothing more until killed."""
+        """Do nothing more until it is killed."""
 
 
 class _Here(threading.local):
-    """The worker that this thread is, if it is one."""
+    """The simulated worker whose thread this is, or None."""
 
     worker: Mortal | None = None
 
@@ -56,29 +56,29 @@ HERE: Final = _Here()
 
 
 def kill(ev: Any) -> None:  # noqa: ARG001 - a mishap
-    """The worker is killed by SIGKILL, as by the kernel when memory runs out."""
+    """Kill the worker by SIGKILL, as the kernel does when memory runs out."""
     _die_by("SIGKILL")
 
 
 def segfault(ev: Any) -> None:  # noqa: ARG001 - a mishap
-    """The worker is killed by SIGSEGV, as by an error in native code."""
+    """Kill the worker by SIGSEGV, as an error in native code does."""
     _die_by("SIGSEGV")
 
 
 def abort(ev: Any) -> None:  # noqa: ARG001 - a mishap
-    """The worker is killed by SIGABRT, as by a failed assertion in native code."""
+    """Kill the worker by SIGABRT, as a failed assertion in native code does."""
     _die_by("SIGABRT")
 
 
 def exit_process(ev: Any) -> None:  # noqa: ARG001 - a mishap
-    """The worker ends with exit code 1, without further ado."""
+    """End the worker with exit code 1, at once and without cleaning up."""
     if HERE.worker is not None:
         HERE.worker.die(1)
     os._exit(1)
 
 
 def hang(ev: Any) -> None:  # noqa: ARG001 - a mishap
-    """The worker goes round in circles; only `event_timeout` helps, or a kill from outside."""
+    """Loop for ever; only `event_timeout` ends the worker, or a kill from outside."""
     if HERE.worker is not None:
         HERE.worker.hang()
     while True:
@@ -94,7 +94,7 @@ def _die_by(name: str) -> NoReturn:
         time.sleep(1)
 
 
-# as on Linux and macOS, also where there is none
+# the numbers on Linux and macOS, used on all systems
 _NUMBERS: Final = {"SIGKILL": 9, "SIGSEGV": 11, "SIGABRT": 6}
 
 
@@ -102,15 +102,15 @@ _NUMBERS: Final = {"SIGKILL": 9, "SIGSEGV": 11, "SIGABRT": 6}
 
 
 class _Plan:
-    """Whether it is time, and what happens then; pickled with the spec.
+    """Decides when the mishap strikes; pickled with the spec.
 
     Args:
         handler: The name of the handler.
-        mishap: What happens.
-        when: For which events; None: for all.
-        times: How often at the most; None: every time.
-        folder: Where it is counted.
-        after: Whether it happens behind the handler.
+        mishap: The mishap.
+        when: Selects the events; None: all.
+        times: The most strikes; None: no limit.
+        folder: Has the files that count.
+        after: Whether it strikes after the handler.
     """
 
     def __init__(
@@ -136,11 +136,11 @@ class _Plan:
         handler.func = _Sabotaged(handler.func, self)
 
     def concerns(self, ev: Any) -> bool:
-        """Whether the event is one for it."""
+        """Whether the mishap may strike at this event."""
         return self._when is None or bool(self._when(ev))
 
     def strike(self, ev: Any) -> None:
-        """Let it happen, unless it has happened as often as it may."""
+        """Call the mishap, unless it has struck often enough."""
         if self._claim():
             self._mishap(ev)
 
@@ -154,13 +154,13 @@ class _Plan:
             except FileExistsError:
                 continue
             except FileNotFoundError:
-                return False  # it is over
+                return False  # the block of `sabotage` has ended
             return True
         return False
 
 
 class _Sabotaged(functools.partial):  # type: ignore[type-arg]  # the function's own is not known
-    """A handler's function with a mishap; as a `partial` it is described as what it calls."""
+    """A handler's function with a mishap. A `partial` is described as the function inside."""
 
     def __new__(cls, func: HandlerFunc, plan: _Plan) -> _Sabotaged:  # noqa: PYI034 - typing.Self came with Python 3.11
         made = super().__new__(cls, func)
@@ -188,7 +188,7 @@ class _Sabotaged(functools.partial):  # type: ignore[type-arg]  # the function's
 
 
 def _to_the_end(returned: Iterable[Any], plan: _Plan, ev: Any) -> Iterator[Any]:
-    """What a generator gives, which has not begun when it is returned; then the mishap."""
+    """Yield the events of a generator, which begins only now; then let the mishap strike."""
     try:
         yield from returned
     except Exception:
@@ -207,28 +207,27 @@ def sabotage(
     times: int | None = 1,
     after: bool = False,
 ) -> Iterator[None]:
-    """Within the block, let something happen to the workers of a pool, in one of its handlers.
+    """Let a mishap happen to the workers of a pool, in one of its handlers, within the block.
 
     As with `PoolProcessor.register`, workers are replaced, at both ends of the block.
 
     Args:
-        pool: One with workers.
+        pool: A pool with workers.
         handler: The name of a registered handler.
-        mishap: What happens: `kill`, `segfault`, `abort`, `exit_process`, `hang`, or any
-            callable, called in the worker with the event. What it raises counts as raised
-            by the handler.
-        when: Called in the worker with each event that comes to the handler; it happens
-            where that is true. By default for the first that comes.
-        times: How often it happens, in all workers together, those that come to replace
-            dead ones included; None: every time.
-        after: Just behind the handler, whatever became of it, instead of just before.
+        mishap: `kill`, `segfault`, `abort`, `exit_process`, `hang`, or any callable, called in
+            the worker with the event. An exception from it counts as raised by the handler.
+        when: Called in the worker with each event of the handler. The mishap strikes if it
+            returns true. By default at the first event.
+        times: How often it strikes, in all workers together, those that replace dead ones
+            included; None: every time.
+        after: Strike just after the handler, even if that raised, instead of just before.
 
     Raises:
-        KeyError: There is no such handler.
+        KeyError: No handler has this name.
         TypeError: An argument of the wrong type.
         ValueError: The pool has no workers, or `times` is less than 1.
         PoolBusyError: Events are in flight. At the beginning: nothing has changed. At the
-            end: workers stay as they are, and nothing happens to them any more.
+            end: workers stay as they are, and the mishap strikes no more.
         PoolClosedError: The pool is closed at the beginning.
     """
     _check(pool, handler, mishap, when, times)
@@ -238,7 +237,7 @@ def sabotage(
         try:
             yield
         except BaseException:
-            # what was raised in the block says more than that events are in flight
+            # the error of the block says more than a PoolBusyError
             with suppress(PoolBusyError):
                 pool._owner.end_sabotage(plan)  # noqa: SLF001 - likewise
             raise
@@ -266,11 +265,11 @@ def _check(
 
 
 def worker_pids(pool: PoolProcessor) -> list[int]:
-    """The processes of a pool's workers, for kills from outside; one may just have died.
+    """Return the process ids of a pool's workers, for kills from outside.
 
     Returns:
-        Their ids, oldest worker first. Empty before the first events, after the end, with
-        `workers=0`, and for a `simulated_pool`.
+        The oldest worker first; one may just have died. Empty before the first events, after the
+        end, with `workers=0`, and for a `simulated_pool`.
     """
-    engine = pool._engine  # noqa: SLF001 - nobody else is to know
+    engine = pool._engine  # noqa: SLF001 - its engine is not public
     return [] if engine is None else engine.pids()

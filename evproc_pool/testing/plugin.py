@@ -5,10 +5,10 @@
     pytest_plugins = ["evproc_pool.testing.plugin"]
 
 
-    def test_the_pool_makes_the_same_of_orders(assert_equal_outcomes):
+    def test_orders_end_in_the_pool_as_without(assert_equal_outcomes):
         assert_equal_outcomes("app.handlers", [Order(number) for number in range(50)])
 
-It is no entry point, so that pytest does not import the pool wherever that is installed.
+It is no entry point: pytest would import the pool in every project that has it installed.
 """
 
 from __future__ import annotations
@@ -22,5 +22,5 @@ from evproc_pool.testing import comparing
 
 @pytest.fixture(name="assert_equal_outcomes")
 def _assert_equal_outcomes() -> Callable[..., None]:
-    """`evproc_pool.testing.assert_equal_outcomes`: handlers do the same serially and pooled."""
+    """`evproc_pool.testing.assert_equal_outcomes`: handlers do the same in a pool and without."""
     return comparing.assert_equal_outcomes

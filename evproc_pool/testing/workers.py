@@ -1,15 +1,15 @@
-"""A worker that is a thread, which runs only when it is told to go on.
+"""A worker that is a thread, which runs only when the backend lets it go on.
 
-It runs the same loop as a worker process (`loop.Worker`), with a channel of two queues
-and words in a list. It stops where it says what it is doing, and where it needs a frame,
-and goes on when the backend hands it the baton; so only one thread runs at a time, and
-the order is the backend's choice.
+It runs the same loop as a worker process (`loop.Worker`), with a channel of two queues and status
+words in a list. It stops when it publishes its place, and when it needs a frame. It goes on when
+the backend hands it the baton. So only one thread runs at a time, and the backend chooses the
+order.
 
-Death: the loop catches whatever a handler raises, so a worker that is to be dead raises
-`_Death` again at each of its next steps until it has left the loop. None of its handlers
-runs any more, and its words stay as they were.
+Death: the loop catches all exceptions of handlers. So a dead worker raises `_Death` again at each
+of its next steps until it has left the loop. None of its handlers runs any more, and its status
+words stay as they were.
 
-Rejected: a loop that returns where it has nothing to read (it could not stop within a
+Rejected: a loop that returns when it has nothing to read (it could not stop within a
 batch, nor hang in a handler).
 """
 
@@ -27,14 +27,14 @@ from evproc_pool.testing.clock import ManualClock
 from evproc_pool.testing.mishaps import HERE
 from evproc_pool.worker import loop
 
-# The share of the places that a worker says it is at where it has to stop.
+# The share of the published places at which a worker stops.
 _STOP_SHARE: Final = 0.5
 
 _KILLED: Final = -9
 
 
 def copies(buffers: Sequence[memoryview]) -> list[memoryview]:
-    """Buffers as they arrive in another process: nobody else's, and writable."""
+    """Copy buffers, as another process gets them: unshared and writable."""
     return [memoryview(bytearray(each)) for each in buffers]
 
 
@@ -43,7 +43,7 @@ class _Death(BaseException):
 
 
 class _Words(list[int]):
-    """The words of a worker; writing where it is takes time, and may let others go on."""
+    """The status words of a worker. To publish a place takes time, and may let others go on."""
 
     def __init__(self, owner: FakeWorker) -> None:
         super().__init__([0] * status_words.WORDS)
@@ -61,20 +61,20 @@ class _Words(list[int]):
 
 
 class FakeWorker(status_words.StatusWords):
-    """One of them.
+    """A simulated worker; see the module's text.
 
     Attributes:
-        number: Which.
-        exitcode: That of the process that it stands for; None: it is alive.
+        number: The worker's number.
+        exitcode: The exit code of the process that it stands for; None: it is alive.
         to_read: Frames that it was sent and has not read.
-        written: Frames that it sent and that nobody has read.
+        written: Frames that it sent and the coordinator has not read.
 
     Args:
-        number: Which.
-        clock: What time it is; goes on with what it does.
-        rng: Draws how long that takes, and where it stops.
-        pace: About how long it takes from one place to the next, in seconds.
-        may_hang: Whether somebody will kill it then.
+        number: The worker's number.
+        clock: Goes on with the work.
+        rng: Draws how long a step takes, and at which places it stops.
+        pace: The mean time from one place to the next, in seconds.
+        may_hang: Whether the coordinator kills a worker that hangs.
     """
 
     # all workers have the same globals here
@@ -112,7 +112,7 @@ class FakeWorker(status_words.StatusWords):
 
     @property
     def can_go_on(self) -> bool:
-        """Whether it would do anything."""
+        """Whether it has anything to do."""
         waits = self._hangs or (self._needs_frame and not self.to_read)
         return self.exitcode is None and not waits
 
@@ -120,7 +120,7 @@ class FakeWorker(status_words.StatusWords):
         """Let it run until it stops.
 
         Raises:
-            BaseException: What broke its loop, which is a bug in the engine; or a
+            BaseException: The exception that broke its loop: a bug in the engine. Or a
                 `KeyboardInterrupt` here, while it runs.
         """
         self._has_baton = True
@@ -132,19 +132,19 @@ class FakeWorker(status_words.StatusWords):
             raise error
 
     def tell(self) -> None:
-        """Let it tell what is over, wherever it has stopped."""
+        """Have it report the events that are over, at whatever place it has stopped."""
         if self._served is not None and self.exitcode is None:
             self._served.tell()
 
     def kill(self) -> None:
-        """Let it be dead, and its thread be over. Idempotent."""
+        """End it and its thread. Idempotent."""
         if self.exitcode is None:
             self.exitcode = _KILLED
         if self._is_over:
             return
         self._is_over = True
         self._may_go_on.release()
-        # interrupted on its way: it is in code of the user's, which nobody can end
+        # with the baton it was interrupted in code of the user's, which cannot be ended
         if not self._has_baton:
             self._thread.join()
 
@@ -165,11 +165,11 @@ class FakeWorker(status_words.StatusWords):
             self.exitcode = 1
             self._error = error
         finally:
-            if self._has_stopped.locked():  # else `go_on` was interrupted, and nobody waits
+            if self._has_stopped.locked():  # else `go_on` was interrupted and waits no more
                 self._has_stopped.release()
 
     def check_alive(self) -> None:
-        """Take no further step if it is dead."""
+        """Raise `_Death` if it is dead."""
         if self.exitcode is not None:
             raise _Death
 
@@ -179,7 +179,7 @@ class FakeWorker(status_words.StatusWords):
         self.check_alive()
 
     def moved_on(self) -> None:
-        """It has said where it is."""
+        """Let time pass after a published place, and maybe stop."""
         self._clock.advance(self._pace * self._rng.expovariate(1.0))
         if self._rng.random() < _STOP_SHARE:
             self._stop()
@@ -209,7 +209,7 @@ class FakeWorker(status_words.StatusWords):
         """See `mishaps.Mortal`.
 
         Raises:
-            RuntimeError: Nobody would kill it.
+            RuntimeError: The pool has no `event_timeout`, and would never kill it.
         """
         if not self._may_hang:
             raise RuntimeError("a simulated pool needs event_timeout= for a hang to come to an end")
