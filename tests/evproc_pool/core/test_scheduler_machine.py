@@ -280,4 +280,3 @@ class TestSchedulerMachine(SchedulerMachine.TestCase):  # type: ignore[misc, val
         """Fail if the examples had no retries, or no batch as large as in bulk runs only."""
         assert _seen["failed"], _seen
         assert _seen["bulk"], _seen
-
