@@ -148,6 +148,14 @@ def map_regions(pool: PoolProcessor) -> None:
             assert member.region.can_be_used
 
 
+def wait_until(holds: Callable[[], object], what: str) -> None:
+    """Wait until a condition holds, or fail and say what did not happen."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < end, f"{what}: not in {PATIENCE_SECONDS} s"
+        time.sleep(0.001)
+
+
 def close_in_time(pool: PoolProcessor) -> None:
     """Close a pool; if that hangs, end it by force and fail."""
     with Background(pool.close) as call:
@@ -182,6 +190,24 @@ class Background:
             return self._future.result(PATIENCE_SECONDS)
         except FutureTimeoutError:  # another class up to Python 3.10
             raise TimeoutError("the call does not come to an end") from None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the call has returned or raised."""
+        return self._future.done()
+
+    def wait_until_it_waits(self, function: str) -> None:
+        """Wait until the call waits for something within a function of this name."""
+
+        def waits() -> bool:
+            frame = sys._current_frames().get(self._thread.ident or 0)
+            names = []
+            while frame is not None:
+                names.append(frame.f_code.co_name)
+                frame = frame.f_back
+            return names[:1] in (["wait"], ["select"]) and function in names
+
+        wait_until(waits, f"the call waits within {function}()")
 
     def error(self) -> BaseException | None:
         """What the call raises, or None; a `TimeoutError` too if it does not end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from hypothesis import settings
@@ -18,7 +19,8 @@ from hypothesis.stateful import (
 
 from evproc_pool.core.event_columns import Unplannable
 from evproc_pool.core.inputs_and_effects import Result
-from tests.support.model import UNWANTED, Failed, FakePlan, Node
+from evproc_pool.core.retry_policy import RetryPolicy
+from tests.support.model import UNWANTED, Failed, FakePlan, Node, Transient
 from tests.support.sizes import BARS
 from tests.support.world import World
 
@@ -26,6 +28,8 @@ _PLANS = [
     (FakePlan((1,)), 1e-5),
     (FakePlan((2, 4), size_bytes=3e5), 2e-3),
     (FakePlan((3,), size_bytes=9e6), 0.1),
+    # small and not very short: in a bulk run its batches are larger than in any other
+    (FakePlan((5,)), 1e-3),
 ]
 
 
@@ -34,6 +38,7 @@ def _ends() -> st.SearchStrategy[Result | None]:
         st.none(),
         st.sampled_from([None, 5]).map(lambda value: Result(stopped=True, value=value)),
         st.sampled_from("hi").map(lambda name: Result(error=Failed("handler"), handler=name)),
+        st.sampled_from("hi").map(lambda name: Result(error=Transient("always"), handler=name)),
         st.just("cannot be rebuilt").map(lambda text: Result(error=Failed(text))),
     )
 
@@ -43,6 +48,7 @@ def _node(
     children: tuple[Node, ...],
     ending: Result | None,
     emits: list[int],
+    failures: int,
 ) -> Node:
     is_spoiled = ending is not None and ending.error is not None and ending.handler is None
     handlers = 1 if ending is not None and not is_spoiled else None
@@ -53,6 +59,7 @@ def _node(
         ending=ending,
         handlers=handlers,
         emits=emits,
+        failures=0 if is_spoiled else failures,
         is_spoiled=is_spoiled,
     )
 
@@ -60,7 +67,8 @@ def _node(
 def _nodes() -> st.SearchStrategy[Node]:
     """Cascades of a few events, with everything that a follow-up can be."""
     emits = st.sampled_from([[], [], [], [7], [8, 9]])
-    planned = st.builds(_node, st.sampled_from(_PLANS), st.just(()), _ends(), emits)
+    failures = st.sampled_from([0, 0, 0, 1, 2])
+    planned = st.builds(_node, st.sampled_from(_PLANS), st.just(()), _ends(), emits, failures)
     others = st.one_of(
         st.just(UNWANTED).map(Node),
         st.just("planning").map(lambda text: Node(Unplannable(Failed(text)))),
@@ -73,6 +81,7 @@ def _nodes() -> st.SearchStrategy[Node]:
             st.lists(st.one_of(inner, inner, others), max_size=3).map(tuple),
             _ends(),
             emits,
+            failures,
         ),
         max_leaves=6,
     )
@@ -82,8 +91,12 @@ def _nodes() -> st.SearchStrategy[Node]:
 _MOST_ROOTS = 50
 
 
+# What the worlds of all examples have seen.
+_seen: Counter[str] = Counter()
+
+
 class SchedulerMachine(RuleBasedStateMachine):
-    """Runs, roots, workers and their ends in any order that can happen."""
+    """Runs, roots, retries, workers and their ends in any order that can happen."""
 
     runs: Bundle[int] = Bundle("runs")
     workers: Bundle[int] = Bundle("workers")
@@ -94,13 +107,21 @@ class SchedulerMachine(RuleBasedStateMachine):
         self._numbers = 0
         self._next_root: dict[int, int] = {}
         self._has_keys: dict[int, bool] = {}
+        self._pauses: list[int] = []  # tokens of the events that wait for a retry
 
     def _number(self) -> int:
         self._numbers += 1
         return self._numbers
 
-    @initialize(target=workers)
-    def first_worker(self) -> int:
+    @initialize(
+        target=workers,
+        max_retries=st.sampled_from([0, 1, 3]),
+        crash_limit=st.sampled_from([1, 2, 3]),
+    )
+    def first_worker(self, max_retries: int, crash_limit: int) -> int:
+        policy = RetryPolicy(max_retries, (Transient,), crash_limit=crash_limit)
+        self.world = World(policy=policy)
+        self.world.on_retry = self._pauses.append
         return self.start()
 
     @rule(target=workers)
@@ -184,27 +205,34 @@ class SchedulerMachine(RuleBasedStateMachine):
     def close(self, run: int, drop: bool) -> None:
         self.world.close(run, drop=drop)
 
-    def _is_busy(self) -> bool:
-        return any(model.held for model in self.world.workers.values())
+    @property
+    def _busy(self) -> list[int]:
+        """The workers that have a batch."""
+        return [number for number, model in self.world.workers.items() if model.held]
 
-    @precondition(_is_busy)
+    @precondition(lambda self: self._busy)
     @rule(data=st.data(), whole=st.booleans(), gives=st.booleans())
     def progress(self, data: Any, whole: bool, gives: bool) -> None:
-        busy = [number for number, model in self.world.workers.items() if model.held]
-        worker = data.draw(st.sampled_from(busy))
+        worker = data.draw(st.sampled_from(self._busy))
         held = self.world.workers[worker].held[0]
         end = held.size
         if not whole:
             end = data.draw(st.integers(held.done + (not gives), end))
         self.world.progress(worker, end, gave_back=gives and not whole)
 
-    @precondition(_is_busy)
+    @precondition(lambda self: self._busy)
     @rule(data=st.data())
     def take_back(self, data: Any) -> None:
-        busy = [number for number, model in self.world.workers.items() if model.held]
-        worker = data.draw(st.sampled_from(busy))
+        worker = data.draw(st.sampled_from(self._busy))
         held = self.world.workers[worker].held[0]
         self.world.take_back(worker, data.draw(st.integers(held.done + 1, held.size)))
+
+    @precondition(lambda self: self._pauses)
+    @rule(data=st.data())
+    def due(self, data: Any) -> None:
+        token = data.draw(st.sampled_from(self._pauses))
+        self._pauses.remove(token)
+        self.world.due(token)
 
     @rule(worker=consumes(workers), data=st.data())
     def die(self, worker: int, data: Any) -> None:
@@ -230,9 +258,13 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.world.close(run)
         if self.world.runs and not self.world.workers:
             self.start()
-        while busy := [each for each, model in self.world.workers.items() if model.held]:
-            self.world.progress(busy[0], self.world.workers[busy[0]].held[0].size)
+        while (busy := self._busy) or self._pauses:
+            if busy:
+                self.world.progress(busy[0], self.world.workers[busy[0]].held[0].size)
+            else:
+                self.world.due(self._pauses.pop())
         self.world.check_over()
+        _seen.update(self.world.seen)
 
 
 SchedulerMachine.TestCase.settings = settings(
@@ -240,4 +272,11 @@ SchedulerMachine.TestCase.settings = settings(
     stateful_step_count=60 if BARS else 40,
     deadline=None,  # the machine may be busy
 )
-TestSchedulerMachine = SchedulerMachine.TestCase
+
+
+class TestSchedulerMachine(SchedulerMachine.TestCase):  # type: ignore[misc, valid-type]  # made by Hypothesis
+    @classmethod
+    def tearDownClass(cls) -> None:
+        """Fail if the examples had no retries, or no batch as large as in bulk runs only."""
+        assert _seen["failed"], _seen
+        assert _seen["bulk"], _seen
