@@ -346,12 +346,12 @@ def left_to_the_waiter(
     submits: PoolProcessor, patient: None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
     """Have the thread of the futures leave each event to the thread that waits for it."""
-    assert submits._futures is not None
+    assert submits._owner.futures is not None
     monkeypatch.setattr(futures, "_HELP_SECONDS", PATIENCE_SECONDS)
-    submits._futures.hurry()  # it waits by the new figure from now on
+    submits._owner.futures.hurry()  # it waits by the new figure from now on
     yield
-    if submits._futures is not None:
-        submits._futures.hurry()  # it ends
+    if submits._owner.futures is not None:
+        submits._owner.futures.hurry()  # it ends
 
 
 @pytest.mark.usefixtures("left_to_the_waiter")

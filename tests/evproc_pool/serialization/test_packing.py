@@ -347,7 +347,7 @@ def test_what_a_state_holds_of_main_goes_by_value(monkeypatch: pytest.MonkeyPatc
 
     _in_main(monkeypatch, Value)
     packer = packing.EventPacker()
-    kinds, _, _, _ = pickling.loads(packer.pack([Plain(number) for number in range(20)]).data)
+    kinds, _, _ = pickling.loads(packer.pack([Plain(number) for number in range(20)]).data)
     assert kinds == [Plain]
     packed = packer.pack([Plain(Value()) for _ in range(20)])  # type: ignore[arg-type]
     assert pickling.loads(packed.data)[0] is None
