@@ -122,20 +122,20 @@ class Driving:
             self._waiting -= 1
 
     def _broken_by(self, error: BaseException, *, drives: bool) -> None:
-        """Close the engine for what has struck, and raise that if it is not for the runs."""
+        """Close the engine for an error. Raise it, unless it is one that the runs get."""
         if isinstance(error, PoolError):
-            self.closed, self._most_seconds = error, 0.0  # the runs get it, and tell
+            self.closed, self._most_seconds = error, 0.0  # the runs get it
             return
         if drives:
-            # in the middle of a turn: nobody knows what state things are in
+            # in the middle of a turn: the state is unknown
             self.give_way(error)
         try:
             raise error
         finally:
-            del error  # which has this frame in its traceback
+            del error  # its traceback refers to this frame
 
     def give_way(self, error: BaseException) -> None:
-        """Close the engine for what has struck; another one takes its place."""
+        """Close the engine for an error that struck a thread; another one takes its place."""
         self._most_seconds = 0.0
         if self.closed is None:
             self.closed = PoolInterruptedError(
@@ -149,8 +149,7 @@ class Driving:
         """End the workers; open runs end with `PoolClosedError`. Idempotent.
 
         Args:
-            most_seconds: How long they are waited for until they are killed; 0: they are
-                not told to end, but killed at once.
+            most_seconds: How long to wait for them before they are killed; 0: kill at once.
         """
         me = threading.get_ident()
         with self.lock:
@@ -162,7 +161,7 @@ class Driving:
                 )
             self._most_seconds = min(self._most_seconds, most_seconds)
             if self.thread == me:
-                # from a callback, or a signal handler: the end of the turn sees to it
+                # from a callback or a signal handler: the end of this turn ends everything
                 self._wake()
                 return
             while self.thread is not None:

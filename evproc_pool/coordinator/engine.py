@@ -3,17 +3,15 @@
 Who does the work
 -----------------
 
-There is no coordinator thread. A thread that waits for events *drives*: it reads
-what workers sent, lets the scheduler decide, pickles and sends, one turn at a
-time (`coordinator`). If another thread drives already, it waits until that turn is
-over. So a single-threaded application has no hop between threads and no fight for
-the GIL; several threads take turns. For futures, for which nobody need wait, a
-background thread drives while there are any.
+There is no coordinator thread. A thread that waits for events *drives*, one turn at a time: it
+reads frames of workers, lets the supervisor decide, pickles and sends. If another thread drives
+already, it waits until that turn is over. So a single-threaded application has no hop between
+threads and no fight for the GIL, and several threads take turns. A background thread drives while
+there are futures, since nobody need wait for these.
 
-Only the driver touches the scheduler, the workers and the codec, so none of them
-needs a lock, and no lock is held while code of the user runs (filters, pickling,
-callbacks of futures). Other threads put their inputs into an inbox and wake the
-driver.
+Only the driver touches the supervisor, the workers and the codec, so none of them needs a lock.
+No lock is held while code of the user runs (filters, pickling, callbacks of futures). Other
+threads put their inputs into an inbox and wake the driver: see `driving`.
 
 ::
 
@@ -21,8 +19,8 @@ driver.
          ^                                  |
          +------------- sink <--------------+
 
-Rejected: a coordinator thread (two hops per call, and the convoy on the GIL); a
-lock around the scheduler (held while users' filters run).
+Rejected: a coordinator thread (two hops a call, and the convoy on the GIL); a lock around the
+scheduler (it would be held while filters of the user run).
 """
 
 from __future__ import annotations
@@ -52,7 +50,7 @@ from evproc_pool.protocol.backend import Backend
 
 
 class Source(Protocol):
-    """Has events that were submitted and not handed in."""
+    """Holds submitted events that are not handed in yet."""
 
     @property
     def outstanding(self) -> int:
@@ -174,13 +172,12 @@ class Engine:
         """Begin a call for one event, and end it at once if that can be.
 
         Returns:
-            Its answer, which is a tuple. Or a run that is closed, to be waited for, with a sink
-            that was made for it.
+            Its answer. Or a closed run to wait for, with a sink of its own.
 
         Raises:
             PoolError: The engine is closed.
             RuntimeError: See `check_may_wait`.
-            BaseException: What broke it, `KeyboardInterrupt` for one.
+            BaseException: An error that broke the engine, for example `KeyboardInterrupt`.
         """
         found = self._ask(ev, plan, unordered, ending)
         if found is None:
@@ -193,7 +190,7 @@ class Engine:
     def _ask(
         self, ev: Event, plan: Plan, unordered: bool, ending: CascadeEnding
     ) -> Answer | RunHandle | None:
-        """Ask a worker, where nobody drives; see `Coordinator.ask`. None: it was not asked."""
+        """Send the event past the scheduler, if nobody drives; None: it was not sent."""
         self._driving.check_may_wait()
 
         def may_ask() -> bool:
@@ -223,7 +220,7 @@ class Engine:
 
     @property
     def _may_ask(self) -> bool:
-        """Whether nobody does anything; with the lock."""
+        """Whether nothing else is going on. Needs the lock."""
         return self._is_free and self._sent is None and not self.is_foreign
 
     @property
@@ -234,10 +231,10 @@ class Engine:
     def send_now(self, root: Accepted, sink: OutcomeSink) -> bool:
         """Send a single root of an open run, past the scheduler, if nothing else goes on.
 
-        What has become of it is for `collect`, or else for whoever drives next.
+        `collect` takes its answer, or else whoever drives next.
 
         Returns:
-            Whether it was sent, and its run's sink told that it begins.
+            Whether it was sent. Then the sink of its run knows that it begins.
         """
 
         def act() -> bool:
@@ -254,16 +251,16 @@ class Engine:
     def collect(
         self, run: int, root: int, seconds: float, deliver: Callable[[Answer], object]
     ) -> bool:
-        """Wait a moment, and no longer than that, for the answer to a root of `send_now`.
+        """Wait a moment for the answer to a root of `send_now`.
 
         Args:
-            run: Its run.
+            run: The run of the root.
             root: The root.
-            seconds: No longer than that.
+            seconds: The longest wait.
             deliver: Called with the answer, before anybody else can drive.
 
         Returns:
-            Whether it was there. If not, the sink is told.
+            Whether it was there. If not, the sink will get it.
         """
         sent, is_there, singles = self._sent, False, self._coordinator.single_events
 
