@@ -70,9 +70,9 @@ def main(sock: socket.socket, shares: WorkerResources, to_close: Sequence[int]) 
     if shares.stacks is not None:
         shares.stacks.install()
     if shares.parent_watch is not None:
-        shares.parent_watch.hold()
+        shares.parent_watch.install()
     words = shares.words
-    channel = BlockingChannel(sock, shares.region)
+    channel = BlockingChannel(sock, shares.shared_memory)
     # the coordinator is gone: there is nobody to tell, and nothing to do
     with contextlib.suppress(EOFError, ConnectionError):
         outbox_words = [0] * status_words.WORDS if words is None else words.words

@@ -190,7 +190,7 @@ def run() -> None:
         # the application may have put `preload` there itself, with nothing behind it
         anchor, *names = _named_in(frame.f_locals["preload"]) or [""]
         with (
-            parent_death.hanging_on(anchor) if anchor else contextlib.nullcontext(),
+            parent_death.ends_with_parent(anchor) if anchor else contextlib.nullcontext(),
             _as_a_child(frame.f_locals.get("alive_r")),
         ):
             for name in ("evproc_pool.worker.loop", *names):

@@ -70,7 +70,7 @@ class _Member:
         answered_bytes: How much of that was in answer to being asked.
         parent_watch: The descriptor on which its life hangs, or None.
         link: To this worker alone; made when needed.
-        region: The memory that it shares with the coordinator, or None.
+        shared_memory: The memory that it shares with the coordinator, or None.
         pidfd: A descriptor of the process, or None.
         sentinels: Descriptors that can be read from when it is dead.
     """
@@ -84,8 +84,8 @@ class _Member:
         "parent_watch",
         "pidfd",
         "process",
-        "region",
         "sentinels",
+        "shared_memory",
         "stacks",
         "words",
     )
@@ -99,7 +99,7 @@ class _Member:
         stacks: StackDumpFile | None,
         *,
         parent_watch: int | None,
-        region: SharedMemory | None,
+        shared_memory: SharedMemory | None,
     ) -> None:
         self.number = number
         self.process = process
@@ -107,7 +107,7 @@ class _Member:
         self.words = words
         self.stacks = stacks
         self.parent_watch = parent_watch
-        self.region = region
+        self.shared_memory = shared_memory
         self.link: Link | None = None
         self.answered_bytes = 0
         self._handle: psutil.Process | None = None
@@ -153,8 +153,8 @@ class _Member:
             self.stacks.close()
         if self.parent_watch is not None:
             os.close(self.parent_watch)
-        if self.region is not None:
-            self.region.close()
+        if self.shared_memory is not None:
+            self.shared_memory.close()
         if self.pidfd is not None:
             os.close(self.pidfd)
         popen = self.process._popen  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
@@ -277,14 +277,14 @@ class LocalBackend:
                 parent_watch, line = ParentWatch.create()
                 on_failure.callback(os.close, line)
                 in_any_case.callback(parent_watch.close)
-            region = SharedMemory.create()
-            if region is not None:
-                on_failure.callback(region.close)
+            memory = SharedMemory.create()
+            if memory is not None:
+                on_failure.callback(memory.close)
             to_close = self._inherited(ours, line) if self._is_fork else ()
             context = fresh(self._context)
             process: BaseProcess = context.Process(  # type: ignore[attr-defined]  # each context has it
                 target=enter,
-                args=(theirs, WorkerResources(words, stacks, parent_watch, region), to_close),
+                args=(theirs, WorkerResources(words, stacks, parent_watch, memory), to_close),
                 name=ProcessName(f"evproc-worker-{number}"),
             )
             on_failure.callback(_abandon, process)
@@ -294,8 +294,10 @@ class LocalBackend:
                 _start(process)
             own(process)
             on_failure.pop_all()
-        channel = Channel(ours, region)
-        member = _Member(number, process, channel, words, stacks, parent_watch=line, region=region)
+        channel = Channel(ours, memory)
+        member = _Member(
+            number, process, channel, words, stacks, parent_watch=line, shared_memory=memory
+        )
         self._members[number] = member
         self._selector.register(ours, selectors.EVENT_READ, member)
         for sentinel in member.sentinels:
