@@ -45,7 +45,7 @@ from evproc_pool.protocol.registry_spec import (
     take_stock,
     unregistered,
 )
-from evproc_pool.serialization.redefinition import Redefined
+from evproc_pool.serialization.redefinition import RedefinedHandlers
 
 if TYPE_CHECKING:
     import random
@@ -248,7 +248,7 @@ class PoolProcessor:
         self._initargs = options.initargs(initargs)
         self._unmatched = unmatched
         self._processor = Processor(unmatched=unmatched)
-        self._redefined = Redefined(self._processor.registry)
+        self._redefined = RedefinedHandlers(self._processor.registry)
         self._in_process = InProcessCalls(
             self._processor, self._policy, self._initializer, self._initargs
         )

@@ -1,16 +1,18 @@
-"""Pickles by value, with cloudpickle, and with what it leaves out.
+"""Pickles by value, with cloudpickle and what it lacks.
 
-A class or a function of the main script cannot be imported by a worker, so cloudpickle
-sends what it is made of. It does not do that for functions behind `functools.lru_cache`,
-which it takes for ones that can be imported; it refuses `functools.cached_property`
-where that holds a lock, up to Python 3.11; and of an enumeration it sends names and values,
-without what ``__init__`` or ``__new__`` have given to the members, and without the names
-of several flags together. A file that is open for reading it sends as its contents: here that
-is an error, as with pickle. A memoryview it sends as bytes: here it stays one. And of code it
-leaves out, from version 3.1.3 on, in which file it stands, which tracebacks tell.
+A worker cannot import a class or a function of the main script, so cloudpickle sends its parts.
+This module adds or changes:
 
-A class goes as it is then, and in a worker is what it was sent as last, but for attributes
-that it has lost since; the caller's own classes, which come back as copies, stay as they
+- Functions behind `functools.lru_cache`: cloudpickle takes them for importable.
+- `functools.cached_property`: cloudpickle refuses it if it holds a lock, up to Python 3.11.
+- Enumerations: cloudpickle sends names and values, without what ``__init__`` or ``__new__`` gave
+  the members, and without the names of combined flags.
+- A file open for reading: cloudpickle sends its contents. Here it is an error, as with pickle.
+- A memoryview: cloudpickle sends bytes. Here it stays a memoryview.
+- Code: from version 3.1.3 on cloudpickle omits the file name, which tracebacks show.
+
+A class is sent as it is at that time. In a worker it becomes what was sent last, but keeps
+attributes that it has lost since. The caller's own classes, which come back as copies, stay as they
 are.
 """
 
@@ -36,12 +38,7 @@ _Callback = Callable[[pickle.PickleBuffer], bool]
 
 
 def dumps(value: object, protocol: int, callback: _Callback | None = None) -> bytes:
-    """Pickle.
-
-    Args:
-        value: What to pickle.
-        protocol: Of pickle.
-        callback: Asked about each buffer, whether it is in the pickle.
+    """Pickle; `callback` returns for each buffer whether it goes into the pickle.
 
     Raises:
         Exception: Whatever pickling raised.
@@ -49,10 +46,10 @@ def dumps(value: object, protocol: int, callback: _Callback | None = None) -> by
     main = sys.modules.get("__mp_main__")
     if main is None:
         return _dumps(value, protocol, callback)
-    # the main script, under the name that it has in a child of multiprocessing
+    # the main script's name in a child of multiprocessing
     with _main_by_value:
         if main.__name__ in cloudpickle.list_registry_pickle_by_value():
-            return _dumps(value, protocol, callback)  # somebody else wants it so
+            return _dumps(value, protocol, callback)  # somebody else has registered it
         cloudpickle.register_pickle_by_value(main)
         try:
             return _dumps(value, protocol, callback)
@@ -60,7 +57,7 @@ def dumps(value: object, protocol: int, callback: _Callback | None = None) -> by
             cloudpickle.unregister_pickle_by_value(main)
 
 
-# cloudpickle's registry is one for all threads; reentrant, since pickling may pickle
+# cloudpickle's registry is shared by all threads; reentrant, since pickling may pickle
 _main_by_value: Final = threading.RLock()
 
 
@@ -71,11 +68,7 @@ def _dumps(value: object, protocol: int, callback: _Callback | None) -> bytes:
 
 
 def loads(data: bytes | bytearray | memoryview, buffers: Iterable[memoryview]) -> Any:
-    """Unpickle what `dumps` gave.
-
-    Args:
-        data: That.
-        buffers: Those that are not in it.
+    """Unpickle what `dumps` returned, with the buffers that are not in it.
 
     Raises:
         Exception: Whatever unpickling raised.
@@ -110,7 +103,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
 
 
 def _is_standard(file: io.TextIOWrapper) -> bool:
-    """Whether a file is one that each process has of its own."""
+    """Whether each process has a file of its own like this."""
     return file is sys.stdout or file is sys.stderr
 
 
@@ -140,7 +133,7 @@ def _can_be_imported(function: Any) -> bool:
 
 
 def _make_cached(parameters: dict[str, Any]) -> Any:
-    """Make a cache around a function that comes later, since it may refer to the cache."""
+    """Make a cache. Its function comes later, since that may refer to the cache."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         return cached.__wrapped__(*args, **kwargs)
@@ -161,7 +154,7 @@ def _make_property() -> Any:
 
 
 def _nothing(instance: object) -> None:
-    """Stands for the function of a property until that comes."""
+    """Stands for the function of a property until that arrives."""
 
 
 def _fill_property(made: Any, state: tuple[Callable[[Any], Any], str | None]) -> None:
@@ -173,12 +166,12 @@ def _fill_property(made: Any, state: tuple[Callable[[Any], Any], str | None]) ->
 
 _MAKE_ENUM: Final = "_make_skeleton_enum"
 
-# what `EnumMeta` gives to every member
+# attributes that `EnumMeta` gives every member
 _OF_EVERY_MEMBER: Final = ("_value_", "_name_", "__objclass__", "_sort_order_")
 
 
 def _with_members(kind: Any, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Put all names into what cloudpickle makes of an enumeration, and what members hold."""
+    """Add all names and the members' attributes to cloudpickle's reduction of an enumeration."""
     make, (bases, name, qualname, _, *rest), (attributes, slots), *_ = reduced
     members: dict[str, Any] = dict(kind.__members__)
     values = {each: member.value for each, member in members.items()}
@@ -192,9 +185,9 @@ def _with_members(kind: Any, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def enum_class_setstate(kind: Any, state: tuple[Any, dict[str, dict[str, Any]]]) -> Any:
-    """Fill an enumeration; see `pickling`, which knows this by its name."""
+    """Fill an enumeration. `_Unpickler` finds this by the end of its name."""
     inner, own = state
-    cloudpickle.cloudpickle._class_setstate(kind, inner)  # noqa: SLF001 - as it does itself
+    cloudpickle.cloudpickle._class_setstate(kind, inner)  # noqa: SLF001 - cloudpickle calls it, too
     for name, attributes in own.items():
         vars(kind[name]).update(attributes)
     return kind
@@ -202,18 +195,18 @@ def enum_class_setstate(kind: Any, state: tuple[Any, dict[str, dict[str, Any]]])
 
 # --- classes on their way back ---
 
-# Classes that came here by value, and are nobody's own here.
+# Classes that arrived by value and do not belong to this process.
 _came: Final[WeakSet[type]] = WeakSet()
 
 
 class _Unpickler(pickle.Unpickler):
-    """Finds classes that were here before, and leaves alone those that are this process's own.
+    """Reuses classes that arrived before, and leaves this process's own classes alone.
 
-    A class that comes by value is made, empty, and then filled. Where it is known already,
-    cloudpickle makes another one all the same and throws it away, of which a metaclass or
-    an ``__init_subclass__`` may keep hold. And the caller's own classes come back as copies
-    of what they are in a worker, with methods that do not see this process's
-    ``__main__``, and cloudpickle would make them that here.
+    A class that arrives by value is made empty, then filled. Two things go wrong with cloudpickle
+    alone. It makes a known class again and throws it away, but a metaclass or an
+    ``__init_subclass__`` may keep it. And the caller's own classes come back as copies of what they
+    are in a worker, with methods that do not see this process's ``__main__``: cloudpickle would
+    change the classes here to that.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -226,7 +219,7 @@ class _Unpickler(pickle.Unpickler):
 def _make_empty(make: Any, *args: Any) -> Any:
     """Make a class, or find it by the number that cloudpickle has given it."""
     inner = cloudpickle.cloudpickle
-    with _one_at_a_time:  # another thread would take what was just made for one of its own
+    with _one_at_a_time:  # another thread would take the new class for its own process's
         with inner._DYNAMIC_CLASS_TRACKER_LOCK:  # noqa: SLF001 - no public way
             kind = inner._DYNAMIC_CLASS_TRACKER_BY_ID.get(args[-2])  # noqa: SLF001
         if kind is None:
@@ -247,7 +240,7 @@ def _set_state(set_state: Any, kind: Any, state: object) -> object:
 
 
 class Filled:
-    """How often a class was filled."""
+    """Counts how often a class was filled."""
 
     count = 0
 

@@ -44,7 +44,7 @@ from evproc_pool.protocol.registry_spec import RegistrySpec, fingerprint
 from evproc_pool.serialization import basics, diagnosis, packing, pickling
 from evproc_pool.serialization.gc_pause import gc_paused
 from evproc_pool.serialization.packing import ATOMS
-from evproc_pool.serialization.privacy import ALONE, BUILT_IN, OTHERS, is_constant, is_private
+from evproc_pool.serialization.privacy import BUILT_IN, CUSTOM, UNSHARED, is_constant, is_private
 from evproc_pool.worker import reporter
 from evproc_pool.worker.quota import Quota
 from evproc_pool.worker.reporter import Reporter
@@ -64,7 +64,7 @@ def main(sock: socket.socket, shares: WorkerResources, to_close: Sequence[int]) 
     """
     with contextlib.suppress(ValueError):  # not the main thread: nothing to ignore
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    basics.be_worker()
+    basics.become_worker()
     for fd in to_close:
         socket.close(fd)
     if shares.stacks is not None:
@@ -444,12 +444,12 @@ class Worker:
                     type(value) in ATOMS
                     or (
                         handler in deferring
-                        and getrefcount(value) <= ALONE
+                        and getrefcount(value) <= UNSHARED
                         and (made_of := is_private(value))
                     )
                     or (made_of := is_constant(value))
                 ):
-                    if made_of == OTHERS:
+                    if made_of == CUSTOM:
                         results.has_others = True  # first: see `ResultBuffer.tell`
                     unsent.append(position)
                     if words[first_unsent] < 0:

@@ -34,7 +34,7 @@ from evproc_pool.protocol import messages, status_words
 from evproc_pool.protocol.pass_through import PassThrough, PassThroughPacker
 from evproc_pool.serialization import diagnosis, packing, pickling
 from evproc_pool.serialization.gc_pause import gc_paused
-from evproc_pool.serialization.privacy import OTHERS, is_private
+from evproc_pool.serialization.privacy import CUSTOM, is_private
 
 # Of so many events the follow-ups are packed together at the most, under `event_timeout`.
 _PACKED_TOGETHER: Final = 16
@@ -195,7 +195,7 @@ class ResultBuffer:
             private = is_private(items) if handler in self.deferring else 0
             if not private:
                 return self.leave(self.emitted, position, ev, handler, items)
-            if private == OTHERS:
+            if private == CUSTOM:
                 self.has_others = True
         self._has(position)
         self.emitted += position, ev, handler, items
