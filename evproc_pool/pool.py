@@ -35,14 +35,14 @@ from evproc_pool.protocol.limits import Limits
 from evproc_pool.protocol.registry_spec import (
     Change,
     LoadFrom,
+    MainScriptCode,
     Register,
     RegistrySpec,
     Step,
-    Stock,
     cannot_send,
     fingerprint,
+    main_script_code,
     registered,
-    take_stock,
     unregistered,
 )
 from evproc_pool.serialization.redefinition import RedefinedHandlers
@@ -259,7 +259,7 @@ class PoolProcessor:
         self._rng: random.Random | None = None
         self._lock = threading.RLock()  # guards what follows
         self._engine: Engine | None = None
-        self._shipped: Stock | None = None  # what its workers have of the main script
+        self._shipped: MainScriptCode | None = None  # what its workers have of the main script
         self._futures: Futures | None = None
         self._finalizer: util.Finalize | None = None
         self._closed = False
@@ -973,7 +973,7 @@ class PoolProcessor:
             if self._engine is None:
                 self._use_redefined()
                 self._begin_start()
-                self._shipped = take_stock([*self._functions(), self._initializer])
+                self._shipped = main_script_code([*self._functions(), self._initializer])
                 from evproc_pool.coordinator.codec import PACE
                 from evproc_pool.coordinator.coordinator import Coordinator
                 from evproc_pool.coordinator.engine import Engine

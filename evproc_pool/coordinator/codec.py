@@ -39,11 +39,11 @@ from evproc_pool.protocol import messages
 from evproc_pool.protocol.frame import Frame
 from evproc_pool.protocol.limits import Pace
 from evproc_pool.protocol.pass_through import (
+    PackedPart,
     PassThrough,
-    SealedOrPacked,
     Slice,
     constant_name,
-    unseal,
+    unpack_parts,
 )
 from evproc_pool.serialization import diagnosis, packing, pickling
 
@@ -212,7 +212,7 @@ class Codec:
         if item.tag != messages.PROGRESS:
             return None
         frame = messages.load_progress(item.payload, item.buffers)
-        told = frame.told
+        told = frame.results
         if told is None or told.givers or told.errors or told.processed or frame.gave_back:
             return None
         if told.values is None:
@@ -251,7 +251,7 @@ class Codec:
         return numbers
 
     def _pack(self, batch: Batch, large: list[memoryview]) -> packing.PackedEvents:
-        """Pack the events of a batch; sealed ones go on as they are.
+        """Pack the events of a batch; pass-through events go on as they are.
 
         Args:
             batch: The batch.
@@ -262,7 +262,7 @@ class Codec:
         """
         if not any(map(_is_sealed, batch.parts)):
             return self._packer.pack(_events_of(batch.parts), large)
-        packed: list[SealedOrPacked] = []
+        packed: list[PackedPart] = []
         for is_sealed, parts in itertools.groupby(batch.parts, _is_sealed):
             if is_sealed:
                 packed += itertools.chain.from_iterable(map(_slices_of, parts))
@@ -299,7 +299,7 @@ class Codec:
         if sent.is_one_by_one:
             self.one_by_one = max(0, self.one_by_one - events)
 
-    def cut(self, sent: Sent, told: messages.Told | None) -> set[int]:
+    def cut(self, sent: Sent, told: messages.BatchResults | None) -> set[int]:
         """Positions behind which a worker has left the rest of a chain unrun.
 
         Args:
@@ -337,7 +337,7 @@ class Codec:
 
     def unpack(
         self,
-        told: messages.Told,
+        told: messages.BatchResults,
         where: str,
         large: Sequence[memoryview] = (),
         *,
@@ -376,7 +376,7 @@ class Codec:
         return Left(follow_ups, results, processed, values, emitted, last_ran, givers)
 
     def _follow_ups(
-        self, told: messages.Told, large: Sequence[memoryview]
+        self, told: messages.BatchResults, large: Sequence[memoryview]
     ) -> tuple[Mapping[int, Sequence[Planned]], dict[int, Result]]:
         """By the position of the event that gave them; and failures by position."""
         if not told.givers:
@@ -403,13 +403,13 @@ class Codec:
                     plan = self._registry.plan_of_name(name)
                 if plan is not None:
                     return PassThrough.received(packed.data), plan
-            events = unseal(packed.data)
+            events = unpack_parts(packed.data)
         else:
             events = packing.unpack(packed, large)
         return events, self._registry.common_plan(events)
 
     def _unpack_blobs(
-        self, told: messages.Told, blobs: Sequence[Any]
+        self, told: messages.BatchResults, blobs: Sequence[Any]
     ) -> tuple[dict[int, list[Planned]], dict[int, Result]]:
         """Unpack follow-ups that were packed one by one; those that fail are results."""
         follow_ups: dict[int, list[Planned]] = {}
@@ -429,7 +429,7 @@ class Codec:
         return follow_ups, failed
 
     def _planned(
-        self, told: messages.Told, events: Sequence[Any], common: PlanLike | None
+        self, told: messages.BatchResults, events: Sequence[Any], common: PlanLike | None
     ) -> Mapping[int, Sequence[Planned]]:
         """Plan follow-ups, by the position of the event that gave them.
 
@@ -514,7 +514,7 @@ def _is_sealed(part: Part) -> bool:
 
 
 def _slices_of(part: Part) -> Sequence[Slice]:
-    """The events of a part that is sealed, as they go on."""
+    """The events of a pass-through part, as they go on."""
     return part.events.slices if isinstance(part.events, PassThrough) else ()
 
 

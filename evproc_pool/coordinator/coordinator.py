@@ -388,7 +388,7 @@ class Coordinator:
                 is_known = at.batch == sent.number and at.position >= 0
                 is_further = at.position > sent.batch.done if is_known else None
             if self._report_requests.look(worker, self._looked, is_further=is_further):
-                self._backend.ask_to_tell(worker)
+                self._backend.ask_for_report(worker)
         return self._report_requests.left(tellable, self._looked)
 
     def _is_short(self) -> bool:
@@ -754,7 +754,7 @@ class Coordinator:
         if state.stalled:
             state.stalled.append(frame)
             return
-        told = frame.told
+        told = frame.results
         if told is None:
             self._apply(worker, state, frame, NOTHING_LEFT)
             return
@@ -788,10 +788,10 @@ class Coordinator:
         state = self._workers[worker]
         frames, state.stalled = state.stalled, deque()
         first = frames[0]
-        if isinstance(first, int) or first.told is None:
+        if isinstance(first, int) or first.results is None:
             raise InternalError(f"worker {worker} repacked what was not asked for")
-        told = first.told.one_by_one(blobs, columns)
-        frames[0] = first._replace(told=told)
+        told = first.results.one_by_one(blobs, columns)
+        frames[0] = first._replace(results=told)
         for frame in frames:
             if isinstance(frame, int):
                 self._skipped(worker, frame)
@@ -846,8 +846,8 @@ class Coordinator:
                     position: self._registry.handlers[index].name
                     for position, index in left.givers.items()
                 },
-                cut=self._codec.cut(sent, frame.told) if results or left.follow_ups else (),
-                has_large=frame.told is not None and frame.told.follow_ups.has_large,
+                cut=self._codec.cut(sent, frame.results) if results or left.follow_ups else (),
+                has_large=frame.results is not None and frame.results.follow_ups.has_large,
             )
         )
         self._let_go(worker, state)

@@ -74,18 +74,18 @@ class CrashAttribution:
             return Verdict(done)
         # what had nothing to tell is over, and so is what could not be packed
         is_over = at.is_over and (
-            not at.is_untold or at.may_repeat or (was_stuck and at.packing > 0)
+            not at.is_unreported or at.may_repeat or (was_stuck and at.packing > 0)
         )
         over = at.position + is_over
         spared = None
         if at.unsent is not None and at.unsent >= done:
             over = min(over, at.unsent)
-            if over <= at.position and at.is_over and not at.is_untold:
+            if over <= at.position and at.is_over and not at.is_unreported:
                 spared = at.position
         if is_over:
             running = self._between(sents, over, at, was_stuck=was_stuck)
             return Verdict(over, running, spared=spared)
-        if at.is_over or at.is_telling:
+        if at.is_over or at.is_reporting:
             # it has to be charged, since it took long, or runs; what the worker died of may be what
             # another has left behind, which would kill the next one with what it is beside
             self._one_by_one(sents)

@@ -36,7 +36,7 @@ class PackedEvents(NamedTuple):
     Attributes:
         one_by_one: Whether `data` is a list with a pickle for each event.
         data: Otherwise one pickle of all events.
-        in_parts: Whether `data` is a list of `pass_through.SealedOrPacked` instead.
+        in_parts: Whether `data` is a list of `pass_through.PackedPart` instead.
         class_bytes: How many bytes of it are classes: the same for one event and for many.
         large: The range of its large buffers among those of the frame; a stop of None: up to
             the last. See `pickling.dumps`.

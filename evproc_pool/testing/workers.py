@@ -131,10 +131,10 @@ class FakeWorker(status_words.StatusWords):
             error, self._error = self._error, None
             raise error
 
-    def tell(self) -> None:
-        """Let it tell what is over, wherever it has stopped."""
+    def report(self) -> None:
+        """Let it report its results so far, wherever it has stopped."""
         if self._served is not None and self.exitcode is None:
-            self._served.tell()
+            self._served.report()
 
     def kill(self) -> None:
         """Let it be dead, and its thread be over. Idempotent."""

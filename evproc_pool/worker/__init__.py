@@ -1,5 +1,5 @@
-"""What runs in a worker process.
+"""The worker process.
 
 May import: itself, `ipc`, `protocol`, `serialization`, `evproc_pool.errors`, `evproc`; nothing of
-the scheduler. Begin with `loop`. `entry` is the function that a new process calls.
+the scheduler. Begin with `loop`. A new process calls `entry`.
 """

@@ -369,7 +369,7 @@ class LocalBackend:
         if member is not None and member.words is not None:
             member.words.ask_back(newest)
 
-    def ask_to_tell(self, number: int) -> None:
+    def ask_for_report(self, number: int) -> None:
         """See `backend.Backend`."""
         member = self._members.get(number)
         if member is not None and member.pidfd is not None and reporter.SIGNAL is not None:

@@ -140,7 +140,7 @@ def test_in_ipython_the_next_cell_finds_changes_in_place(monkeypatch: pytest.Mon
     for is_in_ipython in (True, False):
         with monkeypatch.context() as patch:
             patch.setattr(registry_spec, "_shell", lambda: shell if is_in_ipython else None)  # noqa: B023
-            code = registry_spec.take_stock([function])
+            code = registry_spec.main_script_code([function])
         assert code is not None
         space["Used"].method = lambda self: is_in_ipython  # noqa: B023
         assert code.is_up_to_date
