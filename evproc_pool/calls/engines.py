@@ -30,7 +30,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from evproc_pool.calls.endings import finish, stop, stopped_after
 from evproc_pool.calls.starting import ProcessStarter, Starter
 from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolError, PoolForkedError
-from evproc_pool.protocol.registry_spec import Change, Stock, cannot_send, fingerprint, take_stock
+from evproc_pool.protocol.registry_spec import (
+    Change,
+    MainScriptCode,
+    cannot_send,
+    fingerprint,
+    main_script_code,
+)
 
 if TYPE_CHECKING:
     import random
@@ -80,7 +86,7 @@ class EngineOwner:
         self._redefined = handlers.redefined
         self._in_process = in_process
         self._lock = threading.RLock()
-        self._shipped: Stock | None = None  # what the workers have of the main script
+        self._shipped: MainScriptCode | None = None  # what the workers have of the main script
         self._leaving: Callable[[], Engine | None] = lambda: None  # the last one, while it ends
         self._finalizer: util.Finalize | None = None
         self._closed = False
@@ -226,7 +232,7 @@ class EngineOwner:
         functions = self._handlers.functions
         start = self._options.start
         self.starter.begin(functions)
-        self._shipped = take_stock([*functions, start.initializer])
+        self._shipped = main_script_code([*functions, start.initializer])
         from evproc_pool.coordinator.codec import PACE
         from evproc_pool.coordinator.coordinator import Coordinator
         from evproc_pool.coordinator.engine import Engine

@@ -15,7 +15,7 @@ from evproc_pool.protocol.registry_spec import (
     registered,
     unregistered,
 )
-from evproc_pool.serialization.redefinition import Redefined
+from evproc_pool.serialization.redefinition import RedefinedHandlers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ class PoolHandlers:
 
     def __init__(self, unmatched: Unmatched) -> None:
         self.processor = Processor(unmatched=unmatched)
-        self.redefined = Redefined(self.processor.registry)
+        self.redefined = RedefinedHandlers(self.processor.registry)
         self.changes: list[Change] = []
         self._steps: list[Step] = []
         self._unmatched = unmatched

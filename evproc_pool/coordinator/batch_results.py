@@ -68,7 +68,7 @@ class BatchResults:
         if state.stalled:
             state.stalled.append(frame)
             return
-        told = frame.told
+        told = frame.results
         if told is None:
             self._apply(worker, state, frame, NOTHING_LEFT)
             return
@@ -101,10 +101,10 @@ class BatchResults:
         state = self._workers[worker]
         frames, state.stalled = state.stalled, deque()
         first = frames[0]
-        if isinstance(first, int) or first.told is None:
+        if isinstance(first, int) or first.results is None:
             raise InternalError(f"worker {worker} repacked what was not asked for")
-        told = first.told.one_by_one(blobs, columns)
-        frames[0] = first._replace(told=told)
+        told = first.results.one_by_one(blobs, columns)
+        frames[0] = first._replace(results=told)
         for frame in frames:
             if isinstance(frame, int):
                 self.skipped(worker, frame)
@@ -159,8 +159,8 @@ class BatchResults:
                     position: self._registry.handlers[index].name
                     for position, index in left.givers.items()
                 },
-                cut=self._codec.cut(sent, frame.told) if results or left.follow_ups else (),
-                has_large=frame.told is not None and frame.told.follow_ups.has_large,
+                cut=self._codec.cut(sent, frame.results) if results or left.follow_ups else (),
+                has_large=frame.results is not None and frame.results.follow_ups.has_large,
             )
         )
 

@@ -40,11 +40,11 @@ from evproc_pool.protocol import messages
 from evproc_pool.protocol.frame import Frame
 from evproc_pool.protocol.limits import Pace
 from evproc_pool.protocol.pass_through import (
+    PackedPart,
     PassThrough,
-    SealedOrPacked,
     Slice,
     constant_name,
-    unseal,
+    unpack_parts,
 )
 from evproc_pool.serialization import diagnosis, packing, pickling
 
@@ -189,7 +189,7 @@ class Codec:
         if item.tag != messages.PROGRESS:
             return None
         frame = messages.load_progress(item.payload, item.buffers)
-        told = frame.told
+        told = frame.results
         if told is None or told.givers or told.errors or told.processed or frame.gave_back:
             return None
         if told.values is None:
@@ -239,7 +239,7 @@ class Codec:
         """
         if not any(map(_is_sealed, batch.parts)):
             return self._packer.pack(_events_of(batch.parts), large)
-        packed: list[SealedOrPacked] = []
+        packed: list[PackedPart] = []
         for is_sealed, parts in itertools.groupby(batch.parts, _is_sealed):
             if is_sealed:
                 packed += itertools.chain.from_iterable(map(_slices_of, parts))
@@ -276,7 +276,7 @@ class Codec:
         if sent.is_one_by_one:
             self.one_by_one = max(0, self.one_by_one - events)
 
-    def cut(self, sent: Sent, told: messages.Told | None) -> set[int]:
+    def cut(self, sent: Sent, told: messages.BatchResults | None) -> set[int]:
         """The positions after which a worker did not run the rest of a chain.
 
         Args:
@@ -314,7 +314,7 @@ class Codec:
 
     def unpack(
         self,
-        told: messages.Told,
+        told: messages.BatchResults,
         where: str,
         large: Sequence[memoryview] = (),
         *,
@@ -353,7 +353,7 @@ class Codec:
         return Left(follow_ups, results, processed, values, emitted, last_ran, givers)
 
     def _follow_ups(
-        self, told: messages.Told, large: Sequence[memoryview]
+        self, told: messages.BatchResults, large: Sequence[memoryview]
     ) -> tuple[Mapping[int, Sequence[Planned]], dict[int, Result]]:
         """The follow-ups by the position of their event, and failures by position."""
         if not told.givers:
@@ -380,13 +380,13 @@ class Codec:
                     plan = self._registry.plan_of_name(name)
                 if plan is not None:
                     return PassThrough.received(packed.data), plan
-            events = unseal(packed.data)
+            events = unpack_parts(packed.data)
         else:
             events = packing.unpack(packed, large)
         return events, self._registry.common_plan(events)
 
     def _unpack_blobs(
-        self, told: messages.Told, blobs: Sequence[Any]
+        self, told: messages.BatchResults, blobs: Sequence[Any]
     ) -> tuple[dict[int, list[Planned]], dict[int, Result]]:
         """Unpack follow-ups that were packed one by one, and collect failures."""
         follow_ups: dict[int, list[Planned]] = {}
@@ -406,7 +406,7 @@ class Codec:
         return follow_ups, failed
 
     def _planned(
-        self, told: messages.Told, events: Sequence[Any], common: PlanLike | None
+        self, told: messages.BatchResults, events: Sequence[Any], common: PlanLike | None
     ) -> Mapping[int, Sequence[Planned]]:
         """Plan follow-ups, by the position of the event that returned them.
 
@@ -491,7 +491,7 @@ def _is_sealed(part: Part) -> bool:
 
 
 def _slices_of(part: Part) -> Sequence[Slice]:
-    """The events of a part that is sealed, as they go on."""
+    """The events of a pass-through part, as they go on."""
     return part.events.slices if isinstance(part.events, PassThrough) else ()
 
 

@@ -358,7 +358,7 @@ class Coordinator:
                 case TakeBack():
                     self._take_back(effect)
                 case AskReport(worker):
-                    self._backend.ask_to_tell(worker)
+                    self._backend.ask_for_report(worker)
                 case Strike(worker, is_again):
                     if (at := self._seen[worker]) is not None:
                         self._backend.strike(worker, at, is_again=is_again)

@@ -74,18 +74,18 @@ class CrashAttribution:
             return Verdict(done)
         # an event without a result is over, and so is one whose result could not be packed
         is_over = at.is_over and (
-            not at.is_untold or at.may_repeat or (was_stuck and at.packing > 0)
+            not at.is_unreported or at.may_repeat or (was_stuck and at.packing > 0)
         )
         over = at.position + is_over
         spared = None
         if at.unsent is not None and at.unsent >= done:
             over = min(over, at.unsent)
-            if over <= at.position and at.is_over and not at.is_untold:
+            if over <= at.position and at.is_over and not at.is_unreported:
                 spared = at.position
         if is_over:
             running = self._between(sents, over, at, was_stuck=was_stuck)
             return Verdict(over, running, spared=spared)
-        if at.is_over or at.is_telling:
+        if at.is_over or at.is_reporting:
             # It is charged, since it took long, or runs. But the worker may have died of another
             # event's result, which would kill the next worker too: so pack one by one.
             self._one_by_one(sents)

@@ -135,7 +135,7 @@ def _where(lost: Lost) -> str:
     if at is not None and at.is_over:
         return f"while it sent what event {event} had left behind"
     where = "between handlers" if lost.handler is None else f"in handler {lost.handler!r}"
-    if at is not None and at.is_telling:
+    if at is not None and at.is_reporting:
         return f"{where} of event {event}, while it sent what others had left behind"
     return f"{where} of event {event}"
 

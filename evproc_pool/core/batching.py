@@ -295,7 +295,7 @@ def _limit(run: Run, *, is_alone: bool) -> float:
 def _part_for(batch: Batch, events: Sequence[Any], *, is_chain: bool) -> Part:
     """The part to put events of a cascade into: the last one, if it will do."""
     part = batch.parts[-1] if batch.parts else None
-    # sealed events have a part of their own, so that they go on as they came
+    # pass-through events have a part of their own, so that they go on as they came
     is_other = (
         part is None
         or part.strands is not None

@@ -110,7 +110,7 @@ def counts_of(items: tuple[Any, ...]) -> list[int]:
 _COUNTS: Final = measure_reference_counts()
 getrefcount: Final = _COUNTS.getrefcount
 #: With more references than these, somebody else has the object, too.
-ALONE: Final = _COUNTS.alone
+UNSHARED: Final = _COUNTS.alone
 IN_CONTAINER: Final = _COUNTS.in_container
 OF_INSTANCE: Final = _COUNTS.of_instance
 IN_TUPLE: Final = _COUNTS.in_tuple

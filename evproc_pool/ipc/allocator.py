@@ -1,4 +1,4 @@
-"""Which parts of a range of memory are in use. Pure: the memory is in `shared_memory`."""
+"""The books of a range of memory: which segments are in use. Pure; no memory of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Segment(NamedTuple):
-    """A part of a range, for one message."""
+    """A part of a range, which holds one message."""
 
     start: int
     stop: int
@@ -16,16 +16,16 @@ class Segment(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        """How many bytes it has."""
+        """Its length."""
         return self.stop - self.start
 
 
 class Allocator:
-    """The parts of one range; a new one goes as far in front as there is room (first fit).
+    """The segments of one range. A new one takes the first gap that is large enough (first fit).
 
     Args:
-        size_bytes: Of the range.
-        slots: How many parts may be in use at once; each has a number of its own.
+        size_bytes: The size of the range.
+        slots: How many segments may be in use at once. Each has a slot number of its own.
     """
 
     def __init__(self, size_bytes: int, slots: int) -> None:
@@ -35,11 +35,11 @@ class Allocator:
 
     @property
     def used(self) -> Sequence[Segment]:
-        """Those in use, by their start."""
+        """The segments in use, by their start."""
         return self._used
 
     def take(self, size_bytes: int, start: int = 0) -> Segment | None:
-        """Take a free part from `start` on; None if there is none as large as that, or no slot."""
+        """Take a segment at `start` or behind it; None without a large gap or a free slot."""
         if not self._free_slots:
             return None
         for each in self._used:
@@ -53,10 +53,10 @@ class Allocator:
         return segment
 
     def give_back(self, segment: Segment) -> None:
-        """A part is free again.
+        """Free a segment.
 
         Raises:
-            ValueError: It was not in use. Nothing has changed.
+            ValueError: The segment is not in use. Nothing has changed.
         """
         self._used.remove(segment)
         self._free_slots.append(segment.slot)

@@ -1,16 +1,14 @@
-"""Framed byte channels over a socket pair; one end never blocks.
+"""Framed byte channels over a socket pair. The coordinator's end never blocks.
 
-The coordinator's end (`Channel`) reads what is there and writes what fits; the
-rest waits in memory until the socket takes it. The worker's end
-(`BlockingChannel`) simply blocks. As the coordinator always reads, a worker's
-write always comes to its end, so messages larger than any buffer can be under
-way in both directions at once.
+The coordinator's end (`Channel`) reads what has arrived and writes what fits; the rest waits in
+memory until the socket takes it. The worker's end (`BlockingChannel`) simply blocks. The
+coordinator always reads, so a worker's write always ends. So messages larger than any buffer can
+travel in both directions at once.
 
-A frame has a payload, and maybe large buffers beside it. What is large goes through memory
-that both ends share (`shared_memory`), where there is such and room in it, and the channel only
-says where; otherwise payload and buffers follow each other in the channel. A buffer that
-lies in what the worker itself has put into shared memory is not sent at all: the frame says
-where it is, and the worker copies it.
+A frame has a payload, and may have large buffers. A large frame goes through shared memory, if that
+exists and has room, and the channel only says where it is. Otherwise payload and buffers follow
+each other in the channel. If a buffer lies in what the worker itself has put into shared memory,
+it is not sent at all: the frame says where it is, and the worker copies it.
 """
 
 from __future__ import annotations
@@ -25,55 +23,58 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from evproc_pool.errors import InternalError
-from evproc_pool.ipc.shared_memory import SHARED_BYTES, Placed, Receiver, Sender, SharedMemory
+from evproc_pool.ipc.shared_memory import SHARED_BYTES, SharedMemory
+from evproc_pool.ipc.shared_receiver import Receiver
+from evproc_pool.ipc.shared_sender import Placed, Sender
 from evproc_pool.protocol.frame import Data, Frame
 
-_HEADER: Final = struct.Struct("<BQ")  # tag and one of the below, length of what follows
+_HEADER: Final = struct.Struct("<BQ")  # tag and encoding, length of the body
 
-# Beside the tag: what follows is the payload and the buffers, behind the lengths of each;
-# or it says where in the shared memory they are. Both: it says where some buffers are in what
-# the receiver of the frame has put there itself, and then which of the others it is.
+# The encoding of the body, in the upper bits of the tag byte; 0: the body is the payload. _APART:
+# lengths, then payload and buffers. _SHARED: the place in shared memory. _BACK: the places of
+# buffers that the receiver has put into shared memory itself, then the rest in one of the other
+# encodings.
 _APART: Final = 1 << 6
 _SHARED: Final = 1 << 7
 _BACK: Final = _APART | _SHARED
 _TAGS: Final = _APART - 1
 
-_COUNT: Final = struct.Struct("<I")  # of the lengths that follow, each as `_LENGTH`
+_COUNT: Final = struct.Struct("<I")  # number of lengths, each a `_LENGTH`
 _LENGTH: Final = struct.Struct("<Q")
-_PLACE: Final = struct.Struct("<IQ")  # slot, start; then as above
-_REST: Final = struct.Struct("<BI")  # one of the above for what follows these, how many they are
-_OWN: Final = struct.Struct("<IQQ")  # which of the buffers, start, length
+_PLACE: Final = struct.Struct("<IQ")  # slot, start; then lengths
+_REST: Final = struct.Struct("<BI")  # encoding of the rest, number of `_OWN` entries
+_OWN: Final = struct.Struct("<IQQ")  # index of the buffer, start, length
 
-# Read at most so much before the other channels have their turn.
+# How much to read before the other channels have their turn.
 _READ_BYTES: Final = 1 << 20
 _CHUNK_BYTES: Final = 1 << 16
 
-# Smaller payloads are written at once, with what stands before them.
+# Smaller payloads are written in one call, with the header.
 _SMALL_BYTES: Final = min(SHARED_BYTES, _CHUNK_BYTES)
 
 
-def _pieces(frame: Frame, sender: Sender | None, own: Mapping[int, int]) -> list[Data]:
-    """What to write for a frame.
+def _encode(frame: Frame, sender: Sender | None, own: Mapping[int, int]) -> list[Data]:
+    """Return the pieces to write for a frame.
 
     Args:
         frame: The frame.
-        sender: Puts it into shared memory.
-        own: Which of its buffers the receiver has put there itself, and where each begins.
+        sender: Puts it into shared memory; None: never.
+        own: The buffers that the receiver has put into shared memory itself: index and start.
     """
     tag, payload, buffers = frame
-    rest = [each for which, each in enumerate(buffers) if which not in own]
-    kind, pieces = _rest(Frame(tag, payload, rest), sender)
+    others = [each for which, each in enumerate(buffers) if which not in own]
+    encoding, pieces = _encode_body(Frame(tag, payload, others), sender)
     if own:
-        lines = [_OWN.pack(which, start, buffers[which].nbytes) for which, start in own.items()]
-        pieces.insert(0, b"".join((_REST.pack(kind, len(own)), *lines)))
-        kind = _BACK
-    header = _HEADER.pack(tag | kind, sum(map(len, pieces)))
+        places = [_OWN.pack(which, start, buffers[which].nbytes) for which, start in own.items()]
+        pieces.insert(0, b"".join((_REST.pack(encoding, len(own)), *places)))
+        encoding = _BACK
+    header = _HEADER.pack(tag | encoding, sum(map(len, pieces)))
     small = list(itertools.takewhile(lambda piece: len(piece) <= _CHUNK_BYTES, pieces))
     return [b"".join((header, *small)), *pieces[len(small) :]]
 
 
-def _rest(frame: Frame, sender: Sender | None) -> tuple[int, list[Data]]:
-    """What to write for a frame behind its header, and what stands beside the tag there."""
+def _encode_body(frame: Frame, sender: Sender | None) -> tuple[int, list[Data]]:
+    """Return the encoding of a frame's body, and its pieces."""
     _, payload, buffers = frame
     if sender is not None and frame.size_bytes >= SHARED_BYTES:
         placed = sender.put((payload, *buffers))
@@ -91,24 +92,24 @@ def _dump_lengths(lengths: Sequence[int]) -> bytes:
 
 
 def _load_lengths(data: Data, offset: int) -> tuple[tuple[int, ...], int]:
-    """Lengths, and where they end."""
+    """Return the lengths at an offset, and the offset behind them."""
     (count,) = _COUNT.unpack_from(data, offset)
     begin = offset + _COUNT.size
     end = begin + count * _LENGTH.size
     return tuple([length for (length,) in _LENGTH.iter_unpack(data[begin:end])]), end
 
 
-def _complete(frame: Frame, receiver: Receiver | None, sender: Sender | None) -> Frame:
-    """A frame as it was sent, from what was read."""
+def _decode(frame: Frame, receiver: Receiver | None, sender: Sender | None) -> Frame:
+    """Restore a frame from its tag byte and body."""
     tag, data, _ = frame
     if tag & _BACK == _BACK:
         if sender is None:
             raise InternalError("a buffer is said to be in memory that is not shared")
-        kind, count = _REST.unpack_from(data)
+        encoding, count = _REST.unpack_from(data)
         begin = _REST.size + count * _OWN.size
-        rest = Frame(tag & _TAGS | kind, memoryview(data)[begin:])
-        if kind:
-            rest = _complete(rest, receiver, None)
+        rest = Frame(tag & _TAGS | encoding, memoryview(data)[begin:])
+        if encoding:
+            rest = _decode(rest, receiver, None)
         buffers = list(rest.buffers)
         for which, start, length in _OWN.iter_unpack(memoryview(data)[_REST.size : begin]):
             buffers.insert(which, sender.read_back(start, length))
@@ -121,28 +122,28 @@ def _complete(frame: Frame, receiver: Receiver | None, sender: Sender | None) ->
         parts = receiver.open(Placed(slot, start, lengths))
     else:
         lengths, begin = _load_lengths(data, 0)
-        # writable, as what arrives in shared memory is
+        # writable, as shared memory is
         whole = memoryview(data if isinstance(data, bytearray) else bytearray(data))
         ends = list(itertools.accumulate(lengths, initial=begin))
         parts = [whole[start:stop] for start, stop in itertools.pairwise(ends)]
     return Frame(tag & _TAGS, parts[0], parts[1:])
 
 
-# How a call is told not to block, where a call can be: on Linux, macOS and the like.
+# Makes one call not block, on Linux, macOS and others.
 _NO_WAIT: Final[int] = getattr(socket, "MSG_DONTWAIT", 0)
 
-#: Whether `Channel.wait` can do that. A socket elsewhere has no such option, or another one.
+#: Whether `Channel.wait` works. Elsewhere sockets lack the option, or its format differs.
 CAN_WAIT: Final = sys.platform == "linux"
 
-# The longest wait, as seconds and microseconds; the kernel makes some milliseconds more of it.
+# The longest wait, as seconds and microseconds. The kernel makes it some milliseconds longer.
 _LONGEST_WAIT: Final = struct.pack("ll", 0, 5_000)
 
 
 class FrameReader:
-    """Takes bytes as they come and gives frames. No I/O.
+    """Turns bytes into frames. No I/O.
 
     Attributes:
-        large: The payload of a frame that spans reads; None: there is none.
+        large: The buffer for the body of a frame that needs several reads; None: no such frame.
     """
 
     def __init__(self) -> None:
@@ -152,11 +153,11 @@ class FrameReader:
         self._filled = 0
 
     def buffer(self) -> memoryview:
-        """Where the rest of a large payload is to be read into, if there is one."""
+        """The part of `large` that is still to be read."""
         return memoryview(self.large or b"")[self._filled :]
 
     def filled(self, count: int) -> list[Frame]:
-        """Say that `count` bytes were read into `buffer()`."""
+        """Take in that `count` bytes were read into `buffer()`. Return complete frames."""
         self._filled += count
         if self.large is None or self._filled < len(self.large):
             return []
@@ -164,11 +165,11 @@ class FrameReader:
         return [frame]
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Take bytes read elsewhere; only while there is no `large`."""
+        """Take in bytes while `large` is None. Return complete frames."""
         small = self._small
         if not small and len(data) >= _HEADER.size:
             tag, length = _HEADER.unpack_from(data)
-            if len(data) == _HEADER.size + length:  # one frame, as is usual
+            if len(data) == _HEADER.size + length:  # the usual case: one frame
                 return [Frame(tag, data[_HEADER.size :])]
         small += data
         frames = []
@@ -194,20 +195,20 @@ class Channel:
 
     Args:
         sock: The socket.
-        region: The memory that it shares with the worker, or None.
+        memory: The memory that it shares with the worker, or None.
 
     Attributes:
-        at_end: Whether the other end is closed.
-        outgoing: What is to be written by `flush` when the socket can be written to.
+        at_end: Whether the worker's end is closed.
+        outgoing: What `flush` writes once the socket can be written to.
     """
 
-    def __init__(self, sock: socket.socket, region: SharedMemory | None = None) -> None:
+    def __init__(self, sock: socket.socket, memory: SharedMemory | None = None) -> None:
         sock.setblocking(bool(_NO_WAIT))
         if CAN_WAIT:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _LONGEST_WAIT)
         self._sock = sock
-        self._sender = None if region is None else Sender(region, 0)
-        self._receiver = None if region is None else Receiver(region, 1)
+        self._sender = None if memory is None else Sender(memory, 0)
+        self._receiver = None if memory is None else Receiver(memory, 1)
         self._reader = FrameReader()
         self.outgoing: deque[memoryview] = deque()
         self.at_end = False
@@ -228,23 +229,23 @@ class Channel:
 
         Args:
             tag: See `messages`.
-            payload: What it says.
-            buffers: What of it is large. They may be changed afterwards, unless `may_refer`.
-            may_refer: Whether the worker may read, later on, those that it has sent itself.
-                They must be held until it has done that.
+            payload: The message.
+            buffers: Its large buffers. The caller may change them afterwards, unless `may_refer`.
+            may_refer: Whether the worker may read, later, the buffers that it has sent itself.
+                The caller must hold them until it has read them.
         """
-        if not buffers and len(payload) < _SMALL_BYTES and not self.outgoing:  # as is usual
+        if not buffers and len(payload) < _SMALL_BYTES and not self.outgoing:  # the usual case
             small = _HEADER.pack(tag, len(payload)) + payload
             sent = self._send(small)
             if sent < len(small):
                 self.outgoing.append(memoryview(small)[sent:])
             return
         own = self._own(buffers) if may_refer else {}
-        for data in _pieces(Frame(tag, payload, buffers), self._sender, own):
+        for data in _encode(Frame(tag, payload, buffers), self._sender, own):
             self._write(data)
 
     def _own(self, buffers: Sequence[memoryview]) -> dict[int, int]:
-        """Which of these the worker has put into shared memory itself, and where each begins."""
+        """The buffers that the worker itself has put into shared memory: index and start."""
         if self._receiver is None:
             return {}
         found = {which: self._receiver.find(each) for which, each in enumerate(buffers)}
@@ -253,12 +254,12 @@ class Channel:
     def _write(self, data: Data) -> None:
         sent = 0 if self.outgoing else self._send(data)
         if sent < len(data):
-            # a copy of what is somebody else's
+            # a copy: the caller may change it
             rest = data if isinstance(data, bytes) else bytes(data)
             self.outgoing.append(memoryview(rest)[sent:])
 
     def _send(self, data: Data) -> int:
-        """Write what fits. A closed other end shows when reading: let it vanish."""
+        """Write what fits. Ignores a closed end: reading finds it."""
         try:
             return self._sock.send(data, _NO_WAIT)
         except BlockingIOError:
@@ -267,7 +268,7 @@ class Channel:
             return len(data)
 
     def flush(self) -> None:
-        """Write what fits of what is outgoing."""
+        """Write what fits of `outgoing`."""
         while self.outgoing:
             rest = self.outgoing.popleft()
             sent = self._send(rest)
@@ -276,7 +277,7 @@ class Channel:
                 return
 
     def receive(self, most_bytes: float = _READ_BYTES) -> list[Frame]:
-        """Read what is there, about so many bytes at most; `at_end` says when no more comes."""
+        """Read what has arrived, about `most_bytes` at most; `at_end` says when no more comes."""
         reader = self._reader
         frames: list[Frame] = []
         budget = most_bytes
@@ -294,27 +295,26 @@ class Channel:
                     frames += reader.filled(count)
             except BlockingIOError:
                 break
-            except OSError:  # reset: the process died with something unread
+            except OSError:  # reset: the process died with unread data
                 wanted = count = 0
             self.at_end = count == 0
             if count < wanted:
-                break  # that was all; the end is found by the next call
+                break  # nothing is left; the next call finds the end
             budget -= count
-        if len(frames) == 1 and frames[0].tag <= _TAGS:  # as is usual
+        if len(frames) == 1 and frames[0].tag <= _TAGS:  # the usual case
             return frames
         return [
-            _complete(frame, self._receiver, None) if frame.tag > _TAGS else frame
-            for frame in frames
+            _decode(frame, self._receiver, None) if frame.tag > _TAGS else frame for frame in frames
         ]
 
     def wait(self) -> bool:
-        """Wait until there is something to be read, but not for long; only if `CAN_WAIT`.
+        """Wait some milliseconds at most until something can be read. Requires `CAN_WAIT`.
 
-        In a call that reads, and not in `poll`: the kernel wakes up a process that reads
-        where the writer runs, which is about to wait. A third of a round trip is gained.
+        A call that reads, and not `poll`: the kernel wakes up a reading process on the CPU of the
+        writer, which is about to wait. This saves a third of a round trip.
 
         Returns:
-            False if nothing has come within some milliseconds, or nothing will.
+            False if nothing has come in time, or nothing will.
         """
         try:
             return bool(self._sock.recv(1, socket.MSG_PEEK))
@@ -322,7 +322,7 @@ class Channel:
             return False
 
     def close(self) -> None:
-        """Close the socket; what is outgoing is gone. The worker must be dead."""
+        """Close the socket and drop what is outgoing. The worker must be dead."""
         self.outgoing.clear()
         self._sock.close()
         if self._receiver is not None and self._sender is not None:
@@ -330,19 +330,19 @@ class Channel:
 
 
 class WorkerChannel(Protocol):
-    """What a worker needs of its end: a `BlockingChannel`, or what stands for one.
+    """A worker's end: a `BlockingChannel`, or its substitute in a simulation.
 
     Both methods raise `EOFError` or `OSError` when the coordinator is gone.
 
     Attributes:
-        takes_buffers: Whether large buffers go beside the payload. Not where others may
-            change them before they are sent.
+        takes_buffers: Whether large buffers travel beside the payload. Not if others may change
+            them before they are sent.
     """
 
     takes_buffers: bool
 
     def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
-        """Write a frame. The buffers may be changed afterwards."""
+        """Write a frame. The caller may change the buffers afterwards."""
 
     def receive(self) -> Frame:
         """Wait for a frame."""
@@ -353,34 +353,33 @@ class BlockingChannel:
 
     takes_buffers = True
 
-    def __init__(self, sock: socket.socket, region: SharedMemory | None = None) -> None:
+    def __init__(self, sock: socket.socket, memory: SharedMemory | None = None) -> None:
         sock.setblocking(True)
         self._sock = sock
-        self._sender = None if region is None else Sender(region, 1)
-        self._receiver = None if region is None else Receiver(region, 0)
+        self._sender = None if memory is None else Sender(memory, 1)
+        self._receiver = None if memory is None else Receiver(memory, 0)
         self._reader = FrameReader()
         self._frames: deque[Frame] = deque()
-        self._sending = allocate_lock()  # a worker has two threads that do: see `reporter`
+        self._sending = allocate_lock()  # two threads of a worker send: see `reporter`
 
     def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
-        """Write a frame. Any thread may.
+        """Write a frame. Thread-safe.
 
         Raises:
             OSError: The coordinator is gone.
         """
         with self._sending:
-            if not buffers and len(payload) < _SMALL_BYTES:  # as is usual
+            if not buffers and len(payload) < _SMALL_BYTES:  # the usual case
                 self._sock.sendall(_HEADER.pack(tag, len(payload)) + payload)
                 return
-            for data in _pieces(Frame(tag, payload, buffers), self._sender, {}):
+            for data in _encode(Frame(tag, payload, buffers), self._sender, {}):
                 self._sock.sendall(data)
 
     def receive(self) -> Frame:
         """Wait for a frame.
 
         Raises:
-            EOFError: The coordinator is gone.
-            OSError: Likewise.
+            EOFError, OSError: The coordinator is gone.
         """
         frames, reader = self._frames, self._reader
         while not frames:
@@ -396,7 +395,7 @@ class BlockingChannel:
         frame = frames.popleft()
         if frame.tag <= _TAGS:
             return frame
-        return _complete(frame, self._receiver, self._sender)
+        return _decode(frame, self._receiver, self._sender)
 
     def close(self) -> None:
         """Close the socket."""

@@ -1,4 +1,4 @@
-"""A descriptor that a process takes along to a process that it starts."""
+"""Descriptors that a process passes to a process that it starts."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 
 
 def anonymous_file(size_bytes: int = 0) -> int:
-    """A descriptor of a file that has no name, and is for this user only.
+    """Create a file without a name, for this user only. Return its descriptor.
 
     Raises:
-        OSError: There is no descriptor to be had, or no room. Nothing is left.
+        OSError: No descriptor or no room is left. Nothing was created.
     """
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("evproc_pool", os.MFD_CLOEXEC)
     else:
-        import tempfile  # takes a while, and is seldom needed
+        import tempfile  # slow to import, and seldom needed
 
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     try:
-        os.fchmod(fd, 0o600)  # /proc has a name for it
+        os.fchmod(fd, 0o600)  # other users could open it through /proc
         os.truncate(fd, size_bytes)
     except BaseException:
         os.close(fd)
@@ -31,13 +31,13 @@ def anonymous_file(size_bytes: int = 0) -> int:
 
 
 class InheritedDescriptor:
-    """Owns a descriptor; picklable only for a process that is being started."""
+    """Owns a descriptor. It can be pickled only for a process that is being started."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     def close(self) -> None:
-        """Let go of it. Idempotent."""
+        """Close the descriptor. Idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -1,16 +1,16 @@
-"""Ends a process when its coordinator is gone, whatever the process is doing.
+"""Ends a process when its coordinator dies, whatever the process is doing.
 
-A pipe: the coordinator holds one end, never writes, and closes it by dying at the
-latest. On Linux the kernel then sends a signal to the worker that holds the other end
-(`O_ASYNC` with `F_SETSIG`, see fcntl(2)): SIGKILL, which reaches a worker in a tight
-loop, in a C call that holds the GIL, and one that blocks every signal. Nobody has to
-look, so it costs nothing. Elsewhere a worker notices when it next reads its channel.
+The coordinator holds the writing end of a pipe and never writes to it; its death closes this end.
+The worker holds the reading end. On Linux the kernel then sends the worker SIGKILL (`O_ASYNC` with
+`F_SETSIG`, see fcntl(2)). This signal reaches a worker in a tight loop, in a C call that holds the
+GIL, and one that blocks every signal. The worker never checks anything, so it costs nothing.
+Elsewhere a worker notices when it next reads its channel.
 
-A worker inherits its end (`ParentWatch`). A forkserver that imports its modules is given
-the name of a pipe (`Anchor`), and opens it itself (`hanging_on`).
+A worker inherits its end (`ParentWatch`). A forkserver that imports the handlers' modules gets the
+name of a pipe (`Anchor`) and opens the pipe itself (`ends_with_parent`).
 
-Rejected: a thread that waits for the end of the pipe (it cannot run while a C call
-holds the GIL); PR_SET_PDEATHSIG (the parent of a worker may be the forkserver).
+Rejected: a thread that waits for the end of the pipe (it cannot run while a C call holds the GIL);
+PR_SET_PDEATHSIG (the parent of a worker may be the forkserver).
 """
 
 from __future__ import annotations
@@ -31,105 +31,103 @@ except ImportError:  # Windows
 else:
     _SETSIG = getattr(fcntl, "F_SETSIG", None)
 
-#: Whether the kernel can be asked to see to it.
+#: Whether the kernel can kill the worker.
 CAN_KILL: Final = _SETSIG is not None
 
 
 class ParentWatch(InheritedDescriptor):
-    """The worker's end. The coordinator closes it once the worker has it."""
+    """The worker's end of the pipe. The coordinator closes its copy once the worker has it."""
 
     @classmethod
     def create(cls) -> tuple[ParentWatch, int]:
-        """Make a pipe: the worker's end, and the descriptor of the coordinator's."""
+        """Create a pipe. Return the worker's end and the descriptor of the coordinator's end."""
         reads, writes = os.pipe()
         return cls(reads), writes
 
-    def hold(self) -> None:
-        """In the worker: from now on its life hangs on it."""
-        _hold(self._fd)
+    def install(self) -> None:
+        """End this process, a worker, when the coordinator dies."""
+        _end_with_pipe(self._fd)
 
 
 class Anchor:
-    """One end of a pipe, which this process keeps as long as it lives.
+    """One end of a pipe, which this process keeps open as long as it lives.
 
-    Kept and not closed after use, since who hangs on it would be killed then.
+    Not closed after use: that would kill every process that depends on it.
     """
 
     def __init__(self) -> None:
         reads, self._fd = os.pipe()
         os.close(reads)
         self._inode = os.fstat(self._fd).st_ino
-        #: By which a child can hang on it.
+        #: Names the pipe for `ends_with_parent` in a child.
         self.name: Final = f"{os.getpid()}.{self._fd}.{self._inode}"
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody has closed it, as programs do that close all descriptors."""
+        """Whether it is still open. Some programs close all descriptors."""
         try:
             return os.fstat(self._fd).st_ino == self._inode
         except OSError:
             return False
 
     def close(self) -> None:
-        """In a process that was forked from this one: have no part in it."""
+        """Close it in a process that was forked from this one."""
         if self.is_open:
             os.close(self._fd)
 
 
 @contextlib.contextmanager
-def hanging_on(name: str) -> Iterator[None]:
-    """For a while have this process end with another, or now if that has ended.
+def ends_with_parent(name: str) -> Iterator[None]:
+    """While this context lasts, end this process when the parent dies, or at once if it is dead.
 
-    The life of a forkserver hangs on a pipe of its own, but not while it imports: whoever
-    asks it for a process meanwhile sends the other end along, which so stays open.
-
-    Args:
-        name: Of an `Anchor` of the other.
+    `name` is that of the parent's `Anchor`. A forkserver ends with a pipe of its own, but not
+    while it imports: a process that requests a worker meanwhile sends the other end along, which
+    keeps the pipe open.
     """
     pid, fd, inode = map(int, name.split("."))
     here = _open_pipe(f"/proc/{pid}/fd/{fd}", inode)
     if here is None:
-        # the parent is another process where a wrapper has started this one
-        if os.getppid() != pid and not _lives(pid):
+        # not the direct parent if a wrapper has started this process
+        if os.getppid() != pid and not _is_alive(pid):
             os._exit(1)
-        yield  # no /proc, or none that may be read
+        yield  # no /proc, or it is not readable
         return
     try:
-        _hold(here)
+        _end_with_pipe(here)
         end = select.poll()
         end.register(here)
         if end.poll(0):
-            os._exit(1)  # it went before we held it
+            os._exit(1)  # the parent died before `_end_with_pipe`
         yield
     finally:
         os.close(here)
 
 
 def _open_pipe(path: str, inode: int) -> int | None:
-    """A reading end of the pipe that has a place and a number, if there is one."""
+    """Open the reading end of a pipe, by its path and inode; None if it does not exist."""
     try:
-        if os.stat(path).st_ino == inode:  # noqa: PTH116 - of what a link leads to
-            # which does not wait for a writer
+        if os.stat(path).st_ino == inode:  # noqa: PTH116 - follows the link
+            # O_NONBLOCK: do not wait for a writer
             return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         pass
     return None
 
 
-def _lives(pid: int) -> bool:
-    import psutil  # takes a while to import, and is seldom needed
+def _is_alive(pid: int) -> bool:
+    import psutil  # slow to import, and seldom needed
 
     try:
-        # one that is dead may wait for its parent to notice
+        # a zombie is dead, but its parent has not noticed
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
     except psutil.Error:
-        return True  # somebody else's, it seems
+        return True  # probably another user's process
 
 
-def _hold(fd: int) -> None:
-    """From now on this process ends with the last one that has the pipe's other end."""
+def _end_with_pipe(fd: int) -> None:
+    """Have the kernel kill this process when the last writing end of the pipe is closed."""
     if _SETSIG is not None:
         fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(fd, _SETSIG, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What a worker process shares with the coordinator besides its channel."""
+"""The resources that a worker process shares with the coordinator, besides its channel."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from evproc_pool.ipc.status_memory import StatusMemory
 
 
 class WorkerResources(NamedTuple):
-    """What a worker process has in common with the coordinator, besides its channel.
+    """The resources of one worker; None if this platform lacks one.
 
     Attributes:
-        words: Where it says what it is doing.
-        stacks: Where its stacks go when it crashes.
-        parent_watch: Ends it when the coordinator is gone.
-        region: Memory for what is large.
+        words: The status words, in which the worker says what it is doing.
+        stacks: Receives the worker's stacks when it crashes.
+        parent_watch: Ends the worker when the coordinator is dead.
+        shared_memory: Carries large messages.
     """
 
     words: StatusMemory | None = None
     stacks: StackDumpFile | None = None
     parent_watch: ParentWatch | None = None
-    region: SharedMemory | None = None
+    shared_memory: SharedMemory | None = None

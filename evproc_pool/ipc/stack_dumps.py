@@ -1,8 +1,8 @@
-"""The stacks of a worker, written by `faulthandler` where the coordinator can read them.
+"""The stacks of a worker, which `faulthandler` writes and the coordinator reads.
 
-The file has no name and is held by the two processes only. A crash (SIGSEGV, SIGABRT,
-SIGBUS, SIGFPE, SIGILL) leaves the stacks of all threads in it, and so does a signal by
-which the coordinator asks for them. Neither needs the GIL or a live interpreter.
+They go to an anonymous file that only the two processes hold. `faulthandler` writes the stacks of
+all threads at a crash (SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL), and when the coordinator sends a
+signal. Neither needs the GIL or a working interpreter.
 """
 
 from __future__ import annotations
@@ -16,57 +16,56 @@ from typing import TYPE_CHECKING, Final
 from evproc_pool.ipc.descriptors import InheritedDescriptor, anonymous_file
 
 if TYPE_CHECKING:
-    import psutil  # takes a while to import, which a worker need not
+    import psutil  # slow to import, and a worker does not need it
 
-# Of all signals the one that does nothing to a process that does not expect it, and
-# that hardly any program uses.
-_ASK: Final = getattr(signal, "SIGURG", None)
+# A process that does not expect this signal ignores it, and hardly any program uses it.
+_DUMP_SIGNAL: Final = getattr(signal, "SIGURG", None)
 
-# How long to wait for an answer, in all and between two looks, in seconds. A process
-# that blocks the signal gives none.
-_PATIENCE_SECONDS: Final = 0.1
-_LOOK_SECONDS: Final = 0.002
+# How long to wait for the stacks, in all and between two checks. A process that blocks the signal
+# never writes them.
+_ANSWER_SECONDS: Final = 0.1
+_CHECK_SECONDS: Final = 0.002
 
-# of a deep recursion, or very many threads
+# enough for a deep recursion, or very many threads
 _MOST_BYTES: Final = 1 << 16
 
 
 class StackDumpFile(InheritedDescriptor):
-    """The file."""
+    """The file that receives the stacks."""
 
     @classmethod
     def create(cls) -> StackDumpFile:
-        """Make it: empty."""
+        """Create an empty file."""
         return cls(anonymous_file())
 
     def install(self) -> None:
-        """In the worker: from now on stacks are written to it."""
+        """Write the stacks of this process, a worker, to the file from now on."""
         faulthandler.enable(self._fd)
-        if _ASK is not None:
-            faulthandler.register(_ASK, self._fd)
+        if _DUMP_SIGNAL is not None:
+            faulthandler.register(_DUMP_SIGNAL, self._fd)
 
     @property
     def size_bytes(self) -> int:
-        """How much there is."""
+        """How many bytes were written."""
         return os.fstat(self._fd).st_size
 
     def read(self, start: int = 0) -> str:
-        """What was written from a place on."""
+        """The text behind an offset."""
         return os.pread(self._fd, _MOST_BYTES, start).decode(errors="replace")
 
     def ask(self, process: psutil.Process) -> str:
-        """Where a process that has installed it is; empty if it does not answer.
+        """Return the current stacks of a worker; empty if it does not answer.
 
         Raises:
-            psutil.Error: It is gone.
+            psutil.Error: The process is gone.
         """
-        if _ASK is None:
+        if _DUMP_SIGNAL is None:
             return ""
         before = size = self.size_bytes
-        process.send_signal(_ASK)
-        end = time.monotonic() + _PATIENCE_SECONDS
-        # complete when it grows no more
+        process.send_signal(_DUMP_SIGNAL)
+        end = time.monotonic() + _ANSWER_SECONDS
+        # the text is complete when it stops growing
         while time.monotonic() < end and (size == before or size != self.size_bytes):
             size = self.size_bytes
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_CHECK_SECONDS)
         return self.read(before)

@@ -1,6 +1,6 @@
 """The status words in memory that two processes share; see `protocol.status_words`.
 
-The memory has no name: it is an unlinked file that only the two processes hold.
+The memory is an anonymous file that only the two processes hold.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _BYTES: Final = 8 * WORDS
 
 
 class StatusMemory(StatusWords, InheritedDescriptor):
-    """The words in memory that two processes share."""
+    """Status words that a worker writes and the coordinator reads."""
 
     words: memoryview
 
@@ -27,19 +27,18 @@ class StatusMemory(StatusWords, InheritedDescriptor):
 
     @classmethod
     def create(cls) -> StatusMemory:
-        """Make them: no batch yet."""
+        """Create the words; they name no batch yet."""
         made = cls(anonymous_file(_BYTES))
         made.words[PLACE] = made.words[UNSENT] = NONE
         return made
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Unmap and close the memory."""
         self.words.release()
         self._map.close()
         super().close()
 
 
-#: Whether a descriptor can be handed to a process of any start method here. Where
-#: it cannot (Windows), a dead worker's first unreported event is taken for the
-#: one that was running.
+#: Whether a process of any start method can inherit a descriptor. If not (Windows), a dead worker's
+#: first unreported event counts as the one that was running.
 IS_SUPPORTED: Final = sys.platform != "win32"

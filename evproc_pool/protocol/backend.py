@@ -1,7 +1,7 @@
-"""What the coordinator needs of a backend, which starts workers and moves frames.
+"""The interface of a backend, which starts workers and moves frames.
 
-`processes.LocalBackend` has processes on this machine; `testing` has one of threads of which
-a seed lets one at a time run.
+`processes.LocalBackend` has processes on this machine. `testing` has a backend of threads, of
+which a seed lets one at a time run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from evproc_pool.protocol.status_words import WorkerStatus
 
 
 class Arrived(NamedTuple):
-    """A frame from a worker."""
+    """A frame from a worker has arrived."""
 
     worker: int
     tag: int
@@ -27,9 +27,9 @@ class Gone(NamedTuple):
 
     Attributes:
         worker: Its number.
-        pid: The process id that it had, if it had one.
-        exitcode: As of `multiprocessing`: negative for a signal.
-        progress: Where it was, or None where that cannot be known.
+        pid: Its process id; None: it had none.
+        exitcode: As in `multiprocessing`: negative for a signal.
+        progress: Where it was; None: unknown.
         stack: The stacks of its threads when it crashed, as text; mostly empty.
     """
 
@@ -41,7 +41,7 @@ class Gone(NamedTuple):
 
 
 class Link(Protocol):
-    """The way to one worker, past the others."""
+    """A direct way to one worker, without the others."""
 
     def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
         """See `Backend.send`."""
@@ -49,26 +49,25 @@ class Link(Protocol):
     def wait(self, seconds: float) -> bool:
         """Wait until this worker has sent something.
 
-        Returns:
-            False if it takes longer, or anything else happens, which the next `poll` tells.
+        Returns False if it takes longer, or something else happens, which the next `poll` returns.
         """
 
     def receive(self) -> list[Frame]:
-        """What the worker has sent."""
+        """Frames that the worker has sent."""
 
 
 class Backend(Protocol):
-    """Workers by their numbers. One thread at a time may use it, but for `wake`."""
+    """Workers by their numbers. Only `wake` is thread-safe."""
 
     @property
     def numbers(self) -> Sequence[int]:
-        """The workers that were started and are not known to be gone."""
+        """The workers that were started and are not known to be dead."""
 
     def pid(self, number: int) -> int | None:
-        """The process id of a worker; None if it is gone, or never had one."""
+        """The process id of a worker; None if it is dead, or never had one."""
 
     def start(self, number: int, config: bytes) -> None:
-        """Start a worker; its first frame says whether it is ready.
+        """Start a worker. Its first frame says whether it is ready.
 
         Raises:
             OSError: It cannot be started. Nothing is left of it.
@@ -83,16 +82,17 @@ class Backend(Protocol):
         *,
         may_refer: bool = False,
     ) -> None:
-        """Queue a frame for a worker; dropped if that is gone.
+        """Queue a frame for a worker. Drops the frame if the worker is dead.
 
-        The buffers may be changed afterwards, unless `may_refer`: see `channel.Channel.send`.
+        The caller may change the buffers afterwards, unless `may_refer`: see
+        `channel.Channel.send`.
         """
 
     def link(self, number: int) -> Link | None:
-        """The way to a worker that can be waited for alone, here and now; None: it cannot."""
+        """A direct way to a worker, to wait for it alone; None: not possible."""
 
     def look_at(self, number: int) -> WorkerStatus | None:
-        """Where a worker is; None where that cannot be known."""
+        """Where a worker is; None: unknown."""
 
     def take_back(self, number: int, seen: WorkerStatus, newest: int) -> bool:
         """See `status_words.StatusWords.take_back`."""
@@ -100,33 +100,33 @@ class Backend(Protocol):
     def ask_back(self, number: int, newest: int) -> None:
         """See `status_words.StatusWords.ask_back`."""
 
-    def ask_to_tell(self, number: int) -> None:
-        """Have a worker send what is over while it is at an event; see `reporter`."""
+    def ask_for_report(self, number: int) -> None:
+        """Ask a worker that is at an event to send its results so far; see `reporter`."""
 
     def strike(self, number: int, seen: WorkerStatus, *, is_again: bool) -> None:
-        """Have a worker raise the soft timeout in an event; see `processes.LocalBackend.strike`."""
+        """Raise the soft timeout in a worker's event; see `processes.LocalBackend.strike`."""
 
     def kill_stuck(self, number: int, seen: WorkerStatus) -> str | None:
-        """Kill a worker that is still at an event: its stacks; None if it has moved on."""
+        """Kill a worker still at an event. Return its stacks; None if it has moved on."""
 
     def memory_bytes(self, number: int) -> int:
-        """The resident memory of a worker; 0 if that is not known."""
+        """The resident memory of a worker; 0: unknown."""
 
     def wake(self) -> None:
         """Let a `poll` in another thread, or the next one, return."""
 
     def rest(self, seconds: float) -> None:
-        """Wait, whatever workers do meanwhile; `wake` ends it."""
+        """Sleep, whatever workers do meanwhile; `wake` ends it."""
 
     @property
     def is_writing(self) -> bool:
-        """Whether there is more to send than the workers have taken so far."""
+        """Whether data waits until the workers take it."""
 
     def poll(self, timeout: float | None) -> list[Arrived | Gone]:
-        """Wait until something happens, and say what; see `processes.LocalBackend.poll`."""
+        """Wait until something happens, and return it; see `processes.LocalBackend.poll`."""
 
     def quit(self, most_seconds: float) -> None:
-        """Tell idle workers to end, wait for them, though not for long, and close everything."""
+        """Ask idle workers to end, wait `most_seconds` at most, and close everything."""
 
     def kill(self) -> None:
         """Kill all workers and close everything."""

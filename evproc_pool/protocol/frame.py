@@ -1,4 +1,4 @@
-"""What crosses between the coordinator and a worker, whatever carries it. Plain data."""
+"""Frames: what coordinator and worker send each other. Plain data."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ Data = bytes | bytearray | memoryview
 
 
 class Frame(NamedTuple):
-    """What is sent.
+    """A message on its way.
 
     Attributes:
-        tag: See `messages`.
-        payload: What it says.
-        buffers: What of it is large; writable where it arrives.
+        tag: The kind of the message; see `messages`.
+        payload: Its content.
+        buffers: Its large buffers; writable when they arrive.
     """
 
     tag: int
@@ -24,5 +24,5 @@ class Frame(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        """All of it."""
+        """Payload and buffers."""
         return len(self.payload) + sum(each.nbytes for each in self.buffers)

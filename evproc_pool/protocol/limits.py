@@ -1,47 +1,46 @@
-"""What a worker may use, and who sees to it.
+"""The limits of a worker.
 
-A worker keeps its own count of events and looks at its own memory (`Quota`). At four
-fifths of a limit it says so, and its replacement is started; once that is ready, or
-the limit is reached, it runs nothing more, hands back what it has not begun, and is
-told to end. What it cannot do itself, being stuck in a handler, the coordinator does
-(see `watch`).
+A worker counts its events and checks its memory itself (`Quota`). At four fifths of a limit it
+says so, and the coordinator starts its replacement. Once that is ready, or the limit is reached,
+the worker runs no further event, gives back what it has not begun, and ends when asked to. A
+worker that is stuck in a handler cannot do this; then the coordinator does (see `watch`).
 """
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-#: From this share of a limit on, a worker's replacement is started.
+#: The share of a limit at which a worker's replacement is started.
 NEARLY: Final = 0.8
 
 
 class Pace(NamedTuple):
-    """How long a worker may wait until it reports; the coordinator's figures.
+    """How long a worker may wait until it reports. The coordinator sets these.
 
     Attributes:
-        target_seconds: Work in a batch. Results wait that long at most, unless the next two say
-            something else.
-        tell_seconds: How long they wait while a caller waits for single events.
-        keep_seconds: How long values wait where the caller waits only for the end of the run.
-        overdue_seconds: After that long a single event is late.
-        batches_ahead: How many batches a worker has at the most.
+        target_seconds: The work in a batch. Results wait that long at most, except in the next
+            two cases.
+        report_seconds: How long results wait while a caller waits for single events.
+        keep_seconds: How long values wait if the caller waits only for the end of the run.
+        overdue_seconds: When a single event is late.
+        batches_ahead: The most batches that a worker has at once.
     """
 
     target_seconds: float
-    tell_seconds: float
+    report_seconds: float
     keep_seconds: float
     overdue_seconds: float
     batches_ahead: int
 
 
 class Limits(NamedTuple):
-    """The limits of each worker; None: there is none.
+    """The limits of each worker; None: no limit.
 
     Attributes:
         event_timeout: Seconds in one event.
-        max_tasks: Events, all in all.
+        max_tasks: Events in all.
         max_memory_bytes: Resident memory.
-        event_soft_timeout: Seconds in one event until its handler is told.
+        event_soft_timeout: Seconds in one event until an exception is raised in its handler.
     """
 
     event_timeout: float | None = None
@@ -50,10 +49,10 @@ class Limits(NamedTuple):
     event_soft_timeout: float | None = None
 
     def check_room(self) -> None:
-        """In a worker that has done nothing yet: see whether it can do anything.
+        """Check that a new worker may run at least one event.
 
         Raises:
-            ValueError: It has nearly as much memory already as it may have.
+            ValueError: Its memory already has nearly the size of the limit.
         """
         if self.max_memory_bytes is not None:
             size = resident_bytes()
@@ -67,7 +66,7 @@ class Limits(NamedTuple):
 
 def resident_bytes() -> int:
     """The resident memory of this process."""
-    import psutil  # takes a while to import, and few workers need it
+    import psutil  # slow to import, and few workers need it
 
     size: int = psutil.Process().memory_info().rss
     return size

@@ -1,7 +1,7 @@
-"""What crosses between the coordinator and a worker, as bytes: a tag and a payload.
+"""The messages between coordinator and worker, as bytes: a tag and a payload.
 
-Handlers never cross here: a plan is sent once per worker, as indices into the
-registry, and known by a number from then on.
+Handlers never travel: a plan is sent once per worker, as indices into the registry, and has a
+number from then on.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from evproc_pool.serialization.pickling import dumps, loads
 CONFIG: Final = 1
 BATCH: Final = 2
 QUIT: Final = 3
-REPACKED: Final = 4  # a batch that was UNREADABLE, packed one by one; goes before others
-REPACK: Final = 5  # the follow-ups of a PROGRESS frame cannot be unpacked: again, one by one
-EVENTS: Final = 6  # a batch of the usual kind, without the trimmings of BATCH
-SINGLE: Final = 7  # a batch of one event, without any trimmings
+REPACKED: Final = 4  # an UNREADABLE batch again, packed one by one; goes before others
+REPACK: Final = 5  # asks for the results of a PROGRESS frame again, packed one by one
+EVENTS: Final = 6  # a BATCH of one known plan, without options
+SINGLE: Final = 7  # a BATCH of one event, without options
 # worker to coordinator
 READY: Final = 16
 NOT_READY: Final = 17
 PROGRESS: Final = 18
-UNREADABLE: Final = 19
+UNREADABLE: Final = 19  # the worker cannot unpack the events of a batch
 FOLLOW_UPS: Final = 20  # the answer to REPACK
 SKIPPED: Final = 21  # a batch was taken back before it began
-LEAVING: Final = 23  # the worker has used up its quota, or (NEARLY) will have soon
-NEARLY: Final = 24
-QUIET: Final = 22  # PROGRESS of the usual kind: events of one plan, which left nothing behind
+LEAVING: Final = 23  # the worker has used up its quota
+NEARLY: Final = 24  # the worker will soon have used up its quota
+QUIET: Final = 22  # PROGRESS of events of one plan that have no results
 
-#: Marks the position of an event that could not be packed; the worker passes over it.
+#: Stands for the plan of an event that could not be packed. The worker skips the event.
 OMITTED: Final = -1
 
 
-# What ends a chain of events: see `BatchFrame.chains`.
+# The ways to end a chain; see `BatchFrame.chains`.
 ENDS_BY_VALUE: Final = 1
 ENDS_BY_ERROR: Final = 2
 ENDS_BY_FOLLOW_UPS: Final = 4
@@ -53,21 +53,19 @@ def chain_code(by_value: bool, by_error: bool, by_follow_ups: bool) -> int:
 
 
 class BatchFrame(NamedTuple):
-    """A batch as the worker sees it.
+    """A batch, as the worker receives it.
 
     Attributes:
-        new_plans: Plan numbers that the worker has not seen, with their indices.
-        plans: The plan number of each event, or OMITTED; one number if it is the same
-            for all.
-        size: How many events.
-        chains: Start and stop of the positions where one may leave the rest unrun, and
-            what does that: see `chain_code`.
-        return_events: The positions of events that are to come back as the handlers
-            left them.
-        overdue: How long it may take, in seconds, before the rest is given back.
-        events: The events.
-        is_prompt: Whether somebody may wait for single events of it.
-        tells_givers: Whether to say which handlers returned follow-ups.
+        new_plans: Plans that the worker does not know yet: number, and indices of the handlers.
+        plans: The plan number of each event, or OMITTED; a single number for all events.
+        size: The number of events.
+        chains: Ranges of positions: start, stop and a `chain_code`. An event that ends in one
+            of these ways leaves the rest of its range unrun.
+        return_events: Positions of events to send back as the handlers left them.
+        overdue: Seconds after which the worker gives the rest of the batch back.
+        events: The packed events.
+        is_prompt: Whether a caller may wait for single events of it.
+        names_handlers: Whether to report which handlers returned follow-ups.
     """
 
     new_plans: Sequence[tuple[int, tuple[int, ...]]]
@@ -78,18 +76,18 @@ class BatchFrame(NamedTuple):
     overdue: float
     events: PackedEvents
     is_prompt: bool = False
-    tells_givers: bool = False
+    names_handlers: bool = False
 
 
 class ErrorRecord(NamedTuple):
-    """An exception on its way, in plain data besides its own pickle.
+    """An exception as plain data, besides its own pickle.
 
     Attributes:
         handler: The handler that raised it, or None.
-        pickled: The exception, or None where it cannot be pickled and rebuilt.
-        bases: Module and qualified name of its type, and of all bases of that, in order.
+        pickled: The exception; None if it cannot be pickled and rebuilt.
+        bases: Module and qualified name of its type and of all base types, in order.
         text: `str` of it.
-        traceback: As text.
+        traceback: Its traceback as text.
         notes: Its notes, which a class's own pickling may lose.
     """
 
@@ -102,18 +100,17 @@ class ErrorRecord(NamedTuple):
 
 
 class ProgressFrame(NamedTuple):
-    """What a worker has done since its last frame.
+    """The work of a worker since its last frame.
 
     Attributes:
-        done: Envelopes of the batch that are over.
-        begun: When the first of those since the last frame began, in seconds of the
-            worker's clock.
-        ends: When each of them was over, as C doubles.
-        timings: Plan number, events, and their seconds; None if all are of one plan.
+        done: How many events of the batch are over.
+        begun: When the first event since the last frame began, in seconds of the worker's clock.
+        ends: When each of these events was over, as C doubles.
+        timings: Plan number, number of events, and their seconds; None: all are of one plan.
         gave_back: Whether the rest of the batch is left unrun.
-        told: What the events left behind; None if that is nothing.
-        large: The large buffers of what they left behind; beside the rest.
-        number: Which batch it is of those the worker was sent, from 1.
+        results: The results of these events; None: there are none.
+        large: The large buffers of the results, beside the frame.
+        number: The number of the batch among those that this worker was sent, from 1.
     """
 
     done: int
@@ -121,27 +118,27 @@ class ProgressFrame(NamedTuple):
     ends: Data
     timings: Sequence[tuple[int, int, float]] | None
     gave_back: bool
-    told: Told | None
+    results: BatchResults | None
     large: Sequence[memoryview] = ()
     number: int = 0
 
 
-class Told(NamedTuple):
-    """What events left behind.
+class BatchResults(NamedTuple):
+    """The results of events: follow-ups, values, errors and others.
 
     Attributes:
-        number: Which frame with follow-ups this is, for REPACK.
-        givers: Positions that returned follow-ups.
-        counts: How many each; empty where it is one each.
-        follow_ups: All of them, in order.
-        values: What was given to `StopProcessing`.
-        emitted: What was emitted, a list for each event.
+        number: The number of this frame, for REPACK.
+        givers: Positions of the events that returned follow-ups.
+        counts: How many follow-ups each of them returned; empty: one each.
+        follow_ups: All follow-ups, in order.
+        values: Values given to `StopProcessing`.
+        emitted: Emitted results, a list for each event.
         processed: Events as the handlers left them.
-        errors: Positions that failed.
-        short: Positions at which not all handlers of the plan ran, each with the index of
-            the last one that did; flat.
+        errors: Positions and errors of failed events.
+        short: Events of which not all handlers ran: position and index of the last handler
+            that did, flat.
         last_givers: For each of `givers` the index of the last handler that returned
-            follow-ups; where that was asked for.
+            follow-ups; only if requested.
     """
 
     number: int
@@ -155,58 +152,45 @@ class Told(NamedTuple):
     short: Sequence[int] = ()
     last_givers: Sequence[int] = ()
 
-    def one_by_one(self, blobs: Sequence[Any], columns: Sequence[Sequence[Any]]) -> Told:
-        """With what was packed together packed one by one."""
+    def one_by_one(self, blobs: Sequence[Any], columns: Sequence[Sequence[Any]]) -> BatchResults:
+        """Replace what was packed together by the answer to REPACK."""
         old = (self.values, self.emitted, self.processed)
         values, emitted, processed = [
             column._replace(is_together=False, data=again) if column and again else column
             for column, again in zip(old, columns, strict=True)
         ]
-        told = self._replace(values=values, emitted=emitted, processed=processed)
-        return told._replace(follow_ups=PackedEvents(True, blobs)) if blobs else told
+        results = self._replace(values=values, emitted=emitted, processed=processed)
+        return results._replace(follow_ups=PackedEvents(True, blobs)) if blobs else results
 
 
 _EVENTS_HEAD: Final = struct.Struct("<IId?")  # plan number, events, overdue, is_prompt
 _SINGLE_HEAD: Final = struct.Struct("<I")  # plan number
-# done, whether the rest is given back, begun, number of the batch
+# done, gave_back, begun, number
 _QUIET_HEAD: Final = struct.Struct("<I?dQ")
 
 
 def dump_events(
     plan: int, size: int, overdue: float, pickled: bytes, *, is_prompt: bool = False
 ) -> bytes:
-    """The payload of an EVENTS frame.
-
-    Args:
-        plan: The number of the plan of all of them, known to the worker.
-        size: How many.
-        overdue: See `BatchFrame`.
-        pickled: Packed together.
-        is_prompt: See `BatchFrame`.
-    """
+    """The payload of an EVENTS frame; the worker knows the plan. See `BatchFrame`."""
     return _EVENTS_HEAD.pack(plan, size, overdue, is_prompt) + pickled
 
 
 def load_events(payload: Data) -> BatchFrame:
-    """Its opposite."""
+    """Read the payload of an EVENTS frame."""
     plan, size, overdue, is_prompt = _EVENTS_HEAD.unpack_from(payload)
-    # all buffers of the frame are theirs
+    # all buffers of the frame belong to the events
     packed = PackedEvents(False, memoryview(payload)[_EVENTS_HEAD.size :], large=(0, None))
     return BatchFrame((), plan, size, (), (), overdue, packed, is_prompt)
 
 
 def dump_single(plan: int, pickled: bytes) -> bytes:
-    """The payload of a SINGLE frame.
-
-    Args:
-        plan: The number of its plan, known to the worker.
-        pickled: The event.
-    """
+    """The payload of a SINGLE frame; the worker knows the plan."""
     return _SINGLE_HEAD.pack(plan) + pickled
 
 
 def load_single(payload: Data) -> tuple[int, memoryview]:
-    """Its opposite."""
+    """Read the payload of a SINGLE frame: plan number and pickled event."""
     return _SINGLE_HEAD.unpack_from(payload)[0], memoryview(payload)[_SINGLE_HEAD.size :]
 
 
@@ -216,14 +200,14 @@ def dump_quiet(done: int, ends: bytes, begun: float, *, gave_back: bool, number:
 
 
 def load_quiet(payload: Data) -> ProgressFrame:
-    """Its opposite."""
+    """Read the payload of a QUIET frame."""
     done, gave_back, begun, number = _QUIET_HEAD.unpack_from(payload)
     ends = payload[_QUIET_HEAD.size :]
     return ProgressFrame(done, begun, ends, None, gave_back, None, number=number)
 
 
 def is_quiet_end(payload: Data) -> bool:
-    """Whether a QUIET frame says that the only event of its batch is over."""
+    """Whether a QUIET frame ends a batch of one event."""
     done, gave_back, _, _ = _QUIET_HEAD.unpack_from(payload)
     return done > 0 and not gave_back
 
@@ -236,30 +220,29 @@ def dump_batch(frame: BatchFrame) -> bytes:
 def _dump_plain(content: object) -> bytes:
     """Pickle plain data.
 
-    Not as other values: the pickles of events and values in it may name classes of the script,
-    and it would be taken for something that refers to them.
+    Not with `pickling.dumps`, which searches for references to the main script: the inner pickles
+    may name its classes.
     """
     return pickle.dumps(content, PROTOCOL)
 
 
 def dump_progress(frame: ProgressFrame) -> bytes:
     """The payload of a PROGRESS frame."""
-    told = None if frame.told is None else tuple(frame.told)
-    return _dump_plain((*frame._replace(told=None, large=()), told))
+    results = None if frame.results is None else tuple(frame.results)
+    return _dump_plain((*frame._replace(results=None, large=()), results))
 
 
 def load_progress(payload: Data, large: Sequence[memoryview] = ()) -> ProgressFrame:
-    """Its opposite."""
-    *rest, told = loads(payload)
+    """Read the payload of a PROGRESS frame."""
+    *rest, results = loads(payload)
     frame = ProgressFrame(*rest)
-    return frame._replace(told=None if told is None else Told(*told), large=large)
+    return frame._replace(results=None if results is None else BatchResults(*results), large=large)
 
 
 def encode_error(error: BaseException, handler: str | None) -> ErrorRecord:
-    """Turn an exception into what can cross in any case. Never raises."""
-    from evproc_pool.protocol.traceback_text import (
-        traceback_text,  # takes a while, and may not be needed
-    )
+    """Turn an exception into a record that can always be sent. Never raises."""
+    # slow to import, and only errors need it
+    from evproc_pool.protocol.traceback_text import traceback_text
 
     kind = type(error)
     text = text_of(error)
@@ -277,10 +260,10 @@ def encode_error(error: BaseException, handler: str | None) -> ErrorRecord:
 
 
 class _WithoutConstructor:
-    """Pickles as an exception that is rebuilt without its class's constructor.
+    """Pickles as an exception that is rebuilt without a call of its class.
 
-    Python rebuilds an exception by calling its class with its `args`, which fails or
-    differs for a constructor that wants something else than it gives to its base.
+    Python rebuilds an exception by calling its class with `args`. This fails, or gives another
+    exception, if the constructor takes other arguments than it passes to its base class.
     """
 
     def __init__(self, error: BaseException) -> None:
@@ -292,30 +275,30 @@ class _WithoutConstructor:
 
 
 def _pickle_error(error: BaseException) -> bytes | None:
-    """Pickle an exception such that it can be rebuilt as what it is; None: there is no way."""
+    """Pickle an exception so that it keeps its type; None if that is not possible."""
     if _is_plain(error):
         return pickle.dumps(error, PROTOCOL)
-    nearly: bytes | None = None
+    same_type: bytes | None = None
     ways: list[object] = [error]
     if type(error).__reduce__ is BaseException.__reduce__:
         ways.append(_WithoutConstructor(error))
     for content in ways:
         try:
             pickled = dumps(content)
-            # one that cannot be rebuilt is found here rather than there
+            # find out here whether it can be rebuilt, not in the coordinator
             copy = loads(pickled)
             if type(copy) is not type(error):
                 continue
-            nearly = nearly or pickled
+            same_type = same_type or pickled
             if copy.args == error.args:
                 return pickled
-        except Exception:  # noqa: S112 - there is another way, or none
+        except Exception:  # noqa: S112 - try the next way
             continue
-    return nearly
+    return same_type
 
 
 def _is_plain(error: BaseException) -> bool:
-    """Whether an exception is Python's own and holds nothing that could not be rebuilt."""
+    """Whether an exception is one of Python's own and holds only atoms."""
     kind = type(error)
     return (
         kind.__module__ == "builtins"
@@ -329,7 +312,7 @@ def _is_plain(error: BaseException) -> bool:
 
 
 def decode_error(record: ErrorRecord) -> BaseException:
-    """Rebuild an exception; where that is not possible, a `RemoteError`."""
+    """Rebuild an exception, or make a `RemoteError` if that is not possible."""
     error: BaseException | None = None
     if record.pickled is not None:
         try:

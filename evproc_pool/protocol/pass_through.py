@@ -1,12 +1,13 @@
-"""Follow-ups that the coordinator passes on as they came, without a look inside.
+"""Pass-through follow-ups: the coordinator forwards them without unpacking them.
 
-What a worker returns has to be unpacked by the coordinator for two reasons: a filter
-may ask for anything in an event, and what cannot be rebuilt has to be found out while
-the worker still has it. Neither is there where the name of the events is their class's
-and no handler of that name has a filter, and where the events hold nothing but
-numbers, strings and the like, in containers. These are *sealed*: pickled in pieces
-that go on to the worker that runs them, or to several. The coordinator unpacks a
-piece only when it needs an event itself, for an error that names it for example.
+The coordinator unpacks follow-ups for two reasons. A filter may ask for anything in an event; and
+an event that cannot be rebuilt must be found while the worker still has it. Neither applies if
+
+- the name of the events is that of their class, and no handler of that name has a filter, and
+- the events hold nothing but numbers, strings and other plain data, in containers.
+
+Such events are pickled in pieces. The coordinator forwards the pieces to the workers that run
+them. It unpacks a piece only when it needs an event itself, as for an error that names the event.
 """
 
 from __future__ import annotations
@@ -22,29 +23,29 @@ from weakref import WeakSet
 
 from evproc_pool.serialization import basics, packing, pickling
 
-# A batch that takes a part of a piece carries and unpacks the whole of it: so a piece
-# is small, and larger events are sealed not at all.
+# A batch that takes a part of a piece carries and unpacks the whole piece. So pieces are small, and
+# larger events do not pass through.
 _PIECE_BYTES: Final = 1 << 14
 _LEAST_EVENTS: Final = 16
 _MOST_EVENT_BYTES: Final = _PIECE_BYTES // _LEAST_EVENTS
 
-# And it has no more events than these, or this part of those that are left if that is
-# more: of many follow-ups the last ones are sent in small batches, and the first ones not.
+# The most events of a piece: the first number, or this part of the remaining events if that is
+# more. The last of many follow-ups are sent in small batches, the first ones are not.
 _MOST_EVENTS: Final = 128
 _PART_OF_MANY: Final = 16
 
-# As a pickle has a dictionary's key of that name: such an event may have its own.
+# How a pickle stores the dictionary key `name`: such an event may have a name of its own.
 _NAME_KEY: Final = b"\x8c\x04name"
 
 
 class Slice(NamedTuple):
-    """Some events of a piece, on their way.
+    """Some events of a piece.
 
     Attributes:
         kind: The pickle of their class.
         states: The pickle of the instance dictionaries of all events of the piece.
-        start: Which is the first.
-        stop: Behind which it ends.
+        start: The index of the first event.
+        stop: The index behind the last event.
     """
 
     kind: bytes
@@ -53,19 +54,19 @@ class Slice(NamedTuple):
     stop: int
 
 
-class _Holds(Exception):
-    """There is something in an event that has a class."""
+class _HasClass(Exception):
+    """An event holds something that has a class."""
 
 
 class _PlainPickler(pickle.Pickler):
-    """Pickles what Python itself knows how to rebuild."""
+    """Pickles only what Python itself knows how to rebuild."""
 
-    def reducer_override(self, content: object) -> Any:  # noqa: ARG002 - as `pickle` calls it
-        raise _Holds
+    def reducer_override(self, content: object) -> Any:  # noqa: ARG002 - the signature is that of `pickle`
+        raise _HasClass
 
 
 class PassThroughPacker:
-    """Seals follow-ups; remembers for which classes that cannot be done.
+    """Packs pass-through follow-ups. Remembers which classes cannot pass through.
 
     Args:
         packer: Knows which classes pickle in Python's default way.
@@ -75,13 +76,13 @@ class PassThroughPacker:
         self._packer = packer
         self._refused: WeakSet[type] = WeakSet()
 
-    def seal(self, events: Sequence[Any]) -> list[Slice] | None:
-        """Pickle events in pieces; None if they must not be sealed. Never raises."""
+    def pack(self, events: Sequence[Any]) -> list[Slice] | None:
+        """Pickle events in pieces; None if they must not pass through. Never raises."""
         try:
             kind = self._kind_of(events)
-            return None if kind is None else self._seal(kind, events)
+            return None if kind is None else self._pack(kind, events)
         except BaseException:
-            # by code of the user's: what it is shows when they are packed as any other
+            # user code failed: packing the events in the usual way finds out what failed
             return None
 
     def _kind_of(self, events: Sequence[Any]) -> type | None:
@@ -94,7 +95,7 @@ class PassThroughPacker:
             return None
         return None if packing.has_same_twice(events, kinds) else kind
 
-    def _seal(self, kind: type, events: Sequence[Any]) -> list[Slice] | None:
+    def _pack(self, kind: type, events: Sequence[Any]) -> list[Slice] | None:
         name = pickle.dumps(kind, basics.PROTOCOL)
         slices: list[Slice] = []
         begin, step = 0, _LEAST_EVENTS
@@ -115,7 +116,7 @@ class PassThroughPacker:
 
 
 def _plain_pickle(states: object) -> bytes | None:
-    """Pickle what holds nothing that has a class; None otherwise."""
+    """Pickle content that holds nothing that has a class; otherwise None."""
     buffer = io.BytesIO()
     try:
         _PlainPickler(buffer, basics.PROTOCOL).dump(states)
@@ -128,7 +129,7 @@ _state_of: Final = operator.attrgetter("__dict__")
 
 
 def constant_name(kind: type) -> str | None:
-    """The name of every event of a class; None if they have their own, or may have."""
+    """The name of every event of a class; None if events may have names of their own."""
     lookup: Any = kind.__getattribute__
     if kind.__module__ == "__main__" or lookup is not object.__getattribute__:
         return None
@@ -139,15 +140,15 @@ def constant_name(kind: type) -> str | None:
     return None
 
 
-#: What a batch is made of that has sealed events: these, and what others are packed as.
-SealedOrPacked = Slice | bytes
+#: A part of a batch: pass-through events, or events that `packing.EventPacker` has packed.
+PackedPart = Slice | bytes
 
 
-def unseal(parts: Sequence[SealedOrPacked]) -> list[Any]:
-    """The events, of sealed ones and of what `packing.EventPacker` has packed.
+def unpack_parts(parts: Sequence[PackedPart]) -> list[Any]:
+    """Unpack the events of all parts.
 
     Raises:
-        Exception: A class cannot be imported, or what unpacking raised.
+        Exception: A class cannot be imported, or unpickling failed.
     """
     events: list[Any] = []
     kinds: dict[bytes, type] = {}
@@ -164,7 +165,7 @@ def unseal(parts: Sequence[SealedOrPacked]) -> list[Any]:
 
 
 class Unrebuildable:
-    """Stands for an event that could be rebuilt once, and now cannot; neither can it be packed."""
+    """Stands for an event that can no longer be rebuilt. It cannot be packed either."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -185,7 +186,7 @@ class _Piece:
 
     @property
     def events(self) -> list[Any]:
-        """All of them, unpacked once."""
+        """All its events; unpacked once."""
         if self._events is None:
             states = pickling.loads(self.states)
             try:
@@ -197,7 +198,7 @@ class _Piece:
 
 
 class PassThrough(Sequence[Any]):
-    """PassThrough events; unpacked when somebody asks for one of them."""
+    """Pass-through events; unpacked when somebody asks for one of them."""
 
     __slots__ = ("_ends", "_ranges")
 
@@ -207,12 +208,12 @@ class PassThrough(Sequence[Any]):
 
     @classmethod
     def received(cls, slices: Sequence[Slice]) -> PassThrough:
-        """As they came."""
+        """Make it from slices that a worker sent."""
         return cls([(_Piece(each.kind, each.states), each.start, each.stop) for each in slices])
 
     @property
     def slices(self) -> list[Slice]:
-        """As they go on."""
+        """The slices to forward."""
         return [Slice(piece.kind, piece.states, start, stop) for piece, start, stop in self._ranges]
 
     def __len__(self) -> int:
@@ -233,7 +234,7 @@ class PassThrough(Sequence[Any]):
             return event
         begin, end, _ = place.indices(len(self))
         some: list[tuple[_Piece, int, int]] = []
-        # no look at the pieces before it: a queue is taken from its head, bit by bit
+        # skip the pieces before it: a queue is taken from its head, bit by bit
         number = bisect_right(self._ends, begin)
         while begin < end:
             piece, _, stop = self._ranges[number]

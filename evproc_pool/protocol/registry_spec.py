@@ -1,4 +1,4 @@
-"""How a registry is made again in a worker, and how two registries are compared."""
+"""How a worker fills its registry, and how two registries are compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from evproc.annotations import HandlerFunc, Unmatched
     from evproc_pool.serialization.code_snapshot import CodeSnapshot
 
-# how many differences an error lists
+# The most differences that an error lists.
 _MOST_LINES: Final = 5
 
 
@@ -28,7 +28,7 @@ class Register(NamedTuple):
     Attributes:
         func: The handler.
         name: Its name.
-        replace: Whether it takes the place of one that an entry point names.
+        replace: Whether it replaces a handler that an entry point names.
     """
 
     func: HandlerFunc
@@ -37,7 +37,7 @@ class Register(NamedTuple):
 
 
 class Unregister(NamedTuple):
-    """A call of `unregister`, for a handler that a group of entry points has."""
+    """A call of `unregister`, for a handler of an entry-point group."""
 
     name: str
 
@@ -47,23 +47,21 @@ class LoadFrom(NamedTuple):
 
     Attributes:
         group: The entry-point group.
-        skip: Whether entry points that cannot be loaded were left out.
+        skip: Whether to skip entry points that cannot be loaded.
     """
 
     group: str
     skip: bool
 
 
-#: What was done to the registry.
+#: A change to the registry.
 Step = Register | LoadFrom | Unregister
 
 
 def registered(steps: list[Step], step: Register) -> None:
-    """Note a call of `register`. What it replaces need not be sent to workers any more.
+    """Note a call of `register`, with the handler's name, and with `replace` if that was taken.
 
-    Args:
-        steps: What has been done so far; changed.
-        step: With the handler's name, and `replace` if there was one of that name.
+    Changes `steps` in place. Handlers that the call replaces are not sent to workers any more.
     """
     place = _place_of(steps, step.name)
     if place is None:
@@ -75,7 +73,7 @@ def registered(steps: list[Step], step: Register) -> None:
 def unregistered(steps: list[Step], name: str) -> None:
     """Note a call of `unregister`; see `registered`."""
     place = _place_of(steps, name)
-    # None: an entry point names it
+    # None: an entry point names the handler
     if place is None or _replaces(steps.pop(place)):
         steps.append(Unregister(name))
 
@@ -91,18 +89,18 @@ def _replaces(step: Step) -> bool:
     return isinstance(step, Register) and step.replace
 
 
-#: What is done to a registry that is full; its fingerprint must stay the same.
+#: A change to a filled registry, which must not change its fingerprint.
 Change = Callable[[Registry], object]
 
 
 class RegistrySpec(NamedTuple):
-    """What a worker does before it is ready, in order.
+    """How a worker prepares itself, in this order.
 
     Attributes:
         initializer: Called first, since handlers may need what it sets up.
         initargs: Its arguments.
-        steps: How the registry was filled.
-        changes: What is done to it then; for tests.
+        steps: The calls that fill the registry.
+        changes: Applied to the filled registry; for tests.
         unmatched: The `Processor`'s, for handlers that call `process`.
     """
 
@@ -112,11 +110,11 @@ class RegistrySpec(NamedTuple):
     changes: tuple[Change, ...] = ()
     unmatched: Unmatched = "ignore"
 
-    def follow(self) -> Processor:
-        """Run the initializer and fill a new `Processor`.
+    def make_processor(self) -> Processor:
+        """Run the initializer and fill the registry of a new `Processor`.
 
         Raises:
-            Exception: What the initializer or an import raised.
+            Exception: The initializer or an import raised it.
         """
         if self.initializer is not None:
             self.initializer(*self.initargs)
@@ -136,32 +134,32 @@ class RegistrySpec(NamedTuple):
         return processor
 
 
-class Stock:
-    """What workers have of the main script.
+class MainScriptCode:
+    """The code of the main script that the workers have.
 
     Args:
-        snapshot: What it is made of.
+        snapshot: That code, as it was sent.
     """
 
     def __init__(self, snapshot: CodeSnapshot) -> None:
-        self._anatomy = snapshot
+        self._snapshot = snapshot
         self._shell = _shell()
         self._cell = self._cell_number
 
     @property
     def is_up_to_date(self) -> bool:
-        """Whether nothing of it was defined anew.
+        """Whether the main script has redefined nothing of it.
 
-        Asked at every call. What was changed in place is looked for in IPython only, once for
-        each cell: there it is usual to add methods to a class in a later cell.
+        Checked at every call. In-place changes are detected only in IPython, once for each cell:
+        there it is common to add methods to a class in a later cell.
         """
-        if not self._anatomy.names_are_unchanged:
+        if not self._snapshot.names_are_unchanged:
             return False
         if self._shell is None:
             return True
         cell = self._cell_number
         if cell != self._cell:
-            if not self._anatomy.is_up_to_date:
+            if not self._snapshot.is_up_to_date:
                 return False
             self._cell = cell
         return True
@@ -172,17 +170,13 @@ class Stock:
 
 
 def _shell() -> object:
-    """IPython's, if this is a notebook or the like, or None."""
+    """The shell of IPython, as in a notebook; None: this is not IPython."""
     get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
     return get_ipython() if callable(get_ipython) else None
 
 
-def take_stock(functions: Iterable[object]) -> Stock | None:
-    """What workers are given that lives in the main script; None: nothing.
-
-    Args:
-        functions: Those that they are given.
-    """
+def main_script_code(functions: Iterable[object]) -> MainScriptCode | None:
+    """The code of the main script in the functions that workers get; None: no such code."""
     from evproc_pool.serialization.basics import lives_in_main
 
     in_main = [function for function in functions if lives_in_main(function)]
@@ -190,15 +184,14 @@ def take_stock(functions: Iterable[object]) -> Stock | None:
         return None
     from evproc_pool.serialization.code_snapshot import CodeSnapshot
 
-    # a class is sent with its events as it is then; it may well count its instances
-    return Stock(CodeSnapshot(*in_main, with_data=False))
+    # A class is sent with its events, as it is at that time. So its data may change: it may count
+    # its instances.
+    return MainScriptCode(CodeSnapshot(*in_main, with_data=False))
 
 
 def cannot_send(spec: RegistrySpec, cause: BaseException) -> SerializationError:
-    """Say what of a spec cannot be pickled."""
-    from evproc_pool.serialization import (
-        diagnosis,  # it takes long to import
-    )
+    """Make the error that names which part of a spec cannot be pickled."""
+    from evproc_pool.serialization import diagnosis  # slow to import
 
     what = "what workers need to start"
     value: object = spec
@@ -223,8 +216,8 @@ def cannot_send(spec: RegistrySpec, cause: BaseException) -> SerializationError:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Log nothing of what is skipped: the coordinator has, and once is enough."""
-    import logging  # takes a while, and few workers need it
+    """Log no skipped entry points: the coordinator has logged them already."""
+    import logging  # slow to import, and few workers need it
 
     logger = logging.getLogger("evproc")
     logger.addFilter(_is_not_skip)
@@ -239,7 +232,7 @@ def _is_not_skip(record: logging.LogRecord) -> bool:
 
 
 class HandlerPrint(NamedTuple):
-    """What identifies a handler across processes."""
+    """Identifies a handler across processes."""
 
     name: str
     function: str
@@ -268,7 +261,7 @@ def fingerprint(registry: Registry) -> Fingerprint:
 
 
 def describe_difference(expected: Fingerprint, actual: Fingerprint) -> str:
-    """Say where two registries differ; empty if they do not."""
+    """Say how two registries differ; empty if they are equal."""
     if expected == actual:
         return ""
     lines = []

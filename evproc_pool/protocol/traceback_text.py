@@ -1,8 +1,8 @@
-"""Tracebacks as text, quickly where errors come from the same places again and again.
+"""Tracebacks as text, fast for errors that come from the same places again.
 
-What Python says of one frame depends on nothing but its code and the instruction, and takes
-most of the time: it parses the source line to mark what failed in it. So that is kept. The text
-is that of `traceback.format_exception`.
+The text is that of `traceback.format_exception`. Most of its time goes into the text of a frame:
+Python parses the source line to mark what failed. This text depends only on the code and the
+instruction, so it is cached.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _GROUPS: Final[tuple[type[BaseException], ...]] = tuple(
     [getattr(builtins, name) for name in ("BaseExceptionGroup",) if hasattr(builtins, name)]
 )
 
-# So many places are remembered; more than a program fails in.
+# How many places to remember: more than a program fails in.
 _MOST_PLACES: Final = 1024
 
-# With more frames it may be a recursion, which Python shortens.
+# More frames may be a recursion, which Python shortens.
 _MOST_FRAMES: Final = 50
 
 _places: dict[tuple[CodeType, int], str] = {}
@@ -29,7 +29,7 @@ def traceback_text(error: BaseException) -> str:
     """The text that Python prints for an exception.
 
     Raises:
-        Exception: What code of the user's raised in it.
+        Exception: User code in the exception raised it.
     """
     trace = error.__traceback__
     is_chained = error.__cause__ is not None or error.__context__ is not None

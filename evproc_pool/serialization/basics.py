@@ -1,4 +1,4 @@
-"""What the modules of this package share: which process this is, and facts about classes."""
+"""Basics of this package: which process this is, and facts about classes."""
 
 from __future__ import annotations
 
@@ -9,51 +9,52 @@ PROTOCOL: Final = 5
 
 
 class ThisProcess:
-    """What kind of process this is.
+    """The kind of this process.
 
     Attributes:
-        is_worker: Whether the classes that come by value are the coordinator's.
-        as_they_are: What pickling raises as it is. In the caller's process an interrupt is
-            one; in a worker, which ignores Ctrl-C, code of the user's has raised it.
+        is_worker: Whether classes that arrive by value belong to the coordinator.
+        passed_on: Exceptions that pickling raises unchanged. A `KeyboardInterrupt` is a real
+            interrupt in the caller's process. A worker ignores Ctrl-C, so user code raised it.
     """
 
     is_worker = False
-    as_they_are: tuple[type[BaseException], ...] = (Exception, KeyboardInterrupt)
+    passed_on: tuple[type[BaseException], ...] = (Exception, KeyboardInterrupt)
 
 
-def be_worker() -> None:
-    """From now on this process is a worker.
+def become_worker() -> None:
+    """Make this process a worker.
 
-    Classes that come by value are set again each time, to what they are in the
-    coordinator. And a `KeyboardInterrupt` in pickling is an error like others.
+    A class that arrives by value is set each time to what it is in the coordinator. A
+    `KeyboardInterrupt` in pickling is an error like others.
     """
     ThisProcess.is_worker = True
-    ThisProcess.as_they_are = (Exception,)
+    ThisProcess.passed_on = (Exception,)
 
 
 class PicklingExit(Exception):
-    """User code raised what is no `Exception` while it was pickled or rebuilt.
+    """User code raised no `Exception`, but `SystemExit` for example, in pickling or unpickling.
 
-    Nobody who pickles is prepared for, say, `SystemExit`; and it does not mean us.
+    Callers of pickling do not expect such exceptions, and they are not meant for this process.
     """
 
 
-# as it ends, in a process that multiprocessing made, too: there it is __mp_main__
+# How the main script's name ends in a pickle: `__main__`, or `__mp_main__` in a process of
+# multiprocessing.
 MAIN: Final = b"_main__"
 
 
 def lives_in_main(named: Any) -> bool:
-    """Whether a class or a function is this process's main script's, or a name in another's."""
+    """Whether a class or a function is from the main script of this or another process."""
     return getattr(named, "__module__", None) in ("__main__", "__mp_main__")
 
 
 def plain(text: str) -> str:
-    """The text alone, as a `str`: one of a class of its own may not pickle."""
+    """The text as a plain `str`: a subclass may not pickle."""
     return str.__str__(text)
 
 
 def text_of(error: BaseException) -> str:
-    """`str` of an exception, or what can be said where that fails."""
+    """`str` of an exception; a substitute if that fails."""
     try:
         return plain(str(error))
     except BaseException:

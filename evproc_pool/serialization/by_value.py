@@ -1,16 +1,18 @@
-"""Pickles by value, with cloudpickle, and with what it leaves out.
+"""Pickles by value, with cloudpickle and what it lacks.
 
-A class or a function of the main script cannot be imported by a worker, so cloudpickle
-sends what it is made of. It does not do that for functions behind `functools.lru_cache`,
-which it takes for ones that can be imported; it refuses `functools.cached_property`
-where that holds a lock, up to Python 3.11; and of an enumeration it sends names and values,
-without what ``__init__`` or ``__new__`` have given to the members, and without the names
-of several flags together. A file that is open for reading it sends as its contents: here that
-is an error, as with pickle. A memoryview it sends as bytes: here it stays one. And of code it
-leaves out, from version 3.1.3 on, in which file it stands, which tracebacks tell.
+A worker cannot import a class or a function of the main script, so cloudpickle sends its parts.
+This module adds or changes:
 
-A class goes as it is then, and in a worker is what it was sent as last, but for attributes
-that it has lost since; the caller's own classes, which come back as copies, stay as they
+- Functions behind `functools.lru_cache`: cloudpickle takes them for importable.
+- `functools.cached_property`: cloudpickle refuses it if it holds a lock, up to Python 3.11.
+- Enumerations: cloudpickle sends names and values, without what ``__init__`` or ``__new__`` gave
+  the members, and without the names of combined flags.
+- A file open for reading: cloudpickle sends its contents. Here it is an error, as with pickle.
+- A memoryview: cloudpickle sends bytes. Here it stays a memoryview.
+- Code: from version 3.1.3 on cloudpickle omits the file name, which tracebacks show.
+
+A class is sent as it is at that time. In a worker it becomes what was sent last, but keeps
+attributes that it has lost since. The caller's own classes, which come back as copies, stay as they
 are.
 """
 
@@ -37,12 +39,7 @@ _Callback = Callable[[pickle.PickleBuffer], bool]
 
 
 def dumps(value: object, protocol: int, callback: _Callback | None = None) -> bytes:
-    """Pickle.
-
-    Args:
-        value: What to pickle.
-        protocol: Of pickle.
-        callback: Asked about each buffer, whether it is in the pickle.
+    """Pickle; `callback` returns for each buffer whether it goes into the pickle.
 
     Raises:
         Exception: Whatever pickling raised.
@@ -50,10 +47,10 @@ def dumps(value: object, protocol: int, callback: _Callback | None = None) -> by
     main = sys.modules.get("__mp_main__")
     if main is None:
         return _dumps(value, protocol, callback)
-    # the main script, under the name that it has in a child of multiprocessing
+    # the main script's name in a child of multiprocessing
     with _main_by_value:
         if main.__name__ in cloudpickle.list_registry_pickle_by_value():
-            return _dumps(value, protocol, callback)  # somebody else wants it so
+            return _dumps(value, protocol, callback)  # somebody else has registered it
         cloudpickle.register_pickle_by_value(main)
         try:
             return _dumps(value, protocol, callback)
@@ -61,7 +58,7 @@ def dumps(value: object, protocol: int, callback: _Callback | None = None) -> by
             cloudpickle.unregister_pickle_by_value(main)
 
 
-# cloudpickle's registry is one for all threads; reentrant, since pickling may pickle
+# cloudpickle's registry is shared by all threads; reentrant, since pickling may pickle
 _main_by_value: Final = threading.RLock()
 
 
@@ -72,11 +69,7 @@ def _dumps(value: object, protocol: int, callback: _Callback | None) -> bytes:
 
 
 def loads(data: bytes | bytearray | memoryview, buffers: Iterable[memoryview]) -> Any:
-    """Unpickle what `dumps` gave.
-
-    Args:
-        data: That.
-        buffers: Those that are not in it.
+    """Unpickle what `dumps` returned, with the buffers that are not in it.
 
     Raises:
         Exception: Whatever unpickling raised.
@@ -113,7 +106,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
 
 
 def _is_standard(file: io.TextIOWrapper) -> bool:
-    """Whether a file is one that each process has of its own."""
+    """Whether each process has a file of its own like this."""
     return file is sys.stdout or file is sys.stderr
 
 
@@ -143,7 +136,7 @@ def _can_be_imported(function: Any) -> bool:
 
 
 def _make_cached(parameters: dict[str, Any]) -> Any:
-    """Make a cache around a function that comes later, since it may refer to the cache."""
+    """Make a cache. Its function comes later, since that may refer to the cache."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         return cached.__wrapped__(*args, **kwargs)
@@ -164,7 +157,7 @@ def _make_property() -> Any:
 
 
 def _nothing(instance: object) -> None:
-    """Stands for the function of a property until that comes."""
+    """Stands for the function of a property until that arrives."""
 
 
 def _fill_property(made: Any, state: tuple[Callable[[Any], Any], str | None]) -> None:
@@ -174,18 +167,18 @@ def _fill_property(made: Any, state: tuple[Callable[[Any], Any], str | None]) ->
 
 # --- classes on their way back ---
 
-# Classes that came here by value, and are nobody's own here.
+# Classes that arrived by value and do not belong to this process.
 _came: Final[WeakSet[type]] = WeakSet()
 
 
 class _Unpickler(pickle.Unpickler):
-    """Finds classes that were here before, and leaves alone those that are this process's own.
+    """Reuses classes that arrived before, and leaves this process's own classes alone.
 
-    A class that comes by value is made, empty, and then filled. Where it is known already,
-    cloudpickle makes another one all the same and throws it away, of which a metaclass or
-    an ``__init_subclass__`` may keep hold. And the caller's own classes come back as copies
-    of what they are in a worker, with methods that do not see this process's
-    ``__main__``, and cloudpickle would make them that here.
+    A class that arrives by value is made empty, then filled. Two things go wrong with cloudpickle
+    alone. It makes a known class again and throws it away, but a metaclass or an
+    ``__init_subclass__`` may keep it. And the caller's own classes come back as copies of what they
+    are in a worker, with methods that do not see this process's ``__main__``: cloudpickle would
+    change the classes here to that.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -219,6 +212,6 @@ def _set_state(set_state: Any, kind: Any, state: object) -> object:
 
 
 class Filled:
-    """How often a class was filled."""
+    """Counts how often a class was filled."""
 
     count = 0

@@ -1,13 +1,13 @@
-"""Pickles instances of the main script's classes as quickly as those of others.
+"""Pickles instances of the main script's classes as fast as those of other classes.
 
-A class that cannot be imported goes by value (`by_value`), which takes many times as long as
-its instances. So it is pickled once, as long as it stays what it is, and goes as these bytes
-(`dumps_apart`), and on the other side it is made once, as long as the same bytes come
-(`load_class`). A class that was defined anew, by the next cell of a notebook for one, is
-another class, and goes for itself; instances of the old one stay what they are.
+A class that cannot be imported goes by value (`by_value`), which takes many times as long as its
+instances. So this module pickles it once, as long as it does not change, and sends these bytes
+(`dumps_apart`). The other side makes it once, as long as the same bytes arrive (`load_class`). If
+a class is redefined, as by the next cell of a notebook, the new class is sent separately;
+instances of the old class keep their class.
 
-`code_snapshot` says whether a class is still what it was. It compares identities, so it cannot
-see a change in place, of a list for example: a class with such a part is pickled each time.
+`code_snapshot` says whether a class has changed. It compares identities, so it cannot detect an
+in-place change, of a list for example. A class with such a part is pickled each time.
 """
 
 from __future__ import annotations
@@ -29,34 +29,31 @@ from evproc_pool.serialization.basics import MAIN, PROTOCOL
 from evproc_pool.serialization.code_snapshot import CodeSnapshot, goes_by_value, names_in
 from evproc_pool.serialization.name_watch import Missing
 
-# So many classes are remembered; more than a program has.
+# The most classes to remember: more than a program has.
 _MOST_CLASSES: Final = 4096
 
 
 def dumps_apart(
     value: object, protocol: int, callback: Callable[[pickle.PickleBuffer], bool] | None = None
 ) -> bytes | None:
-    """Pickle in the usual way, but for classes that go by value.
+    """Pickle in the usual way, except for classes that go by value.
 
-    Args:
-        value: What to pickle.
-        protocol: Of pickle.
-        callback: Asked about each buffer, whether it is in the pickle.
+    `callback` returns for each buffer whether it goes into the pickle.
 
     Returns:
-        What `pickle.loads` takes. None: there is more in it that has to go by value.
+        A pickle for `pickle.loads`. None: something else in it has to go by value.
 
     Raises:
-        BaseException: What code of the user's raised that is no `Exception`.
+        BaseException: User code raised what is no `Exception`.
     """
     with io.BytesIO() as file:
         pickler = _Pickler(file, protocol=protocol, buffer_callback=callback)
         try:
             pickler.dump(value)
         except Exception:
-            return None  # also of what has no name, a function for one
+            return None  # for example, it has a function that cannot be imported
         data = file.getvalue()
-    # other references into this process's main script than those in these classes
+    # The main script's name also occurs outside of these classes: other references to it.
     mentioned = sum(each.count(MAIN) for each in pickler.classes.values())
     return data if data.count(MAIN) == mentioned else None
 
@@ -66,20 +63,11 @@ def dumps_instance(
 ) -> bytes | None:
     """Pickle an instance of a class that goes by value, in half the time of `dumps_apart`.
 
-    The result is the pickle of the class, which is ready, and that of the state.
-
-    Args:
-        value: What to pickle.
-        callback: As there.
-
-    Returns:
-        As there. None also if the class does not pickle in Python's default way.
-
-    Raises:
-        BaseException: As there.
+    The result joins the cached pickle of the class and the pickle of the state. None also if the
+    class does not pickle in Python's default way. The rest is as in `dumps_apart`.
     """
     kind = type(value)
-    head = _pickled.head_of(kind) if goes_by_value(kind) else None
+    head = _class_pickles.head_of(kind) if goes_by_value(kind) else None
     if head is None:
         return None
     state = value.__dict__
@@ -89,22 +77,22 @@ def dumps_instance(
         data = pickle.dumps(state, PROTOCOL, buffer_callback=callback)
     except Exception:
         return None
-    # an instance of this class in its own state is found by that, too
+    # this also finds an instance of this class in its own state
     return None if MAIN in data else b"".join((head, data[:-1], _SET_STATE))
 
 
 _SET_STATE: Final = pickle.BUILD + pickle.STOP
 
 
-class _ChangesUnseen(Exception):
-    """Nobody would see whether a class has changed."""
+class _MayChangeUnseen(Exception):
+    """A class may change in place, which nothing would detect."""
 
 
 class _Pickler(pickle.Pickler):
-    """See `dumps_apart`.
+    """The pickler of `dumps_apart`.
 
     Attributes:
-        classes: The classes that go by value, pickled, by their ids.
+        classes: The pickles of classes that go by value, by the ids of the classes.
     """
 
     def __init__(self, file: io.BytesIO, **options: Any) -> None:
@@ -114,23 +102,23 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, content: Any) -> Any:
         if not isinstance(content, type) or not goes_by_value(content):
             return NotImplemented
-        pickled = _pickled.of(content)
+        pickled = _class_pickles.of(content)
         if pickled is None:
-            raise _ChangesUnseen
+            raise _MayChangeUnseen
         self.classes[id(content)] = pickled[0]
         return load_class, pickled
 
 
-class _Known:
-    """A class that was pickled.
+class _CachedClass:
+    """A class and its pickle.
 
     Attributes:
         kind: The class.
-        snapshot: What it was made of.
-        version: A number that it has had with nothing else.
-        data: What `load_class` takes; made when needed.
-        head: The pickle of an instance without a state, but for its end; None where that
-            is not all that there is to an instance, or not known yet.
+        snapshot: Its parts when it was pickled.
+        version: A number for this state of the class, unique across processes.
+        data: The arguments of `load_class`; made when needed.
+        head: The pickle of an instance without a state, except for its end. None: instances have
+            more than that, or it is not made yet.
     """
 
     def __init__(self, kind: type) -> None:
@@ -141,45 +129,45 @@ class _Known:
         self.head: bytes | None = None
 
 
-# Of a class, and of those that are pickled with it, by their ids.
+# Versions of a class and of the classes that are pickled with it, by their ids.
 _Versions = dict[int, tuple[int, int]]
 
 _versions: Final = itertools.count()
 
 
-class _Pickled:
-    """Classes, pickled by value, as long as they are what they were."""
+class _ClassPickles:
+    """Pickles of classes by value, valid as long as the classes do not change."""
 
     def __init__(self) -> None:
-        # by their ids, since a metaclass may have its own idea of equality
-        self._known: dict[int, _Known] = {}
+        # by their ids: a metaclass may define equality
+        self._known: dict[int, _CachedClass] = {}
 
     def of(self, kind: type) -> tuple[bytes, _Versions] | None:
-        """What `load_class` takes; None if nobody would see whether the class has changed."""
+        """The arguments of `load_class`; None if the class may change unseen."""
         return self._ready(kind).data
 
     def head_of(self, kind: type) -> bytes | None:
-        """See `_Known`; None also if nobody would see whether the class has changed."""
+        """See `_CachedClass.head`; None also if the class may change unseen."""
         return self._ready(kind).head
 
-    def _ready(self, kind: type) -> _Known:
-        known = self._look_at(kind)
-        if known.data is None and all(map(_cannot_change, known.snapshot.delicate)):
-            versions = {id(each): self._look_at(each).version for each in known.snapshot.kinds}
+    def _ready(self, kind: type) -> _CachedClass:
+        known = self._up_to_date(kind)
+        if known.data is None and all(map(_cannot_change, known.snapshot.must_not_mutate)):
+            versions = {id(each): self._up_to_date(each).version for each in known.snapshot.kinds}
             known.data = by_value.dumps(kind, PROTOCOL), versions
             known.head = _head(kind, known.data)
         return known
 
-    def _look_at(self, kind: type) -> _Known:
+    def _up_to_date(self, kind: type) -> _CachedClass:
         known = self._known.get(id(kind))
         if known is None or not known.snapshot.is_up_to_date:
             if len(self._known) >= _MOST_CLASSES:
                 self._known.clear()
-            known = self._known[id(kind)] = _Known(kind)
+            known = self._known[id(kind)] = _CachedClass(kind)
         return known
 
 
-_pickled: Final = _Pickled()
+_class_pickles: Final = _ClassPickles()
 
 
 def _head(kind: type, data: tuple[bytes, _Versions]) -> bytes | None:
@@ -189,7 +177,7 @@ def _head(kind: type, data: tuple[bytes, _Versions]) -> bytes | None:
         return None
     with io.BytesIO() as file:
         pickler = pickle.Pickler(file, PROTOCOL)
-        pickler.fast = True  # without a memo: the numbers in that of the state begin with 0
+        pickler.fast = True  # no memo: the memo numbers of the state's pickle begin with 0
         pickler.dump(_Call(load_class, data))
         return file.getvalue().removesuffix(pickle.STOP) + pickle.EMPTY_TUPLE + pickle.NEWOBJ
 
@@ -204,12 +192,12 @@ class _Call(NamedTuple):
         return self.function, self.args
 
 
-# Instances of these stay as they are; of classes derived from them they may not.
+# Instances of these classes never change; those of derived classes may.
 _ATOMS: Final = frozenset(
     (type(None), bool, int, float, complex, str, bytes, range, type(Ellipsis), type(NotImplemented))
 )
 
-# Likewise, as far as anybody does anything else, where what they are made of does.
+# Likewise in practice, as long as their parts do not change; derived classes included.
 _FIXED: Final = (
     type,
     enum.Enum,
@@ -225,7 +213,7 @@ _FIXED: Final = (
     type(_Call.function),  # a field of a named tuple
 )
 
-# Modules all of whose classes have such instances, or ones that a worker has its own of.
+# Modules whose classes all have such instances, or instances of which each worker has its own.
 _FIXED_MODULES: Final = frozenset(
     ("dataclasses", "datetime", "decimal", "fractions", "logging", "pathlib", "typing", "uuid")
 )
@@ -247,12 +235,12 @@ def _cannot_change(part: Any) -> bool:
 
 
 class _Loaded:
-    """Classes that have come.
+    """Classes that have arrived.
 
     Attributes:
-        classes: By the bytes that they came as.
-        versions: Which version each one is now, by the sender's ids, as far as is known.
-        filled: How often a class had been filled when that was known.
+        classes: The classes, by their pickles.
+        versions: The current version of each class, by the sender's ids, if known.
+        filled: The value of `Filled.count` when the versions were known.
     """
 
     def __init__(self) -> None:
@@ -265,17 +253,15 @@ _loaded: Final = _Loaded()
 
 
 def load_class(pickled: bytes, versions: _Versions) -> type:
-    """Make a class, or find it if it is what it was; see `dumps_apart`.
+    """Make a class, or find it if it has not changed; see `dumps_apart`.
 
-    Args:
-        pickled: What it is made of, and those that it is pickled with.
-        versions: Of all of these.
+    `versions` are those of the class and of the classes that are pickled with it.
 
     Raises:
         Exception: Whatever unpickling raised.
     """
     if _loaded.filled != by_value.Filled.count:
-        _loaded.versions.clear()  # some have come in another way
+        _loaded.versions.clear()  # some classes arrived in another way
     kind = _loaded.classes.get(pickled)
     if kind is None or not versions.items() <= _loaded.versions.items():
         kind = by_value.loads(pickled, ())

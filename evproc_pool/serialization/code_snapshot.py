@@ -1,8 +1,8 @@
-"""Whether a class or a function has changed since it was pickled by value.
+"""Detects whether a class or a function has changed since it was pickled by value.
 
-A snapshot holds what a class or function is made of: the attributes of a class, the code,
-defaults and globals of its methods, and the same of every class and function among these that
-goes by value too. Two looks at it compare identities only.
+A snapshot holds the parts of a class or function: the attributes of a class; the code, defaults and
+globals of its methods; and the same of every class and function among these that also goes by
+value. It compares identities only.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ def goes_by_value(named: Any) -> bool:
 
 
 class CodeSnapshot:
-    """What classes and functions are made of.
+    """The parts of classes and functions.
 
     Args:
-        parts: These.
-        with_data: Whether attributes of classes count that are no classes and functions.
+        parts: The classes and functions.
+        with_data: Whether to include class attributes that are neither classes nor functions.
 
     Attributes:
-        delicate: Of these parts none may be able to change in place. Not what stands behind
-            names like ``__doc__``, which is Python's and its library's.
+        must_not_mutate: Parts whose in-place changes this does not detect. Without names like
+            ``__doc__``, which belong to Python and its library.
     """
 
     def __init__(self, *parts: Any, with_data: bool = True) -> None:
         self._with_data = with_data
         self._names = NameWatch()
-        self.delicate: list[Any] = []
+        self.must_not_mutate: list[Any] = []
         self._seen: set[int] = set()
         self._classes: list[tuple[type, tuple[type, ...]]] = []
-        # What maps names to parts; to all of these, or only to those that are definitions.
+        # Namespaces: the mapping, the names, and the parts; all of them, or only definitions.
         self._maps: list[tuple[Mapping[str, Any], list[str], list[Any]]] = []
-        # How to ask for parts, by which names, and what the answers were.
+        # Other parts: how to get them, by which keys, and what they were.
         self._parts: list[tuple[Callable[[Any], Any], Sequence[Any], Sequence[Any]]] = []
         for part in parts:
             self._add(part)
 
     @property
     def names_are_unchanged(self) -> bool:
-        """Whether nothing was defined anew: no global and no variable that functions share.
+        """Whether no global and no shared variable of functions was redefined.
 
-        Much quicker than `is_up_to_date`, which also finds what was changed in place: an
+        Much faster than `is_up_to_date`, which also detects changes of classes and functions: an
         attribute of a class, the code of a function.
         """
         return self._names.are_unchanged
 
     @property
     def is_up_to_date(self) -> bool:
-        """Whether nothing was replaced, added or removed."""
+        """Whether no part was replaced, added or removed."""
         if not self._names.are_unchanged:
             return False
         for kind, mro in self._classes:
@@ -80,11 +80,11 @@ class CodeSnapshot:
 
     @property
     def kinds(self) -> list[type]:
-        """The classes that are sent with it, itself among them."""
+        """The classes that are sent with it, itself included."""
         return [kind for kind, _ in self._classes]
 
     def _add(self, part: Any) -> None:  # noqa: C901, PLR0912 - a case each
-        """Take in what a part is made of, if it is to be sent with the class."""
+        """Add the parts of an object, if they are sent with the class."""
         match part:
             case types.FunctionType():
                 self._add_function(part)
@@ -132,14 +132,14 @@ class CodeSnapshot:
             self._add_class(base)
         for name, part in self._add_map(vars(kind)):
             if name not in _OF_PYTHON:
-                self.delicate.append(part)
+                self.must_not_mutate.append(part)
             self._add(part)
         if isinstance(kind, enum.EnumMeta):
             members: Iterable[Any] = kind.__members__.values()
             for member in members:
                 for name, part in self._add_map(vars(member)):
                     if name not in _OF_PYTHON:
-                        self.delicate.append(part)
+                        self.must_not_mutate.append(part)
 
     def _add_function(self, function: types.FunctionType) -> None:
         if not self._is_new(function):
@@ -148,22 +148,22 @@ class CodeSnapshot:
         self._parts.append((function.__getattribute__, _OF_FUNCTIONS, own))
         cells = function.__closure__ or ()
         if _is_library(function):
-            # what a decorator of the standard library has made of one of the user's
+            # a function that a decorator of the standard library has made of a user's function
             for part in map(content_of, cells):
                 if isinstance(part, types.FunctionType):
                     self._add(part)
             return
         if function.__dict__:
-            self.delicate += [part for _, part in self._add_map(function.__dict__)]
-        self.delicate += function.__defaults__ or ()
-        self.delicate += (function.__kwdefaults__ or {}).values()
+            self.must_not_mutate += [part for _, part in self._add_map(function.__dict__)]
+        self.must_not_mutate += function.__defaults__ or ()
+        self.must_not_mutate += (function.__kwdefaults__ or {}).values()
         self._names.watch(cells_that_change(function))
         contents = [*map(content_of, cells)]
         if contents:
             self._parts.append((content_of, cells, contents))
         found = function.__globals__
         used = [self._names.read(found, name) for name in names_in(function.__code__)]
-        self.delicate += used + contents
+        self.must_not_mutate += used + contents
         for part in used + contents:
             self._add(part)
 
@@ -173,12 +173,12 @@ def _definitions(known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_library(function: types.FunctionType) -> bool:
-    """Whether a function was defined in the standard library, whatever it calls itself."""
+    """Whether the standard library defines a function, whatever the function's name."""
     module = function.__globals__.get("__name__")
     return isinstance(module, str) and module.partition(".")[0] in sys.stdlib_module_names
 
 
-# Of these names the parts are Python's and its library's: they are made when a class is.
+# Names whose values Python and its library make when a class is made.
 _OF_PYTHON: Final = frozenset(
     """
     __module__ __qualname__ __doc__ __dict__ __weakref__ __slots__ __slotnames__ __classcell__
@@ -194,7 +194,7 @@ _OF_PYTHON: Final = frozenset(
 )
 
 
-# Which Python adds when it pickles the first instance.
+# Python adds it when it pickles the first instance.
 _SLOT_NAMES: Final = "__slotnames__"
 
 
@@ -204,10 +204,10 @@ _OF_FUNCTIONS: Final = ("__code__", "__defaults__", "__kwdefaults__")
 @functools.lru_cache(maxsize=1024)
 def names_in(code: types.CodeType) -> tuple[str, ...]:
     """The globals that a function uses, also in functions within it."""
-    import dis  # takes a while
+    import dis  # slow to import
 
     instructions = list(dis.get_instructions(code))
-    # in the body of a class a name may be one of its own
+    # in the body of a class a name may be local
     own = {each.argval for each in instructions if each.opname == "STORE_NAME"}
     used = [each.argval for each in instructions if each.opname == "LOAD_GLOBAL"]
     used += [each.argval for each in instructions if each.opname == "LOAD_NAME"]

@@ -1,7 +1,4 @@
-"""Says which part of an object cannot be pickled or rebuilt, and what to do.
-
-Only used on the way to an error.
-"""
+"""Names the part of an object that cannot be pickled or rebuilt, and says what to do."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from evproc_pool.serialization.pickling import dumps
 _ADVICE: Final = "keep it out of what crosses to another process, or give its class a __reduce__"
 
 
-# how deep the search for what cannot be pickled goes
+# The depth limit of the search.
 _DEEPEST: Final = 12
 
 
@@ -28,16 +25,16 @@ def cannot_pickle(
     advice: str = _ADVICE,
     more: str = "",
 ) -> SerializationError:
-    """Say which part of a value cannot be pickled, and what to do.
+    """Make the error that names which part of a value cannot be pickled, and what to do.
 
     Args:
-        what: NameWatch the value.
-        value: It.
-        cause: What pickling raised.
-        advice: What to do, where nothing is known about that part's kind.
-        more: What to do besides.
+        what: A name for the value.
+        value: The value.
+        cause: The exception of pickling.
+        advice: What to do, if nothing is known about the kind of the part.
+        more: What else to do.
     """
-    from evproc_pool.serialization.pickling_advice import advice_on  # on the way to an error only
+    from evproc_pool.serialization.pickling_advice import advice_on  # only errors need it
 
     path, part = _find_culprit(value)
     where = f" at {path.strip()}" if path else ""
@@ -50,7 +47,7 @@ def cannot_pickle(
 
 
 def cannot_rebuild(what: str, cause: BaseException) -> SerializationError:
-    """Say that something was pickled but cannot be unpickled on the other side."""
+    """Make the error for a pickle that cannot be unpickled on the other side."""
     error = SerializationError(
         f"{what} was pickled, but cannot be rebuilt on the other side:"
         f" {type(cause).__name__}: {text_of(cause)}; can its class be imported there, and does its"
@@ -61,9 +58,9 @@ def cannot_rebuild(what: str, cause: BaseException) -> SerializationError:
 
 
 def _find_culprit(value: object) -> tuple[str, object]:
-    """The path to the deepest part that fails by itself, and that part.
+    """Find the deepest part that fails by itself. Return the path to it, and the part.
 
-    No deeper than something that there is advice on: a thread and not the lock in it.
+    Stops at a part with known advice: a thread, and not the lock in it.
     """
     from evproc_pool.serialization.pickling_advice import advice_on
 
@@ -81,7 +78,7 @@ def _find_culprit(value: object) -> tuple[str, object]:
 
 
 def can_pickle(value: object) -> bool:
-    """Whether pickling a value raises nothing."""
+    """Whether a value can be pickled."""
     try:
         dumps(value)
     except Exception:
@@ -90,14 +87,14 @@ def can_pickle(value: object) -> bool:
 
 
 def _parts(value: object) -> list[tuple[str, object]]:
-    """The parts of a value, each with the step that leads to it; none if it resists."""
+    """The parts of a value, each with the step that leads to it; empty if that fails."""
     try:
         match value:
             case dict():
                 return [(f"[{key!r}]", item) for key, item in value.items()]
             case list() | tuple():
                 return [(f"[{place}]", item) for place, item in enumerate(value)]
-            case types.FunctionType():  # it goes by value, like the next two
+            case types.FunctionType():  # goes by value, like the next two
                 parts = _parts_of_function(value)
             case types.MethodType():
                 parts = [("", value.__func__), ("", value.__self__)]
@@ -108,7 +105,7 @@ def _parts(value: object) -> list[tuple[str, object]]:
                 if not isinstance(value, type):
                     parts.append((f" class {type(value).__qualname__}", type(value)))
     except Exception:
-        return []  # then the whole of it is named
+        return []  # the error names the whole value
     else:
         return parts
 
@@ -119,7 +116,7 @@ def _attributes(value: object) -> Mapping[str, object]:
 
 
 def _parts_of_function(function: types.FunctionType) -> list[tuple[str, object]]:
-    import inspect  # takes a while
+    import inspect  # slow to import
 
     used = inspect.getclosurevars(function)
     code = function.__code__

@@ -1,11 +1,11 @@
-"""Notices that names or cells stand for something else than before.
+"""Detects that names or cells have got other values.
 
-`NameWatch.are_unchanged` is asked at every call of a pool. It costs some 25 ns for each distinct
-name, however many functions use it: the names of one module are read by one call into C and
-compared by another one.
+`NameWatch.are_unchanged` is checked at every call of a pool. It costs about 25 ns for each distinct
+name, however many functions use it: one call into C reads the names of a module, and another one
+compares them.
 
-Functions, classes and modules compare by identity, so that ``==`` of two tuples of them is a
-comparison of identities. Other values are compared one by one, with ``is``.
+Functions, classes and modules compare by identity, so ``==`` of two tuples of them compares
+identities. Other values are compared one by one, with ``is``.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from evproc_pool.internals.cpython import IN_TUPLE, counts_of
 
 
 class Missing:
-    """Stands for what there is none of."""
+    """Stands for a value that does not exist."""
 
 
 class NameWatch:
-    """Names of modules and cells of closures, with what they stood for when first read."""
+    """Names of modules and cells of closures, with their values when first read."""
 
     def __init__(self) -> None:
         # by the ids of the modules' dictionaries
@@ -33,7 +33,7 @@ class NameWatch:
         self._checks: tuple[Callable[[], bool], ...] | None = None
 
     def read(self, space: dict[str, Any], name: str) -> Any:
-        """Return what a name stands for, the same each time; `Missing` for nothing."""
+        """Return the value of a name, the same each time; `Missing` if it has none."""
         _, values = self._spaces.setdefault(id(space), (space, {}))
         if name not in values:
             values[name] = space.get(name, Missing)
@@ -41,14 +41,14 @@ class NameWatch:
         return values[name]
 
     def watch(self, cells: Iterable[types.CellType]) -> None:
-        """Have cells count as well."""
+        """Watch cells as well."""
         for cell in cells:
             self._cells.setdefault(id(cell), (cell, content_of(cell)))
         self._checks = None
 
     @property
     def are_unchanged(self) -> bool:
-        """Whether all stand for what they stood for."""
+        """Whether all names and cells have the values that they had."""
         if self._checks is None:
             self._checks = tuple(self._make_checks())
         try:
@@ -56,7 +56,7 @@ class NameWatch:
                 if not check():
                     return False
         except Exception:
-            return False  # a name is gone, or what it stands for now does not compare
+            return False  # a name is gone, or its value cannot be compared
         return True
 
     def _make_checks(self) -> Iterable[Callable[[], bool]]:
@@ -79,14 +79,14 @@ class NameWatch:
 def _is_compared_by_identity(value: object) -> bool:
     if value is Missing or not isinstance(value, _DEFINITIONS):
         return False
-    return type(value).__eq__ is object.__eq__  # a metaclass may have its own idea
+    return type(value).__eq__ is object.__eq__  # a metaclass may define equality
 
 
 _DEFINITIONS: Final = (types.FunctionType, types.ModuleType, type)
 
 
 def _reader(names: Iterable[str]) -> Callable[[dict[str, Any]], Sequence[Any]]:
-    """Return what gives the values of all names as a tuple."""
+    """Return a function that returns the values of all names as a tuple."""
     first, *rest = names
     if rest:
         return operator.itemgetter(first, *rest)
@@ -113,7 +113,7 @@ def _hold_the_same(cells: Sequence[types.CellType], contents: Sequence[Any]) -> 
 
 
 def content_of(cell: types.CellType) -> Any:
-    """Return what a cell holds; `Missing` if it is empty."""
+    """Return the content of a cell; `Missing` if it is empty."""
     try:
         return cell.cell_contents
     except ValueError:
@@ -123,9 +123,9 @@ def content_of(cell: types.CellType) -> Any:
 def cells_that_change(function: types.FunctionType) -> list[types.CellType]:
     """Return the cells of a closure to which code may still assign.
 
-    A cell that nothing else refers to belongs to this function alone: the function that has
-    made it is over, and no other one shares it. Handlers made in a loop have thousands of
-    these. (An assignment to `cell_contents` is a change in place.)
+    If nothing else refers to a cell, it belongs to this function alone: the function that made it
+    has ended, and no other function shares it. Handlers made in a loop have thousands of these. (An
+    assignment to `cell_contents` is an in-place change.)
     """
     cells = function.__closure__ or ()
     names = function.__code__.co_freevars
@@ -140,7 +140,7 @@ def cells_that_change(function: types.FunctionType) -> list[types.CellType]:
 @functools.lru_cache(maxsize=1024)
 def _assigned_in(code: types.CodeType) -> frozenset[str]:
     """The variables of enclosing functions that a function assigns to."""
-    import dis  # takes a while
+    import dis  # slow to import
 
     assigned = {
         each.argval

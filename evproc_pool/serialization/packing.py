@@ -1,9 +1,9 @@
 """Packs events, many at a time in one pass of pickle, and values.
 
-Events of classes that pickle in Python's default way go as their classes and a list of
-instance dictionaries, which takes a third of the time of pickling the instances. Where packing
-fails, or unpacking does on the other side, the same events are packed again with
-a pickle for each, so that the one at fault is found and fails alone.
+Events of classes that pickle in Python's default way are packed as their classes and a list of
+instance dictionaries. This takes a third of the time of pickling the instances. If packing fails,
+or unpacking on the other side, each event is packed again with a pickle of its own. So the one at
+fault is found and fails alone.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from evproc_pool.serialization import basics, diagnosis, pickling
 from evproc_pool.serialization.basics import has_default_state
 from evproc_pool.serialization.gc_pause import gc_paused
 
-# For fewer events than that, pickling their states apart costs more than it saves.
+# For fewer events of a class, pickling their states apart costs more than it saves.
 _WORTHWHILE: Final = 16
 
-#: Values of these classes stay as they are, and cannot fail to unpickle.
+#: Values of these classes never change, and unpickling them cannot fail.
 ATOMS: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
 class PackedEvents(NamedTuple):
-    """Events, ready to travel.
+    """Events, ready to send.
 
     Attributes:
-        one_by_one: Whether `data` is a list with a pickle for each.
-        data: Otherwise one pickle of all.
-        in_parts: Whether it is a list of `pass_through.SealedOrPacked` instead.
-        class_bytes: How many bytes of it are classes: as many for one event as for many.
-        large: The place of the first large buffer in those of the frame, and of the one
-            behind the last, or None; see `pickling.dumps`.
+        one_by_one: Whether `data` is a list with a pickle for each event.
+        data: Otherwise one pickle of all events.
+        in_parts: Whether `data` is a list of `pass_through.PackedPart` instead.
+        class_bytes: How many bytes of it are classes: the same for one event and for many.
+        large: The range of its large buffers among those of the frame; a stop of None: up to
+            the last. See `pickling.dumps`.
     """
 
     one_by_one: bool
@@ -50,17 +50,17 @@ class PackedEvents(NamedTuple):
 
     @property
     def has_large(self) -> bool:
-        """Whether there are large buffers."""
+        """Whether it has large buffers."""
         first, stop = self.large
         return stop is None or stop > first
 
 
 class PackedValue(NamedTuple):
-    """A value: itself if it is one of Python's atoms, or else its pickle.
+    """A value: an atom of Python as it is, or a pickle.
 
     Attributes:
-        is_pickled: Which of these.
-        data: That.
+        is_pickled: Whether `data` is a pickle.
+        data: The value or its pickle.
         large: See `PackedEvents`.
     """
 
@@ -70,14 +70,14 @@ class PackedValue(NamedTuple):
 
 
 class PackedColumn(NamedTuple):
-    """What events left behind of one kind.
+    """Results of one kind.
 
     Attributes:
-        positions: Of these events, in order.
+        positions: The positions of their events, in order.
         is_together: Whether `data` is one pickle of all, or packed events.
-        data: Otherwise a `PackedValue` for each, or a `messages.ErrorRecord` where there is none.
-        large: See `PackedEvents`; of what is packed together.
-        is_sure: Whether it can be rebuilt anywhere.
+        data: Otherwise a `PackedValue` for each, or the `messages.ErrorRecord` of packing it.
+        large: See `PackedEvents`; only if packed together.
+        is_sure: Whether it can be unpickled anywhere.
     """
 
     positions: Sequence[int]
@@ -88,7 +88,7 @@ class PackedColumn(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        """How many bytes it has that is packed together, without the large buffers."""
+        """The size of what is packed together, without large buffers."""
         return len(self.data if isinstance(self.data, bytes) else self.data.data)
 
 
@@ -96,22 +96,22 @@ NO_EVENTS: Final = PackedEvents(one_by_one=True, data=())
 
 
 class _SameObjectTwice(Exception):
-    """An object stands for two events; one by one they come out as two."""
+    """An object stands for two events. Packed one by one they arrive as two objects."""
 
 
 class _EventInside(Exception):
-    """An event refers to another one of these classes, or to itself."""
+    """An event refers to another event of these classes, or to itself."""
 
 
-def _refuse(instance: object) -> Any:  # noqa: ARG001 - as `copyreg` calls it
+def _refuse(instance: object) -> Any:  # noqa: ARG001 - the signature is that of `copyreg`
     raise _EventInside
 
 
 class EventPacker:
     """Packs events. Remembers which classes pickle in Python's default way.
 
-    A class that has to go by value, one of ``__main__`` for example, goes once with each
-    batch, as it is then.
+    A class that goes by value, as one of ``__main__``, is sent once with each batch, as it is at
+    that time.
     """
 
     def __init__(self) -> None:
@@ -123,16 +123,16 @@ class EventPacker:
         """Pack all events in one pass.
 
         Args:
-            events: Any.
-            buffers: The large ones of the frame so far; takes those of the events. They are
-                to be copied before anybody may change the events.
+            events: The events.
+            buffers: The large buffers of the frame so far; those of the events are appended. They
+                must be copied before anybody may change the events.
 
         Raises:
-            Exception: Whatever pickling raised; `pack_one_by_one` finds out where.
+            Exception: Whatever pickling raised. Packing one by one finds the event at fault.
         """
         kinds = list(dict.fromkeys(map(type, events)))
         if has_same_twice(events, kinds):
-            raise _SameObjectTwice  # it would come out as one object, in some batches
+            raise _SameObjectTwice  # it would arrive as one object, in some batches
         if len(events) >= _WORTHWHILE * len(kinds) and all(map(self.is_plain, kinds)):
             states = _dump_states(kinds, events)
             if states is not None:
@@ -150,17 +150,17 @@ class EventPacker:
         return PackedEvents(False, data, class_bytes=class_bytes, large=large)
 
     def is_plain(self, kind: type) -> bool:
-        """Whether instances of a class can go as their states."""
+        """Whether instances of a class can be packed as their states."""
         known = self._has_default_state.get(kind)
         if known is None:
             known = self._has_default_state[kind] = has_default_state(kind)
         return known
 
     def _bytes_of_classes(self, kinds: Sequence[type], most: int) -> int:
-        """About how many of so many bytes are classes; too few rather than too many.
+        """About how many of a pickle's `most` bytes are classes; rather too few than too many.
 
-        The largest one, since they may have parts in common; and none where it has become
-        smaller than it was when it was first weighed.
+        Only the largest class counts, since classes may share parts. A class that seems larger than
+        the pickle has shrunk since it was measured: then the result is 0.
         """
         largest = max(map(self._bytes_of_class, kinds), default=0)
         if largest < most:
@@ -172,23 +172,23 @@ class EventPacker:
         known = self._class_bytes.get(kind)
         if known is None:
             known = 0
-            with contextlib.suppress(Exception):  # its instances may be pickled without it
+            with contextlib.suppress(Exception):  # its instances may pickle without it
                 known = _bytes_of(self._named(kind))
             self._class_bytes[kind] = known
         return known
 
     def _named(self, kind: type) -> type | bytes:
-        """A class, or its pickle where a reference will not do: as it is now."""
+        """A class as it is now: itself, or its pickle if a reference is not enough."""
         if kind not in self.goes_by_value:
             self.goes_by_value[kind] = pickling.dumps(kind) != _reference_to(kind)
         return pickling.dumps(kind, by_value=True) if self.goes_by_value[kind] else kind
 
 
 def _dump_states(kinds: Sequence[type], events: Sequence[Any]) -> bytes | None:
-    """Pickle the instance dictionaries of events; None if they would not come out the same.
+    """Pickle the instance dictionaries of events; None if they would arrive changed.
 
-    An event of these classes in one of the dictionaries would come out as another object than the
-    event that it is. And nothing in them may go by value.
+    An event inside of such a dictionary would arrive as a second object. And nothing in the
+    dictionaries may go by value.
     """
     with gc_paused():
         return _pickled_states(list(map(_state_of, events)), kinds)
@@ -221,12 +221,9 @@ def _reference_to(kind: type) -> bytes | None:
 
 
 def has_same_twice(events: Sequence[Any], kinds: Iterable[Any]) -> bool:
-    """Whether an object stands for two of the events.
+    """Whether an object stands for two of the events, which are of these classes.
 
-    Args:
-        events: Any.
-        kinds: Their classes. Where these hash by identity, as they mostly do, it
-            takes a third of the time.
+    If the classes hash by identity, as usual, this takes a third of the time.
     """
     if all(kind.__hash__ is object.__hash__ for kind in kinds):
         return len(set(events)) < len(events)
@@ -237,11 +234,7 @@ _state_of: Final = operator.attrgetter("__dict__")
 
 
 def unpack(packed: PackedEvents, buffers: Sequence[memoryview] = ()) -> list[Any]:
-    """The events of a `pack`.
-
-    Args:
-        packed: These.
-        buffers: The large ones of the frame.
+    """Unpack events; `buffers` are the large ones of the frame.
 
     Raises:
         Exception: Whatever unpickling raised.
@@ -256,12 +249,22 @@ def unpack(packed: PackedEvents, buffers: Sequence[memoryview] = ()) -> list[Any
     return instances(each, pickling.loads(content))
 
 
-def instances(kinds: Iterable[type], states: Sequence[dict[str, Any]]) -> list[Any]:
-    """Events of classes that pickle in Python's default way.
+def unpack_event(pickled: bytes) -> Any:
+    """Unpickle a single event.
 
-    Args:
-        kinds: The class of each; may have more than there are.
-        states: The instance dictionary of each.
+    Raises:
+        SerializationError: It cannot be rebuilt here.
+    """
+    try:
+        return pickling.loads(pickled)
+    except Exception as error:
+        raise diagnosis.cannot_rebuild("the event", error) from error
+
+
+def instances(kinds: Iterable[type], states: Sequence[dict[str, Any]]) -> list[Any]:
+    """Make events of classes that pickle in Python's default way.
+
+    Each has a class and an instance dictionary; `kinds` may be longer than `states`.
     """
     events: list[Any] = list(map(object.__new__, itertools.islice(kinds, len(states))))
     for event, state in zip(events, states, strict=True):
@@ -270,15 +273,7 @@ def instances(kinds: Iterable[type], states: Sequence[dict[str, Any]]) -> list[A
 
 
 def pack_value(value: object, buffers: list[memoryview] | None = None) -> PackedValue:
-    """Pack a value.
-
-    Args:
-        value: Any.
-        buffers: See `EventPacker.pack`.
-
-    Raises:
-        Exception: Whatever pickling raised.
-    """
+    """Pack a value; `buffers` and errors are those of `EventPacker.pack`."""
     if type(value) in ATOMS:
         return PackedValue(False, value)
     first = len(buffers or ())
@@ -287,11 +282,7 @@ def pack_value(value: object, buffers: list[memoryview] | None = None) -> Packed
 
 
 def unpack_value(packed: PackedValue, buffers: Sequence[memoryview] = ()) -> Any:
-    """Its opposite.
-
-    Args:
-        packed: The value.
-        buffers: The large ones of the frame.
+    """Unpack a value; `buffers` are the large ones of the frame.
 
     Raises:
         SerializationError: It cannot be rebuilt here.
@@ -317,13 +308,13 @@ def pack_column(
     *,
     is_built_in: bool = False,
 ) -> PackedColumn:
-    """Pack in one pass what events left behind.
+    """Pack results of one kind in one pass.
 
     Args:
-        positions: Of these events.
-        items: What each of them left.
+        positions: The positions of their events.
+        items: The result of each event.
         buffers: See `EventPacker.pack`.
-        packer: For events, this.
+        packer: Packs results that are events; None: they are none.
         is_built_in: Whether all are made of atoms and built-in containers.
 
     Raises:
@@ -340,7 +331,7 @@ def pack_column(
 
 
 def unpack_column(column: PackedColumn, buffers: Sequence[memoryview] = ()) -> list[Any]:
-    """What was packed together.
+    """Unpack a column that was packed together.
 
     Raises:
         Exception: Whatever unpickling raised.

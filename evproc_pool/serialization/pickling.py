@@ -1,9 +1,9 @@
-"""Pickles what crosses to another process, and says what is wrong where that fails.
+"""Pickles what is sent to another process.
 
-What plain pickle cannot take, or takes by a reference into ``__main__`` (which is
-another module in a worker), goes through cloudpickle, by value (`by_value`).
+Some objects go through cloudpickle, by value (`by_value`): those that plain pickle refuses, and
+those that it takes by a reference into ``__main__``, which is another module in a worker.
 
-Large buffers (NumPy arrays, for one) can go out of band, beside the pickle (PEP 574).
+Large buffers, as of NumPy arrays, can go out of band, beside the pickle (PEP 574).
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ from evproc_pool.serialization.basics import (
 def dumps(
     value: object, *, by_value: bool = False, buffers: list[memoryview] | None = None
 ) -> bytes:
-    """Pickle, by value where a reference would not be found on the other side.
+    """Pickle, by value if the other side would not find a reference.
 
     Args:
         value: What to pickle.
-        by_value: It is known that there would be such a reference.
-        buffers: Takes those of `OUT_OF_BAND_BYTES` and more, which `worker_loads` needs again;
-            views, so that nobody must change the value before they are copied, not even
-            the code that pickles what comes next. None: they are in the pickle.
+        by_value: Whether it is known to have such a reference.
+        buffers: Buffers of at least `OUT_OF_BAND_BYTES` are appended, and `loads` needs them
+            again. They are views: nobody must change the value before they are copied, not even
+            the code that pickles the next value. None: all buffers are in the pickle.
 
     Raises:
-        Exception: Whatever pickling raised; `cannot_pickle` says what is at fault.
-            `buffers` are what they were.
+        Exception: Whatever pickling raised; `diagnosis.cannot_pickle` names the part at fault.
+            `buffers` is unchanged.
     """
-    keep = None if buffers is None else _Keeper(buffers)
+    collect = None if buffers is None else _BufferCollector(buffers)
     try:
         if by_value or lives_in_main(type(value)):
-            return _by_value(value, keep)
+            return _by_value(value, collect)
         try:
-            data = _by_reference(value, keep)
+            data = _by_reference(value, collect)
         except Exception:
-            # lambdas, local classes and the like
+            # lambdas, local classes and others
             data = None
         if data is not None:
             return data
-        if keep is not None:
-            keep.forget()
-        return _by_value(value, keep)
+        if collect is not None:
+            collect.reset()
+        return _by_value(value, collect)
     except BaseException as error:
-        if keep is not None:
-            keep.forget()
-        if isinstance(error, ThisProcess.as_they_are):
+        if collect is not None:
+            collect.reset()
+        if isinstance(error, ThisProcess.passed_on):
             raise
         raise PicklingExit(f"{type(error).__name__}: {text_of(error)}") from error
 
 
-class _Keeper:
-    """What pickle asks about each buffer: whether it is in the pickle."""
+class _BufferCollector:
+    """Collects large buffers. Returns to pickle whether a buffer goes into the pickle."""
 
     def __init__(self, buffers: list[memoryview]) -> None:
         self._buffers = buffers
@@ -72,23 +72,23 @@ class _Keeper:
         try:
             raw = buffer.raw()
         except BufferError:
-            return True  # it is not in one piece
+            return True  # not contiguous
         if raw.nbytes < OUT_OF_BAND_BYTES:
             return True
         self._buffers.append(raw)
         return False
 
-    def forget(self) -> None:
-        """It begins anew."""
+    def reset(self) -> None:
+        """Drop what was collected: pickling starts again."""
         del self._buffers[self._before :]
 
 
-#: A buffer of so many bytes or more goes out of band.
+#: Smaller buffers stay in the pickle.
 OUT_OF_BAND_BYTES: Final = 1 << 15
 
 
 class _Chunks:
-    """A file that keeps what is written to it, as it comes."""
+    """A file that keeps what is written to it in chunks."""
 
     __slots__ = ("chunks", "write")
 
@@ -97,14 +97,15 @@ class _Chunks:
         self.write = self.chunks.append
 
 
-def _by_reference(value: object, keep: _Keeper | None) -> bytes | None:
-    """Pickle plainly; None if there is maybe a reference into this process's ``__main__``.
+def _by_reference(value: object, collect: _BufferCollector | None) -> bytes | None:
+    """Pickle plainly; None if the pickle may refer to this process's ``__main__``.
 
-    That it may be only a text costs time and nothing else. Large strings and bytes, which
-    pickle writes by themselves, are not searched: that takes longer than copying them.
+    The name may be only a text; then pickling by value costs time and nothing else. Large strings
+    and bytes, which pickle writes as chunks of their own, are not searched: this would take longer
+    than copying them.
     """
     file = _Chunks()
-    pickle.Pickler(file, PROTOCOL, buffer_callback=keep).dump(value)
+    pickle.Pickler(file, PROTOCOL, buffer_callback=collect).dump(value)
     before = b""
     for chunk in file.chunks:
         is_content = len(chunk) > LARGE_CONTENT and before.endswith(announcements(len(chunk)))
@@ -114,36 +115,32 @@ def _by_reference(value: object, keep: _Keeper | None) -> bytes | None:
     return file.chunks[0] if len(file.chunks) == 1 else b"".join(file.chunks)
 
 
-def _by_value(value: object, keep: _Keeper | None) -> bytes:
-    # with cloudpickle, which many programs do not need
+def _by_value(value: object, collect: _BufferCollector | None) -> bytes:
+    # imports cloudpickle, which many programs do not need
     from evproc_pool.serialization.class_cache import dumps_apart, dumps_instance
 
-    data = dumps_instance(value, keep)
+    data = dumps_instance(value, collect)
     if data is not None:
         return data
-    if keep is not None:
-        keep.forget()
-    data = dumps_apart(value, PROTOCOL, keep)
+    if collect is not None:
+        collect.reset()
+    data = dumps_apart(value, PROTOCOL, collect)
     if data is not None:
         return data
-    if keep is not None:
-        keep.forget()
+    if collect is not None:
+        collect.reset()
     from evproc_pool.serialization import by_value
 
-    return _MARK + by_value.dumps(value, PROTOCOL, keep)
+    return _MARK + by_value.dumps(value, PROTOCOL, collect)
 
 
-# A pickle that begins with that twice is one by value. It is legal, and says nothing.
+# A pickle by value begins with this mark twice. It is legal and does nothing.
 _MARK: Final = pickle.PROTO + bytes([PROTOCOL])
 _MARKED: Final = 2 * _MARK
 
 
 def loads(data: bytes | bytearray | memoryview, buffers: Iterable[memoryview] = ()) -> Any:
-    """Unpickle.
-
-    Args:
-        data: What `dumps` gave.
-        buffers: Those that it left out. What is rebuilt uses their memory.
+    """Unpickle what `dumps` returned. The result uses the memory of the buffers.
 
     Raises:
         Exception: Whatever unpickling raised.
@@ -154,7 +151,7 @@ def loads(data: bytes | bytearray | memoryview, buffers: Iterable[memoryview] = 
 
             return by_value.loads(data, buffers)
         return pickle.loads(data, buffers=buffers)
-    except ThisProcess.as_they_are:
+    except ThisProcess.passed_on:
         raise
     except BaseException as error:
         raise PicklingExit(f"{type(error).__name__}: {text_of(error)}") from error

@@ -1,4 +1,4 @@
-"""What to do about things that cannot be pickled, by their kinds."""
+"""Advice on objects that cannot be pickled, by their kinds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 _IN_EACH: Final = "where it is used, or once in each worker with initializer="
 
-# What to do instead, and for which kinds of objects: module and qualified name, or the name alone.
+# Advice, and the kinds of objects it is for: module and qualified name, or the name alone.
 _ADVICE: Final = {
     "hand over the path, and open it where it is used": """
         _io._IOBase tempfile._TemporaryFileWrapper codecs.StreamReaderWriter
@@ -50,9 +50,9 @@ _BY_KIND: Final = {kind: advice for advice, kinds in _ADVICE.items() for kind in
 
 
 def advice_on(part: object) -> str | None:
-    """Return what to do instead of pickling an object of this kind, or None."""
+    """Return what to do instead of pickling an object of this kind; None: unknown."""
     for kind in type(part).__mro__:
-        # the names of connections are alike in all drivers of databases
+        # database drivers name their connections alike
         for name in (f"{kind.__module__}.{kind.__qualname__}", kind.__name__.lower()):
             if name in _BY_KIND:
                 return _BY_KIND[name]

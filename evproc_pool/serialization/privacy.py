@@ -1,13 +1,12 @@
 """Whether a value can be pickled later: whether nobody else can change it until then.
 
-The values of a batch are pickled in one pass when it is over, which takes a fraction of the
-time of a pickle for each. Until then other events run. So a value may wait only if nobody else
-has it, nor anything in it that can be changed: the reference counts say so. Others are pickled
-at once.
+The values of a batch are pickled in one pass when it is over, which takes a fraction of the time of
+a pickle for each. Until then other events run. So a value may wait only if nobody else refers to
+it, or to anything mutable in it: the reference counts show this. Other values are pickled at once.
 
-It looks at objects whose contents Python knows: the built-in containers, and instances of
-classes that are written in Python and pickled in the default way. Others may share memory in a
-way that nobody sees (an array and a view of it), or have code of the user's in their pickling.
+This inspects objects whose contents Python knows: built-in containers, and instances of classes
+that are written in Python and pickle in the default way. Other objects may share memory in a way
+that Python cannot see (an array and its view), or run user code in their pickling.
 
 Without exact reference counts every value is pickled at once; see `internals.cpython`.
 """
@@ -21,34 +20,33 @@ from typing import Any, Final
 from weakref import getweakrefcount
 
 from evproc_pool.internals.cpython import (
-    ALONE,
     HIDES_DICT,
     IN_CONTAINER,
     OF_INSTANCE,
+    UNSHARED,
     getrefcount,
     has_python_layout,
     is_of_named_tuple,
 )
 from evproc_pool.serialization.packing import ATOMS
 
-#: Made of atoms and built-in containers: it can be rebuilt anywhere.
+#: Made of atoms and built-in containers: it can be unpickled anywhere.
 BUILT_IN: Final = 1
-#: Made of others, which may fail where they are rebuilt.
-OTHERS: Final = 2
+#: Made of other objects, too, which may fail to unpickle.
+CUSTOM: Final = 2
 
 _CONTAINERS: Final = frozenset({list, tuple, set, frozenset})
 _NOT_INSTANCES: Final = _CONTAINERS | {dict}
 
-# In containers with more items it pays to ask for the types of all of them at once; and if
-# they are instances, to pickle them at once.
+# For a larger container one check of all item types pays off. If it holds instances, pickling them
+# at once is faster.
 _MANY: Final = 6
 
-# What is nested deeper does not wait.
+# A value that is nested deeper is pickled at once.
 _MOST_LEVELS: Final = 16
 
-# Classes of the standard library whose instances stay as they are: by name, since asking is
-# no reason to import them.
-_LASTING: Final = frozenset(
+# Classes of the standard library whose instances never change. By name: this must not import them.
+_IMMUTABLE: Final = frozenset(
     {
         ("datetime", "date"),
         ("datetime", "timedelta"),
@@ -59,38 +57,37 @@ _LASTING: Final = frozenset(
     }
 )
 
-# Likewise if their time zone does.
+# Likewise if their time zone never changes.
 _ZONED: Final = frozenset({("datetime", "datetime"), ("datetime", "time")})
-_LASTING_ZONES: Final = frozenset({("datetime", "timezone"), ("zoneinfo", "ZoneInfo")})
+_IMMUTABLE_ZONES: Final = frozenset({("datetime", "timezone"), ("zoneinfo", "ZoneInfo")})
 
-# From which classes written in Python may be derived.
+# Built-in base classes of classes written in Python.
 _BUILT_IN: Final = frozenset({object, tuple, list, dict, set, frozenset})
 
-# How instances of a class are to be looked at.
-_IS_CLOSED: Final = 0
-_IS_OPEN: Final = 1
-_LASTS: Final = 2
-_LASTS_WITH_ITS_ZONE: Final = 3
+# How to treat the instances of a class.
+_IS_OPAQUE: Final = 0
+_IS_TRANSPARENT: Final = 1
+_IS_IMMUTABLE: Final = 2
+_IS_IMMUTABLE_WITH_ITS_ZONE: Final = 3
 
-# Of so many classes that is remembered; not of those that a function makes, which may be many.
+# The most classes to remember. Classes that a function makes are not remembered: they may be many.
 _MOST_KINDS: Final = 256
 _kinds: dict[type, int] = {}
 
 
-def is_private(  # noqa: C901, PLR0911, PLR0912 - calls would take as long as all of it
+def is_private(  # noqa: C901, PLR0911, PLR0912 - calls would double its time
     value: Any, levels: int = _MOST_LEVELS
 ) -> int:
-    """Whether nobody else has anything in a value that can be changed.
+    """Whether nobody else refers to anything mutable in a value.
 
-    Whether anybody else has the value itself is for the caller to see.
+    Does not check whether somebody else refers to the value itself; the caller does that.
 
     Args:
         value: Not an atom.
         levels: How deep it may be nested.
 
     Returns:
-        0: somebody has, or it is not known. Or else `BUILT_IN` or `OTHERS`, by what it is
-        made of.
+        0: somebody may. Otherwise `BUILT_IN` or `CUSTOM`, by what it is made of.
     """
     kind, atoms = type(value), ATOMS
     found, most = BUILT_IN, IN_CONTAINER
@@ -100,30 +97,30 @@ def is_private(  # noqa: C901, PLR0911, PLR0912 - calls would take as long as al
         if not atoms.issuperset(map(type, value)):
             for key in value:
                 if type(key) not in atoms:
-                    lasts = is_constant(key)
-                    if not lasts:
+                    constant = is_constant(key)
+                    if not constant:
                         return 0
-                    if lasts > found:  # noqa: PLR1730 - a call of `max` takes longer
-                        found = lasts
+                    if constant > found:  # noqa: PLR1730 - a call of `max` is slower
+                        found = constant
     elif kind in _CONTAINERS:
         items = value
         if getweakrefcount(value):
             return 0
     else:
-        how = _kinds.get(kind)
-        if how is None:
-            how = _learn(kind)
-        if how != _IS_OPEN:
+        treatment = _kinds.get(kind)
+        if treatment is None:
+            treatment = _treatment_of(kind)
+        if treatment != _IS_TRANSPARENT:
             return is_constant(value)
-        if getweakrefcount(value) or (HIDES_DICT and _has_kept_names(value)):
+        if getweakrefcount(value) or (HIDES_DICT and _has_shared_dict(value)):
             return 0
-        items, found, most = get_referents(value), OTHERS, OF_INSTANCE
+        items, found, most = get_referents(value), CUSTOM, OF_INSTANCE
     if not levels:
         return 0
     has_many = len(items) > _MANY
     if has_many and atoms.issuperset(map(type, items)):
         return found
-    for item in items:  # a plain loop: for a few items it takes half the time of `issuperset`
+    for item in items:  # a plain loop: half the time of `issuperset` for a few items
         if type(item) in atoms or item is kind:
             continue
         if getrefcount(item) > most:
@@ -140,9 +137,9 @@ def is_private(  # noqa: C901, PLR0911, PLR0912 - calls would take as long as al
 
 
 def is_constant(value: Any) -> int:
-    """Whether it stays as it is, so that it does not matter who has it.
+    """Whether a value never changes, so that others may refer to it.
 
-    A tuple of atoms is that: a constant, mostly. Or a class, a date, a member of an enumeration.
+    True for a tuple of atoms, a class, a date, a member of an enumeration and others.
 
     Returns:
         See `is_private`.
@@ -156,45 +153,45 @@ def is_constant(value: Any) -> int:
             if type(item) not in atoms:
                 return 0
         return BUILT_IN
-    how = _kinds.get(kind)
-    if how is None:
-        how = _learn(kind)
-    if how == _LASTS_WITH_ITS_ZONE:
+    treatment = _kinds.get(kind)
+    if treatment is None:
+        treatment = _treatment_of(kind)
+    if treatment == _IS_IMMUTABLE_WITH_ITS_ZONE:
         zone = value.tzinfo
-        return OTHERS if zone is None or _name_of(type(zone)) in _LASTING_ZONES else 0
-    return OTHERS if how == _LASTS else 0
+        return CUSTOM if zone is None or _name_of(type(zone)) in _IMMUTABLE_ZONES else 0
+    return CUSTOM if treatment == _IS_IMMUTABLE else 0
 
 
-def _has_kept_names(value: object) -> bool:
-    """Whether somebody has the dictionary of an instance."""
-    return type(value).__dictoffset__ != 0 and getrefcount(vars(value)) > ALONE
+def _has_shared_dict(value: object) -> bool:
+    """Whether somebody else refers to the dictionary of an instance."""
+    return type(value).__dictoffset__ != 0 and getrefcount(vars(value)) > UNSHARED
 
 
-def _learn(kind: type) -> int:
-    """See how instances of a class are to be looked at."""
+def _treatment_of(kind: type) -> int:
+    """Find out how to treat the instances of a class."""
     try:
-        how = _look_at(kind)
+        treatment = _inspect(kind)
         is_remembered = "<locals>" not in kind.__qualname__
-    except Exception:  # a class can be anything
-        return _IS_CLOSED
+    except Exception:  # a class may run any code
+        return _IS_OPAQUE
     if is_remembered:
         if len(_kinds) >= _MOST_KINDS:
             _kinds.clear()
-        _kinds[kind] = how
-    return how
+        _kinds[kind] = treatment
+    return treatment
 
 
-def _look_at(kind: type) -> int:
+def _inspect(kind: type) -> int:
     name = _name_of(kind)
     if name in _ZONED:
-        return _LASTS_WITH_ITS_ZONE
-    if name in _LASTING or kind.__mro__[-2:] == (type, object) or _is_member(kind):
-        return _LASTS
+        return _IS_IMMUTABLE_WITH_ITS_ZONE
+    if name in _IMMUTABLE or kind.__mro__[-2:] == (type, object) or _is_member(kind):
+        return _IS_IMMUTABLE
     if name[0] == "numpy" and _is_numpy_scalar(kind):
-        return _LASTS
+        return _IS_IMMUTABLE
     if name[0] in {"pathlib", "pathlib._local"} and "__reduce__" not in vars(kind):
-        return _LASTS
-    return _IS_OPEN if _is_open(kind) else _IS_CLOSED
+        return _IS_IMMUTABLE
+    return _IS_TRANSPARENT if _is_transparent(kind) else _IS_OPAQUE
 
 
 def _name_of(kind: type) -> tuple[str, str]:
@@ -202,13 +199,13 @@ def _name_of(kind: type) -> tuple[str, str]:
 
 
 def _known(module: str, name: str) -> Any:
-    """What a module has, if it has been imported; without asking it, which may be code."""
+    """An attribute of a module that was imported; without `getattr`, which may run code."""
     found = sys.modules.get(module)
     return None if found is None else vars(found).get(name)
 
 
 def _is_member(kind: type) -> bool:
-    """Whether instances are members of an enumeration, which are pickled by their names."""
+    """Whether instances are members of an enumeration, which pickle by their names."""
     base = _known("enum", "Enum")
     if base is None or base not in kind.__mro__:
         return False
@@ -227,8 +224,8 @@ def _is_numpy_scalar(kind: type) -> bool:
     return any(base in kind.__mro__ for base in bases)
 
 
-def _is_open(kind: type) -> bool:
-    """Whether Python knows all that an instance has, and pickling runs no code of the user's."""
+def _is_transparent(kind: type) -> bool:
+    """Whether Python knows all parts of an instance, and pickling runs no user code."""
     if kind in copyreg.dispatch_table or hasattr(kind, "__getnewargs_ex__"):
         return False
     new_arguments = getattr(kind, "__getnewargs__", None)

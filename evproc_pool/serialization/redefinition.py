@@ -1,12 +1,12 @@
-"""Handlers of the main script that are defined anew: the new one takes the old one's place.
+"""Redefined handlers of the main script: the new function replaces the old one.
 
-In a notebook or a script a handler is defined, registered and then defined again under the
-same name. `Redefined` keeps the registered functions that stand under their own name in the main
-module, and finds those in whose place something else stands now.
+In a notebook or a script a handler is defined, registered and later redefined under the same name.
+`RedefinedHandlers` keeps the registered functions that have their own name in the main module, and
+finds those whose name now has another value.
 
-A name that is deleted changes nothing, nor does one that stands for something else now, a number
-or another function: that the handler stays is said once, as a warning. A function that is
-registered itself, under another handler's name, is that handler and replaces none.
+Nothing changes if the name is deleted, or gets a value that is no new definition: a number, or a
+function of another name. The latter is logged once, as a warning. A function that is registered
+itself, under another handler's name, is that handler and replaces none.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 
 class _Place(NamedTuple):
-    """Where a handler of the main script stands.
+    """The place of a handler in the main script.
 
     Attributes:
-        space: The names of the main module.
-        key: One of these.
-        func: What was registered.
+        space: The namespace of the main module.
+        key: The handler's name there.
+        func: The registered function.
     """
 
     space: dict[str, Any]
@@ -41,33 +41,33 @@ class _Place(NamedTuple):
     func: HandlerFunc
 
 
-class Redefined:
-    """See the module.
+class RedefinedHandlers:
+    """Finds redefined handlers; see the module.
 
     Args:
-        registry: Has the handlers.
+        registry: The registry with the handlers.
     """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         # by the handlers' names
         self._places: dict[str, _Place] = {}
-        # their names, by what the functions are called
+        # the handlers' names, by the functions' names
         self._by_key: dict[str, list[str]] = {}
-        self._has_stood: set[str] = set()
-        self._said: dict[str, int] = {}  # of which other things that was said, by their ids
+        self._were_in_place: set[str] = set()
+        self._warned: dict[str, int] = {}  # what a warning was logged for: ids, by handler
         self._names: NameWatch | None = NameWatch()
 
     @property
     def is_up_to_date(self) -> bool:
-        """Whether all stand where they stood; asked at every call, see `Names`.
+        """Whether no handler was redefined. Checked at every call; see `NameWatch`.
 
-        False may be wrong: `find` knows.
+        False may be wrong: then `find` finds nothing.
         """
         return self._names is not None and self._names.are_unchanged
 
     def note(self, func: HandlerFunc, name: str | None) -> None:
-        """Take in a handler that was registered, under a new name or one that was taken."""
+        """Note a registered handler, whose name may have been taken."""
         handler = name or default_name(func) or ""
         self.forget(handler)
         if not isinstance(func, types.FunctionType) or not _has_name_in_main(func):
@@ -81,36 +81,36 @@ class Redefined:
         rivals.append(handler)
         self._places[handler] = place
         if place.space.get(place.key) is func:
-            self._has_stood.add(handler)
-        self._names = None  # where a decorator has registered it, it has its name later
+            self._were_in_place.add(handler)
+        self._names = None  # registered by a decorator, it gets its name later
 
     def forget(self, name: str) -> None:
-        """Do not follow this handler any more."""
+        """Do not follow a handler any more."""
         self._places.pop(name, None)
-        self._has_stood.discard(name)
+        self._were_in_place.discard(name)
 
     def find(self) -> dict[str, Any]:
-        """Return what stands in the place of handlers now, by the handlers' names."""
+        """Return the redefined handlers: new values by the handlers' names."""
         found = {}
         names = NameWatch()
         for name, (space, key, func) in self._places.items():
             standing = space.get(key, Missing)
             if standing is func:
-                self._has_stood.add(name)
-            if name in self._has_stood:
-                standing = names.read(space, key)  # another thread may just have changed it
+                self._were_in_place.add(name)
+            if name in self._were_in_place:
+                standing = names.read(space, key)  # another thread may have changed it just now
                 if standing is func or standing is Missing:
                     continue
-                if _is_defined_anew(standing, key):
+                if _is_redefinition(standing, key):
                     found[name] = standing
                 else:
-                    self._say_it_stays(name, key, standing)
+                    self._warn_that_it_stays(name, key, standing)
         self._names = None if found else names
         return found
 
-    def _say_it_stays(self, name: str, key: str, standing: object) -> None:
-        if self._said.get(name) != id(standing):
-            self._said[name] = id(standing)
+    def _warn_that_it_stays(self, name: str, key: str, standing: object) -> None:
+        if self._warned.get(name) != id(standing):
+            self._warned[name] = id(standing)
             from evproc_pool.log import LOG
 
             LOG.warning(
@@ -122,13 +122,13 @@ class Redefined:
             )
 
     def replace(self) -> Mapping[str, HandlerFunc]:
-        """Have what was defined anew take the place of what it was in the registry.
+        """Replace redefined handlers in the registry.
 
         Returns:
             The new handlers, by their names.
 
         Raises:
-            TypeError: What stands under a handler's name is no handler. Nothing has changed.
+            TypeError: A handler's name now has a value that is no handler. Nothing has changed.
         """
         found = self.find()
         for name, new in found.items():
@@ -145,10 +145,10 @@ class Redefined:
         return found
 
 
-def _is_defined_anew(new: object, key: str) -> bool:
-    """Whether what stands under a handler's name is a new definition of it.
+def _is_redefinition(new: object, key: str) -> bool:
+    """Whether the value of a handler's name is a new definition of the handler.
 
-    Not what has another name of its own: a loop variable may have that of a handler.
+    Not if the value has a name of its own: a loop variable may have a handler's name.
     """
     name = getattr(new, "__qualname__", None)
     has_other_name = isinstance(name, str) and name.isidentifier() and name != key
@@ -156,7 +156,7 @@ def _is_defined_anew(new: object, key: str) -> bool:
 
 
 def _has_name_in_main(function: types.FunctionType) -> bool:
-    """Whether a function was defined in the main script itself, and not in something there."""
+    """Whether the main script itself defines a function, not something inside of it."""
     return lives_in_main(function) and function.__qualname__.isidentifier()
 
 

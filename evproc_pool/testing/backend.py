@@ -105,11 +105,11 @@ class FakeBackend:
         if worker is not None:
             worker.ask_back(newest)
 
-    def ask_to_tell(self, number: int) -> None:
+    def ask_for_report(self, number: int) -> None:
         """See `protocol.backend.Backend`."""
         worker = self._workers.get(number)
         if worker is not None:
-            worker.tell()
+            worker.report()
 
     def strike(self, number: int, seen: WorkerStatus, *, is_again: bool) -> None:
         """Do nothing: it takes a signal, and a thread gets none."""

@@ -131,10 +131,10 @@ class FakeWorker(status_words.StatusWords):
             error, self._error = self._error, None
             raise error
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Have it report the events that are over, at whatever place it has stopped."""
         if self._served is not None and self.exitcode is None:
-            self._served.tell()
+            self._served.report()
 
     def kill(self) -> None:
         """End it and its thread. Idempotent."""

@@ -1,6 +1,6 @@
-"""What a worker process is told to call, and what with.
+"""The function that a new worker process calls.
 
-By itself, since the coordinator imports it, which need not import the worker.
+A module of its own: the coordinator imports it, but must not import the worker.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from evproc_pool.ipc.resources import WorkerResources
 
 
 def enter(sock: socket.socket, shares: WorkerResources, to_close: Sequence[int]) -> None:
-    """Be a worker; see `loop.main`."""
+    """Run a worker; see `loop.main`."""
     from evproc_pool.worker.loop import main
 
     main(sock, shares, to_close)

@@ -1,19 +1,16 @@
 """A worker process: its own registry, and a loop over batches.
 
-1. Ignore SIGINT: Ctrl-C reaches the whole process group, and the coordinator
-   decides what it means.
-2. Take the spec from the first frame, follow it, answer with the fingerprint
-   of the registry that came of it (or with why it failed).
-3. For each batch: unpack the events, run the plan of each, and send what they
-   left behind (`result_buffer`). Before each handler the place is published in shared memory, for
-   the case that the process dies there.
-4. End when told to, or when the coordinator is gone.
+1. Ignore SIGINT: Ctrl-C reaches the whole process group, and the coordinator decides what it means.
+2. Take the registry spec from the first frame and fill a registry. Answer with its fingerprint, or
+   with the error.
+3. For each batch: unpack the events, run the plan of each, and send the results (`result_buffer`).
+   Before each handler, publish the place in shared memory, in case the process dies there.
+4. End when asked to, or when the coordinator is gone.
 
-What an event left behind is sent when the batch is over, or at once if the event
-took `SLOW_SECONDS`: what took long is not lost with the process. An event that
-left nothing behind needs no sending: that the published place is further says
-that it is over. A batch that turns out to be much longer than it was meant to be
-is given up after an event, and the rest of it goes back.
+A result is sent when the batch is over; or at once if the event took `SLOW_SECONDS`, so that long
+work is not lost with the process. An event without a result needs no frame: the published place
+says that it is over. A batch that turns out to be much longer than planned is given up after an
+event, and the rest of it goes back.
 """
 
 from __future__ import annotations
@@ -33,19 +30,20 @@ from evproc.event import EMITTING, take_emitted
 from evproc.exc import _unset
 from evproc.handler import Handler
 from evproc.processor import annotate_error, collect_follow_ups
-from evproc_pool.internals.cpython import ALONE, getrefcount
+from evproc_pool.internals.cpython import UNSHARED, getrefcount
 from evproc_pool.ipc.channel import BlockingChannel, WorkerChannel
 from evproc_pool.ipc.resources import WorkerResources
 from evproc_pool.protocol import messages, status_words
 from evproc_pool.protocol.frame import Frame
 from evproc_pool.protocol.limits import NEARLY, Limits, Pace
-from evproc_pool.protocol.pass_through import unseal
+from evproc_pool.protocol.pass_through import unpack_parts
 from evproc_pool.protocol.registry_spec import RegistrySpec, fingerprint
-from evproc_pool.serialization import basics, diagnosis, packing, pickling
+from evproc_pool.serialization import basics, packing, pickling
 from evproc_pool.serialization.gc_pause import gc_paused
 from evproc_pool.serialization.packing import ATOMS
-from evproc_pool.serialization.privacy import BUILT_IN, OTHERS, is_constant, is_private
+from evproc_pool.serialization.privacy import BUILT_IN, CUSTOM, is_constant, is_private
 from evproc_pool.worker import reporter
+from evproc_pool.worker.batch_job import BatchJob, Calls, SingleEventJob
 from evproc_pool.worker.quota import Quota
 from evproc_pool.worker.reporter import Reporter
 from evproc_pool.worker.result_buffer import ResultBuffer
@@ -53,33 +51,33 @@ from evproc_pool.worker.soft_timeout import SoftTimeout
 
 
 def main(sock: socket.socket, shares: WorkerResources, to_close: Sequence[int]) -> None:
-    """Run a worker until it is told to end.
+    """Run a worker until it ends.
 
     Args:
         sock: Its end of the channel.
-        shares: What else it has been given.
-        to_close: Descriptors that a forked process has inherited and must not hold:
-            the coordinator's ends, which would keep other workers from noticing
-            that the coordinator is gone.
+        shares: What else it shares with the coordinator.
+        to_close: Descriptors that a forked process inherits and must not hold: the
+            coordinator's ends. They would keep other workers from noticing that the
+            coordinator is gone.
     """
-    with contextlib.suppress(ValueError):  # not the main thread: nothing to ignore
+    with contextlib.suppress(ValueError):  # not the main thread, which alone gets SIGINT
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    basics.be_worker()
+    basics.become_worker()
     for fd in to_close:
         socket.close(fd)
     if shares.stacks is not None:
         shares.stacks.install()
     if shares.parent_watch is not None:
-        shares.parent_watch.hold()
+        shares.parent_watch.install()
     words = shares.words
-    channel = BlockingChannel(sock, shares.region)
-    # the coordinator is gone: there is nobody to tell, and nothing to do
+    channel = BlockingChannel(sock, shares.shared_memory)
+    # raised when the coordinator is gone: nothing is left to do
     with contextlib.suppress(EOFError, ConnectionError):
-        outbox_words = [0] * status_words.WORDS if words is None else words.words
-        worker = prepare(channel, outbox_words, has_reporter=reporter.SIGNAL is not None)
+        cells = [0] * status_words.WORDS if words is None else words.words
+        worker = prepare(channel, cells, has_reporter=reporter.SIGNAL is not None)
         if worker is not None:
             worker.install_reporter()
-            # What has been loaded stays; a full garbage collection need not go through it.
+            # Loaded modules stay: a full garbage collection need not visit them.
             gc.freeze()
             worker.run()
     channel.close()
@@ -92,28 +90,21 @@ def prepare(
     *,
     has_reporter: bool = False,
 ) -> Worker | None:
-    """Follow the spec in the first frame, and say how that went.
+    """Fill a registry as the first frame says, and answer with the outcome.
 
-    Args:
-        channel: See `Worker`.
-        words: Likewise.
-        clock: Likewise.
-        has_reporter: Likewise.
+    The arguments are those of `Worker`.
 
     Returns:
-        A worker that can run; None if it failed, which the coordinator has been told.
+        A worker that can run; None if this failed, which the coordinator has learned.
 
     Raises:
-        EOFError: The coordinator is gone.
-        OSError: Likewise.
+        EOFError, OSError: The coordinator is gone.
     """
     frame = channel.receive()
     try:
-        spec: RegistrySpec
-        limits: Limits
-        pace: Pace
-        spec, limits, pace = pickling.loads(frame.payload)
-        processor = spec.follow()
+        config: tuple[RegistrySpec, Limits, Pace] = pickling.loads(frame.payload)
+        spec, limits, pace = config
+        processor = spec.make_processor()
         limits.check_room()
         answer = pickling.dumps(fingerprint(processor.registry))
     except BaseException as error:  # an initializer may raise SystemExit
@@ -130,7 +121,7 @@ def prepare(
         has_reporter=has_reporter,
     )
     if limits.event_soft_timeout is not None:
-        worker.heed_soft_timeout(limits.event_soft_timeout)
+        worker.install_soft_timeout(limits.event_soft_timeout)
     return worker
 
 
@@ -138,14 +129,14 @@ class Worker:
     """The loop over batches.
 
     Args:
-        channel: To the coordinator.
-        processor: What the handlers are given; its registry has them.
-        words: See `status_words`; anything that takes items will do.
-        quota: What it may use.
-        pace: How long it may wait until it reports.
-        clock: Says what time it is, in seconds.
-        has_reporter: Whether somebody calls `tell` where that is asked for. If not, what is over
-            is sent after each event for which somebody may wait.
+        channel: The channel to the coordinator.
+        processor: Passed to the handlers; its registry has them.
+        words: See `status_words`; a list will do.
+        quota: What is left of the worker's limits.
+        pace: How long the worker may wait until it reports.
+        clock: Returns the time in seconds.
+        has_reporter: Whether a thread calls `report` when the coordinator asks for it. If not,
+            results are sent after each event for which a caller may wait.
     """
 
     def __init__(
@@ -165,39 +156,33 @@ class Worker:
         self._quota = quota
         self._pace = pace
         self._clock = clock
-        self._told = 0.0  # the share of the quota that was told last
-        # what to call for each plan, with what to publish before
+        self._reported_share = 0.0  # the used share of the quota at the last report
+        # the calls of each plan, by its number
         self._plans: dict[int, tuple[tuple[int, Handler], ...]] = {}
         self._batches = 0
         self._waiting: deque[Frame] = deque()
-        self._packer = packing.EventPacker()
         self._results = ResultBuffer(
-            channel,
-            self._packer,
-            self._words,
-            is_timed=quota.is_timed,
-            batches_ahead=pace.batches_ahead,
+            channel, words, is_timed=quota.is_timed, batches_ahead=pace.batches_ahead
         )
-        self.tell = self._results.tell
+        self.report = self._results.report
         self._reporter: Reporter | None = None
-        self._prompt_seconds = pace.tell_seconds if has_reporter else 0.0
+        self._prompt_seconds = pace.report_seconds if has_reporter else 0.0
 
-    def heed_soft_timeout(self, seconds: float) -> None:
-        """Raise it in a handler when the coordinator says so; see `soft_timeout`."""
+    def install_soft_timeout(self, seconds: float) -> None:
+        """Raise the soft timeout in a handler when the coordinator asks for it."""
         SoftTimeout(seconds, self._words, self._run.__code__).install()
 
     def install_reporter(self) -> None:
-        """Have a thread call `tell`; see `reporter`. Only where the process is the worker's."""
-        self._reporter = Reporter(self._results.tell)
+        """Start the thread that calls `report`. Only in a worker process."""
+        self._reporter = Reporter(self._results.report)
         if not self._reporter.install():
             self._reporter, self._prompt_seconds = None, 0.0
 
     def run(self) -> None:
-        """Serve until told to end.
+        """Serve until asked to end.
 
         Raises:
-            EOFError: The coordinator is gone.
-            OSError: Likewise.
+            EOFError, OSError: The coordinator is gone.
         """
         while True:
             frame = self._waiting.popleft() if self._waiting else self._channel.receive()
@@ -207,33 +192,32 @@ class Worker:
                 self._results.repack(pickling.loads(frame.payload))
                 continue
             self._words[status_words.BATCH] = self._batches = self._batches + 1
-            take = self._take_single if frame.tag == messages.SINGLE else self._take
+            handle = self._handle_single if frame.tag == messages.SINGLE else self._handle_batch
             arrived = [frame]
-            del frame  # the events are there in a moment: do not hold them twice
-            take(arrived)
+            del frame  # free it early, so that the events exist only once
+            handle(arrived)
             self._words[status_words.PLACE] = status_words.NONE
             if self._quota.share >= NEARLY:
-                self._tell_quota()
+                self._report_quota()
 
-    @property
-    def _is_skipped(self) -> bool:
-        """Whether nothing of the batch is run."""
+    def _skips_batch(self) -> bool:
+        """Whether the current batch must not run. Reports so if it is true."""
         if self._batches <= self._words[status_words.TAKEN_TO] or self._quota.is_used_up:
             self._channel.send(messages.SKIPPED, pickling.dumps(self._batches))
             return True
         return False
 
-    def _take(self, arrived: list[Frame]) -> None:
-        """Run a batch, whose frame is taken from the list that it is in."""
+    def _handle_batch(self, arrived: list[Frame]) -> None:
+        """Run a batch. Take its frame out of the list, so that nothing else holds it."""
         frame = arrived.pop()
         if frame.tag == messages.EVENTS:
             batch = messages.load_events(frame.payload)
         else:
-            batch = messages.BatchFrame(*pickling.loads(frame.payload))  # the events are inside yet
+            batch = messages.BatchFrame(*pickling.loads(frame.payload))  # events stay packed
         for number, indices in batch.new_plans:
             plan = self._processor.registry.plan(indices)
             self._plans[number] = tuple([(each.index + 1, each) for each in plan.handlers])
-        if self._is_skipped:
+        if self._skips_batch():
             return
         self._words[status_words.PLACE] = status_words.UNPICKLING
         buffers = frame.buffers
@@ -243,14 +227,14 @@ class Worker:
         del buffers
         self._run_batch(batch, events, one_by_one=one_by_one)
 
-    def _take_single(self, arrived: list[Frame]) -> None:
-        """Do what `_take` does, for one event: with as little around it as can be.
+    def _handle_single(self, arrived: list[Frame]) -> None:
+        """Do what `_handle_batch` does for a single event, with as few steps as possible.
 
-        Somebody waits for it, and a worker that has slept does everything several times as
-        slowly as in a loop.
+        A caller waits for the event, and a worker that has slept runs everything several times
+        slower than a loop.
         """
         frame = arrived.pop()
-        if self._is_skipped:
+        if self._skips_batch():
             return
         self._words[status_words.PLACE] = status_words.UNPICKLING
         number, pickled = messages.load_single(frame.payload)
@@ -258,28 +242,27 @@ class Worker:
         try:
             events = (pickling.loads(pickled, frame.buffers),)
         except Exception:
-            batch = messages.BatchFrame(
-                (), number, 1, (), (), self._pace.overdue_seconds, packing.NO_EVENTS
-            )
+            overdue = self._pace.overdue_seconds
+            batch = messages.BatchFrame((), number, 1, (), (), overdue, packing.NO_EVENTS)
             self._run_batch(batch, self._ask_again(), one_by_one=True)
             return
         del frame, pickled
         now = self._clock()
         self._results.begin(number, now)
-        self._run(_Single(now, self._pace), 0, events, (calls,), now)
+        self._run(SingleEventJob(now, self._pace), 0, events, (calls,), now)
         self._quota.spend(1)
 
-    def _tell_quota(self) -> None:
+    def _report_quota(self) -> None:
         if self._quota.is_used_up:
             self._channel.send(messages.LEAVING, b"")
-        elif not self._told:
+        elif not self._reported_share:
             self._channel.send(messages.NEARLY, b"")
-        self._told = self._quota.share
+        self._reported_share = self._quota.share
 
     def _unpack(
         self, packed: packing.PackedEvents, size: int, buffers: Sequence[memoryview]
     ) -> tuple[Iterable[Any], bool]:
-        """The events, or a pickle of each; and which of these it is."""
+        """Return the events and False; or an iterable of their pickles and True."""
         if packed.one_by_one:
             return packed.data, True
         try:
@@ -287,16 +270,15 @@ class Worker:
                 return packing.unpack(packed, buffers), False
             with gc_paused():
                 if packed.in_parts:
-                    return unseal(packed.data), False
+                    return unpack_parts(packed.data), False
                 return packing.unpack(packed, buffers), False
         except Exception:
             return self._ask_again(), True
 
     def _ask_again(self) -> Iterable[bytes]:
-        """Have the events of this batch come again, packed one by one.
+        """Have the coordinator send the events of this batch again, packed one by one.
 
-        Batches that were sent before the coordinator knew have to wait, since results come
-        in order.
+        Results come in the order of the batches. So batches that arrive before the answer wait.
         """
         self._channel.send(messages.UNREADABLE, pickling.dumps(self._batches))
         while True:
@@ -313,25 +295,25 @@ class Worker:
         if isinstance(batch.plans, int):
             calls = [plans[batch.plans]] * batch.size
         else:
-            # what could not be packed has failed already: there is nothing to call
+            # an event that could not be packed has failed already
             calls = [() if each == messages.OMITTED else plans[each] for each in batch.plans]
         now = self._clock()
         most = int(min(batch.size, self._quota.tasks_left))
         if self._reporter is not None:
             self._reporter.resume()
-        tell_seconds = self._prompt_seconds if batch.is_prompt else self._pace.target_seconds
-        job = _Job(batch, calls, now + batch.overdue, most, tell_seconds)
-        self._results.begin(batch.plans, now, tells_givers=batch.tells_givers)
+        report_seconds = self._prompt_seconds if batch.is_prompt else self._pace.target_seconds
+        job = BatchJob(batch, calls, now + batch.overdue, most, report_seconds)
+        self._results.begin(batch.plans, now, names_handlers=batch.names_handlers)
         if one_by_one:
             is_through = self._run_one_by_one(job, events)
         else:
-            # not a copy: what ends in a chain empties the calls of the rest
+            # not a copy: `end_chain` empties the calls of later events
             is_through = self._run(job, 0, events, itertools.islice(calls, most), now)
         if is_through and most < batch.size:
             self._results.send(most, gave_back=True)
         self._quota.spend(self._results.sent)
 
-    def _run_one_by_one(self, job: _Job, pickles: Iterable[bytes]) -> bool:
+    def _run_one_by_one(self, job: BatchJob, pickles: Iterable[bytes]) -> bool:
         calls = job.calls
         for position, pickled in enumerate(itertools.islice(pickles, job.stop)):
             began = self._clock()
@@ -339,14 +321,14 @@ class Worker:
             events: list[Any] = [None]
             if calls[position]:
                 try:
-                    events = [_load_event(pickled)]
+                    events = [packing.unpack_event(pickled)]
                 except Exception as error:
-                    self._results.fail(position, error, None)
+                    self._results.add_error(position, error, None)
                     job.end_chain(position, messages.ENDS_BY_ERROR)
                     calls[position] = ()
             if not self._run(job, position, events, calls[position : position + 1], began):
                 return False
-            # alone, too: where a worker dies in sending it, that is the one
+            # also sent one by one: if the worker dies in sending, this event is the cause
             if self._results.unsent and position + 1 < job.stop:
                 self._results.send(position + 1)
                 self._results.begun = self._clock()
@@ -354,20 +336,20 @@ class Worker:
 
     def _run(  # noqa: C901, PLR0912, PLR0915 - the hot loop, see below
         self,
-        job: _Job | _Single,
+        job: BatchJob | SingleEventJob,
         first: int,
         events: Iterable[Any],
-        calls: Iterable[_Calls],
-        then: float,
+        calls: Iterable[Calls],
+        began: float,
     ) -> bool:
-        """Run the events from a position of the batch on; say whether to go on behind them.
+        """Run the events from a position on. Return whether to go on behind them.
 
-        `then` is a time before the place of the first one was published.
+        `began` is a time before the place of the first event was published.
 
-        The loop over handlers is that of `evproc.processor.run_handlers`, with the
-        place published; it is written out, since at a microsecond an event a call
-        more is felt. A soft timeout tells by the lines in which `handler.func` and
-        `collect_follow_ups` are called that a handler is running, and raises there.
+        The loop over handlers is that of `evproc.processor.run_handlers`, plus publishing the
+        place. It is written out: an event takes a microsecond, so another call would be
+        noticeable. The soft timeout finds out by the lines of `handler.func` and
+        `collect_follow_ups` that a handler is running, and is raised only there.
         """
         words, proc, results = self._words, self._processor, self._results
         places = itertools.count(first << status_words.HANDLER_BITS, 1 << status_words.HANDLER_BITS)
@@ -375,126 +357,120 @@ class Worker:
         stopped, deferring = results.stopped, results.deferring
         returns, has_chains = job.returns, job.has_chains
         overdue, quota, clock, is_prompt = job.overdue, self._quota, self._clock, job.is_prompt
-        bits, at, over, again = (
-            status_words.HANDLER_BITS,
-            status_words.PLACE,
-            status_words.OVER,
-            status_words.AGAIN,
-        )
-        untold, slow, first_unsent = (
-            status_words.UNTOLD,
-            status_words.SLOW_SECONDS,
-            status_words.UNSENT,
-        )
-        # what events leave behind does not wait for the end of a long batch
-        look_at = min(overdue, quota.look_at, then + job.tell_seconds)
-        place, code, now = 0, 0, then
-        keep = self._pace.keep_seconds
-        left_at = -1  # the place of the last event with something to tell
-        references = 0  # to an event, before its handlers run
-        giver: Handler | tuple[Handler] | None = None  # of an event's follow-ups
+        at, first_unsent, bits = status_words.PLACE, status_words.UNSENT, status_words.HANDLER_BITS
+        over, again, slow = status_words.OVER, status_words.AGAIN, status_words.SLOW_SECONDS
+        unreported = status_words.UNREPORTED
+        # results do not wait for the end of a long batch
+        check_at = min(overdue, quota.check_at, began + job.report_seconds)
+        place, code, now = 0, 0, began
+        keep_seconds = self._pace.keep_seconds
+        unsent_at = -1  # the place of the last event with an unsent result
+        references = 0  # to the event, before its handlers run
+        source: Handler | tuple[Handler] | None = None  # returned follow-ups; see `followed`
         value: Any = _unset  # given to StopProcessing
         for place, ev, to_call in zip(places, events, calls):  # noqa: B905 - `places` is endless
-            then = now
+            began = now
             if returns:
                 references = getrefcount(ev)
-            gave: Any = None  # the follow-up; several: a list of these
+            follow_ups: Any = None  # the follow-up, or a list of several
             handler: Handler | None = None
             try:
                 for code, handler in to_call:
                     words[at] = place | code
                     returned = handler.func(proc, ev)
                     if returned is not None:
-                        if (  # one event, as it mostly is: what `collect_follow_ups` does then
-                            gave is None
+                        if (  # the usual case, one event: does what `collect_follow_ups` does
+                            follow_ups is None
                             and type(returned) is list
                             and len(returned) == 1
                             and Event in type(returned[0]).__mro__
                         ):
-                            gave, giver = returned[0], handler
+                            follow_ups, source = returned[0], handler
                             continue
-                        if type(gave) is not list:
-                            gave = [] if gave is None else [gave]
-                        had = len(gave)
+                        if type(follow_ups) is not list:
+                            follow_ups = [] if follow_ups is None else [follow_ups]
+                        had = len(follow_ups)
                         try:
-                            collect_follow_ups(returned, handler, ev, gave)
-                        finally:  # a generator may stop the event after some
-                            if len(gave) > had:  # a tuple: the last one of several
-                                giver = (handler,) if had else handler
+                            collect_follow_ups(returned, handler, ev, follow_ups)
+                        finally:  # a generator may raise after some follow-ups
+                            if len(follow_ups) > had:  # a tuple: the last one of several
+                                source = (handler,) if had else handler
             except StopProcessing as stop:
                 value = stop.retval
                 if code != to_call[-1][0]:
-                    results.cut_short(place >> bits, code)
-                    left_at = place
+                    results.add_cut_short(place >> bits, code)
+                    unsent_at = place
             except BaseException as error:
-                gave = None
+                follow_ups = None
                 if handler is not None:
                     annotate_error(error, handler, ev)
                 if EMITTING:
-                    take_emitted(ev)  # it is forgotten
-                results.fail(place >> bits, error, handler.name if handler is not None else None)
-                left_at = place
+                    take_emitted(ev)  # a failed event emits nothing
+                results.add_error(
+                    place >> bits, error, handler.name if handler is not None else None
+                )
+                unsent_at = place
                 if code != to_call[-1][0]:
-                    results.cut_short(place >> bits, code)
+                    results.add_cut_short(place >> bits, code)
                 job.end_chain(place >> bits, messages.ENDS_BY_ERROR)
             if value is not _unset:
-                gave, left_at = None, place
+                follow_ups, unsent_at = None, place
                 position, made_of = place >> bits, BUILT_IN
                 if (
                     type(value) in ATOMS
                     or (
                         handler in deferring
-                        and getrefcount(value) <= ALONE
+                        and getrefcount(value) <= UNSHARED
                         and (made_of := is_private(value))
                     )
                     or (made_of := is_constant(value))
                 ):
-                    if made_of == OTHERS:
-                        results.has_others = True  # first: see `ResultBuffer.tell`
+                    if made_of == CUSTOM:
+                        results.has_custom = True  # first: see `ResultBuffer.report`
                     unsent.append(position)
                     if words[first_unsent] < 0:
                         words[first_unsent] = position
                     stopped += position, ev, handler, value
-                elif results.leave(stopped, position, ev, handler, value):
-                    look_at = 0.0  # now
+                elif results.add_packed(stopped, position, ev, handler, value):
+                    check_at = 0.0  # now
                 if has_chains:
                     job.end_chain(position, messages.ENDS_BY_VALUE)
                 value = _unset
-            elif gave is not None and (type(gave) is not list or gave):
-                # what `result_buffer` does for others in a call
-                position, left_at = place >> bits, place
+            elif follow_ups is not None and (type(follow_ups) is not list or follow_ups):
+                # `ResultBuffer._mark_unsent`, inlined
+                position, unsent_at = place >> bits, place
                 unsent.append(position)
                 if words[first_unsent] < 0:
                     words[first_unsent] = position
-                followed += position, ev, giver, gave
+                followed += position, ev, source, follow_ups
                 if has_chains:
                     job.end_chain(position, messages.ENDS_BY_FOLLOW_UPS)
             if (EMITTING or returns) and to_call:
                 position = place >> bits
                 if EMITTING and results.take_emitted(position, ev, handler):
-                    look_at = 0.0
+                    check_at = 0.0
                 if returns:
                     is_kept = getrefcount(ev) > references + results.references_to(ev)
-                    if results.give_back(position, ev, returns, is_kept=is_kept):
-                        look_at = 0.0
+                    if results.return_event(position, ev, returns, is_kept=is_kept):
+                        check_at = 0.0
                 if unsent and unsent[-1] == position:
-                    left_at = place
-            # Before the look at the clock: see `status_words`. Without it a worker that is
-            # preempted between two events looks like one that is at the first of them.
-            # That it was quick, and may be run again, is said only before a send: otherwise
-            # the next event is published in a moment.
-            if left_at == place:
-                words[at] = place | untold | code
+                    unsent_at = place
+            # Publish before reading the clock: see `status_words`. Otherwise a worker that is
+            # preempted between two events looks as if it were at the first of them. The repeat mark
+            # of a fast event is written only before a send: without a send the next event is
+            # published in a moment.
+            if unsent_at == place:
+                words[at] = place | unreported | code
             else:
                 words[at] = place | (over if to_call else again)
             now = clock()
             ended(now)
-            if now - then >= slow or now > look_at:
-                is_time, is_slow, is_large = now > look_at, now - then >= slow, not look_at
-                if now > quota.look_at:
-                    quota.look(now)
-                look_at = min(overdue, quota.look_at, now + job.tell_seconds)
-                if not is_slow and words[at] & over == untold | code:
+            if now - began >= slow or now > check_at:
+                is_time, is_slow, is_large = now > check_at, now - began >= slow, not check_at
+                if now > quota.check_at:
+                    quota.check_memory(now)
+                check_at = min(overdue, quota.check_at, now + job.report_seconds)
+                if not is_slow and words[at] & over == unreported | code:
                     words[at] = place | again
                 done = (place >> bits) + 1
                 if done < job.stop:
@@ -505,99 +481,13 @@ class Worker:
                         results.send(done, gave_back=True)
                         return False
                     is_due = is_large or is_slow or followed or results.is_heavy
-                    is_due = is_due or now - results.begun > keep
+                    is_due = is_due or now - results.begun > keep_seconds
                     if (is_time and is_prompt) or (unsent and (is_due or is_prompt)):
                         results.send(done)
                         words[at] = place | over
-                        now = results.begun = clock()  # the next event does not answer for it
-        if now - then < slow and words[at] & over == untold | code:
+                        now = results.begun = clock()  # the next event does not pay for sending
+        if now - began < slow and words[at] & over == unreported | code:
             words[at] = place | again
         if (place >> bits) + 1 == job.size:
             results.send(job.size)
         return True
-
-
-#: What to call for an event: what to publish, and the handler.
-_Calls = tuple[tuple[int, Handler], ...]
-
-
-class _Job:
-    """A batch that is being run.
-
-    Attributes:
-        size: How many events.
-        calls: What to call for each; emptied for those that are not to run any more.
-        returns: Positions of events that are to come back.
-        overdue: When it takes longer than it was meant to.
-        stop: How many of its events are to be run here.
-        is_prompt: Whether somebody may wait for single events of it.
-        tell_seconds: So long what is over may wait to be told, while events are quick.
-        has_chains: Whether one of its events may leave others unrun.
-    """
-
-    __slots__ = (
-        "_chains",
-        "calls",
-        "has_chains",
-        "is_prompt",
-        "overdue",
-        "returns",
-        "size",
-        "stop",
-        "tell_seconds",
-    )
-
-    def __init__(
-        self,
-        batch: messages.BatchFrame,
-        calls: list[_Calls],
-        overdue: float,
-        stop: int,
-        tell_seconds: float,
-    ) -> None:
-        self.size = batch.size
-        self.calls = calls
-        self.returns = frozenset(batch.return_events)
-        self.overdue = overdue
-        self.stop = stop
-        self.is_prompt = batch.is_prompt
-        self.tell_seconds = tell_seconds
-        self.has_chains = bool(batch.chains)
-        self._chains: dict[int, tuple[int, int]] = {}
-        if batch.chains:
-            for first, last, ends in batch.chains:
-                self._chains.update(dict.fromkeys(range(first, last), (last, ends)))
-            for position, to_call in enumerate(calls):
-                if not to_call:
-                    self.end_chain(position, messages.ENDS_BY_ERROR)
-
-    def end_chain(self, position: int, how: int) -> None:
-        """What follows an event in its chain does not run, if the chain ends by such a thing."""
-        stop, ends = self._chains.get(position, (0, 0))
-        if ends & how:
-            self.calls[position + 1 : stop] = [()] * (stop - position - 1)
-
-
-class _Single:
-    """A batch of one event that is being run; see `_Job`."""
-
-    __slots__ = ("overdue", "tell_seconds")
-
-    size = stop = 1
-    returns: frozenset[int] = frozenset()
-    has_chains = is_prompt = False
-
-    def __init__(self, now: float, pace: Pace) -> None:
-        self.overdue = now + pace.overdue_seconds  # of no consequence: there is none to give back
-        self.tell_seconds = pace.target_seconds
-
-    def end_chain(self, position: int, how: int) -> None:
-        """There is none."""
-
-
-def _load_event(pickled: bytes) -> Event:
-    try:
-        event: Event = pickling.loads(pickled)
-    except Exception as error:
-        raise diagnosis.cannot_rebuild("the event", error) from error
-    return event

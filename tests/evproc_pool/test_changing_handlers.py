@@ -162,7 +162,7 @@ def test_the_steps_make_the_same_registry_and_do_not_grow(tmp_path: Path) -> Non
         processor, register, unregister, load = _changes(steps)
 
         def check() -> None:
-            made = RegistrySpec(None, (), tuple(steps)).follow()
+            made = RegistrySpec(None, (), tuple(steps)).make_processor()
             assert fingerprint(made.registry) == fingerprint(processor.registry)
 
         register(act, "x")

@@ -125,7 +125,7 @@ def test_reference_counts_show_who_has_an_object() -> None:
     alone = cpython.getrefcount(item)
     also = item
     shared = cpython.getrefcount(item)
-    assert (alone, shared, also) == (cpython.ALONE, cpython.ALONE + 1, [])
+    assert (alone, shared, also) == (cpython.UNSHARED, cpython.UNSHARED + 1, [])
     held: object = []
     items: list[object] = [[], held]
     assert [cpython.getrefcount(each) - cpython.IN_CONTAINER for each in items] == [0, 1]
@@ -159,7 +159,7 @@ def without_counts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
     counts = cpython.measure_reference_counts()
     for module in (cpython, privacy, name_watch):
-        for name in ("getrefcount", "ALONE", "IN_CONTAINER", "OF_INSTANCE", "IN_TUPLE"):
+        for name in ("getrefcount", "UNSHARED", "IN_CONTAINER", "OF_INSTANCE", "IN_TUPLE"):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, getattr(counts, name.lower()))
 

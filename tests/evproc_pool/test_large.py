@@ -15,7 +15,7 @@ from evproc import Event, StopProcessing, want
 from evproc_pool import PoolProcessor, WorkerLostError
 from evproc_pool.backends.local import processes
 from evproc_pool.coordinator import codec
-from evproc_pool.ipc import shared_memory
+from evproc_pool.ipc import shared_memory, shared_receiver, shared_sender
 from evproc_pool.testing import simulated_pool, worker_pids
 from tests.support.helpers import register_all
 
@@ -157,13 +157,13 @@ def real_pool() -> Iterator[PoolProcessor]:
 def put_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many bytes this process puts into shared memory, each time."""
     sizes: list[int] = []
-    put = shared_memory.Sender.put
+    put = shared_sender.Sender.put
 
-    def counted(self: shared_memory.Sender, parts: Sequence[Any]) -> shared_memory.Placed | None:
+    def counted(self: shared_sender.Sender, parts: Sequence[Any]) -> shared_sender.Placed | None:
         sizes.append(sum(memoryview(part).nbytes for part in parts))
         return put(self, parts)
 
-    monkeypatch.setattr(shared_memory.Sender, "put", counted)
+    monkeypatch.setattr(shared_sender.Sender, "put", counted)
     return sizes
 
 
@@ -286,7 +286,7 @@ def test_an_array_goes_from_event_to_event(pool: PoolProcessor, ordering: Any) -
 def test_nothing_of_it_is_copied_where_there_is_one_worker(
     put_bytes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_memory.Receiver, "_copy", lambda *args: pytest.fail("copied"))
+    monkeypatch.setattr(shared_receiver.Receiver, "_copy", lambda *args: pytest.fail("copied"))
     with PoolProcessor(1) as pool:
         register_all(pool, [hop])
         assert pool.process_many(hops(4)) == after_hops(4)
@@ -367,10 +367,12 @@ def _holds_nothing(pool: PoolProcessor) -> None:
     gc.collect()
     backend: Any = pool._engine._backend  # type: ignore[union-attr]
     for member in backend._members.values() if isinstance(backend, processes.LocalBackend) else ():
-        if member.region is not None and member.region._map is not None:
-            size = os.fstat(member.region._fd).st_blocks * 512
+        if member.shared_memory is not None and member.shared_memory._map is not None:
+            size = os.fstat(member.shared_memory._fd).st_blocks * 512
             assert size <= 2 * shared_memory.KEPT_BYTES + MB
-            assert sum(member.region.words[shared_memory.SLOTS : 2 * shared_memory.SLOTS]) == 0
+            assert (
+                sum(member.shared_memory.words[shared_memory.SLOTS : 2 * shared_memory.SLOTS]) == 0
+            )
 
 
 @pytest.mark.skipif(not shared_memory.IS_SUPPORTED, reason="memory is shared on Linux only")
@@ -383,7 +385,7 @@ def test_a_thousand_arrays_leave_nothing_but_what_is_kept(real_pool: PoolProcess
     del outcome
     gc.collect()
     for member in backend._members.values():
-        assert member.region is not None
-        size = os.fstat(member.region._fd).st_blocks * 512
+        assert member.shared_memory is not None
+        size = os.fstat(member.shared_memory._fd).st_blocks * 512
         assert 0 < size <= 2 * shared_memory.KEPT_BYTES + MB
-        assert sum(member.region.words[shared_memory.SLOTS : 2 * shared_memory.SLOTS]) == 0
+        assert sum(member.shared_memory.words[shared_memory.SLOTS : 2 * shared_memory.SLOTS]) == 0

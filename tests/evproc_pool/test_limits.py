@@ -239,20 +239,20 @@ def test_a_quota_counts_down() -> None:
 
 def test_a_quota_of_memory_is_looked_at_now_and_then() -> None:
     quota = Quota(Limits(max_memory_bytes=2 * psutil.Process().memory_info().rss))
-    assert quota.look_at == 0.0
-    quota.look(5.0)
+    assert quota.check_at == 0.0
+    quota.check_memory(5.0)
     assert 0.2 < quota.share < 1
-    assert 5.0 < quota.look_at < 5.1
+    assert 5.0 < quota.check_at < 5.1
     quota = Quota(Limits(max_memory_bytes=1))
-    quota.look(5.0)
+    quota.check_memory(5.0)
     assert quota.is_used_up
 
 
 def test_without_limits_nothing_is_looked_at() -> None:
     quota = Quota(Limits())
     quota.spend(10**9)
-    quota.look(1.0)
-    assert (quota.share, quota.look_at) == (0.0, float("inf"))
+    quota.check_memory(1.0)
+    assert (quota.share, quota.check_at) == (0.0, float("inf"))
 
 
 @pytest.mark.parametrize("what", ["max_tasks_per_child", "max_worker_memory_bytes"])

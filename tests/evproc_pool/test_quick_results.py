@@ -97,7 +97,7 @@ def test_what_is_over_is_told_before_a_handler_forks(pool: PoolProcessor) -> Non
 
 @pytest.mark.parametrize("way", ["submit", "stream", "process_many"])
 def test_a_batch_that_was_told_and_taken_back_is_over_once(tmp_path: Path, way: str) -> None:
-    with PoolProcessor(workers=2, initializer=actions.tell_before_giving_back) as pool:
+    with PoolProcessor(workers=2, initializer=actions.report_before_giving_back) as pool:
         register_all(pool, [actions.act])
         pool.process_many([Do("stop", number) for number in range(200)])
         for turn in range(5):

@@ -222,16 +222,16 @@ def unblock_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
 
 
-def tell_before_giving_back() -> None:
-    """Have this worker tell what is over just before it gives the rest of a batch back."""
+def report_before_giving_back() -> None:
+    """Have this worker report its results just before it gives the rest of a batch back."""
     send = ResultBuffer.send
 
-    def told(self: ResultBuffer, done: int, *, gave_back: bool = False) -> None:
+    def reporting(self: ResultBuffer, done: int, *, gave_back: bool = False) -> None:
         if gave_back:
-            self.tell()
+            self.report()
         send(self, done, gave_back=gave_back)
 
-    ResultBuffer.send = told  # type: ignore[method-assign]  # in a process of its own
+    ResultBuffer.send = reporting  # type: ignore[method-assign]  # in a process of its own
 
 
 def pass_gate(address: tuple[str, int], text: str = "") -> None:

@@ -79,7 +79,7 @@ def items_of(column: packing.PackedColumn | None) -> dict[int, Any]:
 def run_batches(
     handler: Any, *sizes: int, frames: Sequence[Frame] = ()
 ) -> list[messages.ProgressFrame]:
-    """Let a worker run batches of so many events for one handler; give what it told.
+    """Let a worker run batches of so many events for one handler; give what it results.
 
     Args:
         handler: Is given the worker, too, as its third argument.
@@ -93,13 +93,13 @@ def run_batches(
     worker._processor.register(lambda proc, ev: handler(proc, ev, worker), "handler")
     worker.run()
     return [
-        load_told(frame)
+        load_any_progress(frame)
         for frame in channel.sent
         if frame.tag in (messages.PROGRESS, messages.QUIET)
     ]
 
 
-def load_told(frame: Frame) -> messages.ProgressFrame:
+def load_any_progress(frame: Frame) -> messages.ProgressFrame:
     """Load a frame of either kind."""
     if frame.tag == messages.QUIET:
         return messages.load_quiet(frame.payload)

@@ -144,8 +144,8 @@ def map_regions(pool: PoolProcessor) -> None:
     """Map the memory that is shared with workers, as the first large message does."""
     backend: Any = None if pool._engine is None else pool._engine._backend
     for member in getattr(backend, "_members", {}).values():
-        if member.region is not None:
-            assert member.region.can_be_used
+        if member.shared_memory is not None:
+            assert member.shared_memory.can_be_used
 
 
 def wait_until(holds: Callable[[], object], what: str) -> None:

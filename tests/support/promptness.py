@@ -125,7 +125,7 @@ class _Worker:
         self.position, self.since, self._begun, self._sent = 0, now, now, 0
         self._size = batch.size
         self._overdue = now + OVERDUE_FACTOR * max(TARGET_SECONDS, batch.seconds)
-        self._look_at = min(self._overdue, now + self._tell_seconds)
+        self._look_at = min(self._overdue, now + self._report_seconds)
         self._run()
 
     @property
@@ -133,7 +133,7 @@ class _Worker:
         return not self.batches[0].run.opened.is_bulk
 
     @property
-    def _tell_seconds(self) -> float:
+    def _report_seconds(self) -> float:
         return TELL_SECONDS if self._is_prompt else TARGET_SECONDS
 
     def _run(self) -> None:
@@ -151,7 +151,7 @@ class _Worker:
         self.position += 1
         is_time = now > self._look_at
         if took >= status_words.SLOW_SECONDS or is_time:
-            self._look_at = min(self._overdue, now + self._tell_seconds)
+            self._look_at = min(self._overdue, now + self._report_seconds)
             if self.position < self._size:
                 if now > self._overdue:
                     self._send(gave_back=True)
@@ -179,8 +179,8 @@ class _Worker:
         self._has_unsent = False
         self._play.at(_LATENCY_SECONDS, lambda: self._play.arrived(self._number, frame))
 
-    def tell(self) -> None:
-        """See `result_buffer.ResultBuffer.tell`."""
+    def report(self) -> None:
+        """See `result_buffer.ResultBuffer.report`."""
         if self._ends:
             self._send()
 
@@ -345,7 +345,7 @@ class Promptness:
                 self._step(TakenBack(number, self._workers[number].take_back()))
             case AskReport(number):
                 self.seen["asked"] += 1
-                self.at(_LATENCY_SECONDS, self._workers[number].tell)
+                self.at(_LATENCY_SECONDS, self._workers[number].report)
             case LookAgain(seconds, busy_seconds):
                 self._left = seconds
                 self._look_at = self.now + busy_seconds

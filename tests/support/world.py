@@ -931,10 +931,10 @@ class World:
         root.due = self._given_up(root, ending) or root.due
         self._matches(root, ending)
         is_unusual = ending.error is not None or ending.attempts > 1
-        is_telling = ending.stopped or ending.processed is not None or ending.emitted is not None
+        is_reporting = ending.stopped or ending.processed is not None or ending.emitted is not None
         is_counted = ending.events == 1 and root.key is None
         check(
-            is_unusual or (is_telling and not is_counted),
+            is_unusual or (is_reporting and not is_counted),
             "root {} ended by itself with {}",
             index,
             ending,

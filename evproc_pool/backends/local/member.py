@@ -42,7 +42,7 @@ class Member:
         answered_bytes: How much of that file is the answer to a request.
         parent_watch: The descriptor whose end the worker notices as parent death, or None.
         link: To this worker alone; made when needed.
-        region: The memory that it shares with the coordinator, or None.
+        shared_memory: The memory that it shares with the coordinator, or None.
         pidfd: A descriptor of the process, or None.
         sentinels: Descriptors that can be read from when the process is dead.
     """
@@ -56,8 +56,8 @@ class Member:
         "parent_watch",
         "pidfd",
         "process",
-        "region",
         "sentinels",
+        "shared_memory",
         "stacks",
         "words",
     )
@@ -71,7 +71,7 @@ class Member:
         stacks: StackDumpFile | None,
         *,
         parent_watch: int | None,
-        region: SharedMemory | None,
+        shared_memory: SharedMemory | None,
     ) -> None:
         self.number = number
         self.process = process
@@ -79,7 +79,7 @@ class Member:
         self.words = words
         self.stacks = stacks
         self.parent_watch = parent_watch
-        self.region = region
+        self.shared_memory = shared_memory
         self.link: Link | None = None
         self.answered_bytes = 0
         self._handle: psutil.Process | None = None
@@ -129,7 +129,7 @@ class Member:
                 return size
         return 0
 
-    def ask_to_tell(self) -> None:
+    def ask_for_report(self) -> None:
         """See `backend.Backend`."""
         if self.pidfd is not None and reporter.SIGNAL is not None:
             with contextlib.suppress(OSError):  # it has died by itself
@@ -210,8 +210,8 @@ class Member:
             self.stacks.close()
         if self.parent_watch is not None:
             os.close(self.parent_watch)
-        if self.region is not None:
-            self.region.close()
+        if self.shared_memory is not None:
+            self.shared_memory.close()
         if self.pidfd is not None:
             os.close(self.pidfd)
         release(self.process, _UNKNOWN)

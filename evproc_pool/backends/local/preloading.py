@@ -188,7 +188,7 @@ def run() -> None:
         # the application may have put `preload` there itself, with nothing behind it
         anchor, *names = _named_in(server.preload) or [""]
         with (
-            parent_death.hanging_on(anchor) if anchor else contextlib.nullcontext(),
+            parent_death.ends_with_parent(anchor) if anchor else contextlib.nullcontext(),
             as_child(server.alive),
         ):
             for name in ("evproc_pool.worker.loop", *names):

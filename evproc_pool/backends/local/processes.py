@@ -105,14 +105,14 @@ class LocalBackend:
                 parent_watch, watch_end = ParentWatch.create()
                 on_failure.callback(os.close, watch_end)
                 in_any_case.callback(parent_watch.close)
-            region = SharedMemory.create()
-            if region is not None:
-                on_failure.callback(region.close)
+            memory = SharedMemory.create()
+            if memory is not None:
+                on_failure.callback(memory.close)
             to_close = self._inherited(ours, watch_end) if self._is_fork else ()
             context = fresh(self._context)
             process: BaseProcess = context.Process(  # type: ignore[attr-defined]  # each context has it
                 target=enter,
-                args=(theirs, WorkerResources(words, stacks, parent_watch, region), to_close),
+                args=(theirs, WorkerResources(words, stacks, parent_watch, memory), to_close),
                 name=ProcessName(f"evproc-worker-{number}"),
             )
             on_failure.callback(abandon, process)
@@ -122,9 +122,9 @@ class LocalBackend:
                 start(process)
             own(process)
             on_failure.pop_all()
-        channel = Channel(ours, region)
+        channel = Channel(ours, memory)
         member = Member(
-            number, process, channel, words, stacks, parent_watch=watch_end, region=region
+            number, process, channel, words, stacks, parent_watch=watch_end, shared_memory=memory
         )
         self._members[number] = member
         self._selector.register(ours, selectors.EVENT_READ, member)
@@ -197,11 +197,11 @@ class LocalBackend:
         if member is not None and member.words is not None:
             member.words.ask_back(newest)
 
-    def ask_to_tell(self, number: int) -> None:
+    def ask_for_report(self, number: int) -> None:
         """See `backend.Backend`."""
         member = self._members.get(number)
         if member is not None:
-            member.ask_to_tell()
+            member.ask_for_report()
 
     def strike(self, number: int, seen: WorkerStatus, *, is_again: bool) -> None:
         """Have a worker raise the soft timeout in the event that it is at; see `soft_timeout`.

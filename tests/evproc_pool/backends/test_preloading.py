@@ -298,7 +298,7 @@ def test_a_forkserver_ends_if_the_program_has_ended_before_it_begins(tmp_path: P
 
 
 def _hang_on(name: str) -> None:
-    with parent_death.hanging_on(name):
+    with parent_death.ends_with_parent(name):
         os._exit(7)
 
 

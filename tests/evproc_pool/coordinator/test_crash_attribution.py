@@ -31,7 +31,7 @@ def _examine(at: WorkerStatus, *, was_stuck: bool) -> Verdict:
 def test_a_slow_event_that_was_about_to_be_told_of_is_not_run_again() -> None:
     # also where it was the pickling of what it and others left behind that was going on
     for packing in (0, 1, 3):
-        at = WorkerStatus(1, 6, 0, 4, is_over=True, is_untold=True, packing=packing, packed=4)
+        at = WorkerStatus(1, 6, 0, 4, is_over=True, is_unreported=True, packing=packing, packed=4)
         assert _examine(at, was_stuck=False) == Verdict(4, 6, "slow")
 
 

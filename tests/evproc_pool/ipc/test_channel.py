@@ -1,4 +1,4 @@
-"""Frames over sockets: whole, in order, and whatever comes in between."""
+"""Frames over sockets arrive whole and in order, whatever happens in between."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evproc_pool.errors import InternalError
-from evproc_pool.ipc import shared_memory as region_module
+from evproc_pool.ipc import shared_memory
 from evproc_pool.ipc.channel import CAN_WAIT, BlockingChannel, Channel, FrameReader
 from evproc_pool.ipc.shared_memory import SharedMemory
 from evproc_pool.protocol.frame import Frame
 from tests.support.helpers import PATIENCE_SECONDS
 
-HAS_REGIONS = pytest.mark.skipif(
-    not region_module.IS_SUPPORTED, reason="memory is shared on Linux only"
+NEEDS_SHARED_MEMORY = pytest.mark.skipif(
+    not shared_memory.IS_SUPPORTED, reason="memory is shared on Linux only"
 )
 
 _HEADER = struct.Struct("<BQ")
@@ -32,7 +32,7 @@ _SIZES = [0, 1, 7, _CHUNK - 1, _CHUNK, _CHUNK + 1, 3 * _CHUNK]
 
 
 def _frame(tag: int, size: int) -> Frame:
-    """A frame whose content tells where a byte is missing or doubled."""
+    """A frame whose content shows if a byte is missing or doubled."""
     pattern = b"".join(struct.pack("<I", number) for number in range(-(-size // 4)))
     return Frame(tag, pattern[:size])
 
@@ -42,7 +42,7 @@ def _bytes(frame: Frame) -> bytes:
 
 
 def _read(reader: FrameReader, data: bytes, cuts: list[int]) -> list[Frame]:
-    """Feed it as a socket might: never more than `buffer` has room for."""
+    """Feed data as a socket may: never more than `buffer` has room for."""
     frames = []
     place = 0
     sizes = iter(cuts)
@@ -64,14 +64,14 @@ _FRAMES = st.lists(st.tuples(st.integers(0, 255), st.sampled_from(_SIZES)), max_
 
 @settings(deadline=None, max_examples=60)
 @given(_FRAMES, st.lists(st.integers(1, 2 * _CHUNK), max_size=30))
-def test_frames_come_out_as_they_went_in_however_they_are_cut(
+def test_frames_round_trip_however_reads_cut_them(
     sizes: list[tuple[int, int]], cuts: list[int]
 ) -> None:
     frames = [_frame(tag, size) for tag, size in sizes]
     assert _read(FrameReader(), b"".join(map(_bytes, frames)), cuts) == frames
 
 
-def test_frames_come_out_as_they_went_in_byte_by_byte() -> None:
+def test_frames_round_trip_byte_by_byte() -> None:
     frames = [_frame(1, 0), _frame(255, 3), _frame(0, 0), _frame(7, 20)]
     data = b"".join(map(_bytes, frames))
     assert _read(FrameReader(), data, [1] * len(data)) == frames
@@ -88,19 +88,19 @@ def test_an_incomplete_frame_is_kept_back(size: int) -> None:
 @contextlib.contextmanager
 def _pair(*, is_shared: bool = False) -> Iterator[tuple[Channel, BlockingChannel]]:
     ours, theirs = socket.socketpair()
-    region = SharedMemory.create() if is_shared else None
-    channel, blocking = Channel(ours, region), BlockingChannel(theirs, region)
+    memory = SharedMemory.create() if is_shared else None
+    channel, blocking = Channel(ours, memory), BlockingChannel(theirs, memory)
     try:
         yield channel, blocking
     finally:
         channel.close()
         blocking.close()
-        if region is not None:
-            region.close()
+        if memory is not None:
+            memory.close()
 
 
 def _wait(channel: Channel) -> list[Frame]:
-    """One turn of a coordinator: write what fits, read what is there."""
+    """One turn of a coordinator: write what fits, read what has arrived."""
     writing = [channel] if channel.outgoing else []
     readable, writable, _ = select.select([channel], writing, [], PATIENCE_SECONDS)
     assert readable or writable, "the other end is stuck"
@@ -112,12 +112,12 @@ def _wait(channel: Channel) -> list[Frame]:
 def _exchange(
     channel: Channel, blocking: BlockingChannel, there: list[Frame], back: list[Frame]
 ) -> tuple[list[Frame], list[Frame]]:
-    """Send frames both ways at once; answers with what arrived at either end."""
+    """Send frames both ways at once. Return what arrived at each end."""
     arrived_there: list[Frame] = []
     arrived_back: list[Frame] = []
 
     def other_end() -> None:
-        for frame in back:  # first writes, and only then reads
+        for frame in back:  # writes everything before it reads
             blocking.send(*frame)
         arrived_there.extend(blocking.receive() for _ in there)
 
@@ -139,7 +139,7 @@ def test_20_megabytes_in_both_directions_at_once_do_not_deadlock() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("is_shared", [False, pytest.param(True, marks=HAS_REGIONS)])
+@pytest.mark.parametrize("is_shared", [False, pytest.param(True, marks=NEEDS_SHARED_MEMORY)])
 def test_random_frames_in_both_directions_arrive_whole_and_in_order(
     seed: int, is_shared: bool
 ) -> None:
@@ -166,8 +166,8 @@ def _plain(frame: Frame) -> tuple[int, bytes, list[bytes]]:
 
 
 @pytest.mark.parametrize("size", [10, 300_000, 10_000_000])
-@pytest.mark.parametrize("is_shared", [False, pytest.param(True, marks=HAS_REGIONS)])
-def test_a_buffer_may_be_changed_once_it_is_sent_and_where_it_arrives(
+@pytest.mark.parametrize("is_shared", [False, pytest.param(True, marks=NEEDS_SHARED_MEMORY)])
+def test_a_buffer_may_be_changed_after_sending_and_after_arrival(
     size: int, is_shared: bool
 ) -> None:
     with _pair(is_shared=is_shared) as (channel, blocking):
@@ -186,7 +186,7 @@ def test_a_buffer_may_be_changed_once_it_is_sent_and_where_it_arrives(
         assert data[0] == ord("x")
 
 
-def test_what_does_not_fit_waits_for_flush() -> None:
+def test_data_that_does_not_fit_waits_for_flush() -> None:
     with _pair() as (channel, blocking):
         assert not channel.outgoing
         channel.send(5, bytes(10_000_000))
@@ -200,13 +200,13 @@ def test_what_does_not_fit_waits_for_flush() -> None:
         assert received == [Frame(5, bytes(10_000_000))]
 
 
-def test_receiving_stops_when_nothing_is_there() -> None:
+def test_receiving_stops_when_nothing_has_arrived() -> None:
     with _pair() as (channel, _):
         assert channel.receive() == []
         assert not channel.at_end
 
 
-def test_one_channel_does_not_read_for_ever_while_others_wait() -> None:
+def test_a_channel_stops_reading_so_that_others_have_their_turn() -> None:
     with _pair() as (channel, blocking):
         stop = threading.Event()
 
@@ -217,7 +217,7 @@ def test_one_channel_does_not_read_for_ever_while_others_wait() -> None:
 
         thread = threading.Thread(target=flood)
         thread.start()
-        # it writes as fast as we read, and still each call comes to an end
+        # it writes as fast as we read, and still each call ends
         for _ in range(20):
             assert sum(len(frame.payload) for frame in _wait(channel)) < 4_000_000
         stop.set()
@@ -251,12 +251,12 @@ def test_the_worker_sees_the_end_in_the_middle_of_a_frame(sent: int) -> None:
             blocking.receive()
 
 
-def test_sending_to_a_closed_end_is_no_error_for_the_coordinator_and_one_for_the_worker() -> None:
+def test_sending_to_a_closed_end_is_an_error_only_for_the_worker() -> None:
     with _pair() as (channel, blocking):
         blocking.close()
         channel.send(1, bytes(1_000_000))
         channel.send(1, b"more")
-        assert not channel.outgoing  # there is nobody to have it
+        assert not channel.outgoing  # nobody receives it
         assert channel.receive() == []
         assert channel.at_end
     with _pair() as (channel, blocking):
@@ -265,7 +265,7 @@ def test_sending_to_a_closed_end_is_no_error_for_the_coordinator_and_one_for_the
             blocking.send(1, bytes(1_000_000))
 
 
-def test_an_end_that_dies_with_something_unread_is_an_end() -> None:
+def test_the_death_of_an_end_with_unread_data_is_an_end() -> None:
     with _pair() as (channel, blocking):
         channel.send(1, b"never read")
         blocking.close()  # resets the connection
@@ -285,16 +285,16 @@ def test_a_closed_channel_has_no_descriptor() -> None:
 
 
 @pytest.mark.skipif(not CAN_WAIT, reason="a socket has no such option here")
-def test_it_can_wait_for_what_comes_and_leaves_it_there() -> None:
+def test_wait_returns_when_data_arrives_and_leaves_it_unread() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         channel = Channel(ours)
-        assert not channel.wait()  # nothing comes: it does not wait for ever
+        assert not channel.wait()  # nothing arrives: it does not wait for ever
         theirs.sendall(_bytes(_frame(3, 10)))
         assert channel.wait()
         assert channel.wait()
         assert channel.receive() == [_frame(3, 10)]
-    assert not channel.wait()  # nothing will come
+    assert not channel.wait()  # nothing will arrive
     assert channel.receive() == []
     assert channel.at_end
     channel.close()
@@ -303,10 +303,12 @@ def test_it_can_wait_for_what_comes_and_leaves_it_there() -> None:
 # --- buffers that the worker has sent itself ---
 
 
-@HAS_REGIONS
+@NEEDS_SHARED_MEMORY
 @pytest.mark.parametrize("payload", [b"small", bytes(3 * _CHUNK)])
 @pytest.mark.parametrize("others", [[], [1 << 15], [1 << 15, 1 << 18]])
-def test_the_worker_copies_what_it_has_sent_itself(payload: bytes, others: list[int]) -> None:
+def test_the_worker_copies_buffers_that_it_has_sent_itself(
+    payload: bytes, others: list[int]
+) -> None:
     sizes = [1 << 17, 1 << 16, *others]
     contents = [os.urandom(size) for size in sizes]
     with _pair(is_shared=True) as (channel, blocking):
@@ -326,9 +328,9 @@ def test_the_worker_copies_what_it_has_sent_itself(payload: bytes, others: list[
         del frame, buffers, arrived, each
 
 
-@HAS_REGIONS
+@NEEDS_SHARED_MEMORY
 @pytest.mark.parametrize("may_refer", [False, True])
-def test_it_is_sent_where_it_cannot_be_referred_to(may_refer: bool) -> None:
+def test_a_buffer_is_sent_if_it_cannot_be_referred_to(may_refer: bool) -> None:
     content = os.urandom(1 << 17)
     with _pair(is_shared=True) as (channel, blocking):
         blocking.send(5, b"sent", [memoryview(content)])
@@ -341,8 +343,8 @@ def test_it_is_sent_where_it_cannot_be_referred_to(may_refer: bool) -> None:
         del frame
 
 
-@HAS_REGIONS
-def test_where_nothing_is_shared_there_is_nothing_to_refer_to() -> None:
+@NEEDS_SHARED_MEMORY
+def test_without_shared_memory_no_buffer_can_be_referred_to() -> None:
     content = os.urandom(1 << 12)
     with _pair() as (channel, blocking):
         channel.send(6, b"x", [memoryview(bytearray(content))], may_refer=True)
@@ -351,7 +353,7 @@ def test_where_nothing_is_shared_there_is_nothing_to_refer_to() -> None:
         blocking.send(5, b"sent", [memoryview(bytes(1 << 17))])
         (frame,) = channel.receive()
         ours, theirs = socket.socketpair()
-        other = BlockingChannel(theirs)  # it has none
+        other = BlockingChannel(theirs)  # without shared memory
         with ours, contextlib.closing(other):
             channel._sock, kept = ours, channel._sock
             channel.send(6, b"x", frame.buffers, may_refer=True)

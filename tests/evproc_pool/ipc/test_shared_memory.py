@@ -1,4 +1,4 @@
-"""Shared memory: which part of it is whose, and when that ends."""
+"""Shared memory: which part of it belongs to whom, and until when."""
 
 from __future__ import annotations
 
@@ -17,29 +17,28 @@ from typing import Any
 import psutil
 import pytest
 
-from evproc_pool.ipc import shared_memory as region_module
+from evproc_pool.ipc import shared_memory, shared_receiver, shared_sender
 from evproc_pool.ipc.allocator import Allocator
 from evproc_pool.ipc.shared_memory import (
     KEPT_BYTES,
     MOST_SENT_BYTES,
     RANGE_BYTES,
     SLOTS,
-    Placed,
-    Receiver,
-    Sender,
     SharedMemory,
 )
+from evproc_pool.ipc.shared_receiver import Receiver
+from evproc_pool.ipc.shared_sender import Placed, Sender
 from tests.support.helpers import PATIENCE_SECONDS, Background, exit_code, fork
 
 MB = 1 << 20
 
 
-# --- the books ---
+# --- the allocator ---
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_segments_do_not_overlap_and_are_as_far_in_front_as_can_be(seed: int) -> None:
-    """Against a map of bytes."""
+def test_segments_do_not_overlap_and_take_the_first_gap(seed: int) -> None:
+    """Compares the allocator with a map of bytes."""
     rng = random.Random(seed)
     size, slots = rng.randint(10, 300), rng.randint(1, 12)
     segments = Allocator(size, slots)
@@ -64,7 +63,7 @@ def test_segments_do_not_overlap_and_are_as_far_in_front_as_can_be(seed: int) ->
         assert list(segments.used) == sorted(segments.used)
 
 
-def test_what_is_not_in_use_cannot_be_given_back() -> None:
+def test_a_segment_that_is_not_in_use_cannot_be_given_back() -> None:
     segments = Allocator(100, 2)
     segment = segments.take(10)
     assert segment is not None
@@ -77,12 +76,12 @@ def test_what_is_not_in_use_cannot_be_given_back() -> None:
 # --- the memory ---
 
 pytestmark = pytest.mark.skipif(
-    not region_module.IS_SUPPORTED, reason="memory is shared on Linux only"
+    not shared_memory.IS_SUPPORTED, reason="memory is shared on Linux only"
 )
 
 
 @pytest.fixture
-def region() -> Iterator[SharedMemory]:
+def memory() -> Iterator[SharedMemory]:
     made = SharedMemory.create()
     assert made is not None
     yield made
@@ -90,13 +89,13 @@ def region() -> Iterator[SharedMemory]:
 
 
 @pytest.fixture
-def sender(region: SharedMemory) -> Sender:
-    return Sender(region, 1)
+def sender(memory: SharedMemory) -> Sender:
+    return Sender(memory, 1)
 
 
 @pytest.fixture
-def receiver(region: SharedMemory) -> Receiver:
-    return Receiver(region, 1)
+def receiver(memory: SharedMemory) -> Receiver:
+    return Receiver(memory, 1)
 
 
 def put(sender: Sender, *parts: Any) -> Placed:
@@ -105,18 +104,16 @@ def put(sender: Sender, *parts: Any) -> Placed:
     return placed
 
 
-def memory_bytes(region: SharedMemory) -> int:
-    """What the file has."""
-    return os.fstat(region._fd).st_blocks * 512
+def memory_bytes(memory: SharedMemory) -> int:
+    """How much memory the file has."""
+    return os.fstat(memory._fd).st_blocks * 512
 
 
-def in_use(region: SharedMemory) -> int:
-    return sum(map(bool, region.words))
+def in_use(memory: SharedMemory) -> int:
+    return sum(map(bool, memory.words))
 
 
-def test_parts_arrive_as_they_were_and_can_be_written_to(
-    sender: Sender, receiver: Receiver
-) -> None:
+def test_parts_arrive_unchanged_and_are_writable(sender: Sender, receiver: Receiver) -> None:
     parts = [b"", b"abc", bytearray(1000), memoryview(b"x" * 65)]
     views = receiver.open(put(sender, *parts))
     assert [bytes(view) for view in views] == [bytes(part) for part in parts]
@@ -125,7 +122,7 @@ def test_parts_arrive_as_they_were_and_can_be_written_to(
     assert parts[2][5] == 0
 
 
-def test_arrays_begin_where_they_like_to(sender: Sender, receiver: Receiver) -> None:
+def test_arrays_are_aligned(sender: Sender, receiver: Receiver) -> None:
     np = pytest.importorskip("numpy")
     views = receiver.open(put(sender, b"abc", np.arange(10), b"d", np.arange(3.0)))
     for view in (views[1], views[3]):
@@ -133,14 +130,14 @@ def test_arrays_begin_where_they_like_to(sender: Sender, receiver: Receiver) -> 
     assert (np.frombuffer(views[3]) == np.arange(3.0)).all()
 
 
-def test_it_is_used_again_when_nobody_refers_to_it(
-    region: SharedMemory, sender: Sender, receiver: Receiver
+def test_a_segment_is_used_again_when_nobody_refers_to_it(
+    memory: SharedMemory, sender: Sender, receiver: Receiver
 ) -> None:
     first = put(sender, b"x" * 1000)
     views = receiver.open(first)
     part = memoryview(views[0])[10:20]
     del views
-    assert in_use(region) == 1
+    assert in_use(memory) == 1
     assert put(sender, b"y" * 1000).start != first.start
     assert bytes(part) == b"x" * 10
     del part
@@ -148,14 +145,14 @@ def test_it_is_used_again_when_nobody_refers_to_it(
     assert put(sender, b"z" * 1000).start == first.start
 
 
-def test_directions_have_nothing_to_do_with_each_other(region: SharedMemory) -> None:
+def test_the_two_directions_are_independent(memory: SharedMemory) -> None:
     for number in range(SLOTS):
         for direction in (0, 1):
-            placed = put(Sender(region, direction), bytes([number, direction]))
-            assert bytes(Receiver(region, direction).open(placed)[0]) == bytes([number, direction])
+            placed = put(Sender(memory, direction), bytes([number, direction]))
+            assert bytes(Receiver(memory, direction).open(placed)[0]) == bytes([number, direction])
 
 
-def test_without_a_slot_or_room_there_is_no_place(
+def test_without_a_free_slot_or_room_put_returns_none(
     sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = [put(sender, b"x") for _ in range(SLOTS)]
@@ -167,18 +164,18 @@ def test_without_a_slot_or_room_there_is_no_place(
     assert sender.put([bytes(900)]) is not None
 
 
-def test_there_are_places_left_whatever_is_held(
-    region: SharedMemory, sender: Sender, receiver: Receiver
+def test_slots_remain_free_however_much_is_held(
+    memory: SharedMemory, sender: Sender, receiver: Receiver
 ) -> None:
     held = [receiver.open(put(sender, bytes([number]))) for number in range(2 * SLOTS)]
-    assert in_use(region) < SLOTS
+    assert in_use(memory) < SLOTS
     assert [view[0][0] for view in held] == [number % 256 for number in range(2 * SLOTS)]
 
 
-def test_no_more_is_on_its_way_than_that(
+def test_the_bytes_on_their_way_are_limited(
     sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(region_module, "MOST_SENT_BYTES", MB)
+    monkeypatch.setattr(shared_sender, "MOST_SENT_BYTES", MB)
     first = put(sender, bytes(MB // 2))
     assert sender.put([bytes(3 * MB // 4)]) is None
     put(sender, bytes(MB // 2))
@@ -187,8 +184,8 @@ def test_no_more_is_on_its_way_than_that(
     assert len(held[0]) == MB // 2
 
 
-def test_without_memory_there_is_no_place(
-    region: SharedMemory, sender: Sender, monkeypatch: pytest.MonkeyPatch
+def test_without_memory_put_returns_none(
+    memory: SharedMemory, sender: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*args: object) -> None:
         raise OSError(28, "No space left on device")
@@ -196,14 +193,14 @@ def test_without_memory_there_is_no_place(
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", fails)
         assert sender.put([bytes(10)]) is None
-        assert in_use(region) == 0
+        assert in_use(memory) == 0
     assert put(sender, bytes(10)).start == 0
 
 
-def test_without_memory_for_all_of_it_there_is_none_for_a_part(
-    region: SharedMemory, sender: Sender, monkeypatch: pytest.MonkeyPatch
+def test_if_memory_runs_out_amid_a_message_nothing_is_taken(
+    memory: SharedMemory, sender: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = memory_bytes(region)
+    before = memory_bytes(memory)
     write = os.pwrite
 
     def fails_soon(fd: int, content: memoryview, offset: int) -> int:
@@ -214,12 +211,12 @@ def test_without_memory_for_all_of_it_there_is_none_for_a_part(
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", fails_soon)
         assert sender.put([bytes(KEPT_BYTES + 8 * MB)]) is None
-        assert in_use(region) == 0
-        assert memory_bytes(region) <= before + KEPT_BYTES
+        assert in_use(memory) == 0
+        assert memory_bytes(memory) <= before + KEPT_BYTES
     assert put(sender, bytes(10)).start == 0
 
 
-def test_what_is_written_bit_by_bit_arrives_whole(
+def test_a_message_that_is_written_in_several_calls_arrives_whole(
     sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = os.pwrite
@@ -230,33 +227,33 @@ def test_what_is_written_bit_by_bit_arrives_whole(
     assert [bytes(view) for view in receiver.open(put(sender, *parts))] == parts
 
 
-def test_what_was_used_stays_up_to_a_limit_and_the_rest_goes(
-    region: SharedMemory, sender: Sender, receiver: Receiver
+def test_used_pages_stay_up_to_a_limit(
+    memory: SharedMemory, sender: Sender, receiver: Receiver
 ) -> None:
-    before = memory_bytes(region)
+    before = memory_bytes(memory)
     views = receiver.open(put(sender, bytes(KEPT_BYTES + 20 * MB)))
-    assert memory_bytes(region) >= before + KEPT_BYTES + 20 * MB
+    assert memory_bytes(memory) >= before + KEPT_BYTES + 20 * MB
     del views
-    assert memory_bytes(region) <= before + KEPT_BYTES + MB
-    # and it can be had again
+    assert memory_bytes(memory) <= before + KEPT_BYTES + MB
+    # and it can be used again
     data = os.urandom(5 * MB)
     large = put(sender, bytes(KEPT_BYTES), data)
     assert bytes(receiver.open(large)[1]) == data
 
 
-def test_a_worker_that_holds_on_to_much_gets_copies(region: SharedMemory) -> None:
-    sender, receiver = Sender(region, 0), Receiver(region, 0)
+def test_a_worker_that_holds_many_messages_gets_copies(memory: SharedMemory) -> None:
+    sender, receiver = Sender(memory, 0), Receiver(memory, 0)
     held = [receiver.open(put(sender, bytes([number]) * (MB))) for number in range(100)]
-    assert in_use(region) == KEPT_BYTES // (2 * MB)  # there is something left for others
+    assert in_use(memory) == KEPT_BYTES // (2 * MB)  # some is left for others
     assert [view[0][-1] for view in held] == list(range(100))
     held[50][0][0] = 255
-    assert memory_bytes(region) <= 2 * KEPT_BYTES
+    assert memory_bytes(memory) <= 2 * KEPT_BYTES
     del held
-    assert in_use(region) == 0
+    assert in_use(memory) == 0
 
 
-def test_what_the_coordinator_holds_is_not_copied(
-    region: SharedMemory, sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+def test_messages_that_the_coordinator_holds_are_not_copied(
+    memory: SharedMemory, sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Receiver, "_copy", lambda *args: pytest.fail("copied"))
     held = [receiver.open(put(sender, bytes([number]) * MB)) for number in range(60)]
@@ -264,14 +261,14 @@ def test_what_the_coordinator_holds_is_not_copied(
     starts = [each.start for each in sender.held]
     assert sum(start < KEPT_BYTES for start in starts) == KEPT_BYTES // (2 * MB)
     del held
-    assert in_use(region) == 0
-    assert memory_bytes(region) <= KEPT_BYTES + MB
-    # and what comes and goes is where the memory stays
+    assert in_use(memory) == 0
+    assert memory_bytes(memory) <= KEPT_BYTES + MB
+    # and later messages use the kept pages
     assert put(sender, bytes(MB)).start == 0
 
 
-def test_what_is_held_is_found_and_read_back(
-    region: SharedMemory, sender: Sender, receiver: Receiver
+def test_a_held_buffer_is_found_and_read_back(
+    memory: SharedMemory, sender: Sender, receiver: Receiver
 ) -> None:
     contents = [os.urandom(1000), os.urandom(100_000)]
     views = receiver.open(put(sender, *contents))
@@ -280,18 +277,18 @@ def test_what_is_held_is_found_and_read_back(
         assert start is not None
         copy = sender.read_back(start, view.nbytes)
         assert bytes(copy) == content
-        copy[:] = bytes(len(content))  # it is nobody else's
+        copy[:] = bytes(len(content))  # a copy of its own
         assert bytes(view) == content
         part = receiver.find(view[10:20])
         assert part == start + 10
 
 
-def test_what_is_not_held_is_not_found(
-    region: SharedMemory, sender: Sender, receiver: Receiver
+def test_a_buffer_that_is_not_held_is_not_found(
+    memory: SharedMemory, sender: Sender, receiver: Receiver
 ) -> None:
     views = receiver.open(put(sender, b"x" * 1000))
-    assert Receiver(region, 0).find(views[0]) is None
-    assert Receiver(region, 1).find(views[0]) is None  # that one has not got it
+    assert Receiver(memory, 0).find(views[0]) is None
+    assert Receiver(memory, 1).find(views[0]) is None  # this receiver does not hold it
     assert receiver.find(memoryview(bytearray(1000))) is None
     assert receiver.find(views[0].toreadonly()) is None
     other = SharedMemory.create()
@@ -304,32 +301,32 @@ def test_what_is_not_held_is_not_found(
     other.close()
 
 
-def test_what_is_in_new_pages_is_held_and_not_copied(
-    region: SharedMemory, sender: Sender, receiver: Receiver
+def test_messages_in_new_pages_are_held_and_not_copied(
+    memory: SharedMemory, sender: Sender, receiver: Receiver
 ) -> None:
-    before = memory_bytes(region)
+    before = memory_bytes(memory)
     put(sender, bytes(KEPT_BYTES))
     held = [receiver.open(put(sender, bytes([number]) * 20 * MB)) for number in range(5)]
-    assert in_use(region) == 6
-    assert memory_bytes(region) >= before + KEPT_BYTES + 100 * MB
+    assert in_use(memory) == 6
+    assert memory_bytes(memory) >= before + KEPT_BYTES + 100 * MB
     assert [view[0][-1] for view in held] == list(range(5))
     del held
-    assert in_use(region) == 1
-    assert memory_bytes(region) <= before + KEPT_BYTES + MB
+    assert in_use(memory) == 1
+    assert memory_bytes(memory) <= before + KEPT_BYTES + MB
 
 
-def test_of_new_pages_not_all_are_held(
-    region: SharedMemory, sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+def test_the_amount_of_held_new_pages_is_limited(
+    memory: SharedMemory, sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert region_module._MOST_HELD_BYTES + KEPT_BYTES + MOST_SENT_BYTES <= RANGE_BYTES
-    monkeypatch.setattr(region_module, "_MOST_HELD_BYTES", 50 * MB)
+    assert shared_receiver._MOST_HELD_BYTES + KEPT_BYTES + MOST_SENT_BYTES <= RANGE_BYTES
+    monkeypatch.setattr(shared_receiver, "_MOST_HELD_BYTES", 50 * MB)
     put(sender, bytes(KEPT_BYTES))
     held = [receiver.open(put(sender, bytes([number]) * 20 * MB)) for number in range(5)]
-    assert in_use(region) == 3
+    assert in_use(memory) == 3
     assert [view[0][-1] for view in held] == list(range(5))
 
 
-def test_new_pages_do_not_count_as_the_senders(region: SharedMemory, sender: Sender) -> None:
+def test_new_pages_do_not_count_as_the_senders_memory(memory: SharedMemory, sender: Sender) -> None:
     put(sender, bytes(KEPT_BYTES))
     content = bytes(60 * MB)
     before = psutil.Process().memory_info().rss
@@ -337,9 +334,9 @@ def test_new_pages_do_not_count_as_the_senders(region: SharedMemory, sender: Sen
     assert psutil.Process().memory_info().rss < before + 30 * MB
 
 
-def test_it_is_in_no_core_dump(region: SharedMemory, sender: Sender) -> None:
+def test_shared_memory_is_in_no_core_dump(memory: SharedMemory, sender: Sender) -> None:
     put(sender, b"x")
-    inode = os.fstat(region._fd).st_ino
+    inode = os.fstat(memory._fd).st_ino
     head, *lines = Path("/proc/self/smaps").read_text().splitlines()
     flags: list[str] = []
     for line in lines:
@@ -351,76 +348,76 @@ def test_it_is_in_no_core_dump(region: SharedMemory, sender: Sender) -> None:
 
 
 def test_a_single_message_is_not_copied_however_large(
-    region: SharedMemory, sender: Sender, receiver: Receiver
+    memory: SharedMemory, sender: Sender, receiver: Receiver
 ) -> None:
     views = receiver.open(put(sender, bytes(2 * KEPT_BYTES)))
-    assert in_use(region) == 1
+    assert in_use(memory) == 1
     del views
 
 
-def test_what_is_held_outlives_the_region() -> None:
-    region = SharedMemory.create()
-    assert region is not None
-    views = Receiver(region, 0).open(put(Sender(region, 0), b"x" * 100_000))
-    region.close()
+def test_held_messages_outlive_the_shared_memory() -> None:
+    memory = SharedMemory.create()
+    assert memory is not None
+    views = Receiver(memory, 0).open(put(Sender(memory, 0), b"x" * 100_000))
+    memory.close()
     assert bytes(views[0]) == b"x" * 100_000
     views[0][0] = 0
-    del views  # nobody complains
+    del views  # raises nothing
     gc.collect()
 
 
-def test_what_a_forked_process_has_too_is_not_used_again(
-    region: SharedMemory, sender: Sender, receiver: Receiver
+def test_segments_that_a_forked_process_shares_are_not_used_again(
+    memory: SharedMemory, sender: Sender, receiver: Receiver
 ) -> None:
-    held = threading.local()  # of which a forked process lets go before it does anything
+    held = threading.local()  # a forked process releases it before it does anything else
     views = held.views = receiver.open(put(sender, b"x" * 1000))
 
     def child() -> None:
         views.clear()
         gc.collect()
-        assert in_use(region) == 1
+        assert in_use(memory) == 1
 
     with Background(lambda: exit_code(fork(child))) as other:
         assert other.result() == 0
     assert bytes(views[0]) == b"x" * 1000
     views.clear()
     gc.collect()
-    assert in_use(region) == 1
-    # the next ones come and go as ever
+    assert in_use(memory) == 1
+    # later segments are used as ever
     views = receiver.open(put(sender, b"y" * 1000))
-    assert in_use(region) == 2
+    assert in_use(memory) == 2
     views.clear()
-    assert in_use(region) == 1
+    assert in_use(memory) == 1
 
 
-def test_once_a_process_has_forked_it_holds_less(
-    region: SharedMemory, sender: Sender, receiver: Receiver
+def test_a_process_that_has_forked_holds_less(
+    memory: SharedMemory, sender: Sender, receiver: Receiver
 ) -> None:
     put(sender, bytes(KEPT_BYTES))
     held = []
     for number in range(5):
         held.append(receiver.open(put(sender, bytes([number]) * 20 * MB)))
         receiver.share()
-    assert in_use(region) == 2
+    assert in_use(memory) == 2
     assert [view[0][-1] for view in held] == list(range(5))
 
 
-def test_where_it_cannot_be_mapped_it_is_read(
+def test_without_a_mapping_messages_are_read(
     sender: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contents = [os.urandom(1000), os.urandom(KEPT_BYTES)]
     sent = [put(sender, content) for content in contents]
-    other = SharedMemory(os.dup(sender._region._fd))
-    monkeypatch.setattr(region_module, "_has_limited_addresses", lambda: True)
+    other = SharedMemory(os.dup(sender._memory._fd))
+    monkeypatch.setattr(shared_memory, "_has_limited_addresses", lambda: True)
     receiver = Receiver(other, 1)
     assert [bytes(receiver.open(each)[0]) for each in sent] == contents
     assert other._map is None
-    assert in_use(sender._region) == 0
+    assert in_use(sender._memory) == 0
     other.close()
 
 
-def test_where_there_is_no_memory_for_a_copy_it_is_held(
-    region: SharedMemory, sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+def test_without_memory_for_a_copy_a_message_is_held(
+    memory: SharedMemory, sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*args: object) -> None:
         raise OSError(12, "Cannot allocate memory")
@@ -428,13 +425,13 @@ def test_where_there_is_no_memory_for_a_copy_it_is_held(
     monkeypatch.setattr(os, "preadv", fails)
     held = [receiver.open(put(sender, bytes([number]) * 10 * MB)) for number in range(3)]
     assert [view[0][-1] for view in held] == [0, 1, 2]
-    assert in_use(region) == 3
+    assert in_use(memory) == 3
     del held
-    assert in_use(region) == 0
+    assert in_use(memory) == 0
 
 
-def test_an_interrupt_while_it_is_let_go_of_comes_a_little_later(
-    region: SharedMemory, sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupt_while_a_segment_is_released_is_raised_a_little_later(
+    memory: SharedMemory, sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     views = receiver.open(put(sender, b"x" * 1000))
     remove = SharedMemory.remove
@@ -452,14 +449,14 @@ def test_an_interrupt_while_it_is_let_go_of_comes_a_little_later(
     try:
         del views
         assert struck
-        assert in_use(region) == 0
+        assert in_use(memory) == 0
         assert is_interrupted.wait(PATIENCE_SECONDS)
     finally:
         signal.signal(signal.SIGINT, handler)
 
 
-def test_an_interrupt_once_it_was_let_go_of_spares_what_came_since(
-    region: SharedMemory, sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupt_after_a_release_spares_the_next_message(
+    memory: SharedMemory, sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(sender, bytes(KEPT_BYTES))
     views = receiver.open(put(sender, bytes(MB)))
@@ -469,7 +466,7 @@ def test_an_interrupt_once_it_was_let_go_of_spares_what_came_since(
     def interrupted(*args: Any) -> None:
         give_back(*args)
         if not sent:
-            sent.append(put(sender, b"n" * MB))  # by the worker, in the same place
+            sent.append(put(sender, b"n" * MB))  # the worker, in the same segment
             raise KeyboardInterrupt
 
     monkeypatch.setattr(SharedMemory, "give_back", interrupted)
@@ -484,8 +481,8 @@ def test_an_interrupt_once_it_was_let_go_of_spares_what_came_since(
 
 
 @pytest.mark.parametrize("size", [MB, KEPT_BYTES + MB])
-def test_an_interrupt_while_it_is_written_leaves_nothing_that_refers_to_it(
-    region: SharedMemory, sender: Sender, monkeypatch: pytest.MonkeyPatch, size: int
+def test_an_interrupt_while_a_message_is_written_leaves_no_references(
+    memory: SharedMemory, sender: Sender, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     content = bytearray(size)
     part = memoryview(content)
@@ -497,58 +494,59 @@ def test_an_interrupt_while_it_is_written_leaves_nothing_that_refers_to_it(
     monkeypatch.setattr(SharedMemory, "write", interrupted)
     with pytest.raises(KeyboardInterrupt) as struck:
         sender.put([part])
-    part.release()  # which fails where a view of it is in the traceback
+    part.release()  # fails if the traceback holds a view of it
     assert struck.traceback
 
 
-def test_what_a_dead_worker_held_is_kept_for_what_it_has_forked() -> None:
-    region = SharedMemory.create()
-    assert region is not None
-    there = Sender(region, 0)
-    of_worker = Receiver(region, 0).open(put(there, b"w" * MB))
+def test_segments_that_a_dead_worker_held_are_kept_for_its_forks() -> None:
+    memory = SharedMemory.create()
+    assert memory is not None
+    there = Sender(memory, 0)
+    of_worker = Receiver(memory, 0).open(put(there, b"w" * MB))
     put(there, bytes(20 * MB))
-    before = memory_bytes(region)
-    receiver = Receiver(region, 1)
-    held = receiver.open(put(Sender(region, 1), b"c" * 1000))
+    before = memory_bytes(memory)
+    receiver = Receiver(memory, 1)
+    held = receiver.open(put(Sender(memory, 1), b"c" * 1000))
     receiver.close(there)
     assert bytes(of_worker[0]) == b"w" * MB
     assert bytes(held[0]) == b"c" * 1000
-    assert memory_bytes(region) < before - 19 * MB
+    assert memory_bytes(memory) < before - 19 * MB
     del of_worker, held
-    region.close()
+    memory.close()
 
 
-def test_of_a_dead_worker_only_what_is_held_is_kept() -> None:
-    region = SharedMemory.create()
-    assert region is not None
-    before = memory_bytes(region)
-    sender, receiver = Sender(region, 1), Receiver(region, 1)
+def test_only_held_segments_of_a_dead_worker_are_kept() -> None:
+    memory = SharedMemory.create()
+    assert memory is not None
+    before = memory_bytes(memory)
+    sender, receiver = Sender(memory, 1), Receiver(memory, 1)
     small = receiver.open(put(sender, b"s" * 1000))
     receiver.open(put(sender, bytes(15 * MB)))
     other = receiver.open(put(sender, b"o" * 1000))
-    put(Sender(region, 0), bytes(20 * MB))
-    assert memory_bytes(region) > before + 35 * MB
-    receiver.close(Sender(region, 0))
-    assert memory_bytes(region) < before + MB
+    put(Sender(memory, 0), bytes(20 * MB))
+    assert memory_bytes(memory) > before + 35 * MB
+    receiver.close(Sender(memory, 0))
+    assert memory_bytes(memory) < before + MB
     assert bytes(small[0]) + bytes(other[0]) == b"s" * 1000 + b"o" * 1000
     del small, other
-    region.close()
+    memory.close()
 
 
-def test_where_addresses_are_limited_nothing_is_mapped() -> None:
+def test_nothing_is_mapped_if_addresses_are_limited() -> None:
     code = (
-        "import resource; from evproc_pool.ipc.shared_memory import SharedMemory, Sender;"
-        "region = SharedMemory.create();"
+        "import resource; from evproc_pool.ipc.shared_memory import SharedMemory;"
+        "from evproc_pool.ipc.shared_sender import Sender;"
+        "memory = SharedMemory.create();"
         "resource.setrlimit(resource.RLIMIT_AS, (1 << 36, 1 << 36));"
-        "assert Sender(region, 0).put([b'x']) is None;"
-        "assert region._map is None"
+        "assert Sender(memory, 0).put([b'x']) is None;"
+        "assert memory._map is None"
     )
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("name", ["memfd_create", "truncate"])
-def test_where_it_cannot_be_made_there_is_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_returns_none_without_a_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*args: object) -> None:
         raise OSError(24, "Too many open files")
 

@@ -1,4 +1,4 @@
-"""The frames of batches and progress, and a worker that is fed with them in this process."""
+"""The frames of batches and progress, and a worker in this process that receives them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from evproc_pool.ipc import status_memory
 from evproc_pool.protocol import messages, status_words
 from evproc_pool.protocol.frame import Data, Frame
 from evproc_pool.protocol.limits import Limits
-from evproc_pool.protocol.pass_through import PassThroughPacker, unseal
+from evproc_pool.protocol.pass_through import PassThroughPacker, unpack_parts
 from evproc_pool.serialization import packing, pickling
 from evproc_pool.testing import ManualClock
 from tests.support.frames import FedChannel, Plain, batch_of, items_of, make_worker, words_of
 
 
 @pytest.mark.parametrize("count", [1, 3, 40])
-def test_a_batch_of_the_usual_kind_comes_out_as_it_went_in(count: int) -> None:
+def test_a_batch_of_the_usual_kind_round_trips(count: int) -> None:
     packed = packing.EventPacker().pack([Plain(number) for number in range(count)])
     batch = messages.load_events(messages.dump_events(7, count, 0.25, packed.data))
     assert (batch.plans, batch.size, batch.new_plans, batch.chains) == (7, count, (), ())
@@ -35,22 +35,22 @@ def test_a_batch_of_the_usual_kind_comes_out_as_it_went_in(count: int) -> None:
 
 
 @pytest.mark.parametrize("gave_back", [False, True])
-def test_quiet_progress_comes_out_as_it_went_in(gave_back: bool) -> None:
+def test_quiet_progress_round_trips(gave_back: bool) -> None:
     ends = array("d", [1.5, 2.0, 4.0])
     frame = messages.load_quiet(messages.dump_quiet(3, ends.tobytes(), 1.0, gave_back=gave_back))
-    assert (frame.done, frame.begun, frame.gave_back, frame.told) == (3, 1.0, gave_back, None)
+    assert (frame.done, frame.begun, frame.gave_back, frame.results) == (3, 1.0, gave_back, None)
     times = Times(frame.begun, memoryview(frame.ends).cast("d"))
     assert list(times) == [0.5, 0.5, 2.0] == [times[0], times[1], times[2]]
 
 
-def test_a_head_that_is_cut_short_is_an_error() -> None:
+def test_a_truncated_head_is_an_error() -> None:
     with pytest.raises(struct.error):
         messages.load_quiet(b"\0")
     with pytest.raises(struct.error):
         messages.load_events(b"\0")
 
 
-def test_a_worker_answers_a_quiet_batch_in_short() -> None:
+def test_a_worker_answers_a_batch_without_results_by_a_quiet_frame() -> None:
     channel = FedChannel(batch_of(range(3)), batch_of(range(3, 40), is_known=True))
     make_worker(channel, words_of()).run()
     assert [frame.tag for frame in channel.sent] == [messages.QUIET, messages.QUIET]
@@ -58,21 +58,21 @@ def test_a_worker_answers_a_quiet_batch_in_short() -> None:
     assert [frame.done for frame in frames] == [3, 37]
 
 
-def test_a_worker_tells_values_in_full_and_nothing_of_them_in_the_next_frame() -> None:
+def test_a_worker_reports_values_once() -> None:
     channel = FedChannel(
         batch_of(range(3), plan=(0, 1)), batch_of(range(0, 6, 2)), batch_of(range(2), is_known=True)
     )
     make_worker(channel, words_of()).run()
     tags = [frame.tag for frame in channel.sent]
     assert tags == [messages.PROGRESS, messages.QUIET, messages.QUIET]
-    told = messages.load_progress(channel.sent[0].payload).told
-    assert told is not None
+    results = messages.load_progress(channel.sent[0].payload).results
+    assert results is not None
     # handler 1 is in the plan: its filter was asked by the coordinator, for all of them
-    assert items_of(told.values) == {0: 0, 1: 1, 2: 2}
+    assert items_of(results.values) == {0: 0, 1: 1, 2: 2}
 
 
 class _Watching(FedChannel):
-    """Keeps where the worker says that it is when it sends."""
+    """Notes the worker's published place at each send."""
 
     def __init__(self, words: list[int], *frames: Frame) -> None:
         super().__init__(*frames)
@@ -85,7 +85,7 @@ class _Watching(FedChannel):
 
 
 def _places_while_sending(handler: Any, count: int, clock: ManualClock) -> list[int]:
-    """Where a worker says that it is whenever it sends, in a batch for one handler."""
+    """The worker's published place at each send, in a batch for one handler."""
     words = words_of()
     channel = _Watching(words, batch_of(range(count), plan=(2,)))
     worker = make_worker(channel, words, clock=clock)
@@ -95,7 +95,9 @@ def _places_while_sending(handler: Any, count: int, clock: ManualClock) -> list[
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_while_the_result_of_a_slow_event_is_sent_the_worker_is_at_it(count: int) -> None:
+def test_a_worker_is_at_a_slow_event_while_it_sends_its_result(
+    count: int,
+) -> None:
     clock = ManualClock()
 
     def slowly(proc: Any, ev: Any) -> None:
@@ -104,11 +106,12 @@ def test_while_the_result_of_a_slow_event_is_sent_the_worker_is_at_it(count: int
 
     places = _places_while_sending(slowly, count, clock)
     assert places == [
-        position << status_words.HANDLER_BITS | status_words.UNTOLD | 3 for position in range(count)
+        position << status_words.HANDLER_BITS | status_words.UNREPORTED | 3
+        for position in range(count)
     ]
 
 
-def test_while_what_events_left_behind_is_packed_the_worker_says_so() -> None:
+def test_a_worker_publishes_that_it_packs_results() -> None:
     seen: list[int] = []
     words = words_of()
 
@@ -130,20 +133,20 @@ def test_while_what_events_left_behind_is_packed_the_worker_says_so() -> None:
         status_words.packing(range(32, 40)),
     ]
     assert words[status_words.PACKING] == 0
-    told = messages.load_progress(channel.sent[-1].payload).told
-    assert told is not None
-    assert told.follow_ups.in_parts
-    assert len(unseal(told.follow_ups.data)) == 40
+    results = messages.load_progress(channel.sent[-1].payload).results
+    assert results is not None
+    assert results.follow_ups.in_parts
+    assert len(unpack_parts(results.follow_ups.data)) == 40
 
 
-def test_while_results_of_quick_events_are_sent_the_worker_is_behind_them() -> None:
+def test_a_worker_is_behind_fast_events_while_it_sends_their_results() -> None:
     words = words_of()
     channel = _Watching(words, batch_of(range(3), plan=(1,)))
     make_worker(channel, words).run()
     assert channel.places[-1] == 2 << status_words.HANDLER_BITS | status_words.AGAIN
 
 
-def test_while_results_of_quick_events_are_sent_in_between_the_worker_is_behind_them() -> None:
+def test_a_worker_is_behind_fast_events_while_it_sends_amid_a_batch() -> None:
     clock = ManualClock()
 
     def take_a_while(proc: Any, ev: Any) -> None:
@@ -156,8 +159,8 @@ def test_while_results_of_quick_events_are_sent_in_between_the_worker_is_behind_
     assert codes == {status_words.AGAIN}
 
 
-@pytest.mark.parametrize("count", [3, 5])  # the slow one is the last of the batch, or not
-def test_a_slow_event_without_a_result_is_over_while_those_of_others_are_sent(count: int) -> None:
+@pytest.mark.parametrize("count", [3, 5])  # the slow event is the last of the batch, or not
+def test_a_slow_event_without_a_result_is_over_while_other_results_are_sent(count: int) -> None:
     clock = ManualClock()
 
     def act(proc: Any, ev: Any) -> None:
@@ -170,14 +173,14 @@ def test_a_slow_event_without_a_result_is_over_while_those_of_others_are_sent(co
     assert places[0] == 2 << status_words.HANDLER_BITS | status_words.OVER
 
 
-def test_an_event_that_was_left_out_is_not_over_for_good() -> None:
+def test_a_skipped_event_may_run_again() -> None:
     words = words_of()
     channel = _Watching(words, batch_of(range(3), plan=()))
     make_worker(channel, words).run()
     assert channel.places == [2 << status_words.HANDLER_BITS | status_words.AGAIN]
 
 
-def test_what_sending_takes_is_not_the_next_events_time() -> None:
+def test_the_time_of_sending_does_not_count_for_the_next_event() -> None:
     clock = ManualClock()
 
     class Slow(FedChannel):
@@ -198,11 +201,11 @@ def test_what_sending_takes_is_not_the_next_events_time() -> None:
     assert [list(each) for each in times] == [[pytest.approx(2 * status_words.SLOW_SECONDS)]] * 3
 
 
-def test_what_events_leave_behind_does_not_wait_for_the_end_of_a_long_batch() -> None:
+def test_results_do_not_wait_for_the_end_of_a_long_batch() -> None:
     clock = ManualClock()
 
     def take_a_while(proc: Any, ev: Any) -> None:
-        clock.advance(status_words.SLOW_SECONDS / 2)  # none is slow by itself
+        clock.advance(status_words.SLOW_SECONDS / 2)  # no event is slow by itself
         raise evproc.StopProcessing(ev.number)
 
     count = round(4 * KEEP_SECONDS / (status_words.SLOW_SECONDS / 2))
@@ -213,13 +216,15 @@ def test_what_events_leave_behind_does_not_wait_for_the_end_of_a_long_batch() ->
     frames = [messages.load_progress(frame.payload) for frame in channel.sent]
     assert len(frames) == 4
     assert frames[-1].done == count
-    told = [position for frame in frames if frame.told for position in items_of(frame.told.values)]
-    assert told == list(range(count))
+    results = [
+        position for frame in frames if frame.results for position in items_of(frame.results.values)
+    ]
+    assert results == list(range(count))
 
 
-def test_a_worker_gives_back_batches_that_it_was_asked_for_and_has_not_begun() -> None:
-    # asked for the first two while the third was on its way, which counts on the plan
-    # that came with the first one
+def test_a_worker_gives_back_requested_batches_that_it_has_not_begun() -> None:
+    # The first two are asked back while the third is on its way. The third needs the plan that came
+    # with the first.
     channel = FedChannel(batch_of(range(3)), batch_of(range(3)), batch_of(range(3), is_known=True))
     make_worker(channel, words_of(taken_to=2)).run()
     assert [frame.tag for frame in channel.sent] == [
@@ -230,12 +235,12 @@ def test_a_worker_gives_back_batches_that_it_was_asked_for_and_has_not_begun() -
     assert [pickling.loads(frame.payload) for frame in channel.sent[:2]] == [1, 2]
 
 
-def test_what_is_asked_back_is_for_the_worker_to_see() -> None:
+def test_asking_back_writes_the_status_words() -> None:
     words = status_memory.StatusMemory.create()
     try:
         words.ask_back(4)
         assert words.words[status_words.TAKEN_TO] == 4
-        assert words.words[status_words.TAKEN] == 0  # nothing of the batch that it is at
+        assert words.words[status_words.TAKEN] == 0  # nothing of its current batch
     finally:
         words.close()
 
@@ -256,15 +261,17 @@ def test_the_events_of_a_batch_are_gone_before_the_next_ones_are_made() -> None:
     assert (len(seen), alive) == (6, [False] * 3)
 
 
-def test_nothing_is_collected_while_follow_ups_are_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packing_pass_through_events_triggers_no_collection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     collects: list[bool] = []
-    seal = PassThroughPacker.seal
+    pack = PassThroughPacker.pack
 
     def looking(self: PassThroughPacker, events: Any) -> Any:
         collects.append(gc.isenabled())
-        return seal(self, events)
+        return pack(self, events)
 
-    monkeypatch.setattr(PassThroughPacker, "seal", looking)
+    monkeypatch.setattr(PassThroughPacker, "pack", looking)
     channel = FedChannel(batch_of(range(1), plan=(2,)))
     worker = make_worker(channel, words_of())
     worker._processor.register(lambda proc, ev: [Plain(0)], "handler")
@@ -280,18 +287,18 @@ def _single(ev: Any) -> Frame:
     return Frame(messages.SINGLE, messages.dump_single(0, pickling.dumps(ev)))
 
 
-def test_a_single_event_is_told_like_a_batch_of_one() -> None:
+def test_a_single_event_is_reported_like_a_batch_of_one() -> None:
     channel = FedChannel(batch_of(range(1), plan=(0, 1)), _single(Plain(2)), _single(Plain(3)))
     make_worker(channel, words_of()).run()
     tags = [frame.tag for frame in channel.sent]
     assert tags == [messages.PROGRESS] * 3
     frames = [messages.load_progress(frame.payload) for frame in channel.sent]
     assert [frame.done for frame in frames] == [1, 1, 1]
-    values = [items_of(frame.told.values) for frame in frames if frame.told]
+    values = [items_of(frame.results.values) for frame in frames if frame.results]
     assert values == [{0: 0}, {0: 2}, {0: 3}]
 
 
-def test_a_single_event_that_leaves_nothing_behind_is_told_in_short() -> None:
+def test_a_single_event_without_a_result_is_reported_by_a_quiet_frame() -> None:
     words = words_of()
     channel = FedChannel(batch_of(range(1)), _single(Plain(1)))
     make_worker(channel, words).run()
@@ -301,7 +308,7 @@ def test_a_single_event_that_leaves_nothing_behind_is_told_in_short() -> None:
     assert not messages.is_quiet_end(messages.dump_quiet(0, b"", 0.0, gave_back=True))
 
 
-def test_a_single_event_counts_for_the_quota_and_may_be_left_out() -> None:
+def test_a_single_event_counts_for_the_quota_and_may_be_skipped() -> None:
     channel = FedChannel(batch_of(range(1)), _single(Plain(1)), _single(Plain(2)))
     make_worker(channel, words_of(), Limits(max_tasks=2)).run()
     tags = [frame.tag for frame in channel.sent]
@@ -324,9 +331,9 @@ def test_a_single_event_that_cannot_be_rebuilt_is_asked_for_again_and_fails_alon
     make_worker(channel, words_of()).run()
     tags = [frame.tag for frame in channel.sent]
     assert tags == [messages.QUIET, messages.UNREADABLE, messages.PROGRESS, messages.QUIET]
-    told = messages.load_progress(channel.sent[2].payload).told
-    assert told is not None
-    ((position, record),) = told.errors
+    results = messages.load_progress(channel.sent[2].payload).results
+    assert results is not None
+    ((position, record),) = results.errors
     assert position == 0
     assert "the event was pickled, but cannot be rebuilt" in messages.decode_error(record).args[0]
 
@@ -335,7 +342,7 @@ def test_while_its_handler_runs_nothing_holds_the_frame_of_a_single_event() -> N
     held: list[int] = []
 
     class Content(bytearray):
-        """Has references that can be counted."""
+        """References to it can be counted."""
 
     payload = Content(messages.dump_single(0, pickling.dumps(Plain(1))))
     channel = FedChannel(batch_of(range(1), plan=(2,)), Frame(messages.SINGLE, payload))
@@ -343,4 +350,4 @@ def test_while_its_handler_runs_nothing_holds_the_frame_of_a_single_event() -> N
     worker._processor.register(lambda proc, ev: held.append(sys.getrefcount(payload)), "handler")
     before = sys.getrefcount(payload)
     worker.run()
-    assert held == [before, before - 1]  # that of the frame is gone
+    assert held == [before, before - 1]  # the reference of the frame is gone

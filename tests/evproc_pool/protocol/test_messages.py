@@ -1,4 +1,4 @@
-"""How errors cross, as bytes."""
+"""Errors as bytes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _across(error: BaseException, handler: str | None = "handler") -> BaseExcept
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_error_crosses_with_type_and_arguments(error: BaseException) -> None:
+def test_an_error_keeps_type_and_arguments(error: BaseException) -> None:
     rebuilt = _across(error)
     assert type(rebuilt) is type(error)
     assert rebuilt.args == error.args
@@ -76,7 +76,7 @@ def test_an_error_crosses_with_type_and_arguments(error: BaseException) -> None:
     assert getattr(rebuilt, "retval", 0) == getattr(error, "retval", 0)
 
 
-def test_an_error_whose_constructor_words_its_argument_keeps_its_arguments() -> None:
+def test_an_error_whose_constructor_changes_its_argument_keeps_its_arguments() -> None:
     # pickle would hand the worded text to the constructor once more
     rebuilt = _across(actions.WordsItsArgument(5))
     assert isinstance(rebuilt, (actions.WordsItsArgument, RemoteError))
@@ -86,7 +86,7 @@ def test_an_error_whose_constructor_words_its_argument_keeps_its_arguments() -> 
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="groups came with Python 3.11")
-def test_an_exception_group_crosses_whole() -> None:
+def test_an_exception_group_arrives_whole() -> None:
     rebuilt: Any = _across(actions.grouped())
     assert type(rebuilt).__name__ == "ExceptionGroup"
     assert repr(rebuilt) == repr(actions.grouped())
@@ -103,7 +103,7 @@ def test_an_exception_group_crosses_whole() -> None:
         (actions.BadText, "<unprintable>"),
     ],
 )
-def test_an_error_that_cannot_cross_is_told_about(
+def test_an_error_that_may_not_pickle_keeps_its_name_and_text(
     make: Callable[[], BaseException], text: str
 ) -> None:
     error = make()
@@ -185,7 +185,7 @@ def test_encoding_an_error_never_fails(make: Callable[[], BaseException]) -> Non
 
 
 class _Text(str):
-    """One that needs more than its text to be made again."""
+    """Its constructor needs more than its text."""
 
     __slots__ = ()
 
@@ -201,7 +201,7 @@ class _Worded(Exception):
         raise TypeError("stays here")
 
 
-def test_texts_that_are_more_than_texts_cross_as_texts() -> None:
+def test_subclasses_of_str_arrive_as_str() -> None:
     error = _across(_with_notes(_Worded(), [_Text("note", 1)]))
     assert isinstance(error, RemoteError)
     assert error.text == "bad 5"
@@ -218,7 +218,7 @@ def _caused(error: BaseException, cause: BaseException) -> BaseException:
     return error
 
 
-def test_an_error_that_is_not_rebuilt_here_is_told_about() -> None:
+def test_an_error_that_cannot_be_rebuilt_becomes_a_remote_error() -> None:
     record = messages.encode_error(ValueError("text"), None)
     broken = record._replace(pickled=cloudpickle.dumps(actions.LoadsOnlyInWorkers()))
     rebuilt = messages.decode_error(broken)
@@ -255,7 +255,7 @@ def test_every_error_of_the_pool_can_be_pickled(error: Exception, protocol: int)
 
 
 @pytest.mark.parametrize("error", _OWN, ids=lambda error: type(error).__name__)
-def test_every_error_of_the_pool_says_what_it_was_given(error: Exception) -> None:
+def test_every_error_of_the_pool_shows_its_message(error: Exception) -> None:
     assert "text" in str(error)
     # all but the cause of other errors are caught by the base class
     assert isinstance(error, PoolError) or type(error) is RemoteTraceback

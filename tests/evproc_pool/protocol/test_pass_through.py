@@ -1,4 +1,4 @@
-"""Follow-ups that go from worker to worker as they came, and those that must not."""
+"""Follow-ups that the coordinator forwards without unpacking, and those that must not."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from evproc_pool.protocol.pass_through import (
     PassThroughPacker,
     Slice,
     constant_name,
-    unseal,
+    unpack_parts,
 )
 from evproc_pool.serialization import packing, pickling
 from tests.support.model import FakePlan
@@ -69,12 +69,12 @@ class Looking(Plain):
         return "other" if attribute == "name" else super().__getattribute__(attribute)
 
 
-def seal(events: list[Any]) -> list[Slice] | None:
-    return PassThroughPacker(packing.EventPacker()).seal(events)
+def pack(events: list[Any]) -> list[Slice] | None:
+    return PassThroughPacker(packing.EventPacker()).pack(events)
 
 
 def sealed_events(count: int) -> PassThrough:
-    slices = seal(
+    slices = pack(
         [Plain(number, tags=["a", {"b": (number, 2.5, None)}]) for number in range(count)]
     )
     assert slices is not None
@@ -85,13 +85,13 @@ def numbers(events: Any) -> list[int]:
     return [ev.number for ev in events]
 
 
-# --- what is sealed ---
+# --- what passes through ---
 
 
 @pytest.mark.parametrize("count", [16, 256, 257, 700])
-def test_sealed_events_come_out_as_they_went_in(count: int) -> None:
+def test_pass_through_events_round_trip(count: int) -> None:
     events = sealed_events(count)
-    out = unseal(events.slices)
+    out = unpack_parts(events.slices)
     assert len(events) == len(out) == count
     assert {type(ev) for ev in out} == {Plain}
     assert [vars(ev) for ev in out] == [vars(ev) for ev in events]
@@ -102,16 +102,16 @@ def test_sealed_events_come_out_as_they_went_in(count: int) -> None:
 @pytest.mark.parametrize(
     ("start", "stop"), [(0, 700), (0, 1), (255, 257), (256, 512), (300, 300), (699, 700), (10, 650)]
 )
-def test_a_part_of_sealed_events_is_that_part(start: int, stop: int) -> None:
+def test_a_slice_of_pass_through_events_has_these_events(start: int, stop: int) -> None:
     some = sealed_events(700)[start:stop]
     assert len(some) == stop - start
-    assert numbers(some) == numbers(unseal(some.slices)) == list(range(start, stop))
+    assert numbers(some) == numbers(unpack_parts(some.slices)) == list(range(start, stop))
     again = some[1:-1]
-    assert numbers(unseal(again.slices)) == list(range(start, stop))[1:-1]
+    assert numbers(unpack_parts(again.slices)) == list(range(start, stop))[1:-1]
     assert [some[place].number for place in range(len(some))] == list(range(start, stop))
 
 
-def test_one_of_sealed_events_is_the_same_object_each_time() -> None:
+def test_a_pass_through_event_is_the_same_object_each_time() -> None:
     events = sealed_events(20)
     assert events[3] is events[3]
     assert events[5:][0] is events[5]
@@ -120,10 +120,10 @@ def test_one_of_sealed_events_is_the_same_object_each_time() -> None:
         events[20]
 
 
-# --- what is not ---
+# --- what does not ---
 
 
-_UNSEALED: dict[str, Callable[[], list[Any]]] = {
+_NOT_PASSED_THROUGH: dict[str, Callable[[], list[Any]]] = {
     "few": lambda: [Plain(number) for number in range(15)],
     "two classes": lambda: [Plain(number) if number % 2 else Other(number) for number in range(20)],
     "the same one twice": lambda: [Plain(1)] * 20,
@@ -140,31 +140,31 @@ _UNSEALED: dict[str, Callable[[], list[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("which", _UNSEALED)
-def test_what_a_filter_or_an_error_may_depend_on_is_not_sealed(which: str) -> None:
-    assert seal(_UNSEALED[which]()) is None
+@pytest.mark.parametrize("which", _NOT_PASSED_THROUGH)
+def test_events_that_a_filter_or_an_error_may_depend_on_do_not_pass_through(which: str) -> None:
+    assert pack(_NOT_PASSED_THROUGH[which]()) is None
 
 
 def test_a_class_that_was_refused_is_not_tried_again() -> None:
     pass_through_packer = PassThroughPacker(packing.EventPacker())
-    assert pass_through_packer.seal([Plain(number, inner=1j) for number in range(20)]) is None
-    assert pass_through_packer.seal([Plain(number) for number in range(20)]) is None
-    assert pass_through_packer.seal([Other(number) for number in range(20)]) is not None
+    assert pass_through_packer.pack([Plain(number, inner=1j) for number in range(20)]) is None
+    assert pass_through_packer.pack([Plain(number) for number in range(20)]) is None
+    assert pass_through_packer.pack([Other(number) for number in range(20)]) is not None
 
 
-def test_large_events_are_not_sealed_and_pieces_are_small() -> None:
-    assert seal([Plain(number, data=bytes(5000)) for number in range(20)]) is None
+def test_large_events_do_not_pass_through_and_pieces_are_small() -> None:
+    assert pack([Plain(number, data=bytes(5000)) for number in range(20)]) is None
     for size in (0, 100, 900):
-        slices = seal([Plain(number, data=bytes(size)) for number in range(300)])
+        slices = pack([Plain(number, data=bytes(size)) for number in range(300)])
         assert slices is not None
         assert max(len(each.states) for each in slices) < 2 * 16 * 1024
         assert sum(each.stop - each.start for each in slices) == 300
     # a class is not refused for ever because some of its events are large
     pass_through_packer = PassThroughPacker(packing.EventPacker())
     assert (
-        pass_through_packer.seal([Plain(number, data=bytes(5000)) for number in range(20)]) is None
+        pass_through_packer.pack([Plain(number, data=bytes(5000)) for number in range(20)]) is None
     )
-    assert pass_through_packer.seal([Plain(number) for number in range(20)]) is not None
+    assert pass_through_packer.pack([Plain(number) for number in range(20)]) is not None
 
 
 class _Meta(type(evproc.Event)):  # type: ignore[misc]  # the metaclass of events
@@ -177,7 +177,7 @@ class Mistaken(evproc.Event, metaclass=_Meta):
 
 
 def test_of_many_events_the_first_pieces_are_larger_than_the_last() -> None:
-    slices = seal([Other(number) for number in range(5_000)])
+    slices = pack([Other(number) for number in range(5_000)])
     assert slices is not None
     sizes = [each.stop for each in slices]
     assert sizes[1] > 250  # behind the first, which shows how large they are
@@ -187,11 +187,11 @@ def test_of_many_events_the_first_pieces_are_larger_than_the_last() -> None:
     assert max(len(each.states) for each in slices) <= 1 << 14
 
 
-def test_a_class_whose_hooks_raise_is_not_sealed() -> None:
-    assert seal([Mistaken() for _ in range(20)]) is None
+def test_events_of_a_class_whose_hooks_raise_do_not_pass_through() -> None:
+    assert pack([Mistaken() for _ in range(20)]) is None
 
 
-def test_what_a_class_raises_in_packing_follow_ups_ends_their_cascades_only() -> None:
+def test_an_error_in_packing_follow_ups_ends_only_their_cascades() -> None:
     with PoolProcessor(1) as pool:
         pool.register(give_mistaken)
         pool.register(plain)
@@ -206,8 +206,8 @@ def give_mistaken(proc: Any, ev: Any) -> list[evproc.Event]:
     return [Mistaken() for _ in range(20)]
 
 
-def test_events_that_cannot_be_rebuilt_any_more_say_so_when_they_are_packed() -> None:
-    slices = seal([Plain(number) for number in range(20)])
+def test_events_that_can_no_longer_be_rebuilt_raise_when_they_are_packed() -> None:
+    slices = pack([Plain(number) for number in range(20)])
     assert slices is not None
     events = PassThrough.received([each._replace(kind=b"nonsense") for each in slices])
     assert len(list(events)) == 20
@@ -260,8 +260,8 @@ def odd(proc: Any, ev: Any) -> None:
 
 
 @pytest.fixture
-def unsealed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Takes the size of each piece that is unpacked in this process."""
+def unpacked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Notes the size of each piece that is unpacked in this process."""
     seen: list[int] = []
     instances = packing.instances
 
@@ -275,8 +275,8 @@ def unsealed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("kind", ["plain", "named", "own"])
 @pytest.mark.parametrize("filtered", [False, True])
-def test_values_are_the_same_whether_sealed_or_not(
-    kind: str, filtered: bool, unsealed: list[int]
+def test_values_are_the_same_with_and_without_pass_through(
+    kind: str, filtered: bool, unpacked: list[int]
 ) -> None:
     events = [Begin(number, kind) for number in range(600)]
     processor = evproc.Processor()
@@ -290,14 +290,14 @@ def test_values_are_the_same_whether_sealed_or_not(
         expected = [processor.process(ev) for ev in events]
         # the plan of a name is known from the second time on
         assert pool.process_many(events) == expected
-        del unsealed[:]
+        del unpacked[:]
         assert pool.process_many(events) == expected
     if kind == "plain":
         # but for the events of frames with few of them
-        assert (sum(unsealed) > 500) == filtered
+        assert (sum(unpacked) > 500) == filtered
 
 
-def test_an_event_that_dies_in_a_worker_is_unpacked_to_be_named() -> None:
+def test_a_pass_through_event_that_kills_a_worker_is_named() -> None:
     with PoolProcessor(1) as pool:
         pool.register(begin)
         pool.register(_die_at_40, "die")
@@ -314,7 +314,7 @@ def _die_at_40(proc: Any, ev: Any) -> None:
         os._exit(3)
 
 
-def test_sealed_events_of_a_batch_go_on_as_they_came_beside_others() -> None:
+def test_pass_through_events_are_forwarded_packed_beside_others() -> None:
     events = sealed_events(16)
 
     def packed(*parts: Any) -> packing.PackedEvents:
@@ -332,19 +332,19 @@ def test_sealed_events_of_a_batch_go_on_as_they_came_beside_others() -> None:
     assert not packed([Plain(1)]).in_parts
     halves = packed(events[:5], events[5:])
     assert kinds(halves) == [pass_through.Slice, pass_through.Slice]
-    assert numbers(unseal(halves.data)) == list(range(16))
+    assert numbers(unpack_parts(halves.data)) == list(range(16))
     # also where they look the same
     twice = packed(sealed_events(16), sealed_events(16))
-    assert numbers(unseal(twice.data)) == [*range(16), *range(16)]
+    assert numbers(unpack_parts(twice.data)) == [*range(16), *range(16)]
     mixed = packed([Plain(30)], events[:5], [Plain(31)], [Plain(32)], events[5:])
-    # neighbours that are not sealed are packed together
+    # neighbours that do not pass through are packed together
     assert kinds(mixed) == [bytes, pass_through.Slice, bytes, pass_through.Slice]
-    assert numbers(unseal(mixed.data)) == [30, *range(5), 31, 32, *range(5, 16)]
-    assert pass_through.unseal([]) == []
+    assert numbers(unpack_parts(mixed.data)) == [30, *range(5), 31, 32, *range(5, 16)]
+    assert pass_through.unpack_parts([]) == []
 
 
 def _fan_out(events: Sequence[Any], *, unordered: bool) -> tuple[Scheduler, list[Effect]]:
-    """A scheduler with worker 1, which has run a root that returned these; and what follows."""
+    """Worker 1 has run a root that returned these follow-ups: the scheduler, and its effects."""
     scheduler = Scheduler()
     scheduler.step(WorkerReady(1))
     scheduler.step(Opened(1, unordered=unordered, is_bulk=True))
@@ -357,7 +357,7 @@ def _fan_out(events: Sequence[Any], *, unordered: bool) -> tuple[Scheduler, list
 
 
 def _run_all(scheduler: Scheduler, worker: int, effects: list[Effect]) -> list[Part]:
-    """Let a worker run everything; what it was sent."""
+    """Let a worker run everything. Return what it was sent."""
     parts: list[Part] = []
     while sends := [each for each in effects if isinstance(each, Send)]:
         effects = []
@@ -369,7 +369,9 @@ def _run_all(scheduler: Scheduler, worker: int, effects: list[Effect]) -> list[P
 
 
 @pytest.mark.parametrize("unordered", [False, True])
-def test_what_a_worker_did_not_run_goes_on_as_it_came(unordered: bool) -> None:
+def test_events_that_a_worker_did_not_run_are_forwarded_packed(
+    unordered: bool,
+) -> None:
     scheduler, effects = _fan_out(sealed_events(200), unordered=unordered)
     assert any(isinstance(each, Send) for each in effects)
     assert scheduler.step(WorkerGone(1, None)) == []
@@ -378,7 +380,7 @@ def test_what_a_worker_did_not_run_goes_on_as_it_came(unordered: bool) -> None:
     assert [number for part in parts for number in numbers(part.events)] == list(range(200))
 
 
-def test_what_is_left_of_several_batches_goes_on_as_it_came() -> None:
+def test_the_remainder_of_several_batches_is_forwarded_packed() -> None:
     count, done = 5_000, 100
     scheduler, effects = _fan_out(sealed_events(count), unordered=True)
     assert len([each for each in effects if isinstance(each, Send)]) > 1
@@ -391,7 +393,7 @@ def test_what_is_left_of_several_batches_goes_on_as_it_came() -> None:
     assert ran == list(range(done, count))
 
 
-def test_sealed_events_behind_others_in_a_batch_stay_sealed() -> None:
+def test_pass_through_events_behind_others_in_a_batch_stay_packed() -> None:
     scheduler = Scheduler()
     scheduler.step(WorkerReady(1))
     scheduler.step(Opened(1, unordered=True))

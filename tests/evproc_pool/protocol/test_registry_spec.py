@@ -1,4 +1,4 @@
-"""Fingerprints tell registries apart, and a spec makes the same registry again."""
+"""Fingerprints distinguish registries, and a spec makes the same registry again."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_equal_registries_have_equal_fingerprints() -> None:
     ],
     ids=["none", "one less", "order", "name", "function", "one more"],
 )
-def test_a_difference_is_seen_and_named(other: list[tuple[Any, str | None]]) -> None:
+def test_a_difference_is_detected_and_named(other: list[tuple[Any, str | None]]) -> None:
     mine, theirs = _print((first, None), (second, None)), _print(*other)
     assert mine != theirs
     difference = describe_difference(mine, theirs)
@@ -112,7 +112,7 @@ class _CallsAnObject:
 
 
 class _HasAName:
-    """A handler that is an object with a name, so that it needs none when it is registered."""
+    """A handler that is an object with a name, so that it can be registered without one."""
 
     __name__ = "has_a_name"
 
@@ -152,24 +152,24 @@ def test_a_fingerprint_can_be_pickled() -> None:
     assert pickle.loads(pickle.dumps(prints)) == prints
 
 
-def test_a_recipe_makes_the_registry_again(tmp_path: Path) -> None:
+def test_a_spec_makes_the_registry_again(tmp_path: Path) -> None:
     code = "def a(proc, ev): ...\ndef b(proc, ev): ..."
     entries = {"recipes": {"z": "recipe_mod:a", "y": "recipe_mod:b", "bad": "no_such_module:c"}}
     with installed(tmp_path, "recipe_dist", "1", {"recipe_mod": code}, entries):
         calls: list[Any] = []
         steps = (Register(first, None), LoadFrom("recipes", skip=True), Register(second, "last"))
-        processor = RegistrySpec(calls.append, (7,), steps).follow()
+        processor = RegistrySpec(calls.append, (7,), steps).make_processor()
         assert calls == [7]
         assert list(processor.nodes) == ["first", "y", "z", "last"]
         with pytest.raises(Exception, match="no_such_module"):
-            RegistrySpec(None, (), (LoadFrom("recipes", skip=False),)).follow()
+            RegistrySpec(None, (), (LoadFrom("recipes", skip=False),)).make_processor()
 
 
 def test_a_worker_does_not_log_what_the_coordinator_has_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        RegistrySpec(None, (), (LoadFrom("no.such.group", skip=True),)).follow()
+        RegistrySpec(None, (), (LoadFrom("no.such.group", skip=True),)).make_processor()
         assert not caplog.records
         # and afterwards the logger is as it was
         Processor().load_from("no.such.group", on_error="skip")
@@ -178,7 +178,7 @@ def test_a_worker_does_not_log_what_the_coordinator_has_logged(
 
 def test_the_initializer_comes_before_the_handlers() -> None:
     with pytest.raises(StopProcessing):
-        RegistrySpec(_raises, (), (LoadFrom("no.such.group", skip=False),)).follow()
+        RegistrySpec(_raises, (), (LoadFrom("no.such.group", skip=False),)).make_processor()
 
 
 def _raises() -> None:

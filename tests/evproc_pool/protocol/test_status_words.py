@@ -1,4 +1,4 @@
-"""The words of shared memory: both sides see them, and nothing of them is left."""
+"""The status words: both processes see them, and nothing of them is left behind."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def test_what_is_written_is_read(position: int, handler: int | None) -> None:
     words.close()
 
 
-def test_an_event_that_is_over_may_have_something_to_tell() -> None:
+def test_an_event_that_is_over_may_have_an_unreported_result() -> None:
     words = StatusMemory.create()
-    _write(words, 5, _place(7, 3) | status_words.UNTOLD, 7)
-    assert words.read() == WorkerStatus(5, 7, 3, 7, is_over=True, is_untold=True)
+    _write(words, 5, _place(7, 3) | status_words.UNREPORTED, 7)
+    assert words.read() == WorkerStatus(5, 7, 3, 7, is_over=True, is_unreported=True)
     _write(words, 5, 7 << status_words.HANDLER_BITS | status_words.AGAIN, 7)
-    again = WorkerStatus(5, 7, None, 7, is_over=True, is_untold=True, may_repeat=True)
+    again = WorkerStatus(5, 7, None, 7, is_over=True, is_unreported=True, may_repeat=True)
     assert words.read() == again
     _write(words, 5, 7 << status_words.HANDLER_BITS | status_words.OVER, 7)
     assert words.read() == WorkerStatus(5, 7, None, 7, is_over=True)
     words.close()
 
 
-def test_code_of_the_users_runs_in_an_event_and_while_what_it_left_is_packed() -> None:
+def test_user_code_runs_in_an_event_and_while_its_results_are_packed() -> None:
     words = StatusMemory.create()
     over = 7 << status_words.HANDLER_BITS | status_words.OVER
     assert words.read().runs_code
@@ -73,7 +73,7 @@ def test_between_events_there_is_no_handler_and_nothing_unsent(place: int) -> No
     words.close()
 
 
-def test_a_worker_that_is_still_there_is_taken_from_and_finds_out() -> None:
+def test_events_behind_the_workers_current_one_are_taken_back() -> None:
     words = StatusMemory.create()
     _write(words, 4, _place(10, 2), status_words.NONE)
     seen = words.read()
@@ -85,7 +85,7 @@ def test_a_worker_that_is_still_there_is_taken_from_and_finds_out() -> None:
 
 
 @pytest.mark.parametrize(("batch", "position"), [(4, 11), (5, 10)])
-def test_a_worker_that_has_moved_on_is_not_taken_from(batch: int, position: int) -> None:
+def test_nothing_is_taken_from_a_worker_that_has_moved_on(batch: int, position: int) -> None:
     words = StatusMemory.create()
     _write(words, 4, _place(10, 2), status_words.NONE)
     seen = words.read()
@@ -99,7 +99,7 @@ def test_a_worker_that_has_moved_on_is_not_taken_from(batch: int, position: int)
     # from Python 3.12 on; other tests may have left threads in native libraries
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )
-def test_what_another_process_wrote_is_read_when_it_is_dead(method: str) -> None:
+def test_words_that_a_dead_process_wrote_can_be_read(method: str) -> None:
     words = StatusMemory.create()
     process = multiprocessing.get_context(method).Process(  # type: ignore[attr-defined]  # each context has it
         target=_write_and_die, args=(words,)
@@ -117,7 +117,7 @@ def _write_and_die(words: StatusMemory) -> None:
     os._exit(7)
 
 
-def test_closing_lets_go_of_the_descriptor() -> None:
+def test_closing_closes_the_descriptor() -> None:
     words = StatusMemory.create()
     descriptor = words._fd
     os.fstat(descriptor)

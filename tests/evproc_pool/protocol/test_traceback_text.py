@@ -1,4 +1,4 @@
-"""The text of tracebacks, which is that of Python."""
+"""The text of tracebacks equals that of Python."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _error_of(fails: Callable[[], None]) -> BaseException:
 
 
 @pytest.mark.parametrize("number", range(len(_FAILS)))
-def test_the_text_is_pythons(number: int) -> None:
+def test_the_text_equals_that_of_python(number: int) -> None:
     for _ in range(2):
         error = _error_of(_FAILS[number])
         assert traceback_text(error) == "".join(traceback.format_exception(error))
@@ -77,7 +77,7 @@ def test_an_error_that_was_not_raised_has_a_text() -> None:
     assert traceback_text(ValueError("only made")) == "ValueError: only made\n"
 
 
-def test_what_python_says_of_a_frame_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_text_of_a_frame_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = traceback_text(_error_of(lambda: _fail(1)))
     monkeypatch.setattr(traceback, "format_tb", None)
     with pytest.raises(TypeError):
@@ -94,7 +94,7 @@ class _Odd(ValueError):
 
 
 @pytest.mark.parametrize("error", [ValueError("x", 3), KeyError(None), _Odd("x"), OSError(2, "no")])
-def test_an_error_comes_out_as_it_went_in(error: Exception) -> None:
+def test_an_error_round_trips(error: Exception) -> None:
     add_note(error, "evproc: in __main__.handler")
     copy = messages.decode_error(messages.encode_error(error, "h"))
     assert type(copy) is type(error)

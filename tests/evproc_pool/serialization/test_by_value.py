@@ -1,4 +1,4 @@
-"""What cloudpickle leaves out of what it pickles by value."""
+"""Pickling by value: what this adds to cloudpickle."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_caches_properties_and_enumerations_of_a_script_work_in_workers(
     assert run_script(_SCRIPT.replace("sys.argv[1]", repr(method)), tmp_path) == "equal\n"
 
 
-def test_a_cache_around_a_local_function_keeps_its_limits_and_not_what_is_in_it() -> None:
+def test_a_cache_around_a_local_function_keeps_its_limits_but_not_its_contents() -> None:
     offset = 3
 
     @functools.lru_cache(maxsize=2, typed=True)
@@ -112,16 +112,16 @@ def test_a_cache_around_a_local_function_keeps_its_limits_and_not_what_is_in_it(
 
 @functools.lru_cache
 def _importable() -> None:
-    """Stands in a module."""
+    """A function that can be imported."""
 
 
-def test_a_cache_that_can_be_imported_is_the_one_that_is_there() -> None:
+def test_an_importable_cache_is_the_existing_one() -> None:
     # beside a function that has to go by value
     there, _ = pickling.loads(pickling.dumps([_importable, lambda: None]))
     assert there is _importable
 
 
-def test_code_tells_in_which_file_it_stands() -> None:
+def test_code_keeps_its_file_name() -> None:
     function = eval(compile("lambda: (lambda: 1)", "a file of its own", "eval"))
     there = pickling.loads(pickling.dumps(function))
     assert there.__code__.co_filename == "a file of its own"

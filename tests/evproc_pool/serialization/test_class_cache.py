@@ -1,4 +1,4 @@
-"""Classes of the main script: pickled once, and anew when they have changed."""
+"""Classes of the main script: pickled once, and again when they have changed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LIMIT = 3
 
 
 def _first_arguments(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Any]:
-    """What a function of `by_value` is called with, in order."""
+    """The first arguments of the calls of a function of `by_value`, in order."""
     seen: list[Any] = []
     function = getattr(by_value, name)
 
@@ -93,7 +93,7 @@ def test_a_class_is_pickled_and_unpickled_once(pickled: list[type], loaded: list
     assert len(loaded) == 1
 
 
-def test_classes_that_go_with_each_other_are_each_made_once(
+def test_classes_that_are_sent_together_are_each_made_once(
     pickled: list[type], loaded: list[bytes]
 ) -> None:
     class Base(evproc.Event):
@@ -170,7 +170,7 @@ CHANGES: dict[str, Callable[[Any, pytest.MonkeyPatch], None]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_class_that_has_changed_is_pickled_anew(
+def test_a_changed_class_is_pickled_again(
     change: Any, pickled: list[type], loaded: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = _make()
@@ -181,7 +181,7 @@ def test_a_class_that_has_changed_is_pickled_anew(
     assert pickled == [kind] * 2
 
 
-def test_a_change_comes_with_the_next_instance_and_so_does_the_way_back(
+def test_a_change_arrives_with_the_next_instance_and_so_does_its_undoing(
     loaded: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(basics.ThisProcess, "is_worker", True)
@@ -195,7 +195,7 @@ def test_a_change_comes_with_the_next_instance_and_so_does_the_way_back(
     assert kind.limit == 1
 
 
-def test_what_methods_use_is_part_of_a_class(pickled: list[type]) -> None:
+def test_globals_that_methods_use_are_parts_of_a_class(pickled: list[type]) -> None:
     def helper(number: int) -> int:
         return number + step
 
@@ -219,7 +219,7 @@ def test_what_methods_use_is_part_of_a_class(pickled: list[type]) -> None:
     assert pickled == [Local] * 4
 
 
-def test_an_attribute_of_the_same_name_as_a_global_is_no_global(
+def test_an_attribute_with_the_name_of_a_global_is_no_global(
     pickled: list[type], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Local:
@@ -245,7 +245,7 @@ def test_a_class_that_may_change_unseen_is_not_pickled_apart(part: Any) -> None:
         assert pickling.loads(pickling.dumps(kind(1))).number == 1
 
 
-def test_neither_is_one_whose_methods_use_such_a_thing() -> None:
+def test_a_class_whose_methods_use_such_a_part_is_not_pickled_apart() -> None:
     table: list[int] = []
 
     class Local:
@@ -260,14 +260,14 @@ def test_neither_is_one_whose_methods_use_such_a_thing() -> None:
         assert class_cache.dumps_apart(kind(), basics.PROTOCOL) is None
 
 
-def test_functions_go_by_value_with_all_the_rest() -> None:
+def test_a_value_with_a_by_value_function_goes_by_value_as_a_whole() -> None:
     kind = _make()
     assert class_cache.dumps_apart((kind(1), lambda: 1), basics.PROTOCOL) is None
     event, function = pickling.loads(pickling.dumps((kind(1), lambda: 1)))
     assert (event.number, function()) == (1, 1)
 
 
-def test_enumerations_named_tuples_and_classes_with_slots() -> None:
+def test_enumerations_named_tuples_and_slotted_classes_arrive_unchanged() -> None:
     class Color(enum.Enum):
         RED = 1
 
@@ -285,22 +285,22 @@ def test_enumerations_named_tuples_and_classes_with_slots() -> None:
     assert copy.x == 5
 
 
-def test_no_more_classes_are_remembered_than_a_program_has(
+def test_the_number_of_remembered_classes_is_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert class_cache._MOST_CLASSES >= 2000
     monkeypatch.setattr(class_cache, "_MOST_CLASSES", 50)
-    class_cache._pickled._known.clear()
+    class_cache._class_pickles._known.clear()
     class_cache._loaded.classes.clear()
     for _ in range(class_cache._MOST_CLASSES + 10):
         _copy(_make()(1))
-    assert 0 < len(class_cache._pickled._known) <= class_cache._MOST_CLASSES
+    assert 0 < len(class_cache._class_pickles._known) <= class_cache._MOST_CLASSES
     assert 0 < len(class_cache._loaded.classes) <= class_cache._MOST_CLASSES
-    class_cache._pickled._known.clear()
+    class_cache._class_pickles._known.clear()
     class_cache._loaded.classes.clear()
 
 
-def test_definitions_alone_can_be_looked_at() -> None:
+def test_a_snapshot_can_be_limited_to_definitions() -> None:
     kind = _make()
 
     def handler(proc: Any, ev: Any) -> Any:
@@ -323,7 +323,7 @@ def test_definitions_alone_can_be_looked_at() -> None:
         assert not snapshot.is_up_to_date
 
 
-# --- instances, the quick way ---
+# --- instances, the fast way ---
 
 
 def _in_main(monkeypatch: pytest.MonkeyPatch, **attributes: Any) -> Any:
@@ -334,7 +334,7 @@ def _in_main(monkeypatch: pytest.MonkeyPatch, **attributes: Any) -> Any:
 
 
 @pytest.mark.parametrize("way", ["local", "in main"])
-def test_an_instance_goes_as_its_class_and_its_state(
+def test_an_instance_is_pickled_as_its_class_and_its_state(
     way: str, pickled: list[type], loaded: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = _make() if way == "local" else _in_main(monkeypatch)
@@ -355,7 +355,9 @@ def test_an_instance_goes_as_its_class_and_its_state(
     assert len(loaded) == 1
 
 
-def test_so_does_one_of_a_class_that_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_instance_of_a_changed_class_is_pickled_that_way_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(basics.ThisProcess, "is_worker", True)
     kind = _in_main(monkeypatch)
     data = []
@@ -385,7 +387,7 @@ def _function(ev: Any) -> None:
 
 @pytest.mark.parametrize("change", [_itself, _sibling, _its_class, _function])
 @pytest.mark.parametrize("way", ["local", "in main"])
-def test_one_with_more_of_the_script_in_its_state_goes_as_a_whole(
+def test_an_instance_whose_state_refers_to_the_script_goes_as_a_whole(
     change: Any, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind: Any = _in_main(monkeypatch) if way == "in main" else _make()
@@ -410,7 +412,7 @@ def test_one_with_more_of_the_script_in_its_state_goes_as_a_whole(
     ],
     ids=lambda attributes: next(iter(attributes)),
 )
-def test_one_that_pickles_in_its_own_way_does_so(
+def test_an_instance_with_its_own_way_of_pickling_uses_it(
     attributes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = _in_main(monkeypatch, **attributes)
@@ -441,7 +443,7 @@ def test_the_frame_of_a_batch_is_pickled_plainly_whatever_its_events_are(
     assert messages.BatchFrame(*pickling.loads(data)) == frame
 
 
-def test_what_cannot_be_imported_from_elsewhere_goes_another_way() -> None:
+def test_instances_of_importable_classes_are_not_pickled_as_class_and_state() -> None:
     assert class_cache.dumps_instance(3) is None
     assert class_cache.dumps_instance(_Point(1)) is None
 
@@ -450,10 +452,10 @@ class _Point(NamedTuple):
     x: int
 
 
-def test_large_buffers_go_beside_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_buffers_go_beside_an_instances_pickle_once(monkeypatch: pytest.MonkeyPatch) -> None:
     kind = _in_main(monkeypatch)
     content = bytearray(pickling.OUT_OF_BAND_BYTES)
-    for more in (None, lambda: 1):  # with the second it goes as a whole
+    for more in (None, lambda: 1):  # the second one makes it go as a whole
         ev = kind()
         ev.data, ev.more = pickle.PickleBuffer(content), more
         buffers: list[memoryview] = []

@@ -1,4 +1,4 @@
-"""Garbage collection is paused while a batch is packed, and is then as it was."""
+"""Garbage collection is paused while a batch is packed, and restored afterwards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evproc_pool.serialization.packing import EventPacker, unpack
 
 @pytest.fixture(autouse=True)
 def collector() -> Iterator[None]:
-    """The garbage collector is as it was, whatever a test does to it."""
+    """Restores the state of the garbage collector."""
     was_on, thresholds = gc.isenabled(), gc.get_threshold()
     yield
     gc.set_threshold(*thresholds)
@@ -25,7 +25,7 @@ def collector() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("was_on", [True, False])
-def test_collection_is_on_or_off_afterwards_as_before(was_on: bool) -> None:
+def test_the_pause_restores_whether_collection_was_enabled(was_on: bool) -> None:
     if not was_on:
         gc.disable()
     with contextlib.suppress(KeyError), gc_paused():
@@ -42,7 +42,7 @@ class _Number(evproc.Event):
         self.more: list[Any] = []
 
 
-def test_packing_a_batch_of_events_collects_nothing() -> None:
+def test_packing_a_batch_of_events_triggers_no_collection() -> None:
     events = [_Number(number) for number in range(2_000)]
     packer = EventPacker()
     packer.pack(events[:100])  # what it learns of the class

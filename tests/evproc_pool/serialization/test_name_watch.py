@@ -1,4 +1,4 @@
-"""Whether names and cells stand for what they stood for."""
+"""Whether names and cells have the values that they had."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _function() -> None: ...
 
 @pytest.mark.parametrize("before", [_function, 1, "x", [], None, _EqualToAll()])
 @pytest.mark.parametrize("after", [object(), True, _EqualToAll(), _CannotBeCompared()])
-def test_a_name_that_stands_for_another_object_is_seen(before: Any, after: Any) -> None:
+def test_a_name_with_another_value_is_detected(before: Any, after: Any) -> None:
     if before is _function and isinstance(after, _EqualToAll):
         after = None  # what claims to be equal to a function passes for it
     space = {"before": 0, "name": before, "behind": 0}
@@ -50,7 +50,7 @@ def test_a_name_that_stands_for_another_object_is_seen(before: Any, after: Any) 
     assert names.are_unchanged
 
 
-def test_names_that_come_and_go_are_seen() -> None:
+def test_added_and_deleted_names_are_detected() -> None:
     space = {"there": _function, "also": _function}
     names = NameWatch()
     for name in ("there", "also", "missing"):
@@ -65,7 +65,7 @@ def test_names_that_come_and_go_are_seen() -> None:
     assert not names.are_unchanged
 
 
-def test_names_of_several_modules_are_told_apart() -> None:
+def test_equal_names_of_several_modules_are_distinct() -> None:
     spaces = {"name": 1}, {"name": 2}
     names = NameWatch()
     assert [names.read(space, "name") for space in spaces] == [1, 2]
@@ -95,7 +95,7 @@ def _while_it_runs() -> Iterator[Any]:
     yield None
 
 
-def test_only_cells_to_which_code_may_assign_are_looked_at() -> None:
+def test_only_cells_to_which_code_may_assign_are_watched() -> None:
     assert cells_that_change(_made(1)) == []  # type: ignore[arg-type]
     counts: Any = _counts()
     assert cells_that_change(counts) == [*counts.__closure__]
@@ -117,7 +117,7 @@ def _defined(code: str, space: dict[str, Any]) -> types.FunctionType:
     return function
 
 
-def test_the_names_are_as_many_as_the_script_has_however_many_functions_use_them() -> None:
+def test_each_name_is_watched_once_however_many_functions_use_it() -> None:
     space: dict[str, Any] = {}
     code = "def h(proc, ev): return helper(ev, LIMIT)"
     functions = [_defined(code, space) for _ in range(100)]
@@ -140,10 +140,10 @@ def test_in_ipython_the_next_cell_finds_changes_in_place(monkeypatch: pytest.Mon
     for is_in_ipython in (True, False):
         with monkeypatch.context() as patch:
             patch.setattr(registry_spec, "_shell", lambda: shell if is_in_ipython else None)  # noqa: B023
-            stock = registry_spec.take_stock([function])
-        assert stock is not None
+            code = registry_spec.main_script_code([function])
+        assert code is not None
         space["Used"].method = lambda self: is_in_ipython  # noqa: B023
-        assert stock.is_up_to_date
+        assert code.is_up_to_date
         shell.execution_count += 1
         for _ in range(2):  # as long as the workers cannot be replaced
-            assert stock.is_up_to_date != is_in_ipython
+            assert code.is_up_to_date != is_in_ipython

@@ -1,4 +1,4 @@
-"""How events are packed together, and what they are on the other side."""
+"""How events are packed together, and what they are after unpacking."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Node(evproc.Event):
 
 
 @pytest.mark.parametrize("count", [2, 40])
-def test_events_that_refer_to_each_other_stay_what_they_are(count: int) -> None:
+def test_events_that_refer_to_each_other_still_do_after_unpacking(count: int) -> None:
     first = Node()
     events = [first, *(Node(first) for _ in range(count - 1))]
     there = packing.unpack(packing.EventPacker().pack(events))
@@ -43,14 +43,14 @@ def test_events_that_refer_to_each_other_stay_what_they_are(count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 40])
-def test_one_object_for_two_events_is_not_packed_together(count: int) -> None:
+def test_an_object_that_stands_for_two_events_is_not_packed_together(count: int) -> None:
     event = Plain(1)
     with pytest.raises(Exception, match=r"^$"):
         packing.EventPacker().pack([event] * count)
 
 
 class Equal(Plain):
-    """One that equals every other one."""
+    """Equals every other instance."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Equal)
@@ -67,26 +67,26 @@ def test_events_that_are_equal_are_packed_together(count: int) -> None:
 
 
 class Unhashable(Plain):
-    """One that cannot be an item of a set."""
+    """Cannot be an item of a set."""
 
     __hash__ = None  # type: ignore[assignment]
 
 
-def test_one_object_for_two_is_noticed_without_a_hash() -> None:
+def test_an_unhashable_object_that_stands_for_two_events_is_detected() -> None:
     event = Unhashable(1)
     with pytest.raises(Exception, match=r"^$"):
         packing.EventPacker().pack([event, Plain(2), event])
 
 
 @pytest.mark.parametrize("count", [2, 40])
-def test_events_of_several_classes_come_in_order(count: int) -> None:
+def test_events_of_several_classes_keep_their_order(count: int) -> None:
     events = [Plain(place) if place % 2 else Node(place) for place in range(count)]
     there = packing.unpack(packing.EventPacker().pack(events))
     assert [type(each) for each in there] == [type(each) for each in events]
 
 
-def test_the_states_of_several_classes_are_pickled_in_one_go() -> None:
-    """Not the instances, which takes three times as long."""
+def test_the_states_of_several_classes_are_pickled_in_one_pass() -> None:
+    """Not the instances, which would take three times as long."""
     events = [Plain(place) if place % 3 else Node(place) for place in range(60)]
     kinds, order, states = pickling.loads(packing.EventPacker().pack(events).data)
     assert kinds == [Node, Plain]
@@ -99,7 +99,7 @@ def test_the_states_of_several_classes_are_pickled_in_one_go() -> None:
 
 
 class _Counted:
-    """A value that says how often it was pickled."""
+    """Counts how often it was pickled."""
 
     pickled = 0
 
@@ -109,7 +109,7 @@ class _Counted:
 
 
 def _in_main(monkeypatch: pytest.MonkeyPatch, kind: type) -> type:
-    """Make a class one of the main script's."""
+    """Make a class one of the main script."""
     kind.__module__, kind.__qualname__ = "__main__", kind.__name__
     monkeypatch.setattr(sys.modules["__main__"], kind.__name__, kind, raising=False)
     return kind
@@ -137,7 +137,7 @@ def test_an_event_is_pickled_once(
 
 
 @pytest.mark.parametrize("is_in_main", [True, False])
-def test_a_class_that_goes_by_value_is_pickled_once_with_a_batch_as_it_is_then(
+def test_a_batch_pickles_a_by_value_class_once_in_its_current_state(
     is_in_main: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Local(evproc.Event):
@@ -174,7 +174,7 @@ def test_a_class_that_goes_by_value_is_pickled_once_with_a_batch_as_it_is_then(
 
 
 @pytest.mark.parametrize("count", [1, 40])
-def test_what_a_class_takes_is_told_apart_from_its_events(count: int) -> None:
+def test_the_bytes_of_a_class_are_counted_apart_from_its_events(count: int) -> None:
     table = bytes(10_000)
 
     class Local(evproc.Event):
@@ -190,7 +190,7 @@ def test_what_a_class_takes_is_told_apart_from_its_events(count: int) -> None:
 
 
 @pytest.mark.parametrize("changes_in_place", [True, False])
-def test_what_several_classes_take_is_told_apart(changes_in_place: bool) -> None:
+def test_the_bytes_of_several_classes_are_counted_apart(changes_in_place: bool) -> None:
     table = bytes(10_000)
 
     class Base(evproc.Event):
@@ -212,7 +212,7 @@ def test_what_several_classes_take_is_told_apart(changes_in_place: bool) -> None
     assert 10_000 < packed.class_bytes < len(packed.data) < total
 
 
-def test_a_class_that_has_become_smaller_is_weighed_anew() -> None:
+def test_a_class_that_has_shrunk_is_measured_again() -> None:
     class Local(evproc.Event):
         name = "local"
         table = bytes(10_000)
@@ -225,7 +225,7 @@ def test_a_class_that_has_become_smaller_is_weighed_anew() -> None:
     assert 0 < packed.class_bytes < len(packed.data) < 5_000
 
 
-def test_an_event_need_not_be_pickled_with_its_class() -> None:
+def test_an_event_may_pickle_without_its_class() -> None:
     class Local(evproc.Event):
         name = "local"
         lock = threading.Lock()
@@ -237,7 +237,7 @@ def test_an_event_need_not_be_pickled_with_its_class() -> None:
     assert type(event) is Plain
 
 
-def test_a_class_of_this_process_stays_as_it_is_when_a_copy_comes_back() -> None:
+def test_a_copy_that_comes_back_does_not_change_this_processs_own_class() -> None:
     class Local:
         hits = 1
 
@@ -252,9 +252,7 @@ def test_a_class_of_this_process_stays_as_it_is_when_a_copy_comes_back() -> None
 
 
 @pytest.mark.parametrize("is_worker", [False, True])
-def test_a_class_that_is_known_is_not_made_once_more(
-    is_worker: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_known_class_is_not_made_again(is_worker: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[type] = []
 
     class Base:
@@ -274,7 +272,7 @@ def test_a_class_that_is_known_is_not_made_once_more(
     assert made == [Local]
 
 
-def test_a_class_that_could_not_be_filled_is_filled_the_next_time(tmp_path: Path) -> None:
+def test_a_class_that_failed_to_fill_is_filled_the_next_time(tmp_path: Path) -> None:
     file = tmp_path / "file"
     pickled = _printed_by(_MAKES_A_CLASS_THAT_NEEDS_A_FILE, str(file))
     with pytest.raises(FileNotFoundError) as caught:
@@ -303,7 +301,7 @@ def _printed_by(code: str, *arguments: str) -> bytes:
     ).stdout
 
 
-def test_no_other_thread_finds_a_class_that_is_not_known_to_have_come(
+def test_no_other_thread_finds_a_class_before_it_is_known_to_have_arrived(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found: list[bool] = []
@@ -324,7 +322,7 @@ def test_no_other_thread_finds_a_class_that_is_not_known_to_have_come(
     assert found == [False]
 
 
-def test_a_class_that_was_made_elsewhere_is_what_it_was_last() -> None:
+def test_a_class_from_another_process_has_the_state_that_was_sent_last() -> None:
     first, second = pickle.loads(_printed_by(_MAKES_A_CLASS))
     assert [pickling.loads(first).hits, pickling.loads(second).hits] == [1, 2]
     assert type(pickling.loads(first)) is type(pickling.loads(second))
@@ -341,7 +339,7 @@ sys.stdout.buffer.write(pickle.dumps([first, pickling.dumps(Made())]))
 """
 
 
-def test_what_a_state_holds_of_main_goes_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_of_main_in_a_state_go_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
     class Value:
         pass
 

@@ -1,4 +1,4 @@
-"""What is pickled how, and what is said where that fails."""
+"""How objects are pickled, and what the error says if that fails."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def test_plain_values_are_pickled_plainly() -> None:
     assert repr(pickling.loads(pickling.dumps(value))) == repr(value)
 
 
-def test_what_pickle_cannot_take_goes_by_value() -> None:
+def test_objects_that_pickle_refuses_go_by_value() -> None:
     offset = 3
     assert pickling.loads(pickling.dumps(lambda number: number + offset))(4) == 7
     assert str(pickling.loads(pickling.dumps(actions.local_error("text")))) == "text"
 
 
-def test_what_is_in_main_goes_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_of_main_go_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
     main = sys.modules["__main__"]
     cls = type("InMain", (), {"__module__": "__main__", "number": 5})
     monkeypatch.setattr(main, "InMain", cls, raising=False)
@@ -38,7 +38,7 @@ def test_what_is_in_main_goes_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pickling.loads(data).number == 5
 
 
-def test_a_text_about_main_is_only_a_text() -> None:
+def test_a_text_that_mentions_main_stays_a_text() -> None:
     assert pickling.loads(pickling.dumps("__main__")) == "__main__"
 
 
@@ -88,7 +88,7 @@ def test_the_path_to_what_cannot_be_pickled_is_named(
     assert str(error).startswith(f"the value cannot be pickled{where}: TypeError: cause; ")
 
 
-def test_namespaces_are_looked_into() -> None:
+def test_the_path_leads_into_namespaces() -> None:
     ev = Do("nothing")
     ev.proc.mine.lock = threading.Lock()
     assert "._proc.mine.lock (lock)" in str(
@@ -96,7 +96,7 @@ def test_namespaces_are_looked_into() -> None:
     )
 
 
-def test_a_value_that_contains_itself_is_no_endless_search() -> None:
+def test_the_search_ends_for_a_value_that_contains_itself() -> None:
     value: list[Any] = [threading.Lock()]
     value.insert(0, value)
     assert "[0]" in str(diagnosis.cannot_pickle("value", value, TypeError("cause")))
@@ -109,12 +109,12 @@ def test_the_explanation_never_fails(name: str) -> None:
     assert str(error).startswith("value cannot be pickled at [1]")
 
 
-def test_the_explanation_does_not_need_the_text_of_the_cause() -> None:
+def test_the_error_does_not_need_the_text_of_its_cause() -> None:
     error = diagnosis.cannot_pickle("value", threading.Lock(), actions.BadText())
     assert "BadText" in str(error)
 
 
-def test_the_explanation_of_what_cannot_be_rebuilt_never_fails() -> None:
+def test_making_the_error_of_a_failed_rebuild_never_fails() -> None:
     error = diagnosis.cannot_rebuild("value", actions.BadText())
     assert isinstance(error, SerializationError)
     assert "BadText" in str(error)
@@ -135,7 +135,7 @@ class Holds:
         return Holds, (pickle.PickleBuffer(self.data), self.more)
 
 
-def test_large_buffers_go_beside_the_pickle_and_are_used_where_they_are() -> None:
+def test_large_buffers_go_beside_the_pickle_and_are_not_copied() -> None:
     buffers: list[memoryview] = []
     value = [Holds(bytearray(_LARGE)), Holds(bytearray(_LARGE - 1)), Holds(bytes(2 * _LARGE))]
     data = pickling.dumps(value, buffers=buffers)
@@ -150,12 +150,12 @@ def test_large_buffers_go_beside_the_pickle_and_are_used_where_they_are() -> Non
     assert memoryview(there[2].data).readonly
 
 
-def test_without_a_place_for_them_they_are_in_the_pickle() -> None:
+def test_without_a_buffer_list_large_buffers_stay_in_the_pickle() -> None:
     assert bytes(pickling.loads(pickling.dumps(Holds(bytearray(_LARGE)))).data) == bytes(_LARGE)
 
 
 @pytest.mark.parametrize("more", [lambda: 1, threading.Lock()], ids=["by value", "not at all"])
-def test_a_buffer_is_kept_once_whatever_happens_behind_it(more: Any) -> None:
+def test_a_buffer_is_collected_once_even_if_pickling_starts_again(more: Any) -> None:
     buffers = [memoryview(b"from before")]
     try:
         data = pickling.dumps(Holds(bytearray(_LARGE), more), buffers=buffers)
@@ -166,7 +166,7 @@ def test_a_buffer_is_kept_once_whatever_happens_behind_it(more: Any) -> None:
         assert pickling.loads(data, buffers[1:]).more() == 1
 
 
-def test_a_buffer_that_is_not_in_one_piece_stays_in_the_pickle() -> None:
+def test_a_buffer_that_is_not_contiguous_stays_in_the_pickle() -> None:
     np = pytest.importorskip("numpy")
     buffers: list[memoryview] = []
     value = np.zeros((_LARGE, 2))[:, 0]
@@ -176,15 +176,13 @@ def test_a_buffer_that_is_not_in_one_piece_stays_in_the_pickle() -> None:
 @pytest.mark.parametrize(
     "large", [b"_main__" * _LARGE, "_main__" * _LARGE, bytearray(b"_main__" * _LARGE)]
 )
-def test_what_large_contents_say_is_not_searched(
-    large: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_contents_are_not_searched(large: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pickling, "_by_value", lambda value, keep: pytest.fail("searched"))
     assert pickling.loads(pickling.dumps(["before", large, "after"])) == ["before", large, "after"]
 
 
 @pytest.mark.parametrize("before", [b"", b"x" * 100_000, "x" * 100_000])
-def test_what_is_in_main_is_found_behind_large_contents(
+def test_objects_of_main_are_found_behind_large_contents(
     before: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cls = type("InMain", (), {"__module__": "__main__"})
@@ -194,7 +192,7 @@ def test_what_is_in_main_is_found_behind_large_contents(
     assert pickling.loads(data)[2].__name__ == "InMain"
 
 
-def test_a_pickle_by_value_is_one_for_pickle_itself() -> None:
+def test_pickle_itself_can_load_a_pickle_by_value() -> None:
     assert pickle.loads(pickling.dumps(lambda: 4))() == 4
     assert pickle.loads(memoryview(pickling.dumps(lambda: 4)))() == 4
     assert pickling.loads(memoryview(bytearray(pickling.dumps(lambda: 4))))() == 4

@@ -1,4 +1,4 @@
-"""What is said to do about things that cannot be pickled, and what is refused at all."""
+"""The advice on objects that cannot be pickled, and the objects that are refused."""
 
 from __future__ import annotations
 
@@ -54,12 +54,14 @@ def test_an_open_file_in_an_event_is_an_error_that_names_it(
 
 
 @pytest.mark.parametrize("what", ["stop_with", "follow_with"])
-def test_so_it_is_in_values_and_follow_ups(what: str, shared_pool: PoolProcessor) -> None:
+def test_an_open_file_in_a_result_is_an_error_that_names_it(
+    what: str, shared_pool: PoolProcessor
+) -> None:
     with pytest.raises(SerializationError, match="hand over the path"):
         shared_pool.process(Do(what, "file"))
 
 
-def test_so_it_is_in_arguments_of_the_initializer() -> None:
+def test_an_open_file_in_arguments_of_the_initializer_is_an_error_that_names_it() -> None:
     with (
         Path(__file__).open() as file,
         PoolProcessor(1, initializer=len, initargs=([file],)) as pool,
@@ -73,7 +75,7 @@ def test_so_it_is_in_arguments_of_the_initializer() -> None:
 
 @pytest.mark.parametrize("data", [b"abcdefgh", bytearray(b"abcdefgh")])
 @pytest.mark.parametrize("kind", ["B", "H", "c"])
-def test_a_memoryview_stays_one(data: Any, kind: Any) -> None:
+def test_a_memoryview_stays_a_memoryview(data: Any, kind: Any) -> None:
     view = memoryview(data).cast(kind)
     there = pickling.loads(pickling.dumps([view]))[0]
     assert there == view
@@ -121,7 +123,7 @@ class _closing:  # noqa: N801 - as in contextlib
 
 
 @pytest.mark.parametrize("kind", _KINDS)
-def test_each_kind_has_its_advice_and_is_named_itself(kind: str) -> None:
+def test_each_kind_has_its_advice_and_the_error_names_it(kind: str) -> None:
     make, advice = _KINDS[kind]
     with ExitStack() as stack:
         part = make(stack)
@@ -133,7 +135,7 @@ def test_each_kind_has_its_advice_and_is_named_itself(kind: str) -> None:
         assert advice in text.rpartition(";")[2]
 
 
-def test_other_kinds_have_the_general_one() -> None:
+def test_other_kinds_get_the_general_advice() -> None:
     assert advice_on(object()) is None
     assert advice_on(type("Connection", (), {})()) is not None  # of whatever database
     error = diagnosis.cannot_pickle("value", actions.BadText(), TypeError("cause"))
@@ -210,7 +212,7 @@ for handler in (uses_lock, uses_file, uses_nothing):
 """
 
 
-def test_globals_of_a_script_are_named_with_what_to_do(tmp_path: Path) -> None:
+def test_the_error_names_a_global_of_a_script_and_says_what_to_do(tmp_path: Path) -> None:
     standard, lock, file, event = run_script(
         _SCRIPT, tmp_path, python=["-W", "ignore"]
     ).splitlines()

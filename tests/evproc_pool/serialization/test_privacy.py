@@ -1,4 +1,4 @@
-"""Who else has something of a value is seen by its reference counts."""
+"""Reference counts show whether somebody else refers to a part of a value."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 
 from evproc.event import ProcessorData
 from evproc_pool.serialization import privacy
-from evproc_pool.serialization.privacy import BUILT_IN, OTHERS, is_constant, is_private
+from evproc_pool.serialization.privacy import BUILT_IN, CUSTOM, is_constant, is_private
 
 SHARED: list[int] = []
 
@@ -56,7 +56,7 @@ def of_processor(item: Any) -> ProcessorData:
 
 
 def looked_up(item: Any) -> Record:
-    """One whose instance dictionary somebody has asked for."""
+    """An instance whose dictionary somebody has requested."""
     record = Record(item)
     vars(record)["more"] = [item]
     return record
@@ -81,7 +81,7 @@ BUILT_IN_KINDS = ("list", "dict", "tuple", "many")
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_a_value_is_private_if_nobody_else_has_anything_in_it_that_can_be_changed(
+def test_a_value_is_private_if_nobody_else_refers_to_anything_mutable_in_it(
     kind: str,
 ) -> None:
     make, mine = MAKERS[kind], Record(1)
@@ -100,32 +100,32 @@ def test_a_value_is_private_if_nobody_else_has_anything_in_it_that_can_be_change
         is_private(make(mine)),
     ]
     assert (
-        set(private) == {BUILT_IN} if kind in BUILT_IN_KINDS else set(private) <= {BUILT_IN, OTHERS}
+        set(private) == {BUILT_IN} if kind in BUILT_IN_KINDS else set(private) <= {BUILT_IN, CUSTOM}
     )
-    assert lasting == OTHERS
+    assert lasting == CUSTOM
     assert others == [0] * len(others)
 
 
-def test_an_attribute_that_somebody_has_is_seen_whatever_is_asked_of_the_instance() -> None:
+def test_a_shared_attribute_is_detected_even_if_the_instance_dictionary_was_requested() -> None:
     mine: list[int] = []
     record = Record(mine)
     before = is_private(record)
     del mine
     alone = is_private(record)
     vars(record)["more"] = 1
-    assert [before, alone, is_private(record)] == [0, OTHERS, OTHERS]
+    assert [before, alone, is_private(record)] == [0, CUSTOM, CUSTOM]
     names = vars(record)
     with_names = is_private(record)
     del names
-    assert [with_names, is_private(record)] == [0, OTHERS]
+    assert [with_names, is_private(record)] == [0, CUSTOM]
 
 
-def test_what_stays_as_it_is_may_be_with_anybody() -> None:
+def test_others_may_refer_to_immutable_values() -> None:
     day = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
     lasting = [day, day.date(), decimal.Decimal(1), PurePosixPath("a"), Colour.RED, int, Record]
     for value in lasting:
         in_list = is_private([value, value])
-        assert [is_constant(value), is_private(value), in_list] == [OTHERS] * 3
+        assert [is_constant(value), is_private(value), in_list] == [CUSTOM] * 3
     assert is_constant((1, "two")) == BUILT_IN
     others: list[object] = [[], Record(1), (1, [])]
     for other in others:
@@ -162,7 +162,7 @@ class ReducedPath(PurePosixPath):
 Zone: Any = type("Zone", (dt.tzinfo,), {})
 
 
-def test_what_has_code_of_its_own_in_its_pickling_does_not_wait(
+def test_values_whose_pickling_runs_user_code_do_not_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(copyreg.dispatch_table, Registered, lambda _: "Registered")
@@ -173,28 +173,28 @@ def test_what_has_code_of_its_own_in_its_pickling_does_not_wait(
     assert is_private([dt.datetime(2020, 1, 1), dt.time(1, tzinfo=dt.UTC)])
 
 
-def test_what_others_refer_to_weakly_does_not_wait() -> None:
+def test_values_with_weak_references_do_not_wait() -> None:
     record, numbers = Record([]), {1}
     before = [is_private(record), is_private(numbers)]
     references = [weakref.ref(record), weakref.ref(numbers)]
-    assert before == [OTHERS, BUILT_IN]
+    assert before == [CUSTOM, BUILT_IN]
     assert [is_private(record), is_private(numbers)] == [0, 0]
     assert len(references) == 2
 
 
-def test_keys_that_can_be_changed_are_seen() -> None:
+def test_mutable_keys_are_detected() -> None:
     assert is_private({1: 2, "a": None}) == BUILT_IN
     assert is_private({(1, 2): 2}) == BUILT_IN
-    assert is_private({Colour.RED: 2}) == OTHERS
+    assert is_private({Colour.RED: 2}) == CUSTOM
     assert is_private([{object(): 2}]) == 0
     assert is_private({(1, object()): 2}) == 0
 
 
-def test_many_instances_do_not_wait_since_that_takes_longer() -> None:
+def test_many_instances_do_not_wait_since_checking_them_takes_longer() -> None:
     few = is_private([Record(1), Record(2)])
     many = is_private([Record(number) for number in range(20)])
     nested = is_private([[number] for number in range(20)])
-    assert [few, many, nested] == [OTHERS, 0, BUILT_IN]
+    assert [few, many, nested] == [CUSTOM, 0, BUILT_IN]
 
 
 class Odd(type):
@@ -202,7 +202,9 @@ class Odd(type):
         raise RuntimeError(name)
 
 
-def test_a_class_that_cannot_be_looked_at_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_instances_of_an_opaque_class_do_not_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Stub(types.ModuleType):
         def __getattr__(self, name: str) -> Any:
             raise ImportError(name)
@@ -214,19 +216,19 @@ def test_a_class_that_cannot_be_looked_at_does_not_wait(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "numpy", Stub("numpy"))
     monkeypatch.setattr(privacy, "_kinds", {})
     record = is_private(Record(1))
-    assert record == OTHERS
+    assert record == CUSTOM
 
 
-def test_numpy_scalars_stay_as_they_are_and_arrays_may_be_views() -> None:
+def test_numpy_scalars_are_immutable_and_arrays_may_be_views() -> None:
     numpy = pytest.importorskip("numpy")
     for value in (numpy.float64(1), numpy.int8(1), numpy.bool_(True), numpy.datetime64("now")):
         in_record = is_private(Record([value, value]))
-        assert [is_private(value), in_record] == [OTHERS] * 2
+        assert [is_private(value), in_record] == [CUSTOM] * 2
     assert not is_private(numpy.zeros(2))
     assert not is_private(Record(numpy.zeros(2)))
 
 
-def test_what_is_nested_deeply_or_goes_in_a_circle_does_not_wait() -> None:
+def test_deeply_nested_or_cyclic_values_do_not_wait() -> None:
     value: list[Any] = []
     for _ in range(100_000):
         value = [value]
@@ -238,7 +240,7 @@ def test_what_is_nested_deeply_or_goes_in_a_circle_does_not_wait() -> None:
         value = value[0]
 
 
-def test_the_memory_of_classes_is_bounded_and_those_of_functions_are_not_kept() -> None:
+def test_few_classes_are_remembered_and_none_that_functions_make() -> None:
     class Local:
         pass
 

@@ -1,4 +1,4 @@
-"""Handlers of the main script that are defined anew."""
+"""Redefined handlers of the main script."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Tell(Event):
 
 @pytest.fixture
 def main(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A main module, empty."""
+    """An empty main module."""
     module = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", module)
     return module
@@ -41,7 +41,7 @@ def pool() -> Iterator[PoolProcessor]:
 
 
 def _handler(value: object, name: str = "h", *decorators: Callable[[Any], Any]) -> Any:
-    """A handler that gives a value, as if the main script had defined it."""
+    """A handler that returns a value, as if the main script had defined it."""
 
     def handler(proc: Any, ev: Event) -> None:
         raise StopProcessing(value)
@@ -67,7 +67,7 @@ _WAYS: dict[str, Callable[[PoolProcessor, Event], Any]] = {
 
 @pytest.mark.parametrize("way", _WAYS.values(), ids=_WAYS)
 @pytest.mark.parametrize("name", [None, "other"])
-def test_the_new_one_is_used_from_the_next_call_on(
+def test_the_next_call_uses_a_redefined_handler(
     main: Any,
     pool: PoolProcessor,
     way: Any,
@@ -87,7 +87,7 @@ def test_the_new_one_is_used_from_the_next_call_on(
     assert [*pool.nodes] == [name or "h"]
 
 
-def test_it_has_the_place_of_the_old_one_and_its_own_declarations(
+def test_a_redefined_handler_keeps_the_position_but_has_its_own_declarations(
     main: Any, pool: PoolProcessor
 ) -> None:
     pool.register(_define(main, "first", want("ask")))
@@ -100,15 +100,13 @@ def test_it_has_the_place_of_the_old_one_and_its_own_declarations(
     assert pool.explain(Ask()).handlers[-1].name == "h"
 
 
-def test_one_that_is_defined_anew_before_the_first_call_is_used(
-    main: Any, pool: PoolProcessor
-) -> None:
+def test_a_handler_redefined_before_the_first_call_is_used(main: Any, pool: PoolProcessor) -> None:
     pool.register(_define(main, 1))
     _define(main, 2)
     assert pool.process(Ask()) == 2
 
 
-def test_one_that_a_decorator_registers_before_it_has_its_name_is_followed(
+def test_a_handler_that_a_decorator_registers_before_it_has_its_name_is_followed(
     main: Any, pool: PoolProcessor
 ) -> None:
     handler = _handler(1)
@@ -119,9 +117,7 @@ def test_one_that_a_decorator_registers_before_it_has_its_name_is_followed(
     assert pool.process(Ask()) == 2
 
 
-def test_one_that_comes_with_a_decorator_or_as_an_object_is_used_and_followed(
-    main: Any, pool: PoolProcessor
-) -> None:
+def test_a_new_definition_may_be_decorated_or_an_object(main: Any, pool: PoolProcessor) -> None:
     pool.register(_define(main, 1))
     _define(main, 2, _decorated)
     assert pool.process(Ask()) == 2
@@ -143,7 +139,7 @@ def _other(proc: Any, ev: Event) -> None: ...
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("new", [5, None, _other])
-def test_what_is_no_new_definition_changes_nothing_and_is_said(
+def test_a_value_that_is_no_new_definition_changes_nothing_and_is_logged(
     main: Any, new: Any, workers: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     with PoolProcessor(workers) as pool, caplog.at_level("WARNING", "evproc_pool"):
@@ -176,7 +172,7 @@ def test_a_new_definition_that_is_no_handler_is_an_error_that_names_both(
             _define(main, value + 1)
 
 
-def test_a_name_that_is_deleted_changes_nothing_until_it_is_there_again(
+def test_a_deleted_name_changes_nothing_until_it_is_defined_again(
     main: Any, pool: PoolProcessor
 ) -> None:
     pool.register(_define(main, 1))
@@ -186,7 +182,7 @@ def test_a_name_that_is_deleted_changes_nothing_until_it_is_there_again(
     assert pool.process(Ask()) == 2
 
 
-def test_a_function_that_is_registered_itself_replaces_none(main: Any, pool: PoolProcessor) -> None:
+def test_a_registered_function_replaces_no_other_handler(main: Any, pool: PoolProcessor) -> None:
     pool.register(_define(main, 1, want("ask")), "first")
     pool.register(_define(main, 2, want("tell")), "second")
     assert [pool.process(Ask()), pool.process(Tell())] == [1, 2]
@@ -195,7 +191,7 @@ def test_a_function_that_is_registered_itself_replaces_none(main: Any, pool: Poo
 
 
 @pytest.mark.parametrize("kind", ["other name", "other module", "partial", "method", "lambda"])
-def test_others_are_not_followed(main: Any, pool: PoolProcessor, kind: str) -> None:
+def test_other_handlers_are_not_followed(main: Any, pool: PoolProcessor, kind: str) -> None:
     handler = _define(main, 1)
     if kind == "other name":
         handler.__qualname__ = "make.<locals>.h"
@@ -213,7 +209,7 @@ def test_others_are_not_followed(main: Any, pool: PoolProcessor, kind: str) -> N
     assert pool.process(Ask()) == 1
 
 
-def test_a_cascade_without_workers_ends_with_the_handlers_that_it_began_with(
+def test_without_workers_a_cascade_ends_with_the_handlers_that_it_began_with(
     main: Any, pool: PoolProcessor
 ) -> None:
     def outer(proc: Any, ev: Event) -> Any:
@@ -268,7 +264,7 @@ def test_workers_are_replaced_once_nothing_is_in_flight(tmp_path: Path) -> None:
     assert out == ["old", "old", "old", *["new"] * 5, "True"]
 
 
-def test_a_notebook_uses_what_its_last_cell_defined(tmp_path: Path) -> None:
+def test_a_notebook_uses_the_definition_of_its_last_cell(tmp_path: Path) -> None:
     pytest.importorskip("ipykernel", reason="there is no kernel")
     cells = [
         """

@@ -1,4 +1,4 @@
-"""What others on the machine could get hold of, and what a pool takes in: neither is there."""
+"""A pool gives others on the machine no access, and takes nothing from them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 
 
 def _targets(pid: int) -> dict[Path, str]:
-    """The descriptors of a process, and what they are open on."""
+    """The descriptors of a process, and the files that they are open on."""
     found = {}
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # that of this very listing
@@ -29,7 +29,7 @@ def _targets(pid: int) -> dict[Path, str]:
 
 
 def _listening(pid: int) -> set[str]:
-    """The sockets of a process on which it listens."""
+    """The sockets on which a process listens."""
     unix = _lines("unix")
     sockets = {f"socket:[{line[6]}]" for line in unix if int(line[3], 16) & _ACCEPTS}
     for name in ("tcp", "tcp6"):
@@ -48,7 +48,7 @@ def _lines(name: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines()[1:]]
 
 
-def test_nobody_listens(pool: PoolProcessor) -> None:
+def test_no_process_listens_on_a_socket(pool: PoolProcessor) -> None:
     with socket.create_server(("127.0.0.1", 0)):
         assert _listening(os.getpid()), "it would be seen"
     before = _listening(os.getpid())
@@ -57,7 +57,7 @@ def test_nobody_listens(pool: PoolProcessor) -> None:
     assert _listening(os.getpid()) == before
 
 
-def test_what_processes_share_has_no_name_and_is_for_this_user_only(pool: PoolProcessor) -> None:
+def test_shared_files_have_no_name_and_are_for_this_user_only(pool: PoolProcessor) -> None:
     warm(pool)
     pool.process(Do("stop", bytes(1_000_000)))
     shared = 0
@@ -88,5 +88,5 @@ with PoolProcessor(workers=64) as pool:
 """
 
 
-def test_where_descriptors_run_out_the_workers_that_there_are_do_the_work(tmp_path: Path) -> None:
+def test_if_descriptors_run_out_the_started_workers_do_the_work(tmp_path: Path) -> None:
     assert run_script(_FEW_DESCRIPTORS, tmp_path) == "True True\n"

@@ -1,4 +1,4 @@
-"""What cannot cross fails alone, and is named; what can cross, crosses at any size."""
+"""Objects that cannot be pickled fail alone, and are named; all others arrive, at any size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _with(value: object) -> Do:
 
 
 def _between(count: int, *events: Event) -> list[Event]:
-    """Events with a good one (value: its place) before, between and behind them."""
+    """Events with a good one (its value: its position) before, between and behind them."""
     mixed: list[Event] = []
     for place in range(count):
         mixed.append(Do("stop", place))
@@ -34,7 +34,7 @@ def _between(count: int, *events: Event) -> list[Event]:
 
 
 def _check_others(values: list[Any], count: int, bad: int) -> list[BaseException]:
-    """The failures, in order; every other event has its value."""
+    """Return the failures, in order; check that every other event has its value."""
     failures = [value for value in values if isinstance(value, BaseException)]
     assert [value for value in values if not isinstance(value, BaseException)] == list(range(count))
     assert len(failures) == bad
@@ -69,7 +69,7 @@ def test_a_namespace_that_cannot_be_pickled_is_named(shared_pool: PoolProcessor)
 
 
 @pytest.mark.parametrize("name", ["bad repr key", "bad attributes", "bad text"])
-def test_an_event_that_resists_its_explanation_fails_alone(pool: PoolProcessor, name: str) -> None:
+def test_an_event_that_cannot_be_diagnosed_fails_alone(pool: PoolProcessor, name: str) -> None:
     values = pool.process_many(_between(6, _with(UNPICKLABLE[name]())), return_exceptions=True)
     [error] = _check_others(values, 6, 1)
     assert isinstance(error, SerializationError)
@@ -82,7 +82,7 @@ def test_an_event_whose_pickling_raises_a_strange_error_fails_alone(pool: PoolPr
     assert "KeyError: 'surprise'" in str(raised)
 
 
-def test_what_is_no_exception_does_not_leave_pickling(pool: PoolProcessor) -> None:
+def test_pickling_raises_nothing_but_exceptions(pool: PoolProcessor) -> None:
     with pytest.raises(SerializationError, match="SystemExit"):
         pool.process(actions.RefusesPickling(SystemExit(3)))
     assert pool.process(Do("stop", 1)) == 1
@@ -100,7 +100,7 @@ def test_an_event_nested_too_deeply_fails_alone(shared_pool: PoolProcessor) -> N
         deep = deep.pop()
 
 
-def test_an_event_that_loads_in_the_coordinator_only_fails_alone(pool: PoolProcessor) -> None:
+def test_an_event_that_unpickles_only_in_the_coordinator_fails_alone(pool: PoolProcessor) -> None:
     # on a new worker, which has not heard of the plan before
     values = pool.process_many(_between(10, actions.LoadsOnlyHere()), return_exceptions=True)
     [error] = _check_others(values, 10, 1)
@@ -109,7 +109,7 @@ def test_an_event_that_loads_in_the_coordinator_only_fails_alone(pool: PoolProce
     assert f"with event {describe_event(actions.LoadsOnlyHere())}" in notes_of(error)
 
 
-def test_events_that_load_in_the_coordinator_only_do_not_hurt_a_pool_at_work(
+def test_events_that_unpickle_only_in_the_coordinator_do_not_disturb_a_busy_pool(
     shared_pool: PoolProcessor,
 ) -> None:
     for _ in range(3):
@@ -119,7 +119,7 @@ def test_events_that_load_in_the_coordinator_only_do_not_hurt_a_pool_at_work(
         assert {type(error) for error in failures} == {SerializationError}
 
 
-def test_events_of_two_plans_survive_one_that_does_not_load(pool: PoolProcessor) -> None:
+def test_events_of_two_plans_survive_one_that_does_not_unpickle(pool: PoolProcessor) -> None:
     events = [actions.LoadsOnlyHere(), actions.Nested(1), Do("stop", 2)]
     values = pool.process_many(events, return_exceptions=True)
     assert isinstance(values[0], SerializationError)
@@ -173,7 +173,7 @@ def follow_too(proc: Any, ev: Do) -> Iterator[Event]:
     raise StopProcessing
 
 
-def test_who_gave_what_cannot_be_pickled_is_in_the_outcome() -> None:
+def test_the_outcome_names_the_handler_whose_result_cannot_be_pickled() -> None:
     events = [Do("stop_with", "lock"), Do("follow_with", "lock")]
     with PoolProcessor(1) as pool:
         register_all(pool, [nothing_before, act_between, nothing_behind])
@@ -185,14 +185,14 @@ def test_who_gave_what_cannot_be_pickled_is_in_the_outcome() -> None:
     assert "what a handler returned for event 'do'" in str(several.error)
 
 
-def test_a_pool_does_not_cross() -> None:
+def test_a_pool_cannot_be_pickled() -> None:
     with PoolProcessor(0) as pool, pytest.raises(TypeError, match="a PoolProcessor stays in its"):
         pickle.dumps(pool)
 
 
 @pytest.mark.parametrize("what", ["stop_with", "follow_with"])
 @pytest.mark.parametrize("name", ["bad repr key", "bad attributes", "bad text"])
-def test_a_result_that_resists_its_explanation_fails_alone(
+def test_a_result_that_cannot_be_diagnosed_fails_alone(
     pool: PoolProcessor, what: str, name: str
 ) -> None:
     values = pool.process_many(_between(6, Do(what, name)), return_exceptions=True)
@@ -210,7 +210,7 @@ def test_a_result_that_resists_its_explanation_fails_alone(
     ],
     ids=["value", "part of a value", "follow-up"],
 )
-def test_a_result_that_loads_in_workers_only_fails_alone(
+def test_a_result_that_unpickles_only_in_workers_fails_alone(
     shared_pool: PoolProcessor, ev: Event
 ) -> None:
     values = shared_pool.process_many(_between(9, ev), return_exceptions=True)
@@ -230,7 +230,7 @@ def _raise_bad_text() -> None:
     raise actions.BadText
 
 
-def test_a_result_that_fails_to_load_without_a_text_fails_alone(pool: PoolProcessor) -> None:
+def test_a_result_that_fails_to_unpickle_without_a_text_fails_alone(pool: PoolProcessor) -> None:
     values = pool.process_many(_between(6, Do("call", _BadTextOnLoad)), return_exceptions=True)
     [error] = _check_others(values, 6, 1)
     assert isinstance(error, SerializationError)
@@ -250,19 +250,19 @@ def _append_and_count(items: list[int]) -> int:
     return len(items)
 
 
-def test_what_a_handler_changes_is_not_changed_here(shared_pool: PoolProcessor) -> None:
+def test_a_handlers_changes_do_not_reach_the_callers_event(shared_pool: PoolProcessor) -> None:
     # whether two events of one batch share it there is left open, in the README too
     shared: list[int] = []
     shared_pool.process_many([Do("call", _append_and_count, shared) for _ in range(300)])
     assert shared == []
 
 
-def test_an_event_handed_in_twice_is_two_events_there(shared_pool: PoolProcessor) -> None:
+def test_an_event_handed_in_twice_is_two_events_in_workers(shared_pool: PoolProcessor) -> None:
     ev = Do("call", _append_and_count, [])
     assert shared_pool.process_many([ev] * 100) == [1] * 100
 
 
-def test_an_event_that_was_handed_in_is_as_it_was(shared_pool: PoolProcessor) -> None:
+def test_an_event_that_was_handed_in_is_unchanged(shared_pool: PoolProcessor) -> None:
     ev = actions.Ordered()
     shared_pool.process(ev)
     assert "_proc" not in vars(ev) or not vars(ev.proc)
@@ -271,7 +271,7 @@ def test_an_event_that_was_handed_in_is_as_it_was(shared_pool: PoolProcessor) ->
 # --- size ---
 
 
-def test_20_megabytes_in_both_directions_at_once(shared_pool: PoolProcessor) -> None:
+def test_20_megabytes_travel_in_both_directions_at_once(shared_pool: PoolProcessor) -> None:
     megabytes = 20_000_000
     blobs = [bytes([number]) * (megabytes + number) for number in range(4)]
     values = shared_pool.process_many([Do("stop", blob) for blob in blobs])
@@ -288,14 +288,14 @@ def test_large_follow_ups_pass_through_the_coordinator(shared_pool: PoolProcesso
 @pytest.mark.parametrize(
     "value", [None, 0, "", b"", [], {}, float("inf"), frozenset([1]), Ellipsis]
 )
-def test_values_come_back_as_they_are(shared_pool: PoolProcessor, value: object) -> None:
+def test_values_come_back_unchanged(shared_pool: PoolProcessor, value: object) -> None:
     assert shared_pool.process(Do("stop", value)) == value
 
 
 @pytest.mark.parametrize(
     "make", [lambda: lambda number: number + 1, lambda: actions.local_error("text")]
 )
-def test_what_has_no_name_to_import_crosses_by_value(
+def test_objects_without_an_importable_name_go_by_value(
     shared_pool: PoolProcessor, make: Callable[[], Any]
 ) -> None:
     value = shared_pool.process(Do("stop", make()))

@@ -1,4 +1,4 @@
-"""What a worker has done and not told: how it is packed, and that it is told once."""
+"""Unsent results of a worker: how they are packed, and that they are sent once."""
 
 from __future__ import annotations
 
@@ -24,47 +24,47 @@ from tests.support.frames import (
     Plain,
     batch_of,
     items_of,
-    load_told,
+    load_any_progress,
     make_worker,
     run_batches,
     words_of,
 )
 
 
-def told_of(frame: messages.ProgressFrame) -> messages.Told:
-    """What events left behind, of whom something is told."""
-    assert frame.told is not None
-    return frame.told
+def results_of(frame: messages.ProgressFrame) -> messages.BatchResults:
+    """The results in a frame that has some."""
+    assert frame.results is not None
+    return frame.results
 
 
-def follow_ups_of(told: messages.Told) -> dict[int, int]:
+def follow_ups_of(results: messages.BatchResults) -> dict[int, int]:
     """The number of the only follow-up of each event that has one."""
-    events = packing.unpack(told.follow_ups) if told.givers else []
-    return dict(zip(told.givers, [ev.number for ev in events], strict=True))
+    events = packing.unpack(results.follow_ups) if results.givers else []
+    return dict(zip(results.givers, [ev.number for ev in events], strict=True))
 
 
 # --- in one pickle ---
 
 
 @pytest.mark.parametrize("value", [7, "text", b"bytes", None, 1.5, (), (1, "two", None)])
-def test_values_that_cannot_change_go_in_one_pickle(value: object) -> None:
+def test_immutable_values_share_one_pickle(value: object) -> None:
     def give(proc: Any, ev: Any, worker: Any) -> None:
         raise evproc.StopProcessing(value)
 
     (frame,) = run_batches(give, 3)
-    values = told_of(frame).values
+    values = results_of(frame).values
     assert values is not None
     assert values.is_together
     assert items_of(values) == dict.fromkeys(range(3), value)
     assert values.is_sure
 
 
-def test_values_that_nobody_else_has_go_in_one_pickle_from_the_second_batch_on() -> None:
+def test_unshared_values_share_one_pickle_from_the_second_batch_on() -> None:
     def give(proc: Any, ev: Any, worker: Any) -> None:
         raise evproc.StopProcessing({"number": ev.number})
 
     frames = run_batches(give, 3, 3)
-    values = [told_of(frame).values for frame in frames]
+    values = [results_of(frame).values for frame in frames]
     # before, it is not known whether there are large buffers in them
     assert [column.is_together for column in values if column] == [False, True]
     for column in values:
@@ -78,20 +78,20 @@ class _Record:
 
 
 def _values_of(frame: messages.ProgressFrame) -> packing.PackedColumn:
-    values = told_of(frame).values
+    values = results_of(frame).values
     assert values is not None
     return values
 
 
 @pytest.mark.parametrize("make", [_Record, lambda *args: Decimal(args[0])])
-def test_instances_that_nobody_else_has_go_in_one_pickle(make: Any) -> None:
+def test_unshared_instances_share_one_pickle(make: Any) -> None:
     def give(proc: Any, ev: Any, worker: Any) -> None:
         raise evproc.StopProcessing(make(ev.number, []) if ev.number else {"a": 1})
 
     expected = {0: {"a": 1}, 1: make(1, []), 2: make(2, [])}
     frames = run_batches(give, 3, 3, 1)
     for frame in frames[:2]:
-        assert items_of(told_of(frame).values) == expected
+        assert items_of(results_of(frame).values) == expected
     assert [column.is_together for column in map(_values_of, frames)] == [False, True, False]
 
 
@@ -120,17 +120,17 @@ def test_an_event_that_a_handler_keeps_comes_back_as_it_was(end: str) -> None:
     worker._processor.register(lambda proc, ev: None, "after it")
     worker.run()
     for each in channel.sent:
-        back = items_of(told_of(load_told(each)).processed)
+        back = items_of(results_of(load_any_progress(each)).processed)
         assert [ev.number for ev in back.values()] == [0, 1, 2]
 
 
-def test_events_that_come_back_go_in_one_pickle() -> None:
+def test_events_that_come_back_share_one_pickle() -> None:
     packed = packing.EventPacker().pack([Plain(number) for number in range(3)])
     frame = messages.BatchFrame([(0, (0,))], 0, 3, (), (0, 2), 1.0, packed)
     batch = Frame(messages.BATCH, messages.dump_batch(frame))
     channel = FedChannel(batch, batch)
     make_worker(channel, words_of()).run()
-    columns = [told_of(load_told(each)).processed for each in channel.sent]
+    columns = [results_of(load_any_progress(each)).processed for each in channel.sent]
     assert [column.is_together for column in columns if column] == [False, True]
     for column in columns:
         assert {at: ev.number for at, ev in items_of(column).items()} == {0: 0, 2: 2}
@@ -147,12 +147,12 @@ def test_a_value_that_a_handler_changes_later_keeps_its_state() -> None:
         raise evproc.StopProcessing(shared)
 
     for frame, before in zip(run_batches(give, 3, 3), ([], [0, 1, 2]), strict=True):
-        assert items_of(told_of(frame).values) == {
+        assert items_of(results_of(frame).values) == {
             number: [*before, *range(number + 1)] for number in range(3)
         }
 
 
-def test_what_was_emitted_and_is_changed_later_keeps_its_state() -> None:
+def test_an_emitted_result_that_a_handler_changes_later_keeps_its_state() -> None:
     shared: list[int] = []
 
     def emit(proc: Any, ev: Any, worker: Any) -> None:
@@ -161,11 +161,11 @@ def test_what_was_emitted_and_is_changed_later_keeps_its_state() -> None:
         ev.emit(ev.number)
 
     first, second = run_batches(emit, 2, 2)
-    assert items_of(told_of(first).emitted) == {0: [[0], 0], 1: [[0, 1], 1]}
-    assert items_of(told_of(second).emitted) == {0: [[0, 1, 0], 0], 1: [[0, 1, 0, 1], 1]}
+    assert items_of(results_of(first).emitted) == {0: [[0], 0], 1: [[0, 1], 1]}
+    assert items_of(results_of(second).emitted) == {0: [[0, 1, 0], 0], 1: [[0, 1, 0, 1], 1]}
 
 
-def test_what_is_in_a_value_and_is_changed_later_keeps_its_state() -> None:
+def test_a_part_of_a_value_that_a_handler_changes_later_keeps_its_state() -> None:
     rows: list[int] = []
 
     def give(proc: Any, ev: Any, worker: Any) -> None:
@@ -174,12 +174,12 @@ def test_what_is_in_a_value_and_is_changed_later_keeps_its_state() -> None:
         raise evproc.StopProcessing(({"rows": rows},))
 
     first, second = run_batches(give, 2, 2)
-    assert items_of(told_of(first).values) == {0: ({"rows": [0]},), 1: ({"rows": [0, 1]},)}
-    assert items_of(told_of(second).values) == {
+    assert items_of(results_of(first).values) == {0: ({"rows": [0]},), 1: ({"rows": [0, 1]},)}
+    assert items_of(results_of(second).values) == {
         0: ({"rows": [0, 1, 0]},),
         1: ({"rows": [0, 1, 0, 1]},),
     }
-    assert items_of(told_of(second).emitted) == {
+    assert items_of(results_of(second).emitted) == {
         0: [{"rows": [0, 1, 0]}],
         1: [{"rows": [0, 1, 0, 1]}],
     }
@@ -199,21 +199,21 @@ def test_an_event_that_comes_back_is_as_its_handlers_left_it() -> None:
     worker = make_worker(channel, words_of())
     worker._processor.register(act, "act")
     worker.run()
-    found = [items_of(told_of(load_told(each)).processed) for each in channel.sent]
+    found = [items_of(results_of(load_any_progress(each)).processed) for each in channel.sent]
     left = [{at: ev.proc.test.rows for at, ev in each.items()} for each in found]
     assert left == [{0: [0], 1: [0, 1]}, {0: [0, 1, 0], 1: [0, 1, 0, 1]}]
 
 
-def test_what_an_event_emitted_before_it_failed_is_forgotten() -> None:
+def test_emitted_results_of_a_failed_event_are_forgotten() -> None:
     def emit(proc: Any, ev: Any, worker: Any) -> None:
         ev.emit(ev.number)
         if ev.number == 1:
             raise ValueError(ev.number)
 
     (frame,) = run_batches(emit, 3)
-    told = told_of(frame)
-    assert items_of(told.emitted) == {0: [0], 2: [2]}
-    assert [position for position, _ in told.errors] == [1]
+    results = results_of(frame)
+    assert items_of(results.emitted) == {0: [0], 2: [2]}
+    assert [position for position, _ in results.errors] == [1]
 
 
 # --- what cannot be packed ---
@@ -226,8 +226,8 @@ def test_a_value_that_cannot_be_pickled_fails_alone(batch: int) -> None:
         raise evproc.StopProcessing({"v": threading.Lock() if is_bad else ev.number})
 
     frames = run_batches(give, 1, 4) if batch else run_batches(give, 4)
-    told = told_of(frames[-1])
-    items = items_of(told.values)
+    results = results_of(frames[-1])
+    items = items_of(results.values)
     if not batch:
         # the others that came before it have said that values can wait
         assert all(items[number] == {"v": number} for number in (0, 1, 3))
@@ -235,20 +235,20 @@ def test_a_value_that_cannot_be_pickled_fails_alone(batch: int) -> None:
     record = items.pop(2)
     assert items == {number: {"v": number} for number in (0, 1, 3)}
     # it was no failure when it ran, so that nothing behind it was left out
-    assert told.errors == []
+    assert results.errors == []
     assert isinstance(record, messages.ErrorRecord)
     assert record.handler == "handler"
     text = str(messages.decode_error(record))
     assert "the value given to StopProcessing by handler 'handler'" in text
 
 
-# --- tell ---
+# --- reports ---
 
 
-def _leaves_much(proc: Any, ev: Any, worker: Any) -> list[Any] | None:
-    """Everything that there is, in turn; the fifth event has told what was before it."""
+def _has_all_results(proc: Any, ev: Any, worker: Any) -> list[Any] | None:
+    """Every kind of result, in turn; during the fifth event the earlier ones are reported."""
     if ev.number == 4:
-        worker.tell()
+        worker.report()
     ev.emit(10 * ev.number)
     match ev.number % 4:
         case 0:
@@ -260,23 +260,23 @@ def _leaves_much(proc: Any, ev: Any, worker: Any) -> list[Any] | None:
     return None
 
 
-def test_what_was_told_while_a_handler_ran_is_not_told_again() -> None:
-    first, second = run_batches(_leaves_much, 8)
+def test_results_that_were_reported_while_a_handler_ran_are_not_sent_again() -> None:
+    first, second = run_batches(_has_all_results, 8)
     assert (first.done, second.done) == (4, 8)
     for frame, base in ((first, 0), (second, 4)):
-        told = told_of(frame)
-        assert items_of(told.values) == {base: base}
-        assert follow_ups_of(told) == {base + 1: base + 1}
-        assert [position for position, _ in told.errors] == [base + 2]
+        results = results_of(frame)
+        assert items_of(results.values) == {base: base}
+        assert follow_ups_of(results) == {base + 1: base + 1}
+        assert [position for position, _ in results.errors] == [base + 2]
         emitted = {at: [10 * at] for at in range(base, base + 4) if at != base + 2}
-        assert items_of(told.emitted) == emitted
+        assert items_of(results.emitted) == emitted
         assert len(Times(frame.begun, memoryview(frame.ends).cast("d"))) == 4
 
 
-def test_handlers_that_did_not_run_are_told_once() -> None:
+def test_handlers_that_did_not_run_are_reported_once() -> None:
     def act(proc: Any, ev: Any, worker: Any) -> None:
         if ev.number == 3:
-            worker.tell()
+            worker.report()
         if ev.number % 2:
             raise evproc.StopProcessing
 
@@ -284,122 +284,123 @@ def test_handlers_that_did_not_run_are_told_once() -> None:
     worker = make_worker(channel, words_of())
     worker._processor.register(lambda proc, ev: act(proc, ev, worker), "handler")
     worker.run()
-    shorts = [list(told_of(load_told(frame)).short) for frame in channel.sent]
+    shorts = [list(results_of(load_any_progress(frame)).short) for frame in channel.sent]
     assert shorts == [[1, 2], [3, 2]]
 
 
-def test_there_is_nothing_to_tell_twice_nor_before_anything_is_over() -> None:
+def test_a_report_sends_nothing_twice_nor_too_early() -> None:
     def act(proc: Any, ev: Any, worker: Any) -> None:
         for _ in range(3):
-            worker.tell()
+            worker.report()
 
     frames = run_batches(act, 3)
     assert [frame.done for frame in frames] == [1, 2, 3]
-    assert all(frame.told is None for frame in frames)
+    assert all(frame.results is None for frame in frames)
 
 
-class _Given:
-    """An results, and what it has sent."""
+class _Scenario:
+    """A result buffer, and the frames that it has sent."""
 
     def __init__(self) -> None:
         self.channel = FedChannel()
         self.words = words_of()
-        packer = packing.EventPacker()
-        self.results = ResultBuffer(
-            self.channel, packer, self.words, is_timed=False, batches_ahead=2
-        )
+        self.results = ResultBuffer(self.channel, self.words, is_timed=False, batches_ahead=2)
         self.results.begin(0, 1.0)
 
     def stop(self, position: int, value: object) -> None:
         """An event is over, with a value."""
-        self.results._has(position)
+        self.results._mark_unsent(position)
         self.results.stopped += [position, Plain(position), None, value]
         self.results.ends.append(2.0 + position)
 
     @property
     def sent(self) -> list[messages.ProgressFrame]:
-        return [load_told(frame) for frame in self.channel.sent]
+        return [load_any_progress(frame) for frame in self.channel.sent]
 
 
-def test_what_was_told_after_the_last_event_is_not_sent_again() -> None:
-    given = _Given()
+def test_results_that_were_reported_after_the_last_event_are_not_sent_again() -> None:
+    scenario = _Scenario()
     for position in range(3):
-        given.stop(position, position)
-    given.results.tell()
-    given.results.send(3)
-    (frame,) = given.sent
+        scenario.stop(position, position)
+    scenario.results.report()
+    scenario.results.send(3)
+    (frame,) = scenario.sent
     assert frame.done == 3
     assert list(memoryview(frame.ends).cast("d")) == [2.0, 3.0, 4.0]
     assert frame.begun == 1.0
-    lists = (given.results.ends, given.results.unsent, given.results.stopped)
+    lists = (scenario.results.ends, scenario.results.unsent, scenario.results.stopped)
     assert [len(each) for each in lists] == [0, 0, 0]
-    assert given.words[status_words.UNSENT] == status_words.NONE
-    # but that the rest is given back is said
-    given.results.send(3, gave_back=True)
-    assert [(each.done, each.gave_back) for each in given.sent] == [(3, False), (3, True)]
+    assert scenario.words[status_words.UNSENT] == status_words.NONE
+    # the frame still says that the rest is given back
+    scenario.results.send(3, gave_back=True)
+    assert [(each.done, each.gave_back) for each in scenario.sent] == [(3, False), (3, True)]
 
 
-def test_the_first_position_that_is_not_told_is_published() -> None:
-    given = _Given()
+def test_the_first_unreported_position_is_published() -> None:
+    scenario = _Scenario()
     seen = []
     for position in range(4):
         if position == 2:
-            given.results.ends.append(2.0 + position)  # it left nothing behind
+            scenario.results.ends.append(2.0 + position)  # it left nothing behind
         else:
-            given.stop(position, position)
-        seen.append(given.words[status_words.UNSENT])
+            scenario.stop(position, position)
+        seen.append(scenario.words[status_words.UNSENT])
         if position == 1:
-            given.results.tell()
-            seen.append(given.words[status_words.UNSENT])
-    given.results.send(4)
-    seen.append(given.words[status_words.UNSENT])
+            scenario.results.report()
+            seen.append(scenario.words[status_words.UNSENT])
+    scenario.results.send(4)
+    seen.append(scenario.words[status_words.UNSENT])
     assert seen == [0, 0, status_words.NONE, status_words.NONE, 3, status_words.NONE]
 
 
-def test_what_is_over_while_it_is_told_is_published() -> None:
-    given = _Given()
-    given.stop(0, 0)
-    send = given.channel.send
+def test_a_result_that_arrives_during_a_report_is_published() -> None:
+    scenario = _Scenario()
+    scenario.stop(0, 0)
+    send = scenario.channel.send
 
     def go_on(tag: int, payload: Any, buffers: Any = ()) -> None:
         send(tag, payload, buffers)
-        given.channel.send = send  # type: ignore[method-assign]  # the next one as usual
-        given.stop(1, 1)  # the worker's loop, in another thread
+        scenario.channel.send = send  # type: ignore[method-assign]  # the next one as usual
+        scenario.stop(1, 1)  # as the worker's loop does, in another thread
 
-    given.channel.send = go_on  # type: ignore[method-assign]  # that is the point
-    given.results.tell()
-    assert given.words[status_words.UNSENT] == 1
-    given.results.send(2)
-    assert [items_of(told_of(frame).values) for frame in given.sent] == [{0: 0}, {1: 1}]
+    scenario.channel.send = go_on  # type: ignore[method-assign]  # that is the point
+    scenario.results.report()
+    assert scenario.words[status_words.UNSENT] == 1
+    scenario.results.send(2)
+    assert [items_of(results_of(frame).values) for frame in scenario.sent] == [{0: 0}, {1: 1}]
 
 
-def test_what_was_told_is_not_said_to_be_packed_again() -> None:
-    given = _Given()
+def test_reported_results_are_not_published_as_packed() -> None:
+    scenario = _Scenario()
     seen: list[int] = []
 
     class Looks:
         def __reduce__(self) -> Any:
-            seen.append(given.words[status_words.PACKING])
+            seen.append(scenario.words[status_words.PACKING])
             return str, ()
 
-    given.stop(0, 0)
-    given.results.tell()
-    given.stop(1, Looks())
-    given.results.send(2)
+    scenario.stop(0, 0)
+    scenario.results.report()
+    scenario.stop(1, Looks())
+    scenario.results.send(2)
     assert set(seen) == {status_words.packing((1,))}
 
 
-def test_times_go_on_where_they_were_told() -> None:
-    given = _Given()
-    given.stop(0, 0)
-    given.results.tell()
-    given.stop(1, 1)
-    given.results.tell()
-    given.stop(2, 2)
-    given.results.send(3)
-    assert [frame.begun for frame in given.sent] == [1.0, 2.0, 3.0]
-    assert [items_of(told_of(frame).values) for frame in given.sent] == [{0: 0}, {1: 1}, {2: 2}]
-    timings = [frame.timings for frame in given.sent]
+def test_times_continue_after_a_report() -> None:
+    scenario = _Scenario()
+    scenario.stop(0, 0)
+    scenario.results.report()
+    scenario.stop(1, 1)
+    scenario.results.report()
+    scenario.stop(2, 2)
+    scenario.results.send(3)
+    assert [frame.begun for frame in scenario.sent] == [1.0, 2.0, 3.0]
+    assert [items_of(results_of(frame).values) for frame in scenario.sent] == [
+        {0: 0},
+        {1: 1},
+        {2: 2},
+    ]
+    timings = [frame.timings for frame in scenario.sent]
     assert timings == [[(0, 1, 1.0)]] * 3
 
 
@@ -414,40 +415,40 @@ class _Changing:
         return str, ("packed",)
 
 
-def test_a_value_that_changes_while_it_is_told_waits() -> None:
-    given = _Given()
+def test_a_value_that_changes_during_a_report_waits() -> None:
+    scenario = _Scenario()
     value = _Changing()
-    given.stop(0, 0)
-    given.stop(1, value)
-    given.results.tell()
-    assert given.sent == []
-    assert given.words[status_words.UNSENT] == 0
+    scenario.stop(0, 0)
+    scenario.stop(1, value)
+    scenario.results.report()
+    assert scenario.sent == []
+    assert scenario.words[status_words.UNSENT] == 0
     value.is_changing = False
-    given.stop(2, 2)
-    given.results.send(3)
-    (frame,) = given.sent
+    scenario.stop(2, 2)
+    scenario.results.send(3)
+    (frame,) = scenario.sent
     assert frame.done == 3
-    assert items_of(told_of(frame).values) == {0: 0, 1: "packed", 2: 2}
+    assert items_of(results_of(frame).values) == {0: 0, 1: "packed", 2: 2}
 
 
-def test_nothing_that_waits_is_lost_when_the_coordinator_is_gone() -> None:
-    given = _Given()
-    given.stop(0, 0)
+def test_a_report_to_a_dead_coordinator_loses_no_result() -> None:
+    scenario = _Scenario()
+    scenario.stop(0, 0)
 
     def fail(tag: int, payload: Any, buffers: Any = ()) -> None:
         raise BrokenPipeError
 
-    given.channel.send = fail  # type: ignore[method-assign]  # that is the point
-    given.results.tell()  # in a thread of its own: the loop finds out
+    scenario.channel.send = fail  # type: ignore[method-assign]  # that is the point
+    scenario.results.report()  # in a thread of its own: the loop finds out
     with pytest.raises(BrokenPipeError):
-        given.results.send(1)
+        scenario.results.send(1)
 
 
 # --- how long it waits ---
 
 
 def _done_by_frame(give: Callable[[Any], object], *, is_prompt: bool = False) -> list[int]:
-    """How many events of a batch of 200, each of 0.5 ms, are over with each frame."""
+    """How many events are over at each frame, in a batch of 200 events of 0.5 ms each."""
     clock = ManualClock()
 
     def handle(proc: Any, ev: Any) -> Any:
@@ -460,10 +461,10 @@ def _done_by_frame(give: Callable[[Any], object], *, is_prompt: bool = False) ->
     worker = make_worker(channel, words_of(), clock=clock)
     worker._processor.register(handle, "handler")
     worker.run()
-    return [load_told(each).done for each in channel.sent]
+    return [load_any_progress(each).done for each in channel.sent]
 
 
-def test_where_nobody_waits_for_single_values_they_wait_longer_than_follow_ups() -> None:
+def test_values_wait_longer_than_follow_ups_if_nobody_waits_for_single_values() -> None:
     def give_value(ev: Any) -> None:
         raise evproc.StopProcessing(ev.number)
 
@@ -499,30 +500,30 @@ def test_columns_are_packed_again_one_by_one() -> None:
     worker = make_worker(channel, words_of())
     worker._processor.register(give, "handler")
     worker.run()
-    told = told_of(load_told(channel.sent[1]))
-    assert told.number == 1
-    assert told.values is not None
-    assert told.values.is_together
+    results = results_of(load_any_progress(channel.sent[1]))
+    assert results.number == 1
+    assert results.values is not None
+    assert results.values.is_together
     assert channel.sent[2].tag == messages.FOLLOW_UPS
     number, blobs, columns = pickling.loads(channel.sent[2].payload)
     assert number == 1
-    again = told.one_by_one(blobs, columns)
+    again = results.one_by_one(blobs, columns)
     assert again.values is not None
     assert not again.values.is_together
-    for each in (told, again):
+    for each in (results, again):
         assert items_of(each.values) == {at: _Record(at, []) for at in range(3)}
         assert items_of(each.emitted) == {at: [_Record(at, [])] for at in range(3)}
     assert again.processed is None
 
 
 class _BadKey:
-    """Can be pickled, and not be rebuilt."""
+    """Can be pickled, but not rebuilt."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return int, ("no number",)
 
 
-def test_a_value_with_a_key_that_may_not_be_rebuilt_has_a_pickle_of_its_own() -> None:
+def test_a_value_whose_key_may_not_unpickle_has_a_pickle_of_its_own() -> None:
     def give(proc: Any, ev: Any, worker: Any) -> None:
         raise evproc.StopProcessing({_BadKey(): 1} if ev.number == 1 else {"a": [ev.number]})
 

@@ -1,0 +1,84 @@
+"""A batch that a worker is running: what to call for its events, and what ends its chains."""
+
+from __future__ import annotations
+
+from evproc.handler import Handler
+from evproc_pool.protocol import messages
+from evproc_pool.protocol.limits import Pace
+
+#: The handlers of an event, each with the code that its place is published with.
+Calls = tuple[tuple[int, Handler], ...]
+
+
+class BatchJob:
+    """A batch that is being run.
+
+    Attributes:
+        size: How many events it has.
+        calls: What to call for each event; empty for an event that must not run any more.
+        returns: Positions of events to send back.
+        overdue: When it takes longer than planned, by the worker's clock.
+        stop: How many of its events this worker may run.
+        is_prompt: Whether a caller may wait for single events of it.
+        report_seconds: How long results may wait until they are sent, while events are fast.
+        has_chains: Whether an event of it may leave others unrun.
+    """
+
+    __slots__ = (
+        "_chains",
+        "calls",
+        "has_chains",
+        "is_prompt",
+        "overdue",
+        "report_seconds",
+        "returns",
+        "size",
+        "stop",
+    )
+
+    def __init__(
+        self,
+        batch: messages.BatchFrame,
+        calls: list[Calls],
+        overdue: float,
+        stop: int,
+        report_seconds: float,
+    ) -> None:
+        self.size = batch.size
+        self.calls = calls
+        self.returns = frozenset(batch.return_events)
+        self.overdue = overdue
+        self.stop = stop
+        self.is_prompt = batch.is_prompt
+        self.report_seconds = report_seconds
+        self.has_chains = bool(batch.chains)
+        self._chains: dict[int, tuple[int, int]] = {}
+        if batch.chains:
+            for first, last, ends in batch.chains:
+                self._chains.update(dict.fromkeys(range(first, last), (last, ends)))
+            for position, to_call in enumerate(calls):
+                if not to_call:
+                    self.end_chain(position, messages.ENDS_BY_ERROR)
+
+    def end_chain(self, position: int, how: int) -> None:
+        """Let the rest of an event's chain not run, if the chain ends in this way."""
+        stop, ends = self._chains.get(position, (0, 0))
+        if ends & how:
+            self.calls[position + 1 : stop] = [()] * (stop - position - 1)
+
+
+class SingleEventJob:
+    """A batch of one event that is being run; see `BatchJob`."""
+
+    __slots__ = ("overdue", "report_seconds")
+
+    size = stop = 1
+    returns: frozenset[int] = frozenset()
+    has_chains = is_prompt = False
+
+    def __init__(self, now: float, pace: Pace) -> None:
+        self.overdue = now + pace.overdue_seconds  # unused: no later event could be given back
+        self.report_seconds = pace.target_seconds
+
+    def end_chain(self, position: int, how: int) -> None:
+        """Do nothing: one event has no chain."""
