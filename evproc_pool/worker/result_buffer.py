@@ -226,7 +226,9 @@ class ResultBuffer:
                 self._send(done, times, self._between(self.sent, done), is_last=False)
             except OSError:
                 pass  # the coordinator is gone; the loop will find out
-            except Exception:
+            except (
+                BaseException
+            ):  # also what hooks of the user raise, which must not end the thread
                 self._packer.large = []  # a handler has changed a result meanwhile: all wait
             else:
                 self._reported += len(times)

@@ -415,6 +415,24 @@ class _Changing:
         return str, ("packed",)
 
 
+def test_whatever_a_report_raises_the_results_wait_for_the_next_frame(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or else the reporting thread would end for good."""
+    scenario = _Scenario()
+    scenario.stop(0, 0)
+
+    def leaves(*args: Any, **options: Any) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scenario.results, "_send", leaves)
+        scenario.results.report()
+    assert scenario.sent == []
+    scenario.results.send(1)
+    assert [frame.done for frame in scenario.sent] == [1]
+
+
 def test_a_value_that_changes_during_a_report_waits() -> None:
     scenario = _Scenario()
     value = _Changing()
