@@ -47,8 +47,7 @@ def assert_equal_outcomes(
             load them from.
         events: Pools do not change them; the handlers in this process do. Or a callable that
             makes them, called once for each pool.
-        workers: The number of processes, and of simulated workers. 0: no processes, and two
-            simulated workers.
+        workers: The number of processes and of simulated workers; 0: none, and two simulated ones.
         seeds: For `simulated_pool`.
         equal: Compares two values, or two emitted ones; by default ``==``.
         every_event: Compare each event of a cascade, and how many handlers were called.
