@@ -47,8 +47,7 @@ def assert_equal_outcomes(
             load them from.
         events: Pools do not change them; the handlers in this process do. Or a callable that
             makes them, called once for each pool.
-        workers: The number of processes, and of simulated workers. 0: no processes, and two
-            simulated workers.
+        workers: The number of processes and of simulated workers; 0: none, and two simulated ones.
         seeds: For `simulated_pool`.
         equal: Compares two values, or two emitted ones; by default ``==``.
         every_event: Compare each event of a cascade, and how many handlers were called.
@@ -80,12 +79,7 @@ def assert_equal_outcomes(
     pooled = [(how, run(pool)) for how, pool in _pools(workers, seeds, options)]
     # last, since its handlers work on the events themselves
     serial = run(PoolProcessor(0, **{**options, "retry_backoff": 0}))
-    compare = _Compare(
-        equal,
-        every_event=every_event,
-        is_timed=options.get("ordering") == "unordered",
-        ends_by_error=options.get("errors", "end") == "end",
-    )
+    compare = _Compare.by_options(equal, every_event, options)
     for how, outcomes in pooled:
         difference = _first_difference(serial, outcomes, how, compare)
         if difference:
@@ -118,6 +112,18 @@ class _Compare(NamedTuple):
     every_event: bool
     is_timed: bool
     ends_by_error: bool
+
+    @classmethod
+    def by_options(
+        cls, equal: Callable[[Any, Any], object], every_event: bool, options: dict[str, Any]
+    ) -> _Compare:
+        """Compare as the options of the pools ask for."""
+        return cls(
+            equal,
+            every_event,
+            is_timed=options.get("ordering") == "unordered",
+            ends_by_error=options.get("errors", "end") == "end",
+        )
 
     def ends_early(self, outcome: Outcome) -> bool:
         """Whether timing decided how far the cascade has come."""
