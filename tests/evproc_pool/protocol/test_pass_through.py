@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -198,7 +199,8 @@ def test_what_a_class_raises_in_packing_follow_ups_ends_their_cascades_only() ->
         events: list[evproc.Event] = [Plain(1), Begin(1), Plain(2)]
         values = pool.process_many(events, return_exceptions=True)
     assert [values[0], values[2]] == [("plain", 1), ("plain", 2)]
-    assert values[1] is None or isinstance(values[1], SerializationError)
+    assert isinstance(values[1], SerializationError)
+    assert "what handler 'give_mistaken' returned" in str(values[1])
 
 
 @evproc.want("begin")
@@ -211,9 +213,8 @@ def test_events_that_cannot_be_rebuilt_any_more_say_so_when_they_are_packed() ->
     assert slices is not None
     events = PassThrough.received([each._replace(kind=b"nonsense") for each in slices])
     assert len(list(events)) == 20
-    with pytest.raises(Exception, match=r".") as info:
+    with pytest.raises(pickle.UnpicklingError, match="invalid load key"):
         pickling.dumps(events[0])
-    assert not isinstance(info.value, AssertionError)
 
 
 def test_the_class_of_a_script_has_no_constant_name() -> None:
@@ -292,9 +293,9 @@ def test_values_are_the_same_whether_sealed_or_not(
         assert pool.process_many(events) == expected
         del unsealed[:]
         assert pool.process_many(events) == expected
-    if kind == "plain":
-        # but for the events of frames with few of them
-        assert (sum(unsealed) > 500) == filtered
+    # a filter has to see the events, and the few events of a small frame are not sealed
+    is_sealed = kind == "plain" and not filtered
+    assert (sum(unsealed) > 500) == (not is_sealed)
 
 
 def test_an_event_that_dies_in_a_worker_is_unpacked_to_be_named() -> None:
