@@ -85,20 +85,14 @@ class Driving:
             self._broken_by(error, drives=drives)
         finally:
             if drives:
-                self._leave_for_sure()
+                # Here and not in a function: an interrupt may strike in the call itself. As long as
+                # this thread is taken for the driver, all others wait.
+                try:
+                    self._leave()
+                except BaseException:
+                    self._leave()
+                    raise
         return None
-
-    def _leave_for_sure(self) -> None:
-        """End the driver's part, although an interrupt may strike on the way.
-
-        It may strike in the call itself. As long as this thread is taken for the driver, all
-        others wait.
-        """
-        try:
-            self._leave()
-        except BaseException:
-            self._leave()
-            raise
 
     def check_may_wait(self) -> None:
         """Refuse a thread that would wait for itself.
@@ -168,7 +162,11 @@ class Driving:
                 self._wake()
                 self.wait()
             self.thread = me
-        self._leave_for_sure()
+        try:
+            self._leave()
+        except BaseException:
+            self._leave()  # as above
+            raise
 
     def _leave(self) -> None:
         """End the driver's part; if the engine was closed meanwhile, end everything."""

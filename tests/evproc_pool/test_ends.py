@@ -28,6 +28,7 @@ from tests.support.helpers import (
     error_of,
     register_all,
     run_script,
+    wait_until,
     warm,
 )
 
@@ -171,12 +172,31 @@ def test_an_error_that_ends_the_program_does_not_end_what_was_submitted(tmp_path
     assert len(log.read_text("ascii").split()) == 50
 
 
+_TERMINATES = """
+from evproc_pool import PoolProcessor
+from tests.support.actions import Do, act, pass_gate
+
+pool = PoolProcessor(workers=2)
+pool.register(act)
+running = [pool.submit(Do("wait_at", {address!r}, "worker")) for _ in range(2)]
+pass_gate({address!r}, "script")
+waiting = [pool.submit(Do("log", {log!r}, str(place))) for place in range(50)]
+pool.terminate()
+print(*sorted({{type(future.exception()).__name__ for future in running + waiting}}))
+"""
+
+
 def test_terminate_finishes_nothing(tmp_path: Path, gate: Gate) -> None:
-    code = _ENDS.format(log=str(tmp_path / "log"), end="pool.terminate()").replace(
-        "futures = [", f"futures = [pool.submit(Do('wait_at', {gate.address!r}))] * 2 + ["
-    )
-    out = run_script(code, tmp_path)
-    assert out == "done\n"  # with an error
+    log = tmp_path / "log"
+    with Script(_TERMINATES.format(address=gate.address, log=str(log)), tmp_path) as script:
+        arrivals = sorted([gate.arrival() for _ in range(3)], key=lambda arrival: arrival.text)
+        # both workers are busy, and stay so
+        assert [arrival.text for arrival in arrivals] == ["script", "worker", "worker"]
+        arrivals[0].release()
+        finished = script.finish()
+    assert (finished.code, finished.err, finished.left) == (0, "", [])
+    assert finished.out == "PoolClosedError\n"
+    assert not log.exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
@@ -213,8 +233,10 @@ def test_an_error_in_the_block_finishes_what_runs_and_drops_what_was_not_begun(
 
     with Background(fail) as call:
         # it goes on once the worker has given back what it had not begun
-        while not (futures and futures[-1].done() and _holds_one_event(pool)):
-            pass
+        wait_until(
+            lambda: futures and futures[-1].done() and _holds_one_event(pool),
+            "the worker gives back what it has not begun",
+        )
         gate.close()
         assert type(call.error()) is KeyError
     assert futures[0].result(0) == "ran"
@@ -227,20 +249,22 @@ def test_an_error_in_the_block_finishes_what_runs_and_drops_what_was_not_begun(
 
 def test_an_error_in_the_block_lets_a_cascade_that_runs_come_to_its_end(gate: Gate) -> None:
     pool: PoolProcessor = register_all(PoolProcessor(workers=1), [actions.act])
-    follow = Do("follow", Do("wait_at", gate.address, "", None), Do("stop", "end"))
     futures: list[Future[Any]] = []
 
     def fail() -> None:
         with pool:
-            futures.append(pool.submit(Do("call", len, "abc")))
-            futures[0].result()
-            futures.append(pool.submit(follow))
+            futures.append(
+                pool.submit(Do("wait_at_and_follow", gate.address, Do("stop", "follow-up")))
+            )
             gate.arrival()
-            gate.close()
             raise KeyError("unrelated")
 
-    assert type(error_of(fail)) is KeyError
-    assert futures[1].exception(0) is None
+    with Background(fail) as call:
+        call.wait_until_it_waits("drain")
+        assert not futures[0].done()
+        gate.close()
+        assert type(call.error()) is KeyError
+    assert futures[0].result(0) == "follow-up"
 
 
 def _holds_one_event(pool: PoolProcessor) -> bool:

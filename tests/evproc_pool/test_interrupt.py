@@ -240,11 +240,13 @@ for n in range({first}, 5_000, {step}):
         raised = error
     finally:
         sys.settrace(None)
-    if raised is None:
+    if raised is None and tracer.where is None:
         assert values == {expected}
         watched("close", pool.close)
         break
-    if type(raised) is not KeyboardInterrupt:
+    if raised is None:
+        print(f"no interrupt came out of an interrupt at {{tracer.where}}, point {{n}}", flush=True)
+    elif type(raised) is not KeyboardInterrupt:
         print(f"{{raised!r}} after an interrupt at {{tracer.where}}, point {{n}}", flush=True)
     again = watched("process_many", lambda: pool.process_many([Do("stop", 5)] * 3))
     if again != [5] * 3:

@@ -141,16 +141,16 @@ def test_a_cancelled_event_does_not_run(
     assert cancelled
     gate.close()
     one_worker.close()
-    lines = {int(line) for line in log.read_text().split()} if log.exists() else set()
-    assert lines == set(range(600)) - cancelled
+    lines = [int(line) for line in log.read_text().split()] if log.exists() else []
+    assert lines == [place for place in range(600) if place not in cancelled]
 
 
 def test_a_pool_with_cancelled_futures_closes(one_worker: PoolProcessor, gate: Gate) -> None:
     one_worker.submit(Do("wait_at", gate.address))
     gate.arrival()
     waiting = [one_worker.submit(Do("stop", place)) for place in range(600)]
-    for future in waiting:
-        future.cancel()
+    cancelled = [future.cancel() for future in waiting]
+    assert any(cancelled)
     gate.close()
     close_in_time(one_worker)
     assert all(future.done() for future in waiting)
@@ -161,6 +161,7 @@ def test_terminate_with_cancelled_futures_ends_all(one_worker: PoolProcessor, ga
     gate.arrival()
     waiting = [one_worker.submit(Do("stop", place)) for place in range(600)]
     cancelled = [future for future in waiting[::2] if future.cancel()]
+    assert cancelled
     one_worker.terminate()
     assert isinstance(running.exception(PATIENCE_SECONDS), PoolClosedError)
     for future in waiting:
@@ -342,15 +343,10 @@ def test_futures_are_served_while_the_main_thread_processes_many(
         assert call.result() == list(range(100))
 
 
-def test_a_future_of_a_pool_that_is_gone_still_ends(gate: Gate) -> None:
+def test_a_future_keeps_a_pool_that_nobody_refers_to_until_it_is_done(gate: Gate) -> None:
     pool: PoolProcessor = register_all(PoolProcessor(workers=1), [actions.act])
     future = pool.submit(Do("wait_at", gate.address, "", 7))
     gate.arrival()
     del pool
     gate.close()
-    error = error_of_future(future)
-    assert error is None or isinstance(error, PoolClosedError)
-
-
-def error_of_future(future: Future[Any]) -> BaseException | None:
-    return future.exception(PATIENCE_SECONDS)
+    assert future.result(PATIENCE_SECONDS) == 7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -198,7 +199,8 @@ def test_an_error_in_packing_follow_ups_ends_only_their_cascades() -> None:
         events: list[evproc.Event] = [Plain(1), Begin(1), Plain(2)]
         values = pool.process_many(events, return_exceptions=True)
     assert [values[0], values[2]] == [("plain", 1), ("plain", 2)]
-    assert values[1] is None or isinstance(values[1], SerializationError)
+    assert isinstance(values[1], SerializationError)
+    assert "what handler 'give_mistaken' returned" in str(values[1])
 
 
 @evproc.want("begin")
@@ -211,9 +213,8 @@ def test_events_that_can_no_longer_be_rebuilt_raise_when_they_are_packed() -> No
     assert slices is not None
     events = PassThrough.received([each._replace(kind=b"nonsense") for each in slices])
     assert len(list(events)) == 20
-    with pytest.raises(Exception, match=r".") as info:
+    with pytest.raises(pickle.UnpicklingError, match="invalid load key"):
         pickling.dumps(events[0])
-    assert not isinstance(info.value, AssertionError)
 
 
 def test_the_class_of_a_script_has_no_constant_name() -> None:
@@ -292,9 +293,9 @@ def test_values_are_the_same_with_and_without_pass_through(
         assert pool.process_many(events) == expected
         del unpacked[:]
         assert pool.process_many(events) == expected
-    if kind == "plain":
-        # but for the events of frames with few of them
-        assert (sum(unpacked) > 500) == filtered
+    # a filter has to see the events, and the few events of a small frame do not pass through
+    passes_through = kind == "plain" and not filtered
+    assert (sum(unpacked) > 500) == (not passes_through)
 
 
 def test_a_pass_through_event_that_kills_a_worker_is_named() -> None:
