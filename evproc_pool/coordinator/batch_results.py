@@ -68,16 +68,16 @@ class BatchResults:
         if state.stalled:
             state.stalled.append(frame)
             return
-        told = frame.results
-        if told is None:
+        reported = frame.results
+        if reported is None:
             self._apply(worker, state, frame, NOTHING_LEFT)
             return
         where = f"worker {worker} (process {self._backend.pid(worker)})"
         try:
-            left = self._codec.unpack(told, where, frame.large, is_last_chance=is_last_chance)
+            left = self._codec.unpack(reported, where, frame.large, is_last_chance=is_last_chance)
         except SerializationError:
             state.stalled.append(frame)
-            self._backend.send(worker, messages.REPACK, pickling.dumps(told.number))
+            self._backend.send(worker, messages.REPACK, pickling.dumps(reported.number))
         else:
             self._apply(worker, state, frame, left)
 
@@ -103,8 +103,8 @@ class BatchResults:
         first = frames[0]
         if isinstance(first, int) or first.results is None:
             raise InternalError(f"worker {worker} repacked what was not asked for")
-        told = first.results.one_by_one(blobs, columns)
-        frames[0] = first._replace(results=told)
+        reported = first.results.one_by_one(blobs, columns)
+        frames[0] = first._replace(results=reported)
         for frame in frames:
             if isinstance(frame, int):
                 self.skipped(worker, frame)
@@ -124,7 +124,7 @@ class BatchResults:
             # All of it was reported while its last event ran, and the rest taken back: the worker
             # gives back the same rest, which is no news.
             if len(frame.ends):
-                raise InternalError(f"worker {worker} told of batch {frame.number}, which is over")
+                raise InternalError(f"worker {worker} reported batch {frame.number}, which is over")
             return
         sent = state.sent[0]
         begin = sent.batch.done

@@ -48,7 +48,7 @@ from evproc_pool.protocol.pass_through import (
 )
 from evproc_pool.serialization import diagnosis, packing, pickling
 
-#: What workers are told of the scheduler's figures, since they import nothing of it.
+#: The figures of the scheduler that workers need; they import nothing of it.
 PACE: Final = Pace(
     TARGET_SECONDS, TELL_SECONDS, KEEP_SECONDS, OVERDUE_FACTOR * TARGET_SECONDS, PREFETCH
 )
@@ -189,12 +189,18 @@ class Codec:
         if item.tag != messages.PROGRESS:
             return None
         frame = messages.load_progress(item.payload, item.buffers)
-        told = frame.results
-        if told is None or told.givers or told.errors or told.processed or frame.gave_back:
+        reported = frame.results
+        if (
+            reported is None
+            or reported.givers
+            or reported.errors
+            or reported.processed
+            or frame.gave_back
+        ):
             return None
-        if told.values is None:
+        if reported.values is None:
             return Answer(None)
-        (packed,) = told.values.data
+        (packed,) = reported.values.data
         with contextlib.suppress(SerializationError):
             if not isinstance(packed, messages.ErrorRecord):
                 return Answer(packing.unpack_value(packed, item.buffers))
@@ -276,17 +282,17 @@ class Codec:
         if sent.is_one_by_one:
             self.one_by_one = max(0, self.one_by_one - events)
 
-    def cut(self, sent: Sent, told: messages.BatchResults | None) -> set[int]:
+    def cut(self, sent: Sent, reported: messages.BatchResults | None) -> set[int]:
         """The positions after which a worker did not run the rest of a chain.
 
         Args:
             sent: The batch.
-            told: The results of its events; None: there are none.
+            reported: The results of its events; None: there are none.
         """
         batch = sent.batch
         ends, key_ends = chain_ends(batch.run.opened, has_retries=self._has_retries)
-        givers = () if told is None else told.givers
-        failed = {*sent.failures, *(() if told is None else map(_first, told.errors))}
+        givers = () if reported is None else reported.givers
+        failed = {*sent.failures, *(() if reported is None else map(_first, reported.errors))}
         cut: set[int] = set()
         for part in batch.parts:
             how = ends if part.is_chain else key_ends if part.is_keyed else None
@@ -314,7 +320,7 @@ class Codec:
 
     def unpack(
         self,
-        told: messages.BatchResults,
+        reported: messages.BatchResults,
         where: str,
         large: Sequence[memoryview] = (),
         *,
@@ -323,7 +329,7 @@ class Codec:
         """Unpack the results of events, and plan their follow-ups.
 
         Args:
-            told: The results, as they came.
+            reported: The results, as they came.
             where: The worker that sent them, in words; errors get a note with it.
             large: The large buffers that came with them.
             is_last_chance: Whether the worker is dead, and cannot pack them again. Events whose
@@ -334,37 +340,37 @@ class Codec:
                 one by one shows which is at fault.
         """
         try:
-            follow_ups, results = self._follow_ups(told, large)
+            follow_ups, results = self._follow_ups(reported, large)
         except SerializationError as error:
             if not is_last_chance:
                 raise
-            follow_ups, results = {}, dict.fromkeys(told.givers, Result(error=error))
+            follow_ups, results = {}, dict.fromkeys(reported.givers, Result(error=error))
         columns = [
             _unpack_column(column, large, results, where, is_last_chance=is_last_chance)
-            for column in (told.values, told.emitted, told.processed)
+            for column in (reported.values, reported.emitted, reported.processed)
         ]
-        for position, record in told.errors:
+        for position, record in reported.errors:
             raised = messages.decode_error(record)
             add_note(raised, f"evproc_pool: in {where}")
             results[position] = Result(error=raised, handler=record.handler)
         values, emitted, processed = columns
-        last_ran = dict(zip(told.short[::2], told.short[1::2], strict=True))
-        givers = dict(zip(told.givers, told.last_givers, strict=False))
+        last_ran = dict(zip(reported.short[::2], reported.short[1::2], strict=True))
+        givers = dict(zip(reported.givers, reported.last_givers, strict=False))
         return Left(follow_ups, results, processed, values, emitted, last_ran, givers)
 
     def _follow_ups(
-        self, told: messages.BatchResults, large: Sequence[memoryview]
+        self, reported: messages.BatchResults, large: Sequence[memoryview]
     ) -> tuple[Mapping[int, Sequence[Planned]], dict[int, Result]]:
         """The follow-ups by the position of their event, and failures by position."""
-        if not told.givers:
+        if not reported.givers:
             return {}, {}
-        if told.follow_ups.one_by_one:
-            return self._unpack_blobs(told, told.follow_ups.data)
+        if reported.follow_ups.one_by_one:
+            return self._unpack_blobs(reported, reported.follow_ups.data)
         try:
-            events, plan = self._received(told.follow_ups, large)
+            events, plan = self._received(reported.follow_ups, large)
         except Exception as error:
             raise diagnosis.cannot_rebuild("what a handler returned", error) from error
-        return self._planned(told, events, plan), {}
+        return self._planned(reported, events, plan), {}
 
     def _received(
         self, packed: packing.PackedEvents, large: Sequence[memoryview]
@@ -386,12 +392,12 @@ class Codec:
         return events, self._registry.common_plan(events)
 
     def _unpack_blobs(
-        self, told: messages.BatchResults, blobs: Sequence[Any]
+        self, reported: messages.BatchResults, blobs: Sequence[Any]
     ) -> tuple[dict[int, list[Planned]], dict[int, Result]]:
         """Unpack follow-ups that were packed one by one, and collect failures."""
         follow_ups: dict[int, list[Planned]] = {}
         failed: dict[int, Result] = {}
-        for position, blob in zip(told.givers, blobs, strict=True):
+        for position, blob in zip(reported.givers, blobs, strict=True):
             if isinstance(blob, messages.ErrorRecord):
                 failed[position] = Result(error=messages.decode_error(blob), handler=blob.handler)
                 continue
@@ -406,12 +412,12 @@ class Codec:
         return follow_ups, failed
 
     def _planned(
-        self, told: messages.BatchResults, events: Sequence[Any], common: PlanLike | None
+        self, reported: messages.BatchResults, events: Sequence[Any], common: PlanLike | None
     ) -> Mapping[int, Sequence[Planned]]:
         """Plan follow-ups, by the position of the event that returned them.
 
         Args:
-            told: Says how many each event returned.
+            reported: Says how many each event returned.
             events: All follow-ups, in order.
             common: The plan of all of them, if it is known.
         """
@@ -419,10 +425,10 @@ class Codec:
         plans = (
             [self._plan(event) for event in events] if common is None else [common] * len(events)
         )
-        if len(told.givers) == len(events):  # one each, the usual case
-            return Singles(told.givers, events, plans)
-        ends = list(itertools.accumulate(told.counts))
-        ranges = zip(told.givers, told.counts, ends, strict=True)
+        if len(reported.givers) == len(events):  # one each, the usual case
+            return Singles(reported.givers, events, plans)
+        ends = list(itertools.accumulate(reported.counts))
+        ranges = zip(reported.givers, reported.counts, ends, strict=True)
         if common is not None:
             return {
                 position: Bunch(events[end - count : end], common)

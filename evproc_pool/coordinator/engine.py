@@ -387,7 +387,7 @@ class Engine:
         """Do one turn, or wait for the end of the turn that another thread does.
 
         Args:
-            since: What `turns` was when the caller last looked at its own affairs;
+            since: What `turns` was at the caller's last check of its own affairs;
                 returns at once if there was a turn since.
             may_block: Whether the turn may wait for something to happen. False for a
                 caller that has more to do in any case.

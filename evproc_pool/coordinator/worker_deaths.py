@@ -96,7 +96,7 @@ class WorkerDeaths:
         verdict = self._attribution.examine(item, state.sent, was_stuck=was_stuck)
         running, handler = verdict.running, verdict.handler
         if state.sent:
-            self._over_untold(item.worker, state, verdict.over)
+            self._report_over(item.worker, state, verdict.over)
         error: BaseException | None = None
         seconds, ran = 0.0, 0
         if running is not None:
@@ -116,7 +116,7 @@ class WorkerDeaths:
         self.stacks.pop(item.worker, None)
         self._step(WorkerGone(item.worker, running, error, handler, verdict.spared, seconds, ran))
 
-    def _over_untold(self, worker: int, state: WorkerRecord, over: int) -> None:
+    def _report_over(self, worker: int, state: WorkerRecord, over: int) -> None:
         """Report events of a dead worker that are over and had no result."""
         sent = state.sent[0]
         done = sent.batch.done
