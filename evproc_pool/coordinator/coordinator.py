@@ -51,6 +51,7 @@ from evproc_pool.core.inputs_and_effects import (
     Send,
     Settled,
     TakenBack,
+    Weighed,
     WorkerGone,
     WorkerReady,
 )
@@ -731,7 +732,7 @@ class Coordinator:
             sent.large = frame.buffers
         self._backend.send(worker, *frame, may_refer=bool(sent.large))
         size_bytes = frame.size_bytes
-        self._scheduler.weigh(worker, batch, size_bytes, size_bytes - sent.class_bytes)
+        self._scheduler.step(Weighed(worker, batch, size_bytes, size_bytes - sent.class_bytes))
 
     # --- results ---
 

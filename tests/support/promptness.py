@@ -42,6 +42,7 @@ from evproc_pool.core.inputs_and_effects import (
     Send,
     Settled,
     TakenBack,
+    Weighed,
     WorkerReady,
 )
 from evproc_pool.core.report_requests import ReportRequests
@@ -325,7 +326,7 @@ class Promptness:
                 worker = self._workers[effect.worker]
                 if not worker.batches:
                     self._report_requests.heard(effect.worker, self.now)
-                self._scheduler.weigh(effect.worker, effect.batch, 100 * effect.batch.size)
+                self._step(Weighed(effect.worker, effect.batch, 100 * effect.batch.size))
                 worker.give(effect.batch)
             case Settled():
                 for place in range(len(effect.times)):
