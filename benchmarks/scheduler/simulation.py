@@ -31,6 +31,7 @@ from evproc_pool.core.inputs_and_effects import (
     Progress,
     Send,
     Settled,
+    Weighed,
     WorkerReady,
 )
 from evproc_pool.core.scheduler import Scheduler
@@ -158,8 +159,8 @@ class Simulation:
                 held.append(batch)
                 if len(held) == 1:
                     self._begin(effect.worker)
-                size_bytes = batch.size * _EVENT_BYTES
-                self._timed(lambda: self._scheduler.weigh(effect.worker, batch, size_bytes))
+                weighed = Weighed(effect.worker, batch, batch.size * _EVENT_BYTES)
+                self._timed(lambda: self._scheduler.step(weighed))
             case Settled():
                 self._settled += len(effect.times)
             case Finished():

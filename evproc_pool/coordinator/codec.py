@@ -17,12 +17,7 @@ from evproc.registry import Registry
 from evproc_pool.coordinator.sent_batch import Sent
 from evproc_pool.core.batches import Batch, Part
 from evproc_pool.core.chains import chain_ends
-from evproc_pool.core.estimates import (
-    KEEP_SECONDS,
-    OVERDUE_FACTOR,
-    TARGET_SECONDS,
-    TELL_SECONDS,
-)
+from evproc_pool.core.estimates import KEEP_SECONDS, OVERDUE_FACTOR, TARGET_SECONDS, TELL_SECONDS
 from evproc_pool.core.event_columns import (
     EMPTY,
     Bunch,
@@ -421,10 +416,7 @@ class Codec:
             events: All follow-ups, in order.
             common: The plan of all of them, if it is known.
         """
-        plans: list[PlanLike]
-        plans = (
-            [self._plan(event) for event in events] if common is None else [common] * len(events)
-        )
+        plans = [common] * len(events) if common is not None else list(map(self._plan, events))
         if len(reported.givers) == len(events):  # one each, the usual case
             return Singles(reported.givers, events, plans)
         ends = list(itertools.accumulate(reported.counts))

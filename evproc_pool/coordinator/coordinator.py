@@ -48,6 +48,7 @@ from evproc_pool.core.inputs_and_effects import (
     Send,
     Settled,
     TakenBack,
+    Weighed,
     WorkerReady,
 )
 from evproc_pool.core.retry_policy import RetryPolicy
@@ -495,4 +496,4 @@ class Coordinator:
             sent.large = frame.buffers
         self._backend.send(worker, *frame, may_refer=bool(sent.large))
         size_bytes = frame.size_bytes
-        self._supervisor.scheduler.weigh(worker, batch, size_bytes, size_bytes - sent.class_bytes)
+        self._step(Weighed(worker, batch, size_bytes, size_bytes - sent.class_bytes))

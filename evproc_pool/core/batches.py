@@ -189,6 +189,17 @@ class KeyQueue:
         """Whether the next root may be sent."""
         return not self.in_flight and self.holder is None
 
+    def drop(self, run: Any, bound: float) -> list[int]:
+        """Drop the waiting roots of a run behind a bound; return their indices."""
+        dropped = [each.root for each in self.waiting if each.run is run and each.root > bound]
+        if dropped:
+            if self.ready_in is not None:
+                self.ready_in.remove_key_queue(self)
+            self.waiting = deque(
+                [each for each in self.waiting if each.run is not run or each.root <= bound]
+            )
+        return dropped
+
 
 class Abreast(NamedTuple):
     """Cascades that go side by side, as columns: none needs an object before it differs.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from evproc_pool.core.batches import Batch
+from evproc_pool.core.batches import Batch, Part
 from evproc_pool.core.cascade_limits import CascadeEnding
 from evproc_pool.core.event_columns import EMPTY, Aligned, Column, PlanLike, Planned
 from evproc_pool.core.paths import Place
@@ -185,6 +185,34 @@ class Progress(NamedTuple):
     cut: Collection[int] = ()
     has_large: bool = False
 
+    @property
+    def begin(self) -> int:
+        """The first position that this reports."""
+        return self.done - len(self.times)
+
+    def times_of(self, positions: range) -> Sequence[float]:
+        """The seconds of the events at some positions."""
+        if len(positions) == len(self.times):
+            return self.times
+        begin = self.begin
+        return self.times[positions.start - begin : positions.stop - begin]
+
+    def handlers_run(self, part: Part, positions: range) -> int | list[int]:
+        """How many handlers ran at each of some positions; one number if it is the same."""
+        start = positions.start - part.start
+        plans = part.plans[start : start + len(positions)]
+        first = plans[0]
+        if plans.count(first) == len(plans):
+            if not self.ran:
+                return len(first.indices)
+            numbers = [len(first.indices)] * len(plans)
+        else:
+            numbers = [len(plan.indices) for plan in plans]
+        for position, ran in self.ran.items():
+            if position in positions:
+                numbers[position - positions.start] = ran
+        return numbers
+
 
 class TakenBack(NamedTuple):
     """A slow worker will run nothing behind the event that it is at.
@@ -240,7 +268,34 @@ class Due(NamedTuple):
     token: int
 
 
-Input = Opened | Accepted | Closed | WorkerReady | Progress | TakenBack | Retired | WorkerGone | Due
+class Weighed(NamedTuple):
+    """The size of a batch is known. Nothing is sent after this input.
+
+    Attributes:
+        worker: The worker that holds the batch.
+        batch: The batch.
+        size_bytes: All of its bytes.
+        events_bytes: The bytes of its events, without their classes; None: all of them.
+    """
+
+    worker: int
+    batch: Batch
+    size_bytes: int
+    events_bytes: int | None = None
+
+
+Input = (
+    Opened
+    | Accepted
+    | Closed
+    | WorkerReady
+    | Progress
+    | TakenBack
+    | Retired
+    | WorkerGone
+    | Due
+    | Weighed
+)
 
 # --- what is to be done ---
 

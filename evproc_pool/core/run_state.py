@@ -284,6 +284,21 @@ class Run:
 
     # --- what is not wanted any more ---
 
+    def drop_blocks(self) -> list[tuple[int, int]]:
+        """Drop the roots in blocks that are behind the bound; return first and number of each."""
+        dropped = []
+        blocks, self.blocks = self.blocks, deque()
+        for block in blocks:
+            wanted = min(len(block.events), max(0, int(self.bound) + 1 - block.first))
+            count = len(block.events) - wanted
+            if wanted:
+                self.blocks.append(block.slice(0, wanted))
+            if count:
+                self.backlog -= count
+                self.open -= count
+                dropped.append((block.first + wanted, count))
+        return dropped
+
     def drop_strands(self) -> list[int]:
         """Give up those strands that are ready and behind the bound; give their roots."""
         dropped: list[int] = []

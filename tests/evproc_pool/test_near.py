@@ -17,11 +17,13 @@ from evproc_pool.core.inputs_and_effects import (
     Progress,
     Retired,
     Send,
+    Weighed,
     WorkerGone,
     WorkerReady,
 )
+from evproc_pool.core.placement import MOST_PASSED
 from evproc_pool.core.run_state import Run
-from evproc_pool.core.scheduler import _MOST_PASSED, Scheduler
+from evproc_pool.core.scheduler import Scheduler
 from evproc_pool.core.worker_loads import WINDOW_BYTES
 from tests.support import world
 from tests.support.model import FakePlan
@@ -54,7 +56,7 @@ def weigh_all(scheduler: Scheduler, effects: list[Effect], size_bytes: int = 2 <
     """Events are so large that there is one in a batch."""
     for effect in effects:
         if isinstance(effect, Send):
-            scheduler.weigh(effect.worker, effect.batch, size_bytes)
+            scheduler.step(Weighed(effect.worker, effect.batch, size_bytes))
 
 
 def opened(workers: int, heavy_roots: int) -> tuple[Scheduler, list[Effect]]:
@@ -114,7 +116,7 @@ def test_it_does_not_wait_for_ever_while_others_have_roots() -> None:
     batches = 0
     while (2, ["next"]) not in sent(effects):
         batches += len(sent(effects))
-        assert batches <= _MOST_PASSED
+        assert batches <= MOST_PASSED
         effects = scheduler.step(large(2))
     assert batches > 1
 

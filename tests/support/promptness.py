@@ -41,6 +41,7 @@ from evproc_pool.core.inputs_and_effects import (
     Send,
     Settled,
     TakenBack,
+    Weighed,
     WorkerReady,
 )
 from evproc_pool.core.report_requests import ReportRequests
@@ -326,9 +327,7 @@ class Promptness:
             case Send():
                 worker = self._workers[effect.worker]
                 self._supervisor.sent(effect.worker, self.now, is_first=not worker.batches)
-                self._supervisor.scheduler.weigh(
-                    effect.worker, effect.batch, 100 * effect.batch.size
-                )
+                self._step(Weighed(effect.worker, effect.batch, 100 * effect.batch.size))
                 worker.give(effect.batch)
             case Settled():
                 for place in range(len(effect.times)):

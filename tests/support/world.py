@@ -78,6 +78,7 @@ from evproc_pool.core.inputs_and_effects import (
     Send,
     Settled,
     TakenBack,
+    Weighed,
     WorkerGone,
     WorkerReady,
 )
@@ -829,7 +830,7 @@ class World:
         for worker, held in self._unweighed:
             nodes = held.nodes
             held.size_bytes = round(sum([node.size_bytes for node in nodes]))
-            self.scheduler.weigh(worker, held.batch, held.size_bytes)
+            self.scheduler.step(Weighed(worker, held.batch, held.size_bytes))
             self._estimates.learn_bytes(nodes[0].plan, held.size_bytes / len(nodes))
         self._unweighed.clear()
 
@@ -1407,7 +1408,7 @@ class World:
 
     def _is_long_next(self, run: RunModel) -> bool:
         """Whether the event that is sent next is long; which one that is, is the scheduler's."""
-        state = self.scheduler._runs[run.number]
+        state = self.scheduler._state.runs[run.number]
         if run.opened.is_bulk or not state.has_ready:
             return False
         is_long = self._seconds_of(run, state.next_plan) >= LONG_SECONDS

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from evproc_pool.core.batches import Batch, Cascade, Part
-from evproc_pool.core.batching import SHARES_PER_WORKER, Batcher
+from evproc_pool.core.batches import Batch
+from evproc_pool.core.batching import SHARES_PER_WORKER
 from evproc_pool.core.estimates import (
     BULK_SECONDS,
     LEAST_SECONDS,
@@ -18,7 +18,6 @@ from evproc_pool.core.estimates import (
     MOST_EVENTS,
     TARGET_SECONDS,
     TELL_SECONDS,
-    Estimates,
 )
 from evproc_pool.core.event_columns import (
     Aligned,
@@ -46,13 +45,12 @@ from evproc_pool.core.inputs_and_effects import (
     Send,
     Settled,
     TakenBack,
+    Weighed,
     WorkerGone,
     WorkerReady,
 )
 from evproc_pool.core.paths import root_place
-from evproc_pool.core.retries import Retries
 from evproc_pool.core.retry_policy import RetryPolicy
-from evproc_pool.core.run_state import Run
 from evproc_pool.core.scheduler import Scheduler
 from evproc_pool.core.worker_loads import (
     AHEAD_SECONDS,
@@ -60,7 +58,6 @@ from evproc_pool.core.worker_loads import (
     PREFETCH,
     WINDOW_BYTES,
     WorkerLoads,
-    _Load,
 )
 from evproc_pool.errors import InternalError
 from tests.support.model import UNWANTED, FakePlan, column
@@ -275,7 +272,7 @@ def taught(scheduler: Scheduler, plan: FakePlan, seconds: float, size_bytes: int
     scheduler.step(Opened(-1))
     [send] = scheduler.step(Accepted(-1, 0, ["teach"], [plan]))
     assert isinstance(send, Send)
-    scheduler.weigh(send.worker, send.batch, size_bytes)
+    scheduler.step(Weighed(send.worker, send.batch, size_bytes))
     done(scheduler, send.worker, timings=((plan.indices, 1, seconds),))
     assert scheduler.step(Closed(-1)) == [Finished(-1)]
 
@@ -1287,7 +1284,7 @@ def test_a_worker_that_holds_many_bytes_gets_no_second_batch() -> None:
     taught(scheduler, PLAN, TARGET_SECONDS)
     [send] = scheduler.step(accepted(0, 1))
     assert isinstance(send, Send)
-    scheduler.weigh(send.worker, send.batch, WINDOW_BYTES, 0)  # classes count here
+    scheduler.step(Weighed(send.worker, send.batch, WINDOW_BYTES, 0))  # classes count here
     assert scheduler.step(accepted(1, 3)) == []
     assert sent(done(scheduler)) != []
 
@@ -1297,7 +1294,7 @@ def test_a_worker_that_holds_a_little_less_gets_one() -> None:
     taught(scheduler, PLAN, TARGET_SECONDS)
     [send] = scheduler.step(accepted(0, 1))
     assert isinstance(send, Send)
-    scheduler.weigh(send.worker, send.batch, WINDOW_BYTES - 1)
+    scheduler.step(Weighed(send.worker, send.batch, WINDOW_BYTES - 1))
     assert len(scheduler.step(accepted(1, 1))) == 1
 
 
@@ -1308,7 +1305,7 @@ def test_the_bytes_of_all_batches_that_a_worker_holds_count() -> None:
     for index, size_bytes in enumerate(sizes):
         [send] = scheduler.step(accepted(index, 1))
         assert isinstance(send, Send)
-        scheduler.weigh(send.worker, send.batch, size_bytes)
+        scheduler.step(Weighed(send.worker, send.batch, size_bytes))
     assert scheduler.step(accepted(3, 1)) == []
     # and those of the batch that is over do not
     assert sent(done(scheduler)) == [(1, ["root 3"])]
@@ -1770,7 +1767,7 @@ def test_the_demand_of_a_run_with_large_batches_lets_its_end_be_seen_coming() ->
         scheduler.step(accepted(1, scheduler.demand(1)))
         # two large ones are sent, and as much waits as can be cut to make the end
         demand = scheduler.demand(1)
-        waits = scheduler._runs[1].backlog
+        waits = scheduler._state.runs[1].backlog
         assert waits + demand == (wanted if is_bulk else wanted - FULL * 100)
 
 
@@ -1808,27 +1805,19 @@ def test_there_is_no_demand_once_a_run_is_closed_or_has_failed(until_error: bool
 # --- what cannot have happened ---
 
 
-_STATEFUL = (Scheduler, WorkerLoads, _Load, Estimates, Batcher, Retries, Run, Batch, Part, Cascade)
-
-
-def _snapshot(value: Any) -> Any:
-    """The state as plain data; events and plans as themselves."""
+def _snapshot(value: Any, seen: set[int] | None = None) -> Any:
+    """The state as plain data; events, plans and what was seen before as themselves."""
+    seen = set() if seen is None else seen
     if isinstance(value, (list, tuple, deque)):
-        return [_snapshot(each) for each in value]
+        return [_snapshot(each, seen) for each in value]
     if isinstance(value, (dict, set)):
         items = value.items() if isinstance(value, dict) else [(each, None) for each in value]
-        return [(_snapshot(key), _snapshot(each)) for key, each in items]
-    if isinstance(value, _STATEFUL):
-        names = [*getattr(type(value), "__slots__", ()), *getattr(value, "__dict__", {})]
-        # a batch names its run, and a run its cascades: no further than that
-        return {
-            name: _snapshot(getattr(value, name))
-            for name in names
-            if not (isinstance(value, Batch) and name == "run")
-        }
-    # or it would be compared by identity, and no change of it seen
-    assert not type(value).__module__.startswith("evproc_pool"), value
-    return value
+        return [(_snapshot(key, seen), _snapshot(each, seen)) for key, each in items]
+    if not type(value).__module__.startswith("evproc_pool") or id(value) in seen:
+        return value
+    seen.add(id(value))
+    names = [*getattr(type(value), "__slots__", ()), *getattr(value, "__dict__", {})]
+    return {name: _snapshot(getattr(value, name), seen) for name in names}
 
 
 def _busy() -> Scheduler:
@@ -1871,6 +1860,8 @@ _IMPOSSIBLE: dict[str, Input] = {
     "over past the end": WorkerGone(1, None, spared=4),
     "over in the first place": WorkerGone(1, None, spared=1),
     "an idle one with an event that is over": WorkerGone(2, None, spared=1),
+    "an unknown worker's batch weighed": Weighed(9, Batch(None), 1),
+    "another batch weighed": Weighed(1, Batch(None), 1),
     "something else": "tick",  # type: ignore[dict-item]  # that is the point
 }
 
@@ -1995,7 +1986,7 @@ def test_at_the_end_of_a_keyed_run_those_that_wait_for_their_key_count() -> None
     effects = scheduler.step(Closed(1))
     assert effects == []
     in_flight = sum(batch.size for batch in scheduler._loads.held(1))
-    assert scheduler._runs[1].left == 80 - in_flight
+    assert scheduler._state.runs[1].left == 80 - in_flight
 
 
 def test_there_is_slack_at_the_end_of_a_run_that_is_the_only_one() -> None:

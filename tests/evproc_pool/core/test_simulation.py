@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from evproc_pool.core.batches import Batch, Cascade, KeyQueue, Part, Strands
-from evproc_pool.core.cascades import Fate
+from evproc_pool.core.cascades import Cascades
 from evproc_pool.core.event_columns import EMPTY, Bunch, Column, Singles, Times, Unplannable
+from evproc_pool.core.event_results import EventResults, Fate
+from evproc_pool.core.hand_back import HandBack
 from evproc_pool.core.inputs_and_effects import (
     Accepted,
-    Due,
     Effect,
     Input,
     Opened,
@@ -22,8 +23,12 @@ from evproc_pool.core.inputs_and_effects import (
     Progress,
     Result,
     TakenBack,
+    Weighed,
     WorkerGone,
 )
+from evproc_pool.core.keyed_roots import KeyedRoots
+from evproc_pool.core.placement import Placement
+from evproc_pool.core.reports import Reports
 from evproc_pool.core.retries import Retries
 from evproc_pool.core.retry_policy import Again, RetryPolicy
 from evproc_pool.core.run_state import ENDLESS, Run
@@ -115,209 +120,172 @@ def _put_back(cascade: Cascade, bunches: list[Bunch]) -> None:
         cascade.queue.put_all_back(bunch)
 
 
-class _ChargesTheFirstOfTheBatch(Scheduler):
-    def _worker_gone(self, item: WorkerGone) -> None:
+def _with(part: type) -> type[Scheduler]:
+    """A scheduler that has a wrong part in the place of the right one."""
+    if issubclass(part, Scheduler):
+        return part
+    kinds = {name: kind for name, kind in vars(Scheduler).items() if name.endswith("_class")}
+    (name,) = [name for name, kind in kinds.items() if issubclass(part, kind)]
+    return type(part.__name__, (Scheduler,), {name: part})
+
+
+class _ChargesTheFirstOfTheBatch(HandBack):
+    def worker_gone(self, item: WorkerGone) -> None:
         if item.running is not None:
             item = item._replace(running=self._loads.held(item.worker)[0].done)
-        super()._worker_gone(item)
+        super().worker_gone(item)
 
 
-class _LosesWhatWaitsInADeadWorker(Scheduler):
-    def _worker_gone(self, item: WorkerGone) -> None:
+class _LosesWhatWaitsInADeadWorker(HandBack):
+    def worker_gone(self, item: WorkerGone) -> None:
         if len(self._loads.held(item.worker)) > 1:
             self._loads.pop_last(item.worker)
-        super()._worker_gone(item)
+        super().worker_gone(item)
 
 
-class _RunsAgainWhatIsOver(Scheduler):
-    def _worker_gone(self, item: WorkerGone) -> None:
-        super()._worker_gone(item._replace(spared=None))
+class _RunsAgainWhatIsOver(HandBack):
+    def worker_gone(self, item: WorkerGone) -> None:
+        super().worker_gone(item._replace(spared=None))
 
 
-class _LosesAnEventThatIsOver(Scheduler):
-    def _meets(self, run: Run, cascade: Cascade, part: Part, place: int, fate: Fate) -> None:
-        super()._meets(run, cascade, part, place, fate)
+class _LosesAnEventThatIsOver(EventResults):
+    def take_fate(self, run: Run, cascade: Cascade, part: Part, place: int, fate: Fate) -> None:
+        super().take_fate(run, cascade, part, place, fate)
         if fate.result.error is None:
             cascade.is_over = True
 
 
-class _RunsFollowUpsAtOnce(Scheduler):
-    def _event_over(
-        self,
-        run: Run,
-        cascade: Cascade,
-        part: Part,
-        position: int,
-        item: Progress,
-        *,
-        seconds: float,
+class _RunsFollowUpsAtOnce(EventResults):
+    def take(
+        self, run: Run, cascade: Cascade, part: Part, position: int, item: Progress, seconds: float
     ) -> None:
         waiting = _drained(cascade)
-        super()._event_over(run, cascade, part, position, item, seconds=seconds)
+        super().take(run, cascade, part, position, item, seconds)
         if not cascade.is_over:
             _put_back(cascade, [*_drained(cascade), *waiting])
 
 
-class _GoesOnInTheMiddleOfAChain(Scheduler):
-    def _cascades_over(
-        self, run: Run, part: Part, positions: range, begin: int, item: Progress
-    ) -> None:
-        super()._cascades_over(run, part, positions, begin, item)
+class _GoesOnInTheMiddleOfAChain(Reports):
+    def _events_of_cascades(self, run: Run, part: Part, positions: range, item: Progress) -> None:
+        super()._events_of_cascades(run, part, positions, item)
         if part.is_chain:
-            self._resume(run, part.cascades[0], [])
+            self._cascades.resume(run, part.cascades[0], [])
 
 
-class _KeepsWhatIsBehindAnError(Scheduler):
-    def _drop_unwanted(self, run: Run) -> None:
+class _KeepsWhatIsBehindAnError(Cascades):
+    def drop_unwanted(self, run: Run) -> None:
         if run.bound < 0:  # dropping as such works
-            super()._drop_unwanted(run)
+            super().drop_unwanted(run)
 
 
-class _DropsTheOneBeforeAnError(Scheduler):
-    def _drop_unwanted(self, run: Run) -> None:
+class _DropsTheOneBeforeAnError(Cascades):
+    def drop_unwanted(self, run: Run) -> None:
         if run.bound not in (-1, ENDLESS):
             run.bound -= 1
-        super()._drop_unwanted(run)
+        super().drop_unwanted(run)
 
 
-class _DropsNoneThatWaits(Scheduler):
-    def _drop_unwanted(self, run: Run) -> None:
+class _DropsNoneThatWaits(Cascades):
+    def drop_unwanted(self, run: Run) -> None:
         if not run.waiting:
-            super()._drop_unwanted(run)
+            super().drop_unwanted(run)
 
 
-class _WithLoads(Scheduler):
-    makes: type[WorkerLoads]
-
-    def __init__(self, policy: RetryPolicy) -> None:
-        super().__init__(policy)
-        self._loads = self.makes()
-
-
-class _LoadsGivesTooMuchToOneWorker(WorkerLoads):
+class _GivesTooMuchToOneWorker(WorkerLoads):
     def roomiest(self, *, idle: bool) -> int | None:
         workers = [] if idle else [worker for shelf in self._roomy[1:] for worker in shelf]
         return workers[-1] if workers else super().roomiest(idle=idle)
 
 
-class _GivesTooMuchToOneWorker(_WithLoads):
-    makes = _LoadsGivesTooMuchToOneWorker
-
-
-class _LoadsLeavesRoomUnused(WorkerLoads):
+class _LeavesRoomUnused(WorkerLoads):
     def roomiest(self, *, idle: bool) -> int | None:
         return super().roomiest(idle=True)
 
 
-class _LeavesRoomUnused(_WithLoads):
-    makes = _LoadsLeavesRoomUnused
-
-
-class _LoadsLeavesTheLastPlaceUnused(WorkerLoads):
+class _LeavesTheLastPlaceUnused(WorkerLoads):
     def roomiest(self, *, idle: bool) -> int | None:
         worker = super().roomiest(idle=idle)
         is_full = worker is not None and len(self.held(worker)) == PREFETCH - 1
         return None if is_full else worker
 
 
-class _LeavesTheLastPlaceUnused(_WithLoads):
-    makes = _LoadsLeavesTheLastPlaceUnused
-
-
-class _LoadsForgetsWhatIsAhead(WorkerLoads):
+class _ForgetsWhatIsAhead(WorkerLoads):
     def push(self, worker: int, batch: Batch) -> None:
         super().push(worker, batch)
         self._loads[worker].seconds = 0.0
 
 
-class _ForgetsWhatIsAhead(_WithLoads):
-    makes = _LoadsForgetsWhatIsAhead
-
-
-class _LoadsKeepsCountingWhatIsOver(WorkerLoads):
+class _KeepsCountingWhatIsOver(WorkerLoads):
     def pop_first(self, worker: int) -> None:
         seconds = self._loads[worker].seconds
         super().pop_first(worker)
         self._loads[worker].seconds = seconds
 
 
-class _KeepsCountingWhatIsOver(_WithLoads):
-    makes = _LoadsKeepsCountingWhatIsOver
-
-
-class _SendsMoreToASlowWorker(Scheduler):
-    def _taken_back(self, item: TakenBack) -> None:
-        super()._taken_back(item)
+class _SendsMoreToASlowWorker(HandBack):
+    def taken_back(self, item: TakenBack) -> None:
+        super().taken_back(item)
         self._loads.set_slow(item.worker, is_slow=False)
 
 
-class _LoadsIsSlowForEver(WorkerLoads):
+class _IsSlowForEver(WorkerLoads):
     def set_slow(self, worker: int, *, is_slow: bool) -> None:
         super().set_slow(worker, is_slow=is_slow or self._loads[worker].is_slow)
 
 
-class _IsSlowForEver(_WithLoads):
-    makes = _LoadsIsSlowForEver
-
-
-class _LosesWhatIsTakenBack(Scheduler):
-    def _taken_back(self, item: TakenBack) -> None:
+class _LosesWhatIsTakenBack(HandBack):
+    def taken_back(self, item: TakenBack) -> None:
         size = self._loads.held(item.worker)[0].size
-        super()._taken_back(item)
+        super().taken_back(item)
         self._loads.held(item.worker)[0].size = size
 
 
-class _PassesOverErrorsOfPlanning(Scheduler):
-    def _resume(self, run: Run, cascade: Cascade, quiet: list[Cascade]) -> None:
+class _PassesOverErrorsOfPlanning(Cascades):
+    def resume(self, run: Run, cascade: Cascade, quiet: list[Cascade]) -> None:
         queue = _drained(cascade)
         for bunch in queue:
             bunch.plan = UNWANTED if isinstance(bunch.plan, Unplannable) else bunch.plan
         _put_back(cascade, queue)
-        super()._resume(run, cascade, quiet)
+        super().resume(run, cascade, quiet)
 
 
-class _ReordersWhatComesBack(Scheduler):
-    def _hand_back(self, batch: Batch, fates: Mapping[int, Fate]) -> None:
+class _ReordersWhatComesBack(HandBack):
+    def hand_back(self, batch: Batch, fates: Mapping[int, Fate]) -> None:
         for part in batch.parts:
             if part.is_chain and not fates and not batch.done:
                 part.events = part.events[::-1]
                 part.plans.reverse()
-        super()._hand_back(batch, fates)
+        super().hand_back(batch, fates)
 
 
-class _ForgetsWhatStrandsTook(Scheduler):
-    def _side_by_side(
-        self, run: Run, part: Part, positions: range, begin: int, item: Progress
-    ) -> bool:
+class _ForgetsWhatStrandsTook(Reports):
+    def _side_by_side(self, run: Run, part: Part, positions: range, item: Progress) -> bool:
         strands = part.strands
         if strands is not None:
             cascades = strands.cascades._replace(seconds=[0.0] * len(strands.events))
             part.strands = strands._replace(cascades=cascades)
-        return super()._side_by_side(run, part, positions, begin, item)
+        return super()._side_by_side(run, part, positions, item)
 
 
-class _MixesStrandsUp(Scheduler):
-    def _side_by_side(
-        self, run: Run, part: Part, positions: range, begin: int, item: Progress
-    ) -> bool:
+class _MixesStrandsUp(Reports):
+    def _side_by_side(self, run: Run, part: Part, positions: range, item: Progress) -> bool:
         strands = part.strands
         if strands is not None:
             cascades = strands.cascades._replace(roots=strands.cascades.roots[::-1])
             part.strands = strands._replace(cascades=cascades)
-        return super()._side_by_side(run, part, positions, begin, item)
+        return super()._side_by_side(run, part, positions, item)
 
 
-class _LosesTheQuietOnesBesideFollowUps(Scheduler):
-    def _side_by_side(
-        self, run: Run, part: Part, positions: range, begin: int, item: Progress
-    ) -> bool:
-        went = super()._side_by_side(run, part, positions, begin, item)
+class _LosesTheQuietOnesBesideFollowUps(Reports):
+    def _side_by_side(self, run: Run, part: Part, positions: range, item: Progress) -> bool:
+        went = super()._side_by_side(run, part, positions, item)
         if went and isinstance(item.follow_ups, Singles):
-            self._effects = [each for each in self._effects if not isinstance(each, Over)]
+            effects = self._state.effects
+            self._state.effects = [each for each in effects if not isinstance(each, Over)]
         return went
 
 
-class _KeepsStrandsBehindTheBound(Scheduler):
+class _KeepsStrandsBehindTheBound(Cascades):
     def _drop_cascades(self, run: Run) -> None:
         strands = [each for each in run.ready if isinstance(each, Strands)]
         super()._drop_cascades(run)
@@ -325,8 +293,8 @@ class _KeepsStrandsBehindTheBound(Scheduler):
             run.add_strands(each)
 
 
-class _LosesStrandsThatComeBack(Scheduler):
-    def _columns_back(
+class _LosesStrandsThatComeBack(HandBack):
+    def _columns(
         self,
         run: Run,
         part: Part,
@@ -335,21 +303,21 @@ class _LosesStrandsThatComeBack(Scheduler):
         quiet: list[Cascade],
     ) -> None:
         if part.strands is None:
-            super()._columns_back(run, part, left, fates, quiet)
+            super()._columns(run, part, left, fates, quiet)
 
 
-class _LosesWhatIsGivenBack(Scheduler):
-    def _hand_back(self, batch: Batch, fates: Mapping[int, Fate]) -> None:
+class _LosesWhatIsGivenBack(HandBack):
+    def hand_back(self, batch: Batch, fates: Mapping[int, Fate]) -> None:
         if fates or not batch.done:
-            super()._hand_back(batch, fates)
+            super().hand_back(batch, fates)
 
 
-class _CountsWhatIsGivenBack(Scheduler):
-    def _hand_back(self, batch: Batch, fates: Mapping[int, Fate]) -> None:
+class _CountsWhatIsGivenBack(HandBack):
+    def hand_back(self, batch: Batch, fates: Mapping[int, Fate]) -> None:
         for part in batch.parts:
             for cascade in part.cascades:
                 cascade.events += 1
-        super()._hand_back(batch, fates)
+        super().hand_back(batch, fates)
 
 
 class _KnowsNoKeys(Scheduler):
@@ -357,40 +325,36 @@ class _KnowsNoKeys(Scheduler):
         super()._accepted(item._replace(keys=None))
 
 
-class _TakesKeysInAnyOrder(Scheduler):
-    def _key_queue_goes_on(self, key_queue: KeyQueue) -> None:
+class _TakesKeysInAnyOrder(Cascades):
+    def next_of_key(self, key_queue: KeyQueue) -> None:
         if key_queue.ready_in is None:
             key_queue.waiting.reverse()
-        super()._key_queue_goes_on(key_queue)
+        super().next_of_key(key_queue)
 
 
-class _ForgetsWhoWaitsForAKey(Scheduler):
-    def _over(self, run: Run, cascade: Cascade) -> None:
+class _ForgetsWhoWaitsForAKey(Cascades):
+    def close(self, run: Run, cascade: Cascade) -> None:
         cascade.key_queue = None
-        super()._over(run, cascade)
+        super().close(run, cascade)
 
 
-class _SendsAKeyToSeveralWorkers(Scheduler):
-    def _key_queue_goes_on(self, key_queue: KeyQueue) -> None:
+class _SendsAKeyToSeveralWorkers(Cascades):
+    def next_of_key(self, key_queue: KeyQueue) -> None:
         in_flight, key_queue.in_flight = key_queue.in_flight, 0
-        super()._key_queue_goes_on(key_queue)
+        super().next_of_key(key_queue)
         key_queue.in_flight += in_flight
 
 
-class _LosesTheRestOfAKeyQueue(Scheduler):
-    def _key_queue_back(
-        self, run: Run, part: Part, key_queue: KeyQueue, begin: int, end: int
-    ) -> None:
+class _LosesTheRestOfAKeyQueue(KeyedRoots):
+    def put_back(self, run: Run, part: Part, key_queue: KeyQueue, begin: int, end: int) -> None:
         key_queue.in_flight -= end - begin
 
 
-class _ChangesTheOrderOfAKeyQueue(Scheduler):
-    def _key_queue_back(
-        self, run: Run, part: Part, key_queue: KeyQueue, begin: int, end: int
-    ) -> None:
+class _ChangesTheOrderOfAKeyQueue(KeyedRoots):
+    def put_back(self, run: Run, part: Part, key_queue: KeyQueue, begin: int, end: int) -> None:
         for position in range(end - 1, begin - 1, -1):
             key_queue.waiting.reverse()
-            super()._key_queue_back(run, part, key_queue, position, position + 1)
+            super().put_back(run, part, key_queue, position, position + 1)
 
 
 class _TakesWhatWasLeftUnrunForRun(Scheduler):
@@ -404,13 +368,13 @@ class _TakesWhatHasRunForUnrun(Scheduler):
         super()._progress(item._replace(cut=cut))
 
 
-class _LetsTheNextOfAKeyGoBeforeFollowUps(Scheduler):
-    def _hold(self, key_queue: KeyQueue, cascade: Cascade) -> None:
+class _LetsTheNextOfAKeyGoBeforeFollowUps(Cascades):
+    def hold(self, key_queue: KeyQueue, cascade: Cascade) -> None:
         cascade.key_queue = key_queue
 
 
-class _RunsASuspectBeforeThoseBeforeIt(Scheduler):
-    def _keyed_back(
+class _RunsASuspectBeforeThoseBeforeIt(KeyedRoots):
+    def put_part_back(
         self,
         run: Run,
         part: Part,
@@ -418,12 +382,12 @@ class _RunsASuspectBeforeThoseBeforeIt(Scheduler):
         fates: Mapping[int, Fate],
         quiet: list[Cascade],
     ) -> None:
-        super()._keyed_back(run, part, left, fates, quiet)
+        super().put_part_back(run, part, left, fates, quiet)
         for key_queue in list(run.keys.values()):
             for keyed in [each for each in key_queue.waiting if each.cascade is not None]:
                 key_queue.waiting.remove(keyed)
                 run.waiting -= 1
-                self._resume_quietly(run, keyed.cascade or Cascade(-1))
+                self._cascades.resume_quietly(run, keyed.cascade or Cascade(-1))
 
 
 class _SharesNoKeys(Scheduler):
@@ -436,7 +400,7 @@ class _SharesEveryKey(Scheduler):
         super()._opened(item._replace(shares_keys=True))
 
 
-class _KeepsRootsOfAKeyBehindAnError(Scheduler):
+class _KeepsRootsOfAKeyBehindAnError(Cascades):
     def _drop_keyed(self, run: Run, key_queue: KeyQueue) -> None:
         if run.bound < 0:
             super()._drop_keyed(run, key_queue)
@@ -447,28 +411,24 @@ class _ForgetsValues(Scheduler):
         super()._progress(item._replace(values=EMPTY))
 
 
-class _GivesValuesToNeighbours(Scheduler):
-    def _settle(self, run: Run, part: Part, positions: range, begin: int, item: Progress) -> None:
+class _GivesValuesToNeighbours(Reports):
+    def _settle(self, run: Run, part: Part, positions: range, item: Progress) -> None:
         values = Column(item.values.positions, list(item.values.items_)[::-1])
-        super()._settle(run, part, positions, begin, item._replace(values=values))
+        super()._settle(run, part, positions, item._replace(values=values))
 
 
-class _LosesValuesOfStrands(Scheduler):
-    def _side_by_side(
-        self, run: Run, part: Part, positions: range, begin: int, item: Progress
-    ) -> bool:
-        went = super()._side_by_side(run, part, positions, begin, item)
-        for place, each in enumerate(self._effects):
+class _LosesValuesOfStrands(Reports):
+    def _side_by_side(self, run: Run, part: Part, positions: range, item: Progress) -> bool:
+        went = super()._side_by_side(run, part, positions, item)
+        for place, each in enumerate(self._state.effects):
             if went and isinstance(each, Over):
-                self._effects[place] = each._replace(values=None)
+                self._state.effects[place] = each._replace(values=None)
         return went
 
 
-class _LosesValuesOfKeys(Scheduler):
-    def _tell_keyed(
-        self, run: Run, part: Part, positions: list[int], begin: int, item: Progress
-    ) -> None:
-        super()._tell_keyed(run, part, positions, begin, item._replace(values=EMPTY))
+class _LosesValuesOfKeys(KeyedRoots):
+    def _report_plain(self, run: Run, part: Part, positions: list[int], item: Progress) -> None:
+        super()._report_plain(run, part, positions, item._replace(values=EMPTY))
 
 
 class _CountsEveryHandler(Scheduler):
@@ -481,11 +441,11 @@ class _ForgetsWhatWasEmitted(Scheduler):
         super()._progress(item._replace(emitted=EMPTY))
 
 
-class _GivesOutWhatWasEmittedAsItCame(Scheduler):
-    def _end(self, run: Run, cascade: Cascade, result: Result) -> None:
+class _GivesOutWhatWasEmittedAsItCame(Cascades):
+    def end(self, run: Run, cascade: Cascade, result: Result) -> None:
         if cascade.emitted is not None:
             cascade.emitted.reverse()
-        super()._end(run, cascade, result)
+        super().end(run, cascade, result)
 
 
 class _ReportsValuesOneByOne(Scheduler):
@@ -495,23 +455,16 @@ class _ReportsValuesOneByOne(Scheduler):
         super()._progress(item)
 
 
-class _MixesPathsUp(Scheduler):
-    def _event_over(
-        self,
-        run: Run,
-        cascade: Cascade,
-        part: Part,
-        position: int,
-        item: Progress,
-        *,
-        seconds: float,
+class _MixesPathsUp(EventResults):
+    def take(
+        self, run: Run, cascade: Cascade, part: Part, position: int, item: Progress, seconds: float
     ) -> None:
-        super()._event_over(run, cascade, part, position, item, seconds=seconds)
+        super().take(run, cascade, part, position, item, seconds)
         for bunch, _ in cascade.queue._bunches:
             bunch.at = bunch.at.child(0)
 
 
-class _QueuesBehindOthersWhileOneIsStarted(Scheduler):
+class _QueuesBehindOthersWhileOneIsStarted(Placement):
     @property
     def starting(self) -> int:
         return 0
@@ -521,17 +474,17 @@ class _QueuesBehindOthersWhileOneIsStarted(Scheduler):
         pass
 
 
-class _QueuesLongEvents(Scheduler):
-    def _fill(self) -> None:
-        for run in self._runs.values():
+class _QueuesLongEvents(Placement):
+    def fill(self) -> None:
+        for run in self._state.runs.values():
             run.opened = run.opened._replace(is_bulk=True)
-        super()._fill()
+        super().fill()
 
 
-class _QueuesNothing(Scheduler):
-    def _fill(self) -> None:
+class _QueuesNothing(Placement):
+    def fill(self) -> None:
         starting, self.starting = self.starting, 1
-        super()._fill()
+        super().fill()
         self.starting = starting
 
 
@@ -563,26 +516,26 @@ class _OrdersNoRun(Scheduler):
         super()._opened(item._replace(unordered=True))
 
 
-class _IsOverWithEventsInFlight(Scheduler):
-    def _go_on(self, run: Run, cascade: Cascade, quiet: list[Cascade]) -> None:
+class _IsOverWithEventsInFlight(Cascades):
+    def go_on(self, run: Run, cascade: Cascade, quiet: list[Cascade]) -> None:
         in_flight, cascade.in_flight = cascade.in_flight, 0
-        super()._go_on(run, cascade, quiet)
+        super().go_on(run, cascade, quiet)
         cascade.in_flight = in_flight
 
 
-class _GoesOnAfterAStop(Scheduler):
-    def _over(self, run: Run, cascade: Cascade) -> None:
+class _GoesOnAfterAStop(Cascades):
+    def close(self, run: Run, cascade: Cascade) -> None:
         queue = _drained(cascade)
         _put_back(cascade, queue)
-        super()._over(run, cascade)
+        super().close(run, cascade)
         if run.unordered and queue:
             _put_back(cascade, queue)
-            self._make_ready(run, cascade)
+            self._state.make_ready(run, cascade)
 
 
-class _ReportsAStoppedCascadeAgain(Scheduler):
-    def _over(self, run: Run, cascade: Cascade) -> None:
-        super()._over(run, cascade)
+class _ReportsAStoppedCascadeAgain(Cascades):
+    def close(self, run: Run, cascade: Cascade) -> None:
+        super().close(run, cascade)
         cascade.is_over = not (run.unordered and cascade.in_flight)
 
 
@@ -591,18 +544,11 @@ class _ForgetsWhatHandlersLeft(Scheduler):
         super()._progress(item._replace(processed=EMPTY))
 
 
-class _ForgetsItOfCascades(Scheduler):
-    def _event_over(
-        self,
-        run: Run,
-        cascade: Cascade,
-        part: Part,
-        position: int,
-        item: Progress,
-        *,
-        seconds: float,
+class _ForgetsItOfCascades(EventResults):
+    def take(
+        self, run: Run, cascade: Cascade, part: Part, position: int, item: Progress, seconds: float
     ) -> None:
-        super()._event_over(run, cascade, part, position, item, seconds=seconds)
+        super().take(run, cascade, part, position, item, seconds)
         if cascade.queue:
             cascade.processed = None
 
@@ -614,73 +560,47 @@ class _GivesTimesOfNeighbours(Scheduler):
 
 
 class _WeighsNothing(Scheduler):
-    def weigh(
-        self, worker: int, batch: Batch, size_bytes: int, events_bytes: int | None = None
-    ) -> None:
+    def _weighed(self, item: Weighed) -> None:
         pass
 
 
-class _LoadsHasNoWindow(WorkerLoads):
+class _HasNoWindow(WorkerLoads):
     def weigh(self, worker: int, batch: Batch, size_bytes: int) -> None:
         pass
 
 
-class _HasNoWindow(_WithLoads):
-    makes = _LoadsHasNoWindow
-
-
-class _LoadsHasASmallWindow(WorkerLoads):
+class _HasASmallWindow(WorkerLoads):
     def weigh(self, worker: int, batch: Batch, size_bytes: int) -> None:
         super().weigh(worker, batch, size_bytes + WINDOW_BYTES)
 
 
-class _HasASmallWindow(_WithLoads):
-    makes = _LoadsHasASmallWindow
-
-
-class _LoadsWeighsWhatIsOver(WorkerLoads):
+class _WeighsWhatIsOver(WorkerLoads):
     def _take_off(self, load: Any, batch: Batch) -> None:
         size_bytes = load.size_bytes
         super()._take_off(load, batch)
         load.size_bytes = size_bytes
 
 
-class _WeighsWhatIsOver(_WithLoads):
-    makes = _LoadsWeighsWhatIsOver
-
-
-class _LoadsQueuesTheLastEvents(WorkerLoads):
+class _QueuesTheLastEvents(WorkerLoads):
     def roomiest(self, *, idle: bool) -> int | None:
         return super().roomiest(idle=False)
 
 
-class _QueuesTheLastEvents(_WithLoads):
-    makes = _LoadsQueuesTheLastEvents
-
-
-class _LoadsRestsWhileSomebodyWaits(WorkerLoads):
+class _RestsWhileSomebodyWaits(WorkerLoads):
     @property
     def ahead(self) -> float:
         return max([load.ahead for load in self._loads.values()], default=0.0)
 
 
-class _RestsWhileSomebodyWaits(_WithLoads):
-    makes = _LoadsRestsWhileSomebodyWaits
-
-
-class _LoadsAsksEverybody(WorkerLoads):
+class _AsksEverybody(WorkerLoads):
     @property
     def lopsided(self) -> list[int]:
         return [worker for worker, load in self._loads.items() if len(load.held) > 1]
 
 
-class _AsksEverybody(_WithLoads):
-    makes = _LoadsAsksEverybody
-
-
 class _WantsWhatItHas(Scheduler):
     def demand(self, run: int) -> int:
-        state = self._runs.get(run)
+        state = self._state.runs.get(run)
         demand = super().demand(run)
         return demand + state.backlog + state.waiting if state is not None else demand
 
@@ -695,17 +615,17 @@ class _WantsNothingWhileOneIsAtWork(Scheduler):
         return super().demand(run) if len(self._loads.idle) == self.workers else 0
 
 
-class _RunsSuspectsBesideOthers(Scheduler):
+class _RunsSuspectsBesideOthers(Placement):
     def _send_suspects(self) -> None:
         while self._retries.has_suspects:
             run, cascade, event, tried, place = self._retries.take_suspect()
             cascade.in_flight -= 1
             cascade.queue.put_back(event, tried, place)
             run.loose += cascade.is_ready
-            self._make_ready(run, cascade)
+            self._state.make_ready(run, cascade)
 
 
-class _LoadsFillsUpBehindASuspect(WorkerLoads):
+class _FillsUpBehindASuspect(WorkerLoads):
     def _place(self, worker: int, load: _Load) -> None:
         if load.held and load.held[0].is_alone:
             load.held[0].is_alone = False
@@ -715,30 +635,26 @@ class _LoadsFillsUpBehindASuspect(WorkerLoads):
             super()._place(worker, load)
 
 
-class _FillsUpBehindASuspect(_WithLoads):
-    makes = _LoadsFillsUpBehindASuspect
-
-
-class _ForgetsWhoWaits(Scheduler):
-    def _due(self, item: Due) -> None:
+class _ForgetsWhoWaits(Retries):
+    def due(self, token: int) -> None:
         pass
 
 
-class _GoesOnWhileOneWaits(Scheduler):
-    def _wait(self, run: Run, cascade: Cascade, event: Any, again: Again) -> None:
-        super()._wait(run, cascade, event, again)
+class _GoesOnWhileOneWaits(Retries):
+    def wait(self, run: Run, cascade: Cascade, event: Any, again: Again) -> None:
+        super().wait(run, cascade, event, again)
         if cascade.queue:
-            self._make_ready(run, cascade)
+            self._state.make_ready(run, cascade)
 
 
-class _LosesTheRestOfAChain(Scheduler):
-    def _chain_back(self, cascade: Cascade, part: Part, place: int) -> None:
+class _LosesTheRestOfAChain(EventResults):
+    def _put_back_behind_retry(self, cascade: Cascade, part: Part, place: int) -> None:
         pass
 
 
-class _ChangesTheOrderOfAChain(Scheduler):
-    def _chain_back(self, cascade: Cascade, part: Part, place: int) -> None:
-        super()._chain_back(cascade, part, place)
+class _ChangesTheOrderOfAChain(EventResults):
+    def _put_back_behind_retry(self, cascade: Cascade, part: Part, place: int) -> None:
+        super()._put_back_behind_retry(cascade, part, place)
         if part.is_chain:
             first = cascade.queue.take(1)
             _put_back(cascade, [*_drained(cascade), first])
@@ -754,27 +670,21 @@ class _GivesUpTooLate(Scheduler):
         super().__init__(policy._replace(crash_limit=policy.crash_limit + 1))
 
 
-class _RetriesKeepsWhatIsUnwanted(Retries):
+class _RetriesWhatIsUnwanted(Retries):
     def of(self, run: Run) -> list[Cascade]:
         return []
 
 
-class _RetriesWhatIsUnwanted(Scheduler):
-    def __init__(self, policy: RetryPolicy) -> None:
-        super().__init__(policy)
-        self._retries = _RetriesKeepsWhatIsUnwanted()
-
-
-class _CountsEveryAttemptAsAnEvent(Scheduler):
-    def _wait(self, run: Run, cascade: Cascade, event: Any, again: Again) -> None:
-        super()._wait(run, cascade, event, again)
+class _CountsEveryAttemptAsAnEvent(Retries):
+    def wait(self, run: Run, cascade: Cascade, event: Any, again: Again) -> None:
+        super().wait(run, cascade, event, again)
         cascade.events += 1
 
 
-class _TellsOneAttempt(Scheduler):
-    def _end(self, run: Run, cascade: Cascade, result: Result) -> None:
+class _TellsOneAttempt(Cascades):
+    def end(self, run: Run, cascade: Cascade, result: Result) -> None:
         cascade.attempts = 1
-        super()._end(run, cascade, result)
+        super().end(run, cascade, result)
 
 
 class _SendsBeforeTheNextInput(Scheduler):
@@ -871,25 +781,22 @@ class _SendsBeforeTheNextInput(Scheduler):
         _WeighsNothing,
     ],
 )
-def test_the_simulation_notices_a_scheduler_that_is_wrong(mutant: type[Scheduler]) -> None:
+def test_the_simulation_notices_a_scheduler_that_is_wrong(mutant: type) -> None:
+    kind = _with(mutant)
     # some run into an error of their own
     with pytest.raises((Violation, LookupError)):  # noqa: PT012 - by one of the seeds
         for seed in range(26, 126):  # from there on it takes few of them
-            simulate(seed, 300, mutant)
+            simulate(seed, 300, kind)
 
 
-class _LoadsChoosesWorkersByChance(WorkerLoads):
+class _ChoosesWorkersByChance(WorkerLoads):
     def roomiest(self, *, idle: bool) -> int | None:
         free = list(self.idle)
         return random.choice(free) if free else super().roomiest(idle=idle)
 
 
-class _ChoosesWorkersByChance(_WithLoads):
-    makes = _LoadsChoosesWorkersByChance
-
-
 def test_the_history_tells_a_scheduler_that_leaves_something_to_chance() -> None:
     def history(seed: int) -> int:
-        return simulate(seed, 300, _ChoosesWorkersByChance).history
+        return simulate(seed, 300, _with(_ChoosesWorkersByChance)).history
 
     assert any(history(seed) != history(seed) for seed in range(20))

@@ -387,7 +387,7 @@ def test_the_remainder_of_several_batches_is_forwarded_packed() -> None:
     assert len([each for each in effects if isinstance(each, Send)]) > 1
     assert scheduler.step(Progress(1, done, [0.0] * done)) == []
     assert scheduler.step(WorkerGone(1, None)) == []
-    assert scheduler._runs[1].left == count - done
+    assert scheduler._state.runs[1].left == count - done
     parts = _run_all(scheduler, 2, scheduler.step(WorkerReady(2)))
     assert all(isinstance(part.events, PassThrough) for part in parts)
     ran = [number for part in parts for number in numbers(part.events)]

@@ -1,0 +1,190 @@
+"""What an event leaves behind, taken into its cascade. Pure; O(1) for each event.
+
+An event leaves follow-ups, a value, an error, what it emitted, or itself as the handlers left
+it. An event that is run again leaves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from evproc_pool.core.batches import Cascade, Part
+from evproc_pool.core.cascade_limits import broken_limit, limit_error
+from evproc_pool.core.cascades import Cascades
+from evproc_pool.core.event_columns import Planned
+from evproc_pool.core.inputs_and_effects import Ending, EventEnded, Progress, Result
+from evproc_pool.core.paths import Place
+from evproc_pool.core.retries import Retries
+from evproc_pool.core.retry_policy import attempt_of
+from evproc_pool.core.run_state import Run
+from evproc_pool.core.shared_state import SharedState
+
+
+class Fate(NamedTuple):
+    """What became of an event that a dead worker held.
+
+    Attributes:
+        result: With an error: the event was running. Without: it is over and left nothing.
+        seconds: How long it ran.
+        ran: How many of its handlers began.
+    """
+
+    result: Result
+    seconds: float = 0.0
+    ran: int = 0
+
+
+class _Left(NamedTuple):
+    """What one event left behind; see `Progress`."""
+
+    follow_ups: Sequence[Planned] = ()
+    result: Result | None = None
+    emitted: list[Any] | None = None
+    processed: Any = None
+    giver: str | None = None
+
+
+class EventResults:
+    """The part of the scheduler that takes in events one by one."""
+
+    def __init__(self, state: SharedState, retries: Retries, cascades: Cascades) -> None:
+        self._state = state
+        self._retries = retries
+        self._cascades = cascades
+
+    def take(  # noqa: PLR0917 - an event has a place, and each caller has all of this
+        self, run: Run, cascade: Cascade, part: Part, position: int, item: Progress, seconds: float
+    ) -> None:
+        """Take in an event that a worker reports; it may end its cascade."""
+        cascade.seconds += seconds
+        result = item.results.get(position) if item.results else None
+        number = position - part.start
+        if result is not None and self._retries.try_again(
+            run, cascade, part, number, result, has_died=False
+        ):
+            if position in item.cut:
+                self._put_back_behind_retry(cascade, part, number + 1)
+            return
+        ran = item.ran.get(position, len(part.plans[number].indices))
+        cascade.events += 1
+        cascade.handlers += ran
+        left = _left_behind(item, position, result)
+        if left.follow_ups and run.opened.has_limits:
+            left = self._limited(run, cascade, part, number, left)
+        if left.processed is not None and cascade.events == 1:
+            cascade.processed = left.processed
+        if left.emitted:
+            cascade.emit(part.place(number), left.emitted)
+        if run.opened.every_event:
+            self._report_event(run, part, number, left, ran=ran, seconds=seconds)
+        if left.result is None:
+            if left.follow_ups:
+                self._queue(run, cascade, part.place(number), left.follow_ups, item)
+            return
+        if result is not None and run.opened.errors_continue and position in item.cut:
+            self._put_rest_back(cascade, part, number + 1)
+        event, place = part.events[number], part.place(number)
+        self._cascades.take_result(run, cascade, event, place, left.result)
+
+    def _queue(
+        self,
+        run: Run,
+        cascade: Cascade,
+        giver: Place,
+        follow_ups: Sequence[Planned],
+        item: Progress,
+    ) -> None:
+        # events of an unordered cascade may be with several workers
+        near = item.worker if item.has_large and not run.unordered else None
+        cascade.follow(follow_ups, giver, near)
+        if cascade.is_ready:
+            run.loose += len(follow_ups)
+
+    def take_fate(self, run: Run, cascade: Cascade, part: Part, number: int, fate: Fate) -> None:
+        """Take in an event of a dead worker, at a place of a part."""
+        result = fate.result
+        cascade.seconds += fate.seconds
+        is_charged = result.error is not None
+        if is_charged and self._retries.try_again(
+            run, cascade, part, number, result, has_died=True
+        ):
+            return
+        ran = fate.ran if is_charged else len(part.plans[number].indices)
+        cascade.events += 1
+        cascade.handlers += ran
+        if run.opened.every_event:
+            left = _Left(result=result if is_charged else None)
+            self._report_event(run, part, number, left, ran=ran, seconds=fate.seconds)
+        if is_charged:
+            event, place = part.events[number], part.place(number)
+            self._cascades.take_result(run, cascade, event, place, result)
+
+    def _limited(self, run: Run, cascade: Cascade, part: Part, number: int, left: _Left) -> _Left:
+        """Count the follow-ups of an event; it fails if there are too many."""
+        place = part.place(number)
+        count = len(left.follow_ups)
+        limit = broken_limit(run.opened.limits, place.depth, cascade.accepted, count)
+        if limit is None:
+            cascade.accepted += count
+            return left
+        error = limit_error(limit, place.path, left.giver, part.events[number])
+        return _Left(result=Result(error=error, handler=left.giver))
+
+    def _report_event(
+        self, run: Run, part: Part, number: int, left: _Left, *, ran: int, seconds: float
+    ) -> None:
+        """Report an event that is over, unless it is a root: its cascade is reported."""
+        place = part.place(number)
+        if not place.depth:
+            return
+        result = left.result or Result()
+        failed = part.events[number] if result.error is not None else None
+        ending = Ending(
+            *result,
+            seconds=seconds,
+            processed=left.processed,
+            attempts=attempt_of(part.plans[number]),
+            handlers=ran,
+            emitted=left.emitted,
+            failed=int(failed is not None),
+            failed_event=failed,
+        )
+        self._state.effects.append(EventEnded(run.id, place, part.events[number], ending))
+
+    def _put_back_behind_retry(self, cascade: Cascade, part: Part, number: int) -> None:
+        """Put the unrun rest of a chain behind the event that is run again."""
+        if part.is_chain:
+            again = cascade.queue.take(1)
+            self._put_rest_back(cascade, part, number)
+            cascade.queue.put_all_back(again)
+
+    def _put_rest_back(self, cascade: Cascade, part: Part, number: int) -> None:
+        """Put the unrun rest of a chain, from a place on, in front of its cascade's queue."""
+        if not part.is_chain:
+            return
+        for each in range(part.stop - part.start - 1, number - 1, -1):
+            cascade.queue.put_back(part.events[each], part.plans[each], part.place(each))
+            cascade.in_flight -= 1
+            part.cascades[each] = _nobody()
+
+
+def _left_behind(item: Progress, position: int, result: Result | None) -> _Left:
+    if result is not None:
+        return _Left(result=result)  # a failed event leaves nothing else
+    if item.values and position in item.values:
+        result = Result(item.values[position], stopped=True)
+    return _Left(
+        item.follow_ups.get(position, ()) if result is None else (),
+        result,
+        item.emitted[position] if item.emitted and position in item.emitted else None,
+        item.processed[position] if item.processed and position in item.processed else None,
+        item.givers.get(position),
+    )
+
+
+def _nobody() -> Cascade:
+    """Stand in for the cascade of an event that this batch does not run any more."""
+    nobody = Cascade(-1)
+    nobody.is_over = True
+    return nobody
