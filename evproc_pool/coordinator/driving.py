@@ -69,6 +69,7 @@ class Driving:
                 get.
         """
         drives, waits = False, wait is not None
+        done: _T | None = None
         try:
             with self.lock:
                 if not may():
@@ -78,7 +79,7 @@ class Driving:
             if wait is not None:
                 wait()
                 waits = False
-            return act()
+            done = act()  # no return here: an interrupt that strikes behind the call is caught
         except BaseException as error:
             if drives and waits:
                 raise
@@ -92,7 +93,7 @@ class Driving:
                 except BaseException:
                     self._leave()
                     raise
-        return None
+        return done
 
     def check_may_wait(self) -> None:
         """Refuse a thread that would wait for itself.

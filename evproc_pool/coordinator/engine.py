@@ -216,7 +216,12 @@ class Engine:
             finally:
                 self._asking = None
 
-        return self._driving.drive(may_ask, act)
+        try:
+            return self._driving.drive(may_ask, act)
+        finally:
+            # an interrupt may strike before `act` begins; `drain` would wait for ever
+            if self._asking == threading.get_ident():
+                self._asking = None
 
     @property
     def _may_ask(self) -> bool:
