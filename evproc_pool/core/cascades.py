@@ -15,9 +15,8 @@ In an ordered run, one part of a cascade is in flight at a time. A cascade of an
 may be ready and in flight at once. It may also end while some of it is in flight: then its key
 is released when nothing of it runs any more.
 
-All of this is one class, since each of these may cause each other: the end of a cascade
-releases its key, an error drops others, and the next root of a key may end at once. No worker
-is known here.
+All of this is one class, since each step may cause any other: the end of a cascade releases its
+key, an error drops others, and the next root of a key may end at once. It knows no workers.
 """
 
 from __future__ import annotations
@@ -57,9 +56,7 @@ class Cascades:
     def resume(self, run: Run, cascade: Cascade) -> None:
         """Let a cascade go on, or end it if nothing is left; `report_quiet` has to follow.
 
-        Args:
-            run: Its run.
-            cascade: One with nothing in flight, or of an unordered run.
+        In an ordered run, only if nothing of it is in flight.
         """
         queue = cascade.queue
         while not cascade.is_over and not cascade.is_ready:

@@ -95,7 +95,7 @@ _EVERYTHING = [
 ]
 
 
-def test_the_model_knows_that_what_was_spared_may_end_its_run() -> None:
+def test_the_model_knows_that_a_spared_event_may_end_its_run() -> None:
     # a worker dies in root 60, and root 47, which was over there, ends the run with its error
     simulate(134, 10_000)
 
@@ -781,7 +781,7 @@ class _ChoosesWorkersByChance(WorkerLoads):
         return random.choice(free) if free else super().roomiest(idle=idle)
 
 
-def test_the_history_tells_a_scheduler_that_leaves_something_to_chance() -> None:
+def test_equal_seeds_give_different_histories_to_a_random_scheduler() -> None:
     def history(seed: int) -> int:
         return simulate(seed, 300, _with(_ChoosesWorkersByChance)).history
 
