@@ -44,46 +44,6 @@ class Unplannable:
 Planned = tuple[Any, PlanLike]
 
 
-class Singles(Mapping[int, Sequence[Planned]]):
-    """Follow-ups by the position of the event that returned them, one each, as columns.
-
-    Most events with follow-ups have one.
-
-    Args:
-        givers: The positions, in order.
-        events: The follow-up of each.
-        plans: The plan of each follow-up.
-    """
-
-    __slots__ = ("_by_position", "_events", "_givers", "_plans")
-
-    def __init__(
-        self, givers: Sequence[int], events: Sequence[Any], plans: Sequence[PlanLike]
-    ) -> None:
-        self._givers = givers
-        self._events = events
-        self._plans = plans
-        self._by_position: dict[int, list[Planned]] | None = None
-
-    def within(self, positions: range) -> tuple[Sequence[int], Sequence[Any], Sequence[PlanLike]]:
-        """Return the givers in a range of positions, their follow-ups and the plans of these."""
-        begin = bisect_left(self._givers, positions.start)
-        end = bisect_left(self._givers, positions.stop)
-        return self._givers[begin:end], self._events[begin:end], self._plans[begin:end]
-
-    def __len__(self) -> int:
-        return len(self._givers)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._givers)
-
-    def __getitem__(self, position: int) -> list[Planned]:
-        if self._by_position is None:
-            columns = zip(self._givers, self._events, self._plans, strict=True)
-            self._by_position = {giver: [(event, plan)] for giver, event, plan in columns}
-        return self._by_position[position]
-
-
 class Column(Mapping[int, Any]):
     """Items that events left behind, by position, as columns.
 
@@ -99,15 +59,11 @@ class Column(Mapping[int, Any]):
         self.items_ = items
         self._by_position: dict[int, Any] | None = None
 
-    def within(self, positions: range) -> tuple[Sequence[int], Sequence[Any]]:
-        """Return the positions in a range that have an item, and the items."""
-        begin = bisect_left(self.positions, positions.start)
-        end = bisect_left(self.positions, positions.stop)
-        return self.positions[begin:end], self.items_[begin:end]
-
     def aligned(self, positions: range) -> Aligned | None:
         """Return an item for each position of a range; None if none of them has one."""
-        those, items = self.within(positions)
+        begin = bisect_left(self.positions, positions.start)
+        end = bisect_left(self.positions, positions.stop)
+        those, items = self.positions[begin:end], self.items_[begin:end]
         if not those:
             return None
         shift = positions.start
@@ -129,6 +85,39 @@ class Column(Mapping[int, Any]):
         if self._by_position is None:
             self._by_position = dict(zip(self.positions, self.items_, strict=True))
         return self._by_position[position]
+
+
+class Singles(Column):
+    """Follow-ups by the position of the event that returned them, one each, as columns.
+
+    Most events with follow-ups have one.
+
+    Args:
+        givers: The positions, in order.
+        events: The follow-up of each.
+        plans: The plan of each follow-up.
+    """
+
+    __slots__ = ("_plans",)
+
+    def __init__(
+        self, givers: Sequence[int], events: Sequence[Any], plans: Sequence[PlanLike]
+    ) -> None:
+        super().__init__(givers, events)
+        self._plans = plans
+
+    def within(self, positions: range) -> tuple[Sequence[int], Sequence[Any], Sequence[PlanLike]]:
+        """Return the givers in a range of positions, their follow-ups and the plans of these."""
+        begin = bisect_left(self.positions, positions.start)
+        end = bisect_left(self.positions, positions.stop)
+        return self.positions[begin:end], self.items_[begin:end], self._plans[begin:end]
+
+    def __getitem__(self, position: int) -> list[Planned]:
+        if self._by_position is None:
+            columns = zip(self.positions, self.items_, self._plans, strict=True)
+            self._by_position = {giver: [(event, plan)] for giver, event, plan in columns}
+        planned: list[Planned] = self._by_position[position]
+        return planned
 
 
 #: No event left anything.

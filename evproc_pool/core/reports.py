@@ -57,7 +57,7 @@ class Reports:
         if strands is None and (part.first is None or not isinstance(item.follow_ups, Singles)):
             return False
         may_be = run.bound == ENDLESS and not run.opened.is_followed
-        gave = _gave(item, positions) if may_be else None
+        gave = _single_follow_ups(item, positions) if may_be else None
         if gave is None:
             if strands is not None:
                 part.depth = strands.cascades.over
@@ -185,7 +185,7 @@ class Reports:
         return True
 
 
-def _gave(
+def _single_follow_ups(
     item: Progress, positions: range
 ) -> tuple[Sequence[int], Sequence[Any], Sequence[PlanLike]] | None:
     """Return the events that gave a follow-up, with these and their plans.
