@@ -1,6 +1,6 @@
-"""What is in flight: batches, their parts, and the cascades in them.
+"""Events in flight: batches, their parts, and the cascades in them. Plain data.
 
-Made by the scheduler, read by the coordinator.
+The scheduler makes them, the coordinator reads them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,7 @@ _Ends = TypeVar("_Ends")
 
 
 class Failure(NamedTuple):
-    """An event of a cascade that failed, for good.
-
-    Attributes:
-        place: Where it stands.
-        event: The event.
-        error: What with.
-        handler: The handler that raised it, or None.
-    """
+    """The final failure of an event, at a place of its cascade; a handler raised it, or None."""
 
     place: Place
     event: Any
@@ -40,26 +33,25 @@ def _order_of_first(item: tuple[Place, Any]) -> tuple[int, tuple[int, ...]]:
 
 
 class Cascade:
-    """A root that is more than an index: it has follow-ups, a key, or something to tell.
+    """A root that is more than an index: it has follow-ups, a key, or something to report.
 
     Attributes:
         index: The root's index in its run.
-        queue: What is left to send, in order.
-        events: How many are over.
+        queue: The events left to send, in order.
+        events: How many events are over.
         seconds: How long they took.
-        in_flight: How many were sent and are not over, or wait to be run again.
-        is_over: Whether it was reported.
+        in_flight: How many events are sent and not over, or wait to be run again.
+        is_over: Whether it has ended.
         is_ready: Whether it stands in the run's queue of ready cascades.
-        key_queue: That of its key, which waits for it; None if there is none.
+        key_queue: The queue of its key, if other roots wait there for it.
         processed: The root as the handlers left it.
-        attempts: How often the event was run that was run most often.
+        attempts: The highest number of attempts of one event.
         handlers: How many handlers ran.
-        emitted: What its events emitted; None: nothing.
-        accepted: How many events it has, those that wait included; counted where that is limited.
+        emitted: The results that its events emitted; None: none.
+        accepted: How many events it has, waiting ones included; only if that is limited.
         failed: How many of its events failed.
-        failure: The first of these, in the cascade's order.
-        near: The worker that has put large buffers of its next events into shared memory,
-            or None.
+        failure: The first failure, in the cascade's order.
+        near: The worker that put large buffers of its next events into shared memory, or None.
     """
 
     __slots__ = (
@@ -101,34 +93,34 @@ class Cascade:
 
     @property
     def is_plain(self) -> bool:
-        """Whether there is nothing to tell but that it is over."""
+        """Whether there is nothing to report but its numbers."""
         is_quiet = self.processed is None and self.emitted is None
         return is_quiet and self.attempts == 1 and not self.failed
 
     def follow(self, follow_ups: Sequence[Planned], giver: Place, near: int | None) -> None:
-        """One of its events, at a place, returned follow-ups; `near` has large buffers of them."""
+        """Queue follow-ups of its event at a place; the worker `near` has their large buffers."""
         if near is not None or not self.queue:
             self.near = near
         self.queue.extend(follow_ups, giver)
 
     def emit(self, place: Place, items: list[Any]) -> None:
-        """One of its events emitted something."""
+        """Add the results that its event at a place emitted."""
         if self.emitted is None:
             self.emitted = []
         self.emitted.append((place, items))
 
     def fail(self, failure: Failure) -> None:
-        """One of its events failed for good."""
+        """Count the final failure of one of its events."""
         self.failed += 1
         first = self.failure
         if first is None or order_of(failure.place) < order_of(first.place):
             self.failure = failure
 
     def all_emitted(self, *, in_order: bool) -> list[Any] | None:
-        """What its events emitted, in the cascade's order.
+        """Return the emitted results in the cascade's order.
 
         Args:
-            in_order: Whether they ran in that order.
+            in_order: Whether its events ran in that order.
         """
         if self.emitted is None:
             return None
@@ -137,42 +129,34 @@ class Cascade:
 
 
 class Keyed(NamedTuple):
-    """A root that waits for its key.
+    """A root, by its index, that waits for its key."""
 
-    Attributes:
-        run: Its run, a `run_state.Run`.
-        root: Its index.
-        event: The root.
-        plan: Its plan.
-        cascade: For one that a worker died of, and that is to be run alone, its cascade.
-    """
-
-    run: Any
+    run: Any  # a `run_state.Run`
     root: int
     event: Any
     plan: PlanLike
-    cascade: Cascade | None = None
+    cascade: Cascade | None = None  # if a worker died of it and it has to run alone
 
 
 class KeyQueue:
-    """The roots of one key: of one run, or of all that share their keys.
+    """The roots of one key, of one run or of all runs that share their keys.
 
-    Neighbours go to one worker together; another one may have the next ones when nothing of
-    it is in flight. A root that has follow-ups, or is run again, holds it.
+    Neighbours go to one worker together. The next ones may go to another worker when none is in
+    flight. A root that has follow-ups, or is run again, holds the queue.
 
     Attributes:
         key: The key.
-        home: Where it is found by its key as long as it has any roots.
-        waiting: Roots that were not sent, in order.
-        in_flight: How many were sent and are not over.
-        holder: The cascade that the others wait for, or None.
+        home: The queues by key; it stands there as long as it has roots.
+        waiting: Unsent roots, in order.
+        in_flight: How many roots are sent and not over.
+        holder: The cascade that the other roots wait for, or None.
         ready_in: The run in whose queue it stands, or None.
-        counted: How many waiting ones are counted there as ready.
+        counted: How many waiting roots count there as ready.
     """
 
     __slots__ = ("counted", "holder", "home", "in_flight", "key", "ready_in", "waiting")
 
-    #: As of a cascade: roots go to any worker.
+    #: See `Cascade`; a root goes to any worker.
     near: Final[int | None] = None
 
     def __init__(self, key: Hashable, home: dict[Hashable, KeyQueue]) -> None:
@@ -202,13 +186,13 @@ class KeyQueue:
 
 
 class Abreast(NamedTuple):
-    """Cascades that go side by side, as columns: none needs an object before it differs.
+    """Cascades side by side, as columns: none needs an object before it differs.
 
     Attributes:
         roots: The indices of their roots.
-        over: How many events of each are over.
-        seconds: How long these took, of each.
-        handlers: How many handlers ran, of each.
+        over: How many events are over, the same for each.
+        seconds: How long these took, for each.
+        handlers: How many handlers ran, for each.
     """
 
     roots: Sequence[int]
@@ -217,13 +201,13 @@ class Abreast(NamedTuple):
     handlers: Sequence[int]
 
     def slice(self, start: int, stop: int) -> Abreast:
-        """Some of them."""
+        """Return some of them."""
         return Abreast(
             self.roots[start:stop], self.over, self.seconds[start:stop], self.handlers[start:stop]
         )
 
     def pick(self, places: Sequence[int], shift: int = 0) -> Abreast:
-        """Those at some places, less `shift`."""
+        """Return those at some places, less `shift`."""
         if not places:
             return Abreast((), self.over, (), ())
         columns = zip(self.roots, self.seconds, self.handlers, strict=True)
@@ -233,7 +217,7 @@ class Abreast(NamedTuple):
         return Abreast(roots, self.over, seconds, handlers)
 
     def after(self, times: Sequence[float], handlers: int | Sequence[int]) -> Abreast:
-        """When one more event of each is over, which took so long and so many handlers."""
+        """Return them with one more event over for each, by its seconds and handlers."""
         ran = itertools.repeat(handlers) if isinstance(handlers, int) else handlers
         return Abreast(
             self.roots,
@@ -245,8 +229,8 @@ class Abreast(NamedTuple):
     def go_on(
         self, events: Sequence[Any], plans: Sequence[PlanLike], near: int | None
     ) -> list[Strands]:
-        """With a next event for each, and its plan: by which they part."""
-        if plans.count(plans[0]) == len(plans):  # as is usual, and seen without a loop
+        """Give each its next event, and part them by the plans of these."""
+        if plans.count(plans[0]) == len(plans):  # mostly so, which needs no loop
             return [Strands(self, events, plans[0], near)]
         kinds = {id(plan): plan for plan in plans}
         parted = []
@@ -258,14 +242,14 @@ class Abreast(NamedTuple):
 
 
 class Strands(NamedTuple):
-    """Cascades abreast that have one event each to be run next, all of one plan.
+    """Cascades abreast with one next event each, all of one plan.
 
-    Most roots that have follow-ups have one, which maybe has one.
+    Most roots with follow-ups have one, which may have one.
 
     Attributes:
-        cascades: What is over of them.
+        cascades: The cascades, without these events.
         events: The next event of each.
-        plan: That of these events.
+        plan: The plan of these events.
         near: See `Cascade`.
     """
 
@@ -275,26 +259,24 @@ class Strands(NamedTuple):
     near: int | None = None
 
     def slice(self, start: int, stop: int) -> Strands:
-        """Some of them."""
+        """Return some of them."""
         return self._replace(
             cascades=self.cascades.slice(start, stop), events=self.events[start:stop]
         )
 
     def pick(self, places: Sequence[int]) -> Strands:
-        """Those at some places."""
+        """Return those at some places."""
         events = [self.events[place] for place in places]
         return self._replace(cascades=self.cascades.pick(places), events=events)
 
     def in_flight(self) -> list[Cascade]:
-        """Each for itself, with its next event in flight."""
+        """Return a cascade for each, with its next event in flight."""
         cascades = []
-        columns = zip(
-            self.cascades.roots, self.cascades.seconds, self.cascades.handlers, strict=True
-        )
-        for root, seconds, handlers in columns:
+        roots, over, *columns = self.cascades
+        for root, seconds, handlers in zip(roots, *columns, strict=True):
             cascade = Cascade(root)
             cascade.handlers = handlers
-            cascade.events = self.cascades.over
+            cascade.events = over
             cascade.seconds = seconds
             cascade.in_flight = 1
             cascades.append(cascade)
@@ -302,25 +284,25 @@ class Strands(NamedTuple):
 
 
 class Part:
-    """Neighbours in a batch.
+    """Neighbours in a batch: roots, roots with keys, strands, or events of cascades.
 
     Attributes:
-        start: The position of the first in the batch.
-        stop: The position behind the last.
-        events: One or more.
-        plans: One for each.
-        first: For roots, the index of the first.
-        strands: For events of strands, these.
-        key_queues: For roots with keys: the queue of a key, and the first position of its roots
-            and the one behind them; of queues that have not come to their end here.
-        depth: Of events of strands that are cascades now, how many were before each.
-        has_gaps: Whether some of these positions were put back into their key_queues.
-        roots: For these, the index of each.
-        bunches: For others, what they were taken from a queue as: each with the place in the
-            part where it begins.
-        cascades: For these, the cascade of each.
-        is_chain: Whether they are of one cascade, to be run one after another, the
-            rest not at all once one of them ends the cascade.
+        start: The position of the first event in the batch.
+        stop: The position behind the last one.
+        events: The events, one or more.
+        plans: The plan of each.
+        first: Roots: the index of the first one.
+        strands: Strands: these, until they differ and become cascades.
+        key_queues: Roots with keys: each unfinished key queue, with the position of its first
+            root and the one behind its last.
+        roots: Roots with keys: the index of each.
+        has_gaps: Roots with keys: whether some went back to their key queues.
+        cascades: Cascades: the cascade of each event.
+        bunches: Cascades: the bunches that the events were taken as, each with its place in the
+            part.
+        depth: Cascades that were strands: how many events were before each.
+        is_chain: Cascades: whether these are of one cascade, and the rest is not run once one of
+            them ends it.
     """
 
     __slots__ = (
@@ -355,7 +337,7 @@ class Part:
         self.is_chain = is_chain
 
     def extend(self, cascade: Cascade, taken: Bunch) -> None:
-        """Put events of a cascade behind the others."""
+        """Add events of a cascade."""
         self.bunches.append((self.stop - self.start, taken))
         if isinstance(self.events, list) and (self.events or isinstance(taken.events, list)):
             self.events += taken.events
@@ -366,11 +348,11 @@ class Part:
         self.stop += len(taken)
 
     def chains(self, ends: _Ends, key_ends: _Ends) -> list[tuple[int, int, _Ends]]:
-        """The chains in the part: start and stop of the positions, and what ends it.
+        """Return the chains in the part: first position, the one behind the last, and the ends.
 
         Args:
-            ends: What ends a chain of a cascade's events; see `chains`.
-            key_ends: What ends a chain of roots with a key.
+            ends: The ends of a chain of a cascade's events; see `chains`.
+            key_ends: The ends of a chain of roots with a key.
         """
         if self.is_chain:
             return [(self.start, self.stop, ends)]
@@ -378,23 +360,23 @@ class Part:
 
     @property
     def is_keyed(self) -> bool:
-        """Whether these are roots with keys."""
+        """Whether it has roots with keys."""
         return bool(self.roots)
 
     def place(self, number: int) -> Place:
-        """Where an event stands in its cascade."""
+        """Return the place of an event in its cascade."""
         if self.first is not None or self.roots:
             return root_place(self.root(number))
         if self.strands is not None:
             cascades = self.strands.cascades
             return strand_place(cascades.roots[number], cascades.over)
-        if not self.bunches:  # strands that are cascades now
+        if not self.bunches:  # cascades that were strands
             return strand_place(self.cascades[number].index, self.depth)
         begin, bunch = self.bunches[bisect_right(self.bunches, number, key=_first) - 1]
         return bunch.place(number - begin)
 
     def root(self, place: int) -> int:
-        """The index of the root that an event belongs to."""
+        """Return the index of an event's root."""
         if self.first is not None:
             return self.first + place
         if self.roots:
@@ -405,7 +387,7 @@ class Part:
 
     @property
     def root_places(self) -> Sequence[int]:
-        """Which of the events are roots; counted from the start."""
+        """The events that are roots, counted from the start."""
         places = range(self.stop - self.start)
         if self.first is not None or self.is_keyed:
             return places
@@ -414,7 +396,7 @@ class Part:
         return [place for place in places if not self.cascades[place].events]
 
     def within(self, begin: int, end: int) -> range:
-        """Its positions from `begin` up to `end`."""
+        """Return its positions from `begin` up to `end`."""
         return range(max(self.start, begin), min(self.stop, end))
 
 
@@ -423,18 +405,18 @@ def _first(bunch: tuple[int, Bunch]) -> int:
 
 
 class Batch:
-    """Envelopes on their way to a worker, in one frame.
+    """Envelopes for a worker, in one frame.
 
     Attributes:
-        run: The run that all of them belong to.
-        parts: In order; positions run through all parts.
-        size: How many envelopes.
+        run: The run of all of them.
+        parts: Its parts in order; positions run through all of them.
+        size: The number of envelopes.
         done: How many of them are over.
-        seconds: What they are expected to take.
-        size_bytes: What the frame has; an estimate until it is weighed.
-        is_alone: Whether its worker gets nothing else beside it.
-        is_careful: Whether it has an event that failed before, so that each is to be
-            packed by itself: should it die in unpickling, that is the one.
+        seconds: Their expected time.
+        size_bytes: The bytes of the frame; an estimate until it is weighed.
+        is_alone: Whether its worker gets nothing else meanwhile.
+        is_careful: Whether an event failed before. Then each is pickled individually: if the
+            worker dies in unpickling, that is the suspect.
     """
 
     __slots__ = ("done", "is_alone", "is_careful", "parts", "run", "seconds", "size", "size_bytes")
@@ -475,23 +457,22 @@ class Batch:
         return roots
 
     def at(self, position: int) -> Planned:
-        """The event at a position, with its plan."""
-        for part in self.parts:
-            if position < part.stop:
-                place = position - part.start
-                return part.events[place], part.plans[place]
-        raise InternalError(f"position {position} in a batch of {self.size}")
+        """Return the event at a position, with its plan."""
+        part, number = self._find(position)
+        return part.events[number], part.plans[number]
 
     def place_at(self, position: int) -> Place:
-        """Where the event at a position stands in its cascade."""
-        for part in self.parts:
-            if position < part.stop:
-                return part.place(position - part.start)
-        raise InternalError(f"position {position} in a batch of {self.size}")
+        """Return the place of an event in its cascade."""
+        part, number = self._find(position)
+        return part.place(number)
 
     def root_at(self, position: int) -> int:
-        """The index of the root that the event at a position belongs to."""
+        """Return the index of the root of the event at a position."""
+        part, number = self._find(position)
+        return part.root(number)
+
+    def _find(self, position: int) -> tuple[Part, int]:
         for part in self.parts:
             if position < part.stop:
-                return part.root(position - part.start)
+                return part, position - part.start
         raise InternalError(f"position {position} in a batch of {self.size}")

@@ -1,8 +1,8 @@
-"""What goes into the next batch of a run. Pure.
+"""Fills the next batch of a run. Pure; O(events in it).
 
-A batch is filled up to `TARGET_SECONDS` (or `BULK_SECONDS`) by the times in `estimates`,
-within the limits of bytes and events that are there, and with less near the end of a run.
-Cascades go before new roots, which bounds how many are open.
+A batch has `TARGET_SECONDS` (or `BULK_SECONDS`) of work by `estimates`, less near the end of a
+run, and keeps the limits of bytes and events. Cascades go before new roots, which bounds the
+open ones.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ from evproc_pool.core.event_columns import Bunch, EventQueue, PlanLike
 from evproc_pool.core.retry_policy import Tried
 from evproc_pool.core.run_state import Run
 
-#: Near the end of a run a batch takes one of so many parts of what is left, for each
-#: worker: half of its share, so that all end at about the same time (guided
-#: self-scheduling, Polychronopoulos and Kuck, 1987).
+#: Near the end of a run, a batch takes half of a worker's share of the rest, so that all workers
+#: end at about the same time (guided self-scheduling, Polychronopoulos and Kuck, 1987).
 SHARES_PER_WORKER: Final = 2
 
-# So that the whole number of events that fits exactly does so.
+# Lets a whole number of events that fits exactly fit.
 _ROUNDING: Final = 1e-6
 
 
@@ -35,9 +34,9 @@ class Batcher:
     """Makes batches.
 
     Args:
-        estimates: What events take.
-        resume: Lets a cascade of an unordered run go on that has nothing to send at
-            the head of its queue; see `Cascades`.
+        estimates: The expected times and bytes of events.
+        resume: Lets a cascade of an unordered run go on if a worker cannot run the event at the
+            head of its queue; see `Cascades`.
     """
 
     def __init__(self, estimates: Estimates, resume: Callable[[Run, Cascade], None]) -> None:
@@ -45,13 +44,13 @@ class Batcher:
         self._resume = resume
 
     def make(self, run: Run, worker: int, *, workers: int, idle: int, is_alone: bool) -> Batch:
-        """Take a batch out of a run that has something ready.
+        """Take a batch for a worker out of a run that has something ready.
 
         Args:
-            run: Its ready cascades and blocks shrink.
-            worker: For whom.
-            workers: How many there are.
-            idle: How many of them have nothing to do.
+            run: The run; its ready cascades and blocks shrink.
+            worker: The worker.
+            workers: The number of all workers.
+            idle: The number of idle workers.
             is_alone: Whether no other run has something ready.
         """
         batch = Batch(run)
@@ -61,32 +60,32 @@ class Batcher:
         elif idle > 1:
             share = run.ready_events * self._seconds_of(run, run.next_plan) / idle
         if run.key_queues:
-            # so that there are others for a worker to go on with while these are in flight
+            # leave other roots for workers to go on with while these are in flight
             keyed = run.keyed * self._seconds_of(run, run.next_plan)
             share = min(share, keyed / (SHARES_PER_WORKER * max(1, workers)))
         self._gather(batch, run, worker, min(most, max(share, LEAST_SECONDS)), most)
         run.put_near(worker)
-        # by what its first plan's events had, until it is weighed
+        # an estimate by its first plan, until it is weighed
         batch.size_bytes = round(batch.size * self._estimates.bytes_of(batch.parts[0].plans[0]))
         return batch
 
     def _seconds_of(self, run: Run, plan: PlanLike) -> float:
-        """What an event of a run is expected to take."""
+        """The expected seconds of an event of a run."""
         if run.opened.is_bulk:
             return self._estimates.seconds_of(plan)
         return self._estimates.most_seconds_of(plan)
 
     def is_near_end(self, run: Run, *, workers: int) -> bool:
-        """Whether a batch of a run that is alone would be cut to make the end."""
+        """Whether the end of a run that is alone makes its next batch smaller."""
         return run.closed and self._share(run, workers) < _limit(run, is_alone=True)
 
     def _share(self, run: Run, workers: int) -> float:
-        """What a batch of a closed run takes of what is left, in seconds."""
+        """The seconds that a batch of a closed run takes of the rest."""
         seconds = run.left * self._seconds_of(run, run.next_plan)
         return seconds / (SHARES_PER_WORKER * workers)
 
     def make_alone(self, run: Run, cascade: Cascade, taken: Bunch) -> Batch:
-        """Make a batch of one event that gets no other beside it; it is in flight already."""
+        """Make a batch of one event, in flight already, that runs alone in its worker."""
         batch = Batch(run)
         batch.is_alone = batch.is_careful = True
         _part_for(batch, taken.events, is_chain=False).extend(cascade, taken)
@@ -108,15 +107,15 @@ class Batcher:
                 has_room = self._add_strands(batch, run, first, left)
             elif isinstance(first, KeyQueue):
                 if run.key_queues == 1 and not run.waiting > run.keyed:
-                    left = most - batch.seconds  # nobody else can take a share of it
+                    left = most - batch.seconds  # no other worker can take a share of it
                 has_room = self._add_key_queue(batch, run, first, left)
             else:
                 has_room = self._add_cascade(batch, run, first, left)
             if not has_room:
                 return
             run.bring(worker)
-        # no roots beside large buffers that the worker has: the caller may change what a root
-        # has, so all large buffers of a batch with roots are copied
+        # No roots beside large buffers that the worker has: the caller may change a root, so
+        # all large buffers of a batch with roots are copied.
         while run.blocks and batch.seconds < limit and batch.size < MOST_EVENTS and not has_near:
             if not self._add_roots(batch, run, limit - batch.seconds):
                 return
@@ -137,7 +136,7 @@ class Batcher:
         return count > 0
 
     def _count(self, batch: Batch, plan: PlanLike, events: int, left: float) -> int:
-        """How many of some events of one plan fit; at least one into an empty batch."""
+        """How many events of one plan fit; at least one into an empty batch."""
         seconds = self._seconds_of(batch.run, plan)
         room = self._estimates.most_events(plan) - batch.size
         if batch.size and (seconds > left or room < 1):
@@ -154,7 +153,7 @@ class Batcher:
         batch.size += len(events)
 
     def _add_key_queue(self, batch: Batch, run: Run, key_queue: KeyQueue, left: float) -> bool:
-        """Put as many roots of the first key_queue into a batch as time allows.
+        """Put as many roots of the first key queue into a batch as time allows.
 
         Returns:
             Whether any of them fit.
@@ -208,7 +207,7 @@ class Batcher:
             return False
         if not run.unordered:
             run.remove_ready(cascade)  # until what is sent of it is over
-            left = TARGET_SECONDS - batch.seconds  # nobody else can take a share of it
+            left = TARGET_SECONDS - batch.seconds  # no other worker can take a share of it
         taken = self._take(batch, queue, left)
         count = sum(map(len, taken))
         is_chain = not run.unordered and count > 1
@@ -228,7 +227,7 @@ class Batcher:
                 run.remove_ready(cascade)
                 self._resume(run, cascade)
                 if cascade.is_ready:
-                    run.ready.rotate(1)  # it goes on being the first
+                    run.ready.rotate(1)  # it stays the first
         return True
 
     def _take(self, batch: Batch, queue: EventQueue, left: float) -> list[Bunch]:
@@ -251,13 +250,13 @@ class Batcher:
         return taken
 
     def _add_roots(self, batch: Batch, run: Run, left: float) -> bool:
-        """Put as many roots of the first block into a batch as time allows; see above."""
+        """Put as many roots of the first block into a batch as time allows."""
         block = run.blocks[0]
         plan = block.plans[0]
         count = self._count(batch, plan, len(block.plans), left)
         if not count:
             return False
-        # one plan for all is the usual case, and is seen without a loop in Python
+        # mostly all have one plan, which needs no loop in Python
         if block.plans.count(plan) == len(block.plans):
             batch.seconds += count * self._seconds_of(batch.run, plan)
         else:
@@ -274,7 +273,7 @@ class Batcher:
     def _count_mixed(
         self, batch: Batch, plans: Iterable[PlanLike], left: float
     ) -> tuple[int, float]:
-        """How many of these fit, at least one, and how long they are expected to take."""
+        """How many events with these plans fit, at least one, and their expected seconds."""
         used = 0.0
         count = 0
         for plan in plans:
@@ -288,12 +287,12 @@ class Batcher:
 
 
 def _limit(run: Run, *, is_alone: bool) -> float:
-    """What a batch takes at the most, in seconds, where there is enough."""
+    """The seconds of a full batch."""
     return BULK_SECONDS if run.opened.is_bulk and is_alone else TARGET_SECONDS
 
 
 def _part_for(batch: Batch, events: Sequence[Any], *, is_chain: bool) -> Part:
-    """The part to put events of a cascade into: the last one, if it will do."""
+    """Return the last part if it can take events of a cascade, or add one."""
     part = batch.parts[-1] if batch.parts else None
     # pass-through events have a part of their own, so that they go on as they came
     is_other = (

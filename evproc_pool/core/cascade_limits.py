@@ -1,8 +1,8 @@
-"""How far a cascade may go: `max_cascade_depth` and `max_cascade_events`. Pure.
+"""The limits of a cascade: `max_cascade_depth` and `max_cascade_events`. Pure.
 
-A limit is checked when the handlers of an event are over and have returned follow-ups. What
-breaks it is the failure of that event, and its follow-ups are dropped. Nothing is checked
-for an event that failed, or ended its cascade by `StopProcessing(value)`.
+They are checked when the handlers of an event are over and have returned follow-ups. An event
+that breaks a limit fails, and its follow-ups are dropped. An event that failed, or ended its
+cascade by `StopProcessing(value)`, is not checked.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from evproc_pool.errors import CascadeLimitError
 
 
 class CascadeEnding(NamedTuple):
-    """What ends a cascade, or a part of it, before its time.
+    """The limits of a cascade, and whether an error ends it.
 
     Attributes:
         errors_continue: Whether a failed event ends only itself and its own follow-ups.
-        max_depth: The greatest depth of an event, of which the root has 0; None: any.
-        max_events: How many events a cascade may come to; None: any number.
+        max_depth: The greatest depth of an event; a root has 0. None: any.
+        max_events: The most events of a cascade; None: any number.
     """
 
     errors_continue: bool = False
@@ -33,17 +33,17 @@ PLAIN_ENDING: Final = CascadeEnding()
 
 
 def broken_limit(ending: CascadeEnding, depth: int, events: int, follow_ups: int) -> str | None:
-    """Say which limit an event breaks by its follow-ups, or None.
+    """Return the limit that an event breaks by its follow-ups, or None.
 
     Args:
         ending: The limits.
-        depth: The event's; a root's is 0.
-        events: How many events the cascade had before, handled or not. Those that were
-            dropped, since the event that returned them failed, do not count.
+        depth: The event's depth; a root has 0.
+        events: How many events the cascade had before, handled or not. Dropped follow-ups of a
+            failed event do not count.
         follow_ups: How many its handlers returned, at least 1.
 
     Returns:
-        As in "max_cascade_depth=5". The depth's, if both are broken.
+        The limit as in "max_cascade_depth=5"; the depth if both are broken.
     """
     if ending.max_depth is not None and depth >= ending.max_depth:
         return f"max_cascade_depth={ending.max_depth}"
@@ -60,7 +60,7 @@ def limit_error(
     Args:
         limit: See `broken_limit`.
         path: The event's.
-        handler: The last one that returned follow-ups, if that is known.
+        handler: The last handler that returned follow-ups, if known.
         ev: The event.
     """
     event = describe_event(ev)

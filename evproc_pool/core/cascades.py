@@ -15,9 +15,8 @@ In an ordered run, one part of a cascade is in flight at a time. A cascade of an
 may be ready and in flight at once. It may also end while some of it is in flight: then its key
 is released when nothing of it runs any more.
 
-All of this is one class, since each of these may cause each other: the end of a cascade
-releases its key, an error drops others, and the next root of a key may end at once. No worker
-is known here.
+All of this is one class, since each step may cause any other: the end of a cascade releases its
+key, an error drops others, and the next root of a key may end at once. It knows no workers.
 """
 
 from __future__ import annotations
@@ -41,29 +40,23 @@ class Cascades:
     def __init__(self, state: SharedState, retries: Retries) -> None:
         self._state = state
         self._retries = retries
+        self._quiet: list[Cascade] = []  # over, with nothing else to report
 
     # --- how they go on ---
 
-    def go_on(self, run: Run, cascade: Cascade, quiet: list[Cascade]) -> None:
+    def go_on(self, run: Run, cascade: Cascade) -> None:
         """Like `resume`, but fast if a worker has to run the next event; takes no turns."""
         queue = cascade.queue
         if queue and queue.next_plan.indices and cascade.index <= run.bound:
             if not cascade.is_ready:  # nor is it over: its queue would be empty
                 run.add_ready(cascade)
         elif not cascade.is_over:
-            self.resume(run, cascade, quiet)
+            self.resume(run, cascade)
 
-    def resume_quietly(self, run: Run, cascade: Cascade) -> None:
-        """Resume a cascade that has something in flight, so that it cannot end quietly."""
-        self.resume(run, cascade, [])
+    def resume(self, run: Run, cascade: Cascade) -> None:
+        """Let a cascade go on, or end it if nothing is left; `report_quiet` has to follow.
 
-    def resume(self, run: Run, cascade: Cascade, quiet: list[Cascade]) -> None:
-        """Let a cascade go on, or end it if nothing is left.
-
-        Args:
-            run: Its run.
-            cascade: One with nothing in flight, or of an unordered run.
-            quiet: Collects the cascade if it ends with nothing to report; see `report_over`.
+        In an ordered run, only if nothing of it is in flight.
         """
         queue = cascade.queue
         while not cascade.is_over and not cascade.is_ready:
@@ -77,7 +70,7 @@ class Cascades:
                     return
                 if cascade.is_plain:
                     self.close(run, cascade)
-                    quiet.append(cascade)
+                    self._quiet.append(cascade)
                 else:
                     self.end(run, cascade, Result())
             elif queue.next_plan.indices:
@@ -124,7 +117,7 @@ class Cascades:
                 key_queue.waiting.popleft()
                 run.waiting -= 1
                 self.hold(key_queue, cascade)
-                self.resume_quietly(run, cascade)
+                self.resume(run, cascade)
         elif key_queue.home.get(key_queue.key) is key_queue:
             del key_queue.home[key_queue.key]
 
@@ -189,9 +182,11 @@ class Cascades:
         run.open -= 1
         self.release_key(run, cascade)
 
-    def report_over(self, run: Run, cascades: list[Cascade]) -> None:
-        """Report cascades that ended quietly, in one effect."""
+    def report_quiet(self, run: Run) -> None:
+        """Report the cascades that ended with nothing but their numbers to report, together."""
+        cascades = self._quiet
         if cascades:
+            self._quiet = []
             roots = [cascade.index for cascade in cascades]
             events = [cascade.events for cascade in cascades]
             seconds = [cascade.seconds for cascade in cascades]

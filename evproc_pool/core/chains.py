@@ -1,7 +1,7 @@
-"""Which events leave the rest of a chain unrun. Pure.
+"""Which events end a chain, so that the worker does not run the rest. Pure.
 
-A chain is what follows an event in its batch and must not run before it is over: the next events
-of its cascade, or the next roots with its key.
+A chain is a row of events in a batch that must run one after another: events of one cascade, or
+roots of one key.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from evproc_pool.core.inputs_and_effects import Opened
 
 
 class ChainEnds(NamedTuple):
-    """What ends a chain.
+    """The events that end a chain.
 
     Attributes:
-        by_value: An event that gives a value to `StopProcessing`.
-        by_error: One that fails.
-        by_follow_ups: One that has follow-ups.
+        by_value: Whether an event does that gives a value to `StopProcessing`.
+        by_error: Whether a failed event does.
+        by_follow_ups: Whether an event with follow-ups does.
     """
 
     by_value: bool
@@ -26,11 +26,11 @@ class ChainEnds(NamedTuple):
 
 
 def chain_ends(opened: Opened, *, has_retries: bool) -> tuple[ChainEnds, ChainEnds]:
-    """Say what ends a chain of a cascade's events, and one of roots with a key.
+    """Return what ends a chain of a cascade's events, and a chain of roots with a key.
 
-    A failed event may have to be run again before the others. It also ends its cascade, unless
-    errors continue, and its run, if that goes on until the first error. The follow-ups of a
-    root come before the next root with its key.
+    A failed event may have to run again before the others. It also ends its cascade, unless
+    errors continue, and its run if that stops at the first error. The follow-ups of a root come
+    before the next root with its key.
     """
     of_cascade = ChainEnds(
         by_value=True,

@@ -1,8 +1,7 @@
-"""Notes on errors: which event of the input it was. Pure.
+"""Notes on errors that name the event of the input. Pure.
 
-An event is named by its *path*: `(17,)` is root 17 of the input, `(17, 2, 0)` the first
-follow-up of its third follow-up. Places count from 0, over all follow-ups that an event's
-handlers returned, in order.
+An event is named by its *path*: `(17,)` is root 17 of the input, `(17, 2, 0)` the first follow-up
+of its third follow-up. Places count from 0, over all follow-ups of an event's handlers in order.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from evproc.exc import add_note
 _PREFIX: Final = "evproc_pool: "
 _STARTS: Final = (f"{_PREFIX}event ", f"{_PREFIX}follow-up ")
 
-# A path with more places is cut in the middle.
+# A longer path is cut in the middle.
 _LONGEST_PATH: Final = 12
 _PLACES_AT_END: Final = 3
 
@@ -31,36 +30,36 @@ def path_text(path: tuple[int, ...]) -> str:
 
 
 def where_text(path: tuple[int, ...], *, has_several: bool) -> str:
-    """Say which event of the input it was; empty for the only root of a call."""
+    """Return which event of the input it was; empty for the only root of a call."""
     if len(path) == 1:
         return f"event {path[0]} of the input" if has_several else ""
     return f"follow-up {path_text(path)} of event {path[0]} of the input"
 
 
 def place_note(path: tuple[int, ...]) -> str:
-    """Say which event of the input an error belongs to."""
+    """Return a note that names an event of the input."""
     return _PREFIX + where_text(path, has_several=True)
 
 
 def note_place(error: BaseException, path: tuple[int, ...], *, has_several: bool) -> None:
-    """Note on an error which event of the input it belongs to.
+    """Add a note to an error that names its event.
 
     An exception object that fails one event after another has one such note, for the latest.
 
     Args:
-        error: What the event failed with.
-        path: The event's.
-        has_several: Whether the call has several roots. If not, only a follow-up is noted.
+        error: The event's error.
+        path: The event's path.
+        has_several: Whether the call has several roots. If not, only a follow-up is named.
     """
     if not has_several and len(path) == 1:
         return
     notes = getattr(error, "__notes__", None)
-    # only the last one: further up may be that of a pool in the handler
+    # only the last note: one before may come from a pool in the handler
     if isinstance(notes, list) and notes and str(notes[-1]).startswith(_STARTS):
         del notes[-1]
     add_note(error, place_note(path))
 
 
 def has_several(events: Any) -> bool:
-    """Whether an iterator may give several events; False only where it is sure."""
+    """Whether an iterator may give several events; False only if it certainly does not."""
     return type(events) not in _SIZED or events.__length_hint__() > 1

@@ -1,7 +1,6 @@
-"""What an event of a plan is expected to take, in seconds and in bytes. Pure.
+"""The expected seconds and bytes of an event, by plan, for the size of batches. Pure.
 
-Of what was usual lately, by plan, and of the mean where that tells more; from these
-follows how many events go into a batch. O(1) for each question.
+Median of recent times; the mean if outliers dominate. O(1) for each question.
 """
 
 from __future__ import annotations
@@ -12,55 +11,54 @@ from typing import Final
 
 from evproc_pool.core.event_columns import PlanLike
 
-#: Work in a batch, in seconds. Long beside the cost of a batch (a hundred microseconds
-#: in the coordinator, and as much in the worker, whose caches are cold each time),
-#: short beside what a person or the end of a run notices.
+#: Work in a batch, in seconds. Long beside the cost of a batch (a hundred microseconds in the
+#: coordinator, and as much in the worker, whose caches are cold each time). Short beside the
+#: delay that a person or the end of a run notices.
 TARGET_SECONDS: Final = 0.008
 
-#: So long what an event has left behind may wait in the worker while somebody waits for
-#: single events, in seconds.
+#: How long a worker may keep the results of an event if somebody waits for single events, in
+#: seconds.
 TELL_SECONDS: Final = 0.003
 
-#: An event that is expected to take so long gets none behind it for which somebody waits: to
-#: send the next one when it is over costs little beside that, and none waits for a stranger.
+#: If somebody waits for single events, none is queued behind an event of this expected length:
+#: it would wait for a stranger. To send it later costs little beside such an event.
 LONG_SECONDS: Final = 2 * TARGET_SECONDS
 
-#: The same where nobody waits for single events, only for all of them.
+#: Work in a batch if nobody waits for single events, only for all of them, in seconds.
 BULK_SECONDS: Final = 16 * TARGET_SECONDS
 
-#: Values wait in the worker for at most this long, in seconds, if the caller waits only for the
-#: end of the run. Follow-ups do not wait: another worker may be idle.
+#: How long a worker may keep values if the caller waits only for the end of the run, in seconds.
+#: Follow-ups do not wait: another worker may be idle.
 KEEP_SECONDS: Final = BULK_SECONDS / 4
 
-#: A batch that takes so many times what it was meant to take is given up: the worker
-#: leaves the rest to others.
+#: A worker gives back the rest of a batch that takes this many times its expected time.
 OVERDUE_FACTOR: Final = 2
 
-#: Less work than that is not worth a batch of its own, in seconds: a few times what a
-#: batch costs the coordinator and the worker, which wakes up for it.
+#: The least work that is worth a batch, in seconds: a few times the cost of a batch for the
+#: coordinator and the worker, which wakes up for it.
 LEAST_SECONDS: Final = TARGET_SECONDS / 8
 
-#: The most events in a batch: past it nothing is gained, and what is lost with a
-#: worker, and the wait for the first result, grow.
+#: The most events in a batch. More gain nothing, lose more with a worker, and delay the first
+#: result.
 MOST_EVENTS: Final = 2048
 
-#: About how many bytes a batch may have, unless a single event has more.
+#: The most bytes of a batch, roughly, unless a single event has more.
 MOST_BYTES: Final = 1 << 20
 
-# What an event is taken to need before its plan has been timed: few at first.
+# The expected seconds of an event before its plan is timed: the first batches have few.
 _UNTIMED_SECONDS: Final = TARGET_SECONDS / 2
 
-# Plans whose time is remembered; more than an application has.
+# The most plans that are remembered; more than an application has.
 _MOST_PLANS: Final = 4096
 
-# no event is taken to be shorter, in seconds
+# the least expected time of an event, in seconds
 _SHORTEST: Final = 1e-7
 
-# Of so many measurements of a plan the median is taken. A worker that had to leave the
-# CPU to somebody for a while, in the middle of an event, makes one that is far too long.
+# The median of this many measurements of a plan counts. A worker that loses the CPU in the middle
+# of an event measures far too long.
 _MEASUREMENTS: Final = 5
 
-# After a long event, this many events of its plan are expected to be long, too. To send them one
+# After a long event, this many events of its plan are expected to be long, too. Sending them one
 # by one costs a few percent of the long event.
 _WARY_EVENTS: Final = 32
 
@@ -75,14 +73,14 @@ class Estimates:
         self._seconds: dict[tuple[int, ...], float] = {}
         self._measured: dict[tuple[int, ...], deque[tuple[float, float]]] = {}
         self._bytes: dict[tuple[int, ...], float] = {}
-        self._wary: dict[tuple[int, ...], int] = {}  # how many more may be long
+        self._wary: dict[tuple[int, ...], int] = {}  # how many more events may be long
 
     def learn(
         self, timings: Sequence[tuple[tuple[int, ...], int, float]], times: Sequence[float]
     ) -> None:
         """Take in a worker's report; see `inputs_and_effects.Progress`."""
         for indices, events, seconds in timings:
-            # of several plans it is not known whose the longest was
+            # with several plans, nobody knows whose the longest was
             longest = max(times) if len(timings) == 1 < events == len(times) else seconds / events
             if longest >= LONG_SECONDS:
                 self._beware(indices)
@@ -97,16 +95,15 @@ class Estimates:
     def learn_seconds(self, indices: tuple[int, ...], usual: float, mean: float = 0.0) -> None:
         """Take in how long events of a plan took.
 
-        What counts is the usual time, and not the mean: a batch of quick events among
-        which there may be a slow one is to be worth its cost without the slow one, which
-        has the rest of the batch given back. But where there are so many slow ones that
-        most batches would be given up early, they are no larger than what, on average,
-        gets done of them before.
+        The usual time counts, not the mean. A batch of quick events, maybe with a slow one,
+        should be worth its cost without the slow one, behind which the rest is given back. But
+        with many slow events, most batches would be given back early. Then a batch is only as
+        large as the part of it that, on average, is done before that.
 
         Args:
             indices: The plan's.
-            usual: What most of them took.
-            mean: What they took on average; 0: unknown.
+            usual: The seconds of most of them.
+            mean: Their mean; 0: unknown.
         """
         measured = self._measured.get(indices)
         if measured is None:
@@ -139,29 +136,29 @@ class Estimates:
         self._bytes[plan.indices] = new if known is None else known + _NEWEST * (new - known)
 
     def seconds_of(self, plan: PlanLike) -> float:
-        """What an event is expected to take."""
+        """The expected seconds of an event."""
         return self._seconds.get(plan.indices, _UNTIMED_SECONDS)
 
     def most_seconds_of(self, plan: PlanLike) -> float:
-        """Likewise where somebody waits for single events: a long time, if it may be that."""
+        """The same if somebody waits for single events: a long time if it may be long."""
         seconds = self.seconds_of(plan)
         return max(seconds, LONG_SECONDS) if plan.indices in self._wary else seconds
 
     def bytes_of(self, plan: PlanLike) -> float:
-        """What an event is expected to have; 0 while that is not known."""
+        """The expected bytes of an event; 0 while unknown."""
         return self._bytes.get(plan.indices, 0.0)
 
     def most_events(self, plan: PlanLike) -> int:
-        """How many events a batch may have, whatever time they take; maybe 0."""
+        """How many events a batch may have by their bytes; may be 0."""
         each = self._bytes.get(plan.indices)
         return MOST_EVENTS if each is None else min(MOST_EVENTS, int(MOST_BYTES / each))
 
     def events_per_batch(self, plan: PlanLike | None, seconds: float = TARGET_SECONDS) -> int:
-        """How many events go into a batch that is full, at least one.
+        """How many events fill a batch, at least one.
 
         Args:
-            plan: Of all of them. None: an unknown one, which gets few in any case.
-            seconds: What makes it full.
+            plan: The plan of all of them; None: an unknown one.
+            seconds: The work of a full batch.
         """
         if plan is None:
             return int(TARGET_SECONDS / _UNTIMED_SECONDS)
@@ -169,6 +166,6 @@ class Estimates:
 
 
 def typical(times: Sequence[float]) -> float:
-    """About the median of three or more times: that of the first, a middle and the last one."""
+    """Approximate the median of three or more times by the first, a middle and the last one."""
     last = len(times) - 1
     return sorted((times[0], times[last // 2], times[last]))[1]

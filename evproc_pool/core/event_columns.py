@@ -1,7 +1,7 @@
 """Events as columns: with their plans, in queues, with their times. Plain data.
 
-Most of what the scheduler handles comes by the thousand and is all alike, so it is
-kept in columns, which cost next to nothing an event, and taken apart where it differs.
+Most events come by the thousand and are alike. Columns cost next to nothing for each of them;
+they are taken apart only where events differ.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Any, Final, NamedTuple, Protocol, overload
 
 from evproc_pool.core.paths import Place, root_place
 
-#: Of events that are not in a queue yet.
+#: The place of events that are not in a queue yet.
 NOWHERE: Final = root_place(-1)
 
 
 class PlanLike(Protocol):
-    """What the scheduler knows of a plan."""
+    """The part of a plan that the scheduler knows."""
 
     @property
     def indices(self) -> tuple[int, ...]:
-        """The handlers' places in the registry; none: no worker is needed."""
+        """The handlers' places in the registry; if empty, no worker is needed."""
 
 
 class Unplannable:
-    """Stands in the place of a plan where planning raised an error.
+    """Replaces the plan of an event whose planning raised an error.
 
-    The error is raised when it is the event's turn.
+    The event fails with the error when it is its turn.
     """
 
     __slots__ = ("error",)
@@ -44,52 +44,12 @@ class Unplannable:
 Planned = tuple[Any, PlanLike]
 
 
-class Singles(Mapping[int, Sequence[Planned]]):
-    """Follow-ups by the position of the event that returned them: one of each.
-
-    Which is what they mostly are; as columns they cost next to nothing.
-
-    Args:
-        givers: The positions, in order.
-        events: The follow-up of each.
-        plans: Its plan.
-    """
-
-    __slots__ = ("_by_position", "_events", "_givers", "_plans")
-
-    def __init__(
-        self, givers: Sequence[int], events: Sequence[Any], plans: Sequence[PlanLike]
-    ) -> None:
-        self._givers = givers
-        self._events = events
-        self._plans = plans
-        self._by_position: dict[int, list[Planned]] | None = None
-
-    def within(self, positions: range) -> tuple[Sequence[int], Sequence[Any], Sequence[PlanLike]]:
-        """The givers in a range of positions, with what each of them gave."""
-        begin = bisect_left(self._givers, positions.start)
-        end = bisect_left(self._givers, positions.stop)
-        return self._givers[begin:end], self._events[begin:end], self._plans[begin:end]
-
-    def __len__(self) -> int:
-        return len(self._givers)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._givers)
-
-    def __getitem__(self, position: int) -> list[Planned]:
-        if self._by_position is None:
-            columns = zip(self._givers, self._events, self._plans, strict=True)
-            self._by_position = {giver: [(event, plan)] for giver, event, plan in columns}
-        return self._by_position[position]
-
-
 class Column(Mapping[int, Any]):
-    """Something that events left behind, by the position of each; as columns, see `Singles`.
+    """Items that events left behind, by position, as columns.
 
     Args:
-        positions: Of those that left it, in order.
-        items: What each of them left.
+        positions: The positions of the events that left one, in order.
+        items: The item of each.
     """
 
     __slots__ = ("_by_position", "items_", "positions")
@@ -99,19 +59,11 @@ class Column(Mapping[int, Any]):
         self.items_ = items
         self._by_position: dict[int, Any] | None = None
 
-    def within(self, positions: range) -> tuple[Sequence[int], Sequence[Any]]:
-        """Those in a range of positions, and what they left."""
+    def aligned(self, positions: range) -> Aligned | None:
+        """Return an item for each position of a range; None if none of them has one."""
         begin = bisect_left(self.positions, positions.start)
         end = bisect_left(self.positions, positions.stop)
-        return self.positions[begin:end], self.items_[begin:end]
-
-    def aligned(self, positions: range) -> Aligned | None:
-        """What was left in a range of positions, an item for each of them.
-
-        Returns:
-            None if none of them left anything.
-        """
-        those, items = self.within(positions)
+        those, items = self.positions[begin:end], self.items_[begin:end]
         if not those:
             return None
         shift = positions.start
@@ -135,7 +87,40 @@ class Column(Mapping[int, Any]):
         return self._by_position[position]
 
 
-#: Nothing was left behind.
+class Singles(Column):
+    """Follow-ups by the position of the event that returned them, one each, as columns.
+
+    Most events with follow-ups have one.
+
+    Args:
+        givers: The positions, in order.
+        events: The follow-up of each.
+        plans: The plan of each follow-up.
+    """
+
+    __slots__ = ("_plans",)
+
+    def __init__(
+        self, givers: Sequence[int], events: Sequence[Any], plans: Sequence[PlanLike]
+    ) -> None:
+        super().__init__(givers, events)
+        self._plans = plans
+
+    def within(self, positions: range) -> tuple[Sequence[int], Sequence[Any], Sequence[PlanLike]]:
+        """Return the givers in a range of positions, their follow-ups and the plans of these."""
+        begin = bisect_left(self.positions, positions.start)
+        end = bisect_left(self.positions, positions.stop)
+        return self.positions[begin:end], self.items_[begin:end], self._plans[begin:end]
+
+    def __getitem__(self, position: int) -> list[Planned]:
+        if self._by_position is None:
+            columns = zip(self.positions, self.items_, self._plans, strict=True)
+            self._by_position = {giver: [(event, plan)] for giver, event, plan in columns}
+        planned: list[Planned] = self._by_position[position]
+        return planned
+
+
+#: No event left anything.
 EMPTY: Final = Column((), ())
 
 
@@ -143,26 +128,26 @@ class Aligned(NamedTuple):
     """An item for each of some neighbours.
 
     Attributes:
-        items: None for those that have none.
-        places: Which of them have one, from 0, in order.
+        items: The items; None for neighbours without one.
+        places: The places of those with one, from 0, in order.
     """
 
     items: Sequence[Any]
     places: Sequence[int]
 
     def pick(self, chosen: Sequence[int]) -> Aligned | None:
-        """Those at some places, in order; None if they have none."""
+        """Return those at some places, in order; None if none of these has an item."""
         having = set(self.places)
         places = [new for new, place in enumerate(chosen) if place in having]
         return Aligned([self.items[place] for place in chosen], places) if places else None
 
 
 class Bunch(Sequence[Planned]):
-    """Events of one plan, as a fan-out has them: as columns, see `Singles`.
+    """Follow-ups of one event with one plan, as a fan-out has them, as columns.
 
     Attributes:
-        events: Neighbours in what one event returned.
-        plan: Of each of them.
+        events: Neighbours among the follow-ups.
+        plan: The plan of each of them.
         at: The place of the first.
     """
 
@@ -174,7 +159,7 @@ class Bunch(Sequence[Planned]):
         self.at = at
 
     def place(self, number: int) -> Place:
-        """The place of one of them."""
+        """Return the place of one of them."""
         return self.at.sibling(number) if number else self.at
 
     def __len__(self) -> int:
@@ -196,7 +181,7 @@ class EventQueue:
     __slots__ = ("_bunches", "_length")
 
     def __init__(self) -> None:
-        # each with how many of it were taken: what is left of a long one is not copied
+        # each with how many of it were taken, so that the rest of a long one is not copied
         self._bunches: deque[tuple[Bunch, int]] = deque()
         self._length = 0
 
@@ -213,12 +198,12 @@ class EventQueue:
 
     @property
     def alike(self) -> int:
-        """How many at the head are sure to be of one plan."""
+        """How many events at the head certainly have one plan."""
         bunch, taken = self._bunches[0]
         return len(bunch) - taken
 
     def extend(self, planned: Sequence[Planned], giver: Place) -> None:
-        """Put events behind the others, which the one at a place has returned."""
+        """Put the follow-ups of the event at a place behind the others."""
         if isinstance(planned, Bunch):
             planned.at = giver.child(0)
             self._bunches.append((planned, 0))
@@ -241,7 +226,7 @@ class EventQueue:
         self._length += len(bunch)
 
     def take(self, count: int) -> Bunch:
-        """Take the first ones, no more than are `alike`."""
+        """Take the first events, at most `alike`."""
         bunch, taken = self._bunches.popleft()
         if taken + count < len(bunch):
             self._bunches.appendleft((bunch, taken + count))
@@ -249,15 +234,15 @@ class EventQueue:
         return bunch[taken : taken + count]
 
     def clear(self) -> None:
-        """Drop all of them."""
+        """Drop all events."""
         self._bunches.clear()
         self._length = 0
 
 
 class Times(Sequence[float]):
-    """Seconds that each of some events took, from when each was over.
+    """Seconds that each of some events took, from the moments of their ends.
 
-    The differences are taken when somebody asks, which mostly nobody does.
+    Computes differences only when they are read; mostly they are not.
     """
 
     __slots__ = ("_begun", "_ends")

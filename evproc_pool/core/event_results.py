@@ -1,4 +1,4 @@
-"""What an event leaves behind, taken into its cascade. Pure; O(1) for each event.
+"""Takes the results of an event into its cascade. Pure; O(1) for each event.
 
 An event leaves follow-ups, a value, an error, what it emitted, or itself as the handlers left
 it. An event that is run again leaves nothing.
@@ -14,7 +14,6 @@ from evproc_pool.core.cascade_limits import broken_limit, limit_error
 from evproc_pool.core.cascades import Cascades
 from evproc_pool.core.event_columns import Planned
 from evproc_pool.core.inputs_and_effects import Ending, EventEnded, Progress, Result
-from evproc_pool.core.paths import Place
 from evproc_pool.core.retries import Retries
 from evproc_pool.core.retry_policy import attempt_of
 from evproc_pool.core.run_state import Run
@@ -22,7 +21,7 @@ from evproc_pool.core.shared_state import SharedState
 
 
 class Fate(NamedTuple):
-    """What became of an event that a dead worker held.
+    """The fate of an event that a dead worker held.
 
     Attributes:
         result: With an error: the event was running. Without: it is over and left nothing.
@@ -36,7 +35,7 @@ class Fate(NamedTuple):
 
 
 class _Left(NamedTuple):
-    """What one event left behind; see `Progress`."""
+    """The results of one event; see `Progress`."""
 
     follow_ups: Sequence[Planned] = ()
     result: Result | None = None
@@ -80,26 +79,15 @@ class EventResults:
             self._report_event(run, part, number, left, ran=ran, seconds=seconds)
         if left.result is None:
             if left.follow_ups:
-                self._queue(run, cascade, part.place(number), left.follow_ups, item)
+                # events of an unordered cascade may be with several workers
+                near = item.worker if item.has_large and not run.unordered else None
+                cascade.follow(left.follow_ups, part.place(number), near)
+                run.loose += len(left.follow_ups) * cascade.is_ready
             return
         if result is not None and run.opened.errors_continue and position in item.cut:
             self._put_rest_back(cascade, part, number + 1)
         event, place = part.events[number], part.place(number)
         self._cascades.take_result(run, cascade, event, place, left.result)
-
-    def _queue(
-        self,
-        run: Run,
-        cascade: Cascade,
-        giver: Place,
-        follow_ups: Sequence[Planned],
-        item: Progress,
-    ) -> None:
-        # events of an unordered cascade may be with several workers
-        near = item.worker if item.has_large and not run.unordered else None
-        cascade.follow(follow_ups, giver, near)
-        if cascade.is_ready:
-            run.loose += len(follow_ups)
 
     def take_fate(self, run: Run, cascade: Cascade, part: Part, number: int, fate: Fate) -> None:
         """Take in an event of a dead worker, at a place of a part."""

@@ -111,26 +111,20 @@ class HandBack:
                 or one that is over and left nothing behind.
         """
         run = batch.run
-        quiet: list[Cascade] = []
         for part in reversed(batch.parts):
             left = part.within(batch.done, batch.size)
             if part.is_keyed:
-                self._keyed.put_part_back(run, part, left, fates, quiet)
+                self._keyed.put_part_back(run, part, left, fates)
             elif part.first is not None or part.strands is not None:
-                self._columns(run, part, left, fates, quiet)
-            elif not self._fan_out(run, part, left, fates, quiet):
-                self._events_of_cascades(run, part, left, fates, quiet)
-        self._cascades.report_over(run, quiet)
+                self._columns(run, part, left, fates)
+            elif not self._fan_out(run, part, left, fates):
+                self._events_of_cascades(run, part, left, fates)
+        self._cascades.report_quiet(run)
         self._cascades.drop_unwanted(run)
         self._state.take_turns(run)
 
     def _events_of_cascades(
-        self,
-        run: Run,
-        part: Part,
-        left: range,
-        fates: Mapping[int, Fate],
-        quiet: list[Cascade],
+        self, run: Run, part: Part, left: range, fates: Mapping[int, Fate]
     ) -> None:
         """Put back events of cascades one by one; see `hand_back`."""
         for position in reversed(left):
@@ -151,16 +145,9 @@ class HandBack:
                 run.loose += cascade.is_ready
         for cascade in dict.fromkeys(part.cascades[position - part.start] for position in left):
             if not cascade.is_over and (run.unordered or not cascade.in_flight):
-                self._cascades.resume(run, cascade, quiet)
+                self._cascades.resume(run, cascade)
 
-    def _fan_out(
-        self,
-        run: Run,
-        part: Part,
-        left: range,
-        fates: Mapping[int, Fate],
-        quiet: list[Cascade],
-    ) -> bool:
+    def _fan_out(self, run: Run, part: Part, left: range, fates: Mapping[int, Fate]) -> bool:
         """Put back events of one cascade and one plan as columns; see `hand_back`.
 
         Returns:
@@ -185,17 +172,10 @@ class HandBack:
         if cascade.is_ready:
             run.loose += len(left)
         if run.unordered or not cascade.in_flight:
-            self._cascades.resume(run, cascade, quiet)
+            self._cascades.resume(run, cascade)
         return True
 
-    def _columns(
-        self,
-        run: Run,
-        part: Part,
-        left: range,
-        fates: Mapping[int, Fate],
-        quiet: list[Cascade],
-    ) -> None:
+    def _columns(self, run: Run, part: Part, left: range, fates: Mapping[int, Fate]) -> None:
         """Put back roots or strands; see `hand_back`."""
         stop = left.stop
         pieces: list[range] = []
@@ -210,7 +190,7 @@ class HandBack:
                 cascade.in_flight = 0
             self._events.take_fate(run, cascade, part, number, fates[position])
             if not cascade.is_over:
-                self._cascades.resume(run, cascade, quiet)
+                self._cascades.resume(run, cascade)
         for piece in (*pieces, range(left.start, stop)):
             start, stop = piece.start - part.start, piece.stop - part.start
             if piece and part.strands is not None:

@@ -1,4 +1,4 @@
-"""What the scheduler is told and what it answers. Plain data: named tuples."""
+"""The inputs and effects of the scheduler. Plain data: named tuples."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Result(NamedTuple):
     """How an event ended its cascade: by `StopProcessing(value)`, or by failing.
 
     Attributes:
-        value: What a handler gave to `StopProcessing`.
-        stopped: Whether one did.
-        error: What a handler raised, or what happened to the worker.
-        handler: The handler that did.
+        value: The value that a handler gave to `StopProcessing`.
+        stopped: Whether a handler did.
+        error: The error that a handler raised, or that describes the worker's death.
+        handler: The handler that raised it, or ran then.
     """
 
     value: Any = None
@@ -31,18 +31,18 @@ class Ending(NamedTuple):
     """How a cascade ended.
 
     Attributes:
-        value: What `Processor.process` would return.
+        value: The value that `Processor.process` would return.
         stopped: Whether a handler ended it by `StopProcessing(value)`.
-        error: What `Processor.process` would raise, or None.
+        error: The error that `Processor.process` would raise, or None.
         handler: The handler that raised it.
         events: How many events were handled, the last one included.
         seconds: How long they took in the workers.
-        processed: The root as the handlers left it, if that was asked for.
-        attempts: How often the event was run that was run most often.
+        processed: The root as the handlers left it, if requested.
+        attempts: The highest number of attempts of one event.
         handlers: How many handlers ran.
-        emitted: What its events emitted, in the cascade's order; None: nothing.
+        emitted: The results that its events emitted, in the cascade's order; None: none.
         failed: How many events failed.
-        failed_event: The first of these, in the cascade's order.
+        failed_event: The first failed event, in the cascade's order.
     """
 
     value: Any = None
@@ -59,7 +59,7 @@ class Ending(NamedTuple):
     failed_event: Any = None
 
 
-# --- what can happen ---
+# --- inputs ---
 
 
 class Opened(NamedTuple):
@@ -67,17 +67,17 @@ class Opened(NamedTuple):
 
     Attributes:
         run: Its id, not used before.
-        until_error: Whether a failed cascade ends it: those that came before the
-            failed one are finished, as `Processor` would have, the others dropped.
+        until_error: Whether a failed cascade ends it. Cascades before that one are finished, as
+            by a `Processor`; the others are dropped.
         unordered: Whether follow-ups are independent of each other.
-        return_events: Whether roots are to come back as the handlers left them.
+        return_events: Whether roots come back as the handlers left them.
         is_bulk: Whether nobody waits for single roots, only for the end of all of them.
         every_event: Whether follow-ups are reported, too.
         errors_continue: Whether a cascade goes on after an error.
         max_depth: See `cascade_limits.CascadeEnding`.
         max_events: Likewise.
-        shares_keys: Whether its keys are those of all runs that share them.
-        has_several: Whether its roots have places in an input, by which errors name them.
+        shares_keys: Whether it has one order per key with all other runs that share keys.
+        has_several: Whether errors name roots by their place in the input.
     """
 
     run: int
@@ -94,7 +94,7 @@ class Opened(NamedTuple):
 
     @property
     def limits(self) -> CascadeEnding:
-        """What ends a cascade before its time."""
+        """The limits of its cascades."""
         return CascadeEnding(self.errors_continue, self.max_depth, self.max_events)
 
     @property
@@ -104,7 +104,7 @@ class Opened(NamedTuple):
 
     @property
     def is_followed(self) -> bool:
-        """Whether each event of a cascade is looked at by itself."""
+        """Whether each event of a cascade is taken in by itself."""
         return self.every_event or self.errors_continue or self.has_limits
 
 
@@ -114,9 +114,9 @@ class Accepted(NamedTuple):
     Attributes:
         run: An open run.
         first: The index of the first one.
-        events: At least one.
+        events: The roots, at least one.
         plans: One for each, none of them empty.
-        keys: One for each, or None: they are independent.
+        keys: One for each; None: the roots are independent.
     """
 
     run: int
@@ -127,12 +127,7 @@ class Accepted(NamedTuple):
 
 
 class Closed(NamedTuple):
-    """No more roots come. May be said again, to drop what is left.
-
-    Attributes:
-        run: A run that was opened.
-        drop: Also drop what has not been sent. What is in flight ends.
-    """
+    """No more roots come. May come again, to `drop` unsent events; events in flight end."""
 
     run: int
     drop: bool = False
@@ -151,23 +146,21 @@ class Progress(NamedTuple):
         worker: A ready worker.
         done: How many envelopes of the batch are over, from its start.
         times: Seconds of each envelope since the last progress.
-        follow_ups: By position, in order; no empty ones.
-        results: By position, those that failed. Behind such a one, the rest of its chain
-            has not run.
-        processed: By position, roots as the handlers left them.
-        timings: For each plan that was run since the last progress: its indices, how
-            many events of it, and how many seconds they took together.
-        gave_back: Whether the worker leaves the rest of the batch unrun.
-        values: What was given to `StopProcessing`, by position; it ended their cascades,
-            and behind each the rest of its chain has not run.
-        emitted: What was emitted, a list for each position.
-        ran: How many handlers ran, by position, where it was not all of the plan.
-        givers: The handler that returned the last follow-ups, by position; where follow-ups
-            are counted.
-        cut: Positions behind which the worker has left the rest of a chain unrun, for what it
-            saw there. An event may fail here that did not there: what it left cannot be
-            rebuilt. Then those behind it have run.
-        has_large: Whether the follow-ups have large buffers, which the worker has yet.
+        follow_ups: Follow-ups by position, in order; no empty ones.
+        results: Errors by position. The rest of a chain behind one did not run.
+        processed: Roots as the handlers left them, by position.
+        timings: For each plan run since the last progress: its indices, the number of its
+            events, and their seconds together.
+        gave_back: Whether the worker gives back the rest of the batch.
+        values: Values given to `StopProcessing`, by position. They ended their cascades; the
+            rest of a chain behind one did not run.
+        emitted: Emitted results by position, in lists.
+        ran: How many handlers ran, by position, if not all of the plan.
+        givers: The handler that returned the last follow-ups, by position; only if follow-ups
+            are limited.
+        cut: Positions behind which the worker did not run the rest of a chain. An event may fail
+            in the coordinator alone, if what it left cannot be rebuilt. Then the rest did run.
+        has_large: Whether the follow-ups have large buffers, which the worker still has.
     """
 
     worker: int
@@ -215,38 +208,33 @@ class Progress(NamedTuple):
 
 
 class TakenBack(NamedTuple):
-    """A slow worker will run nothing behind the event that it is at.
-
-    Attributes:
-        worker: A ready worker.
-        kept: How many envelopes of its first batch it has begun.
-    """
+    """A slow worker runs nothing but the `kept` envelopes of its first batch that it has begun."""
 
     worker: int
     kept: int
 
 
 class Retired(NamedTuple):
-    """A worker is sent nothing more.
+    """A worker gets nothing more: it is dead, or will end when it is done.
 
-    It is dead, and what it did is about to be told, or it is to end when it is done.
+    A dead worker may still have `Progress` to report, before `WorkerGone`.
     """
 
     worker: int
 
 
 class WorkerGone(NamedTuple):
-    """A worker is dead. What it held is handed on, but for the one it was running.
+    """A worker is dead. Only the event that was running is charged; others get the rest.
 
     Attributes:
         worker: A ready worker.
-        running: The position in its first batch, or None if it was idle.
-        error: What that event's cascade ends with.
-        handler: The handler it was at.
-        spared: The position, behind that one, of an event that is over and has left
-            nothing behind, though others before it have to be run again.
-        seconds: How long the event has run that was running.
-        ran: How many of its handlers have begun.
+        running: The position of the running event in its first batch; None: it was idle.
+        error: The error that the cascade of the running event ends with.
+        handler: The handler that was running.
+        spared: The position of an event behind the running one that is over and left nothing
+            behind, while others before it have to be run again.
+        seconds: How long the running event ran.
+        ran: How many of its handlers began.
     """
 
     worker: int
@@ -259,11 +247,7 @@ class WorkerGone(NamedTuple):
 
 
 class Due(NamedTuple):
-    """An event that waited to be run again has waited long enough.
-
-    Attributes:
-        token: That of its `Retry`. One that was dropped meanwhile is not known any more.
-    """
+    """The pause of a `Retry` is over. Its token is unknown if the event was dropped meanwhile."""
 
     token: int
 
@@ -297,7 +281,7 @@ Input = (
     | Weighed
 )
 
-# --- what is to be done ---
+# --- effects ---
 
 
 class Send(NamedTuple):
@@ -308,13 +292,9 @@ class Send(NamedTuple):
 
 
 class Retry(NamedTuple):
-    """An event failed and is to be run again after a pause: say `Due` then.
+    """Begin a pause before an event of a root runs again; `Due` with its token has to follow.
 
-    Attributes:
-        run: Its run.
-        root: The index of its root.
-        token: Names it.
-        failures: How often it has failed, from 1.
+    `failures` says how often the event has failed, from 1.
     """
 
     run: int
@@ -324,16 +304,15 @@ class Retry(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """Roots from `first` on ended: no follow-ups, no error.
+    """Roots from `first` on ended without follow-ups or error.
 
     Attributes:
-        run: Their run.
         first: The index of the first.
         times: Seconds, one for each.
-        handlers: How many ran: of each, or one number for all.
-        values: What they were stopped with; None: none was.
-        processed: They, as the handlers left them; None: not asked for.
-        emitted: What they emitted, in lists; None: nothing.
+        handlers: How many ran, for each or one number for all.
+        values: The values that stopped them; None: none.
+        processed: The roots as the handlers left them; None: not requested.
+        emitted: The results that they emitted, in lists; None: none.
     """
 
     run: int
@@ -349,12 +328,11 @@ class Over(NamedTuple):
     """Cascades ended without error.
 
     Attributes:
-        run: Their run.
         roots: The indices of their roots.
         events: How many events each had.
         seconds: How long these took.
-        handlers: How many ran, of each.
-        values: What they were stopped with; None: none was.
+        handlers: How many ran, for each.
+        values: The values that stopped them; None: none.
     """
 
     run: int
@@ -366,7 +344,7 @@ class Over(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """A root's cascade ended with something to tell."""
+    """A cascade ended with something to report."""
 
     run: int
     root: int
@@ -374,14 +352,7 @@ class Ended(NamedTuple):
 
 
 class EventEnded(NamedTuple):
-    """An event that is no root is over.
-
-    Attributes:
-        run: Its run.
-        place: Where it stands.
-        event: The event.
-        ending: How it ended, by itself.
-    """
+    """A follow-up, at a place of its cascade, is over; `ending` is its own."""
 
     run: int
     place: Place
@@ -390,7 +361,7 @@ class EventEnded(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """So many roots from `first` on were given up before they ended, as was asked for."""
+    """A number of roots from `first` on are dropped, by `Closed` or an error."""
 
     run: int
     first: int
@@ -398,7 +369,7 @@ class Dropped(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """A closed run has nothing left; its id is forgotten."""
+    """A closed run has nothing left, and its id is forgotten."""
 
     run: int
 

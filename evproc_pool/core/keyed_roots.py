@@ -49,7 +49,6 @@ class KeyedRoots:
         }
         is_whole = not (special or part.has_gaps)
         plain: list[int] = list(positions) if is_whole else []
-        quiet: list[Cascade] = []
         left: list[tuple[KeyQueue, int, int]] = []
         key_queues, part.key_queues = part.key_queues, left
         for number, (key_queue, start, stop) in enumerate(key_queues):
@@ -67,33 +66,26 @@ class KeyedRoots:
                     self.put_back(run, part, key_queue, position + 1, end)
                     part.has_gaps |= end > position + 1
                     end = position + 1
-                self._take_special(run, part, key_queue, position, item, quiet=quiet)
+                self._take_special(run, part, key_queue, position, item)
             key_queue.in_flight -= min(end, positions.stop) - begin
             if end > positions.stop:
                 left.append((key_queue, start, end))
         self._report_plain(run, part, plain, item)
-        self._cascades.report_over(run, quiet)
+        self._cascades.report_quiet(run)
         self._cascades.drop_unwanted(run)  # some of it may have been put back
         for key_queue, _, _ in key_queues:
             self._cascades.next_of_key(key_queue)
         self._state.take_turns(run)
 
     def _take_special(
-        self,
-        run: Run,
-        part: Part,
-        key_queue: KeyQueue,
-        position: int,
-        item: Progress,
-        *,
-        quiet: list[Cascade],
+        self, run: Run, part: Part, key_queue: KeyQueue, position: int, item: Progress
     ) -> None:
         """Make a cascade of a root with more to report; its key waits for it."""
         cascade = Cascade(part.roots[position - part.start])
         self._cascades.hold(key_queue, cascade)
         seconds = item.times[position - item.begin]
         self._events.take(run, cascade, part, position, item, seconds)
-        self._cascades.go_on(run, cascade, quiet)
+        self._cascades.go_on(run, cascade)
 
     def _report_plain(self, run: Run, part: Part, positions: list[int], item: Progress) -> None:
         """Report roots that have no follow-ups and did not fail."""
@@ -124,14 +116,7 @@ class KeyedRoots:
         key_queue.in_flight -= end - begin
         run.waiting += end - begin
 
-    def put_part_back(
-        self,
-        run: Run,
-        part: Part,
-        left: range,
-        fates: Mapping[int, Fate],
-        quiet: list[Cascade],
-    ) -> None:
+    def put_part_back(self, run: Run, part: Part, left: range, fates: Mapping[int, Fate]) -> None:
         """Put back the unrun positions of a part; see `HandBack.hand_back`."""
         key_queues = []
         for key_queue, start, stop in reversed(part.key_queues):
@@ -155,7 +140,7 @@ class KeyedRoots:
                     run.waiting += 1
                 elif not cascade.is_over:
                     self._cascades.hold(key_queue, cascade)
-                    self._cascades.resume(run, cascade, quiet)
+                    self._cascades.resume(run, cascade)
             self.put_back(run, part, key_queue, begin, last)
             self._cascades.next_of_key(key_queue)
             if begin > start:

@@ -30,9 +30,9 @@ class Reports:
         self._events = events
         self._keyed = keyed
 
-    def take(self, batch: Batch, begin: int, item: Progress) -> None:
-        """Take in the positions of a batch from `begin` on."""
-        run = batch.run
+    def take(self, batch: Batch, item: Progress) -> None:
+        """Take in a report on a batch."""
+        run, begin = batch.run, item.begin
         for part in batch.parts:
             positions = part.within(begin, item.done)
             if not positions or self._side_by_side(run, part, positions, item):
@@ -57,7 +57,7 @@ class Reports:
         if strands is None and (part.first is None or not isinstance(item.follow_ups, Singles)):
             return False
         may_be = run.bound == ENDLESS and not run.opened.is_followed
-        gave = _gave(item, positions) if may_be else None
+        gave = _single_follow_ups(item, positions) if may_be else None
         if gave is None:
             if strands is not None:
                 part.depth = strands.cascades.over
@@ -112,7 +112,6 @@ class Reports:
             self._settle(run, part, positions, item)
             return
         settled = positions.start
-        quiet: list[Cascade] = []
         begin, seconds = item.begin, list(item.times)
         for position in sorted(item.follow_ups.keys() | item.results.keys()):
             if position not in positions:
@@ -122,10 +121,10 @@ class Reports:
             settled = position + 1
             cascade = Cascade(position + shift)
             self._events.take(run, cascade, part, position, item, seconds[position - begin])
-            self._cascades.go_on(run, cascade, quiet)
+            self._cascades.go_on(run, cascade)
         if positions.stop > settled:
             self._settle(run, part, range(settled, positions.stop), item)
-        self._cascades.report_over(run, quiet)
+        self._cascades.report_quiet(run)
         self._state.take_turns(run)
 
     def _settle(self, run: Run, part: Part, positions: range, item: Progress) -> None:
@@ -148,8 +147,7 @@ class Reports:
     # --- cascades ---
 
     def _events_of_cascades(self, run: Run, part: Part, positions: range, item: Progress) -> None:
-        quiet: list[Cascade] = []
-        if not self._fan_out(run, part, positions, item, quiet):
+        if not self._fan_out(run, part, positions, item):
             begin, seconds = item.begin, list(item.times)
             for position in positions:
                 cascade = part.cascades[position - part.start]
@@ -161,13 +159,11 @@ class Reports:
                     continue
                 self._events.take(run, cascade, part, position, item, seconds[position - begin])
                 if run.unordered or not cascade.in_flight:
-                    self._cascades.go_on(run, cascade, quiet)
-        self._cascades.report_over(run, quiet)
+                    self._cascades.go_on(run, cascade)
+        self._cascades.report_quiet(run)
         self._state.take_turns(run)
 
-    def _fan_out(
-        self, run: Run, part: Part, positions: range, item: Progress, quiet: list[Cascade]
-    ) -> bool:
+    def _fan_out(self, run: Run, part: Part, positions: range, item: Progress) -> bool:
         """Take in events of one cascade, of which there is no more to say than that they are over.
 
         Returns:
@@ -185,11 +181,11 @@ class Reports:
         first.handlers += ran * len(positions) if isinstance(ran, int) else sum(ran)
         first.seconds += sum(item.times_of(positions))
         if run.unordered or not first.in_flight:
-            self._cascades.go_on(run, first, quiet)
+            self._cascades.go_on(run, first)
         return True
 
 
-def _gave(
+def _single_follow_ups(
     item: Progress, positions: range
 ) -> tuple[Sequence[int], Sequence[Any], Sequence[PlanLike]] | None:
     """Return the events that gave a follow-up, with these and their plans.

@@ -56,15 +56,7 @@ class Retries:
     def try_again(
         self, run: Run, cascade: Cascade, part: Part, number: int, result: Result, *, has_died: bool
     ) -> bool:
-        """Arrange another attempt of a failed event, if the policy allows one.
-
-        Args:
-            run: The run.
-            cascade: The event's cascade.
-            part: The part of a batch that the event was sent in.
-            number: The event's place in that part.
-            result: Its error.
-            has_died: Whether its worker died of it.
+        """Arrange another attempt of a failed event, at a place of a part, if the policy allows it.
 
         Returns:
             Whether there is another attempt.
@@ -84,16 +76,9 @@ class Retries:
         return True
 
     def put_back(self, run: Run, cascade: Cascade, event: Bunch, again: Again) -> None:
-        """Put an event at the head of its cascade's queue, or let it wait at once.
+        """Put an event, a bunch of one, at the head of its cascade's queue, or let it wait at once.
 
-        It waits at once in an unordered cascade, unless it is the root: nothing runs beside a
-        root.
-
-        Args:
-            run: The run.
-            cascade: The event's cascade.
-            event: The event, as a bunch of one.
-            again: Its plan.
+        It waits at once in an unordered cascade, unless it is the root: nothing runs beside that.
         """
         if run.unordered and cascade.events:
             self.wait(run, cascade, event, again)

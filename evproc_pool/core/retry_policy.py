@@ -1,12 +1,12 @@
-"""Which events are run again after a failure, and how long they wait. Pure.
+"""Decides which events are run again after a failure, and how long they wait. Pure.
 
-A failed event is run again as a whole: the follow-ups that its handlers returned are forgotten,
-and all of its handlers are called again with the event as it was first sent. Its tries travel
-with its plan (`Tried`). While it waits, `Again` stands in the place of that plan.
+A failed event is run again as a whole: the follow-ups of its handlers are forgotten, and all of
+its handlers run again with the event as it was first sent. Its tries travel with its plan
+(`Tried`). While it waits, `Again` replaces that plan.
 
-Two counts are kept apart. Errors are retried after a pause, up to `max_retries`. The death of a
-worker may have had effects, or may happen again and take other events with it. So after a death
-an event is run again only if `crash_limit` allows it, and alone.
+Errors and crashes have separate counts. Errors are retried after a pause, up to `max_retries`. An
+event whose worker died may have had effects, or may kill again and take other events with it. So
+it runs again only if `crash_limit` allows it, and alone.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class Tried(NamedTuple):
 
 
 class Again:
-    """Stands in the place of a plan for an event that is to be run again.
+    """Replaces the plan of an event that waits to be run again.
 
     Attributes:
-        tried: Its plan when it is.
-        has_to_pause: Whether it has to wait before that. If not, a worker died of it, and
-            it has to be run alone.
+        tried: Its plan for the next attempt.
+        has_to_pause: Whether it has to pause before. If not, a worker died of it, and it has to
+            run alone.
     """
 
     __slots__ = ("has_to_pause", "tried")
@@ -54,7 +54,7 @@ class Again:
         self.has_to_pause = has_to_pause
 
 
-# More of them would overflow; so many make ages of any pause.
+# More would overflow; this many already make any pause last for ages.
 _MOST_DOUBLINGS: Final = 500
 
 
@@ -62,12 +62,11 @@ class RetryPolicy(NamedTuple):
     """When an event is run again; by default never.
 
     Attributes:
-        max_retries: How often after an error.
-        exceptions: After which.
-        crash_limit: After so many deaths it is given up.
-        backoff: How long the first retry waits, in seconds; each further one waits
-            twice as long.
-        backoff_max: The most that one waits.
+        max_retries: How often an event is run again after errors.
+        exceptions: The errors after which it is.
+        crash_limit: How many deaths of workers end the attempts.
+        backoff: How long the first retry waits, in seconds; each further one waits twice as long.
+        backoff_max: The longest wait, in seconds.
     """
 
     max_retries: int = 0
@@ -79,14 +78,16 @@ class RetryPolicy(NamedTuple):
     def again(self, plan: PlanLike, result: Result, *, has_died: bool) -> Again | None:
         """Decide on an event that failed.
 
+        Errors that no handler raised, such as pickling errors, are not retried: they would come
+        again.
+
         Args:
             plan: Its plan, with the tries before.
-            result: What it failed with: an error that no handler raised, as where it
-                cannot be pickled, would come again.
+            result: Its error.
             has_died: Whether its worker is dead.
 
         Returns:
-            What stands in the place of its plan, or None: it is given up.
+            The replacement of its plan; None: there is no other attempt.
         """
         tried = plan if isinstance(plan, Tried) else Tried(plan)
         is_timeout = has_died and isinstance(result.error, EventTimeoutError)
@@ -100,21 +101,21 @@ class RetryPolicy(NamedTuple):
         return Again(tried._replace(failures=tried.failures + 1), has_to_pause=True)
 
     def _is_listed(self, error: BaseException | None) -> bool:
-        """Whether an error is one after which to try again; by what the handler raised."""
+        """Whether an error is one of `exceptions`, by the type that the handler raised."""
         if isinstance(error, RemoteError) and RemoteError not in self.exceptions:
             names = {f"{kind.__module__}.{kind.__qualname__}" for kind in self.exceptions}
             return not names.isdisjoint(error.bases)
         try:
             return isinstance(error, self.exceptions)
-        except Exception:  # code of the user's: a class may decide itself what is one of it
+        except Exception:  # code of the user: a class may define its own `__instancecheck__`
             return False
 
     def pause(self, failures: int, draw: float) -> float:
-        """How long an event waits for a retry, in seconds.
+        """Return how long an event waits for a retry, in seconds.
 
-        Exponential back-off with "equal jitter" (M. Brooker, "Exponential Backoff And
-        Jitter", 2015): at least half of it, so that what failed together does not come
-        back together, and yet does not come back at once.
+        Exponential back-off with "equal jitter" (M. Brooker, "Exponential Backoff And Jitter",
+        2015). Events that failed together do not come back together, and none comes back before
+        half of the back-off.
 
         Args:
             failures: How often it has failed, from 1.
@@ -125,7 +126,7 @@ class RetryPolicy(NamedTuple):
 
 
 def attempt_of(plan: PlanLike) -> int:
-    """Which attempt it is to run an event with this plan, from 1."""
+    """Return the number of the attempt that runs an event with this plan, from 1."""
     if isinstance(plan, Tried):
         return 1 + plan.failures + plan.crashes
     return 1

@@ -1,4 +1,4 @@
-"""What is asked of a root event before it is handled: its plan, and its key."""
+"""The plan and the key of a root event."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evproc.handler import Plan
 from evproc.processor import check_event
 from evproc.registry import Registry
 
-#: Gives the key of a root event.
+#: Returns the key of a root event.
 Key = Callable[[Any], Hashable]
 
 
@@ -19,19 +19,19 @@ def plan_root(registry: Registry, ev: Any) -> Plan:
     """Match a root event.
 
     Raises:
-        Exception: What `Processor.process` would raise before the first handler.
+        Exception: An error that `Processor.process` would raise before the first handler.
     """
-    if Event not in type(ev).__mro__:  # in less time than `isinstance` takes for an ABC
+    if Event not in type(ev).__mro__:  # faster than `isinstance` for an ABC
         check_event(ev)
     return registry.match(ev)
 
 
 def key_of(key: Key, ev: Any) -> Hashable:
-    """Ask for the key of a root event.
+    """Return the key of a root event.
 
     Raises:
-        TypeError: It is not hashable.
-        BaseException: What `key` raised, with a note that says so.
+        TypeError: The key is not hashable.
+        BaseException: `key` raised it; a note says so.
     """
     try:
         value = key(ev)
@@ -43,9 +43,9 @@ def key_of(key: Key, ev: Any) -> Hashable:
 
 
 def keys_of(key: Key, events: Sequence[Any]) -> list[Hashable] | None:
-    """The keys of many root events; None where one raises something: `key_of` says which.
+    """Return the keys of many root events; None if `key` raised an error for one of them.
 
-    Then `key` is called again for all of them.
+    Then `key_of` has to find which one, and calls `key` again for each.
     """
     try:
         keys = list(map(key, events))

@@ -1,7 +1,7 @@
-"""What a run has waiting: roots in blocks, and cascades that are ready. Pure.
+"""The waiting events of a run: roots in blocks, and ready cascades. Pure.
 
-Plain state with the few changes that keep its counts right; what happens when is
-the scheduler's, and what goes into a batch is `batching`'s.
+State with the changes that keep its counts right. The scheduler decides when they happen, and
+`batching` what goes into a batch.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from evproc_pool.core.event_columns import PlanLike
 from evproc_pool.core.inputs_and_effects import Opened
 from evproc_pool.errors import InternalError
 
-# Of so many batches of what a worker has the large buffers of, one is of the oldest, and one
-# of what has none, if there is such.
+# Of this many batches of cascades whose large buffers a worker has, one takes the oldest
+# cascade, and one takes others without buffers, if there are any.
 _TURNS: Final = 16
 
 #: The bound of a run in which every root is wanted.
@@ -24,14 +24,14 @@ ENDLESS: Final = float("inf")
 
 
 class Block(NamedTuple):
-    """Roots that wait: neighbours by index, independent of each other."""
+    """Waiting roots: neighbours by index, independent of each other."""
 
     first: int
     events: Sequence[Any]
     plans: Sequence[PlanLike]
 
     def slice(self, start: int, stop: int) -> Block:
-        """Some of them."""
+        """Return some of them."""
         return Block(self.first + start, self.events[start:stop], self.plans[start:stop])
 
 
@@ -43,21 +43,21 @@ class Run:
         opened: How it was opened.
         unordered: Whether follow-ups are independent of each other.
         closed: Whether no more roots come.
-        bound: Roots behind this index are not wanted any more.
+        bound: Roots behind this index are unwanted.
         blocks: Roots that wait for a worker.
-        backlog: How many these are.
-        ready: Cascades of which something can be sent, next first; strands among them.
-        near: The same of those with large buffers that a worker has, by that worker; newest last.
-            None is empty.
-        passed: How many batches were made while there were such of another worker.
-        loose: In an unordered run, events in the queues of these cascades.
-        stranded: Events of these strands.
-        keys: The key_queues of busy keys; maybe those of other runs, too.
-        waiting: Roots that wait in these, ready or not.
-        keyed: How many of them stand in key_queues that are ready.
-        key_queues: How many key_queues are ready.
+        backlog: Their number.
+        ready: Cascades, strands and key queues with something to send, the next one first.
+        near: Ready cascades and strands whose large buffers a worker has, by that worker; the
+            newest one last. No queue is empty.
+        passed: Batches made while other workers' cascades were in `near`.
+        loose: Events in the queues of ready cascades; of an unordered run.
+        stranded: Events of ready strands.
+        keys: The queues of busy keys; shared with other runs, if their keys are.
+        waiting: Roots that wait in key queues.
+        keyed: Those of them in ready key queues.
+        key_queues: The number of ready key queues.
         open: Roots accepted and not reported.
-        newest_plan: Of the last root.
+        newest_plan: The plan of the last root.
         has_turn: Whether it stands in the scheduler's queue of runs.
     """
 
@@ -103,12 +103,12 @@ class Run:
         self.ready: deque[Cascade | Strands | KeyQueue] = deque()
         self.loose = 0
         self.stranded = 0
-        self._strands = 0  # how many of those that are ready are strands
+        self._strands = 0  # the number of strands in `ready`
         self.near: dict[int, deque[Cascade | Strands]] = {}
         self.passed = 0
-        self._near_cascades = 0  # how many of these are cascades
-        self._near_turns = 0  # how often a worker went on with one of them
-        self._staying = staying  # workers that get more
+        self._near_cascades = 0  # the number of cascades in `near`
+        self._near_turns = 0  # batches of what stood in `near`
+        self._staying = staying  # workers that are not retired
         self.keys: dict[Hashable, KeyQueue] = {} if keys is None else keys
         self.waiting = 0
         self.keyed = 0
@@ -132,12 +132,12 @@ class Run:
 
     @property
     def left(self) -> int:
-        """About how many events are to be sent yet, as far as is known."""
+        """About how many known events are unsent."""
         return self.ready_events + max(0, self.waiting - self.keyed)
 
     @property
     def next_plan(self) -> PlanLike:
-        """The plan of the event that is sent next; only if there is one."""
+        """The plan of the next event to send; only if there is one."""
         if self.ready:
             first = self.ready[0]
         elif self.blocks:
@@ -149,13 +149,13 @@ class Run:
         return first.plan if isinstance(first, Strands) else first.queue.next_plan
 
     def put_back(self, block: Block) -> None:
-        """Put roots back where they stood: by their indices."""
+        """Put roots back where they stood, by their indices."""
         behind = (place for place, other in enumerate(self.blocks) if other.first > block.first)
         self.blocks.insert(next(behind, len(self.blocks)), block)
         self.backlog += len(block.events)
 
     def add_ready(self, cascade: Cascade) -> None:
-        """Put a cascade behind the others that are ready."""
+        """Put a cascade behind what is ready."""
         cascade.is_ready = True
         if cascade.near in self._staying:
             self._put_near(cascade)
@@ -164,7 +164,7 @@ class Run:
         self.loose += len(cascade.queue)
 
     def remove_ready(self, cascade: Cascade) -> None:
-        """Take a cascade out of those that are ready."""
+        """Take a cascade out of what is ready."""
         cascade.is_ready = False
         if self.near and not (self.ready and self.ready[0] is cascade):
             self.spread()
@@ -175,7 +175,7 @@ class Run:
         self.loose -= len(cascade.queue)
 
     def add_key_queue(self, key_queue: KeyQueue) -> None:
-        """Put a key_queue behind what is ready."""
+        """Put a key queue behind what is ready."""
         self.ready.append(key_queue)
         key_queue.ready_in = self
         key_queue.counted = len(key_queue.waiting)
@@ -191,7 +191,7 @@ class Run:
             key_queue.ready_in.keyed += 1
 
     def remove_key_queue(self, key_queue: KeyQueue) -> None:
-        """Take a key_queue out of those that are ready."""
+        """Take a key queue out of what is ready."""
         if self.ready[0] is key_queue:
             self.ready.popleft()
         else:
@@ -210,10 +210,10 @@ class Run:
             self._strands += 1
 
     def take_strands(self, count: int) -> Strands:
-        """Take the first ones of the strands that are the next."""
+        """Take the first ones of the strands that are next."""
         strands = self.ready.popleft()
         if not isinstance(strands, Strands):
-            raise InternalError("a cascade is next, and no strands")
+            raise InternalError("a cascade is next instead of strands")
         self._strands -= 1
         if count < len(strands.events):
             rest, strands = strands.slice(count, len(strands.events)), strands.slice(0, count)
@@ -225,13 +225,13 @@ class Run:
         self.stranded -= len(strands.events)
         return strands
 
-    # --- what has large buffers that a worker has ---
+    # --- large buffers ---
 
     def bring(self, worker: int) -> None:
         """Put first what a worker goes on with.
 
-        The newest of what it has the large buffers of: what waits for long takes memory that
-        is shared, and only some of that is fast. In some of the turns others come first.
+        This is the newest of what it has the large buffers of: buffers that wait take shared
+        memory, and only some of that is fast. In some turns others come first.
         """
         mine = self.near.get(worker)
         if mine is None or (self.ready and self.ready[0].near == worker):
@@ -245,7 +245,7 @@ class Run:
             del self.near[worker]
 
     def release(self, worker: int) -> None:
-        """Let any worker go on with the oldest of what a worker has the large buffers of."""
+        """Let any worker go on with the oldest cascade or strands near a worker."""
         mine = self.near[worker]
         oldest = mine.popleft()
         if isinstance(oldest, Strands) and len(oldest.events) > 1:
@@ -257,14 +257,14 @@ class Run:
         self._put_first(_anywhere(oldest))
 
     def put_near(self, worker: int) -> None:
-        """What was brought for a worker, and was not taken, goes back."""
+        """Undo `bring` for a worker that did not take it."""
         if self.ready and self.ready[0].near == worker:
             first: Any = self.ready.popleft()
             self._strands -= isinstance(first, Strands)
             self._put_near(first)
 
     def spread(self, worker: int | None = None) -> None:
-        """Let any worker go on with what a worker has the large buffers of; None: each of them."""
+        """Let any worker go on with all that is near a worker; None: near any of them."""
         for each in list(self.near) if worker is None else [worker]:
             for item in self.near.pop(each, ()):
                 self.ready.append(_anywhere(item))
@@ -282,7 +282,7 @@ class Run:
         self._strands += isinstance(item, Strands)
         self._near_cascades -= isinstance(item, Cascade)
 
-    # --- what is not wanted any more ---
+    # --- dropping ---
 
     def drop_blocks(self) -> list[tuple[int, int]]:
         """Drop the roots in blocks that are behind the bound; return first and number of each."""
@@ -300,7 +300,7 @@ class Run:
         return dropped
 
     def drop_strands(self) -> list[int]:
-        """Give up those strands that are ready and behind the bound; give their roots."""
+        """Drop the ready strands that are behind the bound; return their roots."""
         dropped: list[int] = []
         self.spread()
         if self._strands:
@@ -319,7 +319,7 @@ class Run:
 
 
 def _anywhere(item: Cascade | Strands) -> Cascade | Strands:
-    """It does not matter any more which worker has its large buffers."""
+    """Forget which worker has its large buffers."""
     if isinstance(item, Strands):
         return item._replace(near=None)
     item.near = None

@@ -147,7 +147,7 @@ class Scheduler:
         self._hand_back = self.hand_back_class(
             state, loads, estimates, retries, cascades, events, self._keyed
         )
-        batcher = Batcher(estimates, cascades.resume_quietly)
+        batcher = Batcher(estimates, cascades.resume)
         self._placement = self.placement_class(state, loads, estimates, retries, batcher)
 
     # --- questions ---
@@ -393,7 +393,7 @@ class Scheduler:
             self._loads.learn_pace(item.worker, item.done - begin, seconds)
         if batch.done == batch.size or item.gave_back:
             self._loads.pop_first(item.worker)
-        self._reports.take(batch, begin, item)
+        self._reports.take(batch, item)
         if item.gave_back:
             self._hand_back.hand_back(batch, {})
 

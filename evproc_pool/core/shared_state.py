@@ -1,4 +1,4 @@
-"""What the parts of the scheduler share. Pure; every change costs O(1)."""
+"""The state that the parts of the scheduler share. Pure; every change costs O(1)."""
 
 from __future__ import annotations
 

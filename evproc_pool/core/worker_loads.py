@@ -1,8 +1,7 @@
 """Which worker holds which batches, and which has room for more. Pure.
 
-A change of what one worker holds, and which worker is next, cost O(1). What all of
-them hold together (`overloaded`, `lopsided`, `ahead`) costs O(workers), and is asked
-once a turn at the most.
+To change the load of a worker, or to choose the next worker, costs O(1). Questions about all
+loads (`overloaded`, `lopsided`, `ahead`) cost O(workers); they come once a turn at most.
 """
 
 from __future__ import annotations
@@ -17,41 +16,38 @@ from evproc_pool.core.estimates import TARGET_SECONDS
 from evproc_pool.core.run_state import Run
 from evproc_pool.errors import InternalError
 
-#: Batches that a worker may hold at the most: the one it runs, and the next ones.
+#: The most batches that a worker may hold: its current one and the next ones.
 PREFETCH: Final = 6
 
-#: Work that a worker gets besides the batch it runs, in seconds; one more batch in
-#: any case.
+#: Work that a worker gets besides its current batch, in seconds; at least one more batch.
 AHEAD_SECONDS: Final = 4 * TARGET_SECONDS
 
-#: The same near the end of a closed run that is alone. Cascades are near their end all
-#: the time, for all that is known: the less of them is in flight, the larger is what waits,
-#: and so are the batches.
+#: The same near the end of a closed run that is alone. Cascades may always be near their end:
+#: with less of them in flight more of them waits, which makes larger batches.
 LATE_SECONDS: Final = TARGET_SECONDS / 4
 
-# Among so many workers the one is looked for that has the least to do.
-_MOST_LOOKED_AT: Final = 8
+# How many workers are compared to find the one with the least work.
+_MOST_COMPARED: Final = 8
 
-#: A worker that holds so many bytes gets no further batch.
+#: A worker that holds this many bytes gets no further batch.
 WINDOW_BYTES: Final = 32 << 20
 
-# It takes two for one to have more than another.
+# One worker alone cannot have more than another.
 _FEWEST_TO_EVEN_OUT: Final = 2
 
 
 class _Load:
-    """What one worker holds.
+    """The batches of one worker, and its room for more.
 
     Attributes:
         held: Its batches, in order.
-        seconds: What they are expected to take.
-        size_bytes: What they have.
-        ahead: The seconds that those behind the first are expected to take.
-        pace: What part of that it takes, going by what was reported last; at most 1.
-        is_retired: Whether it is sent nothing more.
+        seconds: Their expected time.
+        size_bytes: Their bytes.
+        ahead: The expected seconds of the batches behind the first.
+        pace: The part of `ahead` that they take, by the last report; at most 1.
+        is_retired: Whether it gets nothing more.
         is_slow: Whether events were taken back from it and it has not reported since.
-        shelf: The one of `WorkerLoads._roomy` or `WorkerLoads._well_ahead` that it stands on,
-            if it has room.
+        shelf: Its place in `WorkerLoads._roomy` or `WorkerLoads._well_ahead`, if it has room.
     """
 
     __slots__ = (
@@ -80,17 +76,17 @@ class WorkerLoads:
     """The workers that are ready.
 
     Attributes:
-        free: How many batches more they could hold.
-        staying: Those that are not retired.
+        free: How many more batches they could hold.
+        staying: The workers that are not retired.
     """
 
     def __init__(self) -> None:
         self._loads: dict[int, _Load] = {}
-        # workers with room, by how many batches they hold; dicts keep their order
+        # workers with room, by the number of their batches; dicts keep their order
         self._roomy: tuple[dict[int, None], ...] = tuple({} for _ in range(PREFETCH))
-        # the same of those that have no room at the end of a run
+        # the same for workers that have no room near the end of a run
         self._well_ahead: tuple[dict[int, None], ...] = tuple({} for _ in range(PREFETCH))
-        self._is_draining = False  # whether those that hold something get nothing more
+        self._is_draining = False  # whether busy workers get nothing more
         self.free = 0
         self.staying: set[int] = set()
 
@@ -101,12 +97,12 @@ class WorkerLoads:
 
     @property
     def idle(self) -> Collection[int]:
-        """The workers that hold nothing."""
+        """Workers that hold nothing."""
         return self._roomy[0].keys()
 
     @property
     def overloaded(self) -> list[int]:
-        """Those that hold more than the event they are at."""
+        """Workers that hold more than their current event."""
         return [
             worker
             for worker, load in self._loads.items()
@@ -115,16 +111,16 @@ class WorkerLoads:
 
     @property
     def at_several(self) -> Iterator[tuple[int, Batch]]:
-        """Those at a batch of which more than one event is not told, with that batch."""
+        """Workers with more than one unreported event in their first batch, and that batch."""
         for worker, load in self._loads.items():
             if load.held and load.held[0].size - load.held[0].done > 1:
                 yield worker, load.held[0]
 
     @property
     def lopsided(self) -> list[int]:
-        """Those that hold two batches more than one that is at its last, or idle.
+        """Workers that hold two batches more than one that is idle or at its last batch.
 
-        If that one would get what they give back: otherwise they would get it again.
+        Empty if that one has no room: then they would get back the batches that they give back.
         """
         staying = [worker for worker, load in self._loads.items() if not load.is_retired]
         if len(staying) < _FEWEST_TO_EVEN_OUT:
@@ -137,10 +133,9 @@ class WorkerLoads:
 
     @property
     def ahead(self) -> float:
-        """The seconds for which every worker has something to do behind its first batch.
+        """The seconds for which every worker has work behind its first batch.
 
-        But for those that are sent nothing more in any case. Where events turned out to
-        take less time than they were sent for, it counts for as much less.
+        Retired workers do not count. It is less if events took less time than expected.
         """
         if self._roomy[0]:
             return 0.0
@@ -148,7 +143,7 @@ class WorkerLoads:
         return min(staying, default=0.0)
 
     def held(self, worker: int) -> deque[Batch]:
-        """A worker's batches; not to be changed but by the methods below.
+        """A worker's batches. Only the methods below change them.
 
         Raises:
             InternalError: There is no such worker.
@@ -161,25 +156,23 @@ class WorkerLoads:
         return [batch for batch in held if batch.run is run]
 
     def roomiest(self, *, idle: bool) -> int | None:
-        """The worker with room that has the least to do, or None.
-
-        Of those with room some are compared, those that hold the fewest batches.
+        """The worker with room and the least work, of some with the fewest batches; or None.
 
         Args:
-            idle: Whether only one will do that holds nothing.
+            idle: Whether the worker must be idle.
         """
         if idle:
             return next(iter(self._roomy[0]), None)
         shelves = itertools.chain(*zip(self._roomy, self._well_ahead, strict=True))
-        some = itertools.islice(itertools.chain(*shelves), _MOST_LOOKED_AT)
+        some = itertools.islice(itertools.chain(*shelves), _MOST_COMPARED)
         return min(some, key=lambda worker: self._loads[worker].seconds, default=None)
 
     def has_room(self, worker: int, *, is_late: bool) -> bool:
         """Whether a worker could get a batch.
 
         Args:
-            worker: Any.
-            is_late: Whether it must not have `LATE_SECONDS` to do; see `earliest`.
+            worker: Any number.
+            is_late: Whether `LATE_SECONDS` of work are enough; see `earliest`.
         """
         load = self._loads.get(worker)
         if load is None or load.shelf is None:
@@ -187,22 +180,21 @@ class WorkerLoads:
         return not is_late or load.shelf is self._roomy[len(load.held)]
 
     def earliest(self) -> int | None:
-        """The worker with room that has the least to do behind its first batch, or None.
+        """The worker with room and the least work behind its first batch, or None.
 
-        For the end of a run: what is sent as late as it can be goes where it is begun
-        soonest. So those that have `LATE_SECONDS` to do have no room here. Of the others
-        a few are compared, those that hold the fewest batches.
+        For the end of a run: a batch goes as late as it can to the worker that begins it
+        soonest. So a worker with `LATE_SECONDS` of work has no room here. Some of the others
+        are compared, those with the fewest batches.
         """
-        some = itertools.islice(itertools.chain(*self._roomy), _MOST_LOOKED_AT)
+        some = itertools.islice(itertools.chain(*self._roomy), _MOST_COMPARED)
         return min(some, key=lambda worker: self._loads[worker].ahead, default=None)
 
     # --- changes ---
 
     def reserve(self) -> int | None:
-        """A worker that holds nothing, for a batch that has to be alone; or None.
+        """An idle worker for a batch that has to be alone, or None.
 
-        In that case none gets anything more until one is idle, which so is the first
-        that can be, and no worker runs dry before.
+        If None, no worker gets anything more until the first one is idle; none is idle before.
         """
         for worker in self._roomy[0]:
             return worker
@@ -210,7 +202,7 @@ class WorkerLoads:
         return None
 
     def release(self) -> None:
-        """No batch has to be alone any more."""
+        """Take in that no batch has to be alone any more."""
         self._drain(is_draining=False)
 
     def _drain(self, *, is_draining: bool) -> None:
@@ -220,10 +212,10 @@ class WorkerLoads:
                 self._place(worker, load)
 
     def add(self, worker: int) -> None:
-        """A worker is ready.
+        """Add a worker that is ready.
 
         Raises:
-            InternalError: It was before.
+            InternalError: It was ready before.
         """
         if worker in self._loads:
             raise InternalError(f"worker {worker} is ready already")
@@ -233,7 +225,7 @@ class WorkerLoads:
         self._place(worker, load)
 
     def remove(self, worker: int) -> None:
-        """A worker is gone."""
+        """Remove a worker that is gone."""
         load = self._loads.pop(worker)
         self.staying.discard(worker)
         self.free -= PREFETCH - len(load.held)
@@ -241,7 +233,7 @@ class WorkerLoads:
             del load.shelf[worker]
 
     def push(self, worker: int, batch: Batch) -> None:
-        """A worker gets a batch."""
+        """Give a worker a batch."""
         load = self._loads[worker]
         load.held.append(batch)
         load.seconds += batch.seconds
@@ -250,13 +242,13 @@ class WorkerLoads:
         self._place(worker, load)
 
     def pop_first(self, worker: int) -> None:
-        """A worker is done with its first batch."""
+        """Take the first batch from a worker, which is done with it."""
         load = self._loads[worker]
         self._take_off(load, load.held.popleft())
         self._place(worker, load)
 
     def pop_last(self, worker: int) -> Batch:
-        """A worker's last batch is taken from it."""
+        """Take the last batch from a worker."""
         load = self._loads[worker]
         batch = load.held.pop()
         self._take_off(load, batch)
@@ -269,10 +261,10 @@ class WorkerLoads:
             load.seconds -= batch.seconds
             load.size_bytes -= batch.size_bytes
         else:
-            load.seconds, load.size_bytes = 0.0, 0  # and no rounding errors
+            load.seconds, load.size_bytes = 0.0, 0  # without rounding errors
 
     def retire(self, worker: int) -> None:
-        """A worker gets nothing more.
+        """Give a worker nothing more.
 
         Raises:
             InternalError: There is no such worker.
@@ -283,25 +275,25 @@ class WorkerLoads:
         self._place(worker, load)
 
     def set_slow(self, worker: int, *, is_slow: bool) -> None:
-        """A slow worker gets nothing more while it holds something."""
+        """Say whether a worker is slow: then it gets nothing more while it holds something."""
         load = self._loads[worker]
         if load.is_slow != is_slow:
             load.is_slow = is_slow
             self._place(worker, load)
 
     def learn_pace(self, worker: int, events: int, seconds: float) -> None:
-        """Correct `ahead` by what events of a worker's first batch took.
+        """Correct `ahead` by the time that events of a worker's first batch took.
 
-        Until the worker's next report, whatever it has been sent meanwhile: at worst
-        `ahead` is too short, and somebody looks again too early. Who has room does not
-        depend on it.
+        This holds until the worker's next report, whatever it is sent meanwhile. At worst
+        `ahead` is too short and the coordinator looks again too early. Room does not depend
+        on it.
         """
         load = self._loads[worker]
         batch = load.held[0]
         load.pace = min(1.0, seconds * batch.size / (batch.seconds * events))
 
     def cut(self, worker: int, kept: int) -> None:
-        """Of a worker's first batch it runs only so many events."""
+        """Shorten a worker's first batch to the events that it keeps."""
         load = self._loads[worker]
         batch = load.held[0]
         seconds = batch.seconds * kept / batch.size
@@ -309,7 +301,7 @@ class WorkerLoads:
         batch.size, batch.seconds = kept, seconds
 
     def weigh(self, worker: int, batch: Batch, size_bytes: int) -> None:
-        """The bytes of one of a worker's batches are known, which were an estimate."""
+        """Replace the estimated bytes of one of a worker's batches."""
         load = self._loads[worker]
         was_full = load.size_bytes >= WINDOW_BYTES
         load.size_bytes += size_bytes - batch.size_bytes
@@ -324,7 +316,7 @@ class WorkerLoads:
             raise InternalError(f"there is no worker {worker}") from None
 
     def _place(self, worker: int, load: _Load) -> None:
-        """Put a worker on the shelf where it belongs now, behind the others there."""
+        """Put a worker behind the others on the shelf where it belongs now."""
         held = load.held
         load.ahead = max(0.0, load.seconds - held[0].seconds) if len(held) > 1 else 0.0
         if load.shelf is not None:

@@ -22,7 +22,7 @@ PLAN = FakePlan((1,))
 OTHER = FakePlan((1, 2))
 
 
-def test_of_a_plan_that_was_never_timed_few_events_go_into_a_batch() -> None:
+def test_a_batch_of_an_untimed_plan_has_few_events() -> None:
     assert 1 < Estimates().events_per_batch(PLAN) < 10
     assert Estimates().events_per_batch(None) == Estimates().events_per_batch(PLAN)
 
@@ -34,7 +34,7 @@ def test_the_first_measurement_is_taken_as_it_is() -> None:
     assert estimates.events_per_batch(PLAN) == 8
 
 
-def test_plans_are_told_apart_by_their_handlers() -> None:
+def test_plans_are_distinguished_by_their_handlers() -> None:
     estimates = Estimates()
     estimates.learn_seconds(PLAN.indices, 1.0)
     estimates.learn_bytes(PLAN, 1e9)
@@ -63,7 +63,7 @@ def test_an_event_in_which_the_worker_had_to_wait_for_a_cpu_does_not_count(befor
     assert estimates.seconds_of(PLAN) == 1e-6
 
 
-def test_a_batch_comes_as_near_to_its_time_as_whole_events_can() -> None:
+def test_a_batch_has_the_whole_number_of_events_nearest_to_its_time() -> None:
     estimates = Estimates()
     estimates.learn_seconds(PLAN.indices, TARGET_SECONDS / 2.6)
     assert estimates.events_per_batch(PLAN) == 3
@@ -80,33 +80,33 @@ def test_one_odd_time_is_not_typical(count: int, odd: float) -> None:
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=2, max_size=20))
-def test_a_typical_time_is_the_middle_one_of_three_that_there_were(times: list[float]) -> None:
+def test_a_typical_time_is_the_median_of_three_given_times(times: list[float]) -> None:
     three = [times[0], times[(len(times) - 1) // 2], times[-1]]
     assert typical(times) == sorted(three)[1]
     assert typical(sorted(times)) == sorted(times)[(len(times) - 1) // 2]
 
 
-def test_of_a_report_on_one_plan_the_typical_time_is_learnt() -> None:
+def test_a_report_on_one_plan_teaches_the_typical_time() -> None:
     estimates = Estimates()
     estimates.learn([(PLAN.indices, 5, 5.5)], [1.0, 1.0, 1.5, 1.0, 1.0])
     assert estimates.seconds_of(PLAN) == 1.0
 
 
-def test_where_one_batch_of_some_takes_long_the_typical_time_is_learnt() -> None:
+def test_a_single_long_batch_does_not_change_the_typical_time() -> None:
     estimates = Estimates()
     for slowest in (1.0, 100.0, 1.0):
         estimates.learn([(PLAN.indices, 5, 4.0 + slowest)], [1.0, 1.0, slowest, 1.0, 1.0])
     assert estimates.seconds_of(PLAN) == 1.0
 
 
-def test_where_most_batches_would_be_given_up_as_much_is_meant_as_gets_done() -> None:
+def test_a_batch_is_as_large_as_the_part_that_slow_events_leave_done() -> None:
     estimates = Estimates()
     for _ in range(3):
         estimates.learn([(PLAN.indices, 5, 104.0)], [1.0, 1.0, 100.0, 1.0, 1.0])
     assert estimates.seconds_of(PLAN) == pytest.approx(104.0 / 5 / OVERDUE_FACTOR)
 
 
-def test_of_a_report_on_several_plans_or_on_one_event_the_mean_is_learnt() -> None:
+def test_a_report_on_several_plans_or_on_one_event_teaches_the_mean() -> None:
     estimates = Estimates()
     timings = [(PLAN.indices, 2, 3.0), (OTHER.indices, 1, 7.0)]
     estimates.learn(timings, [1.0, 7.0, 2.0])
@@ -114,14 +114,14 @@ def test_of_a_report_on_several_plans_or_on_one_event_the_mean_is_learnt() -> No
     assert estimates.seconds_of(OTHER) == 7.0
 
 
-def test_of_a_report_on_events_that_were_not_all_run_the_mean_is_learnt() -> None:
+def test_a_report_on_events_that_did_not_all_run_teaches_the_mean() -> None:
     # the rest of a chain behind a stop: it took no time, and is not in the timings
     estimates = Estimates()
     estimates.learn([(PLAN.indices, 2, 3.0)], [1.0, 2.0, 0.0, 0.0, 0.0])
     assert estimates.seconds_of(PLAN) == 1.5
 
 
-def test_of_an_empty_report_nothing_is_learnt() -> None:
+def test_an_empty_report_teaches_nothing() -> None:
     estimates = Estimates()
     before = estimates.seconds_of(PLAN)
     estimates.learn([], [])
@@ -170,7 +170,7 @@ def test_a_full_batch_is_within_time_and_bytes(seconds: list[float], sizes: list
         assert estimates.most_events(PLAN) * min(sizes) <= MOST_BYTES * (1 + 1e-9)
 
 
-def test_behind_a_long_one_the_next_ones_may_be_long_for_who_waits_for_them() -> None:
+def test_after_a_long_event_the_next_ones_may_be_long_if_somebody_waits() -> None:
     estimates = Estimates()
     quick, long = [1e-5] * 7, LONG_SECONDS
     for _ in range(3):

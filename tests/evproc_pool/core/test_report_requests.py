@@ -15,7 +15,7 @@ from tests.support.promptness import PROMPT_SECONDS, Promptness
 from tests.support.sizes import BARS
 
 
-def test_a_worker_is_looked_at_when_it_has_been_silent_for_long_enough() -> None:
+def test_the_position_of_a_silent_worker_is_read() -> None:
     telling = ReportRequests()
     telling.heard(1, 10.0)
     assert telling.silent([1], 10.0 + TELL_SECONDS) == []
@@ -26,7 +26,7 @@ def test_a_worker_is_looked_at_when_it_has_been_silent_for_long_enough() -> None
     assert telling.silent([1], 11.0) == []
 
 
-def test_one_that_is_further_is_asked_and_again_after_twice_as_long() -> None:
+def test_a_worker_with_unreported_events_is_asked_and_again_after_twice_as_long() -> None:
     telling = ReportRequests()
     telling.heard(1, 10.0)
     now, waits = 11.0, []
@@ -45,7 +45,7 @@ def test_one_that_is_further_is_asked_and_again_after_twice_as_long() -> None:
     assert telling.left([1], now + 1.0) == pytest.approx(SILENT_SECONDS)
 
 
-def test_one_that_stays_where_it_is_tells_by_itself() -> None:
+def test_a_worker_that_stays_at_its_event_reports_by_itself() -> None:
     telling = ReportRequests()
     telling.heard(1, 10.0)
     assert not telling.look(1, 11.0, is_further=False)
@@ -58,14 +58,14 @@ def test_one_that_stays_where_it_is_tells_by_itself() -> None:
     assert telling.silent([1], 1001.0) == [1]
 
 
-def test_one_that_was_seen_at_its_first_event_and_is_further_then_is_asked() -> None:
+def test_a_worker_that_has_left_its_first_event_is_asked() -> None:
     telling = ReportRequests()
     telling.heard(1, 10.0)
     telling.look(1, 11.0, is_further=False)
     assert telling.look(1, 11.0 + SILENT_SECONDS, is_further=True)
 
 
-def test_as_long_as_nobody_knows_where_it_is_it_is_looked_at_again() -> None:
+def test_an_unknown_position_is_read_again() -> None:
     telling = ReportRequests()
     telling.heard(1, 10.0)
     telling.look(1, 11.0, is_further=False)
@@ -77,7 +77,7 @@ def test_as_long_as_nobody_knows_where_it_is_it_is_looked_at_again() -> None:
     assert telling.left([1], 15.0) == pytest.approx(SILENT_SECONDS)
 
 
-def test_only_those_that_may_have_something_to_tell_are_looked_at() -> None:
+def test_only_positions_of_the_given_workers_are_read() -> None:
     telling = ReportRequests()
     for worker in (1, 2, 3):
         telling.heard(worker, 10.0 + worker)
@@ -86,7 +86,7 @@ def test_only_those_that_may_have_something_to_tell_are_looked_at() -> None:
     assert telling.left([], 30.0) is None
 
 
-def test_to_look_again_is_for_the_one_that_is_due_first() -> None:
+def test_the_next_look_is_for_the_worker_that_is_due_first() -> None:
     telling = ReportRequests()
     telling.heard(1, 10.0)
     telling.heard(2, 10.001)
@@ -94,7 +94,7 @@ def test_to_look_again_is_for_the_one_that_is_due_first() -> None:
     assert telling.left([1, 2], 20.0) == 0.0
 
 
-def test_a_worker_that_was_never_heard_of_is_not_looked_at() -> None:
+def test_the_position_of_a_worker_that_never_reported_is_not_read() -> None:
     telling = ReportRequests()
     assert telling.silent([7], 10.0) == []
     assert telling.left([7], 10.0) == pytest.approx(SILENT_SECONDS)
@@ -113,7 +113,7 @@ def test_a_worker_that_is_gone_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("is_further", [True, None])
-def test_nobody_rests_past_a_look_nor_while_something_is_on_its_way(
+def test_the_coordinator_rests_neither_past_a_look_nor_while_a_report_may_come(
     is_further: bool | None,
 ) -> None:
     telling = ReportRequests()
@@ -130,7 +130,7 @@ def test_nobody_rests_past_a_look_nor_while_something_is_on_its_way(
     assert telling.rest([1, 2], 11.001) == pytest.approx(SILENT_SECONDS - 0.001)
 
 
-def test_one_that_does_not_answer_keeps_nobody_from_resting() -> None:
+def test_a_worker_that_does_not_answer_does_not_keep_the_coordinator_awake() -> None:
     telling = ReportRequests()
     telling.heard(1, 10.0)
     for now in (11.0, 12.0, 13.0):
@@ -213,7 +213,7 @@ class _RestsWhileAnAnswerComes(ReportRequests):
         _TrustsTheFirstLook,
     ],
 )
-def test_the_simulation_notices_who_asks_too_late(mutant: type[ReportRequests]) -> None:
+def test_the_simulation_notices_late_requests(mutant: type[ReportRequests]) -> None:
     with pytest.raises(Violation):  # noqa: PT012 - by one of the seeds
         for seed in range(100):
             Promptness(seed, mutant).play(2_000)

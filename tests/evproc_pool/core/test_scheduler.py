@@ -300,7 +300,7 @@ def test_closing_a_finished_run_again_is_no_error() -> None:
     assert scheduler.step(Closed(1, drop=True)) == []
 
 
-def test_dropping_gives_up_what_has_not_been_sent_and_nothing_else() -> None:
+def test_dropping_drops_unsent_roots_and_nothing_else() -> None:
     scheduler = opened()
     scheduler.step(accepted(0, HELD + 6))
     assert scheduler.step(Closed(1, drop=True)) == [Dropped(1, HELD, 6)]
@@ -309,14 +309,14 @@ def test_dropping_gives_up_what_has_not_been_sent_and_nothing_else() -> None:
     assert done(scheduler) == [settled(HELD - 2, 2), Finished(1)]
 
 
-def test_dropping_gives_up_the_rest_of_a_cascade_when_its_batch_is_over() -> None:
+def test_dropping_drops_the_rest_of_a_cascade_when_its_batch_is_over() -> None:
     scheduler = opened()
     scheduler.step(accepted(0, 1))
     scheduler.step(Closed(1, drop=True))
     assert done(scheduler, None, {0: planned("more")}) == [Dropped(1, 0, 1), Finished(1)]
 
 
-def test_dropping_gives_up_a_cascade_that_waits() -> None:
+def test_dropping_drops_a_waiting_cascade() -> None:
     scheduler = opened()
     scheduler.step(accepted(0, HELD + 6))
     # the worker has all it can, so what follows from the first root has to wait
@@ -342,13 +342,13 @@ def test_roots_wait_for_a_worker() -> None:
     assert sent(scheduler.step(WorkerReady(7))) == [(7, ["root 0", "root 1"])]
 
 
-def test_roots_with_nothing_to_tell_are_reported_by_the_count() -> None:
+def test_roots_with_nothing_to_report_are_counted() -> None:
     scheduler = opened()
     scheduler.step(accepted(5, 2))
     assert done(scheduler) == [settled(5, 2)]
 
 
-def test_a_root_that_fails_is_reported_by_itself_and_one_with_a_value_with_its_neighbours() -> None:
+def test_a_failed_root_is_reported_alone_and_one_with_a_value_with_its_neighbours() -> None:
     scheduler = opened()
     taught(scheduler, PLAN, TARGET_SECONDS / 5)
     scheduler.step(accepted(10, 5))
@@ -370,7 +370,7 @@ def test_a_root_that_has_failed_has_no_follow_ups() -> None:
     assert scheduler.is_idle
 
 
-def test_progress_reports_what_is_over_and_keeps_the_batch() -> None:
+def test_progress_reports_events_that_are_over_and_keeps_the_batch() -> None:
     scheduler = opened()
     taught(scheduler, PLAN, TARGET_SECONDS / 4)
     scheduler.step(accepted(0, 4))
@@ -399,7 +399,7 @@ def test_neighbouring_blocks_may_share_a_batch() -> None:
     assert done(scheduler) == [settled(0, 1), settled(4, 1)]
 
 
-def test_what_roots_emitted_and_how_many_handlers_ran_is_told_with_their_neighbours() -> None:
+def test_emitted_results_and_handlers_of_roots_are_reported_with_their_neighbours() -> None:
     scheduler = opened()
     two = FakePlan((1, 2))
     taught(scheduler, two, TARGET_SECONDS / 5)
@@ -409,7 +409,7 @@ def test_what_roots_emitted_and_how_many_handlers_ran_is_told_with_their_neighbo
     assert effects == [settled(1, 2, emitted=[["e", "f"], None])._replace(handlers=[2, 0])]
 
 
-def test_a_cascade_has_what_its_events_emitted_in_order_but_for_those_that_failed() -> None:
+def test_a_cascade_has_the_results_of_its_events_in_order_without_failed_ones() -> None:
     scheduler = opened()
     scheduler.step(accepted(0, 1))
     done(scheduler, None, {0: planned("a", "b")}, emitted={0: [1]})
@@ -417,7 +417,7 @@ def test_a_cascade_has_what_its_events_emitted_in_order_but_for_those_that_faile
     assert effects == [ended(0, FAILED, events=3, emitted=[1, 2, 3], of="b")]
 
 
-def test_what_an_unordered_cascade_emitted_is_in_the_order_of_its_paths() -> None:
+def test_results_of_an_unordered_cascade_are_in_the_order_of_its_paths() -> None:
     scheduler = opened(workers=2, unordered=True, is_bulk=True)
     taught(scheduler, SLOW, 10 * TARGET_SECONDS)
     scheduler.step(accepted(0, 1))
@@ -428,7 +428,7 @@ def test_what_an_unordered_cascade_emitted_is_in_the_order_of_its_paths() -> Non
     ]
 
 
-def test_strands_that_stop_are_told_with_those_that_are_over() -> None:
+def test_strands_that_stop_are_reported_with_those_that_are_over() -> None:
     scheduler = opened()
     taught(scheduler, PLAN, TARGET_SECONDS / 8)
     scheduler.step(accepted(0, 3))
@@ -489,7 +489,7 @@ def test_follow_ups_run_in_the_order_of_a_plain_fifo() -> None:
     assert effects == [over((0, 6))]
 
 
-def test_events_of_a_cascade_that_stand_one_behind_the_other_share_a_batch() -> None:
+def test_neighbours_in_the_queue_of_a_cascade_share_a_batch() -> None:
     scheduler = opened()
     scheduler.step(accepted(0, 1))
     assert sent(done(scheduler, None, {0: planned("a", "b")})) == [(1, ["a", "b"])]
@@ -526,7 +526,7 @@ class _Counted(list[int]):
         return part
 
 
-def test_of_a_long_queue_only_what_is_taken_is_copied() -> None:
+def test_only_the_taken_part_of_a_long_queue_is_copied() -> None:
     events = _Counted(range(1000))
     queue = EventQueue()
     queue.extend(Bunch(events, PLAN), root_place(0))
@@ -582,7 +582,7 @@ def test_slow_events_of_a_cascade_do_not_share_a_batch() -> None:
     assert [events for _, events in sent(effects)] == [["a"]]
 
 
-def test_nothing_more_of_a_cascade_is_sent_while_a_part_of_it_is_in_flight() -> None:
+def test_no_second_part_of_a_cascade_is_in_flight() -> None:
     scheduler = opened(workers=3)
     taught(scheduler, SLOW, 10 * TARGET_SECONDS)
     scheduler.step(accepted(0, 1))
@@ -604,7 +604,7 @@ def test_a_chain_goes_on_only_when_all_of_it_is_over() -> None:
     "result",
     [Result(stopped=True), Result(stopped=True, value=3), Result(error=ERROR, handler="h")],
 )
-def test_what_ends_a_cascade_leaves_the_rest_of_it_unrun(result: Result) -> None:
+def test_the_end_of_a_cascade_leaves_its_rest_unrun(result: Result) -> None:
     scheduler = opened()
     scheduler.step(accepted(0, 1))
     assert sent(done(scheduler, None, {0: planned("a", "b", "c")})) == [(1, ["a", "b"])]
@@ -643,7 +643,7 @@ def test_an_event_that_no_handler_wants_needs_no_worker() -> None:
     assert done(scheduler, None, {0: [nobody]}) == [over((0, 5), handlers=[2])]
 
 
-def test_a_planning_error_ends_the_cascade_when_it_is_that_events_turn() -> None:
+def test_a_planning_error_ends_the_cascade_at_its_turn() -> None:
     scheduler = opened()
     scheduler.step(accepted(0, 1))
     [bad] = planned("bad", plan=Unplannable(ERROR))
@@ -670,7 +670,7 @@ def test_cascades_go_before_new_roots() -> None:
 # --- until_error ---
 
 
-def test_after_an_error_what_was_before_it_is_finished_and_the_rest_dropped() -> None:
+def test_after_an_error_earlier_roots_finish_and_later_ones_are_dropped() -> None:
     scheduler = opened(workers=2, until_error=True)
     scheduler.step(accepted(0, 2 * HELD + 12))  # 2 to each in turn: 0-1, 2-3 and 4-5, 6-7
     effects = done(scheduler, 2, results={0: FAILED})
@@ -724,7 +724,7 @@ def test_an_error_in_one_run_leaves_others_alone() -> None:
 # --- keys ---
 
 
-def test_roots_with_equal_keys_go_to_one_worker_and_others_beside_them() -> None:
+def test_roots_with_equal_keys_go_to_one_worker() -> None:
     scheduler = opened(workers=3)
     effects = scheduler.step(accepted(0, 4, keys=["k", "k", "other", "k"]))
     assert sent(effects) == [(1, ["root 0"]), (2, ["root 2"])]
@@ -750,7 +750,7 @@ def _with_roots_of_a_key(keys: str = "kkkk", **how: Any) -> Scheduler:
     return scheduler
 
 
-def test_behind_a_root_with_follow_ups_the_others_of_its_key_wait() -> None:
+def test_roots_wait_for_the_follow_ups_of_the_root_before_with_their_key() -> None:
     scheduler = _with_roots_of_a_key()
     effects = done(scheduler, 1, {1: planned("more of 1")}, at=2, cut=[1])
     assert told(effects) == [over((0, 1))]
@@ -769,7 +769,7 @@ def test_roots_of_other_keys_in_the_same_batch_do_not_wait() -> None:
     assert [event for _, events in sent(effects) for event in events] == ["more of 0"]
 
 
-def test_what_a_worker_has_run_behind_a_failure_that_it_did_not_see_is_over() -> None:
+def test_events_that_ran_behind_a_failure_unknown_to_the_worker_are_over() -> None:
     scheduler = _with_roots_of_a_key()
     # what root 1 left cannot be rebuilt
     assert done(scheduler, 1, results={1: FAILED}) == [
@@ -779,7 +779,7 @@ def test_what_a_worker_has_run_behind_a_failure_that_it_did_not_see_is_over() ->
     assert scheduler.is_idle
 
 
-def test_values_of_roots_with_keys_are_told_with_the_others() -> None:
+def test_values_of_roots_with_keys_are_reported_with_the_others() -> None:
     scheduler = _with_roots_of_a_key()
     results = {1: Result(7, stopped=True), 3: STOPPED}
     assert done(scheduler, 1, results=results, ran={1: 1}) == [
@@ -787,7 +787,7 @@ def test_values_of_roots_with_keys_are_told_with_the_others() -> None:
     ]
 
 
-def test_another_worker_gets_the_next_of_a_key_when_nothing_of_it_is_in_flight() -> None:
+def test_another_worker_gets_the_next_root_of_a_key_with_none_in_flight() -> None:
     scheduler = opened(workers=2)
     taught(scheduler, SLOW, 10 * TARGET_SECONDS)
     ((one, events),) = sent(scheduler.step(accepted(0, 2, plan=SLOW, keys="kk")))
@@ -856,7 +856,7 @@ def test_the_next_root_of_a_key_may_come_when_the_one_before_it_is_over() -> Non
 
 
 @pytest.mark.parametrize("result", [FAILED, STOPPED])
-def test_what_ends_a_cascade_does_not_keep_the_next_of_its_key(result: Result) -> None:
+def test_the_end_of_a_cascade_releases_its_key(result: Result) -> None:
     scheduler = _with_roots_of_a_key("kk")
     scheduler.step(accepted(2, 1, keys="k"))
     assert sent(done(scheduler, at=1, results={0: result})) == []
@@ -874,7 +874,7 @@ def test_keys_of_different_runs_are_different() -> None:
     assert sent(scheduler.step(accepted(0, 1, run=2, keys=["k"]))) == [(2, ["root 0"])]
 
 
-def test_a_worker_that_dies_releases_the_key_of_what_it_ran() -> None:
+def test_the_death_of_a_worker_releases_the_key_of_its_event() -> None:
     scheduler = opened(workers=2)
     scheduler.step(accepted(0, 2, keys=["k", "k"]))
     effects = scheduler.step(WorkerGone(1, 0, ERROR))
@@ -888,7 +888,7 @@ def test_a_root_that_comes_back_is_before_the_next_of_its_key() -> None:
     assert sent(scheduler.step(WorkerGone(1, None))) == [(2, ["root 0", "root 1"])]
 
 
-def test_dropping_gives_up_roots_that_wait_for_their_key() -> None:
+def test_dropping_drops_roots_that_wait_for_their_key() -> None:
     scheduler = opened()
     scheduler.step(accepted(0, 4, keys=["k", "k", "k", "k"]))  # two are in flight
     assert scheduler.step(Closed(1, drop=True)) == [Dropped(1, 2, 1), Dropped(1, 3, 1)]
@@ -971,14 +971,14 @@ def test_the_next_of_a_key_waits_until_nothing_of_an_unordered_cascade_is_run() 
 # --- events that come back ---
 
 
-def test_what_handlers_left_of_a_root_is_in_its_ending() -> None:
+def test_a_processed_root_is_in_its_ending() -> None:
     scheduler = opened(return_events=True)
     scheduler.step(accepted(0, 2))
     effects = done(scheduler, results={1: STOPPED}, processed={0: "left 0", 1: "left 1"})
     assert effects == [settled(0, 2, values={1: None}, processed=["left 0", "left 1"])]
 
 
-def test_what_handlers_left_of_a_root_is_kept_until_its_cascade_is_over() -> None:
+def test_a_processed_root_is_kept_until_its_cascade_is_over() -> None:
     scheduler = opened(return_events=True)
     scheduler.step(accepted(0, 1))
     assert told(done(scheduler, None, {0: planned("a")}, processed={0: "left"})) == []
@@ -1034,7 +1034,7 @@ def test_the_worker_with_least_to_do_is_served_first() -> None:
     assert rounds == [[1, 2, 3]] * FULL
 
 
-def test_batches_are_longer_where_nobody_waits_for_single_events() -> None:
+def test_batches_are_longer_if_nobody_waits_for_single_events() -> None:
     each = TARGET_SECONDS / 10
     sizes = []
     for is_bulk in (False, True):
@@ -1099,7 +1099,7 @@ def test_at_the_end_of_a_run_a_worker_takes_half_of_its_share() -> None:
     assert sizes == [20, 15, least, least, least, 80 - 35 - 3 * least]
 
 
-def test_what_comes_and_ends_a_run_at_once_is_shared_as_its_end_is() -> None:
+def test_roots_that_come_with_the_end_of_their_run_are_shared_like_its_end() -> None:
     wanted = MOST_EVENTS // 2
     scheduler = opened(is_bulk=True)
     scheduler.step(WorkerReady(2))
@@ -1314,7 +1314,7 @@ def test_the_bytes_of_all_batches_that_a_worker_holds_count() -> None:
 # --- what a worker gives back, or is taken from it ---
 
 
-def test_what_a_worker_gives_back_goes_to_one_that_is_idle() -> None:
+def test_events_given_back_go_to_an_idle_worker() -> None:
     scheduler = opened()
     taught(scheduler, PLAN, TARGET_SECONDS / 4)
     scheduler.step(accepted(0, 8))  # 0-3, 4-7
@@ -1324,7 +1324,7 @@ def test_what_a_worker_gives_back_goes_to_one_that_is_idle() -> None:
     assert sent(effects) == [(2, ["root 1", "root 2", "root 3"])]
 
 
-def test_the_rest_of_a_chain_that_is_given_back_goes_before_what_followed() -> None:
+def test_the_rest_of_a_chain_that_is_given_back_goes_before_its_follow_ups() -> None:
     scheduler = opened()
     taught(scheduler, PLAN, TARGET_SECONDS / 10)
     scheduler.step(accepted(0, 1))
@@ -1340,7 +1340,7 @@ def test_a_batch_can_be_given_back_before_it_was_begun() -> None:
     assert sent(done(scheduler, at=0, gave_back=True)) == [(1, ["root 0", "root 1"])]
 
 
-def test_what_waits_behind_a_slow_event_is_handed_on() -> None:
+def test_events_behind_a_slow_one_go_to_another_worker() -> None:
     scheduler = opened()
     taught(scheduler, PLAN, TARGET_SECONDS / 4)
     scheduler.step(accepted(0, 6))  # 0-3, 4-5
@@ -1367,7 +1367,7 @@ def test_the_rest_of_a_chain_that_is_taken_back_waits_for_its_first_event() -> N
     assert [events for _, events in sent(effects)] == [["b", "aa"]]
 
 
-def test_the_death_of_a_worker_that_was_slow_charges_what_it_kept() -> None:
+def test_the_death_of_a_slow_worker_charges_an_event_that_it_kept() -> None:
     scheduler = opened()
     scheduler.step(accepted(0, 2))
     scheduler.step(WorkerReady(2))
@@ -1391,7 +1391,7 @@ def test_nobody_is_overloaded_while_nobody_is_idle_or_work_waits() -> None:
 # --- what nothing is sent behind ---
 
 
-def test_behind_another_batch_there_is_no_long_event_for_which_somebody_waits() -> None:
+def test_no_long_event_waits_behind_another_batch_if_somebody_waits_for_it() -> None:
     for is_bulk in (False, True):
         scheduler = opened(workers=2, is_bulk=is_bulk)
         taught(scheduler, SLOW, BULK_SECONDS)
@@ -1405,7 +1405,7 @@ def test_behind_another_batch_there_is_no_long_event_for_which_somebody_waits() 
 
 @pytest.mark.parametrize("keys", [None, [1, 2, 3, 4, 5, 6]])
 @pytest.mark.parametrize("is_bulk", [False, True])
-def test_behind_a_long_one_events_go_one_by_one_to_who_is_idle(
+def test_after_a_long_event_others_go_one_by_one_to_idle_workers(
     keys: list[int] | None, *, is_bulk: bool
 ) -> None:
     scheduler = opened(workers=2, is_bulk=is_bulk)
@@ -1426,7 +1426,7 @@ def test_a_long_event_does_not_wait_for_an_idle_worker_while_other_runs_have_wor
     assert ["root 0"] in later
 
 
-def test_what_is_taken_back_keeps_the_order_of_the_input() -> None:
+def test_events_taken_back_keep_the_order_of_the_input() -> None:
     scheduler = opened(workers=2)
     scheduler.step(accepted(0, 2 * HELD))
     scheduler.step(TakenBack(2, 1))
@@ -1439,7 +1439,7 @@ def test_what_is_taken_back_keeps_the_order_of_the_input() -> None:
     assert len(roots) > HELD
 
 
-def test_what_is_taken_back_from_behind_an_event_that_was_to_be_quick_goes_one_by_one() -> None:
+def test_events_taken_back_behind_an_unexpectedly_long_one_go_one_by_one() -> None:
     for seconds, size in ((1e-6, 1), (TARGET_SECONDS / 2, 2)):
         scheduler = opened()
         taught(scheduler, PLAN, seconds)
@@ -1450,7 +1450,7 @@ def test_what_is_taken_back_from_behind_an_event_that_was_to_be_quick_goes_one_b
         assert sizes[0] == size
 
 
-def test_while_a_worker_is_started_nothing_is_sent_behind_another_batch() -> None:
+def test_no_batch_is_queued_while_a_worker_starts() -> None:
     scheduler = opened()
     taught(scheduler, PLAN, TARGET_SECONDS / 4)
     scheduler.starting = 2
@@ -1467,7 +1467,7 @@ def test_while_a_worker_is_started_nothing_is_sent_behind_another_batch() -> Non
 # --- who may be asked to tell ---
 
 
-def test_who_is_at_one_of_several_events_may_have_something_to_tell() -> None:
+def test_a_worker_with_several_events_in_its_batch_is_tellable() -> None:
     scheduler = opened()
     taught(scheduler, PLAN, TARGET_SECONDS / 4)
     scheduler.step(accepted(0, 3))
@@ -1479,9 +1479,7 @@ def test_who_is_at_one_of_several_events_may_have_something_to_tell() -> None:
     assert seen == [[1], [1], []]
 
 
-def test_where_nobody_waits_for_single_roots_one_is_asked_for_the_sake_of_one_that_is_idle() -> (
-    None
-):
+def test_if_nobody_waits_for_single_roots_workers_are_tellable_for_an_idle_one() -> None:
     scheduler = opened(workers=2, is_bulk=True)
     taught(scheduler, PLAN, TARGET_SECONDS / 4)
     scheduler.step(accepted(0, 1))
@@ -1498,7 +1496,7 @@ def test_where_nobody_waits_for_single_roots_one_is_asked_for_the_sake_of_one_th
 # --- slack, and who has too much ---
 
 
-def test_slack_is_what_the_worker_with_least_has_besides_the_batch_it_is_at() -> None:
+def test_slack_is_the_least_work_of_a_worker_besides_its_current_batch() -> None:
     assert Scheduler().slack == 0.0
     scheduler = opened(workers=2, runs=2)
     taught(scheduler, PLAN, TARGET_SECONDS)
@@ -1510,7 +1508,7 @@ def test_slack_is_what_the_worker_with_least_has_besides_the_batch_it_is_at() ->
     assert ahead(scheduler) == pytest.approx(TARGET_SECONDS)
 
 
-def test_there_is_less_slack_where_events_turn_out_to_take_less_time() -> None:
+def test_slack_is_less_if_events_take_less_time_than_expected() -> None:
     scheduler = opened()
     taught(scheduler, PLAN, TARGET_SECONDS)
     scheduler.step(accepted(0, 10_000))
@@ -1520,7 +1518,7 @@ def test_there_is_less_slack_where_events_turn_out_to_take_less_time() -> None:
     assert ahead(scheduler) == pytest.approx(AHEAD_SECONDS)  # and not more in any case
 
 
-def test_for_the_slack_a_part_of_a_batch_tells_what_all_of_it_takes() -> None:
+def test_slack_follows_the_reported_part_of_a_batch() -> None:
     scheduler = opened()
     taught(scheduler, PLAN, TARGET_SECONDS / 8)
     scheduler.step(accepted(0, 10_000))
@@ -1556,7 +1554,7 @@ def _with_three_batches_each() -> Scheduler:
     return scheduler
 
 
-def test_who_has_two_batches_more_than_one_at_its_last_has_too_much() -> None:
+def test_a_worker_with_two_batches_more_than_one_at_its_last_is_lopsided() -> None:
     scheduler = _with_three_batches_each()
     seen = [scheduler.lopsided]
     for worker in (2, 2, 1, 1):
@@ -1566,7 +1564,7 @@ def test_who_has_two_batches_more_than_one_at_its_last_has_too_much() -> None:
     assert seen == [[], [], [1], [], []]
 
 
-def test_who_has_two_batches_while_another_has_none_has_too_much() -> None:
+def test_a_worker_with_two_batches_beside_an_idle_one_is_lopsided() -> None:
     scheduler = _with_three_batches_each()
     for _ in range(3):
         done(scheduler, 2)
@@ -1577,7 +1575,7 @@ def test_who_has_two_batches_while_another_has_none_has_too_much() -> None:
     assert seen == [[1], [1], [], []]
 
 
-def test_nobody_has_too_much_beside_one_that_gets_nothing_more() -> None:
+def test_nobody_is_lopsided_beside_a_worker_that_gets_nothing_more() -> None:
     """What it would give back would be sent to it again, and be asked back again."""
     scheduler = opened(workers=3)
     taught(scheduler, PLAN, TARGET_SECONDS / 2)
@@ -1594,7 +1592,7 @@ def test_nobody_has_too_much_beside_one_that_gets_nothing_more() -> None:
     assert scheduler.lopsided == []
 
 
-def test_nobody_has_too_much_while_something_waits_or_alone() -> None:
+def test_nobody_is_lopsided_while_something_waits_or_alone() -> None:
     scheduler = opened(workers=2)
     taught(scheduler, PLAN, TARGET_SECONDS)
     scheduler.step(accepted(0, 2 * FULL + 1))
@@ -1620,7 +1618,7 @@ def test_the_death_of_an_idle_worker_changes_nothing() -> None:
     assert [worker for worker, _ in sent(scheduler.step(accepted(0, 100)))] == [2] * FULL
 
 
-def test_only_the_running_root_is_charged_and_the_others_are_handed_on_in_order() -> None:
+def test_only_the_running_root_is_charged_and_others_go_on_in_order() -> None:
     scheduler = opened()
     taught(scheduler, PLAN, TARGET_SECONDS / 4)
     scheduler.step(accepted(0, 8))  # 0-3, 4-7
@@ -1672,7 +1670,7 @@ def test_a_chain_that_had_ended_does_not_come_back() -> None:
     assert scheduler.is_idle
 
 
-def test_a_death_in_a_run_until_error_drops_what_is_behind_it() -> None:
+def test_a_death_in_a_run_until_error_drops_later_roots() -> None:
     scheduler = opened(until_error=True)
     scheduler.step(accepted(0, HELD + 6))
     effects = scheduler.step(WorkerGone(1, 1, ERROR))
@@ -1684,7 +1682,7 @@ def test_a_death_in_a_run_until_error_drops_what_is_behind_it() -> None:
     assert sent(scheduler.step(WorkerReady(2))) == [(2, ["root 0"])]
 
 
-def test_what_comes_back_to_a_dropped_run_is_dropped() -> None:
+def test_events_that_come_back_to_a_dropped_run_are_dropped() -> None:
     scheduler = opened()
     scheduler.step(accepted(0, 4))
     scheduler.step(Closed(1, drop=True))
@@ -1704,7 +1702,7 @@ def test_a_root_that_is_over_behind_others_is_not_run_again() -> None:
     assert events == [f"root {index}" for index in (1, 3, 4, 5, 6, 7)]
 
 
-def test_one_may_be_charged_and_another_be_over_behind_it() -> None:
+def test_one_event_may_be_charged_while_a_later_one_is_over() -> None:
     scheduler = opened()
     taught(scheduler, PLAN, TARGET_SECONDS / 8)
     scheduler.step(accepted(0, 6))
@@ -1746,7 +1744,7 @@ def test_the_running_event_of_a_second_part_is_found() -> None:
 # --- demand ---
 
 
-def test_demand_is_what_keeps_every_worker_busy() -> None:
+def test_demand_keeps_every_worker_busy() -> None:
     scheduler = opened(workers=2)
     # two untimed events go into a batch; 2 workers of PREFETCH, and one batch behind each
     assert scheduler.demand(1) == 2 * (2 * PREFETCH + 2)
@@ -1867,7 +1865,7 @@ _IMPOSSIBLE: dict[str, Input] = {
 
 
 @pytest.mark.parametrize("what", _IMPOSSIBLE)
-def test_what_cannot_have_happened_is_an_error_that_changes_nothing(what: str) -> None:
+def test_an_impossible_input_is_an_error_that_changes_nothing(what: str) -> None:
     scheduler = _busy()
     before = _snapshot(scheduler)
     with pytest.raises(InternalError):
@@ -1902,7 +1900,7 @@ def test_asking_for_an_unknown_worker_is_an_error(worker: int) -> None:
         opened().held_by(worker)
 
 
-def test_a_batch_says_what_is_where() -> None:
+def test_a_batch_knows_its_events_and_roots() -> None:
     scheduler = opened()
     scheduler.step(accepted(4, 2))
     batch = scheduler.held_by(1)
@@ -1976,7 +1974,7 @@ def test_a_run_with_nothing_under_way_takes_no_slack_from_others() -> None:
     assert scheduler.slack > 0
 
 
-def test_at_the_end_of_a_keyed_run_those_that_wait_for_their_key_count() -> None:
+def test_roots_that_wait_for_their_keys_count_at_the_end_of_a_run() -> None:
     # or each batch would take half of what is ready, then half of that, down to one
     scheduler = opened()
     taught(scheduler, PLAN, TARGET_SECONDS / 100)
@@ -2010,7 +2008,7 @@ def test_each_ordered_cascade_employs_one_worker() -> None:
     assert scheduler.employable == 4
 
 
-def test_of_one_key_one_cascade_employs_a_worker() -> None:
+def test_one_cascade_of_a_key_employs_a_worker() -> None:
     scheduler = opened(workers=0)
     scheduler.step(accepted(0, 6, keys=[1, 1, 1, 2, 2, 1]))
     assert scheduler.employable == 2

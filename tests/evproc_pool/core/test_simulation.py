@@ -95,7 +95,7 @@ _EVERYTHING = [
 ]
 
 
-def test_the_model_knows_that_what_was_spared_may_end_its_run() -> None:
+def test_the_model_knows_that_a_spared_event_may_end_its_run() -> None:
     # a worker dies in root 60, and root 47, which was over there, ends the run with its error
     simulate(134, 10_000)
 
@@ -169,7 +169,7 @@ class _GoesOnInTheMiddleOfAChain(Reports):
     def _events_of_cascades(self, run: Run, part: Part, positions: range, item: Progress) -> None:
         super()._events_of_cascades(run, part, positions, item)
         if part.is_chain:
-            self._cascades.resume(run, part.cascades[0], [])
+            self._cascades.resume(run, part.cascades[0])
 
 
 class _KeepsWhatIsBehindAnError(Cascades):
@@ -241,12 +241,12 @@ class _LosesWhatIsTakenBack(HandBack):
 
 
 class _PassesOverErrorsOfPlanning(Cascades):
-    def resume(self, run: Run, cascade: Cascade, quiet: list[Cascade]) -> None:
+    def resume(self, run: Run, cascade: Cascade) -> None:
         queue = _drained(cascade)
         for bunch in queue:
             bunch.plan = UNWANTED if isinstance(bunch.plan, Unplannable) else bunch.plan
         _put_back(cascade, queue)
-        super().resume(run, cascade, quiet)
+        super().resume(run, cascade)
 
 
 class _ReordersWhatComesBack(HandBack):
@@ -294,16 +294,9 @@ class _KeepsStrandsBehindTheBound(Cascades):
 
 
 class _LosesStrandsThatComeBack(HandBack):
-    def _columns(
-        self,
-        run: Run,
-        part: Part,
-        left: range,
-        fates: Mapping[int, Fate],
-        quiet: list[Cascade],
-    ) -> None:
+    def _columns(self, run: Run, part: Part, left: range, fates: Mapping[int, Fate]) -> None:
         if part.strands is None:
-            super()._columns(run, part, left, fates, quiet)
+            super()._columns(run, part, left, fates)
 
 
 class _LosesWhatIsGivenBack(HandBack):
@@ -374,20 +367,13 @@ class _LetsTheNextOfAKeyGoBeforeFollowUps(Cascades):
 
 
 class _RunsASuspectBeforeThoseBeforeIt(KeyedRoots):
-    def put_part_back(
-        self,
-        run: Run,
-        part: Part,
-        left: range,
-        fates: Mapping[int, Fate],
-        quiet: list[Cascade],
-    ) -> None:
-        super().put_part_back(run, part, left, fates, quiet)
+    def put_part_back(self, run: Run, part: Part, left: range, fates: Mapping[int, Fate]) -> None:
+        super().put_part_back(run, part, left, fates)
         for key_queue in list(run.keys.values()):
             for keyed in [each for each in key_queue.waiting if each.cascade is not None]:
                 key_queue.waiting.remove(keyed)
                 run.waiting -= 1
-                self._cascades.resume_quietly(run, keyed.cascade or Cascade(-1))
+                self._cascades.resume(run, keyed.cascade or Cascade(-1))
 
 
 class _SharesNoKeys(Scheduler):
@@ -517,9 +503,9 @@ class _OrdersNoRun(Scheduler):
 
 
 class _IsOverWithEventsInFlight(Cascades):
-    def go_on(self, run: Run, cascade: Cascade, quiet: list[Cascade]) -> None:
+    def go_on(self, run: Run, cascade: Cascade) -> None:
         in_flight, cascade.in_flight = cascade.in_flight, 0
-        super().go_on(run, cascade, quiet)
+        super().go_on(run, cascade)
         cascade.in_flight = in_flight
 
 
@@ -795,7 +781,7 @@ class _ChoosesWorkersByChance(WorkerLoads):
         return random.choice(free) if free else super().roomiest(idle=idle)
 
 
-def test_the_history_tells_a_scheduler_that_leaves_something_to_chance() -> None:
+def test_equal_seeds_give_different_histories_to_a_random_scheduler() -> None:
     def history(seed: int) -> int:
         return simulate(seed, 300, _with(_ChoosesWorkersByChance)).history
 
