@@ -41,11 +41,7 @@ from evproc_pool.coordinator.run_handle import OutcomeSink, RunHandle
 from evproc_pool.coordinator.single_events import Asked
 from evproc_pool.core.cascade_limits import PLAIN_ENDING, CascadeEnding
 from evproc_pool.core.inputs_and_effects import Accepted, Closed, Input, Opened
-from evproc_pool.errors import (
-    PoolClosedError,
-    PoolError,
-    PoolForkedError,
-)
+from evproc_pool.errors import PoolClosedError, PoolError, PoolForkedError
 from evproc_pool.protocol.backend import Backend
 
 
