@@ -143,7 +143,7 @@ def _no_op(bench: Bench, label: str) -> Iterator[Row | Note]:
         label,
         (
             *figures.values(),
-            cpu_figure("coordinator's CPU time", ours, Bar("at most", 1.0)),
+            cpu_figure("coordinator's CPU time", ours, Bar("at most", 1.2)),
             *over_peers(mine, [figures[name] for name in limits], limits),
             ratio(f"events/s / those of {pair_name}", mine, figures[pair_name]),
             ratio(f"events/s / those of {control}", mine, figures[control]),
