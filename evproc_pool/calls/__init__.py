@@ -4,5 +4,9 @@
 workers, and `worker_calls` and `async_calls` have the calls. `inprocess` has the calls of a pool
 without workers.
 
+Ctrl-C in a waiting thread is caught by each call (`pool`, `worker_calls`,
+`coordinator.pool_future`) and ends in `coordinator.engine.Engine.interrupt`. If it strikes in a
+turn, `coordinator.driving` catches it.
+
 May import: itself and everything below `pool`. Begin with `engines`.
 """

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from multiprocessing import util
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from evproc_pool.calls.endings import finish, stop, stopped_after
+from evproc_pool.calls.shutdown import finish, stop, stopped_after
 from evproc_pool.calls.starting import ProcessStarter, Starter
 from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolError, PoolForkedError
 from evproc_pool.protocol.registry_spec import (

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, 
 from typing import TYPE_CHECKING, Any, Final
 
 from evproc import Event
-from evproc_pool.calls.endings import break_off
+from evproc_pool.calls.shutdown import break_off
 from evproc_pool.core.error_notes import has_several
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from evproc_pool.coordinator.sent_batch import Sent
 from evproc_pool.coordinator.worker_record import WorkerRecord
 from evproc_pool.core.event_columns import Times
 from evproc_pool.core.inputs_and_effects import Progress, Result
-from evproc_pool.core.supervision import Input
+from evproc_pool.core.supervisor_inputs import Input
 from evproc_pool.errors import InternalError, SerializationError
 from evproc_pool.protocol import messages
 from evproc_pool.protocol.backend import Backend

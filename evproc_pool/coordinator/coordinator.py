@@ -52,7 +52,8 @@ from evproc_pool.core.inputs_and_effects import (
     WorkerReady,
 )
 from evproc_pool.core.retry_policy import RetryPolicy
-from evproc_pool.core.supervision import (
+from evproc_pool.core.supervisor import Supervisor
+from evproc_pool.core.supervisor_inputs import (
     AskBack,
     AskReport,
     Effect,
@@ -70,8 +71,7 @@ from evproc_pool.core.supervision import (
     Strike,
     TakeBack,
 )
-from evproc_pool.core.supervision import Input as SupervisorInput
-from evproc_pool.core.supervisor import Supervisor
+from evproc_pool.core.supervisor_inputs import Input as SupervisorInput
 from evproc_pool.errors import (
     InternalError,
     PoolError,

@@ -26,8 +26,8 @@ from evproc_pool.core.error_notes import where_text
 from evproc_pool.core.event_columns import PlanLike
 from evproc_pool.core.inputs_and_effects import Progress, Result, Retired, WorkerGone
 from evproc_pool.core.retry_policy import RetryPolicy, attempt_of
-from evproc_pool.core.supervision import Input
 from evproc_pool.core.supervisor import Supervisor
+from evproc_pool.core.supervisor_inputs import Input
 from evproc_pool.errors import PoolError
 from evproc_pool.log import LOG
 from evproc_pool.protocol.backend import Gone

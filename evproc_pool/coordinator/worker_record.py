@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from evproc_pool.coordinator.sent_batch import Sent
-from evproc_pool.core.supervision import Seen
+from evproc_pool.core.supervisor_inputs import Seen
 from evproc_pool.protocol import messages
 from evproc_pool.protocol.status_words import NONE, WorkerStatus
 

@@ -1,9 +1,12 @@
-"""Every decision of the pool, as plain functions and state machines.
+"""Decisions, as plain functions and state machines.
 
-Scheduling, cascades, keys, batching, estimates, retries and limits. Nothing here has a clock, a
-thread, a process or I/O: time is an argument, inputs go in and effects come out. So a seed can
-simulate it.
+`scheduler` decides about events: which go to which worker, and when. `supervisor` decides about
+workers: when they are started, replaced, stopped and killed. One decision stands elsewhere: who is
+charged for a death (`coordinator.crash_attribution`, which reads status words).
 
-May import: itself, `evproc_pool.errors`, `evproc`. Begin with `scheduler`, then
-`inputs_and_effects`.
+Nothing here has a clock, a thread, a process or I/O: time is an argument, inputs go in and effects
+come out. So a seed can simulate it.
+
+May import: itself, `evproc_pool.errors`, `evproc`. Begin with `supervisor` and
+`scheduler`; `inputs_and_effects` and `supervisor_inputs` list what goes in and comes out.
 """

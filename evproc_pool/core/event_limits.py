@@ -6,7 +6,7 @@ from math import inf
 from typing import Final, NamedTuple
 
 from evproc_pool.core.dwell_time import DwellTimes
-from evproc_pool.core.supervision import Kill, Seen, Strike
+from evproc_pool.core.supervisor_inputs import Kill, Seen, Strike
 
 # A worker with this many times its memory limit is killed in the middle of an event.
 _FAR_BEYOND: Final = 1.5

@@ -42,7 +42,7 @@ from evproc_pool.core.inputs_and_effects import Input as SchedulerInput
 from evproc_pool.core.report_requests import ReportRequests
 from evproc_pool.core.retry_policy import RetryPolicy
 from evproc_pool.core.scheduler import Scheduler
-from evproc_pool.core.supervision import (
+from evproc_pool.core.supervisor_inputs import (
     AskBack,
     AskReport,
     Effect,

@@ -2,5 +2,6 @@
 
 May import: itself, `core`, `serialization`, `evproc_pool.errors`, `evproc_pool.outcome`, `evproc`.
 Begin with `calls`, which has the pool's calls; `cascade` runs one cascade. The loop over the
-handlers of an event is that of `evproc.processor.run_handlers`.
+handlers of an event is that of `evproc.processor.run_handlers`; workers have their own, in
+`worker.loop`.
 """

@@ -46,8 +46,16 @@ from evproc_pool.core.inputs_and_effects import (
 )
 from evproc_pool.core.report_requests import ReportRequests
 from evproc_pool.core.retry_policy import RetryPolicy
-from evproc_pool.core.supervision import AskReport, Effect, Input, LookAgain, Seen, Start, TakeBack
 from evproc_pool.core.supervisor import Supervisor
+from evproc_pool.core.supervisor_inputs import (
+    AskReport,
+    Effect,
+    Input,
+    LookAgain,
+    Seen,
+    Start,
+    TakeBack,
+)
 from evproc_pool.protocol import status_words
 from tests.support.model import FakePlan, Violation, check, column
 from tests.support.world import as_singles

@@ -34,7 +34,8 @@ from evproc_pool.core.inputs_and_effects import (
     WorkerReady,
 )
 from evproc_pool.core.retry_policy import RetryPolicy
-from evproc_pool.core.supervision import (
+from evproc_pool.core.supervisor import Supervisor
+from evproc_pool.core.supervisor_inputs import (
     AskBack,
     AskReport,
     Effect,
@@ -51,7 +52,6 @@ from evproc_pool.core.supervision import (
     Strike,
     TakeBack,
 )
-from evproc_pool.core.supervisor import Supervisor
 from tests.support.model import FakePlan, column
 from tests.support.world import as_singles
 

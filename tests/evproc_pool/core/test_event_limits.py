@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evproc_pool.core.event_limits import EventLimits, EventWatch
-from evproc_pool.core.supervision import Kill, Seen, Strike
+from evproc_pool.core.supervisor_inputs import Kill, Seen, Strike
 
 WARNED: list[Strike | Kill] = [Strike(1, is_again=False)]
 AGAIN: list[Strike | Kill] = [Strike(1, is_again=True)]

@@ -1,4 +1,4 @@
-"""What goes into the supervisor, and what comes out, besides the scheduler's. Plain data."""
+"""Inputs and effects of the supervisor, besides those of the scheduler. Plain data."""
 
 from __future__ import annotations
 
