@@ -74,7 +74,7 @@ def test_the_hint_depends_on_how_the_worker_ended(exitcode: int | None, hint: st
         ),
         (
             "act",
-            WorkerStatus(1, 0, 0, None, is_telling=True),
+            WorkerStatus(1, 0, 0, None, is_reporting=True),
             "Do('stop')), while it sent what others had left behind",
         ),
     ],
