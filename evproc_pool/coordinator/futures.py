@@ -77,11 +77,8 @@ class Futures(OutcomeCollector):
     Outstanding futures keep the pool: submitted work is finished even if nothing else refers to
     the pool any more.
 
-    Attributes:
-        engine: Runs the events.
-
     Args:
-        engine: The engine.
+        engine: Runs the events; an attribute too.
         registry: Has the handlers.
         key: The pool's, or None.
         unordered: Whether follow-ups are independent.
@@ -110,7 +107,9 @@ class Futures(OutcomeCollector):
         self._listeners: set[Listener] = set()
         self._keeps: object | None = None
         self._given_up: PoolError | None = None  # the reason, once `give_up` was called
-        self._changed = threading.Condition()
+        # `with` takes this: an interrupt in a condition's `__enter__` leaves it locked for ever
+        self._changing = threading.RLock()
+        self._changed = threading.Condition(self._changing)
         self._thread: threading.Thread | None = None
         self._may_linger = False  # whether a thread probably waits for the only future
         self._looks_soon = False  # whether the driving thread wakes up soon in any case
@@ -152,12 +151,7 @@ class Futures(OutcomeCollector):
         self._is_retired = False
 
     def submit(self, ev: Event, pool: object) -> Future[Any] | None:
-        """See `PoolProcessor.submit`. None: it was retired, and nothing has happened.
-
-        Args:
-            ev: The event.
-            pool: Kept until all futures are done.
-        """
+        """See `PoolProcessor.submit`; keep `pool` meanwhile. None: retired, nothing has happened."""
         if self._is_retired:
             return None
         future = PoolFuture(self, self._lock)
@@ -193,7 +187,7 @@ class Futures(OutcomeCollector):
     def _submit_alone(self, future: PoolFuture, ev: Event, plan: Plan) -> Future[Any] | None:
         """Submit an event while no other one is outstanding."""
         try:
-            with self._changed:
+            with self._changing:
                 if self._is_retired:
                     return None
                 root = future.root = self._next_root
@@ -203,7 +197,7 @@ class Futures(OutcomeCollector):
             is_sent = self.engine.send_now(accepted, self)
             if not is_sent:
                 self.engine.accept(accepted)
-            with self._changed:
+            with self._changing:
                 self._may_linger = is_sent
                 if not (is_sent and self._looks_soon):
                     self._changed.notify_all()
@@ -235,7 +229,7 @@ class Futures(OutcomeCollector):
             return True
         try:
             self._is_notified = True
-            with self._changed:
+            with self._changing:
                 self._may_linger = False
                 self._changed.notify_all()
                 self._start_thread()
@@ -269,7 +263,7 @@ class Futures(OutcomeCollector):
             if not taken:
                 return
             futures, events, plans, keys = map(list, zip(*taken, strict=True))
-            with self._changed:
+            with self._changing:
                 first = self._next_root
                 self._next_root += len(taken)
             for root, future in enumerate(futures, first):
@@ -316,26 +310,31 @@ class Futures(OutcomeCollector):
 
     def hurry(self) -> None:
         """Have the thread drive."""
-        with self._changed:
+        with self._changing:
             self._may_linger = False
             self._changed.notify_all()
 
     def _start_thread(self) -> None:
         """Start the thread that drives, if it does not run; with the lock."""
         if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._drive, name="evproc_pool futures", daemon=True
-            )
-            self._thread.start()
+            name = "evproc_pool futures"
+            thread = self._thread = threading.Thread(target=self._drive, name=name, daemon=True)
+            try:
+                thread.start()
+            except BaseException:
+                if thread.ident is None:
+                    self._thread = None  # the next event tries again
+                raise
 
     def _drive(self) -> None:
+        self._thread = threading.current_thread()  # where its start was taken for failed
         try:
             while True:
                 turns = self.engine.turns
                 if not self._is_busy:
                     self._push_at = _FEWEST_PUSHED
                     self._release_pool()
-                with self._changed:
+                with self._changing:
                     if not self._is_busy:
                         self._changed.notify_all()
                         if self.engine.closed is None:
@@ -353,7 +352,7 @@ class Futures(OutcomeCollector):
         except BaseException:
             # the error has ended the engine, and so the futures: no thread may wait for more
             self._notify_listeners()
-            with self._changed:
+            with self._changing:
                 self._thread = None
                 self._changed.notify_all()
             raise
@@ -399,7 +398,7 @@ class Futures(OutcomeCollector):
         """
         self.engine.check_may_wait()
         self.hurry()
-        with self._changed:
+        with self._changing:
             self._changed.wait_for(lambda: not self._has_futures or self._thread is None)
 
     def give_up(self, reason: PoolError) -> None:
@@ -434,7 +433,7 @@ class Futures(OutcomeCollector):
 
     def listen(self, listener: Listener) -> None:
         """Drive for a run until it is finished, and notify its listener after each turn."""
-        with self._changed:
+        with self._changing:
             self._listeners.add(listener)
             self._may_linger = False
             self._changed.notify_all()

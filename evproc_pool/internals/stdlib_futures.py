@@ -25,6 +25,9 @@ attributes of         ``_condition``, ``_state``, ``_result``, ``_exception``, `
                       Free-threaded: `SharedLockFuture.result` reads the state without a lock,
                       and then the value, which was written first. A build without the lock on
                       hardware that reorders loads may read them in another order.
+lock of `Condition`   ``_lock``: `Condition` takes it without a call of Python code. Fallback: an
+                      interrupt in a ``with`` of a future's condition may lock it for ever.
+                      Free-threaded: nothing.
 names of states       ``PENDING``, ``RUNNING``, ``CANCELLED``, ``CANCELLED_AND_NOTIFIED``,
                       ``FINISHED``: the values of ``_state``. Fallback: as above.
                       Free-threaded: nothing.
@@ -34,6 +37,7 @@ names of states       ``PENDING``, ``RUNNING``, ``CANCELLED``, ``CANCELLED_AND_N
 from __future__ import annotations
 
 import contextlib
+import operator
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -74,6 +78,17 @@ _CANCELLED: Final = (_CANCELLED_ONLY, _NOTIFIED)
 _DONE: Final = (_FINISHED, *_CANCELLED)
 
 
+class Condition(threading.Condition):
+    """A condition whose `with` calls no Python code between the lock and the block.
+
+    An interrupt in `threading.Condition.__enter__` or `__exit__` leaves the lock taken for ever.
+    """
+
+    if hasattr(threading.Condition(), "_lock"):
+        __enter__ = property(operator.attrgetter("_lock.__enter__"))
+        __exit__ = property(operator.attrgetter("_lock.__exit__"))
+
+
 class SharedLockFuture(Future[Any]):
     """A future that is set by `begin` and `finish`.
 
@@ -101,7 +116,7 @@ class SharedLockFuture(Future[Any]):
             with self._lock:
                 if self._made is None:
                     self._waiters, self._done_callbacks = [], []
-                    self._made = threading.Condition()
+                    self._made = Condition()
         return self._made
 
     def cancelled(self) -> bool:

@@ -314,6 +314,25 @@ def test_contents_that_are_not_recognized_are_searched(monkeypatch: pytest.Monke
 # --- concurrent.futures ---
 
 
+def test_a_condition_is_taken_without_a_call_of_python_code() -> None:
+    """An interrupt in such a call would leave its lock taken for ever."""
+    assert hasattr(threading.Condition(), "_lock")
+    called: list[str] = []
+
+    def note(frame: types.FrameType, event: str, arg: object) -> None:
+        if event == "call":
+            called.append(frame.f_code.co_qualname)
+
+    condition = stdlib_futures.Condition()
+    sys.setprofile(note)
+    with condition:
+        pass
+    sys.setprofile(None)
+    assert called == []
+    with condition:
+        assert not condition.wait(0)  # as ever
+
+
 def test_futures_of_this_python_are_known() -> None:
     assert stdlib_futures.IS_KNOWN
     assert issubclass(SharedLockFuture, Future)

@@ -91,6 +91,12 @@ class LocalBackend:
         Raises:
             OSError: The process cannot be started. Nothing is left of it.
         """
+        # the first process may have to wait until a forkserver has started
+        in_a_moment = has_started(fresh(self._context))
+        with uninterrupted() if in_a_moment else contextlib.nullcontext():
+            self._start(number, config)
+
+    def _start(self, number: int, config: bytes) -> None:
         with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as in_any_case:
             ours, theirs = socket.socketpair()
             on_failure.callback(ours.close)
@@ -322,6 +328,10 @@ class LocalBackend:
         return happened
 
     def _forget(self, member: Member) -> None:
+        with uninterrupted():
+            self._close(member)
+
+    def _close(self, member: Member) -> None:
         del self._members[member.number]
         self._ending.pop(member.number, None)
         registered: list[Channel | int] = [member.channel, *member.sentinels]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import sys
 import threading
+import types
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -350,3 +353,43 @@ def test_a_future_keeps_a_pool_that_nobody_refers_to_until_it_is_done(gate: Gate
     del pool
     gate.close()
     assert future.result(PATIENCE_SECONDS) == 7
+
+
+def test_a_submission_takes_no_condition_by_python_code(pool: PoolProcessor) -> None:
+    """An interrupt in `Condition.__enter__` or `__exit__` would leave the pool's lock taken."""
+    code = {threading.Condition.__enter__.__code__, threading.Condition.__exit__.__code__}
+    callers: set[str] = set()
+
+    def note(frame: types.FrameType, event: str, arg: object) -> None:
+        back = frame.f_back
+        if event == "call" and frame.f_code in code and back is not None:
+            callers.add(Path(back.f_code.co_filename).name)
+
+    pool.submit(Do("stop", 0)).result(PATIENCE_SECONDS)
+    sys.setprofile(note)
+    future = pool.submit(Do("stop", 1))
+    future.add_done_callback(lambda future: None)
+    sys.setprofile(None)
+    assert future.result(PATIENCE_SECONDS) == 1
+    assert callers.isdisjoint({"futures.py", "stdlib_futures.py", "_base.py"})
+
+
+def test_the_next_event_starts_the_thread_that_could_not_be_started(
+    pool: PoolProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pool.process(Do("stop", 0)) == 0
+    start = threading.Thread.start
+
+    def fails(thread: threading.Thread) -> None:
+        if "futures" in thread.name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fails)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            pool.submit(Do("stop", 1))
+    # nobody waits for a single one, which would drive
+    futures = [pool.submit(Do("stop", number)) for number in range(3)]
+    done, _ = wait(futures, PATIENCE_SECONDS)
+    assert {future.result() for future in done} == {0, 1, 2}
