@@ -151,7 +151,7 @@ class Futures(OutcomeCollector):
         self._is_retired = False
 
     def submit(self, ev: Event, pool: object) -> Future[Any] | None:
-        """See `PoolProcessor.submit`; keep `pool` meanwhile. None: retired, nothing has happened."""
+        """See `PoolProcessor.submit`; keep `pool` until then. None: retired, nothing happened."""
         if self._is_retired:
             return None
         future = PoolFuture(self, self._lock)

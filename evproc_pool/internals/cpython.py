@@ -49,14 +49,14 @@ class _ReferenceCounts(NamedTuple):
 
     Attributes:
         getrefcount: That of `sys`, or a stand-in.
-        alone: For what one local variable refers to.
+        unshared: For what one local variable refers to.
         in_container: For an item of a container, which a loop over that visits.
         of_instance: For an attribute, which a loop over an instance's referents visits.
         in_tuple: For an item of a tuple, counted by `counts_of`.
     """
 
     getrefcount: Callable[[object], int]
-    alone: int = 0
+    unshared: int = 0
     in_container: int = 0
     of_instance: int = 0
     in_tuple: int = 0
@@ -80,14 +80,14 @@ def measure_reference_counts() -> _ReferenceCounts:
         return _ReferenceCounts(_always_more)
     getrefcount = sys.getrefcount
     item: object = {}
-    alone = getrefcount(item)
+    unshared = getrefcount(item)
     items: list[object] = [{}, {}]
     in_container = max([getrefcount(each) for each in items])
     box: object = _Box({})
     found: list[object] = get_referents(box)
     of_instance = max([getrefcount(each) for each in found if type(each) is dict])
     (in_tuple,) = _counts_by(getrefcount, ({},))
-    return _ReferenceCounts(getrefcount, alone, in_container, of_instance, in_tuple)
+    return _ReferenceCounts(getrefcount, unshared, in_container, of_instance, in_tuple)
 
 
 _CLAIMED: Final = itertools.count(1 << 32, 1 << 16)
@@ -110,7 +110,7 @@ def counts_of(items: tuple[Any, ...]) -> list[int]:
 _COUNTS: Final = measure_reference_counts()
 getrefcount: Final = _COUNTS.getrefcount
 #: With more references than these, somebody else has the object, too.
-UNSHARED: Final = _COUNTS.alone
+UNSHARED: Final = _COUNTS.unshared
 IN_CONTAINER: Final = _COUNTS.in_container
 OF_INSTANCE: Final = _COUNTS.of_instance
 IN_TUPLE: Final = _COUNTS.in_tuple
