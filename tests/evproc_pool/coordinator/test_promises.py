@@ -42,7 +42,8 @@ def test_this_python_has_futures_of_the_kind_that_promises_are_made_as(
     future: Future[Any] = Future()
     promise = promises_module.Promise(lock)
     assert vars(promise) == {"_lock": lock}
-    assert type(promise._condition) is type(future._condition) is threading.Condition
+    assert type(future._condition) is threading.Condition
+    assert isinstance(promise._condition, threading.Condition)
     of_promises = {"_lock", "_made"}
     assert set(vars(promise)) - of_promises <= set(vars(future))
     for name in vars(future).keys() - {"_condition"}:
