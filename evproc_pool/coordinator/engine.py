@@ -65,7 +65,7 @@ class Engine:
     Args:
         coordinator: Does the work.
         backend: The coordinator's; it is woken when there is something to do.
-        make_sink: Makes a sink for a call for one event.
+        make_sink: Makes the sink of a call with one event.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class Engine:
     def call(
         self, ev: Event, plan: Plan, *, unordered: bool, ending: CascadeEnding = PLAIN_ENDING
     ) -> Answer | RunHandle:
-        """Begin a call for one event, and end it at once if that can be.
+        """Begin a call with one event, and end it at once if possible.
 
         Returns:
             Its answer. Or a closed run to wait for, with a sink of its own.
@@ -489,7 +489,7 @@ class Engine:
 
 
 def _opened(unordered: bool, ending: CascadeEnding) -> Opened:
-    """What opens the run of a call for one event, but for its id."""
+    """The input that opens the run of a call with one event, without its id."""
     return Opened(-1, True, unordered, False, True, False, *ending)
 
 

@@ -3,7 +3,8 @@
 A worker counts its events and checks its memory itself (`Quota`). At four fifths of a limit it
 says so, and the coordinator starts its replacement. Once that is ready, or the limit is reached,
 the worker runs no further event, gives back what it has not begun, and ends when asked to. A
-worker that is stuck in a handler cannot do this; then the coordinator does (see `watch`).
+worker that is stuck in a handler cannot do this; then the coordinator does
+(see `core.event_limits`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Raises the soft timeout in the handler that is running, in a worker.
 
-1. The coordinator reads the place of each worker anyway (`watch`). It finds a worker that has
+1. The coordinator reads the place of each worker anyway, and `core.event_limits` finds one that has
    been at the same event for too long. It writes the event into `status_words.STRUCK`, and
    sends `SIGNAL`.
 2. Python runs `SoftTimeout._strike` between two instructions of the main thread, or in
