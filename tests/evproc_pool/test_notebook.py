@@ -15,9 +15,10 @@ from tests.support.helpers import run_script, still_alive
 pytest.importorskip("ipykernel", reason="there is no kernel")
 
 # Runs the cells one after the other, in a process of its own: the client leaves sockets and
-# threads behind. A cell that begins with "# interrupted" is interrupted once it has printed.
+# threads behind. A cell that begins with "# interrupted" is interrupted once, when its handler has
+# begun: until then the interrupt could strike where Python itself swallows it, as in an import.
 _CLIENT = '''
-import json, os
+import json, os, threading, time
 from pathlib import Path
 
 for name in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
@@ -26,19 +27,25 @@ for name in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "I
 from jupyter_client.manager import start_new_kernel
 
 
+def interrupt_when_begun():
+    while not Path("begun").exists():
+        time.sleep(0.01)
+    manager.interrupt_kernel()
+
+
 def run(cell):
     """Run a cell; give what it printed, and its error if it has one."""
-    printed, errors, is_to_be_interrupted = [], [], cell.startswith("# interrupted")
+    printed, errors = [], []
 
     def hook(message):
         content = message["content"]
         if message["msg_type"] == "stream":
             printed.append(content["text"])
-            if is_to_be_interrupted:
-                manager.interrupt_kernel()
         elif message["msg_type"] == "error":
             errors.append(content["ename"])
 
+    if cell.startswith("# interrupted"):
+        threading.Thread(target=interrupt_when_begun, daemon=True).start()
     client.execute_interactive(cell, timeout=60, output_hook=hook)
     return ["".join(printed).split(), errors]
 
@@ -137,13 +144,15 @@ def test_a_cell_can_be_interrupted(tmp_path: Path) -> None:
         """
         # interrupted
         import time
+        from pathlib import Path
 
         @want("reading")
         def wait(proc, ev):
+            Path("begun").touch()
             time.sleep(100)
 
         pool.register(wait)
-        print("waits", flush=True)
+        print("waits")
         pool.process_many([Reading(1), Reading(2)])
         """,
         """
