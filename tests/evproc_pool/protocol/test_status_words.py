@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from evproc_pool.ipc.status_memory import StatusMemory
+from evproc_pool.ipc.resources import StatusMemory
 from evproc_pool.protocol import status_words
 from evproc_pool.protocol.status_words import WorkerStatus
 
