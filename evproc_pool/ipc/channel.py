@@ -28,6 +28,15 @@ from evproc_pool.ipc.shared_receiver import Receiver
 from evproc_pool.ipc.shared_sender import Placed, Sender
 from evproc_pool.protocol.frame import Data, Frame
 
+#: Whether `Channel.wait` works. Elsewhere sockets lack the option, or its format differs.
+CAN_WAIT: Final = sys.platform == "linux"
+
+# The longest wait, as seconds and microseconds. The kernel makes it some milliseconds longer.
+_LONGEST_WAIT: Final = struct.pack("ll", 0, 5_000)
+
+# Makes one call not block, on Linux, macOS and others.
+_NO_WAIT: Final[int] = getattr(socket, "MSG_DONTWAIT", 0)
+
 _HEADER: Final = struct.Struct("<BQ")  # tag and encoding, length of the body
 
 # The encoding of the body, in the upper bits of the tag byte; 0: the body is the payload. _APART:
@@ -39,8 +48,7 @@ _SHARED: Final = 1 << 7
 _BACK: Final = _APART | _SHARED
 _TAGS: Final = _APART - 1
 
-_COUNT: Final = struct.Struct("<I")  # number of lengths, each a `_LENGTH`
-_LENGTH: Final = struct.Struct("<Q")
+_COUNT: Final = struct.Struct("<I")  # number of lengths; then these, of 8 bytes each
 _PLACE: Final = struct.Struct("<IQ")  # slot, start; then lengths
 _REST: Final = struct.Struct("<BI")  # encoding of the rest, number of `_OWN` entries
 _OWN: Final = struct.Struct("<IQQ")  # index of the buffer, start, length
@@ -56,10 +64,7 @@ _SMALL_BYTES: Final = min(SHARED_BYTES, _CHUNK_BYTES)
 def _encode(frame: Frame, sender: Sender | None, own: Mapping[int, int]) -> list[Data]:
     """Return the pieces to write for a frame.
 
-    Args:
-        frame: The frame.
-        sender: Puts it into shared memory; None: never.
-        own: The buffers that the receiver has put into shared memory itself: index and start.
+    `own` has the buffers that the receiver has put into shared memory itself: index and start.
     """
     tag, payload, buffers = frame
     others = [each for which, each in enumerate(buffers) if which not in own]
@@ -88,15 +93,15 @@ def _encode_body(frame: Frame, sender: Sender | None) -> tuple[int, list[Data]]:
 
 
 def _dump_lengths(lengths: Sequence[int]) -> bytes:
-    return _COUNT.pack(len(lengths)) + b"".join(map(_LENGTH.pack, lengths))
+    return struct.pack(f"<I{len(lengths)}Q", len(lengths), *lengths)
 
 
 def _load_lengths(data: Data, offset: int) -> tuple[tuple[int, ...], int]:
     """Return the lengths at an offset, and the offset behind them."""
     (count,) = _COUNT.unpack_from(data, offset)
+    lengths = struct.Struct(f"<{count}Q")
     begin = offset + _COUNT.size
-    end = begin + count * _LENGTH.size
-    return tuple([length for (length,) in _LENGTH.iter_unpack(data[begin:end])]), end
+    return lengths.unpack_from(data, begin), begin + lengths.size
 
 
 def _decode(frame: Frame, receiver: Receiver | None, sender: Sender | None) -> Frame:
@@ -129,27 +134,14 @@ def _decode(frame: Frame, receiver: Receiver | None, sender: Sender | None) -> F
     return Frame(tag & _TAGS, parts[0], parts[1:])
 
 
-# Makes one call not block, on Linux, macOS and others.
-_NO_WAIT: Final[int] = getattr(socket, "MSG_DONTWAIT", 0)
-
-#: Whether `Channel.wait` works. Elsewhere sockets lack the option, or its format differs.
-CAN_WAIT: Final = sys.platform == "linux"
-
-# The longest wait, as seconds and microseconds. The kernel makes it some milliseconds longer.
-_LONGEST_WAIT: Final = struct.pack("ll", 0, 5_000)
-
-
 class FrameReader:
-    """Turns bytes into frames. No I/O.
-
-    Attributes:
-        large: The buffer for the body of a frame that needs several reads; None: no such frame.
-    """
+    """Turns bytes into frames. No I/O."""
 
     def __init__(self) -> None:
         self._small = bytearray()
-        self._tag = 0
+        #: The buffer for the body of a frame that needs several reads; None: no such frame.
         self.large: bytearray | None = None
+        self._tag = 0
         self._filled = 0
 
     def buffer(self) -> memoryview:
@@ -190,27 +182,31 @@ class FrameReader:
         return frames
 
 
-class Channel:
-    """The coordinator's end.
+class _End:
+    """What both ends have. `side`: 0 of the coordinator, 1 of the worker."""
 
-    Args:
-        sock: The socket.
-        memory: The memory that it shares with the worker, or None.
+    def __init__(self, sock: socket.socket, memory: SharedMemory | None, side: int) -> None:
+        self._sock = sock
+        self._sender = None if memory is None else Sender(memory, side)
+        self._receiver = None if memory is None else Receiver(memory, 1 - side)
+        self._reader = FrameReader()
 
-    Attributes:
-        at_end: Whether the worker's end is closed.
-        outgoing: What `flush` writes once the socket can be written to.
-    """
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+
+
+class Channel(_End):
+    """The coordinator's end; `memory` is what it shares with the worker."""
 
     def __init__(self, sock: socket.socket, memory: SharedMemory | None = None) -> None:
+        super().__init__(sock, memory, 0)
         sock.setblocking(bool(_NO_WAIT))
         if CAN_WAIT:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _LONGEST_WAIT)
-        self._sock = sock
-        self._sender = None if memory is None else Sender(memory, 0)
-        self._receiver = None if memory is None else Receiver(memory, 1)
-        self._reader = FrameReader()
+        #: What `flush` writes once the socket can be written to.
         self.outgoing: deque[memoryview] = deque()
+        #: Whether the worker's end is closed.
         self.at_end = False
 
     def fileno(self) -> int:
@@ -227,12 +223,8 @@ class Channel:
     ) -> None:
         """Queue a frame, and write what fits.
 
-        Args:
-            tag: See `messages`.
-            payload: The message.
-            buffers: Its large buffers. The caller may change them afterwards, unless `may_refer`.
-            may_refer: Whether the worker may read, later, the buffers that it has sent itself.
-                The caller must hold them until it has read them.
+        The caller may change the buffers afterwards, unless `may_refer`: then the worker may read,
+        later, the buffers that it has sent itself. The caller must hold them until then.
         """
         if not buffers and len(payload) < _SMALL_BYTES and not self.outgoing:  # the usual case
             small = _HEADER.pack(tag, len(payload)) + payload
@@ -240,23 +232,15 @@ class Channel:
             if sent < len(small):
                 self.outgoing.append(memoryview(small)[sent:])
             return
-        own = self._own(buffers) if may_refer else {}
+        own: dict[int, int] = {}
+        if may_refer and self._receiver is not None:
+            starts = map(self._receiver.find, buffers)
+            own = {which: start for which, start in enumerate(starts) if start is not None}
         for data in _encode(Frame(tag, payload, buffers), self._sender, own):
-            self._write(data)
-
-    def _own(self, buffers: Sequence[memoryview]) -> dict[int, int]:
-        """The buffers that the worker itself has put into shared memory: index and start."""
-        if self._receiver is None:
-            return {}
-        found = {which: self._receiver.find(each) for which, each in enumerate(buffers)}
-        return {which: start for which, start in found.items() if start is not None}
-
-    def _write(self, data: Data) -> None:
-        sent = 0 if self.outgoing else self._send(data)
-        if sent < len(data):
-            # a copy: the caller may change it
-            rest = data if isinstance(data, bytes) else bytes(data)
-            self.outgoing.append(memoryview(rest)[sent:])
+            sent = 0 if self.outgoing else self._send(data)
+            if sent < len(data):
+                # a copy, unless it is `bytes`: the caller may change it
+                self.outgoing.append(memoryview(bytes(data))[sent:])
 
     def _send(self, data: Data) -> int:
         """Write what fits. Ignores a closed end: reading finds it."""
@@ -311,10 +295,8 @@ class Channel:
         """Wait some milliseconds at most until something can be read. Requires `CAN_WAIT`.
 
         A call that reads, and not `poll`: the kernel wakes up a reading process on the CPU of the
-        writer, which is about to wait. This saves a third of a round trip.
-
-        Returns:
-            False if nothing has come in time, or nothing will.
+        writer, which is about to wait. This saves a third of a round trip. Returns False if
+        nothing has come in time, or nothing will.
         """
         try:
             return bool(self._sock.recv(1, socket.MSG_PEEK))
@@ -324,7 +306,7 @@ class Channel:
     def close(self) -> None:
         """Close the socket and drop what is outgoing. The worker must be dead."""
         self.outgoing.clear()
-        self._sock.close()
+        super().close()
         if self._receiver is not None and self._sender is not None:
             self._receiver.close(self._sender)
 
@@ -333,12 +315,10 @@ class WorkerChannel(Protocol):
     """A worker's end: a `BlockingChannel`, or its substitute in a simulation.
 
     Both methods raise `EOFError` or `OSError` when the coordinator is gone.
-
-    Attributes:
-        takes_buffers: Whether large buffers travel beside the payload. Not if others may change
-            them before they are sent.
     """
 
+    #: Whether large buffers travel beside the payload. Not if others may change them before they
+    #: are sent.
     takes_buffers: bool
 
     def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
@@ -348,26 +328,19 @@ class WorkerChannel(Protocol):
         """Wait for a frame."""
 
 
-class BlockingChannel:
+class BlockingChannel(_End):
     """The worker's end; see `Channel`."""
 
     takes_buffers = True
 
     def __init__(self, sock: socket.socket, memory: SharedMemory | None = None) -> None:
+        super().__init__(sock, memory, 1)
         sock.setblocking(True)
-        self._sock = sock
-        self._sender = None if memory is None else Sender(memory, 1)
-        self._receiver = None if memory is None else Receiver(memory, 0)
-        self._reader = FrameReader()
         self._frames: deque[Frame] = deque()
         self._sending = allocate_lock()  # two threads of a worker send: see `reporter`
 
     def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
-        """Write a frame. Thread-safe.
-
-        Raises:
-            OSError: The coordinator is gone.
-        """
+        """See `WorkerChannel`. Thread-safe."""
         with self._sending:
             if not buffers and len(payload) < _SMALL_BYTES:  # the usual case
                 self._sock.sendall(_HEADER.pack(tag, len(payload)) + payload)
@@ -376,11 +349,7 @@ class BlockingChannel:
                 self._sock.sendall(data)
 
     def receive(self) -> Frame:
-        """Wait for a frame.
-
-        Raises:
-            EOFError, OSError: The coordinator is gone.
-        """
+        """See `WorkerChannel`."""
         frames, reader = self._frames, self._reader
         while not frames:
             if reader.large is None:
@@ -396,7 +365,3 @@ class BlockingChannel:
         if frame.tag <= _TAGS:
             return frame
         return _decode(frame, self._receiver, self._sender)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._sock.close()

@@ -11,8 +11,7 @@ from typing import Any
 def anonymous_file(size_bytes: int = 0) -> int:
     """Create a file without a name, for this user only. Return its descriptor.
 
-    Raises:
-        OSError: No descriptor or no room is left. Nothing was created.
+    Raises OSError if no descriptor or no room is left; nothing was created then.
     """
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("evproc_pool", os.MFD_CLOEXEC)

@@ -7,7 +7,7 @@
 
 Each worker has one anonymous file, which it inherits when it starts. The file has no name; it is
 gone with the last process that has it, however that process dies. Each direction has a range of
-the file. The sender of a direction keeps the books of its range (`Allocator`):
+the file. The sender of a direction keeps the books of its range (`shared_sender.Allocator`):
 
 1. The sender copies a message into a free segment, sets the word of its slot, and sends a frame
    that says where the message is (`shared_sender`).
@@ -50,9 +50,8 @@ import mmap
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from evproc_pool.ipc.allocator import Segment
 from evproc_pool.ipc.descriptors import InheritedDescriptor, anonymous_file
 
 #: The first bytes of a range, whose pages stay once they were used.
@@ -87,16 +86,30 @@ _WORDS_BYTES: Final = 1 << 14  # of both directions, with room to spare: whole p
 IS_SUPPORTED: Final = hasattr(os, "memfd_create") and sys.maxsize > 1 << 32
 
 
+class Segment(NamedTuple):
+    """A part of a range, which holds one message."""
+
+    start: int
+    stop: int
+    slot: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Its length."""
+        return self.stop - self.start
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether its pages stay when it is free."""
+        return self.stop <= KEPT_BYTES
+
+
 class SharedMemory(InheritedDescriptor):
-    """The memory itself.
+    """The memory itself."""
 
-    Attributes:
-        words: One for each slot; see `SENT` and `HELD`. Only once it is mapped.
-        view: All of it. Only once it is mapped.
-    """
-
-    words: memoryview
-    view: memoryview
+    # only once it is mapped
+    words: memoryview  # one for each slot; see `SENT` and `HELD`
+    view: memoryview  # all of it
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
@@ -116,14 +129,10 @@ class SharedMemory(InheritedDescriptor):
     @property
     def can_be_used(self) -> bool:
         """Whether it can be mapped here."""
-        if self._map is None:
-            if _has_limited_addresses():
-                return False
-            try:
+        if self._map is None and not _has_limited_addresses():
+            with contextlib.suppress(OSError, ValueError):
                 self._mapped()
-            except (OSError, ValueError):
-                return False
-        return True
+        return self._map is not None
 
     def _mapped(self) -> mmap.mmap:
         if self._map is None:
@@ -140,11 +149,7 @@ class SharedMemory(InheritedDescriptor):
         return _WORDS_BYTES + direction * RANGE_BYTES
 
     def allocate(self, direction: int, start: int, length: int) -> None:
-        """Give memory to a part of a range.
-
-        Raises:
-            OSError: No memory is left.
-        """
+        """Give memory to a part of a range. Raises OSError if none is left."""
         os.posix_fallocate(self._fd, self.begin(direction) + start, length)
 
     def copy(self, direction: int, start: int, content: memoryview) -> None:
@@ -156,10 +161,7 @@ class SharedMemory(InheritedDescriptor):
         """Write to a part of a range that may have no memory yet.
 
         Takes a third of the time that mapping new pages takes, and the pages do not count as this
-        process's.
-
-        Raises:
-            OSError: No memory is left. Some of the content may have been written.
+        process's. Raises OSError if no memory is left; part of the content may be written then.
         """
         place = self.begin(direction) + start
         done = 0
@@ -169,8 +171,7 @@ class SharedMemory(InheritedDescriptor):
     def read(self, direction: int, segment: Segment) -> memoryview:
         """Copy a segment into memory of its own. Works without a mapping, too.
 
-        Raises:
-            OSError, MemoryError: No memory is left.
+        Raises OSError or MemoryError if no memory is left.
         """
         start = self.begin(direction) + segment.start
         if segment.size_bytes < _POPULATED_BYTES or not self.can_be_used:
@@ -204,8 +205,7 @@ class SharedMemory(InheritedDescriptor):
         """An object that stands for a segment: every view of the segment refers to it."""
         from ctypes import c_ubyte  # slow to import, and only large messages need it
 
-        length = segment.stop - segment.start
-        kind = c_ubyte * length
+        kind = c_ubyte * segment.size_bytes
         return kind.from_buffer(self._mapped(), self.begin(direction) + segment.start)
 
     def offset_of(self, direction: int, buffer: memoryview) -> int:
@@ -245,11 +245,6 @@ class SharedMemory(InheritedDescriptor):
             with contextlib.suppress(BufferError):
                 self._map.close()
         super().close()
-
-
-def is_kept(segment: Segment) -> bool:
-    """Whether the pages of a segment stay when it is free."""
-    return segment.stop <= KEPT_BYTES
 
 
 def _has_limited_addresses() -> bool:

@@ -9,17 +9,16 @@ import signal
 import weakref
 from functools import partial
 from pickle import PickleBuffer
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from evproc_pool.ipc.allocator import Segment
 from evproc_pool.ipc.shared_memory import (
     HELD,
     KEPT_BYTES,
     MOST_SENT_BYTES,
     RANGE_BYTES,
     SLOTS,
+    Segment,
     SharedMemory,
-    is_kept,
 )
 from evproc_pool.ipc.shared_sender import MOST_HELD_KEPT_BYTES, Placed, Sender, rounded_up
 
@@ -30,39 +29,28 @@ _MOST_HELD_BYTES: Final = RANGE_BYTES - KEPT_BYTES - MOST_SENT_BYTES
 _MOST_HELD: Final = SLOTS // 2
 
 
-class _Held(NamedTuple):
-    """A segment that values refer to.
-
-    Attributes:
-        segment: The segment.
-        on_release: Calls `Receiver._release` once nothing refers to the segment.
-    """
-
-    segment: Segment
-    on_release: weakref.ref[Any]
-
-
 class Receiver:
-    """Reads messages from one range.
-
-    Args:
-        memory: The shared memory.
-        direction: See `Sender`.
-    """
+    """Reads messages from one range; `direction` is that of its `Sender`."""
 
     def __init__(self, memory: SharedMemory, direction: int) -> None:
         self._memory = memory
         self._direction = direction
         self._shared_by_fork: list[Segment] = []
-        self._held: dict[int, _Held] = {}  # by slot
-        key = id(self)
-        _RECEIVERS[key] = weakref.ref(self, lambda _: _RECEIVERS.pop(key, None))
+        # By slot: segments that values refer to, and what calls `_release` once none does. Any
+        # collection of garbage may take some out.
+        self._held: dict[int, tuple[Segment, weakref.ref[Any]]] = {}
+        _RECEIVERS[id(self)] = self
+
+    @property
+    def held(self) -> list[Segment]:
+        """The segments that values refer to."""
+        return [segment for segment, _ in list(self._held.values())]
 
     def open(self, placed: Placed) -> list[memoryview]:
         """The parts of a message. The segment stays in use as long as anything refers to them.
 
-        Raises:
-            OSError, MemoryError: It is not mapped, and no memory is left for a copy. It is lost.
+        Raises OSError or MemoryError if it is not mapped, and no memory is left for a copy. Then
+        the message is lost.
         """
         size_bytes = sum(map(rounded_up, placed.lengths))
         segment = Segment(placed.start, placed.start + size_bytes, placed.slot)
@@ -74,26 +62,22 @@ class Receiver:
         ]
 
     def find(self, buffer: memoryview) -> int | None:
-        """Where in the range a buffer begins; None if it lies in no held segment.
+        """Where in the range a contiguous buffer begins; None if it lies in no held segment.
 
-        Args:
-            buffer: One piece. A read-only buffer is not found.
+        A read-only buffer is not found.
         """
         if not self._held or buffer.readonly:
             return None
         start = self._memory.offset_of(self._direction, buffer)
         stop = start + buffer.nbytes
-        for each in list(self._held.values()):
-            if each.segment.start <= start and stop <= each.segment.stop:
-                return start
-        return None
+        return start if any(s.start <= start and stop <= s.stop for s in self.held) else None
 
     def _may_hold(self, segment: Segment) -> bool:
         if not self._memory.can_be_used:
             return False
-        held = self._shared_by_fork + [each.segment for each in list(self._held.values())]
-        others = [each.size_bytes for each in held if is_kept(each) == is_kept(segment)]
-        if is_kept(segment):
+        held = self._shared_by_fork + self.held
+        others = [each.size_bytes for each in held if each.is_kept == segment.is_kept]
+        if segment.is_kept:
             most = MOST_HELD_KEPT_BYTES
         else:
             # a process that forks may fork again, and each fork holds everything for good
@@ -103,7 +87,7 @@ class Receiver:
     def _hold(self, segment: Segment) -> memoryview:
         owner = self._memory.owner(self._direction, segment)
         on_release = weakref.ref(owner, partial(self._release, segment))
-        self._held[segment.slot] = _Held(segment, on_release)
+        self._held[segment.slot] = segment, on_release
         self._memory.set_word(self._direction, segment.slot, HELD)
         return PickleBuffer(owner).raw()
 
@@ -133,7 +117,7 @@ class Receiver:
     def share(self) -> None:
         """Hold for good what is held: a fork is about to share it."""
         held, self._held = self._held, {}
-        self._shared_by_fork += [each.segment for each in list(held.values())]
+        self._shared_by_fork += [segment for segment, _ in list(held.values())]
 
     def close(self, sender: Sender) -> None:
         """Remove what nobody holds from both ranges. The other process is dead.
@@ -141,7 +125,7 @@ class Receiver:
         The segments that `sender`'s receiver held are kept, too: processes that the dead one forked
         may still use them.
         """
-        held = sorted(each.segment for each in list(self._held.values()))
+        held = sorted(self.held)
         if not held or self._shared_by_fork:
             return  # no value needs the file; or nobody knows what the forks use
         self._memory.remove_others(1 - self._direction, sender.held)
@@ -151,11 +135,11 @@ class Receiver:
 # A forked process shares the memory and has no copy of it: held segments must stay as they are, and
 # neither process may free them. This runs before the fork, since other fork hooks and other threads
 # may release segments after it.
-_RECEIVERS: Final[dict[int, weakref.ref[Receiver]]] = {}
+_RECEIVERS: Final[weakref.WeakValueDictionary[int, Receiver]] = weakref.WeakValueDictionary()
 
 
 def _share_all() -> None:
-    for reference in list(_RECEIVERS.values()):
+    for reference in _RECEIVERS.valuerefs():  # one call: another thread may add one meanwhile
         receiver = reference()
         if receiver is not None:
             receiver.share()

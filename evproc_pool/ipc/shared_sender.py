@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Sequence
 from pickle import PickleBuffer
 from typing import Any, Final, NamedTuple
 
-from evproc_pool.ipc.allocator import Allocator, Segment
 from evproc_pool.ipc.shared_memory import (
     KEPT_BYTES,
     MOST_SENT_BYTES,
     RANGE_BYTES,
     SENT,
     SLOTS,
+    Segment,
     SharedMemory,
-    is_kept,
 )
 
 # Each part of a message begins at a multiple of it, as arrays prefer.
@@ -25,26 +25,46 @@ MOST_HELD_KEPT_BYTES: Final = KEPT_BYTES // 2
 
 
 class Placed(NamedTuple):
-    """The place of a message in its range.
-
-    Attributes:
-        slot: The slot of its segment.
-        start: The offset of its first byte in the range.
-        lengths: The size of each part, in bytes.
-    """
+    """The place of a message in its range."""
 
     slot: int
-    start: int
-    lengths: tuple[int, ...]
+    start: int  # the offset of its first byte in the range
+    lengths: tuple[int, ...]  # of each part, in bytes
+
+
+class Allocator:
+    """The segments in use of a range. A new one takes the first gap that is large enough.
+
+    Each has a slot number of its own.
+    """
+
+    def __init__(self, size_bytes: int, slots: int) -> None:
+        self._size_bytes = size_bytes
+        self._free_slots = list(range(slots - 1, -1, -1))
+        self.used: list[Segment] = []  # in order
+
+    def take(self, size_bytes: int, start: int = 0) -> Segment | None:
+        """Take a segment at `start` or behind it; None without a large gap or a free slot."""
+        if not self._free_slots:
+            return None
+        for each in self.used:
+            if each.start - start >= size_bytes:
+                break
+            start = max(start, each.stop)
+        if start + size_bytes > self._size_bytes:
+            return None
+        segment = Segment(start, start + size_bytes, self._free_slots.pop())
+        insort(self.used, segment)
+        return segment
+
+    def give_back(self, segment: Segment) -> None:
+        """Free a segment. If it is not in use, raises ValueError and changes nothing."""
+        self.used.remove(segment)
+        self._free_slots.append(segment.slot)
 
 
 class Sender:
-    """Puts messages into one range.
-
-    Args:
-        memory: The shared memory.
-        direction: 0 from the coordinator, 1 from the worker.
-    """
+    """Puts messages into one range; direction 0 is from the coordinator, 1 from the worker."""
 
     def __init__(self, memory: SharedMemory, direction: int) -> None:
         self._memory = memory
@@ -54,9 +74,9 @@ class Sender:
 
     def put(self, parts: Sequence[Any]) -> Placed | None:
         """Copy a message of bytes-like parts; None if it finds no room or no memory."""
-        lengths = tuple([memoryview(part).nbytes for part in parts])
         if not self._memory.can_be_used:
             return None
+        lengths = tuple([memoryview(part).nbytes for part in parts])
         size_bytes = sum(map(rounded_up, lengths))
         if self._reclaim() + size_bytes > MOST_SENT_BYTES:
             return None
@@ -64,7 +84,7 @@ class Sender:
         if segment is None:
             return None
         try:
-            if is_kept(segment):
+            if segment.is_kept:
                 self._allocate(segment)
                 write = self._memory.copy
             else:
@@ -92,18 +112,14 @@ class Sender:
         """
         if not self._direction:
             return 0
-        used = [each for each in self._segments.used if is_kept(each)]
-        if not any(self._memory.is_held(self._direction, each.slot) for each in used):
+        kept = [each for each in self._segments.used if each.is_kept]
+        if not any(self._memory.is_held(self._direction, each.slot) for each in kept):
             return 0
-        used_bytes = sum([each.size_bytes for each in used])
+        used_bytes = sum([each.size_bytes for each in kept])
         return KEPT_BYTES if used_bytes + size_bytes > MOST_HELD_KEPT_BYTES else 0
 
     def read_back(self, start: int, length: int) -> memoryview:
-        """Copy a part of the range, in a message that the receiver holds.
-
-        Raises:
-            MemoryError: No memory is left for a copy.
-        """
+        """Copy a part of the range, in a message that the receiver holds. May raise MemoryError."""
         place = self._memory.begin(self._direction) + start
         # a bytearray often reuses the memory of the last copy: half the time of new pages
         return memoryview(bytearray(self._memory.view[place : place + length]))
@@ -111,9 +127,8 @@ class Sender:
     @property
     def held(self) -> list[Segment]:
         """The segments that the receiver holds, in order."""
-        return [
-            each for each in self._segments.used if self._memory.is_held(self._direction, each.slot)
-        ]
+        is_held = self._memory.is_held
+        return [each for each in self._segments.used if is_held(self._direction, each.slot)]
 
     def _reclaim(self) -> int:
         """Take back free segments. Return how many bytes are on their way."""
@@ -127,11 +142,7 @@ class Sender:
         return sent_bytes
 
     def _allocate(self, segment: Segment) -> None:
-        """Give pages to a kept segment.
-
-        Raises:
-            OSError: No memory is left. Nothing has changed.
-        """
+        """Give pages to a kept segment. Raises OSError, and changes nothing, if none are left."""
         if self._allocated < segment.stop:
             missing = segment.stop - self._allocated
             self._memory.allocate(self._direction, self._allocated, missing)

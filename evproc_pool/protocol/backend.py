@@ -23,21 +23,13 @@ class Arrived(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """A worker is dead, and everything that it wrote has been read.
-
-    Attributes:
-        worker: Its number.
-        pid: Its process id; None: it had none.
-        exitcode: As in `multiprocessing`: negative for a signal.
-        progress: Where it was; None: unknown.
-        stack: The stacks of its threads when it crashed, as text; mostly empty.
-    """
+    """A worker is dead, and everything that it wrote has been read."""
 
     worker: int
-    pid: int | None
-    exitcode: int | None
-    progress: WorkerStatus | None
-    stack: str = ""
+    pid: int | None  # None: it had none
+    exitcode: int | None  # as in `multiprocessing`: negative for a signal
+    progress: WorkerStatus | None  # where it was; None: unknown
+    stack: str = ""  # the stacks of its threads when it crashed; mostly empty
 
 
 class Link(Protocol):
@@ -57,7 +49,7 @@ class Link(Protocol):
 
 
 class Backend(Protocol):
-    """Workers by their numbers. Only `wake` is thread-safe."""
+    """Workers by their numbers. One thread at a time may use it; any thread may call `wake`."""
 
     @property
     def numbers(self) -> Sequence[int]:
@@ -82,9 +74,10 @@ class Backend(Protocol):
         *,
         may_refer: bool = False,
     ) -> None:
-        """Queue a frame for a worker. Drops the frame if the worker is dead.
+        """Queue a frame for a worker; `poll` writes what does not fit now.
 
-        The caller may change the buffers afterwards, unless `may_refer`: see
+        Drops the frame if `poll` has found the worker's death already: its `Gone` is about to be
+        handled. The caller may change the buffers afterwards, unless `may_refer`: see
         `channel.Channel.send`.
         """
 
@@ -104,10 +97,16 @@ class Backend(Protocol):
         """Ask a worker that is at an event to send its results so far; see `reporter`."""
 
     def strike(self, number: int, seen: WorkerStatus, *, is_again: bool) -> None:
-        """Raise the soft timeout in a worker's event; see `processes.LocalBackend.strike`."""
+        """Raise the soft timeout in the event at which a worker was seen; see `soft_timeout`.
+
+        `is_again` repeats a request: it counts only if the worker has not raised the timeout yet.
+        """
 
     def kill_stuck(self, number: int, seen: WorkerStatus) -> str | None:
-        """Kill a worker still at an event. Return its stacks; None if it has moved on."""
+        """Kill a worker that is still where it was seen, with all its descendants.
+
+        Returns its stacks, maybe empty. None: it has moved on, and lives.
+        """
 
     def memory_bytes(self, number: int) -> int:
         """The resident memory of a worker; 0: unknown."""
@@ -123,7 +122,7 @@ class Backend(Protocol):
         """Whether data waits until the workers take it."""
 
     def poll(self, timeout: float | None) -> list[Arrived | Gone]:
-        """Wait until something happens, and return it; see `processes.LocalBackend.poll`."""
+        """Wait until something happens, and return it in order; `timeout` None: for ever."""
 
     def quit(self, most_seconds: float) -> None:
         """Ask idle workers to end, wait `most_seconds` at most, and close everything."""

@@ -10,17 +10,11 @@ Data = bytes | bytearray | memoryview
 
 
 class Frame(NamedTuple):
-    """A message on its way.
+    """A message on its way."""
 
-    Attributes:
-        tag: The kind of the message; see `messages`.
-        payload: Its content.
-        buffers: Its large buffers; writable when they arrive.
-    """
-
-    tag: int
+    tag: int  # the kind of the message; see `messages`
     payload: Data
-    buffers: Sequence[memoryview] = ()
+    buffers: Sequence[memoryview] = ()  # large buffers; writable when they arrive
 
     @property
     def size_bytes(self) -> int:

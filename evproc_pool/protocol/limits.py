@@ -16,45 +16,25 @@ NEARLY: Final = 0.8
 
 
 class Pace(NamedTuple):
-    """How long a worker may wait until it reports. The coordinator sets these.
+    """How long a worker may wait until it reports. The coordinator sets these."""
 
-    Attributes:
-        target_seconds: The work in a batch. Results wait that long at most, except in the next
-            two cases.
-        report_seconds: How long results wait while a caller waits for single events.
-        keep_seconds: How long values wait if the caller waits only for the end of the run.
-        overdue_seconds: When a single event is late.
-        batches_ahead: The most batches that a worker has at once.
-    """
-
-    target_seconds: float
-    report_seconds: float
-    keep_seconds: float
-    overdue_seconds: float
-    batches_ahead: int
+    target_seconds: float  # the work in a batch; results wait no longer, except as follows
+    report_seconds: float  # how long results wait while a caller waits for single events
+    keep_seconds: float  # how long values wait if the caller waits only for the end of the run
+    overdue_seconds: float  # when a single event is late
+    batches_ahead: int  # the most batches that a worker has at once
 
 
 class Limits(NamedTuple):
-    """The limits of each worker; None: no limit.
+    """The limits of each worker; None: no limit."""
 
-    Attributes:
-        event_timeout: Seconds in one event.
-        max_tasks: Events in all.
-        max_memory_bytes: Resident memory.
-        event_soft_timeout: Seconds in one event until an exception is raised in its handler.
-    """
-
-    event_timeout: float | None = None
-    max_tasks: int | None = None
-    max_memory_bytes: int | None = None
-    event_soft_timeout: float | None = None
+    event_timeout: float | None = None  # seconds in one event
+    max_tasks: int | None = None  # events in all
+    max_memory_bytes: int | None = None  # resident
+    event_soft_timeout: float | None = None  # seconds until an exception is raised in its handler
 
     def check_room(self) -> None:
-        """Check that a new worker may run at least one event.
-
-        Raises:
-            ValueError: Its memory already has nearly the size of the limit.
-        """
+        """Raise ValueError if a new worker's memory already has nearly the size of the limit."""
         if self.max_memory_bytes is not None:
             size = resident_bytes()
             if size >= NEARLY * self.max_memory_bytes:

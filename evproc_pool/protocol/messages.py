@@ -40,7 +40,6 @@ QUIET: Final = 22  # PROGRESS of events of one plan that have no results
 #: Stands for the plan of an event that could not be packed. The worker skips the event.
 OMITTED: Final = -1
 
-
 # The ways to end a chain; see `BatchFrame.chains`.
 ENDS_BY_VALUE: Final = 1
 ENDS_BY_ERROR: Final = 2
@@ -53,103 +52,61 @@ def chain_code(by_value: bool, by_error: bool, by_follow_ups: bool) -> int:
 
 
 class BatchFrame(NamedTuple):
-    """A batch, as the worker receives it.
+    """A batch, as the worker receives it."""
 
-    Attributes:
-        new_plans: Plans that the worker does not know yet: number, and indices of the handlers.
-        plans: The plan number of each event, or OMITTED; a single number for all events.
-        size: The number of events.
-        chains: Ranges of positions: start, stop and a `chain_code`. An event that ends in one
-            of these ways leaves the rest of its range unrun.
-        return_events: Positions of events to send back as the handlers left them.
-        overdue: Seconds after which the worker gives the rest of the batch back.
-        events: The packed events.
-        is_prompt: Whether a caller may wait for single events of it.
-        names_handlers: Whether to report which handlers returned follow-ups.
-    """
-
+    # plans that the worker does not know yet: number, and indices of the handlers
     new_plans: Sequence[tuple[int, tuple[int, ...]]]
-    plans: Sequence[int] | int
-    size: int
+    plans: Sequence[int] | int  # the number of each event's plan, or OMITTED; one number: of all
+    size: int  # the number of events
+    # Ranges of positions: start, stop and a `chain_code`. An event that ends in one of these ways
+    # leaves the rest of its range unrun.
     chains: Sequence[tuple[int, int, int]]
-    return_events: Sequence[int]
-    overdue: float
+    return_events: Sequence[int]  # positions of events to send back as the handlers left them
+    overdue: float  # seconds after which the worker gives the rest of the batch back
     events: PackedEvents
-    is_prompt: bool = False
-    names_handlers: bool = False
+    is_prompt: bool = False  # a caller may wait for single events of it
+    names_handlers: bool = False  # report which handlers returned follow-ups
 
 
 class ErrorRecord(NamedTuple):
-    """An exception as plain data, besides its own pickle.
+    """An exception as plain data, besides its own pickle."""
 
-    Attributes:
-        handler: The handler that raised it, or None.
-        pickled: The exception; None if it cannot be pickled and rebuilt.
-        bases: Module and qualified name of its type and of all base types, in order.
-        text: `str` of it.
-        traceback: Its traceback as text.
-        notes: Its notes, which a class's own pickling may lose.
-    """
-
-    handler: str | None
-    pickled: bytes | None
-    bases: tuple[str, ...]
-    text: str
+    handler: str | None  # which raised it
+    pickled: bytes | None  # None: it cannot be pickled and rebuilt
+    bases: tuple[str, ...]  # module and qualified name of its type and of all base types, in order
+    text: str  # `str` of it
     traceback: str
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # which a class's own pickling may lose
 
 
 class ProgressFrame(NamedTuple):
-    """The work of a worker since its last frame.
+    """The work of a worker since its last frame."""
 
-    Attributes:
-        done: How many events of the batch are over.
-        begun: When the first event since the last frame began, in seconds of the worker's clock.
-        ends: When each of these events was over, as C doubles.
-        timings: Plan number, number of events, and their seconds; None: all are of one plan.
-        gave_back: Whether the rest of the batch is left unrun.
-        results: The results of these events; None: there are none.
-        large: The large buffers of the results, beside the frame.
-        number: The number of the batch among those that this worker was sent, from 1.
-    """
-
-    done: int
-    begun: float
-    ends: Data
+    done: int  # how many events of the batch are over
+    begun: float  # when the first of these events began, in seconds of the worker's clock
+    ends: Data  # when each of these events was over, as C doubles
+    # plan number, number of events, and their seconds; None: all are of one plan
     timings: Sequence[tuple[int, int, float]] | None
-    gave_back: bool
-    results: BatchResults | None
-    large: Sequence[memoryview] = ()
-    number: int = 0
+    gave_back: bool  # the rest of the batch is left unrun
+    results: BatchResults | None  # of these events; None: there are none
+    large: Sequence[memoryview] = ()  # the large buffers of the results, beside the frame
+    number: int = 0  # of the batch among those that this worker was sent, from 1
 
 
 class BatchResults(NamedTuple):
-    """The results of events: follow-ups, values, errors and others.
+    """The results of events: follow-ups, values, errors and others."""
 
-    Attributes:
-        number: The number of this frame, for REPACK.
-        givers: Positions of the events that returned follow-ups.
-        counts: How many follow-ups each of them returned; empty: one each.
-        follow_ups: All follow-ups, in order.
-        values: Values given to `StopProcessing`.
-        emitted: Emitted results, a list for each event.
-        processed: Events as the handlers left them.
-        errors: Positions and errors of failed events.
-        short: Events of which not all handlers ran: position and index of the last handler
-            that did, flat.
-        last_givers: For each of `givers` the index of the last handler that returned
-            follow-ups; only if requested.
-    """
-
-    number: int
-    givers: Sequence[int]
-    counts: Sequence[int]
-    follow_ups: PackedEvents
-    values: PackedColumn | None
-    emitted: PackedColumn | None
-    processed: PackedColumn | None
-    errors: Sequence[tuple[int, ErrorRecord]]
+    number: int  # of this frame, for REPACK
+    givers: Sequence[int]  # positions of the events that returned follow-ups
+    counts: Sequence[int]  # how many follow-ups each of them returned; empty: one each
+    follow_ups: PackedEvents  # all of them, in order
+    values: PackedColumn | None  # given to `StopProcessing`
+    emitted: PackedColumn | None  # emitted results, a list for each event
+    processed: PackedColumn | None  # events as the handlers left them
+    errors: Sequence[tuple[int, ErrorRecord]]  # positions and errors of failed events
+    # events of which not all handlers ran: position and index of the last one that did, flat
     short: Sequence[int] = ()
+    # for each of `givers` the index of the last handler that returned follow-ups; if requested
     last_givers: Sequence[int] = ()
 
     def one_by_one(self, blobs: Sequence[Any], columns: Sequence[Sequence[Any]]) -> BatchResults:
@@ -165,8 +122,7 @@ class BatchResults(NamedTuple):
 
 _EVENTS_HEAD: Final = struct.Struct("<IId?")  # plan number, events, overdue, is_prompt
 _SINGLE_HEAD: Final = struct.Struct("<I")  # plan number
-# done, gave_back, begun, number
-_QUIET_HEAD: Final = struct.Struct("<I?dQ")
+_QUIET_HEAD: Final = struct.Struct("<I?dQ")  # done, gave_back, begun, number
 
 
 def dump_events(
@@ -212,24 +168,17 @@ def is_quiet_end(payload: Data) -> bool:
     return done > 0 and not gave_back
 
 
+# The next two are not pickled with `pickling.dumps`, which searches for references to the main
+# script: the inner pickles may name its classes.
 def dump_batch(frame: BatchFrame) -> bytes:
     """The payload of a BATCH frame."""
-    return _dump_plain(tuple(frame))
-
-
-def _dump_plain(content: object) -> bytes:
-    """Pickle plain data.
-
-    Not with `pickling.dumps`, which searches for references to the main script: the inner pickles
-    may name its classes.
-    """
-    return pickle.dumps(content, PROTOCOL)
+    return pickle.dumps(tuple(frame), PROTOCOL)
 
 
 def dump_progress(frame: ProgressFrame) -> bytes:
     """The payload of a PROGRESS frame."""
     results = None if frame.results is None else tuple(frame.results)
-    return _dump_plain((*frame._replace(results=None, large=()), results))
+    return pickle.dumps((*frame._replace(results=None, large=()), results), PROTOCOL)
 
 
 def load_progress(payload: Data, large: Sequence[memoryview] = ()) -> ProgressFrame:

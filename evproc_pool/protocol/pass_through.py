@@ -39,17 +39,10 @@ _NAME_KEY: Final = b"\x8c\x04name"
 
 
 class Slice(NamedTuple):
-    """Some events of a piece.
+    """Some events of a piece."""
 
-    Attributes:
-        kind: The pickle of their class.
-        states: The pickle of the instance dictionaries of all events of the piece.
-        start: The index of the first event.
-        stop: The index behind the last event.
-    """
-
-    kind: bytes
-    states: bytes
+    kind: bytes  # the pickle of their class
+    states: bytes  # the pickle of the instance dictionaries of all events of the piece
     start: int
     stop: int
 
@@ -66,14 +59,10 @@ class _PlainPickler(pickle.Pickler):
 
 
 class PassThroughPacker:
-    """Packs pass-through follow-ups. Remembers which classes cannot pass through.
-
-    Args:
-        packer: Knows which classes pickle in Python's default way.
-    """
+    """Packs pass-through follow-ups. Remembers which classes cannot pass through."""
 
     def __init__(self, packer: packing.EventPacker) -> None:
-        self._packer = packer
+        self._packer = packer  # knows which classes pickle in Python's default way
         self._refused: WeakSet[type] = WeakSet()
 
     def pack(self, events: Sequence[Any]) -> list[Slice] | None:
@@ -86,17 +75,16 @@ class PassThroughPacker:
             return None
 
     def _kind_of(self, events: Sequence[Any]) -> type | None:
-        kinds = set(map(type, events)) if len(events) >= _LEAST_EVENTS else ()
+        kinds = set(map(type, events)) if len(events) >= _LEAST_EVENTS else set[type]()
         if len(kinds) != 1:
             return None
-        kind: type
         (kind,) = kinds
         if not self._packer.is_plain(kind) or kind in self._refused or constant_name(kind) is None:
             return None
         return None if packing.has_same_twice(events, kinds) else kind
 
     def _pack(self, kind: type, events: Sequence[Any]) -> list[Slice] | None:
-        name = pickle.dumps(kind, basics.PROTOCOL)
+        pickled_kind = pickle.dumps(kind, basics.PROTOCOL)
         slices: list[Slice] = []
         begin, step = 0, _LEAST_EVENTS
         while begin < len(events):
@@ -108,7 +96,7 @@ class PassThroughPacker:
             each_bytes = len(states) / (end - begin)
             if each_bytes > _MOST_EVENT_BYTES:
                 return None
-            slices.append(Slice(name, states, 0, end - begin))
+            slices.append(Slice(pickled_kind, states, 0, end - begin))
             begin = end
             step = max(_MOST_EVENTS, (len(events) - begin) // _PART_OF_MANY)
             step = max(_LEAST_EVENTS, min(step, int(_PIECE_BYTES / each_bytes)))
@@ -133,11 +121,8 @@ def constant_name(kind: type) -> str | None:
     lookup: Any = kind.__getattribute__
     if kind.__module__ == "__main__" or lookup is not object.__getattribute__:
         return None
-    for base in kind.__mro__:
-        if "name" in vars(base):
-            name = vars(base)["name"]
-            return name if type(name) is str else None
-    return None
+    name = next((vars(base)["name"] for base in kind.__mro__ if "name" in vars(base)), None)
+    return name if type(name) is str else None
 
 
 #: A part of a batch: pass-through events, or events that `packing.EventPacker` has packed.
@@ -145,11 +130,7 @@ PackedPart = Slice | bytes
 
 
 def unpack_parts(parts: Sequence[PackedPart]) -> list[Any]:
-    """Unpack the events of all parts.
-
-    Raises:
-        Exception: A class cannot be imported, or unpickling failed.
-    """
+    """Unpack the events of all parts. Raises what the import of a class or unpickling raises."""
     events: list[Any] = []
     kinds: dict[bytes, type] = {}
     for part in parts:

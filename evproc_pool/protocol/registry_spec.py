@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -23,17 +24,11 @@ _MOST_LINES: Final = 5
 
 
 class Register(NamedTuple):
-    """A call of `register`.
-
-    Attributes:
-        func: The handler.
-        name: Its name.
-        replace: Whether it replaces a handler that an entry point names.
-    """
+    """A call of `register`."""
 
     func: HandlerFunc
     name: str | None
-    replace: bool = False
+    replace: bool = False  # it replaces a handler that an entry point names
 
 
 class Unregister(NamedTuple):
@@ -43,15 +38,10 @@ class Unregister(NamedTuple):
 
 
 class LoadFrom(NamedTuple):
-    """A call of `load_from`.
-
-    Attributes:
-        group: The entry-point group.
-        skip: Whether to skip entry points that cannot be loaded.
-    """
+    """A call of `load_from`, for an entry-point group."""
 
     group: str
-    skip: bool
+    skip: bool  # skip entry points that cannot be loaded
 
 
 #: A change to the registry.
@@ -94,28 +84,16 @@ Change = Callable[[Registry], object]
 
 
 class RegistrySpec(NamedTuple):
-    """How a worker prepares itself, in this order.
+    """How a worker prepares itself, in this order."""
 
-    Attributes:
-        initializer: Called first, since handlers may need what it sets up.
-        initargs: Its arguments.
-        steps: The calls that fill the registry.
-        changes: Applied to the filled registry; for tests.
-        unmatched: The `Processor`'s, for handlers that call `process`.
-    """
-
-    initializer: Callable[..., object] | None
+    initializer: Callable[..., object] | None  # called first: handlers may need what it sets up
     initargs: tuple[Any, ...]
-    steps: tuple[Step, ...]
-    changes: tuple[Change, ...] = ()
-    unmatched: Unmatched = "ignore"
+    steps: tuple[Step, ...]  # the calls that fill the registry
+    changes: tuple[Change, ...] = ()  # applied to the filled registry; for tests
+    unmatched: Unmatched = "ignore"  # the `Processor`'s, for handlers that call `process`
 
     def make_processor(self) -> Processor:
-        """Run the initializer and fill the registry of a new `Processor`.
-
-        Raises:
-            Exception: The initializer or an import raised it.
-        """
+        """Run the initializer and fill a new `Processor`. Raises what that or an import raises."""
         if self.initializer is not None:
             self.initializer(*self.initargs)
         processor = Processor(unmatched=self.unmatched)
@@ -135,14 +113,10 @@ class RegistrySpec(NamedTuple):
 
 
 class MainScriptCode:
-    """The code of the main script that the workers have.
-
-    Args:
-        snapshot: That code, as it was sent.
-    """
+    """The code of the main script that the workers have."""
 
     def __init__(self, snapshot: CodeSnapshot) -> None:
-        self._snapshot = snapshot
+        self._snapshot = snapshot  # that code, as it was sent
         self._shell = _shell()
         self._cell = self._cell_number
 
@@ -249,27 +223,22 @@ Fingerprint = tuple[HandlerPrint, ...]
 
 def fingerprint(registry: Registry) -> Fingerprint:
     """The handlers in order: name, function, distribution and its version."""
-    return tuple(
-        HandlerPrint(
-            handler.name,
-            describe_callable(handler.func),
-            handler.origin.distribution if handler.origin else "",
-            handler.origin.version if handler.origin else "",
-        )
-        for handler in registry.handlers
-    )
+    prints = []
+    for handler in registry.handlers:
+        origin = handler.origin
+        package = (origin.distribution, origin.version) if origin else ("", "")
+        prints.append(HandlerPrint(handler.name, describe_callable(handler.func), *package))
+    return tuple(prints)
 
 
 def describe_difference(expected: Fingerprint, actual: Fingerprint) -> str:
     """Say how two registries differ; empty if they are equal."""
-    if expected == actual:
-        return ""
-    lines = []
-    for place in range(max(len(expected), len(actual))):
-        mine = str(expected[place]) if place < len(expected) else "nothing"
-        theirs = str(actual[place]) if place < len(actual) else "nothing"
-        if mine != theirs:
-            lines.append(f"handler {place}: {mine} here, {theirs} in the worker")
+    pairs = itertools.zip_longest(expected, actual, fillvalue="nothing")
+    lines = [
+        f"handler {place}: {mine} here, {theirs} in the worker"
+        for place, (mine, theirs) in enumerate(pairs)
+        if mine != theirs
+    ]
     if len(lines) > _MOST_LINES:
         lines[_MOST_LINES:] = [f"and {len(lines) - _MOST_LINES} more"]
     return "; ".join(lines)

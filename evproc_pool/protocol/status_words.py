@@ -34,10 +34,10 @@ from typing import Final, NamedTuple
 BATCH: Final = 0  # the number of the batch, from 1
 PLACE: Final = 1  # position << HANDLER_BITS | handler's index + 1, or NONE or UNPICKLING
 UNSENT: Final = 2  # the first position with an unsent result, or NONE
-TAKEN: Final = 3  # batch << 32 | first position that is taken back
+TAKEN: Final = 3  # `event_at`: the first position that is taken back
 TAKEN_TO: Final = 4  # batches up to this one are taken back, unless they have begun
 PACKING: Final = 5  # the events whose results are being pickled, see `packing`
-STRUCK: Final = 6  # batch << 32 | position of the event that took too long; 0 once raised
+STRUCK: Final = 6  # `event_at`: the event that took too long; 0 once raised
 REPORTING: Final = 7  # 1 while a thread packs and sends results beside a running handler
 WORDS: Final = 8  # the number of words
 #: From this on an event is slow: the worker sends its result at once, and checks whether its other
@@ -70,31 +70,18 @@ UNPICKLING: Final = -2
 
 
 class WorkerStatus(NamedTuple):
-    """The content of a worker's status words.
+    """The content of a worker's status words."""
 
-    Attributes:
-        batch: The number of the batch, from 1.
-        position: The event in it, or NONE or UNPICKLING.
-        handler: The handler's index in the registry, or None.
-        unsent: The first position whose result was not sent, or None.
-        is_over: Whether the event is over.
-        is_unreported: Whether it is over and its result was not sent.
-        may_repeat: Whether it must run again in that case.
-        packing: How many events have their results pickled now, which runs user code.
-        packed: The position of the first of these.
-        is_reporting: Whether a thread packs and sends other results beside the event.
-    """
-
-    batch: int
-    position: int
-    handler: int | None
-    unsent: int | None
-    is_over: bool = False
-    is_unreported: bool = False
-    packing: int = 0
-    packed: int = 0
-    may_repeat: bool = False
-    is_reporting: bool = False
+    batch: int  # from 1
+    position: int  # the event in it, or NONE or UNPICKLING
+    handler: int | None  # the index in the registry
+    unsent: int | None  # the first position whose result was not sent
+    is_over: bool = False  # the event is over
+    is_unreported: bool = False  # it is over, and its result was not sent
+    packing: int = 0  # how many events have their results pickled now, which runs user code
+    packed: int = 0  # the position of the first of these
+    may_repeat: bool = False  # an unreported event must run again
+    is_reporting: bool = False  # a thread packs and sends other results beside the event
 
     @property
     def activity(self) -> tuple[int, ...]:
@@ -108,13 +95,9 @@ class WorkerStatus(NamedTuple):
 
 
 class StatusWords:
-    """The status words of one worker.
+    """The status words of one worker."""
 
-    Attributes:
-        words: Signed words, indexed by the constants above.
-    """
-
-    words: memoryview | list[int]
+    words: memoryview | list[int]  # signed, indexed by the constants above
 
     def read(self) -> WorkerStatus:
         """The last written state; may be torn while it is alive."""
@@ -137,15 +120,12 @@ class StatusWords:
         )
 
     def take_back(self, seen: WorkerStatus, newest: int) -> bool:
-        """Take back everything behind the event that a worker is at.
+        """Take back everything behind the event that a worker is at; False: it has moved on.
 
         `seen` is where the worker was at least twice `SLOW_SECONDS` ago. `newest` is the number of
         the last batch that it was sent.
-
-        Returns:
-            Whether the worker will run nothing behind that event. False: it has moved on.
         """
-        self.words[TAKEN] = taken_from(seen.batch, seen.position + 1)
+        self.words[TAKEN] = event_at(seen.batch, seen.position + 1)
         self.words[TAKEN_TO] = newest
         # A system call takes long enough: afterwards this process sees every store of the worker
         # that preceded a check which missed the words above.
@@ -172,11 +152,6 @@ def packing(positions: Sequence[int]) -> int:
     return positions[0] << _PACKED_BITS | min(len(positions), _MOST_PACKED)
 
 
-def taken_from(batch: int, position: int) -> int:
-    """The value of `TAKEN` if a batch is taken back from a position on."""
-    return batch << 32 | position
-
-
 def event_at(batch: int, position: int) -> int:
-    """The value of `STRUCK` for an event; never 0, since batches count from 1."""
+    """A position in a batch, in one word; never 0, since batches count from 1."""
     return batch << 32 | position

@@ -7,14 +7,9 @@ instruction, so it is cached.
 
 from __future__ import annotations
 
-import builtins
 import traceback
 from types import CodeType, TracebackType
 from typing import Final
-
-_GROUPS: Final[tuple[type[BaseException], ...]] = tuple(
-    [getattr(builtins, name) for name in ("BaseExceptionGroup",) if hasattr(builtins, name)]
-)
 
 # How many places to remember: more than a program fails in.
 _MOST_PLACES: Final = 1024
@@ -26,21 +21,15 @@ _places: dict[tuple[CodeType, int], str] = {}
 
 
 def traceback_text(error: BaseException) -> str:
-    """The text that Python prints for an exception.
-
-    Raises:
-        Exception: User code in the exception raised it.
-    """
+    """The text that Python prints for an exception. Raises what user code in it raises."""
     trace = error.__traceback__
     is_chained = error.__cause__ is not None or error.__context__ is not None
-    if trace is None or is_chained or isinstance(error, _GROUPS):
-        return "".join(traceback.format_exception(error))
     frames: list[str] = []
-    each: TracebackType | None = trace
-    while each is not None:
-        frames.append(_frame_text(each))
-        each = each.tb_next
-    if len(frames) > _MOST_FRAMES:
+    if not is_chained and not isinstance(error, BaseExceptionGroup):
+        while trace is not None:
+            frames.append(_frame_text(trace))
+            trace = trace.tb_next
+    if not 0 < len(frames) <= _MOST_FRAMES:
         return "".join(traceback.format_exception(error))
     last = traceback.format_exception_only(error)
     return "".join(("Traceback (most recent call last):\n", *frames, *last))

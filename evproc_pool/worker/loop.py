@@ -474,7 +474,7 @@ class Worker:
                     words[at] = place | again
                 done = (place >> bits) + 1
                 if done < job.stop:
-                    is_taken = words[status_words.TAKEN] == status_words.taken_from(
+                    is_taken = words[status_words.TAKEN] == status_words.event_at(
                         self._batches, done
                     )
                     if is_taken or now > overdue or quota.is_used_up:

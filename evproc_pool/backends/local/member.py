@@ -1,4 +1,4 @@
-"""One worker process, and the coordinator's ends of what it shares with it."""
+"""One worker process, the coordinator's ends of what it shares, and a direct way to it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import sys
 import time
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Final
 
 from evproc_pool.internals.stdlib_multiprocessing import release
-from evproc_pool.ipc.channel import Channel
-from evproc_pool.ipc.shared_memory import SharedMemory
-from evproc_pool.ipc.stack_dumps import StackDumpFile
-from evproc_pool.ipc.status_memory import StatusMemory
+from evproc_pool.ipc.channel import CAN_WAIT, Channel
+from evproc_pool.ipc.resources import WorkerResources
 from evproc_pool.protocol.backend import Gone, Link
+from evproc_pool.protocol.frame import Data
 from evproc_pool.protocol.status_words import WorkerStatus
 from evproc_pool.worker import reporter, soft_timeout
 
@@ -29,71 +30,54 @@ _STOP_SECONDS: Final = 0.1
 # The exit code of a process where nobody knows it.
 _UNKNOWN: Final = 255
 
+# A quick answer takes no longer, in seconds. Others may have to wait as long.
+_QUICK_SECONDS: Final = 0.001
+
 
 class Member:
     """A worker process.
 
-    Attributes:
+    Args:
         number: Which worker.
         process: Its process.
         channel: To the worker.
-        words: The status words of the worker, or None.
-        stacks: The file into which it writes its stacks when it crashes or is asked, or None.
-        answered_bytes: How much of that file is the answer to a request.
-        parent_watch: The descriptor whose end the worker notices as parent death, or None.
-        link: To this worker alone; made when needed.
-        shared_memory: The memory that it shares with the coordinator, or None.
-        pidfd: A descriptor of the process, or None.
-        sentinels: Descriptors that can be read from when the process is dead.
+        resources: What else it shares with the coordinator.
+        owned: Closes channel, resources and `watch_end`.
+        watch_end: The descriptor whose end the worker notices as parent death, or None.
     """
-
-    __slots__ = (
-        "_handle",
-        "answered_bytes",
-        "channel",
-        "link",
-        "number",
-        "parent_watch",
-        "pidfd",
-        "process",
-        "sentinels",
-        "shared_memory",
-        "stacks",
-        "words",
-    )
 
     def __init__(
         self,
         number: int,
         process: BaseProcess,
         channel: Channel,
-        words: StatusMemory | None,
-        stacks: StackDumpFile | None,
+        resources: WorkerResources,
         *,
-        parent_watch: int | None,
-        shared_memory: SharedMemory | None,
+        owned: contextlib.ExitStack,
+        watch_end: int | None,
     ) -> None:
         self.number = number
         self.process = process
         self.channel = channel
-        self.words = words
-        self.stacks = stacks
-        self.parent_watch = parent_watch
-        self.shared_memory = shared_memory
-        self.link: Link | None = None
-        self.answered_bytes = 0
+        self.words = resources.words
+        self.shared_memory = resources.shared_memory
+        self.watch_end = watch_end
+        self.link: Link | None = None  # to this worker alone; made when needed
+        self._stacks = resources.stacks
+        self._answered_bytes = 0  # how much of the stacks is the answer to a request
+        self._owned = owned
         self._handle: psutil.Process | None = None
-        self.pidfd: int | None = None
-        self.sentinels: list[int] = []
-        if sys.platform != "win32":
-            self.sentinels.append(process.sentinel)
+        self._pidfd: int | None = None
+        #: Descriptors that can be read from when the process is dead.
+        self.sentinels = [process.sentinel] if sys.platform != "win32" else []
         if hasattr(os, "pidfd_open") and process.pid is not None:
             # Except with forkserver, the sentinel of multiprocessing is a pipe that a
             # child of the worker holds open as well; this is the process itself.
             with contextlib.suppress(OSError):
-                self.pidfd = os.pidfd_open(process.pid)
-                self.sentinels.append(self.pidfd)
-        if self.pidfd is None:
+                self._pidfd = os.pidfd_open(process.pid)
+                owned.callback(os.close, self._pidfd)
+                self.sentinels.append(self._pidfd)
+        if self._pidfd is None:
             self._handle = self._find()
 
     @property
@@ -103,9 +87,9 @@ class Member:
         Looked up when it is first needed, since psutil takes a while to import. Without a
         pidfd, which shows whether the process was still there then, it is looked up at once.
         """
-        if self._handle is None and self.pidfd is not None:
+        if self._handle is None and self._pidfd is not None:
             found = self._find()
-            if not select.select([self.pidfd], [], [], 0)[0]:
+            if not select.select([self._pidfd], [], [], 0)[0]:
                 self._handle = found
         return self._handle
 
@@ -130,13 +114,13 @@ class Member:
         return 0
 
     def ask_for_report(self) -> None:
-        """See `backend.Backend`."""
-        if self.pidfd is not None and reporter.SIGNAL is not None:
+        """See `Backend`."""
+        if self._pidfd is not None and reporter.SIGNAL is not None:
             with contextlib.suppress(OSError):  # it has died by itself
-                signal.pidfd_send_signal(self.pidfd, reporter.SIGNAL)
+                signal.pidfd_send_signal(self._pidfd, reporter.SIGNAL)
 
     def strike(self, seen: WorkerStatus, *, is_again: bool) -> None:
-        """See `LocalBackend.strike`."""
+        """See `Backend`."""
         process = self.handle
         if self.words is None or process is None or soft_timeout.SIGNAL is None:
             return
@@ -150,7 +134,7 @@ class Member:
             process.send_signal(soft_timeout.SIGNAL)
 
     def kill_stuck(self, seen: WorkerStatus) -> str | None:
-        """See `LocalBackend.kill_stuck`."""
+        """See `Backend`."""
         process = self.handle
         if self.words is None or process is None:
             return None
@@ -158,12 +142,14 @@ class Member:
 
         stack = ""
         try:
-            if self.stacks is not None:
-                stack = self.stacks.ask(process)
-                self.answered_bytes = self.stacks.size_bytes
+            if self._stacks is not None:
+                stack = self._stacks.ask(process)
+                self._answered_bytes = self._stacks.size_bytes
             # so that it neither moves on nor starts another process meanwhile
             process.suspend()
-            _await_stop(process)
+            end = time.monotonic() + _STOP_SECONDS
+            while process.status() != psutil.STATUS_STOPPED and time.monotonic() < end:
+                time.sleep(0)
             now = self.words.read()
             if now.activity != seen.activity or not now.runs_code:
                 process.resume()
@@ -182,10 +168,9 @@ class Member:
     # --- its end ---
 
     def join(self, most_seconds: float) -> None:
-        """Wait until the process is dead; kill it if it closed its channel and takes longer.
+        """Wait until the process is dead.
 
-        Args:
-            most_seconds: How long it may take then.
+        Kills it if it has closed its channel and takes longer than `most_seconds`.
         """
         if self.channel.at_end:
             # It closed its end: it is dead or about to be, or a handler closed a descriptor
@@ -198,55 +183,56 @@ class Member:
     def gone(self) -> Gone:
         """Describe how it ended; the process must be dead."""
         progress = self.words.read() if self.words is not None else None
-        stack = self.stacks.read(self.answered_bytes) if self.stacks is not None else ""
+        stack = self._stacks.read(self._answered_bytes) if self._stacks is not None else ""
         return Gone(self.number, self.process.pid, self.process.exitcode, progress, stack)
 
     def close(self) -> None:
         """Close everything; the process must be dead."""
-        self.channel.close()
-        if self.words is not None:
-            self.words.close()
-        if self.stacks is not None:
-            self.stacks.close()
-        if self.parent_watch is not None:
-            os.close(self.parent_watch)
-        if self.shared_memory is not None:
-            self.shared_memory.close()
-        if self.pidfd is not None:
-            os.close(self.pidfd)
+        self._owned.close()
         release(self.process, _UNKNOWN)
 
 
-def start(process: BaseProcess) -> None:
-    """Start a process.
+class DirectLink:
+    """See `backend.Link`. Makes few calls: in a process that has slept each call takes long.
 
-    Raises:
-        OSError: It cannot be started.
+    After an answer that came quickly, it waits for the next one in a call that is quicker
+    yet, but notices nothing else meanwhile.
+
+    Args:
+        member: The worker.
+        wake: A socket that can be read from when somebody wants something.
+        watch: Called if a frame could not be written at once.
     """
-    try:
-        process.start()
-    except (EOFError, ConnectionError) as error:
-        # multiprocessing's words for it
-        raise OSError(
-            "the forkserver has died; look at what it imports: what"
-            " multiprocessing.set_forkserver_preload names, and with preload=True the handlers'"
-            " modules, by default NumPy and SciPy where this program has imported them"
-            " (preload=False: nothing)"
-        ) from error
 
+    __slots__ = ("_channel", "_found", "_is_quick", "_member", "_poll", "_watch", "receive")
 
-def abandon(process: BaseProcess) -> None:
-    """End a process for which there will be no `Member`, if it was started."""
-    if process.pid is not None:
-        process.kill()
-        process.join()
-        process.close()
+    def __init__(
+        self, member: Member, wake: socket.socket, watch: Callable[[Member], None]
+    ) -> None:
+        self._member = member
+        self._channel = member.channel
+        self._watch = watch
+        poller = select.poll()
+        for each in (member.channel.fileno(), *member.sentinels, wake.fileno()):
+            poller.register(each, select.POLLIN)
+        self._poll = poller.poll
+        # the result when the channel can be read from, and nothing else has happened
+        self._found = [(member.channel.fileno(), select.POLLIN)]
+        self.receive = member.channel.receive
+        self._is_quick = False
 
+    def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
+        """See `backend.Link`."""
+        self._channel.send(tag, payload, buffers)
+        if self._channel.outgoing:
+            self._watch(self._member)
 
-def _await_stop(process: psutil.Process) -> None:
-    """Wait until a process that was sent SIGSTOP has stopped, which is soon."""
-    import psutil
-
-    end = time.monotonic() + _STOP_SECONDS
-    while process.status() != psutil.STATUS_STOPPED and time.monotonic() < end:
-        time.sleep(0)
+    def wait(self, seconds: float) -> bool:
+        """See `backend.Link`."""
+        began = time.perf_counter()
+        is_there = self._is_quick and seconds > _QUICK_SECONDS and self._channel.wait()
+        if not is_there:
+            left = max(0.0, seconds + began - time.perf_counter())
+            is_there = self._poll(left * 1000) == self._found
+        self._is_quick = CAN_WAIT and is_there and time.perf_counter() - began < _QUICK_SECONDS
+        return is_there

@@ -24,7 +24,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Final, NamedTuple
+from typing import Final
 
 from evproc_pool.internals.stdlib_multiprocessing import as_child, forkserver_imports
 from evproc_pool.ipc import parent_death
@@ -44,12 +44,9 @@ _DEEPEST: Final = 10
 def entries(modules: Iterable[str], anchor: str) -> list[str]:
     """The list for a forkserver that is to import some modules.
 
-    Args:
-        modules: Their names.
-        anchor: The name of the `Anchor` whose parent death ends it meanwhile.
+    `anchor` is the name of the `Anchor` whose parent death ends it meanwhile.
     """
-    names = (anchor, *modules)
-    return [_PRELOAD, *[_PREFIX + name for name in names]]
+    return [_PRELOAD, *[_PREFIX + name for name in (anchor, *modules)]]
 
 
 def without_entries(preload: Iterable[str]) -> list[str]:
@@ -66,12 +63,7 @@ def without_entries(preload: Iterable[str]) -> list[str]:
 
 
 def chosen(funcs: Sequence[object], preload: bool | None) -> list[str]:
-    """The modules that a forkserver is to import for handlers.
-
-    Args:
-        funcs: The handlers' functions.
-        preload: See `PoolProcessor`.
-    """
+    """The modules that a forkserver is to import for handlers; `preload`: see `PoolProcessor`."""
     own = own_modules(funcs)
     if preload is None:
         return own + libraries()
@@ -123,14 +115,6 @@ def is_of_library(name: str) -> bool:
 _LIBRARIES: Final = ("numpy", "scipy")
 
 
-class _Source(NamedTuple):
-    """A source file, and its marks, which change with it."""
-
-    path: str
-    mtime_ns: int
-    size_bytes: int
-
-
 class Sources:
     """The state of the sources of the application's own modules, in the coordinator.
 
@@ -138,11 +122,12 @@ class Sources:
     """
 
     def __init__(self) -> None:
-        self._sources: dict[str, _Source | None] = {}
-        for name in list(sys.modules):
-            source = _source_of(name)
-            if source is not None and not source.path.startswith(_installed()):
-                self._sources[name] = source
+        found = {name: _source_of(name) for name in list(sys.modules)}
+        self._sources = {
+            name: source
+            for name, source in found.items()
+            if source is not None and not source[0].startswith(_installed())
+        }
 
     @property
     def have_changed(self) -> bool:
@@ -160,7 +145,8 @@ def _installed() -> tuple[str, ...]:
     return (*installed, f"{Path(__file__).parent}{os.sep}")
 
 
-def _source_of(name: str) -> _Source | None:
+def _source_of(name: str) -> tuple[str, int, int] | None:
+    """The path of a module's source file, and what changes with it: its time and its size."""
     path = None
     with contextlib.suppress(Exception):  # a module may be anything that was put there
         path = getattr(sys.modules.get(name), "__file__", None)
@@ -170,7 +156,7 @@ def _source_of(name: str) -> _Source | None:
         status = Path(path).stat()
     except (OSError, ValueError):
         return None
-    return _Source(path, status.st_mtime_ns, status.st_size)
+    return path, status.st_mtime_ns, status.st_size
 
 
 def run() -> None:
@@ -207,10 +193,8 @@ def _seed_numpy(forkserver: int) -> None:
     """Seed NumPy's global generator in a forked process, as Python itself seeds `random`.
 
     Otherwise all processes of the forkserver would draw the same numbers, also those that
-    others start. A process that a handler forks is left alone.
-
-    Args:
-        forkserver: Its pid.
+    others start. A process that a handler forks is left alone: only a direct child of the
+    `forkserver`, a pid, is seeded.
     """
     random = sys.modules.get("numpy.random")
     if random is not None and os.getppid() == forkserver:

@@ -27,53 +27,37 @@ from evproc_pool.ipc.parent_death import Anchor
 def default_context(first: int) -> BaseContext:
     """The context for `mp_context=None`: never a `fork` of this process.
 
-    Args:
-        first: The pid of the process that imported this package. A process that is forked
-            from it has its modules.
+    `first` is the pid of the process that imported this package. A process that os.fork made from
+    it has its modules, and takes its forkserver for its own, which it cannot use. (A child of a
+    forkserver can use that one, and knows no pid of it.)
     """
-    if sys.platform == "linux" and (os.getpid() == first or not _has_parents_server()):
+    if sys.platform == "linux" and (os.getpid() == first or forkserver_pid() is None):
         return multiprocessing.get_context("forkserver")
     return multiprocessing.get_context("spawn")
 
 
-def _has_parents_server() -> bool:
-    """Whether this process, made by os.fork, takes its parent's forkserver for its own.
+class _Forkserver:
+    """The facts that are known here of the forkserver of this process."""
 
-    It cannot use that one. A child of a forkserver can use it, and knows no pid of it.
-    """
-    return forkserver_pid() is not None
-
-
-class _Lock:
-    """Lets one thread at a time start a process; new in a process that os.fork made."""
-
-    def __init__(self) -> None:
-        self.held = threading.Lock()
+    #: One thread at a time starts a process; new in a process that os.fork made.
+    lock = threading.Lock()
+    #: The sources when it imported the handlers' modules; None if it did not.
+    sources: Sources | None = None
+    #: Its parent death ends it while it imports.
+    anchor: Anchor | None = None
+    #: The pid of the last forkserver that started a worker.
+    answered: int | None = None
 
 
-_lock: Final = _Lock()
+_forkserver: Final = _Forkserver()
 
 # Worker processes of this process; multiprocessing knows them as its children.
 _processes: WeakSet[BaseProcess] = WeakSet()
 
 
-def own(process: BaseProcess) -> None:
-    """Remember a worker process that was started."""
-    _processes.add(process)  # this process may fork
-    _forkserver.answered = forkserver_pid()
-
-
-def has_started(context: BaseContext) -> bool:
-    """Whether a process starts at once: no forkserver has to begin before it."""
-    pid = forkserver_pid()
-    return context.get_start_method() != "forkserver" or (
-        pid is not None and pid == _forkserver.answered
-    )
-
-
 def _disown_all() -> None:
     """Forget the parent's workers, in a process that os.fork made: they are not its children."""
-    _lock.held = threading.Lock()
+    _forkserver.lock = threading.Lock()
     for process in _processes:
         forget_child(process)
     if _forkserver.anchor is not None:
@@ -85,25 +69,45 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_disown_all)
 
 
-class _Forkserver:
-    """The facts that are known here of the forkserver of this process."""
-
-    #: The sources when it imported the handlers' modules; None if it did not.
-    sources: Sources | None = None
-    #: Its parent death ends it while it imports.
-    anchor: Anchor | None = None
-    #: The pid of the last forkserver that started a worker.
-    answered: int | None = None
+def has_started(context: BaseContext) -> bool:
+    """Whether a process starts at once: no forkserver has to begin before it."""
+    pid = forkserver_pid()
+    is_forkserver = context.get_start_method() == "forkserver"
+    return not is_forkserver or (pid is not None and pid == _forkserver.answered)
 
 
-_forkserver: Final = _Forkserver()
+def start(process: BaseProcess, context: BaseContext, modules: Sequence[str]) -> None:
+    """Start a worker process; see `prepared`.
+
+    Raises:
+        OSError: It cannot be started. Nothing is left of it.
+    """
+    try:
+        with prepared(context, modules):
+            process.start()
+        _processes.add(process)  # this process may fork
+        _forkserver.answered = forkserver_pid()
+    except BaseException as error:
+        if process.pid is not None:
+            process.kill()
+            process.join()
+            process.close()
+        if not isinstance(error, EOFError | ConnectionError):
+            raise
+        # multiprocessing's words for it
+        raise OSError(
+            "the forkserver has died; look at what it imports: what"
+            " multiprocessing.set_forkserver_preload names, and with preload=True the handlers'"
+            " modules, by default NumPy and SciPy where this program has imported them"
+            " (preload=False: nothing)"
+        ) from error
 
 
 def fresh(context: BaseContext) -> BaseContext:
     """The context that starts the next worker: `spawn` if a forkserver has old sources."""
+    sources = _forkserver.sources
     is_forkserver = context.get_start_method() == "forkserver"
-    sources = _forkserver.sources if is_forkserver else None
-    if sources is not None and sources.have_changed:
+    if is_forkserver and sources is not None and sources.have_changed:
         return multiprocessing.get_context("spawn")
     return context
 
@@ -131,13 +135,9 @@ def uninterrupted() -> Iterator[None]:
 
 
 def begin(context: BaseContext, modules: Sequence[str] = ()) -> None:
-    """Start a forkserver, if there is none yet, and do not wait for it.
+    """Start a forkserver, if there is none yet, and do not wait for it; see `prepared`.
 
     It starts while this process imports the rest of the engine, which takes as long.
-
-    Args:
-        context: See `prepared`.
-        modules: Likewise.
     """
     if context.get_start_method() == "forkserver":
         from multiprocessing import forkserver
@@ -149,23 +149,18 @@ def begin(context: BaseContext, modules: Sequence[str] = ()) -> None:
 
 @contextlib.contextmanager
 def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None]:
-    """Choose what a forkserver imports if it starts together with a process.
+    """Choose what a forkserver imports if it starts together with a process of a context.
 
-    It imports the worker's module and others (`preloading`). Its processes then need not, so
-    a new worker is ready in milliseconds. It does not import ``__main__``, which it would
-    run before it forks, from Python 3.13.8 on
-    (https://github.com/python/cpython/issues/126631). The modules that the application has
-    chosen stay. A forkserver that runs already is left alone.
-
-    Args:
-        context: The context that starts the process.
-        modules: The other modules.
+    It imports the worker's module and `modules` (see `preloading`). Its processes then need not,
+    so a new worker is ready in milliseconds. It does not import ``__main__``, which it would run
+    before it forks, from Python 3.13.8 on (https://github.com/python/cpython/issues/126631). The
+    modules that the application has chosen stay. A forkserver that runs already is left alone.
     """
     is_forkserver = context.get_start_method() == "forkserver"
     if not is_forkserver or preloaded_modules() is None:
         yield  # another start method, or an unknown Python
         return
-    with _lock.held:
+    with _forkserver.lock:
         preloaded = without_entries(preloaded_modules() or ())
         chosen = [] if preloaded == ["__main__"] else preloaded
         # the forkserver's command line can pass on only text

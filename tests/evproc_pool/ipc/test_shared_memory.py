@@ -18,7 +18,6 @@ import psutil
 import pytest
 
 from evproc_pool.ipc import shared_memory, shared_receiver, shared_sender
-from evproc_pool.ipc.allocator import Allocator
 from evproc_pool.ipc.shared_memory import (
     KEPT_BYTES,
     MOST_SENT_BYTES,
@@ -27,7 +26,7 @@ from evproc_pool.ipc.shared_memory import (
     SharedMemory,
 )
 from evproc_pool.ipc.shared_receiver import Receiver
-from evproc_pool.ipc.shared_sender import Placed, Sender
+from evproc_pool.ipc.shared_sender import Allocator, Placed, Sender
 from tests.support.helpers import PATIENCE_SECONDS, Background, exit_code, fork
 
 MB = 1 << 20

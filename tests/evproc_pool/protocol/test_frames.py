@@ -15,7 +15,7 @@ import pytest
 import evproc
 from evproc_pool.core.estimates import KEEP_SECONDS, TARGET_SECONDS
 from evproc_pool.core.event_columns import Times
-from evproc_pool.ipc import status_memory
+from evproc_pool.ipc.resources import StatusMemory
 from evproc_pool.protocol import messages, status_words
 from evproc_pool.protocol.frame import Data, Frame
 from evproc_pool.protocol.limits import Limits
@@ -236,7 +236,7 @@ def test_a_worker_gives_back_requested_batches_that_it_has_not_begun() -> None:
 
 
 def test_asking_back_writes_the_status_words() -> None:
-    words = status_memory.StatusMemory.create()
+    words = StatusMemory.create()
     try:
         words.ask_back(4)
         assert words.words[status_words.TAKEN_TO] == 4

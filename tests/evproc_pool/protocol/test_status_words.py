@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from evproc_pool.ipc.status_memory import StatusMemory
+from evproc_pool.ipc.resources import StatusMemory
 from evproc_pool.protocol import status_words
 from evproc_pool.protocol.status_words import WorkerStatus
 
@@ -79,7 +79,7 @@ def test_events_behind_the_workers_current_one_are_taken_back() -> None:
     seen = words.read()
     _write(words, 4, _place(10, 3), status_words.NONE)  # another handler of the same event
     assert words.take_back(seen, 6)
-    assert words.words[status_words.TAKEN] == status_words.taken_from(4, 11)
+    assert words.words[status_words.TAKEN] == status_words.event_at(4, 11)
     assert words.words[status_words.TAKEN_TO] == 6
     words.close()
 

@@ -34,7 +34,7 @@ import pytest
 
 from evproc import Event, StopProcessing, requires, want
 from evproc_pool import EventTimeoutError, PoolError, PoolProcessor, SoftTimeoutError
-from evproc_pool.ipc.status_memory import StatusMemory
+from evproc_pool.ipc.resources import StatusMemory
 from evproc_pool.protocol import status_words
 from evproc_pool.protocol.status_words import WorkerStatus
 from evproc_pool.worker import loop, soft_timeout
