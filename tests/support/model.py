@@ -11,9 +11,8 @@ from collections.abc import Hashable, Sequence
 from typing import Any, Final, NamedTuple
 
 from evproc_pool.core.batches import Batch
-from evproc_pool.core.chains import ChainEnds
 from evproc_pool.core.event_columns import Column, Planned, Unplannable
-from evproc_pool.core.inputs_and_effects import Ending, Opened, Result
+from evproc_pool.core.inputs_and_effects import ChainEnds, Ending, Opened, Result
 
 
 class Violation(AssertionError):
