@@ -382,7 +382,7 @@ class Chain(NamedTuple):
     Attributes:
         start: The first.
         stop: The one behind the last.
-        ends: What does that; see `chains`.
+        ends: What does that; see `ChainEnds`.
         is_key_queue: Whether they are roots of one key, and not of one cascade.
     """
 
