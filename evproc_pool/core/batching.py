@@ -97,10 +97,10 @@ class Batcher:
             left = limit - batch.seconds
             if isinstance(first, KeyQueue) and run.key_queues == 1 and not run.waiting > run.keyed:
                 left = most - batch.seconds  # no other worker can take a share of it
-            plan = run.next_plan
-            is_full = self._seconds_of(run, plan) > left or self._room(batch, plan) < 1
-            if batch.size and is_full:
-                return
+            if batch.size:
+                plan = run.next_plan
+                if self._seconds_of(run, plan) > left or self._room(batch, plan) < 1:
+                    return
             if first is None:
                 self._add_roots(batch, run, left)
             elif isinstance(first, Strands):
