@@ -16,7 +16,6 @@ from evproc.exc import add_note
 from evproc.registry import Registry
 from evproc_pool.coordinator.sent_batch import Sent
 from evproc_pool.core.batches import Batch, Part
-from evproc_pool.core.chains import chain_ends
 from evproc_pool.core.estimates import KEEP_SECONDS, OVERDUE_FACTOR, TARGET_SECONDS, TELL_SECONDS
 from evproc_pool.core.event_columns import (
     EMPTY,
@@ -128,7 +127,7 @@ class Codec:
         sent.class_bytes = packed.class_bytes
         new_plans: list[tuple[int, tuple[int, ...]]] = []
         numbers = self._numbers_of(sent, known, new_plans)
-        ends, key_ends = chain_ends(batch.run.opened, has_retries=self._has_retries)
+        ends, key_ends = batch.run.opened.chain_ends(has_retries=self._has_retries)
         codes = messages.chain_code(*ends), messages.chain_code(*key_ends)
         chains = [chain for part in parts for chain in part.chains(*codes)]
         opened = batch.run.opened
@@ -285,7 +284,7 @@ class Codec:
             reported: The results of its events; None: there are none.
         """
         batch = sent.batch
-        ends, key_ends = chain_ends(batch.run.opened, has_retries=self._has_retries)
+        ends, key_ends = batch.run.opened.chain_ends(has_retries=self._has_retries)
         givers = () if reported is None else reported.givers
         failed = {*sent.failures, *(() if reported is None else map(_first, reported.errors))}
         cut: set[int] = set()

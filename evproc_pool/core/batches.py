@@ -10,7 +10,7 @@ import operator
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Hashable, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from evproc_pool.core.event_columns import Bunch, EventQueue, PlanLike, Planned
 from evproc_pool.core.paths import Place, order_of, root_place, strand_place
@@ -28,31 +28,8 @@ class Failure(NamedTuple):
     handler: str | None
 
 
-def _order_of_first(item: tuple[Place, Any]) -> tuple[int, tuple[int, ...]]:
-    return order_of(item[0])
-
-
 class Cascade:
-    """A root that is more than an index: it has follow-ups, a key, or something to report.
-
-    Attributes:
-        index: The root's index in its run.
-        queue: The events left to send, in order.
-        events: How many events are over.
-        seconds: How long they took.
-        in_flight: How many events are sent and not over, or wait to be run again.
-        is_over: Whether it has ended.
-        is_ready: Whether it stands in the run's queue of ready cascades.
-        key_queue: The queue of its key, if other roots wait there for it.
-        processed: The root as the handlers left it.
-        attempts: The highest number of attempts of one event.
-        handlers: How many handlers ran.
-        emitted: The results that its events emitted; None: none.
-        accepted: How many events it has, waiting ones included; only if that is limited.
-        failed: How many of its events failed.
-        failure: The first failure, in the cascade's order.
-        near: The worker that put large buffers of its next events into shared memory, or None.
-    """
+    """A root that is more than an index: it has follow-ups, a key, or something to report."""
 
     __slots__ = (
         "accepted",
@@ -67,41 +44,35 @@ class Cascade:
         "is_over",
         "is_ready",
         "key_queue",
-        "near",
         "processed",
         "queue",
         "seconds",
     )
 
     def __init__(self, index: int) -> None:
-        self.index = index
-        self.queue = EventQueue()
-        self.events = 0
-        self.seconds = 0.0
-        self.in_flight = 0
-        self.is_over = False
-        self.is_ready = False
+        self.index = index  # the root's index in its run
+        self.queue = EventQueue()  # the events left to send, in order
+        self.events = 0  # how many events are over
+        self.seconds = 0.0  # how long they took
+        self.in_flight = 0  # how many events are sent and not over, or wait to be run again
+        self.is_over = False  # whether it has ended
+        self.is_ready = False  # whether it stands in the run's queue of ready cascades
+        # the queue of its key, if other roots wait there for it
         self.key_queue: KeyQueue | None = None
-        self.processed: Any = None
-        self.attempts = 1
-        self.handlers = 0
+        self.processed: Any = None  # the root as the handlers left it
+        self.attempts = 1  # the highest number of attempts of one event
+        self.handlers = 0  # how many handlers ran
+        # the results that its events emitted; None: none
         self.emitted: list[tuple[Place, list[Any]]] | None = None
-        self.accepted = 1
-        self.failed = 0
-        self.failure: Failure | None = None
-        self.near: int | None = None
+        self.accepted = 1  # how many events it has, waiting ones included; only if that is limited
+        self.failed = 0  # how many of its events failed
+        self.failure: Failure | None = None  # the first failure, in the cascade's order
 
     @property
     def is_plain(self) -> bool:
         """Whether there is nothing to report but its numbers."""
         is_quiet = self.processed is None and self.emitted is None
         return is_quiet and self.attempts == 1 and not self.failed
-
-    def follow(self, follow_ups: Sequence[Planned], giver: Place, near: int | None) -> None:
-        """Queue follow-ups of its event at a place; the worker `near` has their large buffers."""
-        if near is not None or not self.queue:
-            self.near = near
-        self.queue.extend(follow_ups, giver)
 
     def emit(self, place: Place, items: list[Any]) -> None:
         """Add the results that its event at a place emitted."""
@@ -117,14 +88,12 @@ class Cascade:
             self.failure = failure
 
     def all_emitted(self, *, in_order: bool) -> list[Any] | None:
-        """Return the emitted results in the cascade's order.
-
-        Args:
-            in_order: Whether its events ran in that order.
-        """
+        """Return the emitted results in the cascade's order; `in_order`: its events ran so."""
         if self.emitted is None:
             return None
-        found = self.emitted if in_order else sorted(self.emitted, key=_order_of_first)
+        found = self.emitted
+        if not in_order:
+            found = sorted(found, key=lambda item: order_of(item[0]))
         return [item for _, items in found for item in items]
 
 
@@ -143,30 +112,18 @@ class KeyQueue:
 
     Neighbours go to one worker together. The next ones may go to another worker when none is in
     flight. A root that has follow-ups, or is run again, holds the queue.
-
-    Attributes:
-        key: The key.
-        home: The queues by key; it stands there as long as it has roots.
-        waiting: Unsent roots, in order.
-        in_flight: How many roots are sent and not over.
-        holder: The cascade that the other roots wait for, or None.
-        ready_in: The run in whose queue it stands, or None.
-        counted: How many waiting roots count there as ready.
     """
 
     __slots__ = ("counted", "holder", "home", "in_flight", "key", "ready_in", "waiting")
 
-    #: See `Cascade`; a root goes to any worker.
-    near: Final[int | None] = None
-
     def __init__(self, key: Hashable, home: dict[Hashable, KeyQueue]) -> None:
         self.key = key
-        self.home = home
-        self.waiting: deque[Keyed] = deque()
-        self.in_flight = 0
-        self.holder: Cascade | None = None
-        self.ready_in: Any = None
-        self.counted = 0
+        self.home = home  # the queues by key; it stands there as long as it has roots
+        self.waiting: deque[Keyed] = deque()  # unsent roots, in order
+        self.in_flight = 0  # how many roots are sent and not over
+        self.holder: Cascade | None = None  # the cascade that the other roots wait for, or None
+        self.ready_in: Any = None  # the run in whose queue it stands, or None
+        self.counted = 0  # how many waiting roots count there as ready
 
     @property
     def is_free(self) -> bool:
@@ -186,19 +143,12 @@ class KeyQueue:
 
 
 class Abreast(NamedTuple):
-    """Cascades side by side, as columns: none needs an object before it differs.
+    """Cascades side by side, as columns: none needs an object before it differs."""
 
-    Attributes:
-        roots: The indices of their roots.
-        over: How many events are over, the same for each.
-        seconds: How long these took, for each.
-        handlers: How many handlers ran, for each.
-    """
-
-    roots: Sequence[int]
-    over: int
-    seconds: Sequence[float]
-    handlers: Sequence[int]
+    roots: Sequence[int]  # the indices of their roots
+    over: int  # how many events are over, the same for each
+    seconds: Sequence[float]  # how long these took, for each
+    handlers: Sequence[int]  # how many handlers ran, for each
 
     def slice(self, start: int, stop: int) -> Abreast:
         """Return some of them."""
@@ -210,8 +160,7 @@ class Abreast(NamedTuple):
         """Return those at some places, less `shift`."""
         if not places:
             return Abreast((), self.over, (), ())
-        columns = zip(self.roots, self.seconds, self.handlers, strict=True)
-        rows = list(columns)
+        rows = list(zip(self.roots, self.seconds, self.handlers, strict=True))
         picked = [rows[place - shift] for place in places]
         roots, seconds, handlers = zip(*picked, strict=True)
         return Abreast(roots, self.over, seconds, handlers)
@@ -226,18 +175,16 @@ class Abreast(NamedTuple):
             list(map(operator.add, self.handlers, ran)),
         )
 
-    def go_on(
-        self, events: Sequence[Any], plans: Sequence[PlanLike], near: int | None
-    ) -> list[Strands]:
+    def go_on(self, events: Sequence[Any], plans: Sequence[PlanLike]) -> list[Strands]:
         """Give each its next event, and part them by the plans of these."""
         if plans.count(plans[0]) == len(plans):  # mostly so, which needs no loop
-            return [Strands(self, events, plans[0], near)]
+            return [Strands(self, events, plans[0])]
         kinds = {id(plan): plan for plan in plans}
         parted = []
         for plan in kinds.values():
             places = [place for place, each in enumerate(plans) if each is plan]
             some = [events[place] for place in places]
-            parted.append(Strands(self.pick(places), some, plan, near))
+            parted.append(Strands(self.pick(places), some, plan))
         return parted
 
 
@@ -245,29 +192,21 @@ class Strands(NamedTuple):
     """Cascades abreast with one next event each, all of one plan.
 
     Most roots with follow-ups have one, which may have one.
-
-    Attributes:
-        cascades: The cascades, without these events.
-        events: The next event of each.
-        plan: The plan of these events.
-        near: See `Cascade`.
     """
 
-    cascades: Abreast
-    events: Sequence[Any]
-    plan: PlanLike
-    near: int | None = None
+    cascades: Abreast  # the cascades, without these events
+    events: Sequence[Any]  # the next event of each
+    plan: PlanLike  # the plan of these events
 
     def slice(self, start: int, stop: int) -> Strands:
         """Return some of them."""
-        return self._replace(
-            cascades=self.cascades.slice(start, stop), events=self.events[start:stop]
-        )
+        return Strands(self.cascades.slice(start, stop), self.events[start:stop], self.plan)
 
     def pick(self, places: Sequence[int]) -> Strands:
         """Return those at some places."""
-        events = [self.events[place] for place in places]
-        return self._replace(cascades=self.cascades.pick(places), events=events)
+        return Strands(
+            self.cascades.pick(places), [self.events[place] for place in places], self.plan
+        )
 
     def in_flight(self) -> list[Cascade]:
         """Return a cascade for each, with its next event in flight."""
@@ -284,56 +223,25 @@ class Strands(NamedTuple):
 
 
 class Part:
-    """Neighbours in a batch: roots, roots with keys, strands, or events of cascades.
-
-    Attributes:
-        start: The position of the first event in the batch.
-        stop: The position behind the last one.
-        events: The events, one or more.
-        plans: The plan of each.
-        first: Roots: the index of the first one.
-        strands: Strands: these, until they differ and become cascades.
-        key_queues: Roots with keys: each unfinished key queue, with the position of its first
-            root and the one behind its last.
-        roots: Roots with keys: the index of each.
-        has_gaps: Roots with keys: whether some went back to their key queues.
-        cascades: Cascades: the cascade of each event.
-        bunches: Cascades: the bunches that the events were taken as, each with its place in the
-            part.
-        depth: Cascades that were strands: how many events were before each.
-        is_chain: Cascades: whether these are of one cascade, and the rest is not run once one of
-            them ends it.
-    """
-
-    __slots__ = (
-        "bunches",
-        "cascades",
-        "depth",
-        "events",
-        "first",
-        "has_gaps",
-        "is_chain",
-        "key_queues",
-        "plans",
-        "roots",
-        "start",
-        "stop",
-        "strands",
-    )
+    """Neighbours in a batch: roots, roots with keys, strands, or events of cascades."""
 
     def __init__(self, start: int, first: int | None, *, is_chain: bool = False) -> None:
-        self.start = start
-        self.stop = start
-        self.events: Sequence[Any] = []
-        self.plans: list[PlanLike] = []
-        self.first = first
-        self.strands: Strands | None = None
+        self.start = start  # the position of the first event in the batch
+        self.stop = start  # the position behind the last one
+        self.events: Sequence[Any] = []  # the events, one or more
+        self.plans: list[PlanLike] = []  # the plan of each
+        self.first = first  # roots: the index of the first one
+        self.strands: Strands | None = None  # strands: these, until they differ and become cascades
+        # roots with keys: each unfinished key queue, with the position of its first root and the
+        # one behind its last
         self.key_queues: list[tuple[KeyQueue, int, int]] = []
-        self.has_gaps = False
-        self.depth = 0
-        self.roots: list[int] = []
+        self.has_gaps = False  # roots with keys: whether some went back to their key queues
+        self.depth = 0  # cascades that were strands: how many events were before each
+        self.roots: list[int] = []  # roots with keys: the index of each
+        # cascades: the bunches that the events were taken as, each with its place in the part
         self.bunches: list[tuple[int, Bunch]] = []
-        self.cascades: list[Cascade] = []
+        self.cascades: list[Cascade] = []  # cascades: the cascade of each event
+        # cascades: whether these are of one cascade; when one of them ends it, the rest is not run
         self.is_chain = is_chain
 
     def extend(self, cascade: Cascade, taken: Bunch) -> None:
@@ -348,11 +256,9 @@ class Part:
         self.stop += len(taken)
 
     def chains(self, ends: _Ends, key_ends: _Ends) -> list[tuple[int, int, _Ends]]:
-        """Return the chains in the part: first position, the one behind the last, and the ends.
+        """Return the chains: first position, the one behind the last, `ends` or `key_ends`.
 
-        Args:
-            ends: The ends of a chain of a cascade's events; see `chains`.
-            key_ends: The ends of a chain of roots with a key.
+        `ends` belongs to a chain of a cascade's events, `key_ends` to roots with one key.
         """
         if self.is_chain:
             return [(self.start, self.stop, ends)]
@@ -372,7 +278,9 @@ class Part:
             return strand_place(cascades.roots[number], cascades.over)
         if not self.bunches:  # cascades that were strands
             return strand_place(self.cascades[number].index, self.depth)
-        begin, bunch = self.bunches[bisect_right(self.bunches, number, key=_first) - 1]
+        begin, bunch = self.bunches[
+            bisect_right(self.bunches, number, key=operator.itemgetter(0)) - 1
+        ]
         return bunch.place(number - begin)
 
     def root(self, place: int) -> int:
@@ -400,35 +308,21 @@ class Part:
         return range(max(self.start, begin), min(self.stop, end))
 
 
-def _first(bunch: tuple[int, Bunch]) -> int:
-    return bunch[0]
-
-
 class Batch:
-    """Envelopes for a worker, in one frame.
-
-    Attributes:
-        run: The run of all of them.
-        parts: Its parts in order; positions run through all of them.
-        size: The number of envelopes.
-        done: How many of them are over.
-        seconds: Their expected time.
-        size_bytes: The bytes of the frame; an estimate until it is weighed.
-        is_alone: Whether its worker gets nothing else meanwhile.
-        is_careful: Whether an event failed before. Then each is pickled individually: if the
-            worker dies in unpickling, that is the suspect.
-    """
+    """Envelopes for a worker, in one frame."""
 
     __slots__ = ("done", "is_alone", "is_careful", "parts", "run", "seconds", "size", "size_bytes")
 
     def __init__(self, run: Any) -> None:
-        self.run = run
-        self.parts: list[Part] = []
-        self.size = 0
-        self.done = 0
-        self.seconds = 0.0
-        self.size_bytes = 0
-        self.is_alone = False
+        self.run = run  # the run of all of them
+        self.parts: list[Part] = []  # its parts in order; positions run through all of them
+        self.size = 0  # the number of envelopes
+        self.done = 0  # how many of them are over
+        self.seconds = 0.0  # their expected time
+        self.size_bytes = 0  # the bytes of the frame; an estimate until it is weighed
+        self.is_alone = False  # whether its worker gets nothing else meanwhile
+        # Whether an event failed before. Then each is pickled individually: if the worker dies in
+        # unpickling, that is the suspect.
         self.is_careful = False
 
     @property
@@ -440,17 +334,14 @@ class Batch:
     @property
     def root_positions(self) -> list[int]:
         """The positions of events that are roots."""
-        positions: list[int] = []
-        for part in self.parts:
-            positions += [part.start + place for place in part.root_places]
-        return positions
+        return [part.start + place for part in self.parts for place in part.root_places]
 
     @property
     def roots(self) -> list[int]:
         """The indices of these roots."""
         roots: list[int] = []
         for part in self.parts:
-            if part.first is not None:
+            if part.first is not None:  # faster than one by one
                 roots += range(part.first, part.first + part.stop - part.start)
             else:
                 roots += [part.root(place) for place in part.root_places]

@@ -33,22 +33,19 @@ _ROUNDING: Final = 1e-6
 class Batcher:
     """Makes batches.
 
-    Args:
-        estimates: The expected times and bytes of events.
-        resume: Lets a cascade of an unordered run go on if a worker cannot run the event at the
-            head of its queue; see `Cascades`.
+    `resume` lets a cascade of an unordered run go on if a worker cannot run the event at the head
+    of its queue; see `Cascades`.
     """
 
     def __init__(self, estimates: Estimates, resume: Callable[[Run, Cascade], None]) -> None:
         self._estimates = estimates
         self._resume = resume
 
-    def make(self, run: Run, worker: int, *, workers: int, idle: int, is_alone: bool) -> Batch:
-        """Take a batch for a worker out of a run that has something ready.
+    def make(self, run: Run, *, workers: int, idle: int, is_alone: bool) -> Batch:
+        """Take a batch out of a run that has something ready.
 
         Args:
             run: The run; its ready cascades and blocks shrink.
-            worker: The worker.
             workers: The number of all workers.
             idle: The number of idle workers.
             is_alone: Whether no other run has something ready.
@@ -63,8 +60,7 @@ class Batcher:
             # leave other roots for workers to go on with while these are in flight
             keyed = run.keyed * self._seconds_of(run, run.next_plan)
             share = min(share, keyed / (SHARES_PER_WORKER * max(1, workers)))
-        self._gather(batch, run, worker, min(most, max(share, LEAST_SECONDS)), most)
-        run.put_near(worker)
+        self._gather(batch, run, min(most, max(share, LEAST_SECONDS)), most)
         # an estimate by its first plan, until it is weighed
         batch.size_bytes = round(batch.size * self._estimates.bytes_of(batch.parts[0].plans[0]))
         return batch
@@ -94,54 +90,43 @@ class Batcher:
         batch.size_bytes = round(self._estimates.bytes_of(taken.plan))
         return batch
 
-    def _gather(self, batch: Batch, run: Run, worker: int, limit: float, most: float) -> None:
-        has_near = has_roots = False
-        while run.ready and batch.seconds < limit and batch.size < MOST_EVENTS:
-            first, left = run.ready[0], limit - batch.seconds
-            is_key_queue = isinstance(first, KeyQueue)
-            if (has_near and is_key_queue) or (has_roots and first.near is not None):
-                return
-            has_near |= first.near is not None
-            has_roots |= is_key_queue
-            if isinstance(first, Strands):
-                has_room = self._add_strands(batch, run, first, left)
+    def _gather(self, batch: Batch, run: Run, limit: float, most: float) -> None:
+        """Fill a batch up to `limit` seconds; a full one has `most`."""
+        while run.has_ready and batch.seconds < limit and batch.size < MOST_EVENTS:
+            first = run.ready[0] if run.ready else None
+            left = limit - batch.seconds
+            if isinstance(first, KeyQueue) and run.key_queues == 1 and not run.waiting > run.keyed:
+                left = most - batch.seconds  # no other worker can take a share of it
+            if batch.size:
+                plan = run.next_plan
+                if self._seconds_of(run, plan) > left or self._room(batch, plan) < 1:
+                    return
+            if first is None:
+                self._add_roots(batch, run, left)
+            elif isinstance(first, Strands):
+                self._add_strands(batch, run, first, left)
             elif isinstance(first, KeyQueue):
-                if run.key_queues == 1 and not run.waiting > run.keyed:
-                    left = most - batch.seconds  # no other worker can take a share of it
-                has_room = self._add_key_queue(batch, run, first, left)
+                self._add_key_queue(batch, run, first, left)
             else:
-                has_room = self._add_cascade(batch, run, first, left)
-            if not has_room:
-                return
-            run.bring(worker)
-        # No roots beside large buffers that the worker has: the caller may change a root, so
-        # all large buffers of a batch with roots are copied.
-        while run.blocks and batch.seconds < limit and batch.size < MOST_EVENTS and not has_near:
-            if not self._add_roots(batch, run, limit - batch.seconds):
-                return
+                self._add_cascade(batch, run, first, left)
 
-    def _add_strands(self, batch: Batch, run: Run, strands: Strands, left: float) -> bool:
-        """Put as many of the first strands into a batch as time allows.
-
-        Returns:
-            Whether any of them fit.
-        """
-        count = self._count(batch, strands.plan, len(strands.events), left)
-        if count:
-            strands = run.take_strands(count)
-            part = Part(batch.size, None)
-            part.strands = strands
-            self._add(batch, part, strands.events, [strands.plan] * count)
-            batch.seconds += count * self._seconds_of(batch.run, strands.plan)
-        return count > 0
+    def _room(self, batch: Batch, plan: PlanLike) -> int:
+        """How many more events of a plan a batch may have."""
+        return self._estimates.most_events(plan) - batch.size
 
     def _count(self, batch: Batch, plan: PlanLike, events: int, left: float) -> int:
-        """How many events of one plan fit; at least one into an empty batch."""
+        """How many of some events of one plan fit, at least one."""
         seconds = self._seconds_of(batch.run, plan)
-        room = self._estimates.most_events(plan) - batch.size
-        if batch.size and (seconds > left or room < 1):
-            return 0
-        return max(1, min(events, room, round(left / seconds)))
+        return max(1, min(events, self._room(batch, plan), round(left / seconds)))
+
+    def _add_strands(self, batch: Batch, run: Run, strands: Strands, left: float) -> None:
+        """Put as many of the first strands into a batch as time allows, at least one."""
+        count = self._count(batch, strands.plan, len(strands.events), left)
+        strands = run.take_strands(count)
+        part = Part(batch.size, None)
+        part.strands = strands
+        self._add(batch, part, strands.events, [strands.plan] * count)
+        batch.seconds += count * self._seconds_of(run, strands.plan)
 
     def _add(
         self, batch: Batch, part: Part, events: Sequence[Any], plans: Sequence[PlanLike]
@@ -152,18 +137,11 @@ class Batcher:
         batch.parts.append(part)
         batch.size += len(events)
 
-    def _add_key_queue(self, batch: Batch, run: Run, key_queue: KeyQueue, left: float) -> bool:
-        """Put as many roots of the first key queue into a batch as time allows.
-
-        Returns:
-            Whether any of them fit.
-        """
+    def _add_key_queue(self, batch: Batch, run: Run, key_queue: KeyQueue, left: float) -> None:
+        """The same for the roots of the first key queue."""
         waiting = key_queue.waiting
-        plan = waiting[0].plan
-        seconds = self._seconds_of(batch.run, plan)
-        room = self._estimates.most_events(plan) - batch.size
-        if batch.size and (seconds > left or room < 1):
-            return False
+        plan: PlanLike | None = None
+        seconds, room = 0.0, 0
         run.remove_key_queue(key_queue)
         part = batch.parts[-1] if batch.parts else None
         if part is None or not part.is_keyed:
@@ -175,8 +153,8 @@ class Batcher:
             keyed = waiting[0]
             if keyed.plan is not plan:
                 plan = keyed.plan
-                seconds = self._seconds_of(batch.run, plan)
-                room = self._estimates.most_events(plan) - batch.size - (part.stop - begin)
+                seconds = self._seconds_of(run, plan)
+                room = self._room(batch, plan) - (part.stop - begin)
             if part.stop > begin and (used + seconds > left or room < 1):
                 break
             waiting.popleft()
@@ -192,19 +170,10 @@ class Batcher:
         run.waiting -= count
         batch.size += count
         batch.seconds += used
-        return True
 
-    def _add_cascade(self, batch: Batch, run: Run, cascade: Cascade, left: float) -> bool:
-        """Put as much of the first ready cascade into a batch as time allows.
-
-        Returns:
-            Whether anything of it fits.
-        """
+    def _add_cascade(self, batch: Batch, run: Run, cascade: Cascade, left: float) -> None:
+        """The same for the events of the first ready cascade."""
         queue = cascade.queue
-        seconds = self._seconds_of(batch.run, queue.next_plan)
-        room = self._estimates.most_events(queue.next_plan) - batch.size
-        if batch.size and (seconds > left or room < 1):
-            return False
         if not run.unordered:
             run.remove_ready(cascade)  # until what is sent of it is over
             left = TARGET_SECONDS - batch.seconds  # no other worker can take a share of it
@@ -228,7 +197,6 @@ class Batcher:
                 self._resume(run, cascade)
                 if cascade.is_ready:
                     run.ready.rotate(1)  # it stays the first
-        return True
 
     def _take(self, batch: Batch, queue: EventQueue, left: float) -> list[Bunch]:
         """Take events from the head of a queue, at least one, and count their time."""
@@ -249,26 +217,22 @@ class Batcher:
         batch.seconds += used
         return taken
 
-    def _add_roots(self, batch: Batch, run: Run, left: float) -> bool:
-        """Put as many roots of the first block into a batch as time allows."""
-        block = run.blocks[0]
+    def _add_roots(self, batch: Batch, run: Run, left: float) -> None:
+        """The same for the roots of the first block."""
+        block = run.blocks.popleft()
         plan = block.plans[0]
-        count = self._count(batch, plan, len(block.plans), left)
-        if not count:
-            return False
         # mostly all have one plan, which needs no loop in Python
         if block.plans.count(plan) == len(block.plans):
-            batch.seconds += count * self._seconds_of(batch.run, plan)
+            count = self._count(batch, plan, len(block.plans), left)
+            batch.seconds += count * self._seconds_of(run, plan)
         else:
             count, used = self._count_mixed(batch, block.plans, left)
             batch.seconds += used
-        run.blocks.popleft()
         if count < len(block.events):
             run.blocks.appendleft(block.slice(count, len(block.events)))
             block = block.slice(0, count)
         self._add(batch, Part(batch.size, block.first), block.events, block.plans)
         run.backlog -= count
-        return True
 
     def _count_mixed(
         self, batch: Batch, plans: Iterable[PlanLike], left: float
@@ -278,8 +242,7 @@ class Batcher:
         count = 0
         for plan in plans:
             seconds = self._seconds_of(batch.run, plan)
-            full = batch.size + count >= self._estimates.most_events(plan)
-            if count and (used + seconds > left or full):
+            if count and (used + seconds > left or self._room(batch, plan) <= count):
                 break
             used += seconds
             count += 1
@@ -294,14 +257,14 @@ def _limit(run: Run, *, is_alone: bool) -> float:
 def _part_for(batch: Batch, events: Sequence[Any], *, is_chain: bool) -> Part:
     """Return the last part if it can take events of a cascade, or add one."""
     part = batch.parts[-1] if batch.parts else None
-    # pass-through events have a part of their own, so that they go on as they came
-    is_other = (
+    if (
         part is None
-        or part.strands is not None
-        or part.is_keyed
+        or is_chain
+        or part.is_chain
+        or not part.cascades
+        # pass-through events have a part of their own, so that they go on as they came
         or not (isinstance(part.events, list) and isinstance(events, list))
-    )
-    if part is None or is_other or part.first is not None or part.is_chain or is_chain:
+    ):
         part = Part(batch.size, None, is_chain=is_chain)
         batch.parts.append(part)
     return part

@@ -15,17 +15,11 @@ from evproc_pool.errors import CascadeLimitError
 
 
 class CascadeEnding(NamedTuple):
-    """The limits of a cascade, and whether an error ends it.
+    """The limits of a cascade, and whether an error ends it."""
 
-    Attributes:
-        errors_continue: Whether a failed event ends only itself and its own follow-ups.
-        max_depth: The greatest depth of an event; a root has 0. None: any.
-        max_events: The most events of a cascade; None: any number.
-    """
-
-    errors_continue: bool = False
-    max_depth: int | None = None
-    max_events: int | None = None
+    errors_continue: bool = False  # whether a failed event ends only itself and its own follow-ups
+    max_depth: int | None = None  # the greatest depth of an event; a root has 0. None: any.
+    max_events: int | None = None  # the most events of a cascade; None: any number
 
 
 #: As in a `Processor`.
@@ -33,7 +27,7 @@ PLAIN_ENDING: Final = CascadeEnding()
 
 
 def broken_limit(ending: CascadeEnding, depth: int, events: int, follow_ups: int) -> str | None:
-    """Return the limit that an event breaks by its follow-ups, or None.
+    """Return the limit that an event breaks, as in "max_cascade_depth=5"; the first, or None.
 
     Args:
         ending: The limits.
@@ -41,9 +35,6 @@ def broken_limit(ending: CascadeEnding, depth: int, events: int, follow_ups: int
         events: How many events the cascade had before, handled or not. Dropped follow-ups of a
             failed event do not count.
         follow_ups: How many its handlers returned, at least 1.
-
-    Returns:
-        The limit as in "max_cascade_depth=5"; the depth if both are broken.
     """
     if ending.max_depth is not None and depth >= ending.max_depth:
         return f"max_cascade_depth={ending.max_depth}"
@@ -55,13 +46,9 @@ def broken_limit(ending: CascadeEnding, depth: int, events: int, follow_ups: int
 def limit_error(
     limit: str, path: tuple[int, ...], handler: str | None, ev: Any
 ) -> CascadeLimitError:
-    """Make the error of an event whose follow-ups break a limit.
+    """Make the error of an event whose follow-ups break a limit; see `broken_limit`.
 
-    Args:
-        limit: See `broken_limit`.
-        path: The event's.
-        handler: The last handler that returned follow-ups, if known.
-        ev: The event.
+    `handler` is the last one that returned follow-ups, if known.
     """
     event = describe_event(ev)
     who = "its handlers" if handler is None else f"handler {handler!r}"

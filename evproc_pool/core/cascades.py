@@ -30,8 +30,7 @@ from evproc_pool.core.inputs_and_effects import Dropped, Ended, Ending, EventEnd
 from evproc_pool.core.paths import Place
 from evproc_pool.core.retries import Retries
 from evproc_pool.core.retry_policy import Again
-from evproc_pool.core.run_state import ENDLESS, Run
-from evproc_pool.core.shared_state import SharedState
+from evproc_pool.core.run_state import ENDLESS, Run, SharedState
 
 
 class Cascades:

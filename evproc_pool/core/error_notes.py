@@ -44,12 +44,8 @@ def place_note(path: tuple[int, ...]) -> str:
 def note_place(error: BaseException, path: tuple[int, ...], *, has_several: bool) -> None:
     """Add a note to an error that names its event.
 
-    An exception object that fails one event after another has one such note, for the latest.
-
-    Args:
-        error: The event's error.
-        path: The event's path.
-        has_several: Whether the call has several roots. If not, only a follow-up is named.
+    An exception object that fails one event after another has one such note, for the latest. If
+    the call does not have several roots, only a follow-up is named.
     """
     if not has_several and len(path) == 1:
         return

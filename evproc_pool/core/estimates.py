@@ -100,10 +100,7 @@ class Estimates:
         with many slow events, most batches would be given back early. Then a batch is only as
         large as the part of it that, on average, is done before that.
 
-        Args:
-            indices: The plan's.
-            usual: The seconds of most of them.
-            mean: Their mean; 0: unknown.
+        `usual` is the time of most of them, in seconds, `mean` 0 if it is unknown.
         """
         measured = self._measured.get(indices)
         if measured is None:
@@ -154,12 +151,7 @@ class Estimates:
         return MOST_EVENTS if each is None else min(MOST_EVENTS, int(MOST_BYTES / each))
 
     def events_per_batch(self, plan: PlanLike | None, seconds: float = TARGET_SECONDS) -> int:
-        """How many events fill a batch, at least one.
-
-        Args:
-            plan: The plan of all of them; None: an unknown one.
-            seconds: The work of a full batch.
-        """
+        """How many events of a plan (None: an unknown one) fill a batch, at least one."""
         if plan is None:
             return int(TARGET_SECONDS / _UNTIMED_SECONDS)
         return max(1, min(self.most_events(plan), round(seconds / self.seconds_of(plan))))

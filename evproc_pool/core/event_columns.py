@@ -45,12 +45,7 @@ Planned = tuple[Any, PlanLike]
 
 
 class Column(Mapping[int, Any]):
-    """Items that events left behind, by position, as columns.
-
-    Args:
-        positions: The positions of the events that left one, in order.
-        items: The item of each.
-    """
+    """Items that events left behind, by position, as columns; the positions are in order."""
 
     __slots__ = ("_by_position", "items_", "positions")
 
@@ -91,11 +86,6 @@ class Singles(Column):
     """Follow-ups by the position of the event that returned them, one each, as columns.
 
     Most events with follow-ups have one.
-
-    Args:
-        givers: The positions, in order.
-        events: The follow-up of each.
-        plans: The plan of each follow-up.
     """
 
     __slots__ = ("_plans",)
@@ -125,15 +115,10 @@ EMPTY: Final = Column((), ())
 
 
 class Aligned(NamedTuple):
-    """An item for each of some neighbours.
+    """An item for each of some neighbours."""
 
-    Attributes:
-        items: The items; None for neighbours without one.
-        places: The places of those with one, from 0, in order.
-    """
-
-    items: Sequence[Any]
-    places: Sequence[int]
+    items: Sequence[Any]  # the items; None for neighbours without one
+    places: Sequence[int]  # the places of those with one, from 0, in order
 
     def pick(self, chosen: Sequence[int]) -> Aligned | None:
         """Return those at some places, in order; None if none of these has an item."""
@@ -143,20 +128,14 @@ class Aligned(NamedTuple):
 
 
 class Bunch(Sequence[Planned]):
-    """Follow-ups of one event with one plan, as a fan-out has them, as columns.
-
-    Attributes:
-        events: Neighbours among the follow-ups.
-        plan: The plan of each of them.
-        at: The place of the first.
-    """
+    """Follow-ups of one event with one plan, as a fan-out has them, as columns."""
 
     __slots__ = ("at", "events", "plan")
 
     def __init__(self, events: Sequence[Any], plan: PlanLike, at: Place = NOWHERE) -> None:
-        self.events = events
-        self.plan = plan
-        self.at = at
+        self.events = events  # neighbours among the follow-ups
+        self.plan = plan  # the plan of each of them
+        self.at = at  # the place of the first
 
     def place(self, number: int) -> Place:
         """Return the place of one of them."""

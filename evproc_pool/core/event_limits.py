@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from math import inf
 from typing import Final, NamedTuple
 
-from evproc_pool.core.dwell_time import DwellTimes
 from evproc_pool.core.supervisor_inputs import Kill, Seen, Strike
 
 # A worker with this many times its memory limit is killed in the middle of an event.
@@ -18,87 +18,83 @@ _MEMORY_LOOK_SECONDS: Final = 0.05
 
 
 class EventLimits(NamedTuple):
-    """The limits of one event; None: there is none.
+    """The limits of one event; None: there is none."""
 
-    Attributes:
-        event_timeout: Seconds until its worker is killed.
-        event_soft_timeout: Seconds until the handler is warned.
-        max_memory_bytes: Resident memory of a worker.
+    event_timeout: float | None = None  # seconds until its worker is killed
+    event_soft_timeout: float | None = None  # seconds until the handler is warned
+    max_memory_bytes: int | None = None  # resident memory of a worker
+
+
+class _Strike(NamedTuple):
+    """A handler was warned that its event takes too long."""
+
+    activity: Hashable  # its event
+    since: float  # when it was warned first
+    then: float  # when to warn it again, if it did not notice
+
+
+class DwellTimes:
+    """How long workers have been at the same event, by where they are seen now and then.
+
+    Returns lower bounds: an event began when it was first seen, or before.
     """
 
-    event_timeout: float | None = None
-    event_soft_timeout: float | None = None
-    max_memory_bytes: int | None = None
+    def __init__(self) -> None:
+        self._since: dict[int, tuple[float, Hashable]] = {}
 
+    def note(self, worker: int, at: Seen, now: float) -> float:
+        """Return for how many seconds at least a worker has been where it is."""
+        seen = self._since.get(worker)
+        if not at.runs_code or seen is None or seen[1] != at.activity:
+            seen = self._since[worker] = now, at.activity
+        return now - seen[0]
 
-class _Strike:
-    """A handler was warned that its event takes too long.
+    def known(self, worker: int, at: Seen, now: float) -> float:
+        """Return the same for a worker that is seen no more; inf if it was not seen there."""
+        seen = self._since.get(worker)
+        return now - seen[0] if seen is not None and seen[1] == at.activity else inf
 
-    Attributes:
-        activity: Its event.
-        since: When it was warned first.
-        then: When to warn it again, if it did not notice.
-    """
+    def forget(self, worker: int) -> None:
+        """Forget a worker that is idle or gone."""
+        self._since.pop(worker, None)
 
-    __slots__ = ("activity", "since", "then")
-
-    def __init__(self, activity: object, now: float, then: float) -> None:
-        self.activity = activity
-        self.since = now
-        self.then = then
+    def clear(self) -> None:
+        """Forget all workers."""
+        self._since.clear()
 
 
 class EventWatch:
-    """Watches the events that workers are at.
-
-    Args:
-        limits: The limits.
-
-    Attributes:
-        look_seconds: How often to look.
-    """
+    """Watches the events that workers are at."""
 
     def __init__(self, limits: EventLimits) -> None:
         self._limits = limits
-        self.look_seconds = MOST_LOOK_SECONDS
+        self.needs_memory = limits.max_memory_bytes is not None  # for each look
+        self.look_seconds = MOST_LOOK_SECONDS  # how often to look
         for timeout in (limits.event_timeout, limits.event_soft_timeout):
             if timeout is not None:
                 self.look_seconds = min(self.look_seconds, timeout / _LOOKS)
-        if limits.max_memory_bytes is not None:
+        if self.needs_memory:
             self.look_seconds = min(self.look_seconds, _MEMORY_LOOK_SECONDS)
         self._dwell_times = DwellTimes()
         self._strikes: dict[int, _Strike] = {}
 
-    @property
-    def needs_memory(self) -> bool:
-        """Whether each look needs the memory of the workers."""
-        return self._limits.max_memory_bytes is not None
-
     def look(
         self, worker: int, at: Seen | None, memory_bytes: int, now: float
     ) -> list[Strike | Kill]:
-        """Decide on one worker.
-
-        Args:
-            worker: The worker.
-            at: Where it is; None: it is idle, or that is not known.
-            memory_bytes: Its resident memory; 0 if that is not known.
-            now: Monotonic seconds.
-        """
+        """Decide on one worker; `at` and `memory_bytes` are None and 0 if they are not known."""
         if at is None or at.is_between:
             self._dwell_times.forget(worker)
             return []
         seconds = self._dwell_times.note(worker, at, now)
-        most_bytes = self._limits.max_memory_bytes
-        is_large = most_bytes is not None and memory_bytes >= _FAR_BEYOND * most_bytes
+        timeout, _, most_bytes = self._limits
         effects: list[Strike | Kill] = []
         is_just_struck = self._strike(worker, at, seconds, now, effects)
-        timeout = inf if self._limits.event_timeout is None else self._limits.event_timeout
         # the results of a few events are pickled together, and may take as long as these may
-        is_late = seconds >= timeout * max(1, at.packing) and not is_just_struck
+        is_late = timeout is not None and seconds >= timeout * max(1, at.packing)
+        is_large = most_bytes is not None and memory_bytes >= _FAR_BEYOND * most_bytes
         if is_large and not at.is_over:
             effects.append(Kill(worker, memory_bytes))
-        elif is_late:
+        elif is_late and not is_just_struck:
             effects.append(Kill(worker))
         return effects
 
@@ -114,12 +110,11 @@ class EventWatch:
             return False
         strike = self._strikes.get(worker)
         if strike is None or strike.activity != at.activity:
-            strike = _Strike(at.activity, now, now + self.look_seconds)
-            self._strikes[worker] = strike
+            strike = self._strikes[worker] = _Strike(at.activity, now, now + self.look_seconds)
             effects.append(Strike(worker, is_again=False))
         elif now >= strike.then:
             # less and less often: it may be in a call that no signal interrupts
-            strike.then = now + 2 * (now - strike.since)
+            self._strikes[worker] = strike._replace(then=now + 2 * (now - strike.since))
             effects.append(Strike(worker, is_again=True))
         return now - strike.since < self.look_seconds
 

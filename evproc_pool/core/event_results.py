@@ -16,22 +16,15 @@ from evproc_pool.core.event_columns import Planned
 from evproc_pool.core.inputs_and_effects import Ending, EventEnded, Progress, Result
 from evproc_pool.core.retries import Retries
 from evproc_pool.core.retry_policy import attempt_of
-from evproc_pool.core.run_state import Run
-from evproc_pool.core.shared_state import SharedState
+from evproc_pool.core.run_state import Run, SharedState
 
 
 class Fate(NamedTuple):
-    """The fate of an event that a dead worker held.
+    """The fate of an event that a dead worker held."""
 
-    Attributes:
-        result: With an error: the event was running. Without: it is over and left nothing.
-        seconds: How long it ran.
-        ran: How many of its handlers began.
-    """
-
-    result: Result
-    seconds: float = 0.0
-    ran: int = 0
+    result: Result  # with an error: the event was running. Without: it is over and left nothing.
+    seconds: float = 0.0  # how long it ran
+    ran: int = 0  # how many of its handlers began
 
 
 class _Left(NamedTuple):
@@ -79,9 +72,7 @@ class EventResults:
             self._report_event(run, part, number, left, ran=ran, seconds=seconds)
         if left.result is None:
             if left.follow_ups:
-                # events of an unordered cascade may be with several workers
-                near = item.worker if item.has_large and not run.unordered else None
-                cascade.follow(left.follow_ups, part.place(number), near)
+                cascade.queue.extend(left.follow_ups, part.place(number))
                 run.loose += len(left.follow_ups) * cascade.is_ready
             return
         if result is not None and run.opened.errors_continue and position in item.cut:

@@ -17,8 +17,7 @@ from evproc_pool.core.inputs_and_effects import Result, TakenBack, WorkerGone
 from evproc_pool.core.keyed_roots import KeyedRoots
 from evproc_pool.core.retries import Retries
 from evproc_pool.core.retry_policy import Again, Tried
-from evproc_pool.core.run_state import Block, Run
-from evproc_pool.core.shared_state import SharedState
+from evproc_pool.core.run_state import Block, Run, SharedState
 from evproc_pool.core.worker_loads import WorkerLoads
 from evproc_pool.errors import InternalError
 
@@ -45,11 +44,7 @@ class HandBack:
         self._keyed = keyed
 
     def taken_back(self, item: TakenBack) -> None:
-        """Put back what a slow worker has not begun.
-
-        Raises:
-            InternalError: It cannot keep that much of its batch.
-        """
+        """Put back what a slow worker has not begun."""
         held = self._loads.held(item.worker)
         if not held or not held[0].done < item.kept <= held[0].size:
             raise InternalError(f"worker {item.worker} cannot keep {item.kept} of its batch")
@@ -65,17 +60,8 @@ class HandBack:
         for part in batch.parts:
             part.stop = min(part.stop, max(part.start, item.kept))
 
-    def retired(self, worker: int) -> None:
-        """Send a worker nothing more."""
-        self._loads.retire(worker)
-        self._spread(worker)
-
     def worker_gone(self, item: WorkerGone) -> None:
-        """Charge the event that a worker died of, and put back the others.
-
-        Raises:
-            InternalError: The worker holds no such event.
-        """
+        """Charge the event that a worker died of, and put back the others."""
         held = self._loads.held(item.worker)
         if item.running is not None and not (
             held and held[0].done <= item.running < held[0].size and item.error is not None
@@ -86,7 +72,6 @@ class HandBack:
         ):
             raise InternalError(f"worker {item.worker}: {item.spared} is over in no such batch")
         self._loads.remove(item.worker)
-        self._spread(item.worker)
         fates: dict[int, Fate] = {}
         if item.running is not None:
             charged = Result(error=item.error, handler=item.handler)
@@ -97,18 +82,11 @@ class HandBack:
         for batch in reversed(held):
             self.hand_back(batch, fates if batch is held[0] else {})
 
-    def _spread(self, worker: int) -> None:
-        """Let any worker go on with cascades whose large buffers a lost worker has."""
-        for run in self._state.runs.values():
-            run.spread(worker)
-
     def hand_back(self, batch: Batch, fates: Mapping[int, Fate]) -> None:
         """Put the unrun events of a batch in front of what waits.
 
-        Args:
-            batch: The worker's.
-            fates: By position, the events that do not go back: one that the worker died of,
-                or one that is over and left nothing behind.
+        `fates` has, by position, the events that do not go back: one that the worker died of, or
+        one that is over and left nothing behind.
         """
         run = batch.run
         for part in reversed(batch.parts):
@@ -148,11 +126,7 @@ class HandBack:
                 self._cascades.resume(run, cascade)
 
     def _fan_out(self, run: Run, part: Part, left: range, fates: Mapping[int, Fate]) -> bool:
-        """Put back events of one cascade and one plan as columns; see `hand_back`.
-
-        Returns:
-            Whether they are that. If not, nothing has changed.
-        """
+        """Put back events of one cascade and one plan as columns, if they are that."""
         cascade, plan = part.cascades[0], part.plans[0]
         if (
             not left

@@ -12,85 +12,65 @@ from evproc_pool.core.paths import Place
 
 
 class Result(NamedTuple):
-    """How an event ended its cascade: by `StopProcessing(value)`, or by failing.
+    """How an event ended its cascade: by `StopProcessing(value)`, or by failing."""
 
-    Attributes:
-        value: The value that a handler gave to `StopProcessing`.
-        stopped: Whether a handler did.
-        error: The error that a handler raised, or that describes the worker's death.
-        handler: The handler that raised it, or ran then.
-    """
-
-    value: Any = None
-    stopped: bool = False
+    value: Any = None  # the value that a handler gave to `StopProcessing`
+    stopped: bool = False  # whether a handler did
+    # the error that a handler raised, or that describes the worker's death
     error: BaseException | None = None
-    handler: str | None = None
+    handler: str | None = None  # the handler that raised it, or ran then
 
 
 class Ending(NamedTuple):
-    """How a cascade ended.
+    """How a cascade ended."""
 
-    Attributes:
-        value: The value that `Processor.process` would return.
-        stopped: Whether a handler ended it by `StopProcessing(value)`.
-        error: The error that `Processor.process` would raise, or None.
-        handler: The handler that raised it.
-        events: How many events were handled, the last one included.
-        seconds: How long they took in the workers.
-        processed: The root as the handlers left it, if requested.
-        attempts: The highest number of attempts of one event.
-        handlers: How many handlers ran.
-        emitted: The results that its events emitted, in the cascade's order; None: none.
-        failed: How many events failed.
-        failed_event: The first failed event, in the cascade's order.
-    """
-
-    value: Any = None
-    stopped: bool = False
-    error: BaseException | None = None
-    handler: str | None = None
-    events: int = 1
-    seconds: float = 0.0
-    processed: Any = None
-    attempts: int = 1
-    handlers: int = 0
+    value: Any = None  # the value that `Processor.process` would return
+    stopped: bool = False  # whether a handler ended it by `StopProcessing(value)`
+    error: BaseException | None = None  # the error that `Processor.process` would raise, or None
+    handler: str | None = None  # the handler that raised it
+    events: int = 1  # how many events were handled, the last one included
+    seconds: float = 0.0  # how long they took in the workers
+    processed: Any = None  # the root as the handlers left it, if requested
+    attempts: int = 1  # the highest number of attempts of one event
+    handlers: int = 0  # how many handlers ran
+    # the results that its events emitted, in the cascade's order; None: none
     emitted: list[Any] | None = None
-    failed: int = 0
-    failed_event: Any = None
+    failed: int = 0  # how many events failed
+    failed_event: Any = None  # the first failed event, in the cascade's order
 
 
 # --- inputs ---
 
 
-class Opened(NamedTuple):
-    """A run begins.
+class ChainEnds(NamedTuple):
+    """The events that end a chain, so that the worker does not run the rest.
 
-    Attributes:
-        run: Its id, not used before.
-        until_error: Whether a failed cascade ends it. Cascades before that one are finished, as
-            by a `Processor`; the others are dropped.
-        unordered: Whether follow-ups are independent of each other.
-        return_events: Whether roots come back as the handlers left them.
-        is_bulk: Whether nobody waits for single roots, only for the end of all of them.
-        every_event: Whether follow-ups are reported, too.
-        errors_continue: Whether a cascade goes on after an error.
-        max_depth: See `cascade_limits.CascadeEnding`.
-        max_events: Likewise.
-        shares_keys: Whether it has one order per key with all other runs that share keys.
-        has_several: Whether errors name roots by their place in the input.
+    A chain is a row of events in a batch that must run one after another: events of one cascade, or
+    roots of one key.
     """
 
-    run: int
+    by_value: bool  # whether an event does that gives a value to `StopProcessing`
+    by_error: bool  # whether a failed event does
+    by_follow_ups: bool  # whether an event with follow-ups does
+
+
+class Opened(NamedTuple):
+    """A run begins."""
+
+    run: int  # its id, not used before
+    # Whether a failed cascade ends it. Cascades before that one are finished, as by a `Processor`;
+    # the others are dropped.
     until_error: bool = False
-    unordered: bool = False
-    return_events: bool = False
-    is_bulk: bool = False
-    every_event: bool = False
-    errors_continue: bool = False
-    max_depth: int | None = None
-    max_events: int | None = None
+    unordered: bool = False  # whether follow-ups are independent of each other
+    return_events: bool = False  # whether roots come back as the handlers left them
+    is_bulk: bool = False  # whether nobody waits for single roots, only for the end of all of them
+    every_event: bool = False  # whether follow-ups are reported, too
+    errors_continue: bool = False  # whether a cascade goes on after an error
+    max_depth: int | None = None  # see `cascade_limits.CascadeEnding`
+    max_events: int | None = None  # likewise
+    # whether it has one order per key with all other runs that share keys
     shares_keys: bool = False
-    has_several: bool = False
+    has_several: bool = False  # whether errors name roots by their place in the input
 
     @property
     def limits(self) -> CascadeEnding:
@@ -107,23 +87,26 @@ class Opened(NamedTuple):
         """Whether each event of a cascade is taken in by itself."""
         return self.every_event or self.errors_continue or self.has_limits
 
+    def chain_ends(self, *, has_retries: bool) -> tuple[ChainEnds, ChainEnds]:
+        """Return what ends a chain of a cascade's events, and a chain of roots with a key.
+
+        A failed event may have to run again before the others. It also ends its cascade, unless
+        errors continue, and its run if that stops at the first error. The follow-ups of a root
+        come before the next root with its key.
+        """
+        fails = has_retries or not self.errors_continue
+        key_fails = has_retries or self.until_error
+        return ChainEnds(True, fails, False), ChainEnds(False, key_fails, True)
+
 
 class Accepted(NamedTuple):
-    """Root events of a run, neighbours by index, in order.
-
-    Attributes:
-        run: An open run.
-        first: The index of the first one.
-        events: The roots, at least one.
-        plans: One for each, none of them empty.
-        keys: One for each; None: the roots are independent.
-    """
+    """Root events of a run, neighbours by index, in order."""
 
     run: int
-    first: int
-    events: Sequence[Any]
-    plans: Sequence[PlanLike]
-    keys: Sequence[Hashable] | None = None
+    first: int  # the index of the first one
+    events: Sequence[Any]  # the roots, at least one
+    plans: Sequence[PlanLike]  # one for each, none of them empty
+    keys: Sequence[Hashable] | None = None  # one for each; None: the roots are independent
 
 
 class Closed(NamedTuple):
@@ -140,43 +123,30 @@ class WorkerReady(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """A worker is further in its first batch.
-
-    Attributes:
-        worker: A ready worker.
-        done: How many envelopes of the batch are over, from its start.
-        times: Seconds of each envelope since the last progress.
-        follow_ups: Follow-ups by position, in order; no empty ones.
-        results: Errors by position. The rest of a chain behind one did not run.
-        processed: Roots as the handlers left them, by position.
-        timings: For each plan run since the last progress: its indices, the number of its
-            events, and their seconds together.
-        gave_back: Whether the worker gives back the rest of the batch.
-        values: Values given to `StopProcessing`, by position. They ended their cascades; the
-            rest of a chain behind one did not run.
-        emitted: Emitted results by position, in lists.
-        ran: How many handlers ran, by position, if not all of the plan.
-        givers: The handler that returned the last follow-ups, by position; only if follow-ups
-            are limited.
-        cut: Positions behind which the worker did not run the rest of a chain. An event may fail
-            in the coordinator alone, if what it left cannot be rebuilt. Then the rest did run.
-        has_large: Whether the follow-ups have large buffers, which the worker still has.
-    """
+    """A worker is further in its first batch."""
 
     worker: int
-    done: int
-    times: Sequence[float]
+    done: int  # how many envelopes of the batch are over, from its start
+    times: Sequence[float]  # seconds of each envelope since the last progress
+    # follow-ups by position, in order; no empty ones
     follow_ups: Mapping[int, Sequence[Planned]] = {}
+    # Errors by position. The rest of a chain behind one did not run.
     results: Mapping[int, Result] = {}
-    processed: Column = EMPTY
+    processed: Column = EMPTY  # roots as the handlers left them, by position
+    # for each plan run since the last progress: its indices, the number of its events, and their
+    # seconds together
     timings: Sequence[tuple[tuple[int, ...], int, float]] = ()
-    gave_back: bool = False
+    gave_back: bool = False  # whether the worker gives back the rest of the batch
+    # Values given to `StopProcessing`, by position. They ended their cascades; the rest of a chain
+    # behind one did not run.
     values: Column = EMPTY
-    emitted: Column = EMPTY
-    ran: Mapping[int, int] = {}
+    emitted: Column = EMPTY  # emitted results by position, in lists
+    ran: Mapping[int, int] = {}  # how many handlers ran, by position, if not all of the plan
+    # the handler that returned the last follow-ups, by position; only if follow-ups are limited
     givers: Mapping[int, str] = {}
+    # Positions behind which the worker did not run the rest of a chain. An event may fail in the
+    # coordinator alone, if what it left cannot be rebuilt. Then the rest did run.
     cut: Collection[int] = ()
-    has_large: bool = False
 
     @property
     def begin(self) -> int:
@@ -224,26 +194,17 @@ class Retired(NamedTuple):
 
 
 class WorkerGone(NamedTuple):
-    """A worker is dead. Only the event that was running is charged; others get the rest.
-
-    Attributes:
-        worker: A ready worker.
-        running: The position of the running event in its first batch; None: it was idle.
-        error: The error that the cascade of the running event ends with.
-        handler: The handler that was running.
-        spared: The position of an event behind the running one that is over and left nothing
-            behind, while others before it have to be run again.
-        seconds: How long the running event ran.
-        ran: How many of its handlers began.
-    """
+    """A worker is dead. Only the event that was running is charged; others get the rest."""
 
     worker: int
-    running: int | None
-    error: BaseException | None = None
-    handler: str | None = None
+    running: int | None  # the position of the running event in its first batch; None: it was idle
+    error: BaseException | None = None  # the error that the cascade of the running event ends with
+    handler: str | None = None  # the handler that was running
+    # the position of an event behind the running one that is over and left nothing behind, while
+    # others before it have to be run again
     spared: int | None = None
-    seconds: float = 0.0
-    ran: int = 0
+    seconds: float = 0.0  # how long the running event ran
+    ran: int = 0  # how many of its handlers began
 
 
 class Due(NamedTuple):
@@ -253,18 +214,12 @@ class Due(NamedTuple):
 
 
 class Weighed(NamedTuple):
-    """The size of a batch is known. Nothing is sent after this input.
+    """The size of a batch is known. Nothing is sent after this input."""
 
-    Attributes:
-        worker: The worker that holds the batch.
-        batch: The batch.
-        size_bytes: All of its bytes.
-        events_bytes: The bytes of its events, without their classes; None: all of them.
-    """
-
-    worker: int
+    worker: int  # the worker that holds the batch
     batch: Batch
-    size_bytes: int
+    size_bytes: int  # all of its bytes
+    # the bytes of its events, without their classes; None: all of them
     events_bytes: int | None = None
 
 
@@ -304,43 +259,28 @@ class Retry(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """Roots from `first` on ended without follow-ups or error.
-
-    Attributes:
-        first: The index of the first.
-        times: Seconds, one for each.
-        handlers: How many ran, for each or one number for all.
-        values: The values that stopped them; None: none.
-        processed: The roots as the handlers left them; None: not requested.
-        emitted: The results that they emitted, in lists; None: none.
-    """
+    """Roots from `first` on ended without follow-ups or error."""
 
     run: int
-    first: int
-    times: Sequence[float]
-    handlers: int | Sequence[int] = 1
-    values: Aligned | None = None
+    first: int  # the index of the first
+    times: Sequence[float]  # seconds, one for each
+    handlers: int | Sequence[int] = 1  # how many ran, for each or one number for all
+    values: Aligned | None = None  # the values that stopped them; None: none
+    # the roots as the handlers left them; None: not requested
     processed: Sequence[Any] | None = None
+    # the results that they emitted, in lists; None: none
     emitted: Sequence[list[Any] | None] | None = None
 
 
 class Over(NamedTuple):
-    """Cascades ended without error.
-
-    Attributes:
-        roots: The indices of their roots.
-        events: How many events each had.
-        seconds: How long these took.
-        handlers: How many ran, for each.
-        values: The values that stopped them; None: none.
-    """
+    """Cascades ended without error."""
 
     run: int
-    roots: Sequence[int]
-    events: Sequence[int]
-    seconds: Sequence[float]
-    handlers: Sequence[int] = ()
-    values: Aligned | None = None
+    roots: Sequence[int]  # the indices of their roots
+    events: Sequence[int]  # how many events each had
+    seconds: Sequence[float]  # how long these took
+    handlers: Sequence[int] = ()  # how many ran, for each
+    values: Aligned | None = None  # the values that stopped them; None: none
 
 
 class Ended(NamedTuple):

@@ -13,8 +13,7 @@ from evproc_pool.core.batches import Cascade, Keyed, KeyQueue, Part
 from evproc_pool.core.cascades import Cascades
 from evproc_pool.core.event_results import EventResults, Fate
 from evproc_pool.core.inputs_and_effects import Accepted, Over, Progress
-from evproc_pool.core.run_state import Run
-from evproc_pool.core.shared_state import SharedState
+from evproc_pool.core.run_state import Run, SharedState
 
 
 class KeyedRoots:

@@ -14,19 +14,12 @@ from typing import NamedTuple
 
 
 class Place(NamedTuple):
-    """A path in compact form: `base`, then `number`, then zeros.
+    """A path in compact form: `base`, then `number`, then zeros."""
 
-    Attributes:
-        base: The path before `number`; None: empty.
-        number: The index of a root, or the number of a follow-up.
-        zeros: How many zeros stand behind `number`.
-        depth: How many events are before this one in its path.
-    """
-
-    base: Place | None
-    number: int
-    zeros: int
-    depth: int
+    base: Place | None  # the path before `number`; None: empty
+    number: int  # the index of a root, or the number of a follow-up
+    zeros: int  # how many zeros stand behind `number`
+    depth: int  # how many events are before this one in its path
 
     def child(self, number: int) -> Place:
         """Return the place of a follow-up."""

@@ -41,9 +41,7 @@ class ReportRequests:
     def heard(self, worker: int, now: float) -> None:
         """Take in that a worker has sent something, or that an idle worker was sent something.
 
-        Args:
-            worker: The worker.
-            now: When that was; the earliest possible time if that is unknown.
+        `now` is the earliest possible time if it is unknown when that was.
         """
         self._clear(worker)
         self._heard[worker] = now
@@ -62,21 +60,13 @@ class ReportRequests:
             each.pop(worker, None)
 
     def silent(self, workers: Iterable[int], now: float) -> list[int]:
-        """Return the workers whose positions have to be read; see `look`.
-
-        Args:
-            workers: Workers that may have finished something; see `Scheduler.tellable`.
-            now: The time, in seconds.
-        """
+        """Return those of the `Scheduler.tellable` workers whose positions have to be read."""
         return [worker for worker in workers if self._left(worker, now) <= 0]
 
     def look(self, worker: int, now: float, *, is_further: bool | None) -> bool:
-        """Take in the position of a worker; return whether to ask it.
+        """Take in the position of a worker that is `silent`; return whether to ask it.
 
-        Args:
-            worker: One of `silent`.
-            now: The time, in seconds.
-            is_further: Whether it is past its first unreported event; None: unknown.
+        `is_further`: it is past its first unreported event; None: unknown.
         """
         if is_further or is_further is None:
             self._awaited[worker] = now

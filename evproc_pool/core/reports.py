@@ -15,8 +15,7 @@ from evproc_pool.core.event_columns import PlanLike, Singles
 from evproc_pool.core.event_results import EventResults
 from evproc_pool.core.inputs_and_effects import Over, Progress, Settled
 from evproc_pool.core.keyed_roots import KeyedRoots
-from evproc_pool.core.run_state import ENDLESS, Run
-from evproc_pool.core.shared_state import SharedState
+from evproc_pool.core.run_state import ENDLESS, Run, SharedState
 
 
 class Reports:
@@ -49,9 +48,7 @@ class Reports:
     def _side_by_side(self, run: Run, part: Part, positions: range, item: Progress) -> bool:
         """Let roots or strands go on as columns, if each left at most one follow-up.
 
-        Returns:
-            Whether they did. If not, nothing has changed, except that strands have become
-            cascades.
+        If not, nothing has changed, except that strands have become cascades.
         """
         strands = part.strands
         if strands is None and (part.first is None or not isinstance(item.follow_ups, Singles)):
@@ -78,7 +75,7 @@ class Reports:
             if givers:
                 cascades = cascades.pick(givers, positions.start)
         if givers:
-            for strands in cascades.go_on(events, plans, item.worker if item.has_large else None):
+            for strands in cascades.go_on(events, plans):
                 run.add_strands(strands)
         self._state.take_turns(run)
         return True
@@ -164,11 +161,7 @@ class Reports:
         self._state.take_turns(run)
 
     def _fan_out(self, run: Run, part: Part, positions: range, item: Progress) -> bool:
-        """Take in events of one cascade, of which there is no more to say than that they are over.
-
-        Returns:
-            Whether they are that. If not, nothing has changed.
-        """
+        """Take in events if all are of one cascade and there is no more to say than that."""
         if item.follow_ups or item.results or item.processed or item.values or item.emitted:
             return False
         first = part.cascades[0]
@@ -190,8 +183,7 @@ def _single_follow_ups(
 ) -> tuple[Sequence[int], Sequence[Any], Sequence[PlanLike]] | None:
     """Return the events that gave a follow-up, with these and their plans.
 
-    Returns:
-        None if events left anything else, or a follow-up that no worker runs.
+    None if events left anything else, or a follow-up that no worker runs.
     """
     if item.results or item.processed or item.emitted:
         return None

@@ -18,8 +18,7 @@ from evproc_pool.core.event_columns import Bunch
 from evproc_pool.core.inputs_and_effects import Result, Retry
 from evproc_pool.core.paths import Place
 from evproc_pool.core.retry_policy import Again, RetryPolicy, Tried, attempt_of
-from evproc_pool.core.run_state import Run
-from evproc_pool.core.shared_state import SharedState
+from evproc_pool.core.run_state import Run, SharedState
 
 
 class Waiting(NamedTuple):
@@ -33,16 +32,12 @@ class Waiting(NamedTuple):
 
 
 class Retries:
-    """The part of the scheduler that runs events again.
-
-    Attributes:
-        pausing: Events that wait for their pause to end, by token.
-    """
+    """The part of the scheduler that runs events again."""
 
     def __init__(self, state: SharedState, policy: RetryPolicy) -> None:
         self._state = state
         self._policy = policy
-        self.pausing: dict[int, Waiting] = {}
+        self.pausing: dict[int, Waiting] = {}  # events that wait for their pause to end, by token
         self._suspects: dict[int, Waiting] = {}  # to run alone, the next one first
         # the tokens of all of them, by the id of their run and by cascade
         self._tokens: dict[int, dict[Cascade, set[int]]] = {}
@@ -56,11 +51,7 @@ class Retries:
     def try_again(
         self, run: Run, cascade: Cascade, part: Part, number: int, result: Result, *, has_died: bool
     ) -> bool:
-        """Arrange another attempt of a failed event, at a place of a part, if the policy allows it.
-
-        Returns:
-            Whether there is another attempt.
-        """
+        """Arrange another attempt of a failed event, at a place of a part, if that is allowed."""
         if cascade.index > run.bound:
             return False
         plan = part.plans[number]

@@ -16,23 +16,14 @@ Key = Callable[[Any], Hashable]
 
 
 def plan_root(registry: Registry, ev: Any) -> Plan:
-    """Match a root event.
-
-    Raises:
-        Exception: An error that `Processor.process` would raise before the first handler.
-    """
+    """Match a root event; raise what `Processor.process` would raise before the first handler."""
     if Event not in type(ev).__mro__:  # faster than `isinstance` for an ABC
         check_event(ev)
     return registry.match(ev)
 
 
 def key_of(key: Key, ev: Any) -> Hashable:
-    """Return the key of a root event.
-
-    Raises:
-        TypeError: The key is not hashable.
-        BaseException: `key` raised it; a note says so.
-    """
+    """Return the key of a root event. An error of `key`, or of the hash of its key, gets a note."""
     try:
         value = key(ev)
         hash(value)
@@ -43,10 +34,7 @@ def key_of(key: Key, ev: Any) -> Hashable:
 
 
 def keys_of(key: Key, events: Sequence[Any]) -> list[Hashable] | None:
-    """Return the keys of many root events; None if `key` raised an error for one of them.
-
-    Then `key_of` has to find which one, and calls `key` again for each.
-    """
+    """Return the keys of many root events; None if `key_of` has to find which one has none."""
     try:
         keys = list(map(key, events))
         hash(tuple(keys))

@@ -1,4 +1,4 @@
-"""The waiting events of a run: roots in blocks, and ready cascades. Pure.
+"""The state of the scheduler: the runs with their waiting events, and whose turn it is. Pure.
 
 State with the changes that keep its counts right. The scheduler decides when they happen, and
 `batching` what goes into a batch.
@@ -7,17 +7,13 @@ State with the changes that keep its counts right. The scheduler decides when th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Final, NamedTuple
 
 from evproc_pool.core.batches import Cascade, Keyed, KeyQueue, Strands
 from evproc_pool.core.event_columns import PlanLike
-from evproc_pool.core.inputs_and_effects import Opened
+from evproc_pool.core.inputs_and_effects import Effect, Opened
 from evproc_pool.errors import InternalError
-
-# Of this many batches of cascades whose large buffers a worker has, one takes the oldest
-# cascade, and one takes others without buffers, if there are any.
-_TURNS: Final = 16
 
 #: The bound of a run in which every root is wanted.
 ENDLESS: Final = float("inf")
@@ -36,98 +32,41 @@ class Block(NamedTuple):
 
 
 class Run:
-    """The scheduler's view of one run.
+    """The scheduler's view of one run."""
 
-    Attributes:
-        id: As the engine knows it.
-        opened: How it was opened.
-        unordered: Whether follow-ups are independent of each other.
-        closed: Whether no more roots come.
-        bound: Roots behind this index are unwanted.
-        blocks: Roots that wait for a worker.
-        backlog: Their number.
-        ready: Cascades, strands and key queues with something to send, the next one first.
-        near: Ready cascades and strands whose large buffers a worker has, by that worker; the
-            newest one last. No queue is empty.
-        passed: Batches made while other workers' cascades were in `near`.
-        loose: Events in the queues of ready cascades; of an unordered run.
-        stranded: Events of ready strands.
-        keys: The queues of busy keys; shared with other runs, if their keys are.
-        waiting: Roots that wait in key queues.
-        keyed: Those of them in ready key queues.
-        key_queues: The number of ready key queues.
-        open: Roots accepted and not reported.
-        newest_plan: The plan of the last root.
-        has_turn: Whether it stands in the scheduler's queue of runs.
-    """
-
-    __slots__ = (
-        "_near_cascades",
-        "_near_turns",
-        "_staying",
-        "_strands",
-        "backlog",
-        "blocks",
-        "bound",
-        "closed",
-        "has_turn",
-        "id",
-        "key_queues",
-        "keyed",
-        "keys",
-        "loose",
-        "near",
-        "newest_plan",
-        "open",
-        "opened",
-        "passed",
-        "ready",
-        "stranded",
-        "unordered",
-        "waiting",
-    )
-
-    def __init__(
-        self,
-        opened: Opened,
-        keys: dict[Hashable, KeyQueue] | None = None,
-        staying: Collection[int] = (),
-    ) -> None:
+    def __init__(self, opened: Opened, keys: dict[Hashable, KeyQueue] | None = None) -> None:
         self.id = opened.run
         self.opened = opened
         self.unordered = opened.unordered
-        self.closed = False
-        self.bound = ENDLESS
-        self.blocks: deque[Block] = deque()
-        self.backlog = 0
+        self.closed = False  # whether no more roots come
+        self.bound = ENDLESS  # roots behind this index are unwanted
+        self.blocks: deque[Block] = deque()  # roots that wait for a worker
+        self.backlog = 0  # their number
+        # cascades, strands and key queues with something to send, the next one first
         self.ready: deque[Cascade | Strands | KeyQueue] = deque()
-        self.loose = 0
-        self.stranded = 0
-        self._strands = 0  # the number of strands in `ready`
-        self.near: dict[int, deque[Cascade | Strands]] = {}
-        self.passed = 0
-        self._near_cascades = 0  # the number of cascades in `near`
-        self._near_turns = 0  # batches of what stood in `near`
-        self._staying = staying  # workers that are not retired
+        self.loose = 0  # events in the queues of ready cascades; of an unordered run
+        self._strands = 0  # the number of ready strands
+        self.stranded = 0  # their events
+        # the queues of busy keys; shared with other runs, if their keys are
         self.keys: dict[Hashable, KeyQueue] = {} if keys is None else keys
-        self.waiting = 0
-        self.keyed = 0
-        self.key_queues = 0
-        self.open = 0
-        self.newest_plan: PlanLike | None = None
-        self.has_turn = False
+        self.waiting = 0  # roots that wait in key queues
+        self.key_queues = 0  # the number of ready key queues
+        self.keyed = 0  # the roots that wait in them
+        self.open = 0  # roots accepted and not reported
+        self.newest_plan: PlanLike | None = None  # of the last root
+        self.has_turn = False  # whether it stands in the scheduler's queue of runs
 
     @property
     def has_ready(self) -> bool:
         """Whether something could be sent."""
-        return bool(self.blocks or self.ready or self.near)
+        return bool(self.blocks or self.ready)
 
     @property
     def ready_events(self) -> int:
         """About how many events could be sent."""
         cascades = self.loose
         if not self.unordered:
-            cascades = len(self.ready) - self._strands - self.key_queues + self._near_cascades
+            cascades = len(self.ready) - self._strands - self.key_queues
         return self.backlog + self.stranded + cascades + self.keyed
 
     @property
@@ -138,12 +77,9 @@ class Run:
     @property
     def next_plan(self) -> PlanLike:
         """The plan of the next event to send; only if there is one."""
-        if self.ready:
-            first = self.ready[0]
-        elif self.blocks:
+        if not self.ready:
             return self.blocks[0].plans[0]
-        else:
-            first = next(iter(self.near.values()))[-1]
+        first = self.ready[0]
         if isinstance(first, KeyQueue):
             return first.waiting[0].plan
         return first.plan if isinstance(first, Strands) else first.queue.next_plan
@@ -157,21 +93,13 @@ class Run:
     def add_ready(self, cascade: Cascade) -> None:
         """Put a cascade behind what is ready."""
         cascade.is_ready = True
-        if cascade.near in self._staying:
-            self._put_near(cascade)
-        else:
-            self.ready.append(cascade)
+        self.ready.append(cascade)
         self.loose += len(cascade.queue)
 
     def remove_ready(self, cascade: Cascade) -> None:
         """Take a cascade out of what is ready."""
         cascade.is_ready = False
-        if self.near and not (self.ready and self.ready[0] is cascade):
-            self.spread()
-        if self.ready[0] is cascade:
-            self.ready.popleft()
-        else:
-            self.ready.remove(cascade)
+        self.ready.remove(cascade)  # fast: mostly it is the first
         self.loose -= len(cascade.queue)
 
     def add_key_queue(self, key_queue: KeyQueue) -> None:
@@ -192,95 +120,29 @@ class Run:
 
     def remove_key_queue(self, key_queue: KeyQueue) -> None:
         """Take a key queue out of what is ready."""
-        if self.ready[0] is key_queue:
-            self.ready.popleft()
-        else:
-            self.ready.remove(key_queue)
+        self.ready.remove(key_queue)
         key_queue.ready_in = None
         self.keyed -= key_queue.counted
         self.key_queues -= 1
 
     def add_strands(self, strands: Strands) -> None:
         """Put strands behind what is ready."""
+        self.ready.append(strands)
+        self._strands += 1
         self.stranded += len(strands.events)
-        if strands.near in self._staying:
-            self._put_near(strands)
-        else:
-            self.ready.append(strands)
-            self._strands += 1
 
     def take_strands(self, count: int) -> Strands:
         """Take the first ones of the strands that are next."""
         strands = self.ready.popleft()
         if not isinstance(strands, Strands):
             raise InternalError("a cascade is next instead of strands")
-        self._strands -= 1
         if count < len(strands.events):
-            rest, strands = strands.slice(count, len(strands.events)), strands.slice(0, count)
-            if rest.near in self._staying:
-                self._put_near(rest)
-            else:
-                self.ready.appendleft(rest)
-                self._strands += 1
+            self.ready.appendleft(strands.slice(count, len(strands.events)))
+            strands = strands.slice(0, count)
+        else:
+            self._strands -= 1
         self.stranded -= len(strands.events)
         return strands
-
-    # --- large buffers ---
-
-    def bring(self, worker: int) -> None:
-        """Put first what a worker goes on with.
-
-        This is the newest of what it has the large buffers of: buffers that wait take shared
-        memory, and only some of that is fast. In some turns others come first.
-        """
-        mine = self.near.get(worker)
-        if mine is None or (self.ready and self.ready[0].near == worker):
-            return
-        self._near_turns += 1
-        turn = self._near_turns % _TURNS
-        if self.ready and not turn:
-            return
-        self._put_first(mine.popleft() if turn == _TURNS // 2 else mine.pop())
-        if not mine:
-            del self.near[worker]
-
-    def release(self, worker: int) -> None:
-        """Let any worker go on with the oldest cascade or strands near a worker."""
-        mine = self.near[worker]
-        oldest = mine.popleft()
-        if isinstance(oldest, Strands) and len(oldest.events) > 1:
-            middle = len(oldest.events) // 2
-            mine.appendleft(oldest.slice(middle, len(oldest.events)))
-            oldest = oldest.slice(0, middle)
-        if not mine:
-            del self.near[worker]
-        self._put_first(_anywhere(oldest))
-
-    def put_near(self, worker: int) -> None:
-        """Undo `bring` for a worker that did not take it."""
-        if self.ready and self.ready[0].near == worker:
-            first: Any = self.ready.popleft()
-            self._strands -= isinstance(first, Strands)
-            self._put_near(first)
-
-    def spread(self, worker: int | None = None) -> None:
-        """Let any worker go on with all that is near a worker; None: near any of them."""
-        for each in list(self.near) if worker is None else [worker]:
-            for item in self.near.pop(each, ()):
-                self.ready.append(_anywhere(item))
-                self._strands += isinstance(item, Strands)
-                self._near_cascades -= isinstance(item, Cascade)
-
-    def _put_near(self, item: Cascade | Strands) -> None:
-        if item.near is None:
-            raise InternalError("no worker has its large buffers")
-        self.near.setdefault(item.near, deque()).append(item)
-        self._near_cascades += isinstance(item, Cascade)
-
-    def _put_first(self, item: Cascade | Strands) -> None:
-        self.ready.appendleft(item)
-        self._strands += isinstance(item, Strands)
-        self._near_cascades -= isinstance(item, Cascade)
 
     # --- dropping ---
 
@@ -302,7 +164,6 @@ class Run:
     def drop_strands(self) -> list[int]:
         """Drop the ready strands that are behind the bound; return their roots."""
         dropped: list[int] = []
-        self.spread()
         if self._strands:
             ready, self.ready = self.ready, deque()
             self._strands = self.stranded = 0
@@ -318,9 +179,27 @@ class Run:
         return dropped
 
 
-def _anywhere(item: Cascade | Strands) -> Cascade | Strands:
-    """Forget which worker has its large buffers."""
-    if isinstance(item, Strands):
-        return item._replace(near=None)
-    item.near = None
-    return item
+class SharedState:
+    """What the parts of the scheduler share; every change costs O(1)."""
+
+    def __init__(self) -> None:
+        self.runs: dict[int, Run] = {}  # those that are not finished, by id
+        self.turns: deque[Run] = deque()  # those with something ready, the next one first
+        self.effects: list[Effect] = []  # of the current step, in order
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether any run could send something."""
+        return any(run.has_ready for run in self.turns)
+
+    def take_turns(self, run: Run) -> None:
+        """Give a run a turn if it has something ready and waits for none."""
+        if run.has_ready and not run.has_turn:
+            run.has_turn = True
+            self.turns.append(run)
+
+    def make_ready(self, run: Run, cascade: Cascade) -> None:
+        """Let the next events of a cascade be sent."""
+        if not cascade.is_ready:
+            run.add_ready(cascade)
+            self.take_turns(run)

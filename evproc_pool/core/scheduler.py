@@ -55,7 +55,7 @@ The parts
          --> hand_back ----> (the same)
          --> placement ----> batching, worker_loads, estimates, run_state
 
-Each part calls only parts to its right, and all share `shared_state`.
+Each part calls only parts to its right, and all share `run_state.SharedState`.
 
 Rules
 -----
@@ -104,8 +104,7 @@ from evproc_pool.core.placement import Placement
 from evproc_pool.core.reports import Reports
 from evproc_pool.core.retries import Retries
 from evproc_pool.core.retry_policy import RetryPolicy
-from evproc_pool.core.run_state import ENDLESS, Block, Run
-from evproc_pool.core.shared_state import SharedState
+from evproc_pool.core.run_state import ENDLESS, Block, Run, SharedState
 from evproc_pool.core.worker_loads import WorkerLoads
 from evproc_pool.errors import InternalError
 
@@ -132,6 +131,7 @@ class Scheduler:
     placement_class: type[Placement] = Placement
 
     def __init__(self, policy: RetryPolicy | None = None, most_workers: int = 1) -> None:
+        self.starting = 0  # how many workers are being started
         self._most_workers = most_workers
         self._keys: dict[Hashable, KeyQueue] = {}  # of the runs that share their keys
         self._closing: list[Run] = []  # closed, and not finished
@@ -151,15 +151,6 @@ class Scheduler:
         self._placement = self.placement_class(state, loads, estimates, retries, batcher)
 
     # --- questions ---
-
-    @property
-    def starting(self) -> int:
-        """How many workers are being started; see `Placement`."""
-        return self._placement.starting
-
-    @starting.setter
-    def starting(self, workers: int) -> None:
-        self._placement.starting = workers
 
     @property
     def workers(self) -> int:
@@ -321,7 +312,7 @@ class Scheduler:
             case TakenBack():
                 self._hand_back.taken_back(item)
             case Retired():
-                self._hand_back.retired(item.worker)
+                self._loads.retire(item.worker)
             case WorkerGone():
                 self._hand_back.worker_gone(item)
             case Due():
@@ -329,7 +320,7 @@ class Scheduler:
             case _:
                 _never(item)
         if not more:
-            self._placement.fill()
+            self._placement.fill(self.starting)
         state = self._state
         # last: everything else about a run is reported before
         for run in [each for each in self._closing if not each.open]:
@@ -343,7 +334,7 @@ class Scheduler:
         if item.run in self._state.runs:
             raise InternalError(f"run {item.run} is open already")
         keys = self._keys if item.shares_keys else {}
-        self._state.runs[item.run] = Run(item, keys, self._loads.staying)
+        self._state.runs[item.run] = Run(item, keys)
 
     def _accepted(self, item: Accepted) -> None:
         run = self._state.runs.get(item.run)

@@ -34,13 +34,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from math import inf
 from typing import Final
 
-from evproc_pool.core.backoff import Pauses
-from evproc_pool.core.dwell_time import DwellTimes
-from evproc_pool.core.event_limits import MOST_LOOK_SECONDS, EventLimits, EventWatch
+from evproc_pool.core.event_limits import MOST_LOOK_SECONDS, DwellTimes, EventLimits, EventWatch
 from evproc_pool.core.inputs_and_effects import Due, Retired, Retry, WorkerGone, WorkerReady
 from evproc_pool.core.inputs_and_effects import Input as SchedulerInput
 from evproc_pool.core.report_requests import ReportRequests
-from evproc_pool.core.retry_policy import RetryPolicy
+from evproc_pool.core.retry_policy import Pauses, RetryPolicy
 from evproc_pool.core.scheduler import Scheduler
 from evproc_pool.core.supervisor_inputs import (
     AskBack,
@@ -83,23 +81,17 @@ _LONGEST_WAIT_SECONDS: Final = 3600.0
 
 
 class _Worker:
-    """What is known of a worker.
-
-    Attributes:
-        is_ending: Whether it will end soon, so that its replacement is started.
-        is_retired: Whether it is sent nothing more.
-        sent: How many batches it was sent; `asked` at how many it was asked to give some back.
-        kill: Why it was killed, if it was.
-    """
+    """What is known of a worker."""
 
     __slots__ = ("asked", "is_ending", "is_retired", "kill", "sent")
 
     def __init__(self) -> None:
-        self.is_ending = False
-        self.is_retired = False
+        self.is_ending = False  # whether it will end soon, so that its replacement is started
+        self.is_retired = False  # whether it is sent nothing more
+        # how many batches it was sent; `asked` at how many it was asked to give some back
         self.sent = 0
         self.asked = 0
-        self.kill: Kill | None = None
+        self.kill: Kill | None = None  # why it was killed, if it was
 
 
 class Supervisor:
@@ -110,9 +102,6 @@ class Supervisor:
         most_workers: The size of the pool.
         limits: Of each event.
         draw: Gives random numbers from 0 to 1, for the length of pauses.
-
-    Attributes:
-        scheduler: Decides what is sent. Its questions may be asked; `step` is for inputs.
     """
 
     def __init__(
@@ -122,6 +111,7 @@ class Supervisor:
         limits: EventLimits,
         draw: Callable[[], float],
     ) -> None:
+        # Decides what is sent. Its questions may be asked; `step` is for inputs.
         self.scheduler = Scheduler(policy, most_workers)
         self._size = most_workers
         self._pauses = Pauses(policy, draw)
@@ -164,10 +154,6 @@ class Supervisor:
         """Whether `look` needs the memory of busy workers."""
         return self._limits.needs_memory or now >= self._next_sample
 
-    def pause_left(self, now: float) -> float | None:
-        """The seconds until the next event is run again; None if none waits for that."""
-        return self._pauses.left(now)
-
     # --- inputs ---
 
     def step(self, item: Input, now: float, *, more: bool = False) -> list[Effect]:
@@ -184,26 +170,23 @@ class Supervisor:
         Raises:
             InternalError: See `Scheduler.step`.
         """
-        effects: list[Effect] = []
         match item:
             case WorkerReady():
-                effects = self._ready(item, now)
-            case StartFailed():
-                effects = self._start_failed(item)
-            case StartLost():
-                effects = self._start_lost(item)
+                return self._ready(item, now)
+            case StartFailed() | StartLost():
+                return self._start_failed(item)
             case QuotaNearlyUsed():
                 self._workers[item.worker].is_ending = True
+                return []
             case QuotaUsed():
                 self._workers[item.worker].is_ending = True
-                effects = self._retire(item.worker, now)
+                return self._retire(item.worker, now)
             case KillMissed():
                 self._workers[item.worker].kill = None
-            case _:
-                if isinstance(item, WorkerGone):
-                    self._forget(item.worker)
-                effects = self._schedule(item, now, more=more)
-        return effects
+                return []
+        if isinstance(item, WorkerGone):
+            self._forget(item.worker)
+        return self._schedule(item, now, more=more)
 
     def _schedule(self, item: SchedulerInput, now: float, *, more: bool = False) -> list[Effect]:
         effects: list[Effect] = []
@@ -269,15 +252,12 @@ class Supervisor:
                 return effects + self._retire(number, now)
         return effects
 
-    def _start_failed(self, item: StartFailed) -> list[Effect]:
+    def _start_failed(self, item: StartFailed | StartLost) -> list[Effect]:
         self._forget(item.worker)
         self.scheduler.starting -= 1
-        # with others there the pool goes on, and the next turn tries again
-        return [] if self._workers else [GiveUp(0)]
-
-    def _start_lost(self, item: StartLost) -> list[Effect]:
-        self._forget(item.worker)
-        self.scheduler.starting -= 1
+        if isinstance(item, StartFailed):
+            # with others there the pool goes on, and the next turn tries again
+            return [] if self._workers else [GiveUp(0)]
         self._failed_starts += 1
         most = _MOST_FAILED_RESTARTS if self._was_ready else _MOST_FAILED_STARTS
         return [GiveUp(self._failed_starts)] if self._failed_starts >= most else []

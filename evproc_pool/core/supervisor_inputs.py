@@ -10,27 +10,18 @@ from evproc_pool.core.inputs_and_effects import Input as SchedulerInput
 
 
 class Seen(NamedTuple):
-    """Where a worker is, as the shell has seen it.
+    """Where a worker is, as the shell has seen it."""
 
-    Attributes:
-        position: The event of its first batch that it is at, or None: it is at none of these.
-        activity: What it is at. Changes as soon as it goes on.
-        is_over: Whether the event is over.
-        runs_code: Whether code of the user may be running: a handler, or a pickling method.
-        handler: The index of the handler that runs, or None.
-        packing: Of how many events the results are being pickled.
-        is_cancelled: Whether the event was cancelled together with its worker.
-        is_between: Whether it is between two batches.
-    """
-
+    # the event of its first batch that it is at, or None: it is at none of these
     position: int | None
-    activity: Hashable
-    is_over: bool = False
+    activity: Hashable  # what it is at. Changes as soon as it goes on.
+    is_over: bool = False  # whether the event is over
+    # whether code of the user may be running: a handler, or a pickling method
     runs_code: bool = True
-    handler: int | None = None
-    packing: int = 0
-    is_cancelled: bool = False
-    is_between: bool = False
+    handler: int | None = None  # the index of the handler that runs, or None
+    packing: int = 0  # of how many events the results are being pickled
+    is_cancelled: bool = False  # whether the event was cancelled together with its worker
+    is_between: bool = False  # whether it is between two batches
 
 
 # --- inputs ---
@@ -91,15 +82,10 @@ class AskBack(NamedTuple):
 
 
 class TakeBack(NamedTuple):
-    """Take back what a worker holds behind the event that it is at.
-
-    Attributes:
-        worker: The worker.
-        position: That event, in its first batch.
-    """
+    """Take back what a worker holds behind the event that it is at."""
 
     worker: int
-    position: int
+    position: int  # that event, in its first batch
 
 
 class AskReport(NamedTuple):
@@ -109,52 +95,32 @@ class AskReport(NamedTuple):
 
 
 class Strike(NamedTuple):
-    """Raise the soft timeout in the event that a worker is at.
-
-    Attributes:
-        worker: The worker.
-        is_again: Whether that was done before, and the event did not notice.
-    """
+    """Raise the soft timeout in the event that a worker is at."""
 
     worker: int
-    is_again: bool
+    is_again: bool  # whether that was done before, and the event did not notice
 
 
 class Kill(NamedTuple):
-    """Kill a worker, if it still is where it was seen.
-
-    Attributes:
-        worker: The worker.
-        memory_bytes: The memory that it has, if that is the reason.
-        is_cancelled: Whether the reason is that its event was cancelled.
-    """
+    """Kill a worker, if it still is where it was seen."""
 
     worker: int
-    memory_bytes: int | None = None
-    is_cancelled: bool = False
+    memory_bytes: int | None = None  # the memory that it has, if that is the reason
+    is_cancelled: bool = False  # whether the reason is that its event was cancelled
 
 
 class GiveUp(NamedTuple):
-    """The pool is broken: no worker can be started.
+    """The pool is broken: no worker can be started."""
 
-    Attributes:
-        failed_starts: How many in a row died before they were ready; 0: the last one could not
-            even be started.
-    """
-
+    # how many in a row died before they were ready; 0: the last one could not even be started
     failed_starts: int
 
 
 class LookAgain(NamedTuple):
-    """Look at the workers again.
+    """Look at the workers again."""
 
-    Attributes:
-        seconds: After this many seconds, even if nothing happens; None: not for that.
-        busy_seconds: After this many seconds while much is going on.
-    """
-
-    seconds: float | None
-    busy_seconds: float
+    seconds: float | None  # after this many seconds, even if nothing happens; None: not for that
+    busy_seconds: float  # after this many seconds while much is going on
 
 
 Effect = (

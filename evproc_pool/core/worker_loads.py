@@ -37,48 +37,22 @@ _FEWEST_TO_EVEN_OUT: Final = 2
 
 
 class _Load:
-    """The batches of one worker, and its room for more.
-
-    Attributes:
-        held: Its batches, in order.
-        seconds: Their expected time.
-        size_bytes: Their bytes.
-        ahead: The expected seconds of the batches behind the first.
-        pace: The part of `ahead` that they take, by the last report; at most 1.
-        is_retired: Whether it gets nothing more.
-        is_slow: Whether events were taken back from it and it has not reported since.
-        shelf: Its place in `WorkerLoads._roomy` or `WorkerLoads._well_ahead`, if it has room.
-    """
-
-    __slots__ = (
-        "ahead",
-        "held",
-        "is_retired",
-        "is_slow",
-        "pace",
-        "seconds",
-        "shelf",
-        "size_bytes",
-    )
+    """The batches of one worker, and its room for more."""
 
     def __init__(self) -> None:
-        self.held: deque[Batch] = deque()
-        self.seconds = 0.0
-        self.size_bytes = 0
-        self.ahead = 0.0
-        self.pace = 1.0
-        self.is_retired = False
-        self.is_slow = False
+        self.held: deque[Batch] = deque()  # its batches, in order
+        self.seconds = 0.0  # their expected time
+        self.size_bytes = 0  # their bytes
+        self.ahead = 0.0  # the expected seconds of the batches behind the first
+        self.pace = 1.0  # the part of `ahead` that they take, by the last report; at most 1
+        self.is_retired = False  # whether it gets nothing more
+        self.is_slow = False  # whether events were taken back from it and it has not reported since
+        # its place in `WorkerLoads._roomy` or `WorkerLoads._well_ahead`, if it has room
         self.shelf: dict[int, None] | None = None
 
 
 class WorkerLoads:
-    """The workers that are ready.
-
-    Attributes:
-        free: How many more batches they could hold.
-        staying: The workers that are not retired.
-    """
+    """The workers that are ready."""
 
     def __init__(self) -> None:
         self._loads: dict[int, _Load] = {}
@@ -87,8 +61,7 @@ class WorkerLoads:
         # the same for workers that have no room near the end of a run
         self._well_ahead: tuple[dict[int, None], ...] = tuple({} for _ in range(PREFETCH))
         self._is_draining = False  # whether busy workers get nothing more
-        self.free = 0
-        self.staying: set[int] = set()
+        self.free = 0  # how many more batches they could hold
 
     def __len__(self) -> int:
         return len(self._loads)
@@ -143,11 +116,7 @@ class WorkerLoads:
         return min(staying, default=0.0)
 
     def held(self, worker: int) -> deque[Batch]:
-        """A worker's batches. Only the methods below change them.
-
-        Raises:
-            InternalError: There is no such worker.
-        """
+        """A worker's batches. Only the methods below change them."""
         return self._load(worker).held
 
     def of(self, run: Run) -> list[Batch]:
@@ -158,26 +127,13 @@ class WorkerLoads:
     def roomiest(self, *, idle: bool) -> int | None:
         """The worker with room and the least work, of some with the fewest batches; or None.
 
-        Args:
-            idle: Whether the worker must be idle.
+        `idle`: the worker must be idle.
         """
         if idle:
             return next(iter(self._roomy[0]), None)
         shelves = itertools.chain(*zip(self._roomy, self._well_ahead, strict=True))
         some = itertools.islice(itertools.chain(*shelves), _MOST_COMPARED)
         return min(some, key=lambda worker: self._loads[worker].seconds, default=None)
-
-    def has_room(self, worker: int, *, is_late: bool) -> bool:
-        """Whether a worker could get a batch.
-
-        Args:
-            worker: Any number.
-            is_late: Whether `LATE_SECONDS` of work are enough; see `earliest`.
-        """
-        load = self._loads.get(worker)
-        if load is None or load.shelf is None:
-            return False
-        return not is_late or load.shelf is self._roomy[len(load.held)]
 
     def earliest(self) -> int | None:
         """The worker with room and the least work behind its first batch, or None.
@@ -212,22 +168,16 @@ class WorkerLoads:
                 self._place(worker, load)
 
     def add(self, worker: int) -> None:
-        """Add a worker that is ready.
-
-        Raises:
-            InternalError: It was ready before.
-        """
+        """Add a worker that is ready."""
         if worker in self._loads:
             raise InternalError(f"worker {worker} is ready already")
         load = self._loads[worker] = _Load()
         self.free += PREFETCH
-        self.staying.add(worker)
         self._place(worker, load)
 
     def remove(self, worker: int) -> None:
         """Remove a worker that is gone."""
         load = self._loads.pop(worker)
-        self.staying.discard(worker)
         self.free -= PREFETCH - len(load.held)
         if load.shelf is not None:
             del load.shelf[worker]
@@ -264,14 +214,9 @@ class WorkerLoads:
             load.seconds, load.size_bytes = 0.0, 0  # without rounding errors
 
     def retire(self, worker: int) -> None:
-        """Give a worker nothing more.
-
-        Raises:
-            InternalError: There is no such worker.
-        """
+        """Give a worker nothing more."""
         load = self._load(worker)
         load.is_retired = True
-        self.staying.discard(worker)
         self._place(worker, load)
 
     def set_slow(self, worker: int, *, is_slow: bool) -> None:

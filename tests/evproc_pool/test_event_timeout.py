@@ -16,7 +16,8 @@ import pytest
 
 from evproc import Event, StopProcessing, want
 from evproc_pool import EventTimeoutError, PoolProcessor, WorkerLostError
-from evproc_pool.core.dwell_time import DwellTimes
+from evproc_pool.core.event_limits import DwellTimes
+from evproc_pool.core.supervisor_inputs import Seen
 from tests.support import actions
 from tests.support.actions import Do
 from tests.support.helpers import PATIENCE_SECONDS, register_all, still_alive
@@ -261,34 +262,32 @@ def test_what_hangs_in_packing_is_found_among_thousands() -> None:
     assert isinstance(failed[0].error, EventTimeoutError)
 
 
-class _At:
-    def __init__(self, batch: int, position: int, packed: int = 0, **more: bool) -> None:
-        self.activity = (batch, position, packed)
-        self.runs_code = more.get("runs_code", True)
+def _at(batch: int, position: int, packed: int = 0, *, runs_code: bool = True) -> Seen:
+    return Seen(position, (batch, position, packed), runs_code=runs_code)
 
 
 def test_a_stay_is_counted_from_the_first_look() -> None:
     stays = DwellTimes()
-    assert stays.note(1, _At(1, 0), 10.0) == 0.0
-    assert stays.note(1, _At(1, 0), 10.5) == 0.5
-    assert stays.note(2, _At(1, 0), 11.0) == 0.0  # another worker
-    assert stays.note(1, _At(1, 0), 12.0) == 2.0
+    assert stays.note(1, _at(1, 0), 10.0) == 0.0
+    assert stays.note(1, _at(1, 0), 10.5) == 0.5
+    assert stays.note(2, _at(1, 0), 11.0) == 0.0  # another worker
+    assert stays.note(1, _at(1, 0), 12.0) == 2.0
 
 
-@pytest.mark.parametrize("then", [_At(1, 1), _At(2, 0), _At(1, 0, 1), _At(1, 0, runs_code=False)])
-def test_a_stay_ends_with_the_event(then: _At) -> None:
+@pytest.mark.parametrize("then", [_at(1, 1), _at(2, 0), _at(1, 0, 1), _at(1, 0, runs_code=False)])
+def test_a_stay_ends_with_the_event(then: Seen) -> None:
     stays = DwellTimes()
-    stays.note(1, _At(1, 0), 10.0)
+    stays.note(1, _at(1, 0), 10.0)
     assert stays.note(1, then, 11.0) == 0.0
 
 
 def test_a_stay_that_is_forgotten_begins_anew() -> None:
     stays = DwellTimes()
-    stays.note(1, _At(1, 0), 10.0)
+    stays.note(1, _at(1, 0), 10.0)
     stays.forget(1)
-    assert stays.note(1, _At(1, 0), 11.0) == 0.0
+    assert stays.note(1, _at(1, 0), 11.0) == 0.0
     stays.clear()
-    assert stays.note(1, _At(1, 0), 12.0) == 0.0
+    assert stays.note(1, _at(1, 0), 12.0) == 0.0
     stays.forget(5)
 
 

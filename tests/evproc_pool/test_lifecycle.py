@@ -211,7 +211,7 @@ def test_close_waits_no_longer_than_it_is_told_to(waits: str, gate: Gate) -> Non
         gate.arrival()
     else:
         future = pool.submit(Do("fail", KeyError))
-        while not pool._engine or pool._engine._coordinator._supervisor.pause_left(0.0) is None:
+        while not pool._engine or pool._engine._coordinator._supervisor._pauses.left(0.0) is None:
             pool.process(Do("nothing"))
     pool.close(timeout=0.01)
     assert not still_alive(processes)
@@ -259,7 +259,7 @@ def test_close_takes_a_timeout_of_any_length(timeout: float, gate: Gate) -> None
 def test_a_retry_may_be_ages_away() -> None:
     pool = _new(workers=1, max_retries=1, retry_backoff=1e9, retry_backoff_max=1e300)
     future = pool.submit(Do("fail", KeyError))
-    while not pool._engine or pool._engine._coordinator._supervisor.pause_left(0.0) is None:
+    while not pool._engine or pool._engine._coordinator._supervisor._pauses.left(0.0) is None:
         pool.process(Do("nothing"))
     assert pool.process(Do("stop", 1)) == 1
     pool.terminate()

@@ -16,10 +16,9 @@ import pytest
 
 from evproc import Event, StopProcessing, want
 from evproc_pool import EventTimeoutError, Outcome, PoolProcessor, RemoteError, WorkerLostError
-from evproc_pool.core.backoff import Pauses
 from evproc_pool.core.batches import Batch
 from evproc_pool.core.inputs_and_effects import Result
-from evproc_pool.core.retry_policy import Again, RetryPolicy, Tried, attempt_of
+from evproc_pool.core.retry_policy import Again, Pauses, RetryPolicy, Tried, attempt_of
 from evproc_pool.core.worker_loads import WorkerLoads
 from tests.support.helpers import notes_of, warm
 

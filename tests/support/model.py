@@ -11,9 +11,8 @@ from collections.abc import Hashable, Sequence
 from typing import Any, Final, NamedTuple
 
 from evproc_pool.core.batches import Batch
-from evproc_pool.core.chains import ChainEnds
 from evproc_pool.core.event_columns import Column, Planned, Unplannable
-from evproc_pool.core.inputs_and_effects import Ending, Opened, Result
+from evproc_pool.core.inputs_and_effects import ChainEnds, Ending, Opened, Result
 
 
 class Violation(AssertionError):
@@ -383,7 +382,7 @@ class Chain(NamedTuple):
     Attributes:
         start: The first.
         stop: The one behind the last.
-        ends: What does that; see `chains`.
+        ends: What does that; see `ChainEnds`.
         is_key_queue: Whether they are roots of one key, and not of one cascade.
     """
 

@@ -49,7 +49,6 @@ from typing import Any, Final
 
 from evproc_pool.core.batches import Batch, Part
 from evproc_pool.core.batching import SHARES_PER_WORKER
-from evproc_pool.core.chains import chain_ends
 from evproc_pool.core.estimates import (
     BULK_SECONDS,
     LONG_SECONDS,
@@ -350,7 +349,6 @@ class World:
                 column(told.emitted),
                 told.handlers,
                 cut=told.cut,
-                has_large=bool(told.follow_ups) and self.steps % 3 == 0,
             )
         )
 
@@ -1099,7 +1097,7 @@ class World:
         run = held.run
         count = part.stop - part.start
         check(len(part.events) == len(part.plans) == count > 0, "a part of wrong size")
-        ends = chain_ends(run.opened, has_retries=self.policy.max_retries > 0)
+        ends = run.opened.chain_ends(has_retries=self.policy.max_retries > 0)
         held.chains += [Chain(*each, part.is_keyed) for each in part.chains(*ends)]
         indices = self._roots_of(run, part)
         check(len(indices) == count, "a part with roots for some")

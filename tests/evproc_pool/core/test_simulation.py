@@ -451,27 +451,20 @@ class _MixesPathsUp(EventResults):
 
 
 class _QueuesBehindOthersWhileOneIsStarted(Placement):
-    @property
-    def starting(self) -> int:
-        return 0
-
-    @starting.setter
-    def starting(self, workers: int) -> None:
-        pass
+    def fill(self, starting: int) -> None:
+        super().fill(0)
 
 
 class _QueuesLongEvents(Placement):
-    def fill(self) -> None:
+    def fill(self, starting: int) -> None:
         for run in self._state.runs.values():
             run.opened = run.opened._replace(is_bulk=True)
-        super().fill()
+        super().fill(starting)
 
 
 class _QueuesNothing(Placement):
-    def fill(self) -> None:
-        starting, self.starting = self.starting, 1
-        super().fill()
-        self.starting = starting
+    def fill(self, starting: int) -> None:
+        super().fill(1)
 
 
 class _AsksNobodyToTell(Scheduler):
