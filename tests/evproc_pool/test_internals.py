@@ -59,7 +59,7 @@ _WITH_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no for
 # --- nobody else does ---
 
 #: Public, in spite of their names.
-_PUBLIC = {"os._exit", "_replace", "_fields"}
+_PUBLIC = {"os._exit", "_asdict", "_replace", "_fields"}
 
 
 def _names_made_by(tree: ast.AST) -> Iterator[str]:
