@@ -36,7 +36,6 @@ from evproc_pool.core.cascade_limits import PLAIN_ENDING, CascadeEnding
 from evproc_pool.core.inputs_and_effects import Accepted, Ending, Settled
 from evproc_pool.core.root_events import Key, key_of, plan_root
 from evproc_pool.errors import PoolError
-from evproc_pool.internals.stdlib_futures import Condition
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -93,7 +92,9 @@ class Futures(OutcomeSink):
         self._listeners: set[Callable[[], bool]] = set()
         self._keeps: object | None = None
         self._given_up: PoolError | None = None  # the reason, once `give_up` was called
-        self._changed = Condition()
+        # `with` takes this: an interrupt in a condition's `__enter__` leaves it locked for ever
+        self._changing = threading.RLock()
+        self._changed = threading.Condition(self._changing)
         self._thread: threading.Thread | None = None
         self._may_linger = False  # whether a thread probably waits for the only future
         self._looks_soon = False  # whether the driving thread wakes up soon in any case
@@ -167,7 +168,7 @@ class Futures(OutcomeSink):
     def _submit_alone(self, future: PoolFuture, ev: Event, plan: Plan) -> Future[Any] | None:
         """Submit an event while no other one is outstanding."""
         try:
-            with self._changed:
+            with self._changing:
                 if self._is_retired:
                     return None
                 root = future.root = self._next_root
@@ -177,7 +178,7 @@ class Futures(OutcomeSink):
             is_sent = self.engine.send_now(accepted, self)
             if not is_sent:
                 self.engine.accept(accepted)
-            with self._changed:
+            with self._changing:
                 self._may_linger = is_sent
                 if not (is_sent and self._looks_soon):
                     self._changed.notify_all()
@@ -236,7 +237,7 @@ class Futures(OutcomeSink):
             if not taken:
                 return
             futures, events, plans, keys = map(list, zip(*taken, strict=True))
-            with self._changed:
+            with self._changing:
                 first = self._next_root
                 self._next_root += len(taken)
             for root, future in enumerate(futures, first):
@@ -275,7 +276,7 @@ class Futures(OutcomeSink):
 
     def hurry(self, *, starts: bool = False) -> None:
         """Have the thread drive; if it `starts`, also if it does not run."""
-        with self._changed:
+        with self._changing:
             self._may_linger = False
             self._changed.notify_all()
             if starts:
@@ -301,7 +302,7 @@ class Futures(OutcomeSink):
                 if not self._is_busy:
                     self._push_at = _FEWEST_PUSHED
                     self._release_pool()
-                with self._changed:
+                with self._changing:
                     if not self._is_busy:
                         self._changed.notify_all()
                         if self.engine.closed is None:
@@ -319,7 +320,7 @@ class Futures(OutcomeSink):
         except BaseException:
             # the error has ended the engine, and so the futures: no thread may wait for more
             self._notify_listeners()
-            with self._changed:
+            with self._changing:
                 self._thread = None
                 self._changed.notify_all()
             raise
@@ -357,7 +358,7 @@ class Futures(OutcomeSink):
         """Wait until no future is outstanding; not in a future's callback."""
         self.engine.check_may_wait()
         self.hurry()
-        with self._changed:
+        with self._changing:
             self._changed.wait_for(lambda: not self.outstanding or self._thread is None)
 
     def give_up(self, reason: PoolError) -> None:
