@@ -37,11 +37,7 @@ _MOST_AT_ONCE: Final = 1024
 
 
 class Bridge:
-    """Notifies an event loop of futures that are done.
-
-    Args:
-        loop: The loop.
-    """
+    """Notifies an event loop of futures that are done."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)  # weak: the loop has the bridge
@@ -126,13 +122,7 @@ async def process(
 
 
 class Waker:
-    """Wakes the task that waits for outcomes, after turns of the engine.
-
-    Args:
-        engine: The engine.
-        feeder: Hands the events in.
-        streamed: Has the outcomes.
-    """
+    """Wakes the task that waits for outcomes, after turns of the engine."""
 
     def __init__(self, engine: Engine, feeder: Feeder, streamed: OutcomeStream) -> None:
         self._engine = engine
@@ -148,7 +138,7 @@ class Waker:
         self._event.set()
 
     def turn_over(self) -> bool:
-        """See `futures.Listener`; called in the thread of the futures."""
+        """See `Futures.listen`; called in the thread of the futures."""
         is_finished = self._feeder.run.is_finished
         if self._waits and (is_finished or self._has_news):
             self._waits = False
@@ -162,11 +152,9 @@ class Waker:
         return self._wants_demand and self._engine.demand(self._feeder.run) > 0
 
     async def wait(self, turns: int, *, wants_demand: bool) -> None:
-        """Wait for an outcome, or the end of the run, or `wake`.
+        """Wait for an outcome, the end of the run, `wake`, or demand of the run if wanted.
 
-        Args:
-            turns: The value of `Engine.turns` before events were handed in.
-            wants_demand: Whether to wait for demand of the run, too.
+        `turns` is the value of `Engine.turns` before events were handed in.
         """
         self._wants_demand = wants_demand
         self._waits = True  # first: later turns wake the task
@@ -186,10 +174,6 @@ class AsyncInput:
     Attributes:
         is_exhausted: Whether the iterable is at its end.
         error: The exception that reading raised.
-
-    Args:
-        events: The iterable.
-        waker: Wakes the stream when an event was read.
     """
 
     def __init__(self, events: AsyncIterable[Event], waker: Waker) -> None:
@@ -247,22 +231,13 @@ async def stream(
     *,
     cancel_running: bool,
 ) -> AsyncGenerator[Outcome, None]:
-    """See `PoolProcessor.stream_async`.
-
-    Args:
-        events: The input; the feeder has it, if it is an iterator.
-        streamed: Collects the outcomes.
-        buffersize: See there.
-        open_run: Opens the run.
-        serve: Returns the futures of an engine, which drive for the run.
-        cancel_running: See there.
-    """
+    """See `PoolProcessor.stream_async`; `serve` returns the futures, which drive for the run."""
     engine, feeder = open_run()
     run = feeder.run
     waker = Waker(engine, feeder, streamed)
     source = AsyncInput(events, waker) if isinstance(events, AsyncIterable) else None
     try:
-        serve(engine).listen(waker)
+        serve(engine).listen(waker.turn_over)
         while True:
             outcome = streamed.take()
             if outcome is not None:
@@ -294,11 +269,7 @@ async def stream(
 def _feed(
     engine: Engine, feeder: Feeder, source: AsyncInput | None, room: int
 ) -> tuple[bool, bool]:
-    """Hand in more events.
-
-    Returns:
-        Whether the stream may wait now, and whether it has to wait for demand of the run.
-    """
+    """Hand in more events; return whether the stream may wait now, and also for demand."""
     if source is None:
         is_enough = feeder.feed(min(room, _MOST_AT_ONCE)) or room <= 0
         return is_enough, room > 0 and not feeder.is_exhausted
@@ -322,12 +293,7 @@ async def stream_here(
     events: Iterator[Event] | AsyncIterable[Event],
     run: Callable[[Iterator[Event]], Iterator[Outcome]],
 ) -> AsyncGenerator[Outcome, None]:
-    """See `PoolProcessor.stream_async`, with `workers=0`.
-
-    Args:
-        events: The input.
-        run: `stream` of an iterator.
-    """
+    """See `PoolProcessor.stream_async`, with `workers=0`; `run` is `stream` of an iterator."""
     if not isinstance(events, AsyncIterable):
         for outcome in run(events):
             yield outcome
@@ -345,12 +311,7 @@ async def stream_here(
 
 
 async def leave(close: Callable[[], None], terminate: Callable[[], None]) -> None:
-    """End a pool in another thread, while the loop goes on.
-
-    Args:
-        close: Ends the pool.
-        terminate: Called beside it if the task is cancelled meanwhile.
-    """
+    """End a pool in another thread; call `terminate` beside that if the task is cancelled."""
     closing = asyncio.ensure_future(asyncio.to_thread(close))
     try:
         await asyncio.shield(closing)

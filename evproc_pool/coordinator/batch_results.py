@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from evproc.event import describe_event
 from evproc.exc import add_note
 from evproc.registry import Registry
 from evproc_pool.coordinator.codec import NOTHING_LEFT, Codec, Left
-from evproc_pool.coordinator.sent_batch import Sent
-from evproc_pool.coordinator.worker_record import WorkerRecord
+from evproc_pool.coordinator.worker_record import Sent, WorkerRecord
 from evproc_pool.core.event_columns import Times
 from evproc_pool.core.inputs_and_effects import Progress, Result
 from evproc_pool.core.supervisor_inputs import Input
@@ -26,13 +25,6 @@ class BatchResults:
 
     A frame that cannot be unpacked stalls the worker's next ones until its content has come again,
     packed one by one.
-
-    Args:
-        codec: The coordinator's.
-        registry: Likewise.
-        backend: Has the workers.
-        workers: By number.
-        step: Tells the supervisor.
     """
 
     def __init__(
@@ -40,91 +32,74 @@ class BatchResults:
         codec: Codec,
         registry: Registry,
         backend: Backend,
-        workers: Mapping[int, WorkerRecord],
         step: Callable[[Input], bool],
     ) -> None:
         self._codec = codec
         self._registry = registry
         self._backend = backend
-        self._workers = workers
         self._step = step
 
     def take(
-        self,
-        worker: int,
-        state: WorkerRecord,
-        frame: messages.ProgressFrame,
-        *,
-        is_last_chance: bool = False,
+        self, state: WorkerRecord, frame: messages.ProgressFrame, *, is_last_chance: bool = False
     ) -> None:
         """Unpack the results of a frame, plan follow-ups, and report it all.
 
-        Args:
-            worker: The sender.
-            state: Its record.
-            frame: Its progress; waits behind frames that are stalled.
-            is_last_chance: Whether the worker is dead, and cannot pack the results again.
+        The frame waits behind those that are stalled. For `is_last_chance` see `Codec.unpack`.
         """
         if state.stalled:
             state.stalled.append(frame)
             return
         reported = frame.results
         if reported is None:
-            self._apply(worker, state, frame, NOTHING_LEFT)
+            self._apply(state, frame, NOTHING_LEFT)
             return
-        where = f"worker {worker} (process {self._backend.pid(worker)})"
+        where = f"worker {state.worker} (process {self._backend.pid(state.worker)})"
         try:
             left = self._codec.unpack(reported, where, frame.large, is_last_chance=is_last_chance)
         except SerializationError:
             state.stalled.append(frame)
-            self._backend.send(worker, messages.REPACK, pickling.dumps(reported.number))
+            self._backend.send(state.worker, messages.REPACK, pickling.dumps(reported.number))
         else:
-            self._apply(worker, state, frame, left)
+            self._apply(state, frame, left)
 
-    def skipped(self, worker: int, number: int) -> None:
+    def skipped(self, state: WorkerRecord, number: int) -> None:
         """Note that a worker left out a batch that was taken back."""
-        state = self._workers[worker]
         if state.stalled:
             state.stalled.append(number)
         elif state.sent and state.sent[0].number == number:
             state.sent.popleft()
-            self._step(Progress(worker, 0, (), gave_back=True))
+            self._step(Progress(state.worker, 0, (), gave_back=True))
         # otherwise it is known that it was taken back
 
     def repacked(
         self,
-        worker: int,
+        state: WorkerRecord,
         blobs: Sequence[Any],
         columns: Sequence[Sequence[packing.PackedValue]],
     ) -> None:
         """Take in the results of the first stalled frame, which have come again, one by one."""
-        state = self._workers[worker]
         frames, state.stalled = state.stalled, deque()
         first = frames[0]
         if isinstance(first, int) or first.results is None:
-            raise InternalError(f"worker {worker} repacked what was not asked for")
+            raise InternalError(f"worker {state.worker} repacked what was not asked for")
         reported = first.results.one_by_one(blobs, columns)
         frames[0] = first._replace(results=reported)
         for frame in frames:
             if isinstance(frame, int):
-                self.skipped(worker, frame)
+                self.skipped(state, frame)
             else:
-                self.take(worker, state, frame)
+                self.take(state, frame)
 
-    def _apply(
-        self,
-        worker: int,
-        state: WorkerRecord,
-        frame: messages.ProgressFrame,
-        left: Left,
-    ) -> None:
+    def _apply(self, state: WorkerRecord, frame: messages.ProgressFrame, left: Left) -> None:
         """Report a frame to the supervisor."""
         results = left.results
         if not state.sent or state.sent[0].number != frame.number:
             # All of it was reported while its last event ran, and the rest taken back: the worker
             # gives back the same rest, which is no news.
             if len(frame.ends):
-                raise InternalError(f"worker {worker} reported batch {frame.number}, which is over")
+                raise InternalError(
+                    f"worker {state.worker} reported batch {frame.number}, which is over"
+                )
             return
         sent = state.sent[0]
         begin = sent.batch.done
@@ -144,7 +119,7 @@ class BatchResults:
         times = Times(frame.begun, memoryview(frame.ends).cast("d"))
         self._step(
             Progress(
-                worker,
+                state.worker,
                 frame.done,
                 times,
                 left.follow_ups,

@@ -14,8 +14,7 @@ from concurrent.futures import CancelledError
 from typing import Final, NamedTuple
 
 from evproc.event import describe_event
-from evproc_pool.coordinator.sent_batch import Sent
-from evproc_pool.coordinator.worker_record import WorkerRecord
+from evproc_pool.coordinator.worker_record import Sent, WorkerRecord
 from evproc_pool.core.inputs_and_effects import Effect, Ended, Finished, Over, Settled
 from evproc_pool.protocol.backend import Backend
 from evproc_pool.protocol.status_words import WorkerStatus

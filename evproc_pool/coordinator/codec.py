@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from evproc.event import Event, describe_event
 from evproc.exc import add_note
 from evproc.registry import Registry
-from evproc_pool.coordinator.sent_batch import Sent
+from evproc_pool.coordinator.worker_record import Sent
 from evproc_pool.core.batches import Batch, Part
 from evproc_pool.core.estimates import KEEP_SECONDS, OVERDUE_FACTOR, TARGET_SECONDS, TELL_SECONDS
 from evproc_pool.core.event_columns import (
@@ -96,22 +96,14 @@ class Codec:
 
     # --- batches ---
 
-    def encode(
-        self, sent: Sent, known: set[int], *, return_events: bool, is_prompt: bool = False
-    ) -> Frame:
-        """Make the frame of a batch. Events that cannot be pickled become failures, and stay here.
+    def encode(self, sent: Sent, known: set[int]) -> tuple[Frame, int]:
+        """Make the frame of a batch; return also how many of its bytes are classes, not events.
 
-        Args:
-            sent: The batch; its `failures` are left out, and may grow.
-            known: The numbers of the plans that the worker knows; grows.
-            return_events: Whether roots are to come back.
-            is_prompt: Whether a caller may wait for single events.
-
-        Returns:
-            The frame. Its buffers are memory of the events.
+        Events that cannot be pickled become failures of the batch, and stay here. `known`, the
+        numbers of the plans that the worker knows, grows. The buffers are memory of the events.
         """
         batch = sent.batch
-        parts = batch.parts
+        parts, opened = batch.parts, batch.run.opened
         packed = None
         large: list[memoryview] = []
         sent.is_one_by_one = self.one_by_one > 0
@@ -124,23 +116,22 @@ class Codec:
                 packed = None
         if packed is None:
             packed = self.pack_one_by_one(sent)
-        sent.class_bytes = packed.class_bytes
         new_plans: list[tuple[int, tuple[int, ...]]] = []
         numbers = self._numbers_of(sent, known, new_plans)
-        ends, key_ends = batch.run.opened.chain_ends(has_retries=self._has_retries)
+        ends, key_ends = opened.chain_ends(has_retries=self._has_retries)
         codes = messages.chain_code(*ends), messages.chain_code(*key_ends)
         chains = [chain for part in parts for chain in part.chains(*codes)]
-        opened = batch.run.opened
-        is_unusual = new_plans or chains or return_events or packed.one_by_one or packed.in_parts
-        is_unusual = is_unusual or opened.has_limits
+        is_unusual = new_plans or chains or packed.one_by_one or packed.in_parts
+        is_unusual = is_unusual or opened.return_events or opened.has_limits
         overdue = OVERDUE_FACTOR * max(TARGET_SECONDS, batch.seconds)
+        is_prompt = not opened.is_bulk  # a caller may wait for single events
         if not is_unusual and isinstance(numbers, int):
             payload = messages.dump_events(
                 numbers, batch.size, overdue, packed.data, is_prompt=is_prompt
             )
-            return Frame(messages.EVENTS, payload, large)
+            return Frame(messages.EVENTS, payload, large), packed.class_bytes
         roots: Sequence[int] = ()
-        if return_events:
+        if opened.return_events:
             roots = range(batch.size) if opened.every_event else batch.root_positions
         frame = messages.BatchFrame(
             new_plans,
@@ -153,21 +144,12 @@ class Codec:
             is_prompt,
             opened.has_limits,
         )
-        return Frame(messages.BATCH, messages.dump_batch(frame), large)
+        return Frame(messages.BATCH, messages.dump_batch(frame), large), packed.class_bytes
 
     def encode_one(self, ev: Any, plan: PlanLike, known: set[int]) -> Frame | None:
-        """Make the frame of one event.
+        """Make the frame of one event; None if the worker does not know its plan.
 
-        Args:
-            ev: The event.
-            plan: Its plan.
-            known: The numbers of the plans that the worker knows.
-
-        Returns:
-            None if the worker does not know the plan, or events are pickled individually now.
-
-        Raises:
-            Exception: Whatever pickling raised.
+        Also None while events are pickled individually. Raises whatever pickling raised.
         """
         number = self._plan_numbers.get(plan.indices)
         if number not in known or self.one_by_one:
@@ -230,12 +212,7 @@ class Codec:
     def _pack(self, batch: Batch, large: list[memoryview]) -> packing.PackedEvents:
         """Pack the events of a batch. Pass-through events go on as they came.
 
-        Args:
-            batch: The batch.
-            large: Takes the large buffers of its events.
-
-        Raises:
-            Exception: Whatever pickling raised.
+        `large` takes the large buffers of the events.
         """
         if not any(map(_is_sealed, batch.parts)):
             return self._packer.pack(_events_of(batch.parts), large)
@@ -277,16 +254,11 @@ class Codec:
             self.one_by_one = max(0, self.one_by_one - events)
 
     def cut(self, sent: Sent, reported: messages.BatchResults | None) -> set[int]:
-        """The positions after which a worker did not run the rest of a chain.
-
-        Args:
-            sent: The batch.
-            reported: The results of its events; None: there are none.
-        """
+        """The positions after which a worker did not run the rest of a chain."""
         batch = sent.batch
         ends, key_ends = batch.run.opened.chain_ends(has_retries=self._has_retries)
         givers = () if reported is None else reported.givers
-        failed = {*sent.failures, *(() if reported is None else map(_first, reported.errors))}
+        failed = {*sent.failures, *(() if reported is None else dict(reported.errors))}
         cut: set[int] = set()
         for part in batch.parts:
             how = ends if part.is_chain else key_ends if part.is_keyed else None
@@ -410,10 +382,7 @@ class Codec:
     ) -> Mapping[int, Sequence[Planned]]:
         """Plan follow-ups, by the position of the event that returned them.
 
-        Args:
-            reported: Says how many each event returned.
-            events: All follow-ups, in order.
-            common: The plan of all of them, if it is known.
+        `common` is the plan of all of them, if it is known.
         """
         plans = [common] * len(events) if common is not None else list(map(self._plan, events))
         if len(reported.givers) == len(events):  # one each, the usual case
@@ -447,11 +416,7 @@ def _unpack_column(
     *,
     is_last_chance: bool,
 ) -> Column:
-    """Unpack one kind of results. An event whose result cannot be rebuilt fails.
-
-    Raises:
-        SerializationError: See `Codec.unpack`.
-    """
+    """Unpack one kind of results; see `Codec.unpack`. An event whose result is bad fails."""
     if column is None:
         return EMPTY
     if column.is_together:
@@ -477,10 +442,6 @@ def _unpack_column(
         except Exception as error:
             results[position] = Result(error=error)
     return Column(positions, items)
-
-
-def _first(item: tuple[int, Any]) -> int:
-    return item[0]
 
 
 def _is_sealed(part: Part) -> bool:

@@ -24,16 +24,11 @@ from evproc.registry import Registry
 from evproc_pool.coordinator.batch_results import BatchResults
 from evproc_pool.coordinator.cancellation import Cancel, Cancellations, Recall, say_where
 from evproc_pool.coordinator.codec import Codec
-from evproc_pool.coordinator.crash_errors import (
-    cannot_start,
-    no_registry,
-    other_registry,
-)
+from evproc_pool.coordinator.crash_attribution import WorkerDeaths
+from evproc_pool.coordinator.crash_errors import cannot_start, no_registry, other_registry
 from evproc_pool.coordinator.run_handle import RunHandle
-from evproc_pool.coordinator.sent_batch import Sent
 from evproc_pool.coordinator.single_events import Asked, SingleEvents
-from evproc_pool.coordinator.worker_deaths import WorkerDeaths
-from evproc_pool.coordinator.worker_record import WorkerRecord, seen_at
+from evproc_pool.coordinator.worker_record import Sent, WorkerRecord, seen_at
 from evproc_pool.core.batches import Batch
 from evproc_pool.core.event_columns import PlanLike
 from evproc_pool.core.event_limits import EventLimits
@@ -72,15 +67,11 @@ from evproc_pool.core.supervisor_inputs import (
     TakeBack,
 )
 from evproc_pool.core.supervisor_inputs import Input as SupervisorInput
-from evproc_pool.errors import (
-    InternalError,
-    PoolError,
-)
+from evproc_pool.errors import InternalError, PoolError
 from evproc_pool.protocol import messages
 from evproc_pool.protocol.backend import Arrived, Backend, Gone
 from evproc_pool.protocol.limits import Limits
 from evproc_pool.protocol.registry_spec import Fingerprint, describe_difference
-from evproc_pool.protocol.status_words import WorkerStatus
 from evproc_pool.serialization import pickling
 
 # Listen to all workers at least this often, also while single events go past the scheduler: an
@@ -100,15 +91,9 @@ class Coordinator:
         runs: Runs that are not finished, by id. Any thread may add one.
 
     Args:
-        workers: The size of the pool. Workers start when there is work for them.
-        backend: Starts workers and moves frames.
-        registry: The handlers.
         config: The first frame of each worker: the pickled registry spec and limits.
         expected: The fingerprint that the registry of each worker must have.
-        limits: The limits of each worker.
-        policy: Which events are run again after a failure.
-        clock: Monotonic seconds.
-        rng: For the length of pauses; default: a generator of its own.
+        rng: For the length of pauses.
     """
 
     def __init__(
@@ -127,34 +112,31 @@ class Coordinator:
         self.inbox: deque[Input] = deque()
         self.orders: deque[Cancel | Recall] = deque()
         self.runs: dict[int, RunHandle] = {}
-        self._size = workers
         self._backend = backend
         self._registry = registry
         self._config = config
         self._expected = expected
         self._clock = clock
-        self._rng: random.Random | None = rng
         self._supervisor = Supervisor(
             policy,
             workers,
             EventLimits(limits.event_timeout, limits.event_soft_timeout, limits.max_memory_bytes),
-            self._draw,
+            # not the module's generator, which the application may have seeded
+            (rng or random.Random()).random,  # noqa: S311 - nobody gains by guessing it
         )
         self._workers: dict[int, WorkerRecord] = {}
-        self._seen: dict[int, WorkerStatus | None] = {}  # where workers were at the last look
         self._start_error: OSError | None = None  # of the last start
         self._last_exit: int | None = None  # of the last worker that died in its start
         self._look_again: float | None = None  # after how long, if nothing happens
         self._codec = Codec(registry, has_retries=policy.max_retries > 0)
         self._cancelled = Cancellations()
         self._recalls = False  # whether workers give back all that they have not begun
-        self._results = BatchResults(self._codec, registry, backend, self._workers, self._step)
+        self._results = BatchResults(self._codec, registry, backend, self._step)
         self._deaths = WorkerDeaths(
             self._codec,
             registry,
             self._supervisor,
             results=self._results,
-            runs=self.runs,
             step=self._step,
             limits=limits,
             policy=policy,
@@ -171,14 +153,6 @@ class Coordinator:
         self._rested = 0.0  # seconds, before it listens
         self._listened = 0.0  # when it last took in what all workers have sent
 
-    def _draw(self) -> float:
-        if self._rng is None:
-            import random  # takes a while, and few programs need it
-
-            # not the module's generator, which the application may have seeded
-            self._rng = random.Random()  # noqa: S311 - nobody gains by guessing it
-        return self._rng.random()
-
     @property
     def has_workers(self) -> bool:
         """Whether any worker was started."""
@@ -188,7 +162,7 @@ class Coordinator:
         """How many roots the run would take now. Any thread may ask."""
         return self._supervisor.scheduler.demand(run.id)
 
-    def end(self, reason: PoolError, *, most_seconds: float) -> None:
+    def end(self, reason: PoolError, most_seconds: float) -> None:
         """End the workers, which are killed after that many seconds; tell open runs the reason."""
         self._workers.clear()
         if most_seconds > 0:
@@ -204,22 +178,18 @@ class Coordinator:
     # --- a single event, past the scheduler ---
 
     def ask(self, ev: Any, plan: PlanLike) -> Asked | None:
-        """Send a single event past the scheduler, if nothing else is going on.
+        """Send a single event past the scheduler; None: not sent, something else is going on.
 
-        Returns:
-            The event on its way: `single_events` takes its answer. If that is None, `adopt` it.
-            None: it was not sent.
+        `single_events` takes its answer. If that is None, `adopt` the event.
         """
         if self._clock() - self._listened > _LISTEN_SECONDS and self._listen(0):
             return None
         return None if self.inbox else self.single_events.send(ev, plan)
 
     def adopt(self, asked: Asked, inputs: Sequence[Input]) -> None:
-        """Let the scheduler take in a single event that was sent already, and what has come back.
+        """Let the scheduler take in a single event that was sent already, and what came back.
 
-        Args:
-            asked: The event.
-            inputs: The inputs that hand it in, and no others.
+        The inputs hand it in, and nothing else.
         """
         self._asked = asked
         for item in inputs:
@@ -229,15 +199,11 @@ class Coordinator:
 
     # --- a turn ---
 
-    def take_in(self) -> None:
-        """Take in the inputs of callers, without waiting."""
-        self._drain_inbox()
-
     def turn(self, *, may_block: bool) -> None:
         """Take in inputs, wait for something to happen, and act on it."""
         # news goes to callers before we wait for more
         self._obey()
-        has_news = self._drain_inbox() | self._perform(self._supervisor.begin_turn(self._clock()))
+        has_news = self.take_in() | self._perform(self._supervisor.begin_turn(self._clock()))
         timeout: float | None = 0
         may_block = may_block and not has_news
         # also if no turn ever waits, because the input is slower than the workers
@@ -248,7 +214,7 @@ class Coordinator:
                 timeout = None if look_again is None else max(0.0, look_again - self._rested)
         self._listen(timeout)
         self._rested = 0.0
-        self._drain_inbox()
+        self.take_in()
 
     def _obey(self) -> None:
         """Take in what callers gave up."""
@@ -307,10 +273,11 @@ class Coordinator:
 
     def _see(self, worker: int) -> Seen | None:
         """Return where a worker is, relative to its first batch; None if nobody can tell."""
-        at = self._seen[worker] = self._backend.look_at(worker)
+        record = self._workers[worker]
+        at = record.seen = self._backend.look_at(worker)
         if at is None:
             return None
-        sent = self._workers[worker].sent[0]
+        sent = record.sent[0]
         is_cancelled = bool(self._cancelled) and self._cancelled.kills_at(at, sent)
         return seen_at(sent, at, is_cancelled=is_cancelled)
 
@@ -327,8 +294,8 @@ class Coordinator:
         self._supervisor.woke(woke)
         return woke - began
 
-    def _drain_inbox(self) -> bool:
-        """Take in every input; return whether that is news to a caller."""
+    def take_in(self) -> bool:
+        """Take in the inputs of callers; return whether that is news to one."""
         has_news = False
         while self.inbox:
             # inputs that come meanwhile wait: there may be many
@@ -361,7 +328,7 @@ class Coordinator:
                 case AskReport(worker):
                     self._backend.ask_for_report(worker)
                 case Strike(worker, is_again):
-                    if (at := self._seen[worker]) is not None:
+                    if (at := self._workers[worker].seen) is not None:
                         self._backend.strike(worker, at, is_again=is_again)
                 case Kill(worker):
                     self._kill(worker)
@@ -380,27 +347,38 @@ class Coordinator:
     def _deliver(self, effect: Settled | Over | Ended | EventEnded | Dropped | Finished) -> None:
         if self._cancelled:
             self._cancelled.hear(effect)
-        self.runs[effect.run].deliver(effect)
-        if isinstance(effect, Finished):
-            del self.runs[effect.run]
-            self._deaths.forget_run(effect.run)
+        run = self.runs[effect.run]
+        match effect:
+            case Settled():
+                run.sink.settled(effect)
+            case Over():
+                run.sink.over(effect)
+            case Ended():
+                run.sink.ended(effect.root, effect.ending)
+            case EventEnded():
+                run.sink.event_ended(effect)
+            case Finished():
+                run.is_finished = True
+                del self.runs[effect.run]
+                self._deaths.forget_run(effect.run)
 
     # --- workers ---
 
     def _take_back(self, effect: TakeBack) -> None:
-        state, at = self._workers[effect.worker], self._seen[effect.worker]
+        state = self._workers[effect.worker]
+        at = state.seen
         if at is not None and self._backend.take_back(effect.worker, at, state.batches):
             while len(state.sent) > 1:
                 state.sent.pop()
             self._step(TakenBack(effect.worker, effect.position + 1))
 
     def _kill(self, worker: int) -> None:
-        at = self._seen[worker]
-        stack = None if at is None else self._backend.kill_stuck(worker, at)
+        record = self._workers[worker]
+        stack = None if record.seen is None else self._backend.kill_stuck(worker, record.seen)
         if stack is None:
             self._step(KillMissed(worker))
         else:
-            self._deaths.stacks[worker] = stack
+            record.stack = stack
 
     def _start_worker(self, worker: int) -> None:
         self.single_events.forget()
@@ -410,7 +388,7 @@ class Coordinator:
             self._start_error = error
             self._step(StartFailed(worker))
         else:
-            self._workers[worker] = WorkerRecord()
+            self._workers[worker] = WorkerRecord(worker)
 
     def _arrived(self, item: Arrived) -> None:
         self.single_events.forget()
@@ -420,24 +398,23 @@ class Coordinator:
         record = self._workers[item.worker]
         match item.tag:
             case messages.QUIET:
-                self._results.take(item.worker, record, messages.load_quiet(item.payload))
+                self._results.take(record, messages.load_quiet(item.payload))
             case messages.PROGRESS:
-                frame = messages.load_progress(item.payload, item.buffers)
-                self._results.take(item.worker, record, frame)
+                self._results.take(record, messages.load_progress(item.payload, item.buffers))
             case messages.UNREADABLE:
                 number = pickling.loads(item.payload)
                 (sent,) = [each for each in record.sent if each.number == number]
                 packed = self._codec.pack_one_by_one(sent)
                 self._backend.send(item.worker, messages.REPACKED, pickling.dumps(packed.data))
             case messages.SKIPPED:
-                self._results.skipped(item.worker, pickling.loads(item.payload))
+                self._results.skipped(record, pickling.loads(item.payload))
             case messages.NEARLY:
                 self._step(QuotaNearlyUsed(item.worker))
             case messages.LEAVING:
                 self._step(QuotaUsed(item.worker))
             case messages.FOLLOW_UPS:
                 _, blobs, columns = pickling.loads(item.payload)
-                self._results.repacked(item.worker, blobs, columns)
+                self._results.repacked(record, blobs, columns)
             case messages.READY:
                 self._ready(item.worker, pickling.loads(item.payload))
             case messages.NOT_READY:
@@ -455,7 +432,6 @@ class Coordinator:
     def _gone(self, item: Gone) -> None:
         self.single_events.forget()
         record = self._workers.pop(item.worker)
-        self._seen.pop(item.worker, None)
         if record.is_ready:
             self._deaths.gone(item, record)
         else:
@@ -485,15 +461,10 @@ class Coordinator:
                 sent.failures.update({positions[root]: CancelledError() for root in refused})
         if self._cancelled:
             self._cancelled.keep_from(sent)
-        frame = self._codec.encode(
-            sent,
-            state.plans,
-            return_events=run.return_events,
-            is_prompt=not batch.run.opened.is_bulk,
-        )
+        frame, class_bytes = self._codec.encode(sent, state.plans)
         # a root belongs to the caller, who may change it
         if frame.buffers and not batch.root_positions:
             sent.large = frame.buffers
         self._backend.send(worker, *frame, may_refer=bool(sent.large))
         size_bytes = frame.size_bytes
-        self._step(Weighed(worker, batch, size_bytes, size_bytes - sent.class_bytes))
+        self._step(Weighed(worker, batch, size_bytes, size_bytes - class_bytes))

@@ -1,15 +1,36 @@
-"""Which event is charged for the death of a worker: the one that it was running, if any."""
+"""The death of a worker: the event that it was running is charged, and others run the rest."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import Final, NamedTuple
 
 from evproc.registry import Registry
+from evproc_pool.coordinator.batch_results import BatchResults, failures_within
 from evproc_pool.coordinator.codec import Codec
-from evproc_pool.coordinator.sent_batch import Sent
+from evproc_pool.coordinator.crash_errors import (
+    Lost,
+    describe_exit,
+    say_fate,
+    timed_out,
+    too_large,
+    worker_lost,
+)
+from evproc_pool.coordinator.worker_record import Sent, WorkerRecord, seen_at
+from evproc_pool.core.batches import Batch
+from evproc_pool.core.error_notes import where_text
+from evproc_pool.core.event_columns import PlanLike
+from evproc_pool.core.inputs_and_effects import Progress, Result, Retired, WorkerGone
+from evproc_pool.core.retry_policy import RetryPolicy, attempt_of
+from evproc_pool.core.supervisor import Supervisor
+from evproc_pool.core.supervisor_inputs import Input
+from evproc_pool.errors import PoolError
+from evproc_pool.log import LOG
 from evproc_pool.protocol import status_words
 from evproc_pool.protocol.backend import Gone
+from evproc_pool.protocol.limits import Limits
 from evproc_pool.protocol.status_words import WorkerStatus
 
 # An event is charged after this many deaths while its results were sent.
@@ -33,12 +54,7 @@ class Verdict(NamedTuple):
 
 
 class CrashAttribution:
-    """Finds the event to charge; remembers deaths for which it could not.
-
-    Args:
-        codec: Packs events one by one while it is unclear which one is at fault.
-        registry: The handlers.
-    """
+    """Finds the event to charge; remembers deaths for which it could not."""
 
     def __init__(self, codec: Codec, registry: Registry) -> None:
         self._codec = codec
@@ -46,15 +62,11 @@ class CrashAttribution:
         # by run and root: deaths of workers that had to send a result of it
         self._unclear: Counter[tuple[int, int]] = Counter()
 
-    def examine(  # noqa: PLR0911 - a case each
-        self, item: Gone, sents: deque[Sent], *, was_stuck: bool
-    ) -> Verdict:
-        """Find the event to charge.
+    def examine(self, item: Gone, sents: deque[Sent], *, was_stuck: bool) -> Verdict:
+        """Find the event to charge, once all that the worker sent has been taken in.
 
-        Args:
-            item: The worker. All that it sent has been taken in.
-            sents: Its batches that are not over.
-            was_stuck: Whether it was killed because it was at one place for too long.
+        `sents` are its batches that are not over. `was_stuck`: it was killed because it was at one
+        place for too long.
         """
         if not sents:
             return Verdict(0)
@@ -63,14 +75,11 @@ class CrashAttribution:
         at = item.progress
         if at is None:
             return Verdict(done, done)
-        if at.batch != sent.number:
-            return Verdict(done)
-        if at.position == status_words.UNPICKLING:
+        if at.batch == sent.number and at.position == status_words.UNPICKLING:
             # Nobody knows which event it was. Charge none: they are sent again first of all,
             # packed one by one, so that the next death shows it.
             self._one_by_one(sents)
-            return Verdict(done)
-        if at.position < done:
+        if at.batch != sent.number or at.position < done:
             return Verdict(done)
         # an event without a result is over, and so is one whose result could not be packed
         is_over = at.is_over and (
@@ -121,3 +130,120 @@ class CrashAttribution:
         """Drop what is known of a run that is over."""
         for key in [each for each in self._unclear if each[0] == run]:
             del self._unclear[key]
+
+
+class WorkerDeaths:
+    """Takes in the deaths of workers that were ready.
+
+    Attributes:
+        memory_bytes: The resident memory of workers, when last seen.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        registry: Registry,
+        supervisor: Supervisor,
+        *,
+        results: BatchResults,
+        step: Callable[[Input], bool],
+        limits: Limits,
+        policy: RetryPolicy,
+        clock: Callable[[], float],
+    ) -> None:
+        self._codec = codec
+        self._supervisor = supervisor
+        self._results = results
+        self._step = step
+        self._limits = limits
+        self._policy = policy
+        self._clock = clock
+        self._attribution = CrashAttribution(codec, registry)
+        self.memory_bytes: dict[int, int] = {}
+
+    def forget_run(self, run: int) -> None:
+        """Drop what is known of a run that is over."""
+        self._attribution.forget(run)
+
+    def gone(self, item: Gone, state: WorkerRecord) -> None:
+        """Charge the event that a dead worker ran, and hand on what else it held."""
+        self._step(Retired(item.worker))
+        stalled, state.stalled = state.stalled, deque()
+        for frame in stalled:
+            if not isinstance(frame, int):  # batches that it left out are handed on in any case
+                self._results.take(state, frame, is_last_chance=True)
+        kill = self._supervisor.killed(item.worker)
+        verdict = self._attribution.examine(item, state.sent, was_stuck=kill is not None)
+        running, handler = verdict.running, verdict.handler
+        if state.sent:
+            self._report_over(state, verdict.over)
+        error: BaseException | None = None
+        seconds, ran = 0.0, 0
+        if running is not None:
+            batch = state.sent[0].batch
+            error = CancelledError()
+            if kill is None or not kill.is_cancelled:
+                error = self._error_of(item, batch, running, handler, state.stack)
+                path = batch.place_at(running).path
+                which = where_text(path, has_several=batch.run.opened.has_several)
+                LOG.warning("%s%s", error, which and f" ({which})")
+            seconds = self._seconds_at(item, state.sent[0])
+            ran = _handlers_begun(batch.at(running)[1], item.progress)
+        elif not self._supervisor.is_retired(item.worker):
+            how = describe_exit(item.exitcode)
+            LOG.warning("worker %d (process %s) died between events, by %s", *item[:2], how)
+        self.memory_bytes.pop(item.worker, None)
+        self._step(WorkerGone(item.worker, running, error, handler, verdict.spared, seconds, ran))
+
+    def _report_over(self, state: WorkerRecord, over: int) -> None:
+        """Report events of a dead worker that are over and had no result."""
+        sent = state.sent[0]
+        done = sent.batch.done
+        if over > done:
+            failed = failures_within(sent, done, over)
+            self._codec.over(sent, over - done)
+            cut = self._codec.cut(sent, None)
+            times = [0.0] * (over - done)
+            self._step(Progress(state.worker, over, times, results=failed, cut=cut))
+            if over == sent.batch.size:
+                state.sent.popleft()
+
+    def _error_of(
+        self, item: Gone, batch: Batch, position: int, handler: str | None, stack: str
+    ) -> PoolError:
+        """The error of the event that a dead worker was running."""
+        event, plan = batch.at(position)
+        attempt = attempt_of(plan)
+        memory_bytes = self.memory_bytes.get(item.worker) or None
+        lost = Lost(item, event, handler, attempt, memory_bytes)
+        kill = self._supervisor.killed(item.worker)
+        error: PoolError
+        if kill is None:
+            error = worker_lost(lost)
+        elif kill.memory_bytes is not None:
+            error = too_large(lost, kill.memory_bytes, self._limits.max_memory_bytes or 0, stack)
+        else:
+            error = timed_out(lost, self._limits.event_timeout or 0.0, stack)
+        charged = Result(error=error, handler=handler)
+        is_last = self._policy.again(plan, charged, has_died=True) is None
+        say_fate(error, attempt, is_last=is_last)
+        return error
+
+    def _seconds_at(self, item: Gone, sent: Sent) -> float:
+        """About how long the event ran that a dead worker was at, in seconds."""
+        now = self._clock()
+        since = self._supervisor.heard_last(item.worker, now)
+        if sent.batch.size - sent.batch.done > 1:
+            # other events may have run since then
+            at = item.progress
+            if at is not None:
+                seen = seen_at(sent, at)
+                since = max(since, self._supervisor.seen_since(item.worker, seen, now))
+        return now - since
+
+
+def _handlers_begun(plan: PlanLike, at: WorkerStatus | None) -> int:
+    """How many handlers of a plan a dead worker had called for its event."""
+    if at is None or at.handler is None or at.handler not in plan.indices:
+        return 0
+    return plan.indices.index(at.handler) + 1

@@ -33,8 +33,6 @@ class Lost(NamedTuple):
     """What is known of an event whose worker is dead.
 
     Attributes:
-        gone: The worker.
-        event: The event.
         handler: The handler that was running, or None.
         attempt: Which attempt it was, from 1.
         memory_bytes: The worker's resident memory when last seen, if it was.
@@ -105,13 +103,7 @@ def too_large(lost: Lost, size_bytes: int, most_bytes: int, stack: str) -> Worke
 
 
 def say_fate(error: PoolError, attempt: int, *, is_last: bool) -> None:
-    """Add to an error what becomes of the event whose worker died, or which took too long.
-
-    Args:
-        error: One of the above.
-        attempt: Which attempt it was, from 1.
-        is_last: Whether there is no further one.
-    """
+    """Add to one of the above errors what becomes of the event."""
     if not is_last:
         fate = f"This was attempt {attempt}, and the event is run again"
     elif attempt > 1:
@@ -180,10 +172,8 @@ def other_registry(difference: str) -> PoolBrokenError:
 def cannot_start(deaths: int, exitcode: int | None, cause: OSError | None) -> PoolBrokenError:
     """Say that no worker can be started.
 
-    Args:
-        deaths: How many in a row died before they were ready; 0: none could even be started.
-        exitcode: Of the last of them.
-        cause: Why the last one could not be started.
+    `deaths` in a row were before they were ready, the last with `exitcode`. 0: none could even be
+    started, because of `cause`.
     """
     if deaths:
         return PoolBrokenError(

@@ -19,18 +19,16 @@ _T = TypeVar("_T")
 
 
 class Driving:
-    """Who drives, and how the engine ends.
+    """Who drives, and how the engine ends: the base of `engine.Engine`.
 
-    Args:
-        end: Ends everything: called once by the last driver, with the reason and how many seconds
-            to wait for the workers.
-        wake: Wakes a driver that waits.
+    The last driver calls `end` once, with the reason and how many seconds to wait for the workers.
+    `wake` wakes a driver that waits.
 
     Attributes:
         lock: Guards the attributes. Reentrant, since a garbage collection that ends the pool may
             strike anywhere.
         thread: The driver's.
-        turns: Grows with every turn.
+        turns: Grows with every turn; for `Engine.wait_turn`.
         closed: Why the engine takes nothing more, or None.
         is_replaceable: Whether another engine may take its place once it is closed.
     """
@@ -54,19 +52,13 @@ class Driving:
         act: Callable[[], _T],
         wait: Callable[[], object] | None = None,
     ) -> _T | None:
-        """Drive, if that may be: the one way in which a thread becomes the driver.
+        """Drive, if `may` allows it: the one way in which a thread becomes the driver.
 
-        Args:
-            may: Whether it may; called with the lock.
-            act: The work. What it raises breaks the engine.
-            wait: Comes before the work. An interrupt in it changes nothing.
+        `may` is called with the lock. An interrupt in `wait`, before the work, changes nothing.
+        What `act` raises breaks the engine; a `PoolError` goes to the open runs only.
 
         Returns:
             What `act` returned; None if it may not.
-
-        Raises:
-            BaseException: What `act` or `wait` raised, but for a `PoolError`, which the open runs
-                get.
         """
         drives, waits = False, wait is not None
         done: _T | None = None
@@ -96,11 +88,9 @@ class Driving:
         return done
 
     def check_may_wait(self) -> None:
-        """Refuse a thread that would wait for itself.
+        """Raise `RuntimeError` in a thread that would wait for itself: from within a turn.
 
-        Raises:
-            RuntimeError: Called from within a turn: by a filter, a pickling method
-                or a callback of a future. They may hand in events, but not wait.
+        Filters, pickling methods and callbacks of futures may hand in events, but not wait.
         """
         if self.thread == threading.get_ident():
             raise RuntimeError(
@@ -141,10 +131,9 @@ class Driving:
             self.is_replaceable = True
 
     def stop(self, *, most_seconds: float) -> None:
-        """End the workers; open runs end with `PoolClosedError`. Idempotent.
+        """End the workers, which are killed after that many seconds. Idempotent.
 
-        Args:
-            most_seconds: How long to wait for them before they are killed; 0: kill at once.
+        Open runs end with `PoolClosedError`.
         """
         me = threading.get_ident()
         with self.lock:

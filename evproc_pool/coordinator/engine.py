@@ -41,7 +41,7 @@ from evproc_pool.coordinator.run_handle import OutcomeSink, RunHandle
 from evproc_pool.coordinator.single_events import Asked
 from evproc_pool.core.cascade_limits import PLAIN_ENDING, CascadeEnding
 from evproc_pool.core.inputs_and_effects import Accepted, Closed, Input, Opened
-from evproc_pool.errors import PoolClosedError, PoolError, PoolForkedError
+from evproc_pool.errors import PoolClosedError, PoolForkedError
 from evproc_pool.protocol.backend import Backend
 
 
@@ -59,43 +59,24 @@ class Source(Protocol):
         """Wait until none is outstanding."""
 
 
-class Engine:
-    """Takes events from any thread; see the module's text.
-
-    Args:
-        coordinator: Does the work.
-        backend: The coordinator's; it is woken when there is something to do.
-        make_sink: Makes the sink of a call with one event.
-    """
+class Engine(Driving):
+    """Takes events from any thread; `make_sink` makes the sink of a call with one event."""
 
     def __init__(
         self, coordinator: Coordinator, backend: Backend, make_sink: Callable[[], OutcomeSink]
     ) -> None:
+        super().__init__(coordinator.end, backend.wake)
         self._pid = os.getpid()
         self._coordinator = coordinator
         self._backend = backend
         self._make_sink = make_sink
         self._next_run = 0
-        self._driving = Driving(
-            lambda reason, seconds: coordinator.end(reason, most_seconds=seconds), backend.wake
-        )
-        self._lock = self._driving.lock
         self._draining: set[int] = set()  # threads
         self._asking: int | None = None  # the thread that asks a worker
         self._sent: tuple[Asked, Accepted] | None = None  # see `send_now`; the driver's
         self._source: Source | None = None
 
     # --- for callers, from any thread ---
-
-    @property
-    def closed(self) -> PoolError | None:
-        """Why the engine takes nothing more, or None."""
-        return self._driving.closed
-
-    @property
-    def is_replaceable(self) -> bool:
-        """Whether another engine may take its place once it is closed."""
-        return self._driving.is_replaceable
 
     def pids(self) -> list[int]:
         """The processes of workers that are not known to be gone, oldest first."""
@@ -110,84 +91,57 @@ class Engine:
         """How many runs are not finished."""
         return len(self._coordinator.runs) + (self._asking is not None)
 
-    @property
-    def turns(self) -> int:
-        """Grows with every turn; for `wait_turn`."""
-        return self._driving.turns
-
     def open(
         self,
         sink: OutcomeSink,
         *,
-        until_error: bool = False,
-        unordered: bool = False,
-        return_events: bool = False,
-        is_bulk: bool = False,
-        every_event: bool = False,
         ending: CascadeEnding = PLAIN_ENDING,
         can_cancel: bool = False,
-        shares_keys: bool = False,
-        has_several: bool = False,
+        **options: bool,
     ) -> RunHandle:
-        """Begin a run; see `inputs_and_effects.Opened` and `RunHandle`.
-
-        Raises:
-            PoolError: The engine is closed.
-        """
-        opened = Opened(
-            -1,
-            until_error,
-            unordered,
-            return_events,
-            is_bulk,
-            every_event,
-            *ending,
-            shares_keys=shares_keys,
-            has_several=has_several,
-        )
+        """Begin a run; see `RunHandle`, and `inputs_and_effects.Opened` for the options."""
+        opened = Opened(-1, **options, **ending._asdict())
         run, opened = self._begin(opened, sink, can_cancel=can_cancel)
-        self._post(opened)
+        self.accept(opened)
         return run
 
     def _begin(
         self, opened: Opened, sink: OutcomeSink, *, can_cancel: bool
     ) -> tuple[RunHandle, Opened]:
-        """Make a run, and what opens it, with its id."""
-        with self._lock:
-            if self._driving.closed is not None:
-                raise self._driving.closed
+        """Make a run, and what opens it, with its id; raise the error that closed the engine."""
+        with self.lock:
+            if self.closed is not None:
+                raise self.closed
             opened = opened._replace(run=self._next_run)
             run = RunHandle(opened, sink, can_cancel=can_cancel)
             self._next_run += 1
             self._coordinator.runs[run.id] = run
         return run, opened
 
+    def _begin_one(
+        self, ev: Event, plan: Plan, unordered: bool, ending: CascadeEnding
+    ) -> tuple[RunHandle, tuple[Input, ...]]:
+        """Make a closed run of one root, and its inputs."""
+        opened = Opened(-1, True, unordered, False, True, False, *ending)
+        run, opened = self._begin(opened, self._make_sink(), can_cancel=False)
+        return run, (opened, Accepted(run.id, 0, [ev], [plan]), Closed(run.id))
+
     def call(
         self, ev: Event, plan: Plan, *, unordered: bool, ending: CascadeEnding = PLAIN_ENDING
     ) -> Answer | RunHandle:
-        """Begin a call with one event, and end it at once if possible.
-
-        Returns:
-            Its answer. Or a closed run to wait for, with a sink of its own.
-
-        Raises:
-            PoolError: The engine is closed.
-            RuntimeError: See `check_may_wait`.
-            BaseException: An error that broke the engine, for example `KeyboardInterrupt`.
-        """
+        """Begin a call with one event; return its answer, or a closed run to wait for."""
         found = self._ask(ev, plan, unordered, ending)
         if found is None:
-            opened = _opened(unordered, ending)
-            found, opened = self._begin(opened, self._make_sink(), can_cancel=False)
-            for item in _inputs(opened, ev, plan):
-                self._post(item)
+            found, inputs = self._begin_one(ev, plan, unordered, ending)
+            for item in inputs:
+                self.accept(item)
         return found
 
     def _ask(
         self, ev: Event, plan: Plan, unordered: bool, ending: CascadeEnding
     ) -> Answer | RunHandle | None:
         """Send the event past the scheduler, if nobody drives; None: it was not sent."""
-        self._driving.check_may_wait()
+        self.check_may_wait()
 
         def may_ask() -> bool:
             may = self._may_ask
@@ -204,16 +158,15 @@ class Engine:
                 answer = singles.answer(asked) if singles.wait(asked) else None
                 if answer is not None:
                     return answer
-                opened = _opened(unordered, ending)
-                run, opened = self._begin(opened, self._make_sink(), can_cancel=False)
+                run, inputs = self._begin_one(ev, plan, unordered, ending)
                 run.is_closing = True
-                self._coordinator.adopt(asked, _inputs(opened, ev, plan))
+                self._coordinator.adopt(asked, inputs)
                 return run
             finally:
                 self._asking = None
 
         try:
-            return self._driving.drive(may_ask, act)
+            return self.drive(may_ask, act)
         finally:
             # an interrupt may strike before `act` begins; `drain` would wait for ever
             if self._asking == threading.get_ident():
@@ -222,20 +175,13 @@ class Engine:
     @property
     def _may_ask(self) -> bool:
         """Whether nothing else is going on. Needs the lock."""
-        return self._is_free and self._sent is None and not self.is_foreign
-
-    @property
-    def _is_free(self) -> bool:
-        """Whether a thread may drive."""
-        return self._driving.thread is None and self._driving.closed is None
+        return self.is_free and self._sent is None and not self.is_foreign
 
     def send_now(self, root: Accepted, sink: OutcomeSink) -> bool:
         """Send a single root of an open run, past the scheduler, if nothing else goes on.
 
-        `collect` takes its answer, or else whoever drives next.
-
-        Returns:
-            Whether it was sent. Then the sink of its run knows that it begins.
+        `collect` takes its answer, or else whoever drives next. If it was sent, the sink of its
+        run knows that it begins.
         """
 
         def act() -> bool:
@@ -247,26 +193,19 @@ class Engine:
                 self._sent = asked, root
             return asked is not None
 
-        return bool(self._driving.drive(lambda: self._may_ask, act))
+        return bool(self.drive(lambda: self._may_ask, act))
 
     def collect(
         self, run: int, root: int, seconds: float, deliver: Callable[[Answer], object]
     ) -> bool:
-        """Wait a moment for the answer to a root of `send_now`.
+        """Wait a moment for the answer to a root of `send_now`; return whether it was there.
 
-        Args:
-            run: The run of the root.
-            root: The root.
-            seconds: The longest wait.
-            deliver: Called with the answer, before anybody else can drive.
-
-        Returns:
-            Whether it was there. If not, the sink will get it.
+        `deliver` gets it before anybody else can drive. Otherwise the sink will get it.
         """
         sent, is_there, singles = self._sent, False, self._coordinator.single_events
 
         def may_collect() -> bool:
-            if sent is None or sent is not self._sent or not self._is_free or self.is_foreign:
+            if sent is None or sent is not self._sent or not self.is_free or self.is_foreign:
                 return False
             return (sent[1].run, sent[1].first) == (run, root)
 
@@ -283,7 +222,7 @@ class Engine:
             self._sent = None
             return answer is not None
 
-        return bool(self._driving.drive(may_collect, act, wait))
+        return bool(self.drive(may_collect, act, wait))
 
     def _adopt_sent(self) -> None:
         sent, self._sent = self._sent, None
@@ -296,57 +235,46 @@ class Engine:
         """Whether this process is forked from that of the engine."""
         return os.getpid() != self._pid
 
-    def accept(self, roots: Accepted) -> None:
-        """Hand in roots of a run."""
-        self._post(roots)
-
     def feed_from(self, source: Source) -> None:
         """Have each driver ask for what was submitted, before its turn."""
         self._source = source
 
     @property
     def is_free(self) -> bool:
-        """Whether nobody drives."""
-        return self._driving.thread is None
+        """Whether a thread may drive."""
+        return self.thread is None and self.closed is None
 
     def push(self) -> None:
         """Send what was submitted, if nobody drives. Nothing is waited for, and nothing ends.
 
         So no callback of a future runs.
-
-        Raises:
-            BaseException: See `wait_turn`.
         """
 
         def may_push() -> bool:
-            is_free = (
-                self._driving.thread is None
-                and self._driving.closed is None
-                and not self.is_foreign
-            )
+            is_free = self.is_free and not self.is_foreign
             return is_free and self._coordinator.has_workers  # who starts some sends it
 
         def act() -> None:
-            self._adopt_sent()
             self._hand_in()
             self._coordinator.take_in()
 
-        self._driving.drive(may_push, act)
+        self.drive(may_push, act)
 
     def _hand_in(self) -> None:
+        self._adopt_sent()
         if self._source is not None:
             self._source.hand_in()
 
     def wake(self) -> None:
         """Have the driver begin another turn soon, if another thread drives."""
-        if self._driving.thread not in (None, threading.get_ident()):
+        if self.thread not in (None, threading.get_ident()):
             self._backend.wake()
 
     def close_run(self, run: RunHandle, *, drop: bool = False) -> None:
         """Say that no more roots come; see `inputs_and_effects.Closed`."""
         run.is_closing = True
         if not self.is_foreign:  # else it is the parent's
-            self._post(Closed(run.id, drop))
+            self.accept(Closed(run.id, drop))
 
     def cancel(self, run: RunHandle, roots: Sequence[int] | None, *, kill: bool) -> None:
         """Give roots of a run up; see `cancellation.Cancel`. Takes effect with the next turn."""
@@ -368,9 +296,9 @@ class Engine:
             return "it is running"  # the driver has changed it this very moment
 
     def enter(self, run: RunHandle) -> None:
-        """This thread is in a call until the run is finished: `drain` waits for it.
+        """Have `drain` wait for this thread, which is in a call until the run is finished.
 
-        Where an interrupt would have the run closed: or else `drain` would wait for ever.
+        Called where an interrupt closes the run. Otherwise `drain` would wait for ever.
         """
         run.caller = threading.get_ident()
 
@@ -378,7 +306,8 @@ class Engine:
         """How many roots the run would take now."""
         return self._coordinator.demand(run)
 
-    def _post(self, item: Input) -> None:
+    def accept(self, item: Input) -> None:
+        """Hand in an input, mostly roots of a run."""
         # First the item, then the look at who drives: a driver that is not seen here
         # has not looked into the inbox yet, and will.
         self._coordinator.inbox.append(item)
@@ -388,37 +317,35 @@ class Engine:
         """Do one turn, or wait for the end of the turn that another thread does.
 
         Args:
-            since: What `turns` was at the caller's last check of its own affairs;
-                returns at once if there was a turn since.
-            may_block: Whether the turn may wait for something to happen. False for a
-                caller that has more to do in any case.
+            since: What `turns` was at the caller's last check of its own affairs; returns at once
+                if there was a turn since.
+            may_block: Whether the turn may wait for something to happen. False for a caller that
+                has more to do in any case.
 
         Raises:
             PoolForkedError: In a process that `os.fork` made.
-            RuntimeError: Called from within a turn: by a filter, a pickling method
-                or a callback of a future. They may hand in events, but not wait.
-            BaseException: What broke the turn, `KeyboardInterrupt` for one. The
-                engine is closed then.
+            RuntimeError: See `check_may_wait`.
+            BaseException: What broke the turn, for example `KeyboardInterrupt`. The engine is
+                closed then.
         """
         if self.is_foreign:
             raise PoolForkedError("this pool belongs to the process that made it: make a new one")
 
         def may_drive() -> bool:
-            self._driving.check_may_wait()
-            if self._driving.turns != since:
+            self.check_may_wait()
+            if self.turns != since:
                 return False
-            if self._driving.thread is not None:
+            if self.thread is not None:
                 if may_block:
-                    self._driving.wait()
+                    self.wait()
                 return False
-            return self._driving.closed is None
+            return self.closed is None
 
         def act() -> None:
-            self._adopt_sent()
             self._hand_in()
             self._coordinator.turn(may_block=may_block)
 
-        self._driving.drive(may_drive, act)
+        self.drive(may_drive, act)
 
     def interrupt(self, error: BaseException) -> None:
         """Drop everything that is in flight, and kill the workers, for what has struck a caller.
@@ -426,32 +353,25 @@ class Engine:
         The next call gets a new engine.
         """
         if not self.is_foreign:
-            with self._lock:
-                self._driving.give_way(error)
-            self._driving.stop(most_seconds=0.0)
+            with self.lock:
+                self.give_way(error)
+            self.stop(most_seconds=0.0)
 
     def finish_submitted(self) -> None:
         """Wait for what was submitted."""
         if self._source is not None and self._source.outstanding:
             self._source.drain()
 
-    def check_may_wait(self) -> None:
-        """Refuse a thread that would wait for itself; see `Driving.check_may_wait`."""
-        self._driving.check_may_wait()
-
     def drain(self) -> None:
         """Wait for the end of what is in flight of runs that were closed, and of calls.
 
         But not of calls that this is done in: their input may end the pool.
-
-        Raises:
-            RuntimeError: See `check_may_wait`.
         """
         self._draining.add(threading.get_ident())
         self._backend.wake()  # who waits for this thread's call need not any more
         try:
-            while self._driving.closed is None:
-                turns = self._driving.turns
+            while self.closed is None:
+                turns = self.turns
                 runs = list(self._coordinator.runs.values())
                 callers = [*(run.caller for run in runs), self._asking]
                 others = [caller for caller in callers if caller not in self._draining]
@@ -463,36 +383,15 @@ class Engine:
 
     def refresh(self) -> None:
         """Take in what has happened so far, without waiting, so that `open_runs` is up to date."""
-        with self._lock:
-            if not (self._is_free and self._coordinator.has_workers):
+        with self.lock:
+            if not (self.is_free and self._coordinator.has_workers):
                 return
-        self.wait_turn(self._driving.turns, may_block=False)
+        self.wait_turn(self.turns, may_block=False)
 
     def retire(self, idle_runs: int) -> bool:
-        """Take nothing more, if nothing is in flight; say whether that is so.
-
-        Args:
-            idle_runs: How many runs are open that have nothing in flight.
-        """
-        with self._lock:
-            is_idle = (
-                self._driving.thread is None and self._sent is None and self._driving.closed is None
-            )
-            if is_idle and len(self._coordinator.runs) == idle_runs:
-                self._driving.closed = PoolClosedError("the workers are being replaced")
-                self._driving.is_replaceable = True
+        """Take nothing more, if nothing is in flight but these runs; say whether that is so."""
+        with self.lock:
+            if self.is_free and self._sent is None and len(self._coordinator.runs) == idle_runs:
+                self.closed = PoolClosedError("the workers are being replaced")
+                self.is_replaceable = True
         return self.is_replaceable
-
-    def stop(self, *, most_seconds: float) -> None:
-        """End the workers; see `Driving.stop`."""
-        self._driving.stop(most_seconds=most_seconds)
-
-
-def _opened(unordered: bool, ending: CascadeEnding) -> Opened:
-    """The input that opens the run of a call with one event, without its id."""
-    return Opened(-1, True, unordered, False, True, False, *ending)
-
-
-def _inputs(opened: Opened, ev: Event, plan: Plan) -> tuple[Input, ...]:
-    """A run of one root."""
-    return opened, Accepted(opened.run, 0, [ev], [plan]), Closed(opened.run)

@@ -2,25 +2,23 @@
 
 `Feeder` reads an application's events, no further ahead than the run has demand for.
 `Gathered` (for `process_many`), `outcome_stream.OutcomeStream` (`stream`) and `futures.Futures`
-(`submit`) are the sinks that collect endings; `OutcomeCollector` is their base.
+(`submit`) are the sinks that collect endings.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from evproc import Event
-from evproc.handler import Plan
 from evproc.registry import Registry
 from evproc_pool.coordinator.engine import Engine
-from evproc_pool.coordinator.run_handle import RunHandle
+from evproc_pool.coordinator.run_handle import OutcomeSink, RunHandle
 from evproc_pool.core.error_notes import note_place
 from evproc_pool.core.estimates import MOST_EVENTS
-from evproc_pool.core.inputs_and_effects import Accepted, Ending, EventEnded, Over, Settled
+from evproc_pool.core.inputs_and_effects import Accepted, Ending, Over, Settled
 from evproc_pool.core.root_events import Key, key_of, keys_of, plan_root
-from evproc_pool.errors import PoolError
 
 # The most events read at a time: workers begin with the first ones while more are read.
 _MOST_READ: Final = 2 * MOST_EVENTS
@@ -34,60 +32,6 @@ _PAUSE_SECONDS: Final = 0.001
 _QUICK: Final[tuple[type, ...]] = (type(iter([])), type(iter(())))
 
 
-class OutcomeCollector:
-    """A sink that also gets the endings of roots that never reach a worker."""
-
-    def begins(self, root: int) -> bool:
-        """See `run_handle.OutcomeSink`."""
-        return root >= 0
-
-    def refused(self, roots: Sequence[int]) -> Sequence[int]:
-        """See `run_handle.OutcomeSink`."""
-        return [root for root in roots if not self.begins(root)]
-
-    def accepted(self, first: int, events: Sequence[Any]) -> None:
-        """Take note of roots that were read."""
-
-    def ended(self, root: int, ending: Ending) -> None:
-        """See `run_handle.OutcomeSink`."""
-
-    def settled(self, item: Settled) -> None:
-        """See `run_handle.OutcomeSink`."""
-
-    def unwanted(self, first: int, roots: int) -> None:
-        """Take note of roots that no handler wants: they end at once, without a value."""
-        self.settled(Settled(0, first, [0.0] * roots, 0))
-
-    def over(self, item: Over) -> None:
-        """See `run_handle.OutcomeSink`."""
-        for ending, root in zip(endings_of(item), item.roots, strict=True):
-            self.ended(root, ending)
-
-    def event_ended(self, item: EventEnded) -> None:
-        """See `run_handle.OutcomeSink`."""
-
-    def dropped(self, first: int, roots: int) -> None:
-        """See `run_handle.OutcomeSink`."""
-
-    def broken(self, error: PoolError) -> None:
-        """See `run_handle.OutcomeSink`."""
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether a root has failed."""
-        return False
-
-
-def endings_of(item: Over) -> Iterator[Ending]:
-    """Yield the ending of each cascade."""
-    stopped = set(item.values.places) if item.values is not None else ()
-    values = item.values.items if item.values is not None else itertools.repeat(None)
-    columns = zip(values, item.events, item.seconds, item.handlers, strict=False)
-    for place, (value, events, seconds, handlers) in enumerate(columns):
-        is_stopped = place in stopped
-        yield Ending(value, is_stopped, events=events, seconds=seconds, handlers=handlers)
-
-
 class Feeder:
     """Reads events as the run has demand for them, plans them, and hands them in.
 
@@ -96,22 +40,13 @@ class Feeder:
         read: How many events were read.
         is_exhausted: Whether the input is at its end.
         error: The exception that reading raised, except a `KeyboardInterrupt`.
-
-    Args:
-        engine: The engine.
-        run: The run.
-        sink: Collects the endings.
-        events: The input.
-        registry: Has the handlers.
-        key: Gives the key of a root, or None.
-        clock: Returns monotonic seconds.
     """
 
     def __init__(
         self,
         engine: Engine,
         run: RunHandle,
-        sink: OutcomeCollector,
+        sink: OutcomeSink,
         events: Iterator[Any],
         *,
         registry: Registry,
@@ -151,17 +86,13 @@ class Feeder:
             demand = self._engine.demand(self.run)
             if most is not None:
                 demand = min(demand, most)
-            accepted = self._take(self._read(demand), until_error=until_error)
+            accepted = self.give(self._read(demand), until_error=until_error)
         if until_error and self._sink.has_failed:
             self.is_exhausted = True
         if self.is_exhausted:
             self._engine.close_run(self.run)
         # after the first events, whose plan is known then, there may be demand for more
         return self.is_exhausted or (accepted == demand and not is_first)
-
-    def give(self, events: list[Any]) -> None:
-        """Plan events that the caller has read, and hand them in."""
-        self._take(events, until_error=False)
 
     def end(self) -> None:
         """Close the run; `give` is not called again."""
@@ -186,7 +117,7 @@ class Feeder:
             self._portion = 1 if is_slow else min(_MOST_READ, 2 * self._portion)
         return events
 
-    def _take(self, events: list[Any], *, until_error: bool) -> int:
+    def give(self, events: list[Any], *, until_error: bool = False) -> int:
         """Plan events and hand in those that need a worker; return how many do."""
         if not events:
             return 0
@@ -202,10 +133,10 @@ class Feeder:
                 return len(events)
             self._sink.unwanted(first, len(events))
             return 0
-        return self._take_mixed(events, until_error=until_error)
+        return self._give_mixed(events, until_error=until_error)
 
-    def _take_mixed(self, events: list[Any], *, until_error: bool) -> int:
-        block = _Block(self._engine, self.run.id, has_keys=self._key is not None)
+    def _give_mixed(self, events: list[Any], *, until_error: bool) -> int:
+        taken: list[tuple[Any, ...]] = []  # index, event, plan, key
         for ev in events:
             index = self.read
             self.read += 1
@@ -225,43 +156,20 @@ class Feeder:
                     break
                 continue
             if plan.indices:
-                block.add(index, ev, plan, key)
+                taken.append((index, ev, plan, key))
             else:
                 self._sink.unwanted(index, 1)
-        block.hand_in()
-        return block.total
+        # index less position is the same for neighbours
+        for _, block in itertools.groupby(enumerate(taken), lambda item: item[1][0] - item[0]):
+            indices, roots, plans, keys = map(list, zip(*(root for _, root in block), strict=True))
+            has_keys = self._key is not None
+            self._engine.accept(
+                Accepted(self.run.id, indices[0], roots, plans, keys if has_keys else None)
+            )
+        return len(taken)
 
 
-class _Block:
-    """Gathers neighbouring roots into one `Accepted`."""
-
-    def __init__(self, engine: Engine, run: int, *, has_keys: bool) -> None:
-        self._engine = engine
-        self._run = run
-        self._has_keys = has_keys
-        self._first = 0
-        self._events: list[Any] = []
-        self._plans: list[Plan] = []
-        self._keys: list[Hashable] = []
-        self.total = 0
-
-    def add(self, index: int, ev: Any, plan: Plan, key: Hashable) -> None:
-        if index != self._first + len(self._events):
-            self.hand_in()
-            self._first = index
-        self._events.append(ev)
-        self._plans.append(plan)
-        self._keys.append(key)
-        self.total += 1
-
-    def hand_in(self) -> None:
-        if self._events:
-            keys = self._keys if self._has_keys else None
-            self._engine.accept(Accepted(self._run, self._first, self._events, self._plans, keys))
-            self._events, self._plans, self._keys = [], [], []
-
-
-class Gathered(OutcomeCollector):
+class Gathered(OutcomeSink):
     """The endings of a `process_many`. Those that are only None are not kept."""
 
     def __init__(self) -> None:
@@ -269,16 +177,10 @@ class Gathered(OutcomeCollector):
         # values of neighbouring roots, with the index of the first; and of others, with theirs
         self._neighbours: list[tuple[int, Sequence[Any]]] = []
         self._scattered: list[tuple[Sequence[int], Sequence[Any]]] = []
-        self._has_failed = False
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether a root has failed."""
-        return self._has_failed
 
     def ended(self, root: int, ending: Ending) -> None:
         """See `run_handle.OutcomeSink`."""
-        self._has_failed |= ending.error is not None
+        self.has_failed |= ending.error is not None
         self._endings[root] = ending
 
     def settled(self, item: Settled) -> None:

@@ -22,17 +22,16 @@ import contextlib
 import itertools
 import threading
 from collections import deque
-from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from evproc import Event
 from evproc.handler import Plan
 from evproc.registry import Registry
 from evproc_pool.coordinator.codec import Answer
 from evproc_pool.coordinator.engine import Engine
-from evproc_pool.coordinator.feeding import OutcomeCollector
-from evproc_pool.coordinator.pool_future import PoolFuture
-from evproc_pool.coordinator.promises import begin_all, settle, settle_all
+from evproc_pool.coordinator.pool_future import PoolFuture, begin_all, settle, settle_all
+from evproc_pool.coordinator.run_handle import OutcomeSink
 from evproc_pool.core.cascade_limits import PLAIN_ENDING, CascadeEnding
 from evproc_pool.core.inputs_and_effects import Accepted, Ending, Settled
 from evproc_pool.core.root_events import Key, key_of, plan_root
@@ -60,14 +59,7 @@ _MOST_PUSHED: Final = 512
 _Waiting = tuple[PoolFuture, Event, Plan, Hashable]
 
 
-class Listener(Protocol):
-    """Is notified after each turn that was done for a run."""
-
-    def turn_over(self) -> bool:
-        """Take note of a turn. Return whether the run is finished, and needs no more turns."""
-
-
-class Futures(OutcomeCollector):
+class Futures(OutcomeSink):
     """The run of all submitted events, and the thread that drives for them.
 
     The thread exists while futures are outstanding, and a little longer, for the next one. If an
@@ -76,13 +68,6 @@ class Futures(OutcomeCollector):
 
     Outstanding futures keep the pool: submitted work is finished even if nothing else refers to
     the pool any more.
-
-    Args:
-        engine: Runs the events; an attribute too.
-        registry: Has the handlers.
-        key: The pool's, or None.
-        unordered: Whether follow-ups are independent.
-        ending: What ends a cascade before its time.
     """
 
     def __init__(
@@ -104,7 +89,7 @@ class Futures(OutcomeCollector):
         self._futures: dict[int, PoolFuture] = {}  # by root, those that were handed in
         self._is_handing_in = False
         self._next_root = 0
-        self._listeners: set[Listener] = set()
+        self._listeners: set[Callable[[], bool]] = set()
         self._keeps: object | None = None
         self._given_up: PoolError | None = None  # the reason, once `give_up` was called
         # `with` takes this: an interrupt in a condition's `__enter__` leaves it locked for ever
@@ -127,16 +112,12 @@ class Futures(OutcomeCollector):
     @property
     def outstanding(self) -> int:
         """How many futures are not done."""
+        # in the order in which a future passes them
         return len(self._waiting) + self._is_handing_in + len(self._futures)
 
     @property
-    def _has_futures(self) -> bool:
-        # in the order in which a future passes them
-        return bool(self._waiting or self._is_handing_in or self._futures)
-
-    @property
     def _is_busy(self) -> bool:
-        return self._has_futures or bool(self._listeners)
+        return bool(self.outstanding or self._listeners)
 
     def retire(self) -> bool:
         """Accept nothing more, if no future is outstanding; return whether that holds."""
@@ -215,11 +196,7 @@ class Futures(OutcomeCollector):
         return future
 
     def _may_take(self, waiting: _Waiting) -> bool:
-        """Notify the driver of a waiting event. If it was retired, take the event back.
-
-        Returns:
-            False if the event was taken back.
-        """
+        """Notify the driver of a waiting event. False: retired, and the event was taken back."""
         closed = self.engine.closed
         is_replaced = self._is_retired or (closed is not None and self.engine.is_replaceable)
         if is_replaced and self._withdraw(waiting):
@@ -229,10 +206,7 @@ class Futures(OutcomeCollector):
             return True
         try:
             self._is_notified = True
-            with self._changing:
-                self._may_linger = False
-                self._changed.notify_all()
-                self._start_thread()
+            self.hurry(starts=True)
             self.engine.wake()
         except BaseException:
             self._is_notified = False
@@ -283,15 +257,7 @@ class Futures(OutcomeCollector):
         return taken
 
     def help(self, root: int, seconds: float) -> None:
-        """Wait a moment for the answer to an event that was sent at once.
-
-        Args:
-            root: Its root.
-            seconds: The longest wait.
-
-        Raises:
-            RuntimeError: Called from a future's callback, for which it would wait.
-        """
+        """See `pool_future.Driver`. Raises `RuntimeError` in a callback that it would wait for."""
         if seconds:
             self.engine.check_may_wait()
 
@@ -305,14 +271,16 @@ class Futures(OutcomeCollector):
             self.hurry()
 
     def interrupt(self, error: BaseException) -> None:
-        """Drop what is in flight, because a waiting thread was interrupted."""
+        """See `pool_future.Driver`."""
         self.engine.interrupt(error)
 
-    def hurry(self) -> None:
-        """Have the thread drive."""
+    def hurry(self, *, starts: bool = False) -> None:
+        """Have the thread drive; if it `starts`, also if it does not run."""
         with self._changing:
             self._may_linger = False
             self._changed.notify_all()
+            if starts:
+                self._start_thread()
 
     def _start_thread(self) -> None:
         """Start the thread that drives, if it does not run; with the lock."""
@@ -369,11 +337,7 @@ class Futures(OutcomeCollector):
         self._changed.wait(_LINGER_SECONDS)
 
     def _wait_a_moment(self) -> bool:
-        """Wait while an event is left to the thread that waits for it.
-
-        Returns:
-            Whether a notification came.
-        """
+        """Leave an event to the thread that waits for it; return whether a notification came."""
         self._looks_soon = True
         try:
             return self._changed.wait(_HELP_SECONDS)
@@ -391,22 +355,14 @@ class Futures(OutcomeCollector):
         del pool
 
     def drain(self) -> None:
-        """Wait until no future is outstanding.
-
-        Raises:
-            RuntimeError: Called from a future's callback.
-        """
+        """Wait until no future is outstanding; not in a future's callback."""
         self.engine.check_may_wait()
         self.hurry()
         with self._changing:
-            self._changed.wait_for(lambda: not self._has_futures or self._thread is None)
+            self._changed.wait_for(lambda: not self.outstanding or self._thread is None)
 
     def give_up(self, reason: PoolError) -> None:
-        """Drop the events that no worker has begun; running ones are finished.
-
-        Args:
-            reason: The error of the dropped events.
-        """
+        """Drop the events that no worker has begun; running ones are finished."""
         self._given_up = reason
         unsent = [future for future, *_ in self._take_waiting()]
         unsent += [future for future in list(self._futures.values()) if not future.running()]
@@ -415,15 +371,7 @@ class Futures(OutcomeCollector):
         self.hurry()
 
     def cancel(self, root: int, *, kill: bool) -> str:
-        """Give up an event that was sent: nothing more of its cascade is sent.
-
-        Args:
-            root: Its root.
-            kill: Also kill the worker that runs an event of the cascade.
-
-        Returns:
-            Its place, in words.
-        """
+        """See `pool_future.Driver`: nothing more of the root's cascade is sent."""
         where = self.engine.where(self._run, (root,))
         self.engine.cancel(self._run, (root,), kill=kill)
         self.hurry()
@@ -431,24 +379,21 @@ class Futures(OutcomeCollector):
 
     # --- for runs that no thread waits for ---
 
-    def listen(self, listener: Listener) -> None:
-        """Drive for a run until it is finished, and notify its listener after each turn."""
-        with self._changing:
-            self._listeners.add(listener)
-            self._may_linger = False
-            self._changed.notify_all()
-            self._start_thread()
+    def listen(self, turn_over: Callable[[], bool]) -> None:
+        """Drive for a run, and call `turn_over` after each turn until it says that the run ends."""
+        self._listeners.add(turn_over)
+        self.hurry(starts=True)
         self.engine.wake()
 
     def _notify_listeners(self) -> None:
-        for listener in list(self._listeners):
-            if listener.turn_over():
-                self._listeners.discard(listener)
+        for turn_over in list(self._listeners):
+            if turn_over():
+                self._listeners.discard(turn_over)
 
     # --- as a sink ---
 
     def begins(self, root: int) -> bool:
-        """See `run_handle.OutcomeSink`."""
+        """See `OutcomeSink`."""
         future = self._futures.get(root)
         if future is None:
             return False
@@ -457,7 +402,7 @@ class Futures(OutcomeCollector):
         return future.begin()
 
     def refused(self, roots: Sequence[int]) -> list[int]:
-        """See `run_handle.OutcomeSink`."""
+        """See `OutcomeSink`."""
         found = [future for future in map(self._futures.get, roots) if future is not None]
         is_complete = len(found) == len(roots) and self._given_up is None
         if is_complete and begin_all(self._lock, found):
@@ -465,21 +410,20 @@ class Futures(OutcomeCollector):
         return [root for root in roots if not self.begins(root)]
 
     def ended(self, root: int, ending: Ending) -> None:
-        """See `run_handle.OutcomeSink`."""
+        """See `OutcomeSink`."""
         future = self._futures.get(root)
         if future is not None:
             settle(self._lock, [future], ending.value, ending.error)
             self._futures.pop(root, None)
 
     def settled(self, item: Settled) -> None:
-        """See `run_handle.OutcomeSink`."""
+        """See `OutcomeSink`."""
         roots = range(item.first, item.first + len(item.times))
         values = itertools.repeat(None) if item.values is None else item.values.items
         found: list[PoolFuture] = []
         their: list[Any] = []
         for root, value in zip(roots, values, strict=False):
-            future = self._futures.get(root)
-            if future is not None:
+            if (future := self._futures.get(root)) is not None:
                 found.append(future)
                 their.append(value)
         # first, so that an interrupt in between loses none
@@ -488,7 +432,7 @@ class Futures(OutcomeCollector):
             self._futures.pop(root, None)
 
     def broken(self, error: PoolError) -> None:
-        """See `run_handle.OutcomeSink`."""
+        """See `OutcomeSink`."""
         self._is_notified = False  # first: a later event sees that the engine is closed
         left = [future for future, *_ in self._take_waiting()]
         while self._futures:

@@ -7,14 +7,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from evproc_pool.coordinator.feeding import OutcomeCollector, endings_of
+from evproc_pool.coordinator.run_handle import OutcomeSink, endings_of
 from evproc_pool.core.event_columns import Aligned
 from evproc_pool.core.inputs_and_effects import Ending, EventEnded, Over, Settled
 from evproc_pool.core.paths import order_of
 from evproc_pool.outcome import Outcome
 
 
-class OutcomeStream(OutcomeCollector):
+class OutcomeStream(OutcomeSink):
     """The endings of a `stream` that were not yielded yet.
 
     Neighbouring roots that ended together become outcomes together, when the first of them is
@@ -22,11 +22,6 @@ class OutcomeStream(OutcomeCollector):
 
     Attributes:
         outstanding: How many events were read and not yielded.
-
-    Args:
-        ordered: Whether outcomes come in input order.
-        return_events: Whether outcomes have the events as the handlers left them.
-        unordered: Whether the events of a cascade end in any order.
     """
 
     def __init__(
@@ -44,7 +39,7 @@ class OutcomeStream(OutcomeCollector):
         self._ready: Iterator[Outcome] = iter(())
 
     def accepted(self, first: int, events: Sequence[Any]) -> None:
-        """See `OutcomeCollector`."""
+        """See `OutcomeSink`."""
         self.outstanding += len(events)
         self._events.update(zip(itertools.count(first), events))
 
@@ -57,20 +52,20 @@ class OutcomeStream(OutcomeCollector):
             self._finished.append((first, item))
 
     def ended(self, root: int, ending: Ending) -> None:
-        """See `run_handle.OutcomeSink`."""
+        """See `OutcomeSink`."""
         self._put(root, ending)
 
     def settled(self, item: Settled) -> None:
-        """See `run_handle.OutcomeSink`."""
+        """See `OutcomeSink`."""
         self._put(item.first, item)
 
     def over(self, item: Over) -> None:
-        """See `run_handle.OutcomeSink`."""
+        """See `OutcomeSink`."""
         for ending, root in zip(endings_of(item), item.roots, strict=True):
             self._put(root, ending)
 
     def event_ended(self, item: EventEnded) -> None:
-        """See `run_handle.OutcomeSink`."""
+        """See `OutcomeSink`."""
         root = item.place.path[0]
         if self._ordered:
             self._followers.setdefault(root, deque()).append(item)
@@ -78,7 +73,7 @@ class OutcomeStream(OutcomeCollector):
             self._finished.append((root, item))
 
     def unwanted(self, first: int, roots: int) -> None:
-        """See `OutcomeCollector`; such events come back unchanged."""
+        """See `OutcomeSink`; such events come back unchanged."""
         processed = None
         if self._return_events:
             processed = [self._events[root] for root in range(first, first + roots)]
@@ -102,16 +97,13 @@ class OutcomeStream(OutcomeCollector):
         outcome = next(self._ready, None)
         if outcome is None:
             if self._ordered and self._has_follower:
-                return self._take_follower()
+                return _follower(self._followers[self._next].popleft())
             outcome = self._take_more()
             if outcome is None or outcome.path[1:]:
                 return outcome
         self._next += 1
         self.outstanding -= 1
         return outcome
-
-    def _take_follower(self) -> Outcome:
-        return _follower(self._followers[self._next].popleft())
 
     def _take_more(self) -> Outcome | None:
         if self._ordered:
@@ -127,15 +119,9 @@ class OutcomeStream(OutcomeCollector):
         else:
             return None
         if isinstance(item, Ending):
-            return self._outcome(first, item)
+            return _outcome_of(self._events.pop(first), (first,), item, item.events)
         self._ready = self._outcomes(item)
         return next(self._ready)
-
-    def _outcome(self, root: int, ending: Ending) -> Outcome:
-        event = self._events.pop(root)
-        outcome = _outcome_of(event, root, (root,), ending)
-        outcome.events = ending.events
-        return outcome
 
     def _outcomes(self, item: Settled) -> Iterator[Outcome]:
         count = len(item.times)
@@ -173,21 +159,20 @@ def _order_of(item: EventEnded) -> tuple[int, tuple[int, ...]]:
 
 def _follower(item: EventEnded) -> Outcome:
     """Make the outcome of a follow-up."""
-    path = item.place.path
-    return _outcome_of(item.event, path[0], path, item.ending)
+    return _outcome_of(item.event, item.place.path, item.ending, 1)
 
 
-def _outcome_of(event: Any, root: int, path: tuple[int, ...], ending: Ending) -> Outcome:
+def _outcome_of(event: Any, path: tuple[int, ...], ending: Ending, events: int) -> Outcome:
     """Make the outcome of an event that ended by itself."""
     return Outcome(
         event,
-        root,
+        path[0],
         ending.value,
         ending.stopped,
         ending.error,
         ending.handler,
         ending.attempts,
-        1,
+        events,
         ending.seconds,
         ending.processed,
         path,

@@ -1,17 +1,26 @@
-"""The future of a submitted event."""
+"""The futures of submitted events, and how the states of many change at once.
+
+All futures of a pool share a lock, so that those that go together change under it at once.
+`internals.stdlib_futures` has the two ways to make one, and the rules.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evproc_pool.coordinator.cancellation import NOT_BEGUN
-from evproc_pool.coordinator.promises import Promise
+from evproc_pool.internals import stdlib_futures
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
+
+if TYPE_CHECKING or stdlib_futures.IS_KNOWN:
+    Promise = stdlib_futures.SharedLockFuture
+else:
+    Promise = stdlib_futures.PlainFuture
 
 
 class Driver(Protocol):
@@ -44,12 +53,7 @@ class PoolFuture(Promise):
         self._driver = driver
 
     def await_end(self, timeout: float | None) -> None:
-        """See `Promise.await_end`.
-
-        Raises:
-            RuntimeError: Called from a callback of a future of the same pool, before this
-                one is done.
-        """
+        """See the base. Raises `RuntimeError` in a callback of a future of the same pool."""
         if self.done():
             return
         try:
@@ -73,13 +77,47 @@ class PoolFuture(Promise):
 
 
 def give_up(future: Future[Any], *, kill: bool) -> str:
-    """Cancel the future of an event, also one that was sent.
+    """Cancel an event, also one that was sent; return its place in words.
 
-    Args:
-        future: The future.
-        kill: Also kill the worker that runs an event of the cascade.
-
-    Returns:
-        The place of the event, in words.
+    `kill` ends the worker that runs an event of the cascade, too.
     """
     return future.give_up(kill=kill) if isinstance(future, PoolFuture) else ""
+
+
+def begin_all(lock: AbstractContextManager[Any], promises: Sequence[Promise]) -> bool:
+    """Set futures running; return whether all are to run. If not, their `begin` says which."""
+    with lock:
+        # a list, which is quicker: mostly all of them run
+        return all([promise.begin_locked() for promise in promises])  # noqa: C419
+
+
+def settle_all(
+    lock: AbstractContextManager[Any], promises: Sequence[Promise], values: Sequence[object]
+) -> None:
+    """Let futures be done, each with a value of its own; see `settle`."""
+    watched = list(zip(promises, values, strict=True))
+    try:
+        with lock:
+            watched = [pair for pair in watched if pair[0].finish_unwatched(pair[1], None)]
+    finally:
+        for promise, value in watched:
+            promise.finish(value, None)
+
+
+def settle(
+    lock: AbstractContextManager[Any],
+    promises: Sequence[Promise],
+    value: object = None,
+    error: BaseException | None = None,
+) -> None:
+    """Let futures be done, all alike, whatever their callbacks raise.
+
+    Those that are done already stay what they are. Not by `settle_all`: a single one takes longer.
+    """
+    watched: Sequence[Promise] = promises  # all of them, if an interrupt comes in between
+    try:
+        with lock:
+            watched = [each for each in promises if each.finish_unwatched(value, error)]
+    finally:
+        for promise in watched:
+            promise.finish(value, error)

@@ -47,12 +47,7 @@ class Asked:
 class SingleEvents:
     """Sends single events, one at a time, and takes in their answers.
 
-    Args:
-        codec: Encodes them.
-        backend: Has the workers.
-        supervisor: Says which worker may get one.
-        workers: By number.
-        arrived: Called with what else a worker has sent.
+    `arrived` is called with what else a worker has sent.
     """
 
     def __init__(
@@ -69,7 +64,7 @@ class SingleEvents:
         self._workers = workers
         self._arrived = arrived
         # The worker that may get one; None: not known, since something has happened.
-        self._free: tuple[int, WorkerRecord, Link] | None = None
+        self._free: tuple[WorkerRecord, Link] | None = None
 
     def forget(self) -> None:
         """Find out anew which worker may get one, since something has happened."""
@@ -80,7 +75,7 @@ class SingleEvents:
         free = self._free or self._find_free()
         if free is None:
             return None
-        worker, record, link = free
+        record, link = free
         try:
             frame = self._codec.encode_one(ev, plan, record.plans)
         except Exception:
@@ -89,13 +84,13 @@ class SingleEvents:
             return None
         record.batches += 1
         link.send(*frame)
-        return Asked(worker, record.batches, link)
+        return Asked(record.worker, record.batches, link)
 
-    def _find_free(self) -> tuple[int, WorkerRecord, Link] | None:
+    def _find_free(self) -> tuple[WorkerRecord, Link] | None:
         worker = self._supervisor.single
         link = None if worker is None else self._backend.link(worker)
         if worker is not None and link is not None:
-            self._free = worker, self._workers[worker], link
+            self._free = self._workers[worker], link
         return self._free
 
     def wait(self, asked: Asked, seconds: float = inf) -> bool:

@@ -1,41 +1,61 @@
-"""What the coordinator knows of a worker besides its process. Plain data."""
+"""What the coordinator knows of a worker besides its process, and of the batches that it has."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
-from evproc_pool.coordinator.sent_batch import Sent
+from evproc_pool.core.batches import Batch
 from evproc_pool.core.supervisor_inputs import Seen
 from evproc_pool.protocol import messages
 from evproc_pool.protocol.status_words import NONE, WorkerStatus
+
+
+class Sent:
+    """A batch on its way.
+
+    Attributes:
+        batch: The batch of the scheduler.
+        number: The number of the batch for its worker, from 1.
+        failures: By position, why an event is not sent.
+        is_one_by_one: Whether each event is pickled by itself, to find the one that crashes.
+        large: The large buffers of its events that the worker may read until they are over.
+    """
+
+    __slots__ = ("batch", "failures", "is_one_by_one", "large", "number")
+
+    def __init__(self, batch: Batch, number: int) -> None:
+        self.batch = batch
+        self.number = number
+        self.failures: dict[int, BaseException] = {}
+        self.is_one_by_one = False
+        self.large: Sequence[memoryview] = ()
 
 
 class WorkerRecord:
     """What the coordinator knows of one worker.
 
     Attributes:
+        worker: Its number.
         is_ready: Whether it has made its registry.
         batches: How many batches it was sent.
         sent: Its batches that are not over, in order.
         plans: The numbers of the plans that it knows.
         stalled: Frames, and numbers of batches that it left out, which wait until the results of
             the first one have come again, packed one by one.
+        seen: Where it was at the last look.
+        stack: Its stacks just before it was killed.
     """
 
-    __slots__ = (
-        "batches",
-        "is_ready",
-        "plans",
-        "sent",
-        "stalled",
-    )
-
-    def __init__(self) -> None:
+    def __init__(self, worker: int) -> None:
+        self.worker = worker
         self.is_ready = False
         self.batches = 0
         self.sent: deque[Sent] = deque()
         self.plans: set[int] = set()
         self.stalled: deque[messages.ProgressFrame | int] = deque()
+        self.seen: WorkerStatus | None = None
+        self.stack = ""
 
 
 def seen_at(sent: Sent, at: WorkerStatus, *, is_cancelled: bool = False) -> Seen:

@@ -3,7 +3,7 @@
 A `Future` makes a condition for itself, and takes its lock for each step. `SharedLockFuture`
 changes its state under a lock that it shares with others, so many can change at once. It gets a
 condition when somebody waits for it or wants a callback. `PlainFuture` does the same with public
-methods only. `coordinator.promises` uses the first if `IS_KNOWN`.
+methods only. `coordinator.pool_future` uses the first if `IS_KNOWN`.
 
 The rules that make this right:
 
@@ -37,6 +37,7 @@ names of states       ``PENDING``, ``RUNNING``, ``CANCELLED``, ``CANCELLED_AND_N
 from __future__ import annotations
 
 import contextlib
+import logging
 import operator
 import threading
 import time
@@ -45,6 +46,9 @@ from concurrent.futures import CancelledError, Future, InvalidStateError, _base
 from contextlib import AbstractContextManager
 from typing import Any, Final, Self
 
+_LOG: Final = logging.getLogger("evproc_pool")  # that of `evproc_pool.log`
+_RAISED: Final = "a callback of a future raised"
+
 _ATTRIBUTES: Final = frozenset(
     ("_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks")
 )
@@ -52,12 +56,7 @@ _STATES: Final = ("PENDING", "RUNNING", "CANCELLED", "CANCELLED_AND_NOTIFIED", "
 
 
 def is_known(future: type[Future[Any]], base: object) -> bool:
-    """Whether futures are made of what `SharedLockFuture` has.
-
-    Args:
-        future: The class.
-        base: The module that has the names of the states.
-    """
+    """Whether futures are made of what `SharedLockFuture` has."""
     return (
         vars(future()).keys() == _ATTRIBUTES
         and callable(getattr(future, "_invoke_callbacks", None))
@@ -68,12 +67,7 @@ def is_known(future: type[Future[Any]], base: object) -> bool:
 #: Whether this Python's futures are as `SharedLockFuture` expects.
 IS_KNOWN: Final = is_known(Future, _base)
 
-# The values are those of `_STATES`, if `IS_KNOWN`.
-_PENDING: Final = "PENDING"
-_RUNNING: Final = "RUNNING"
-_CANCELLED_ONLY: Final = "CANCELLED"
-_NOTIFIED: Final = "CANCELLED_AND_NOTIFIED"
-_FINISHED: Final = "FINISHED"
+_PENDING, _RUNNING, _CANCELLED_ONLY, _NOTIFIED, _FINISHED = _STATES
 _CANCELLED: Final = (_CANCELLED_ONLY, _NOTIFIED)
 _DONE: Final = (_FINISHED, *_CANCELLED)
 
@@ -92,9 +86,8 @@ class Condition(threading.Condition):
 class SharedLockFuture(Future[Any]):
     """A future that is set by `begin` and `finish`.
 
-    Args:
-        lock: Shared with others. Reentrant: a garbage collection may strike anywhere, and
-            call code of the user's that cancels a future.
+    It shares its lock with others. Reentrant: a garbage collection may strike anywhere, and call
+    code of the user's that cancels a future.
     """
 
     # The attributes that `Future.__init__` sets: here for all of them, until one differs. The
@@ -143,12 +136,9 @@ class SharedLockFuture(Future[Any]):
         return True
 
     def begin(self) -> bool:
-        """Set it running, or notify those who wait for it that it was cancelled.
+        """Set it running, or notify those who wait that it was cancelled; return which.
 
         May be called again, when a batch comes back; `set_running_or_notify_cancel` may not.
-
-        Returns:
-            Whether it is to run.
         """
         with self._lock:
             is_running = self.begin_locked()
@@ -167,11 +157,7 @@ class SharedLockFuture(Future[Any]):
         return self._state == _RUNNING
 
     def finish_unwatched(self, value: object, error: BaseException | None) -> bool:
-        """Let it be done, if nobody waits for that; with the lock.
-
-        Returns:
-            Whether `finish` is to do it.
-        """
+        """Let it be done, with the lock, if nobody waits. Return whether `finish` is to do it."""
         if self._state in _DONE:
             return False
         if self._made is not None:
@@ -205,17 +191,10 @@ class SharedLockFuture(Future[Any]):
             raise
         except BaseException:
             # not an `Exception`: those are logged by the future itself
-            self.callback_raised()
-
-    def callback_raised(self) -> None:
-        """Called where a callback has raised what is no `Exception`, with that as the cause."""
+            _LOG.exception(_RAISED)
 
     def await_end(self, timeout: float | None) -> None:
-        """Wait until it is done.
-
-        Raises:
-            TimeoutError: It takes longer.
-        """
+        """Wait until it is done, or raise `TimeoutError`."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._condition:
             while self._state not in _DONE:
@@ -240,10 +219,9 @@ class SharedLockFuture(Future[Any]):
 
 
 class PlainFuture(Future[Any]):
-    """The same by public methods only; see `SharedLockFuture`.
+    """As `SharedLockFuture`, by public methods only.
 
-    Args:
-        lock: See there. Here it only keeps two threads from calling `begin` at once.
+    The lock only keeps two threads from calling `begin` at once.
     """
 
     _lock: AbstractContextManager[Any]
@@ -294,17 +272,10 @@ class PlainFuture(Future[Any]):
         except (KeyboardInterrupt, InvalidStateError):
             raise
         except BaseException:  # of a callback; not an `Exception`
-            self.callback_raised()
-
-    def callback_raised(self) -> None:
-        """See `SharedLockFuture`."""
+            _LOG.exception(_RAISED)
 
     def await_end(self, timeout: float | None) -> None:
-        """See `SharedLockFuture`.
-
-        Raises:
-            TimeoutError: Likewise.
-        """
+        """See `SharedLockFuture`."""
         left = None if timeout is None else max(0.0, min(timeout, threading.TIMEOUT_MAX))
         with contextlib.suppress(CancelledError):
             super().exception(left)

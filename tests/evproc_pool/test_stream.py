@@ -12,8 +12,8 @@ import pytest
 from evproc import Event, Processor
 from evproc_pool import Outcome, PoolClosedError, PoolProcessor
 from evproc_pool.coordinator.engine import Engine
-from evproc_pool.coordinator.feeding import Feeder, OutcomeCollector
-from evproc_pool.coordinator.run_handle import RunHandle
+from evproc_pool.coordinator.feeding import Feeder
+from evproc_pool.coordinator.run_handle import OutcomeSink, RunHandle
 from evproc_pool.core.inputs_and_effects import Opened
 from evproc_pool.pool import BUFFER_PER_WORKER
 from tests.support import actions
@@ -301,11 +301,11 @@ class _Engine:
 def _portions(events: Iterator[Event], clock: Any, feeds: int) -> list[int]:
     """In which portions an input is read."""
     processor = register_all(Processor(), [actions.act])
-    engine, run = _Engine(), RunHandle(Opened(0), OutcomeCollector(), can_cancel=False)
+    engine, run = _Engine(), RunHandle(Opened(0), OutcomeSink(), can_cancel=False)
     feeder = Feeder(
         cast("Engine", engine),
         run,
-        OutcomeCollector(),
+        OutcomeSink(),
         events,
         registry=processor.registry,
         key=None,

@@ -9,7 +9,7 @@ import pytest
 import evproc
 from evproc_pool.coordinator.codec import Codec
 from evproc_pool.coordinator.crash_attribution import CrashAttribution, Verdict
-from evproc_pool.coordinator.sent_batch import Sent
+from evproc_pool.coordinator.worker_record import Sent
 from evproc_pool.core.batches import Batch
 from evproc_pool.core.inputs_and_effects import Opened
 from evproc_pool.core.run_state import Run

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from evproc_pool.coordinator import promises as promises_module
-from evproc_pool.coordinator.promises import Promise, settle
+from evproc_pool.coordinator import pool_future
+from evproc_pool.coordinator.pool_future import Promise, settle
 from evproc_pool.internals.stdlib_futures import PlainFuture
 from tests.support.helpers import PATIENCE_SECONDS, Background
 
@@ -25,13 +25,7 @@ def lock() -> Lock:
     return threading.RLock()
 
 
-class _PlainPromise(PlainFuture):
-    """As a promise is where nobody knows the futures of this Python."""
-
-    callback_raised = Promise.callback_raised
-
-
-@pytest.fixture(autouse=True, params=[Promise, _PlainPromise])
+@pytest.fixture(autouse=True, params=[Promise, PlainFuture])
 def _kind_of_promise(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[__name__], "Promise", request.param)
 
@@ -40,7 +34,7 @@ def test_this_python_has_futures_of_the_kind_that_promises_are_made_as(
     lock: Lock,
 ) -> None:
     future: Future[Any] = Future()
-    promise = promises_module.Promise(lock)
+    promise = pool_future.Promise(lock)
     assert vars(promise) == {"_lock": lock}
     assert type(future._condition) is threading.Condition
     assert isinstance(promise._condition, threading.Condition)
