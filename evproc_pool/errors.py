@@ -1,4 +1,7 @@
-"""The errors of ``evproc_pool``. All of them can be pickled."""
+"""The errors of ``evproc_pool``.
+
+All of them can be pickled: the message by `args`, the rest with the attributes.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +79,7 @@ class WorkerLostError(PoolError):
             checks a few times a second; None if it did not.
     """
 
-    def __init__(  # noqa: PLR0917 - all of them, as it is pickled
+    def __init__(  # noqa: PLR0917 - all of them
         self,
         message: str,
         event: str = "",
@@ -86,16 +89,13 @@ class WorkerLostError(PoolError):
         stack: str = "",
         memory_bytes: int | None = None,
     ) -> None:
-        super().__init__(message, event, handler, exitcode, attempt, stack, memory_bytes)
+        super().__init__(message)
         self.event = event
         self.handler = handler
         self.exitcode = exitcode
         self.attempt = attempt
         self.stack = stack
         self.memory_bytes = memory_bytes
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class EventTimeoutError(PoolError, TimeoutError):
@@ -109,7 +109,7 @@ class EventTimeoutError(PoolError, TimeoutError):
         stack: The stacks of the worker's threads, as text; empty if it sent none.
     """
 
-    def __init__(  # noqa: PLR0917 - all of them, as it is pickled
+    def __init__(  # noqa: PLR0917 - all of them
         self,
         message: str,
         event: str = "",
@@ -118,15 +118,12 @@ class EventTimeoutError(PoolError, TimeoutError):
         attempt: int = 1,
         stack: str = "",
     ) -> None:
-        super().__init__(message, event, handler, timeout, attempt, stack)
+        super().__init__(message)
         self.event = event
         self.handler = handler
         self.timeout = timeout
         self.attempt = attempt
         self.stack = stack
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class SoftTimeoutError(PoolError):
@@ -144,7 +141,7 @@ class SoftTimeoutError(PoolError):
     def __init__(
         self, message: str, event: str = "", handler: str = "", timeout: float = 0.0
     ) -> None:
-        super().__init__(message)  # the rest is pickled with its attributes
+        super().__init__(message)
         self.event = event
         self.handler = handler
         self.timeout = timeout
@@ -170,14 +167,11 @@ class CascadeLimitError(PoolError):
         handler: str | None = None,
         event: str = "",
     ) -> None:
-        super().__init__(message, limit, path, handler, event)
+        super().__init__(message)
         self.limit = limit
         self.path = path
         self.handler = handler
         self.event = event
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class RemoteError(PoolError):

@@ -1,8 +1,8 @@
 """The arguments of a `PoolProcessor` and of its calls, checked and in groups.
 
-`PoolOptions` has those of a pool, `CallOptions` and `StreamOptions` those of a call. Functions
-with the name of a group make it. The other functions check one argument: each takes the
-argument's name and value, and raises a `TypeError` or a `ValueError` that says what is valid.
+`PoolOptions` has those of a pool, `CallOptions` those of a call. Functions with the name of a
+group make it. The others check one argument, and raise a `TypeError` or a `ValueError` that says
+what is valid.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from math import inf
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 from evproc import Event
 from evproc.event import describe_event
@@ -42,15 +42,7 @@ _IMPORTED_BY: Final = os.getpid()
 
 
 class StartOptions(NamedTuple):
-    """Workers and their start; see `PoolProcessor`.
-
-    Attributes:
-        workers: How many at the most.
-        context: Starts them.
-        initializer: Called in each worker first, or None.
-        initargs: Its arguments.
-        preload: What a forkserver imports.
-    """
+    """Workers and their start; see `PoolProcessor`. `preload` is for a forkserver."""
 
     workers: int
     context: BaseContext
@@ -59,33 +51,29 @@ class StartOptions(NamedTuple):
     preload: bool | None
 
 
-class OrderOptions(NamedTuple):
-    """Order and keys; see `PoolProcessor`.
+class CallOptions(NamedTuple):
+    """The options of a call, checked; see `PoolProcessor.stream`.
 
     Attributes:
-        unordered: Whether follow-ups are independent.
-        key: Gives the key of a root event, or None.
+        shares_keys: Whether `key` is the pool's, whose order holds across calls.
+        ending: What ends a cascade before its time.
     """
 
     unordered: bool
     key: Key | None
+    shares_keys: bool
+    ending: CascadeEnding
+    buffersize: int
+    ordered: bool = True
+    return_events: bool = False
+    every_event: bool = False
 
 
 class PoolOptions(NamedTuple):
-    """The options of a pool, checked.
-
-    Attributes:
-        start: Workers and their start.
-        order: Order and keys.
-        ending: Cascades: `errors` and the limits of a cascade.
-        limits: The limits of a worker.
-        retries: Failures and retries.
-        unmatched: What happens to an event that no handler wants.
-    """
+    """The options of a pool, checked; `call` has those of a call that has none of its own."""
 
     start: StartOptions
-    order: OrderOptions
-    ending: CascadeEnding
+    call: CallOptions
     limits: Limits
     retries: RetryPolicy
     unmatched: Unmatched
@@ -99,29 +87,34 @@ def start_options(
     preload: bool | None,
 ) -> StartOptions:
     """Check the group; see `PoolProcessor`."""
-    size = worker_count(workers)
+    size = usable_cpus() if workers is None else count("workers", workers, _OR_NONE, least=0)
     starts = context(mp_context)
     check_callable("initializer", initializer)
-    return StartOptions(
-        size, starts, initializer, arguments(initargs), flag_or_none("preload", preload)
-    )
+    if isinstance(initargs, (str, bytes)) or not isinstance(initargs, Iterable):
+        raise TypeError(f"initargs is a tuple of arguments, not {initargs!r}")
+    if preload is not None and not isinstance(preload, bool):
+        raise TypeError(f"preload is True, False or None, not {preload!r}")
+    return StartOptions(size, starts, initializer, tuple(initargs), preload)
 
 
-def order_options(ordering: str, key: Key | None) -> OrderOptions:
-    """Check the group; see `PoolProcessor`."""
+def default_call(  # noqa: PLR0917 - as many as the pool has
+    workers: int,
+    ordering: str,
+    key: Key | None,
+    errors: str,
+    max_cascade_depth: int | None,
+    max_cascade_events: int | None,
+) -> CallOptions:
+    """Check order, keys and cascades; see `PoolProcessor`."""
     check_callable("key", key)
-    return OrderOptions(is_unordered(ordering), key)
-
-
-def cascade_ending(
-    errors: str, max_cascade_depth: int | None, max_cascade_events: int | None
-) -> CascadeEnding:
-    """Check the group; see `PoolProcessor`."""
-    return CascadeEnding(
-        continues(errors),
+    ending = CascadeEnding(
+        is_second("errors", errors, _ERRORS),
         count_or_none("max_cascade_depth", max_cascade_depth, least=0),
         count_or_none("max_cascade_events", max_cascade_events),
     )
+    is_unordered = is_second("ordering", ordering, _ORDERINGS)
+    buffersize = BUFFER_PER_WORKER * max(1, workers)
+    return CallOptions(is_unordered, key, key is not None, ending, buffersize)
 
 
 def worker_limits(
@@ -137,7 +130,11 @@ def worker_limits(
         count_or_none("max_worker_memory_bytes", max_worker_memory_bytes),
         seconds_or_none("event_soft_timeout", event_soft_timeout),
     )
-    check_soft(limits.event_soft_timeout, limits.event_timeout)
+    soft, hard = limits.event_soft_timeout, limits.event_timeout
+    if soft is not None and hard is not None and soft >= hard:
+        raise ValueError(
+            f"event_soft_timeout must be less than event_timeout ({hard:g}), and is {soft:g}"
+        )
     return limits
 
 
@@ -151,7 +148,7 @@ def retry_policy(
     """Check the group; see `PoolProcessor`."""
     return RetryPolicy(
         count("max_retries", max_retries, least=0),
-        exceptions("retry_exceptions", retry_exceptions),
+        exceptions(retry_exceptions),
         count("crash_limit", crash_limit),
         seconds("retry_backoff", retry_backoff),
         seconds("retry_backoff_max", retry_backoff_max),
@@ -161,80 +158,49 @@ def retry_policy(
 # --- a call's ---
 
 
-class CallOptions(NamedTuple):
-    """The options of one call, checked; the pool's where the call has none.
-
-    Attributes:
-        unordered: Whether follow-ups are independent.
-        key: Gives the key of a root event, or None.
-        shares_keys: Whether `key` is the pool's, whose order holds across calls.
-        ending: What ends a cascade before its time.
-    """
-
-    unordered: bool
-    key: Key | None
-    shares_keys: bool
-    ending: CascadeEnding
-
-
-class StreamOptions(NamedTuple):
-    """The options of a stream, checked; see `PoolProcessor.stream`."""
-
-    call: CallOptions
-    ordered: bool
-    buffersize: int
-    return_events: bool
-    every_event: bool
-
-
-def call_options(
-    pool: PoolOptions, ordering: Ordering | None, key: Key | None, errors: Errors | None
+def call_options(  # noqa: PLR0917 - as many as `stream` has
+    default: CallOptions,
+    ordering: Ordering | None,
+    key: Key | None,
+    errors: Errors | None,
+    buffersize: int | None = None,
+    ordered: bool = True,
+    return_events: bool = False,
+    every_event: bool = False,
 ) -> CallOptions:
-    """Check the options of a call."""
+    """Check the options of a call; `default` has the pool's."""
     check_callable("key", key)
-    order, ending = pool.order, pool.ending
+    unordered, ending = default.unordered, default.ending
+    if ordering is not None:
+        unordered = is_second("ordering", ordering, _ORDERINGS)
+    if errors is not None:
+        ending = ending._replace(errors_continue=is_second("errors", errors, _ERRORS))
+    if not isinstance(every_event, bool):
+        raise TypeError(f"every_event is True or False, not {every_event!r}")
     return CallOptions(
-        order.unordered if ordering is None else is_unordered(ordering),
-        order.key if key is None else key,
-        key is None and order.key is not None,
-        ending if errors is None else ending._replace(errors_continue=continues(errors)),
+        unordered,
+        default.key if key is None else key,
+        key is None and default.shares_keys,
+        ending,
+        default.buffersize if buffersize is None else count("buffersize", buffersize, _OR_NONE),
+        ordered,
+        return_events,
+        every_event,
     )
-
-
-def stream_options(  # noqa: PLR0917 - as many as `stream` has
-    pool: PoolOptions,
-    call: CallOptions,
-    buffersize: int | None,
-    ordered: bool,
-    return_events: bool,
-    every_event: bool,
-) -> StreamOptions:
-    """Check the options of a stream; `call` has those of every call."""
-    every_event = flag("every_event", every_event)
-    if buffersize is None:
-        buffersize = BUFFER_PER_WORKER * max(1, pool.start.workers)
-    elif isinstance(buffersize, bool) or not isinstance(buffersize, int):
-        raise TypeError(f"buffersize is a number of events or None, not {buffersize!r}")
-    elif buffersize < 1:
-        raise ValueError(f"buffersize must be positive, and is {buffersize}")
-    return StreamOptions(call, ordered, buffersize, return_events, every_event)
 
 
 # --- one argument ---
 
-
-def is_unordered(ordering: str) -> bool:
-    """Check `ordering`; return whether it is "unordered"."""
-    if ordering not in ("cascade", "unordered"):
-        raise ValueError(f"ordering is 'cascade' or 'unordered', not {ordering!r}")
-    return ordering == "unordered"
+_ORDERINGS: Final = get_args(Ordering)
+_ERRORS: Final = get_args(Errors)
+_OR_NONE: Final = " or None"
 
 
-def continues(errors: str) -> bool:
-    """Check `errors`; return whether a cascade goes on after an error."""
-    if errors not in ("end", "continue"):
-        raise ValueError(f"errors is 'end' or 'continue', not {errors!r}")
-    return errors == "continue"
+def is_second(what: str, value: str, choices: tuple[str, str]) -> bool:
+    """Check an argument that is one of two words; return whether it is the second."""
+    if value not in choices:
+        raise ValueError(f"{what} is {choices[0]!r} or {choices[1]!r}, not {value!r}")
+    return value == choices[1]
 
 
 def check_callable(what: str, value: object) -> None:
@@ -247,49 +213,23 @@ def seconds_or_none(what: str, value: float | None) -> float | None:
     """Check a number of seconds above 0, or None."""
     if value is None:
         return None
-    number = _number(what, value, " or None")
-    if not 0 < number < inf:
+    number = seconds(what, value, _OR_NONE)
+    if number == 0:
         raise ValueError(f"{what} must be more than 0 and finite, and is {value}")
     return number
 
 
-def check_soft(soft: float | None, hard: float | None) -> None:
-    """Refuse an `event_soft_timeout` that is not below `event_timeout`."""
-    if soft is not None and hard is not None and soft >= hard:
-        raise ValueError(
-            f"event_soft_timeout must be less than event_timeout ({hard:g}), and is {soft:g}"
-        )
-
-
-def seconds(what: str, value: float) -> float:
+def seconds(what: str, value: float, alternative: str = "") -> float:
     """Check a number of seconds that may be 0."""
-    number = _number(what, value)
-    if not 0 <= number < inf:
-        raise ValueError(f"{what} must not be negative, and must be finite, and is {value}")
-    return number
-
-
-def _number(what: str, value: float, alternative: str = "") -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{what} is a number of seconds{alternative}, not {value!r}")
     try:
-        return float(value)
+        number = float(value)
     except OverflowError:
         raise ValueError(f"{what} is too large a number of seconds") from None
-
-
-def flag(what: str, value: bool) -> bool:
-    """Check a bool; other true or false values are refused."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{what} is True or False, not {value!r}")
-    return value
-
-
-def flag_or_none(what: str, value: bool | None) -> bool | None:
-    """Check a bool or None; other true or false values are refused."""
-    if value is not None and not isinstance(value, bool):
-        raise TypeError(f"{what} is True, False or None, not {value!r}")
-    return value
+    if not 0 <= number < inf:
+        raise ValueError(f"{what} must not be negative, and must be finite, and is {value}")
+    return number
 
 
 def events(value: Iterable[Event]) -> Iterator[Event]:
@@ -302,16 +242,9 @@ def events(value: Iterable[Event]) -> Iterator[Event]:
     return iter(value)
 
 
-def arguments(value: Iterable[Any]) -> tuple[Any, ...]:
-    """Check `initargs`; return a tuple."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise TypeError(f"initargs is a tuple of arguments, not {value!r}")
-    return tuple(value)
-
-
 def count_or_none(what: str, value: int | None, *, least: int = 1) -> int | None:
     """Check a whole number of at least `least`, or None."""
-    return None if value is None else count(what, value, " or None", least=least)
+    return None if value is None else count(what, value, _OR_NONE, least=least)
 
 
 def count(what: str, value: int, alternative: str = "", *, least: int = 1) -> int:
@@ -324,28 +257,18 @@ def count(what: str, value: int, alternative: str = "", *, least: int = 1) -> in
 
 
 def exceptions(
-    what: str, value: type[BaseException] | Iterable[type[BaseException]]
+    value: type[BaseException] | Iterable[type[BaseException]],
 ) -> tuple[type[BaseException], ...]:
-    """Check one exception class or several; return a tuple."""
+    """Check `retry_exceptions`; return a tuple."""
+    what = "retry_exceptions is an exception class or several"
     try:
         kinds = (value,) if isinstance(value, (type, str, bytes)) else tuple(value)
     except TypeError:
-        raise TypeError(f"{what} is an exception class or several, not {value!r}") from None
+        raise TypeError(f"{what}, not {value!r}") from None
     for kind in kinds:
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            raise TypeError(f"{what} is an exception class or several, and {kind!r} is none")
+            raise TypeError(f"{what}, and {kind!r} is none")
     return kinds
-
-
-def worker_count(workers: int | None) -> int:
-    """Check `workers`; for None return the number of CPUs that this process may use."""
-    if workers is None:
-        return usable_cpus()
-    if isinstance(workers, bool) or not isinstance(workers, int):
-        raise TypeError(f"workers is a number of processes or None, not {workers!r}")
-    if workers < 0:
-        raise ValueError(f"workers must not be negative, and is {workers}")
-    return workers
 
 
 def context(mp_context: BaseContext | str | None) -> BaseContext:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overloa
 
 from evproc import Event
 from evproc_pool import options
+from evproc_pool.calls import worker_calls
 from evproc_pool.calls.async_calls import AsyncCalls
 from evproc_pool.calls.engines import EngineOwner
 from evproc_pool.calls.handlers import PoolHandlers
-from evproc_pool.calls.worker_calls import WorkerCalls, await_value, await_within
+from evproc_pool.calls.worker_calls import await_value, await_within
 from evproc_pool.core.root_events import Key, plan_root
 from evproc_pool.errors import PoolError
 from evproc_pool.inprocess.calls import InProcessCalls
@@ -24,7 +25,6 @@ from evproc_pool.options import BUFFER_PER_WORKER, Errors, Ordering, PoolOptions
 if TYPE_CHECKING:
     from concurrent.futures import Future
     from multiprocessing.context import BaseContext
-    from types import TracebackType
 
     from evproc.annotations import HandlerFunc, OnError, Unmatched
     from evproc.handler import Handler
@@ -168,10 +168,12 @@ class PoolProcessor(AsyncCalls):
         preload: bool | None = None,
         unmatched: Unmatched = "ignore",
     ) -> None:
+        start = options.start_options(workers, mp_context, initializer, initargs, preload)
         chosen = self._options = PoolOptions(
-            options.start_options(workers, mp_context, initializer, initargs, preload),
-            options.order_options(ordering, key),
-            options.cascade_ending(errors, max_cascade_depth, max_cascade_events),
+            start,
+            options.default_call(
+                start.workers, ordering, key, errors, max_cascade_depth, max_cascade_events
+            ),
             options.worker_limits(
                 event_timeout, event_soft_timeout, max_tasks_per_child, max_worker_memory_bytes
             ),
@@ -181,15 +183,13 @@ class PoolProcessor(AsyncCalls):
             unmatched,
         )
         self._handlers = PoolHandlers(unmatched)
-        processor, start = self._handlers.processor, chosen.start
-        self._in_process = InProcessCalls(
-            processor, chosen.retries, start.initializer, start.initargs
-        )
+        processor = self._handlers.processor
+        self._in_process = InProcessCalls(processor, chosen)
         self._owner = EngineOwner(chosen, self._handlers, self._in_process)
-        self._in_workers = WorkerCalls(self._owner, processor.registry)
         # what `process` and `submit` read for each event
-        self._size, self._registry, self._ending = start.workers, processor.registry, chosen.ending
-        self._unordered, self._key = chosen.order
+        self._size, self._registry = start.workers, processor.registry
+        call = self._call = chosen.call
+        self._unordered, self._key, self._ending = call.unordered, call.key, call.ending
         self._running_engine = self._owner.running
 
     def __repr__(self) -> str:
@@ -332,14 +332,15 @@ class PoolProcessor(AsyncCalls):
                 has been processed.
         """
         self._owner.begin_call()
-        call = options.call_options(self._options, ordering, key, errors)
+        call = options.call_options(self._call, ordering, key, errors)
         iterator = options.events(events)
         if self._size == 0:
-            rules = self._in_process.rules(call.ending, iterator)
             return self._in_process.process_many(
-                iterator, call.key, rules, return_exceptions=return_exceptions
+                iterator, call, return_exceptions=return_exceptions
             )
-        return self._in_workers.process_many(iterator, call, return_exceptions=return_exceptions)
+        return worker_calls.process_many(
+            self._owner, iterator, call, return_exceptions=return_exceptions
+        )
 
     @overload
     def stream(
@@ -411,14 +412,13 @@ class PoolProcessor(AsyncCalls):
             Exception: Whatever reading `events` raised, after the outcomes of all that was read.
         """
         self._owner.begin_call()
-        call = options.call_options(self._options, ordering, key, errors)
-        streaming = options.stream_options(
-            self._options, call, buffersize, ordered, return_events, every_event
+        call = options.call_options(
+            self._call, ordering, key, errors, buffersize, ordered, return_events, every_event
         )
         iterator = options.events(events)
         if self._size == 0:
-            return self._stream_here(iterator, streaming)
-        return self._in_workers.stream(iterator, streaming)
+            return self._in_process.stream(iterator, call, self._owner.check_usable)
+        return worker_calls.stream(self._owner, iterator, call)
 
     def submit(self, ev: Event) -> Future[Any]:
         """Process an event in the background.
@@ -436,8 +436,7 @@ class PoolProcessor(AsyncCalls):
         """
         if self._size == 0:
             self._owner.begin_call()
-            rules = self._in_process.rules(self._ending)
-            return self._in_process.submit(ev, self._key, rules)
+            return self._in_process.submit(ev, self._call)
         while True:
             engine = self._running_engine()
             futures = self._owner.futures
@@ -482,15 +481,19 @@ class PoolProcessor(AsyncCalls):
         self._owner.check_open()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             self.terminate()
             return
         if kind is not None:
             self._owner.drop_unbegun(kind)
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """As the end of a `with` block, while the loop goes on."""
+        from evproc_pool.coordinator import asyncio_calls
+
+        await asyncio_calls.leave(lambda: self.__exit__(kind), self.terminate)

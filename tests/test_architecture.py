@@ -58,7 +58,7 @@ LAYERS: dict[str, set[str]] = {
         "protocol",
     },
     "backends": {"errors", "log", "internals", "protocol", "ipc", "worker"},
-    "inprocess": {"errors", "outcome", "core", "serialization"},
+    "inprocess": {"errors", "outcome", "core", "serialization", "options"},
     "options": {"errors", "core", "protocol", "backends"},
     "calls": {
         "errors",

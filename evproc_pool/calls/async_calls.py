@@ -1,26 +1,24 @@
-"""The calls of a pool in an event loop of `asyncio`, and `async with`.
+"""The calls of a pool in an event loop of `asyncio`: a base class of `PoolProcessor`.
 
-They are in a base class of `PoolProcessor`. `coordinator.asyncio_calls` says how they wait.
-`asyncio` is imported with the first call.
+`coordinator.asyncio_calls` says how they wait. `asyncio` is imported with the first call.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from evproc import Event
 from evproc_pool import options
+from evproc_pool.calls import worker_calls
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
-    from types import TracebackType
 
     from evproc_pool.calls.engines import EngineOwner
-    from evproc_pool.calls.worker_calls import WorkerCalls
     from evproc_pool.core.root_events import Key
     from evproc_pool.inprocess.calls import InProcessCalls
-    from evproc_pool.options import Errors, Ordering, PoolOptions, StreamOptions
+    from evproc_pool.options import CallOptions, Errors, Ordering
     from evproc_pool.outcome import Outcome
 
 E = TypeVar("E", bound=Event)
@@ -30,25 +28,11 @@ class AsyncCalls:
     """The methods of `PoolProcessor` for event loops."""
 
     if TYPE_CHECKING:
-        _options: PoolOptions
+        _call: CallOptions
+        _size: int
         _owner: EngineOwner
         _in_process: InProcessCalls
-        _in_workers: WorkerCalls
-
-        def submit(self, ev: Event) -> Future[Any]:
-            """See `PoolProcessor`."""
-
-        def terminate(self) -> None:
-            """See `PoolProcessor`."""
-
-        def __enter__(self) -> Self: ...
-
-        def __exit__(
-            self,
-            kind: type[BaseException] | None,
-            error: BaseException | None,
-            trace: TracebackType | None,
-        ) -> None: ...
+        submit: Callable[[Event], Future[Any]]
 
     async def process_async(
         self, ev: Event, *, timeout: float | None = None, cancel_running: bool = False
@@ -132,41 +116,25 @@ class AsyncCalls:
                 running: their workers are killed, at no charge to other events.
         """
         self._owner.begin_call()
-        call = options.call_options(self._options, ordering, key, errors)
-        streaming = options.stream_options(
-            self._options, call, buffersize, ordered, return_events, every_event
+        call = options.call_options(
+            self._call, ordering, key, errors, buffersize, ordered, return_events, every_event
         )
+        from evproc_pool.coordinator import asyncio_calls
+
+        owner = self._owner
         source = events if isinstance(events, AsyncIterable) else options.events(events)
-        if self._options.start.workers:
-            return self._in_workers.stream_async(source, streaming, cancel_running=cancel_running)
-        from evproc_pool.coordinator import asyncio_calls
-
-        return asyncio_calls.stream_here(
-            source, lambda each: self._stream_here(iter(each), streaming)
+        if self._size == 0:
+            return asyncio_calls.stream_here(
+                source, lambda each: self._in_process.stream(each, call, owner.check_usable)
+            )
+        # a task reads an asynchronous input
+        read: Iterator[Any] = iter(()) if isinstance(source, AsyncIterable) else source
+        streamed = worker_calls.outcome_stream(call)
+        return asyncio_calls.stream(
+            source,
+            streamed,
+            call.buffersize,
+            lambda: worker_calls.open_run(owner, streamed, read, call),
+            owner.futures_of,
+            cancel_running=cancel_running,
         )
-
-    def _stream_here(
-        self, events: Iterator[Event], streaming: StreamOptions
-    ) -> Generator[Outcome[Any], None, None]:
-        """Stream without workers."""
-        rules = self._in_process.rules(
-            streaming.call.ending,
-            events,
-            return_events=streaming.return_events,
-            every_event=streaming.every_event,
-        )
-        return self._in_process.stream(events, streaming.call.key, self._owner.check_usable, rules)
-
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """As the end of a `with` block, while the loop goes on."""
-        from evproc_pool.coordinator import asyncio_calls
-
-        await asyncio_calls.leave(lambda: self.__exit__(kind, error, trace), self.terminate)

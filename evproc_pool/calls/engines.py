@@ -10,7 +10,7 @@ replaced by the next call::
 
 Rules:
 - The lock guards the engine, its futures and whether the pool is closed. Never wait for an
-  engine with the lock held; see `endings.stop`.
+  engine with the lock held; see `stop`.
 - The finalizer belongs to this object and knows the engine only, so that it keeps no pool alive.
 - The engine's modules and the workers' side are imported with the first event. An application
   that imports the package may never process one, and starts in half the time.
@@ -20,15 +20,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from math import inf
 from multiprocessing import util
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from evproc_pool.calls.shutdown import finish, stop, stopped_after
-from evproc_pool.calls.starting import ProcessStarter, Starter
 from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolError, PoolForkedError
 from evproc_pool.protocol.registry_spec import (
     Change,
@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from evproc_pool.calls.handlers import PoolHandlers
     from evproc_pool.coordinator.engine import Engine
     from evproc_pool.coordinator.futures import Futures
-    from evproc_pool.coordinator.run_handle import OutcomeSink, RunHandle
     from evproc_pool.inprocess.calls import InProcessCalls
-    from evproc_pool.options import PoolOptions
+    from evproc_pool.options import PoolOptions, StartOptions
+    from evproc_pool.protocol.backend import Backend
 
 T = TypeVar("T")
 
@@ -55,6 +55,42 @@ T = TypeVar("T")
 _EXIT_PRIORITY: Final = 100
 
 _CLOSED: Final = "the pool is closed: make a new PoolProcessor"
+
+
+class Starter(Protocol):
+    """Makes the backend of each new engine; `functions` are those of the handlers."""
+
+    def begin(self, functions: list[Any]) -> None:
+        """Begin what takes long and can go on while this process imports the engine."""
+
+    def make_backend(self, functions: list[Any]) -> Backend:
+        """Make a backend that starts workers for these handlers."""
+
+
+class ProcessStarter:
+    """Starts worker processes."""
+
+    def __init__(self, start: StartOptions) -> None:
+        self._start = start
+
+    def begin(self, functions: list[Any]) -> None:
+        """See `Starter`."""
+        from evproc_pool.backends.local.start_methods import begin
+
+        begin(self._start.context, self._modules_to_preload(functions))
+
+    def make_backend(self, functions: list[Any]) -> Backend:
+        """See `Starter`."""
+        from evproc_pool.backends.local.processes import LocalBackend
+
+        return LocalBackend(self._start.context, self._modules_to_preload(functions))
+
+    def _modules_to_preload(self, functions: list[Any]) -> list[str]:
+        from evproc_pool.backends.local.preloading import chosen
+
+        # with an initializer: entry points may need what it sets up
+        preload = False if self._start.initializer is not None else self._start.preload
+        return chosen(functions, preload)
 
 
 class EngineOwner:
@@ -66,11 +102,6 @@ class EngineOwner:
         starter: Starts the workers; `testing` replaces it, and the next two.
         clock: Returns monotonic seconds.
         rng: Draws the pauses before retries; None: a generator of the engine's own.
-
-    Args:
-        options: The pool's.
-        handlers: The pool's.
-        in_process: The calls of a pool without workers.
     """
 
     def __init__(
@@ -83,6 +114,7 @@ class EngineOwner:
         self.futures: Futures | None = None
         self._options = options
         self._handlers = handlers
+        self.registry = handlers.processor.registry
         self._redefined = handlers.redefined
         self._in_process = in_process
         self._lock = threading.RLock()
@@ -98,20 +130,14 @@ class EngineOwner:
         engine = self.engine
         if self._closed:
             return "closed"
-        if engine is not None and engine.closed is not None:
-            return "idle" if engine.is_replaceable else "closed"
-        return "idle" if engine is None else "running"
+        if engine is None or (engine.closed is not None and engine.is_replaceable):
+            return "idle"
+        return "running" if engine.closed is None else "closed"
 
     # --- whether it can be used ---
 
     def check_usable(self) -> None:
-        """Refuse a pool that is closed, broken or of another process.
-
-        Raises:
-            PoolForkedError: `os.fork` made this process, and the workers are the parent's.
-            PoolClosedError: The pool is closed.
-            PoolError: What broke the engine.
-        """
+        """Raise a `PoolError` if the pool is closed, broken or of another process."""
         if os.getpid() != self._pid and self.engine is None:
             self._pid = os.getpid()  # the other process has started nothing
             self._in_process.adopt()
@@ -140,7 +166,11 @@ class EngineOwner:
 
     def _check_idle(self, what: str) -> None:
         self.check_usable()
-        runs, futures = self._in_flight()
+        futures, runs = 0, len(self._in_process.open_calls)
+        if self.engine is not None and self.engine.closed is None:
+            self.engine.refresh()
+            futures = self.futures.outstanding if self.futures is not None else 0
+            runs += self.engine.open_runs - (self.futures is not None)
         if futures or runs:
             raise PoolBusyError(
                 f"{what}() needs an idle pool, because the workers are replaced: {runs} calls"
@@ -149,30 +179,12 @@ class EngineOwner:
                 " first event"
             )
 
-    def _in_flight(self) -> tuple[int, int]:
-        """Count calls and futures."""
-        futures, runs = 0, self._in_process.open_calls
-        if self.engine is not None and self.engine.closed is None:
-            self.engine.refresh()
-            futures = self.futures.outstanding if self.futures is not None else 0
-            runs += self.engine.open_runs - (self.futures is not None)
-        return runs, futures
-
     # --- changes that need new workers ---
 
     def change(self, what: str, act: Callable[[], T]) -> T:
-        """Change the handlers while nothing is in flight, and end the workers.
+        """Change the handlers by `act` while nothing is in flight, and end the workers.
 
-        Args:
-            what: The method that does it, for the error.
-            act: Changes them. If it raises, the workers stay.
-
-        Returns:
-            The value that `act` returns.
-
-        Raises:
-            PoolBusyError: Events are in flight. Nothing has changed.
-            PoolError: See `check_usable`.
+        If `act` raises, the workers stay. `what` names the method for the `PoolBusyError`.
         """
         with self._lock:
             self._check_idle(what)
@@ -186,10 +198,9 @@ class EngineOwner:
         self.change("sabotage", lambda: self._handlers.changes.append(change))
 
     def end_sabotage(self, change: Change) -> None:
-        """Take a `sabotage` back. New workers do not have it, whatever is raised.
+        """Take a `sabotage` back: new workers do not have it, whatever is raised.
 
-        Raises:
-            PoolBusyError: Events are in flight, in workers that still have it.
+        Raises a `PoolBusyError` if events are in flight, in workers that still have it.
         """
         with self._lock:
             self._handlers.changes.remove(change)
@@ -229,7 +240,7 @@ class EngineOwner:
 
     def _start(self) -> Engine:
         """Start an engine; with the lock."""
-        functions = self._handlers.functions
+        functions = [handler.func for handler in self.registry.handlers]
         start = self._options.start
         self.starter.begin(functions)
         self._shipped = main_script_code([*functions, start.initializer])
@@ -244,14 +255,13 @@ class EngineOwner:
             config = pickling.dumps((spec, self._options.limits, PACE))
         except Exception as error:
             raise cannot_send(spec, error) from error
-        registry = self._handlers.processor.registry
         backend = self.starter.make_backend(functions)
         coordinator = Coordinator(
             start.workers,
             backend,
-            registry,
+            self.registry,
             config,
-            fingerprint(registry),
+            fingerprint(self.registry),
             limits=self._options.limits,
             policy=self._options.retries,
             clock=self.clock,
@@ -260,16 +270,6 @@ class EngineOwner:
         engine = Engine(coordinator, backend, Gathered)
         self._finalizer = util.Finalize(self, finish, args=(engine,), exitpriority=_EXIT_PRIORITY)
         return engine
-
-    def open(self, sink: OutcomeSink, **options: Any) -> tuple[Engine, RunHandle]:
-        """Begin a run; see `Engine.open`."""
-        while True:
-            engine = self.running()
-            try:
-                return engine, engine.open(sink, **options)
-            except PoolError:
-                if not engine.is_replaceable:
-                    raise
 
     @property
     def _is_outdated(self) -> bool:
@@ -297,13 +297,14 @@ class EngineOwner:
             if self.engine is engine and self.futures is None:
                 from evproc_pool.coordinator.futures import Futures
 
+                call = self._options.call
                 try:
                     self.futures = Futures(
                         engine,
-                        self._handlers.processor.registry,
-                        self._options.order.key,
-                        unordered=self._options.order.unordered,
-                        ending=self._options.ending,
+                        self.registry,
+                        call.key,
+                        unordered=call.unordered,
+                        ending=call.ending,
                     )
                 except PoolError:
                     if not engine.is_replaceable:
@@ -372,3 +373,44 @@ class EngineOwner:
             self._finalizer.cancel()
             self._finalizer = None
         return engine
+
+
+def finish(engine: Engine) -> None:
+    """End an engine whose pool is gone, or at the end of the program.
+
+    Submitted events are finished first, unless Ctrl-C has ended the program.
+    """
+    try:
+        # in an interactive session the interrupt may be long past
+        is_interactive = hasattr(sys, "ps1")
+        if is_interactive or getattr(sys, "last_type", None) is not KeyboardInterrupt:
+            engine.finish_submitted()
+    finally:
+        engine.stop(most_seconds=0.0)
+
+
+def stop(engine: Engine | None, *, most_seconds: float = inf) -> None:
+    """End an engine, if there is one; see `Engine.stop`.
+
+    Never call it with a pool's lock held. It waits for the driver, and the driver may run a
+    callback that wants the lock, for a `submit`.
+    """
+    if engine is not None:
+        engine.stop(most_seconds=most_seconds)
+
+
+@contextlib.contextmanager
+def stopped_after(seconds: float, engine: Engine) -> Iterator[None]:
+    """End the engine if the block takes longer than that."""
+    if seconds > threading.TIMEOUT_MAX:
+        yield
+        return
+    # a thread: the one that drains may be in code of the user's, a filter or a callback
+    timer = threading.Timer(seconds, engine.stop, kwargs={"most_seconds": 0.0})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evproc import Processor
-from evproc.decorator import default_name
 from evproc_pool.protocol.registry_spec import (
     Change,
     LoadFrom,
@@ -29,12 +28,7 @@ class PoolHandlers:
     Not safe for threads: `engines.EngineOwner` calls it with its lock held.
 
     Attributes:
-        processor: Has the handlers in this process.
-        redefined: Finds handlers of the main script that were redefined.
         changes: What workers do to their registry at the end; for `evproc_pool.testing`.
-
-    Args:
-        unmatched: See `PoolProcessor`.
     """
 
     def __init__(self, unmatched: Unmatched) -> None:
@@ -43,11 +37,6 @@ class PoolHandlers:
         self.changes: list[Change] = []
         self._steps: list[Step] = []
         self._unmatched = unmatched
-
-    @property
-    def functions(self) -> list[Any]:
-        """The functions of all handlers, in registration order."""
-        return [handler.func for handler in self.processor.registry.handlers]
 
     def register(self, proc: HandlerFunc, name: str | None, *, replace: bool) -> str:
         """See `Processor.register`."""
@@ -72,16 +61,12 @@ class PoolHandlers:
 
     def use_redefined(self) -> None:
         """Replace handlers that were redefined. Nothing may be in flight."""
-        if self.redefined.is_up_to_date:
-            return
-        found = self.redefined.replace()
+        found = {} if self.redefined.is_up_to_date else self.redefined.replace()
         if not found:
             return
         for place, step in enumerate(self._steps):
-            if isinstance(step, Register):
-                name = step.name or default_name(step.func)
-                if name is not None and name in found:
-                    self._steps[place] = step._replace(func=found[name])
+            if isinstance(step, Register) and step.name is not None and step.name in found:
+                self._steps[place] = step._replace(func=found[step.name])
         from evproc_pool.log import LOG
 
         LOG.info("handlers that were defined anew are used from now on: %s", ", ".join(found))

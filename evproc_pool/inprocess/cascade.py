@@ -1,11 +1,8 @@
 """A cascade in this process, with `Outcome`s of it: for a pool without workers.
 
 The events of a cascade run one after another, in the order of `Processor.process`: a queue, first
-in, first out. So shorter paths come first, and paths of one length in lexicographic order.
-
-    root -> queue -> one event: its attempts -> follow-ups -> queue
-                                  |-> its own outcome (every_event)
-                                  `-> added to the cascade's outcome, which comes last
+in, first out. So shorter paths come first, and paths of one length in lexicographic order. Each
+event is added to the cascade's outcome, which comes last.
 
 Rules:
 - An event that fails leaves only its error: the events and values that it gave are dropped.
@@ -28,47 +25,35 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from time import perf_counter
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from evproc import Event, Processor
 from evproc.event import EMITTING, take_emitted
 from evproc.exc import _unset, add_note
 from evproc.handler import Handler, Plan
 from evproc.processor import check_event, run_handlers
-from evproc_pool.core.cascade_limits import PLAIN_ENDING, CascadeEnding, broken_limit, limit_error
+from evproc_pool.core.cascade_limits import PLAIN_ENDING, broken_limit, limit_error
 from evproc_pool.core.error_notes import note_place
 from evproc_pool.core.inputs_and_effects import Result
 from evproc_pool.core.retry_policy import RetryPolicy, Tried, attempt_of
 from evproc_pool.outcome import Outcome
 from evproc_pool.serialization import pickling
 
+if TYPE_CHECKING:
+    from evproc_pool.options import CallOptions
+
 
 class Rules(NamedTuple):
-    """How the cascades of a call are run.
-
-    Attributes:
-        policy: Decides which events are run again.
-        ending: What ends a cascade before its time.
-        return_events: Whether outcomes have the events as the handlers left them.
-        every_event: Whether each follow-up has an outcome.
-        has_several: Whether the call has several roots: then errors name the root.
-    """
+    """How the cascades of a call are run; with `has_several` roots, errors name the root."""
 
     policy: RetryPolicy
-    ending: CascadeEnding = PLAIN_ENDING
-    return_events: bool = False
-    every_event: bool = False
-    has_several: bool = True
+    call: CallOptions
+    has_several: bool
 
     @property
     def are_plain(self) -> bool:
-        """Whether cascades end as in a `Processor`."""
-        return not (
-            self.policy.max_retries
-            or self.ending != PLAIN_ENDING
-            or self.every_event
-            or self.return_events
-        )
+        """Whether cascades end as in a `Processor`, as far as `process_many` shows it."""
+        return not self.policy.max_retries and self.call.ending == PLAIN_ENDING
 
 
 def process_plainly(
@@ -76,11 +61,8 @@ def process_plainly(
 ) -> list[Any]:
     """Process events as `Processor.process` does; the rules are plain.
 
-    Returns:
-        Their values; with `return_exceptions` also errors, in their places.
-
-    Raises:
-        Exception: The first error of a cascade, with a note that names the event.
+    Returns their values; with `return_exceptions` also errors, in their places. Otherwise raises
+    the first error, with a note that names the event.
     """
     values: list[Any] = []
     match = processor.registry.match
@@ -130,29 +112,9 @@ def _process_queue(processor: Processor, queue: deque[Event], places: _Places) -
     return value
 
 
-def run_cascade(processor: Processor, ev: Event, index: int, rules: Rules) -> Iterator[Outcome]:
-    """Process an event as `Processor.process` does, lazily, and yield outcomes.
-
-    Args:
-        processor: Has the handlers.
-        ev: The root event.
-        index: Its place in the input.
-        rules: How it is run.
-
-    Yields:
-        With `every_event` an outcome for each follow-up, when it is over. The root's last.
-
-    Raises:
-        KeyboardInterrupt: Passes through; all other errors are in the outcomes.
-    """
-    return _Cascade(processor, index, rules).run(ev, index)
-
-
-def failed_root(
-    ev: Event, index: int, error: BaseException, *, has_several: bool
-) -> Iterable[Outcome]:
+def failed_root(ev: Event, index: int, error: BaseException, rules: Rules) -> Iterable[Outcome]:
     """Yield the outcome of a root that failed before its handlers ran, for example by its key."""
-    note_place(error, (index,), has_several=has_several)
+    note_place(error, (index,), has_several=rules.has_several)
     events = int(isinstance(ev, Event))
     yield Outcome(ev, index, error=error, events=events, path=(index,), failed=1, failed_event=ev)
 
@@ -190,8 +152,8 @@ class _Places:
         return (self._index, *reversed(numbers))
 
 
-class _Cascade:
-    """A root event and its follow-ups, run one after another."""
+class Cascade:
+    """A root event and its follow-ups, run one after another as in `Processor.process`."""
 
     # on the class: most roots have no follow-ups, and need no queue
     _queue: deque[Any] | tuple[()] = ()
@@ -205,9 +167,13 @@ class _Cascade:
         self._places = _Places(index)
 
     def run(self, root: Event, index: int) -> Iterator[Outcome]:
-        """Run all events; yield the outcomes, the cascade's last."""
+        """Run all events, lazily; yield the outcomes, the cascade's last.
+
+        With `every_event` there is one for each follow-up, when it is over. Only a
+        KeyboardInterrupt passes through; all other errors are in the outcomes.
+        """
         rules = self._rules
-        ends_by_error = not rules.ending.errors_continue
+        ends_by_error = not rules.call.ending.errors_continue
         outcome = Outcome(root, index, events=0, path=(index,))
         ev = root
         while True:
@@ -217,7 +183,7 @@ class _Cascade:
             if ran.error is not None:
                 note_place(ran.error, self._places.path(), has_several=rules.has_several)
             self._add(ran, ev, outcome)
-            if rules.every_event and self._number:
+            if rules.call.every_event and self._number:
                 yield self._own_outcome(ran, ev, index)
             ran.error = None  # its traceback holds the frames that hold `ran`
             queue = self._queue
@@ -243,15 +209,16 @@ class _Cascade:
     def _take_follow_ups(self, ran: _Ran) -> None:
         """Queue the follow-ups of an event, or fail it if they exceed a limit."""
         size = self._number + 1 + len(self._queue)
-        limit = broken_limit(self._rules.ending, self._depth, size, len(ran.follow_ups))
+        limit = broken_limit(self._rules.call.ending, self._depth, size, len(ran.follow_ups))
         if limit is None:
             self._queue = self._queue or deque()
             self._queue.extend(ran.follow_ups)
         else:
-            ran.fail(limit_error(limit, self._places.path(), ran.source, ran.ev), ran.source)
+            ran.error = limit_error(limit, self._places.path(), ran.source, ran.ev)
+            ran.handler, ran.follow_ups, ran.emitted = ran.source, (), ()
 
-    def _add(self, ran: _Ran, ev: Any, outcome: Outcome) -> None:
-        """Add an event that is over to the cascade's outcome."""
+    def _add(self, ran: _Ran, ev: Any, outcome: Outcome, *, is_own: bool = False) -> None:
+        """Add an event that is over to the cascade's outcome, or its own."""
         outcome.events += ran.events
         if ran.attempts > outcome.attempts:  # noqa: PLR1730 - half the time of `max`
             outcome.attempts = ran.attempts
@@ -266,29 +233,14 @@ class _Cascade:
                 outcome.error, outcome.handler = ran.error, ran.handler
                 outcome.failed_event = ev
             outcome.failed += 1
-        elif self._rules.return_events and not self._number:
+        elif self._rules.call.return_events and (is_own or not self._number):
             outcome.processed = ran.ev
 
     def _own_outcome(self, ran: _Ran, ev: Any, index: int) -> Outcome:
         """Make the outcome of a follow-up."""
-        has_failed = ran.error is not None
-        return Outcome(
-            ev,
-            index,
-            ran.value if ran.stopped else None,
-            ran.stopped,
-            ran.error,
-            ran.handler if has_failed else None,
-            ran.attempts,
-            ran.events,
-            ran.seconds,
-            ran.ev if self._rules.return_events and not has_failed else None,
-            self._places.path(),
-            list(ran.emitted),
-            ran.handlers,
-            int(has_failed),
-            ev if has_failed else None,
-        )
+        outcome = Outcome(ev, index, events=0, path=self._places.path())
+        self._add(ran, ev, outcome, is_own=True)
+        return outcome
 
 
 # not the generator of the `random` module: the application may have seeded that
@@ -301,16 +253,13 @@ class _Ran:
     Attributes:
         ev: The event as it was run last: a copy, from the second attempt on.
         value: The value that a handler gave to `StopProcessing`, or `_unset`.
-        error: The exception that it failed with, or None.
         handler: The handler that was running last.
         source: The last handler that returned follow-ups.
-        attempts: How often it was run.
         events: 1; 0 for an object that is no event.
         handlers: How many handlers were called, in the last attempt.
         seconds: How long it ran, without the pauses between attempts.
-        follow_ups: The events that its handlers returned; empty if it failed or ended its
-            cascade.
-        emitted: The values that it emitted; empty if it failed.
+        follow_ups: Empty if it failed or ended its cascade.
+        emitted: Empty if it failed.
     """
 
     # on the class: most keep these values, which are not stored for each event then
@@ -333,33 +282,33 @@ class _Ran:
         """Whether it ended its cascade by a value."""
         return self.value is not _unset
 
-    def fail(self, error: BaseException, handler: str | None) -> None:
-        """Fail it after its handlers have run."""
-        self.error, self.handler = error, handler
-        self.follow_ups = self.emitted = ()
-
 
 def _run_event(processor: Processor, ev: Any, policy: RetryPolicy) -> _Ran:
     """Run an event until it succeeds or is given up."""
     ran = _Ran(ev)
     begin = perf_counter()
     paused = 0.0
-    plan, error = _match(processor, ev)
-    if plan is None:
-        ran.events = int(isinstance(ev, Event))
-        ran.error = error
-        del error
-    elif policy.max_retries:
-        paused = _run_with_retries(processor, plan, ran, policy)
+    try:
+        check_event(ev)
+        plan = processor.registry.match(ev)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        ran.error, ran.events = error, int(isinstance(ev, Event))
     else:
-        _attempt(processor, plan, ran)
+        if policy.max_retries:
+            paused = _run_with_retries(processor, plan, ran, policy)
+        else:
+            _attempt(processor, plan, ran)
     ran.seconds = perf_counter() - begin - paused
     return ran
 
 
 def _run_with_retries(processor: Processor, plan: Plan, ran: _Ran, policy: RetryPolicy) -> float:
     """Run an event until it succeeds or is given up; return the seconds of its pauses."""
-    pickled = _pickle(ran.ev)
+    pickled = None
+    with contextlib.suppress(Exception):  # retries run it as the failed attempt left it
+        pickled = pickling.dumps(ran.ev)
     paused = 0.0
     tried: Plan | Tried = plan
     while True:
@@ -382,24 +331,19 @@ def _run_with_retries(processor: Processor, plan: Plan, ran: _Ran, policy: Retry
                 ran.ev = pickling.loads(pickled)
 
 
-def _match(processor: Processor, ev: Any) -> tuple[Plan | None, BaseException | None]:
-    """Return an event's plan, or the error that it fails with."""
-    try:
-        check_event(ev)
-        return processor.registry.match(ev), None
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        return None, error
-
-
 def _attempt(processor: Processor, plan: Plan, ran: _Ran) -> None:
     """Run an event's handlers once, and note in `ran` how it ended."""
     follow_ups: list[Event] = []
     handlers = _Watched(plan.handlers, follow_ups)
     if EMITTING:
         _take_emitted(ran.ev)  # drop the values of before
-    ran.value, ran.error = _call(processor, ran.ev, handlers, follow_ups)
+    ran.value, ran.error = _unset, None
+    try:
+        ran.value = run_handlers(processor, ran.ev, handlers, follow_ups)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        ran.error = error
     ran.handler, ran.handlers = handlers.current, handlers.called
     emitted = _take_emitted(ran.ev) if EMITTING else None
     if ran.error is None:
@@ -409,38 +353,13 @@ def _attempt(processor: Processor, plan: Plan, ran: _Ran) -> None:
             ran.follow_ups, ran.source = follow_ups, handlers.source
 
 
-def _call(
-    processor: Processor, ev: Any, handlers: _Watched, follow_ups: list[Event]
-) -> tuple[Any, BaseException | None]:
-    """Call an event's handlers; return the value of `run_handlers`, and the error."""
-    try:
-        return run_handlers(processor, ev, handlers, follow_ups), None
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        return _unset, error
-
-
-def _pickle(ev: Any) -> bytes | None:
-    """Pickle an event. None: that is not possible, and retries run it as it was left."""
-    try:
-        return pickling.dumps(ev)
-    except Exception:
-        return None
-
-
 def _take_emitted(ev: Any) -> list[Any]:
     """Take the emitted values of an event; one that is only registered as `Event` has none."""
     return take_emitted(ev) if Event in type(ev).__mro__ else []
 
 
 class _Watched:
-    """Iterates over the handlers of a plan, and notes its place.
-
-    Attributes:
-        current: The handler that runs, or ran last.
-        called: How many handlers were called.
-    """
+    """Iterates over the handlers of a plan; notes the `current` one and how many were `called`."""
 
     __slots__ = ("_before", "_follow_ups", "_handlers", "_source", "called", "current")
 

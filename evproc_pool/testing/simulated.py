@@ -28,7 +28,7 @@ class _SimulatedPool(PoolProcessor):
 
 
 class _FakeStarter:
-    """Makes a `FakeBackend` for each engine; see `starting.Starter`."""
+    """Makes a `FakeBackend` for each engine; see `engines.Starter`."""
 
     def __init__(self, clock: ManualClock, rng: random.Random, limits: Limits) -> None:
         self._clock = clock
@@ -39,7 +39,7 @@ class _FakeStarter:
         """Do nothing: no process has to start."""
 
     def make_backend(self, functions: list[Any]) -> Backend:  # noqa: ARG002 - all threads have them
-        """See `starting.Starter`."""
+        """See `engines.Starter`."""
         return FakeBackend(self._clock, self._rng, self._limits)
 
 

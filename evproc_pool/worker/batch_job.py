@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from math import inf
+from typing import Final
+
 from evproc.handler import Handler
 from evproc_pool.protocol import messages
-from evproc_pool.protocol.limits import Pace
 
 #: The handlers of an event, each with the code that its place is published with.
 Calls = tuple[tuple[int, Handler], ...]
@@ -14,27 +16,13 @@ class BatchJob:
     """A batch that is being run.
 
     Attributes:
-        size: How many events it has.
         calls: What to call for each event; empty for an event that must not run any more.
         returns: Positions of events to send back.
         overdue: When it takes longer than planned, by the worker's clock.
         stop: How many of its events this worker may run.
-        is_prompt: Whether a caller may wait for single events of it.
         report_seconds: How long results may wait until they are sent, while events are fast.
         has_chains: Whether an event of it may leave others unrun.
     """
-
-    __slots__ = (
-        "_chains",
-        "calls",
-        "has_chains",
-        "is_prompt",
-        "overdue",
-        "report_seconds",
-        "returns",
-        "size",
-        "stop",
-    )
 
     def __init__(
         self,
@@ -68,17 +56,15 @@ class BatchJob:
 
 
 class SingleEventJob:
-    """A batch of one event that is being run; see `BatchJob`."""
-
-    __slots__ = ("overdue", "report_seconds")
+    """A batch of one event; see `BatchJob`. It has no later event to send results before."""
 
     size = stop = 1
     returns: frozenset[int] = frozenset()
+    overdue = report_seconds = inf
     has_chains = is_prompt = False
-
-    def __init__(self, now: float, pace: Pace) -> None:
-        self.overdue = now + pace.overdue_seconds  # unused: no later event could be given back
-        self.report_seconds = pace.target_seconds
 
     def end_chain(self, position: int, how: int) -> None:
         """Do nothing: one event has no chain."""
+
+
+SINGLE_EVENT: Final = SingleEventJob()

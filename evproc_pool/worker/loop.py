@@ -23,7 +23,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 from evproc import Event, Processor, StopProcessing
 from evproc.event import EMITTING, take_emitted
@@ -35,15 +35,15 @@ from evproc_pool.ipc.channel import BlockingChannel, WorkerChannel
 from evproc_pool.ipc.resources import WorkerResources
 from evproc_pool.protocol import messages, status_words
 from evproc_pool.protocol.frame import Frame
-from evproc_pool.protocol.limits import NEARLY, Limits, Pace
+from evproc_pool.protocol.limits import NEARLY, Pace
 from evproc_pool.protocol.pass_through import unpack_parts
-from evproc_pool.protocol.registry_spec import RegistrySpec, fingerprint
+from evproc_pool.protocol.registry_spec import fingerprint
 from evproc_pool.serialization import basics, packing, pickling
 from evproc_pool.serialization.gc_pause import gc_paused
 from evproc_pool.serialization.packing import ATOMS
 from evproc_pool.serialization.privacy import BUILT_IN, CUSTOM, is_constant, is_private
 from evproc_pool.worker import reporter
-from evproc_pool.worker.batch_job import BatchJob, Calls, SingleEventJob
+from evproc_pool.worker.batch_job import SINGLE_EVENT, BatchJob, Calls, SingleEventJob
 from evproc_pool.worker.quota import Quota
 from evproc_pool.worker.reporter import Reporter
 from evproc_pool.worker.result_buffer import ResultBuffer
@@ -53,12 +53,8 @@ from evproc_pool.worker.soft_timeout import SoftTimeout
 def main(sock: socket.socket, shares: WorkerResources, to_close: Sequence[int]) -> None:
     """Run a worker until it ends.
 
-    Args:
-        sock: Its end of the channel.
-        shares: What else it shares with the coordinator.
-        to_close: Descriptors that a forked process inherits and must not hold: the
-            coordinator's ends. They would keep other workers from noticing that the
-            coordinator is gone.
+    `to_close` are descriptors of the coordinator that a forked process inherits. They would keep
+    other workers from noticing that the coordinator is gone.
     """
     with contextlib.suppress(ValueError):  # not the main thread, which alone gets SIGINT
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -69,11 +65,10 @@ def main(sock: socket.socket, shares: WorkerResources, to_close: Sequence[int]) 
         shares.stacks.install()
     if shares.parent_watch is not None:
         shares.parent_watch.install()
-    words = shares.words
     channel = BlockingChannel(sock, shares.shared_memory)
     # raised when the coordinator is gone: nothing is left to do
     with contextlib.suppress(EOFError, ConnectionError):
-        cells = [0] * status_words.WORDS if words is None else words.words
+        cells = shares.words.words if shares.words is not None else [0] * status_words.WORDS
         worker = prepare(channel, cells, has_reporter=reporter.SIGNAL is not None)
         if worker is not None:
             worker.install_reporter()
@@ -92,18 +87,12 @@ def prepare(
 ) -> Worker | None:
     """Fill a registry as the first frame says, and answer with the outcome.
 
-    The arguments are those of `Worker`.
-
-    Returns:
-        A worker that can run; None if this failed, which the coordinator has learned.
-
-    Raises:
-        EOFError, OSError: The coordinator is gone.
+    The arguments are those of `Worker`. Returns None if this failed, which the coordinator has
+    learned.
     """
     frame = channel.receive()
     try:
-        config: tuple[RegistrySpec, Limits, Pace] = pickling.loads(frame.payload)
-        spec, limits, pace = config
+        spec, limits, pace = pickling.loads(frame.payload)
         processor = spec.make_processor()
         limits.check_room()
         answer = pickling.dumps(fingerprint(processor.registry))
@@ -111,17 +100,13 @@ def prepare(
         channel.send(messages.NOT_READY, pickling.dumps(messages.encode_error(error, None)))
         return None
     channel.send(messages.READY, answer)
+    quota = Quota(limits)
     worker = Worker(
-        channel,
-        processor,
-        words,
-        quota=Quota(limits),
-        pace=pace,
-        clock=clock,
-        has_reporter=has_reporter,
+        channel, processor, words, quota=quota, pace=pace, clock=clock, has_reporter=has_reporter
     )
     if limits.event_soft_timeout is not None:
-        worker.install_soft_timeout(limits.event_soft_timeout)
+        code = Worker._run.__code__  # noqa: SLF001 - for the one who interrupts it
+        SoftTimeout(limits.event_soft_timeout, words, code).install()
     return worker
 
 
@@ -156,9 +141,8 @@ class Worker:
         self._quota = quota
         self._pace = pace
         self._clock = clock
-        self._reported_share = 0.0  # the used share of the quota at the last report
-        # the calls of each plan, by its number
-        self._plans: dict[int, tuple[tuple[int, Handler], ...]] = {}
+        self._said_nearly = False
+        self._plans: dict[int, Calls] = {}  # by number
         self._batches = 0
         self._waiting: deque[Frame] = deque()
         self._results = ResultBuffer(
@@ -168,10 +152,6 @@ class Worker:
         self._reporter: Reporter | None = None
         self._prompt_seconds = pace.report_seconds if has_reporter else 0.0
 
-    def install_soft_timeout(self, seconds: float) -> None:
-        """Raise the soft timeout in a handler when the coordinator asks for it."""
-        SoftTimeout(seconds, self._words, self._run.__code__).install()
-
     def install_reporter(self) -> None:
         """Start the thread that calls `report`. Only in a worker process."""
         self._reporter = Reporter(self._results.report)
@@ -179,11 +159,7 @@ class Worker:
             self._reporter, self._prompt_seconds = None, 0.0
 
     def run(self) -> None:
-        """Serve until asked to end.
-
-        Raises:
-            EOFError, OSError: The coordinator is gone.
-        """
+        """Serve until asked to end. An EOFError or OSError says that the coordinator is gone."""
         while True:
             frame = self._waiting.popleft() if self._waiting else self._channel.receive()
             if frame.tag == messages.QUIT:
@@ -198,7 +174,11 @@ class Worker:
             handle(arrived)
             self._words[status_words.PLACE] = status_words.NONE
             if self._quota.share >= NEARLY:
-                self._report_quota()
+                if self._quota.is_used_up:
+                    self._channel.send(messages.LEAVING, b"")
+                elif not self._said_nearly:
+                    self._channel.send(messages.NEARLY, b"")
+                self._said_nearly = True
 
     def _skips_batch(self) -> bool:
         """Whether the current batch must not run. Reports so if it is true."""
@@ -230,8 +210,7 @@ class Worker:
     def _handle_single(self, arrived: list[Frame]) -> None:
         """Do what `_handle_batch` does for a single event, with as few steps as possible.
 
-        A caller waits for the event, and a worker that has slept runs everything several times
-        slower than a loop.
+        A caller waits, and a worker that has slept runs everything several times slower.
         """
         frame = arrived.pop()
         if self._skips_batch():
@@ -249,15 +228,8 @@ class Worker:
         del frame, pickled
         now = self._clock()
         self._results.begin(number, now)
-        self._run(SingleEventJob(now, self._pace), 0, events, (calls,), now)
+        self._run(SINGLE_EVENT, 0, events, (calls,), now)
         self._quota.spend(1)
-
-    def _report_quota(self) -> None:
-        if self._quota.is_used_up:
-            self._channel.send(messages.LEAVING, b"")
-        elif not self._reported_share:
-            self._channel.send(messages.NEARLY, b"")
-        self._reported_share = self._quota.share
 
     def _unpack(
         self, packed: packing.PackedEvents, size: int, buffers: Sequence[memoryview]
@@ -275,7 +247,7 @@ class Worker:
         except Exception:
             return self._ask_again(), True
 
-    def _ask_again(self) -> Iterable[bytes]:
+    def _ask_again(self) -> list[bytes]:
         """Have the coordinator send the events of this batch again, packed one by one.
 
         Results come in the order of the batches. So batches that arrive before the answer wait.
@@ -284,8 +256,7 @@ class Worker:
         while True:
             frame = self._channel.receive()
             if frame.tag == messages.REPACKED:
-                pickles: Iterable[bytes] = pickling.loads(frame.payload)
-                return pickles
+                return cast("list[bytes]", pickling.loads(frame.payload))
             self._waiting.append(frame)
 
     def _run_batch(
@@ -347,9 +318,8 @@ class Worker:
         `began` is a time before the place of the first event was published.
 
         The loop over handlers is that of `evproc.processor.run_handlers`, plus publishing the
-        place. It is written out: an event takes a microsecond, so another call would be
-        noticeable. The soft timeout finds out by the lines of `handler.func` and
-        `collect_follow_ups` that a handler is running, and is raised only there.
+        place. It is written out: an event takes a microsecond, and a call would be noticeable. The
+        soft timeout is raised only at the calls of `handler.func` and `collect_follow_ups`.
         """
         words, proc, results = self._words, self._processor, self._results
         places = itertools.count(first << status_words.HANDLER_BITS, 1 << status_words.HANDLER_BITS)
@@ -406,9 +376,7 @@ class Worker:
                     annotate_error(error, handler, ev)
                 if EMITTING:
                     take_emitted(ev)  # a failed event emits nothing
-                results.add_error(
-                    place >> bits, error, handler.name if handler is not None else None
-                )
+                results.add_error(place >> bits, error, handler)
                 unsent_at = place
                 if code != to_call[-1][0]:
                     results.add_cut_short(place >> bits, code)
@@ -437,7 +405,7 @@ class Worker:
                     job.end_chain(position, messages.ENDS_BY_VALUE)
                 value = _unset
             elif follow_ups is not None and (type(follow_ups) is not list or follow_ups):
-                # `ResultBuffer._mark_unsent`, inlined
+                # `ResultBuffer._add`, inlined
                 position, unsent_at = place >> bits, place
                 unsent.append(position)
                 if words[first_unsent] < 0:

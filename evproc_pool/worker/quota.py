@@ -12,13 +12,11 @@ _MEMORY_CHECK_SECONDS: Final = 0.001
 
 
 class Quota:
-    """How much of its limits a worker has left.
+    """What a worker may still use.
 
     Attributes:
-        tasks_left: How many more events it may run.
         check_at: When to call `check_memory`, by the worker's clock.
         share: The used share of the limit that is nearest to its end; 1 or more: used up.
-        is_timed: Whether an event may take only a limited time.
     """
 
     def __init__(self, limits: Limits) -> None:

@@ -1,13 +1,10 @@
 """Reports results while a handler is running, in a worker.
 
-A worker sends its results when a batch is over, or some milliseconds after the last report. If the
-next event takes minutes, the loop cannot do that. The coordinator checks the place of each worker
-anyway. So it asks for a report by a signal. One thread of the worker waits for this signal and
-sends the results (`ResultBuffer.report`). A handler notices nothing: the signal interrupts none of
-its calls.
-
-The thread waits in the kernel, so it costs nothing until it is asked. It needs the GIL to answer,
-so the report is late if native code holds the GIL for long.
+If the next event takes minutes, the worker's loop cannot send the results so far. So the
+coordinator, which checks the place of each worker anyway, asks for a report by a signal. One thread
+of the worker waits for this signal in the kernel, at no cost, and sends the results
+(`ResultBuffer.report`). A handler notices nothing: the signal interrupts none of its calls. The
+thread needs the GIL, so the report is late if native code holds the GIL for long.
 
 A handler may fork, and Python rightly warns of a fork beside threads. So the thread ends before
 each fork, after a last report. It starts again with the next batch, or when it is asked: until
@@ -35,20 +32,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-# Next to the number of the soft timeout's signal.
-_REAL_TIME_OFFSET: Final = 12
-
-
-def _choose() -> int | None:
-    """Choose a signal that nobody else is likely to use; None: this system has none."""
-    first: int | None = getattr(signal, "SIGRTMIN", None)
-    if first is None or sys.platform != "linux" or not hasattr(signal, "pidfd_send_signal"):
-        return None
-    return first + _REAL_TIME_OFFSET
-
-
-#: Asks a worker to report; None: not possible here.
-SIGNAL: Final = _choose()
+#: Asks a worker to report; next to the soft timeout's. None: not possible here.
+SIGNAL: Final[int | None] = (
+    signal.SIGRTMIN + 12
+    if sys.platform == "linux" and hasattr(signal, "pidfd_send_signal")
+    else None
+)
 
 # The switch interval of a worker: a report waits that long for the GIL while a handler runs Python
 # code. Python's default is 0.005 s.
@@ -66,11 +55,7 @@ _THREAD_EXIT_SECONDS: Final = 0.1
 
 
 class Reporter:
-    """The reporting thread.
-
-    Args:
-        report: Sends the results so far; `ResultBuffer.report`.
-    """
+    """The reporting thread; `report` sends the results so far."""
 
     def __init__(self, report: Callable[[], object]) -> None:
         self._report = report
@@ -119,16 +104,17 @@ class Reporter:
 
     def _before_fork(self) -> None:
         thread = self._thread
-        if thread is None or os.getpid() != self._pid or thread is threading.current_thread():
+        if SIGNAL is None or thread is None or thread is threading.current_thread():
+            return
+        if os.getpid() != self._pid:
             return
         self._report()
         self._ends = True
-        if thread.ident is not None and SIGNAL is not None:
+        if thread.ident is not None:
             signal.pthread_kill(thread.ident, SIGNAL)
         thread.join()
         self._thread = None
-        if SIGNAL is not None:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGNAL])
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGNAL])
         # Python counts the threads that the kernel knows
         entry = Path(f"/proc/self/task/{thread.native_id}")
         end = time.monotonic() + _THREAD_EXIT_SECONDS

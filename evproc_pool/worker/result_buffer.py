@@ -46,21 +46,8 @@ class ResultBuffer:
     The worker's loop itself appends to the lists and to `ends`, and keeps references to them:
     they are emptied, never replaced. An entry is four items: position, event, handler, result.
 
-    Args:
-        channel: The channel to the coordinator.
-        words: The words of `status_words`.
-        is_timed: Whether the coordinator must know which event is being packed.
-        batches_ahead: See `limits.Pace`.
-
     Attributes:
         ends: When each unreported event was over.
-        unsent: The positions of events with an unsent result, in order.
-        followed: Follow-ups: an event, or a list of several. The handler is the one that
-            returned them; of several, the last one in a tuple.
-        stopped: Values of `StopProcessing`.
-        emitted: Lists of emitted results.
-        returned: Events to send back; the handler is their class.
-        short: Events of which not all handlers ran: position, index of the last one that did.
         deferring: See `ResultPacker`. A result of these waits only if nobody else refers to it
             or to anything in it (`is_private`), so that another event cannot change it. Other
             results are packed at once.
@@ -78,15 +65,12 @@ class ResultBuffer:
         self._packer = ResultPacker(channel, words, is_timed=is_timed, batches_ahead=batches_ahead)
         self._lock = allocate_lock()  # held while sending
         self.ends = array("d")
-        self.unsent: list[int] = []
-        self.followed: list[Any] = []
-        self.stopped: list[Any] = []
-        self.emitted: list[Any] = []
-        self.returned: list[Any] = []
-        self.short: list[int] = []
+        self._lists = ResultLists([], [], [], [], [], [], [])
+        self._columns: Sequence[list[Any]] = self._lists
+        self.unsent, self.followed = self._lists.unsent, self._lists.followed
+        self.stopped, self.emitted = self._lists.stopped, self._lists.emitted
         self.deferring = self._packer.deferring
         self.has_custom = False
-        self._errors: list[tuple[int, messages.ErrorRecord]] = []
         self._reported = 0  # how many of `ends` were sent by `report`
         self.repack = self._packer.repack
         self.begin(0, 0.0)
@@ -101,25 +85,13 @@ class ResultBuffer:
             self.sent = 0
             self.begun = now
 
-    def _mark_unsent(self, position: int) -> None:
-        self.unsent.append(position)
-        if self._words[status_words.UNSENT] < 0:  # in this order: see `_publish_unsent`
-            self._words[status_words.UNSENT] = position
-
     # --- add results ---
 
     def add_packed(self, entries: list[Any], position: int, ev: Event, by: Any, item: Any) -> bool:
         """Add a result that somebody may change later: pack it now.
 
-        Args:
-            entries: The list for this kind of result.
-            position: The position of the event.
-            ev: The event.
-            by: The handler, or the class of an event to send back.
-            item: The result.
-
-        Returns:
-            Whether it has large buffers. They are views: send it before another handler runs.
+        `by` is the handler, or the class of an event to send back. Returns whether it has large
+        buffers. They are views: send it before another handler runs.
         """
         large: list[memoryview] = []
         with contextlib.suppress(Exception):  # `send` finds out what failed
@@ -129,9 +101,14 @@ class ResultBuffer:
                 item = packed
         if type(item) is not packing.PackedValue:
             self.has_custom = True
-        self._mark_unsent(position)
-        entries += position, ev, by, item
+        self._add(entries, position, ev, by, item)
         return bool(large)
+
+    def _add(self, entries: list[Any], *entry: Any) -> None:
+        self.unsent.append(entry[0])
+        if self._words[status_words.UNSENT] < 0:  # in this order: see `_publish_unsent`
+            self._words[status_words.UNSENT] = entry[0]
+        entries += entry
 
     def return_event(
         self, position: int, ev: Event, wanted: frozenset[int], *, is_kept: bool = False
@@ -141,13 +118,13 @@ class ResultBuffer:
         `is_kept` says whether a handler has kept the event, and may change it later. See
         `add_packed` for the result.
         """
-        if position not in wanted or (self._errors and self._errors[-1][0] == position):
+        errors, returned = self._lists.errors, self._lists.returned
+        if position not in wanted or (errors and errors[-2] == position):
             return False
         kind = type(ev)
         if is_kept or kind not in self.deferring or not is_private(ev):
-            return self.add_packed(self.returned, position, ev, kind, ev)
-        self._mark_unsent(position)
-        self.returned += position, ev, kind, ev
+            return self.add_packed(returned, position, ev, kind, ev)
+        self._add(returned, position, ev, kind, ev)
         return False
 
     def take_emitted(self, position: int, ev: Event, handler: Handler | None) -> bool:
@@ -161,8 +138,7 @@ class ResultBuffer:
                 return self.add_packed(self.emitted, position, ev, handler, items)
             if private == CUSTOM:
                 self.has_custom = True
-        self._mark_unsent(position)
-        self.emitted += position, ev, handler, items
+        self._add(self.emitted, position, ev, handler, items)
         return False
 
     def references_to(self, ev: Event) -> int:
@@ -172,13 +148,12 @@ class ResultBuffer:
 
     def add_cut_short(self, position: int, code: int) -> None:
         """Note that the handler with this code was the last one of an event that ran."""
-        self._mark_unsent(position)
-        self.short += position, code - 1
+        self._add(self._lists.short, position, code - 1)
 
-    def add_error(self, position: int, error: BaseException, handler: str | None) -> None:
+    def add_error(self, position: int, error: BaseException, handler: Handler | None) -> None:
         """Add the error of an event."""
-        self._mark_unsent(position)
-        self._errors.append((position, messages.encode_error(error, handler)))
+        name = handler.name if handler is not None else None
+        self._add(self._lists.errors, position, messages.encode_error(error, name))
 
     @property
     def is_heavy(self) -> bool:
@@ -205,8 +180,7 @@ class ResultBuffer:
             if has_unsent:
                 self._words[status_words.PACKING] = 0
                 self._words[status_words.UNSENT] = status_words.NONE
-                lists: Sequence[list[Any]] = self._lists
-                for each in lists:
+                for each in self._columns:
                     del each[:]
                 self.has_custom = False
             del self.ends[:]
@@ -247,46 +221,22 @@ class ResultBuffer:
         if positions:
             self._words[status_words.UNSENT] = positions[0]
 
-    @property
-    def _lists(self) -> ResultLists:
-        return ResultLists(
-            self.unsent,
-            self.followed,
-            self.stopped,
-            self.emitted,
-            self.returned,
-            self.short,
-            self._errors,
-        )
-
     def _drop_reported(self) -> None:
         """Drop what `report` has sent; with the lock."""
-        lists: Sequence[list[Any]] = self._lists
-        for entries, size, count in zip(lists, ENTRY_SIZES, self._counts(self.sent), strict=True):
-            del entries[: count * size]
+        for entries, items in zip(self._columns, self._counts(self.sent), strict=True):
+            del entries[:items]
         del self.ends[: self._reported]
         self._reported = 0
 
     def _counts(self, position: int) -> list[int]:
-        """How many entries of each list belong to events before a position."""
-        lists = self._lists
-        columns: list[list[int]] = [entries[::ENTRY] for entries in lists[1:5]]
-        errors = [position for position, _ in lists.errors]
-        return [
-            bisect_left(column, position)
-            for column in (lists.unsent, *columns, lists.short[::2], errors)
-        ]
+        """How many items of each list belong to events before a position."""
+        columns = zip(self._columns, ENTRY_SIZES, strict=True)
+        return [bisect_left(items[::size], position) * size for items, size in columns]
 
     def _between(self, first: int, stop: int) -> ResultLists:
         """The results of events from a position up to another."""
-        begins, ends = self._counts(first), self._counts(stop)
-        lists: Sequence[list[Any]] = self._lists
-        return ResultLists(
-            *[
-                entries[begin * size : end * size]
-                for entries, size, begin, end in zip(lists, ENTRY_SIZES, begins, ends, strict=True)
-            ]
-        )
+        columns = zip(self._columns, self._counts(first), self._counts(stop), strict=True)
+        return ResultLists(*[items[begin:end] for items, begin, end in columns])
 
     def _send(
         self,
@@ -297,14 +247,9 @@ class ResultBuffer:
         is_last: bool,
         gave_back: bool = False,
     ) -> None:
-        """Send results.
+        """Send `lists`. `ends` has one time for each unreported event, of `done` in all.
 
-        Args:
-            done: How many events of the batch are over.
-            ends: When each unreported event was over.
-            lists: The results.
-            is_last: See `ResultPacker.pack`.
-            gave_back: Whether the rest of the batch is left unrun.
+        `gave_back`: the rest of the batch is left unrun. `is_last`: see `ResultPacker.pack`.
         """
         times = ends.tobytes()
         number = self._words[status_words.BATCH]

@@ -11,6 +11,7 @@ the process dies there.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -41,7 +42,18 @@ RETURNED: Final = "event {event}, processed,"
 
 
 class ResultLists(NamedTuple):
-    """The results of some events; see `ResultBuffer`."""
+    """The results of some events, each list in the order of the events.
+
+    Attributes:
+        unsent: The positions of events with an unsent result.
+        followed: Follow-ups: an event, or a list of several. The handler is the one that
+            returned them; of several, the last one in a tuple.
+        stopped: Values of `StopProcessing`.
+        emitted: Lists of emitted results.
+        returned: Events to send back; the handler is their class.
+        short: Events of which not all handlers ran: position, index of the last one that did.
+        errors: Position, record.
+    """
 
     unsent: list[int]
     followed: list[Any]
@@ -49,11 +61,11 @@ class ResultLists(NamedTuple):
     emitted: list[Any]
     returned: list[Any]
     short: list[int]
-    errors: list[tuple[int, messages.ErrorRecord]]
+    errors: list[Any]
 
 
 #: The number of items of an entry in each of `ResultLists`.
-ENTRY_SIZES: Final = (1, ENTRY, ENTRY, ENTRY, ENTRY, 2, 1)
+ENTRY_SIZES: Final = (1, ENTRY, ENTRY, ENTRY, ENTRY, 2, 2)
 
 
 class _PackedTogether(NamedTuple):
@@ -62,7 +74,7 @@ class _PackedTogether(NamedTuple):
     Attributes:
         givers: The positions of the events that returned follow-ups.
         events: These events; empty if the follow-ups pass through.
-        handlers: For each event the handler that returned them; of several, the last in a tuple.
+        handlers: As in `ResultLists.followed`.
         counts: How many follow-ups each event returned.
         follow_ups: All follow-ups, in order.
         columns: Values, emitted results, and events to send back.
@@ -80,10 +92,7 @@ class ResultPacker:
     """Packs results, each kind in one pass. Not thread-safe.
 
     Args:
-        channel: The channel to the coordinator.
-        words: The words of `status_words`.
         is_timed: Whether the coordinator must know which event is being packed.
-        batches_ahead: See `limits.Pace`.
 
     Attributes:
         deferring: Handlers and classes of events whose results may wait for the end of the
@@ -119,9 +128,8 @@ class ResultPacker:
     ) -> messages.BatchResults:
         """Pack the results of events.
 
-        If a result cannot be packed, this raises the exception; or, if `is_last`, makes an error of
-        it. `is_built_in` says whether values and emitted results are made of atoms and built-in
-        containers.
+        If one cannot be packed, this raises the exception; or, if `is_last`, makes an error of it.
+        `is_built_in`: values and emitted results are made of atoms and built-in containers.
         """
         together, packed = _PackedTogether(), packing.NO_EVENTS
         if lists.followed:
@@ -156,7 +164,7 @@ class ResultPacker:
             values,
             emitted,
             processed,
-            list(lists.errors),
+            list(zip(lists.errors[::2], lists.errors[1::2], strict=True)),
             list(lists.short),
             last_givers,
         )
@@ -164,10 +172,10 @@ class ResultPacker:
     def _pack_column(
         self, kind: str, entries: list[Any], *, is_last: bool, is_built_in: bool
     ) -> packing.PackedColumn | None:
-        """Pack results of one kind; a result that cannot be packed becomes an error.
+        """Pack results of one kind, all in one pass if that works and gives few bytes.
 
-        The error stands in the place of the result. The event did not fail when it ran; see
-        `Progress.cut`.
+        An error stands in the place of a result that cannot be packed. The event did not fail when
+        it ran; see `Progress.cut`.
         """
         if not entries:
             return None
@@ -177,9 +185,15 @@ class ResultPacker:
         is_packed = packing.PackedValue in set(map(type, items))
         is_small = len(items) * self.item_bytes.get(kind, 0) <= _MOST_KEPT_BYTES
         if len(items) > 1 and not is_packed and (is_small or type(items[0]) in packing.ATOMS):
-            column = self._pack_together(kind, positions, items, buffers, is_built_in=is_built_in)
-            if column is not None and len(self.large) == first:
-                return column
+            packer = self._packer if kind is RETURNED else None
+            with contextlib.suppress(Exception):  # packing one by one finds out which one failed
+                column = packing.pack_column(
+                    _dense(positions), items, buffers, packer, is_built_in=is_built_in
+                )
+                self.item_bytes[kind] = column.size_bytes / len(items)
+                is_small = column.is_sure or column.size_bytes <= _MOST_KEPT_BYTES
+                if is_small and len(self.large) == first:
+                    return column
             self.deferring.difference_update(entries[2::ENTRY])
             del self.large[first:]
         data: list[packing.PackedValue | messages.ErrorRecord] = []
@@ -191,30 +205,11 @@ class ResultPacker:
                 if not is_last:
                     raise
                 ev, by = entries[index * ENTRY + 1 : index * ENTRY + 3]
-                data.append(_cannot_pack(kind, ev, by, item, error))
+                what = kind.format(by=_by(by), event=describe_event(ev))
+                data.append(_failure(what, by, item, error))
         sizes = [packing.size_of(each) for each in data if isinstance(each, packing.PackedValue)]
         self.item_bytes[kind] = sum(sizes) / max(1, len(sizes))
         return packing.PackedColumn(positions, False, data)
-
-    def _pack_together(
-        self,
-        kind: str,
-        positions: Sequence[int],
-        items: list[Any],
-        buffers: list[memoryview] | None,
-        *,
-        is_built_in: bool,
-    ) -> packing.PackedColumn | None:
-        """Pack all in one pass; None if that fails or gives too many bytes."""
-        packer = self._packer if kind is RETURNED else None
-        try:
-            column = packing.pack_column(
-                _dense(positions), items, buffers, packer, is_built_in=is_built_in
-            )
-        except Exception:
-            return None  # packing one by one finds out which result failed
-        self.item_bytes[kind] = column.size_bytes / len(items)
-        return column if column.is_sure or column.size_bytes <= _MOST_KEPT_BYTES else None
 
     def _pack_follow_ups(self, together: _PackedTogether, *, is_last: bool) -> packing.PackedEvents:
         with gc_paused():
@@ -267,24 +262,18 @@ class ResultPacker:
             try:
                 blobs.append(pickling.dumps(some))
             except Exception as error:
-                of = ""
-                handler: Handler | tuple[Handler] | None = None
+                what, by = "what a handler returned", None
                 if together.events:
-                    of = f" for event {describe_event(together.events[index])}"
-                    handler = together.handlers[index]
-                failure = diagnosis.cannot_pickle(f"what {_by(handler)} returned{of}", some, error)
-                name = handler.name if isinstance(handler, Handler) else None
-                blobs.append(messages.encode_error(failure, name))
+                    by = together.handlers[index]
+                    of = describe_event(together.events[index])
+                    what = f"what {_by(by)} returned for event {of}"
+                blobs.append(_failure(what, by, some, error))
         return blobs
 
 
-def _cannot_pack(
-    kind: str, ev: Event, by: Any, item: object, error: Exception
-) -> messages.ErrorRecord:
-    handler = by if isinstance(by, Handler) else None
-    what = kind.format(by=_by(handler), event=describe_event(ev))
+def _failure(what: str, by: Any, item: object, error: Exception) -> messages.ErrorRecord:
     failure = diagnosis.cannot_pickle(what, item, error)
-    return messages.encode_error(failure, handler.name if handler is not None else None)
+    return messages.encode_error(failure, by.name if isinstance(by, Handler) else None)
 
 
 def _pack_again(item: object) -> packing.PackedValue | messages.ErrorRecord:
@@ -315,5 +304,5 @@ def _take_apart(followed: Sequence[Any]) -> _PackedTogether:
     )
 
 
-def _by(handler: Handler | tuple[Handler] | None) -> str:
+def _by(handler: object) -> str:
     return f"handler {handler.name!r}" if isinstance(handler, Handler) else "a handler"

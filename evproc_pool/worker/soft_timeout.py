@@ -1,25 +1,22 @@
 """Raises the soft timeout in the handler that is running, in a worker.
 
-1. The coordinator reads the place of each worker anyway, and `core.event_limits` finds one that has
-   been at the same event for too long. It writes the event into `status_words.STRUCK`, and
-   sends `SIGNAL`.
+1. The coordinator finds a worker that has been at the same event for too long
+   (`core.event_limits`). It writes the event into `status_words.STRUCK`, and sends `SIGNAL`.
 2. Python runs `SoftTimeout._strike` between two instructions of the main thread, or in
    a call that waits and lets signals be handled. It raises only if it has interrupted a
    handler of that event, or the iterable that one returned. It clears the word first, so
    that it never raises twice.
 3. At any other moment (between two handlers, while values of an event are pickled) it does
-   nothing. The word stays. While the worker is still at a handler of that event, the
-   coordinator sends the signal again.
+   nothing. While the worker is still at a handler of that event, the coordinator sends the signal
+   again. So a signal that comes just before a call that waits is not lost either.
 
 The stack shows what was interrupted. The frame of the worker's loop has the offset of the
 instruction that is running: the call of a handler, or the call that collects what it returned
 (`internals.cpython.call_spans`). Offsets need no source file and no line numbers. Both calls
 stand in the `try` that catches whatever a handler raises, so the worker is as it is after any
-other error. A late signal finds that the word names an event that is over. A signal that is
-lost, because it came just before a call that waits, is sent again.
+other error. A late signal finds that the word names an event that is over.
 
-An event that is not too slow pays nothing: no timer is armed, and the loop does not check for
-a timeout.
+An event that is not too slow pays nothing: there is no timer and no check.
 
 Rejected: a timer in the worker, which is a system call per event;
 `PyThreadState_SetAsyncExc`, which does not end a call that waits, and may strike in the
@@ -42,29 +39,17 @@ from evproc_pool.errors import SoftTimeoutError
 from evproc_pool.internals.cpython import call_spans
 from evproc_pool.protocol import status_words
 
-# Programs take the numbers next to SIGRTMIN first.
-_REAL_TIME_OFFSET: Final = 11
-
-
-def _choose() -> int | None:
-    """A signal that nobody else is likely to use."""
-    first: int | None = getattr(signal, "SIGRTMIN", None)
-    if first is not None:
-        return first + _REAL_TIME_OFFSET
-    # macOS: does nothing to a process that does not expect it
-    return getattr(signal, "SIGINFO", None)
-
-
-#: Sent to a worker; None: this system has no soft timeout (Windows).
-SIGNAL: Final = _choose()
+#: Sent to a worker; None: this system has no soft timeout (Windows). Programs take the numbers next
+#: to SIGRTMIN first. On macOS it does nothing to a process that does not expect it.
+SIGNAL: Final[int | None] = (
+    signal.SIGRTMIN + 11 if hasattr(signal, "SIGRTMIN") else getattr(signal, "SIGINFO", None)
+)
 
 
 class SoftTimeout:
     """Takes the signal, in a worker.
 
     Args:
-        seconds: The limit.
-        words: See `status_words`.
         loop: The function that calls handlers, by `handler.func(...)`, and collects what they
             return, by `collect_follow_ups(...)`. The arguments of both contain no calls. Its
             variables `handler` and `ev` say which handler and event these are.
@@ -74,8 +59,9 @@ class SoftTimeout:
         self._seconds = seconds
         self._words = words
         self._loop = loop
-        self._calls = _offsets(loop, "func")
-        self._calls_and_collects = self._calls | _offsets(loop, "collect_follow_ups")
+        # the offsets of the instructions that call these
+        self._calls = frozenset[int]().union(*call_spans(loop, "func"))
+        self._calls_and_collects = self._calls.union(*call_spans(loop, "collect_follow_ups"))
         self._pid = os.getpid()
 
     def install(self) -> None:
@@ -138,8 +124,3 @@ _UNKNOWN_PYTHON: Final = (
     "event_soft_timeout has no effect with this version of Python, of which evproc_pool does not"
     " know the instructions; event_timeout has"
 )
-
-
-def _offsets(code: CodeType, name: str) -> frozenset[int]:
-    """The offsets of all instructions that call something by its name."""
-    return frozenset(offset for span in call_spans(code, name) for offset in span)

@@ -15,8 +15,8 @@ from tests.support.actions import Do
 from tests.support.helpers import PATIENCE_SECONDS, register_all
 
 _CONSTRUCTOR: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"workers": -1}, ValueError, "workers must not be negative, and is -1"),
-    ({"workers": 1.5}, TypeError, "workers is a number of processes or None, not 1.5"),
+    ({"workers": -1}, ValueError, "workers must be at least 0, and is -1"),
+    ({"workers": 1.5}, TypeError, "workers is a whole number or None, not 1.5"),
     ({"workers": "2"}, TypeError, "not '2'"),
     ({"workers": True}, TypeError, "not True"),
     ({"workers": [2]}, TypeError, "not \\[2\\]"),
@@ -96,7 +96,7 @@ _METHODS: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str]
     ("process_many", ([],), {"timeout": 5}, TypeError, "timeout"),
     ("stream", (5,), {}, TypeError, "iterable"),
     ("stream", (Do("nothing"),), {}, TypeError, "not a single one, 'do' .*use process\\(\\)"),
-    ("stream", ([],), {"buffersize": 0}, ValueError, "buffersize must be positive, and is 0"),
+    ("stream", ([],), {"buffersize": 0}, ValueError, "buffersize must be at least 1, and is 0"),
     ("stream", ([],), {"buffersize": -3}, ValueError, "-3"),
     ("stream", ([],), {"buffersize": "5"}, TypeError, "'5'"),
     ("stream", ([],), {"buffersize": True}, TypeError, "True"),

@@ -245,10 +245,10 @@ def test_the_pool_that_is_closed_under_a_stream_ends_it(gate: Gate) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({"buffersize": 0}, ValueError, "buffersize must be positive"),
-        ({"buffersize": -3}, ValueError, "buffersize must be positive"),
-        ({"buffersize": 1.5}, TypeError, "buffersize is a number of events"),
-        ({"buffersize": True}, TypeError, "buffersize is a number of events"),
+        ({"buffersize": 0}, ValueError, "buffersize must be at least 1"),
+        ({"buffersize": -3}, ValueError, "buffersize must be at least 1"),
+        ({"buffersize": 1.5}, TypeError, "buffersize is a whole number or None"),
+        ({"buffersize": True}, TypeError, "buffersize is a whole number or None"),
         ({"ordering": "sorted"}, ValueError, "ordering is 'cascade' or 'unordered'"),
         ({"key": "name"}, TypeError, "key is a callable or None"),
     ],

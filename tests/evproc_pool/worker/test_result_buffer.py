@@ -309,8 +309,7 @@ class _Scenario:
 
     def stop(self, position: int, value: object) -> None:
         """An event is over, with a value."""
-        self.results._mark_unsent(position)
-        self.results.stopped += [position, Plain(position), None, value]
+        self.results._add(self.results.stopped, position, Plain(position), None, value)
         self.results.ends.append(2.0 + position)
 
     @property
