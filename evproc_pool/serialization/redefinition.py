@@ -20,7 +20,7 @@ from evproc.decorator import default_name, describe_callable
 from evproc.mistakes import describe_value
 from evproc.registry import validated_name
 from evproc_pool.serialization.basics import lives_in_main
-from evproc_pool.serialization.name_watch import Missing, NameWatch
+from evproc_pool.serialization.code_snapshot import Missing, NameWatch
 
 if TYPE_CHECKING:
     from evproc.annotations import HandlerFunc

@@ -10,7 +10,7 @@ import pytest
 
 from evproc_pool.protocol import registry_spec
 from evproc_pool.serialization import code_snapshot
-from evproc_pool.serialization.name_watch import Missing, NameWatch, cells_that_change
+from evproc_pool.serialization.code_snapshot import Missing, NameWatch, cells_that_change
 
 
 class _EqualToAll:
