@@ -148,14 +148,11 @@ def announcements(size_bytes: int) -> tuple[bytes, ...]:
 
 
 def call_spans(code: CodeType, name: str) -> tuple[range, ...]:
-    """Find where a function calls something that it loads by a name.
+    """Find where a function calls a global, an attribute or a method with a name.
 
     Works without the source, and without line numbers. The arguments of the call must contain no
-    call. `name` is a global, an attribute or a method.
-
-    Returns:
-        For each such call the offsets from the load to the end of the call; `frame.f_lasti` is
-        one of these while the call is running.
+    call. Returns for each call the offsets from the load of the name to the end of the call;
+    `frame.f_lasti` is one of these while the call is running.
     """
     import dis  # takes a while to import, and few workers need it
 

@@ -64,12 +64,10 @@ def preloaded_modules() -> list[str] | None:
 
 
 class ForkserverImports(NamedTuple):
-    """The arguments of a forkserver that is importing.
+    """The arguments of a forkserver that is importing, and the module that forks.
 
-    Attributes:
-        sys_path: That of the process that has started it, if it gave one.
-        alive: A descriptor that becomes readable when that process has ended, or None.
-        module: The module that forks.
+    `sys_path` is that of the process that has started it, if it gave one. `alive` is a descriptor
+    that becomes readable when that process has ended.
     """
 
     preload: list[str]

@@ -32,15 +32,10 @@ _MOST_CLASSES: Final = 4096
 
 
 def dumps_apart(value: object, callback: _Callback | None = None) -> bytes | None:
-    """Pickle in the usual way, except for classes that go by value.
+    """Pickle for `pickle.loads`, except for classes that go by value.
 
-    `callback` returns for each buffer whether it goes into the pickle.
-
-    Returns:
-        A pickle for `pickle.loads`. None: something else in it has to go by value.
-
-    Raises:
-        BaseException: User code raised what is no `Exception`.
+    `callback` returns for each buffer whether it goes into the pickle. Returns None if something
+    else in it has to go by value. Raises only what is no `Exception`.
     """
     with io.BytesIO() as file:
         pickler = _Pickler(file, protocol=PROTOCOL, buffer_callback=callback)
@@ -71,10 +66,7 @@ def dumps_instance(value: object, callback: _Callback | None = None) -> bytes | 
     except Exception:
         return None
     # this also finds an instance of this class in its own state
-    return None if MAIN in data else b"".join((head, data[:-1], _SET_STATE))
-
-
-_SET_STATE: Final = pickle.BUILD + pickle.STOP
+    return None if MAIN in data else b"".join((head, data[:-1], pickle.BUILD, pickle.STOP))
 
 
 class _Pickler(pickle.Pickler):

@@ -74,8 +74,9 @@ class NameWatch:
             others = [*values.keys() - {*alike, *missing}]
             for names, is_unchanged in ((alike, _are_equal), (others, _are_same)):
                 if names:
-                    then = tuple(values[name] for name in names)
-                    yield functools.partial(is_unchanged, _reader(names), space, then)
+                    # an `itemgetter` of one name returns no tuple
+                    read = operator.itemgetter(*(names if len(names) > 1 else 2 * names))
+                    yield functools.partial(is_unchanged, read, space, read(values))
             if missing:
                 yield functools.partial(space.keys().isdisjoint, missing)
         if self._cells:
@@ -87,13 +88,6 @@ def _is_compared_by_identity(value: object) -> bool:
     is_definition = isinstance(value, (types.FunctionType, types.ModuleType, type))
     # a metaclass may define equality
     return is_definition and value is not Missing and type(value).__eq__ is object.__eq__
-
-
-def _reader(names: Sequence[str]) -> Callable[[dict[str, Any]], Sequence[Any]]:
-    """Return a function that returns the values of all names as a tuple."""
-    if len(names) > 1:
-        return operator.itemgetter(*names)
-    return lambda space: (space[names[0]],)
 
 
 def _are_equal(read: Callable[[Any], Iterable[Any]], source: Any, then: Sequence[Any]) -> bool:
@@ -207,15 +201,12 @@ class CodeSnapshot:
 
     @property
     def names_are_unchanged(self) -> bool:
-        """Whether no global and no shared variable of functions was redefined.
-
-        Much faster than `is_up_to_date`, which also detects changed attributes and code.
-        """
+        """Whether no global and no shared variable of functions was redefined; much faster."""
         return self._names.are_unchanged
 
     @property
     def is_up_to_date(self) -> bool:
-        """Whether no part was replaced, added or removed."""
+        """Whether no part was replaced, added or removed, attributes and code included."""
         if not self._names.are_unchanged:
             return False
         for kind, mro in self._classes:
@@ -280,8 +271,8 @@ class CodeSnapshot:
     def _add_function(self, function: types.FunctionType) -> None:
         if not self._is_new(function):
             return
-        own = (function.__code__, function.__defaults__, function.__kwdefaults__)
-        self._parts.append((function.__getattribute__, _OF_FUNCTIONS, own))
+        ask, names = function.__getattribute__, ("__code__", "__defaults__", "__kwdefaults__")
+        self._parts.append((ask, names, [*map(ask, names)]))
         cells = function.__closure__ or ()
         contents = [*map(content_of, cells)]
         found = function.__globals__
@@ -305,8 +296,6 @@ class CodeSnapshot:
         for part in used + contents:
             self._add(part)
 
-
-_OF_FUNCTIONS: Final = ("__code__", "__defaults__", "__kwdefaults__")
 
 # Names whose values Python and its library make when a class is made.
 _OF_PYTHON: Final = frozenset(

@@ -10,9 +10,6 @@ from evproc_pool.errors import SerializationError
 from evproc_pool.serialization.basics import text_of
 from evproc_pool.serialization.pickling import dumps
 
-# The depth limit of the search.
-_DEEPEST: Final = 12
-
 _IF_UNKNOWN: Final = (
     "keep it out of what crosses to another process, or give its class a __reduce__"
 )
@@ -79,12 +76,8 @@ def cannot_pickle(
 ) -> SerializationError:
     """Make the error that names which part of a value cannot be pickled, and what to do.
 
-    Args:
-        what: A name for the value.
-        value: The value.
-        cause: The exception of pickling.
-        advice: What to do, if nothing is known about the kind of the part.
-        more: What else to do.
+    `what` names the value. `advice` says what to do if nothing is known about the kind of the part,
+    `more` what else to do.
     """
     path, part = _find_culprit(value)
     where = f" at {path.strip()}" if path else ""
@@ -122,7 +115,7 @@ def _find_culprit(value: object) -> tuple[str, object]:
     Stops at a part with known advice: a thread, and not the lock in it.
     """
     path = ""
-    for _ in range(_DEEPEST):
+    for _ in range(12):  # the most steps
         if advice_on(value) is not None:
             break
         for step, part in _parts(value):

@@ -105,15 +105,10 @@ class EventPacker:
         self._class_bytes: WeakKeyDictionary[type, int] = WeakKeyDictionary()
 
     def pack(self, events: Sequence[Any], buffers: list[memoryview] | None = None) -> PackedEvents:
-        """Pack all events in one pass.
+        """Pack all events in one pass. If this raises, packing one by one finds the one at fault.
 
-        Args:
-            events: The events.
-            buffers: The large buffers of the frame so far; those of the events are appended. They
-                must be copied before anybody may change the events.
-
-        Raises:
-            Exception: Whatever pickling raised. Packing one by one finds the event at fault.
+        `buffers` are the large ones of the frame so far; those of the events are appended. They
+        must be copied before anybody may change the events.
         """
         kinds = list(dict.fromkeys(map(type, events)))
         if has_same_twice(events, kinds):
@@ -163,10 +158,7 @@ class EventPacker:
     def _named(self, kind: type) -> type | bytes:
         """A class as it is now: itself, or its pickle if a reference is not enough."""
         if kind not in self.goes_by_value:
-            reference = None
-            with contextlib.suppress(Exception):
-                reference = pickle.dumps(kind, basics.PROTOCOL)
-            self.goes_by_value[kind] = pickling.dumps(kind) != reference
+            self.goes_by_value[kind] = pickling.by_reference(kind) is None
         return pickling.dumps(kind, by_value=True) if self.goes_by_value[kind] else kind
 
 
@@ -281,14 +273,10 @@ def pack_column(
     *,
     is_built_in: bool = False,
 ) -> PackedColumn:
-    """Pack results of one kind in one pass.
+    """Pack results of one kind, of the events at these positions, in one pass.
 
-    Args:
-        positions: The positions of their events.
-        items: The result of each event.
-        buffers: See `EventPacker.pack`; so are the errors.
-        packer: Packs results that are events; None: they are none.
-        is_built_in: Whether all are made of atoms and built-in containers.
+    `buffers` and errors are those of `EventPacker.pack`. `packer` packs results that are events.
+    `is_built_in` says whether all are made of atoms and built-in containers.
     """
     if packer is not None:
         return PackedColumn(positions, True, packer.pack(items, buffers))

@@ -34,19 +34,15 @@ def dumps(
     """Pickle, by value if the other side would not find a reference.
 
     Args:
-        value: What to pickle.
+        value: What to pickle. If that raises, `diagnosis.cannot_pickle` names the part at fault.
         by_value: Whether it is known to have such a reference.
-        buffers: Buffers of at least `OUT_OF_BAND_BYTES` are appended, and `loads` needs them
-            again. They are views: nobody must change the value before they are copied, not even
-            the code that pickles the next value. None: all buffers are in the pickle.
-
-    Raises:
-        Exception: Whatever pickling raised; `diagnosis.cannot_pickle` names the part at fault.
-            `buffers` is unchanged.
+        buffers: Buffers of at least `OUT_OF_BAND_BYTES` are appended, unless this raises, and
+            `loads` needs them again. They are views: nobody must change the value before they are
+            copied, not even the code that pickles the next value. None: the pickle has them.
     """
     try:
         if not (by_value or lives_in_main(type(value))):
-            data = _attempt(_by_reference, value, buffers)
+            data = _attempt(by_reference, value, buffers)
             if data is not None:
                 return data
         return _by_value(value, buffers)
@@ -87,7 +83,7 @@ def _collect(large: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
     return False
 
 
-def _by_reference(value: object, callback: _Callback | None) -> bytes | None:
+def by_reference(value: object, callback: _Callback | None = None) -> bytes | None:
     """Pickle plainly; None if that fails, or may refer to this process's ``__main__``.
 
     The name may be only a text; then pickling by value costs time and nothing else. Large strings
@@ -126,11 +122,7 @@ _MARKED: Final = 2 * _MARK
 
 
 def loads(data: bytes | bytearray | memoryview, buffers: Iterable[memoryview] = ()) -> Any:
-    """Unpickle what `dumps` returned. The result uses the memory of the buffers.
-
-    Raises:
-        Exception: Whatever unpickling raised.
-    """
+    """Unpickle what `dumps` returned. The result uses the memory of the buffers."""
     try:
         if data[: len(_MARKED)] == _MARKED:
             from evproc_pool.serialization import by_value  # likewise

@@ -69,21 +69,16 @@ _IS_TRANSPARENT: Final = 1
 _IS_IMMUTABLE: Final = 2
 _IS_IMMUTABLE_WITH_ITS_ZONE: Final = 3
 
-# The most classes to remember. Classes that a function makes are not remembered: they may be many.
+# The most classes to remember.
 _MOST_KINDS: Final = 256
-_kinds: dict[type, int] = {}
 
 
 def is_private(  # noqa: C901, PLR0911, PLR0912 - calls would double its time
     value: Any, levels: int = _MOST_LEVELS
 ) -> int:
-    """Whether nobody else refers to anything mutable in a value.
+    """Whether nobody else refers to anything mutable in a value, which is no atom.
 
     Does not check whether somebody else refers to the value itself; the caller does that.
-
-    Args:
-        value: Not an atom.
-        levels: How deep it may be nested.
 
     Returns:
         0: somebody may. Otherwise `BUILT_IN` or `CUSTOM`, by what it is made of.
@@ -106,12 +101,12 @@ def is_private(  # noqa: C901, PLR0911, PLR0912 - calls would double its time
         if getweakrefcount(value):
             return 0
     else:
-        treatment = _kinds.get(kind)
-        if treatment is None:
-            treatment = _treatment_of(kind)
-        if treatment != _IS_TRANSPARENT:
+        if _kinds[kind] != _IS_TRANSPARENT:
             return is_constant(value)
-        if getweakrefcount(value) or (HIDES_DICT and _has_shared_dict(value)):
+        if getweakrefcount(value):
+            return 0
+        # somebody else may refer to the instance's dictionary
+        if HIDES_DICT and kind.__dictoffset__ and getrefcount(vars(value)) > UNSHARED:
             return 0
         items, found, most = get_referents(value), CUSTOM, OF_INSTANCE
     if not levels:
@@ -149,32 +144,33 @@ def is_constant(value: Any) -> int:
             if type(item) not in atoms:
                 return 0
         return BUILT_IN
-    treatment = _kinds.get(kind)
-    if treatment is None:
-        treatment = _treatment_of(kind)
+    treatment = _kinds[kind]
     if treatment == _IS_IMMUTABLE_WITH_ITS_ZONE:
         zone = value.tzinfo
         return CUSTOM if zone is None or _name_of(type(zone)) in _IMMUTABLE_ZONES else 0
     return CUSTOM if treatment == _IS_IMMUTABLE else 0
 
 
-def _has_shared_dict(value: object) -> bool:
-    """Whether somebody else refers to the dictionary of an instance."""
-    return type(value).__dictoffset__ != 0 and getrefcount(vars(value)) > UNSHARED
+class _Kinds(dict[type, int]):
+    """How to treat the instances of classes.
+
+    Classes that a function makes are not remembered: they may be many.
+    """
+
+    def __missing__(self, kind: type) -> int:
+        try:
+            treatment = _inspect(kind)
+            is_remembered = "<locals>" not in kind.__qualname__
+        except Exception:  # a class may run any code
+            return _IS_OPAQUE
+        if is_remembered:
+            if len(self) >= _MOST_KINDS:
+                self.clear()
+            self[kind] = treatment
+        return treatment
 
 
-def _treatment_of(kind: type) -> int:
-    """Find out how to treat the instances of a class."""
-    try:
-        treatment = _inspect(kind)
-        is_remembered = "<locals>" not in kind.__qualname__
-    except Exception:  # a class may run any code
-        return _IS_OPAQUE
-    if is_remembered:
-        if len(_kinds) >= _MOST_KINDS:
-            _kinds.clear()
-        _kinds[kind] = treatment
-    return treatment
+_kinds: Final = _Kinds()
 
 
 def _inspect(kind: type) -> int:

@@ -44,11 +44,7 @@ class _Place:
 
 
 class RedefinedHandlers:
-    """Finds registered functions whose own name in the main module now has another value.
-
-    Args:
-        registry: The registry with the handlers.
-    """
+    """Finds registered functions whose own name in the main module now has another value."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -89,10 +85,7 @@ class RedefinedHandlers:
             self._by_key[place.key].remove(name)
 
     def replace(self) -> Mapping[str, HandlerFunc]:
-        """Replace redefined handlers in the registry.
-
-        Returns:
-            The new handlers, by their names.
+        """Replace redefined handlers in the registry. Return the new ones, by their names.
 
         Raises:
             TypeError: A handler's name now has a value that is no handler. Nothing has changed.
@@ -142,10 +135,8 @@ class RedefinedHandlers:
 
 
 def _is_redefinition(new: object, key: str) -> bool:
-    """Whether the value of a handler's name is a new definition of the handler.
-
-    Not if the value has a name of its own: a loop variable may have a handler's name.
-    """
+    """Whether the value of a handler's name is a new definition of the handler."""
+    # if it has a name of its own it may be the value of a loop variable
     name = getattr(new, "__qualname__", None)
     has_other_name = isinstance(name, str) and name.isidentifier() and name != key
     return callable(new) and not has_other_name

@@ -207,7 +207,7 @@ def test_without_a_known_layout_no_instance_may_wait(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(cpython, "_HEAP_TYPE", 0)
     assert not cpython.has_python_layout(_Holder, frozenset({object}))
     monkeypatch.delattr(cpython, "_HEAP_TYPE")
-    monkeypatch.setattr(privacy, "_kinds", {})
+    monkeypatch.setattr(privacy, "_kinds", privacy._Kinds())
     assert not privacy.is_private(_Holder(1))
 
 
