@@ -68,11 +68,7 @@ def advice_on(part: object) -> str | None:
 
 
 def cannot_pickle(
-    what: str,
-    value: object,
-    cause: BaseException,
-    advice: str = _IF_UNKNOWN,
-    more: str = "",
+    what: str, value: object, cause: BaseException, advice: str = _IF_UNKNOWN, more: str = ""
 ) -> SerializationError:
     """Make the error that names which part of a value cannot be pickled, and what to do.
 

@@ -247,7 +247,9 @@ def pack_value(value: object, buffers: list[memoryview] | None = None) -> Packed
     """Pack a value; `buffers` and errors are those of `EventPacker.pack`."""
     if type(value) in ATOMS:
         return PackedValue(False, value)
-    return PackedValue(True, *_dump(value, buffers))
+    first = len(buffers or ())
+    data = pickling.dumps(value, buffers=buffers)  # not `_dump`: a call less for each value
+    return PackedValue(True, data, (first, len(buffers or ())))
 
 
 def unpack_value(packed: PackedValue, buffers: Sequence[memoryview] = ()) -> Any:
