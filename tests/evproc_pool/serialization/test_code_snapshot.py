@@ -129,6 +129,15 @@ def test_each_name_is_watched_once_however_many_functions_use_it() -> None:
     assert not names._cells
 
 
+def test_the_class_of_a_container_belongs_to_the_snapshot() -> None:
+    space: dict[str, Any] = {}
+    code = "class Found(list): pass\nfound = Found()\ndef h(proc, ev): return found"
+    snapshot = code_snapshot.CodeSnapshot(_defined(code, space), with_data=False)
+    assert snapshot.is_up_to_date
+    space["Found"].method = lambda self: 1
+    assert not snapshot.is_up_to_date
+
+
 class _Shell:
     execution_count = 1
 
