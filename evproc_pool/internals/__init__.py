@@ -1,15 +1,5 @@
 """All uses of what other libraries do not document: one module for each library.
 
-===========================  ======================================================
-module                       internals of
-===========================  ======================================================
-`cpython`                    reference counts, object layout, instruction offsets
-`pickle_format`              how the C pickler writes large contents
-`stdlib_futures`             attributes and states of `concurrent.futures.Future`
-`stdlib_multiprocessing`     forkserver, children, `Popen`, rerun of ``__main__``
-`cloudpickle_classes`        how classes and enumerations are made and filled
-===========================  ======================================================
-
 Each module lists its internals. For each it states the versions with which it was checked, the
 fallback if the internal is missing, and what a free-threaded build of CPython would break.
 ``tests/evproc_pool/test_internals.py`` has a canary for each internal, and tests each fallback.

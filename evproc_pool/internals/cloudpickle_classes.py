@@ -1,33 +1,25 @@
 """What `by_value` uses of how cloudpickle makes and fills classes.
 
-cloudpickle pickles a class as a call that makes an empty one, and a call that fills it. It gives
-each class a number, by which both sides find the class again.
+Checked with cloudpickle 3.1.3, on CPython 3.11.7 and 3.13.0. cloudpickle pickles a class as a call
+that makes an empty one, and a call that fills it. It gives each class a number, by which both sides
+find the class again.
 
-Checked with cloudpickle 3.1.3, on CPython 3.11.7 and 3.13.0.
+- ``_make_skeleton_class``, ``_make_skeleton_enum``: the calls that make an empty class, by their
+  names in pickles. The number of the class is the last argument but one.
+- ``_class_setstate``: the call that fills a class, by its name in pickles. Free-threaded: classes
+  are filled one attribute at a time, as others may see.
+- ``_DYNAMIC_CLASS_TRACKER_LOCK``, ``_DYNAMIC_CLASS_TRACKER_BY_ID`` find a class by its number.
+  Fallback for all of these: cloudpickle's own behaviour (not `IS_KNOWN`). A class that comes again
+  is made again and thrown away, which a metaclass may notice; the caller's own classes are filled
+  from copies that come back.
+- Reduction of enumerations: ``_make_skeleton_enum, (bases, name, qualname, members, ...),
+  (attributes, slots), None, None, _class_setstate``. Fallback: what does not look so stays as it
+  is. Members then lose what ``__init__`` gave them, and an enumeration that has aliases cannot be
+  unpickled.
+- The entry for code objects in ``Pickler.dispatch_table`` gives the reduction of a code object.
+  Fallback: cloudpickle reduces it; tracebacks name no file.
 
-==============================  ===============================================================
-internal                        use; fallback; what a free-threaded build would break
-==============================  ===============================================================
-``_make_skeleton_class``,       The calls that make an empty class, by their names in pickles.
-``_make_skeleton_enum``         The number of the class is the last argument but one.
-                                Fallback: cloudpickle's own behaviour (not `IS_KNOWN`). A class
-                                that comes again is made again and thrown away, which a
-                                metaclass may notice. Free-threaded: nothing.
-``_class_setstate``             The call that fills a class, by its name in pickles.
-                                Fallback: likewise. The caller's own classes are then filled
-                                from copies that come back. Free-threaded: classes are filled
-                                one attribute at a time, as others may see.
-``_DYNAMIC_CLASS_TRACKER_LOCK`` Find a class by its number. Fallback: likewise.
-``_DYNAMIC_CLASS_TRACKER_BY_ID``  Free-threaded: nothing, the lock guards it.
-reduction of enumerations       ``_make_skeleton_enum, (bases, name, qualname, members, ...),
-                                (attributes, slots), None, None, _class_setstate``.
-                                Fallback: what does not look so stays as it is. Members then
-                                lose what ``__init__`` gave them, and an enumeration that
-                                has aliases cannot be unpickled.
-                                Free-threaded: nothing.
-entry for code objects in       Gives the reduction of a code object. Fallback: cloudpickle
-``Pickler.dispatch_table``      reduces it; tracebacks name no file. Free-threaded: nothing.
-==============================  ===============================================================
+A free-threaded build breaks nothing else.
 """
 
 from __future__ import annotations
@@ -83,18 +75,19 @@ def reduce_code(table: Mapping[Any, Any], code: types.CodeType) -> tuple[Any, An
 _OF_EVERY_MEMBER: Final = ("_value_", "_name_", "__objclass__", "_sort_order_")
 
 
-def is_enum_reduction(reduced: object) -> bool:
-    """Whether cloudpickle has reduced an enumeration in the way that `with_members` expects."""
+def with_members(kind: Any, reduced: Any) -> Any:
+    """Put all names into a reduction of an enumeration, and what its members hold.
+
+    What does not look like such a reduction stays as it is.
+    """
     match reduced:
         case (make, (tuple(), str(), str(), dict(), *_), (dict(), dict()), None, None, fill):
             names = getattr(make, "__name__", None), getattr(fill, "__name__", None)
-            return names == (_MAKE_ENUM, _SET_STATE)
-    return False
-
-
-def with_members(kind: Any, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Put all names into a reduction of an enumeration, and what its members hold."""
-    make, (bases, name, qualname, _, *rest), (attributes, slots), *_ = reduced
+            if names != (_MAKE_ENUM, _SET_STATE):
+                return reduced
+        case _:
+            return reduced
+    _, (bases, name, qualname, _, *rest), (attributes, slots), *_ = reduced
     members: dict[str, Any] = dict(kind.__members__)
     values = {each: member.value for each, member in members.items()}
     own = {

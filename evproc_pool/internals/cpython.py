@@ -1,30 +1,24 @@
 """What this package uses of CPython that other Pythons, or later versions, may not have.
 
-Checked with CPython 3.11.7 and 3.13.0.
+Checked with CPython 3.11.7 and 3.13.0. A free-threaded build breaks the reference counts only.
 
-==================  ===========================================================================
-internal            use; fallback; what a free-threaded build would break
-==================  ===========================================================================
-reference counts    `privacy`, `name_watch` and the worker's loop ask whether anybody else
-                    refers to an object. The numbers are measured when this module is imported.
-                    Fallback: `getrefcount` claims a new reference at each call. All values are
-                    then pickled at once, and all cells are watched: slower, same results.
-                    Free-threaded: a count may miss a reference that another thread is taking,
-                    and some objects have no exact count. So the fallback is used there.
-referents of an     `gc.get_referents` gives the attributes of an instance, or its dictionary.
-instance            Which of these is measured (`HIDES_DICT`).
-                    Fallback: none needed; what is not recognized counts as shared.
-                    Free-threaded: see reference counts.
-object layout       ``__basicsize__``, ``__dictoffset__`` and the flag ``Py_TPFLAGS_HEAPTYPE``
-                    show whether a class written in C adds memory that Python does not see.
-                    Fallback: without them no instance may wait (`has_python_layout` is False).
-                    Free-threaded: nothing; object headers grow alike in all classes.
-code of named       All named tuples share the code of ``__getnewargs__``.
-tuples              Fallback: named tuples are pickled at once. Free-threaded: nothing.
-instruction         The soft timeout compares ``frame.f_lasti`` with the offsets of two calls.
-offsets             Fallback: `call_spans` finds none, and no soft timeout is raised; the hard
-                    one still is. Free-threaded: nothing; the frame is the main thread's own.
-==================  ===========================================================================
+- Reference counts: `privacy`, `code_snapshot` and the worker's loop ask whether anybody else refers
+  to an object. The counts of objects that nobody else has are measured here. Without the
+  interpreter lock a count may miss a reference that another thread is taking, and some objects have
+  no exact count. Fallback, also there: `getrefcount` claims a new reference at each call. All
+  values are then pickled at once, and all cells are watched: slower, same results.
+- `gc.get_referents` gives the attributes of an instance, or its dictionary. Which of these is
+  measured (`HIDES_DICT`). No fallback needed; what is not recognized counts as shared.
+- Object layout: ``__basicsize__``, ``__dictoffset__`` and the flag ``Py_TPFLAGS_HEAPTYPE`` show
+  whether a class written in C adds memory that Python does not see. Fallback: without them
+  `privacy` catches an error, and no instance may wait.
+- All named tuples share the code of ``__getnewargs__``. Fallback: they are pickled at once.
+- Instruction offsets: the soft timeout compares ``frame.f_lasti`` with the offsets of two calls.
+  Fallback: `call_spans` finds none, and no soft timeout is raised; the hard one still is.
+- The pickler writes large strings and bytes by calls of their own, each behind the opcode that
+  gives the length, so `pickling` need not search them for references into ``__main__``. Fallback:
+  contents that are not recognized are searched, which takes longer. A mention of ``__main__`` in
+  them costs a pickle by value, with the same result.
 
 Not an internal, but an assumption about the interpreter lock: the status words
 (`protocol.status_words`) and `NameWatch` rely on the order in which one thread writes. The lock,
@@ -34,32 +28,32 @@ and x86, keep it. A free-threaded build on ARM needs explicit barriers for the s
 from __future__ import annotations
 
 import itertools
+import pickle
 import sys
 from collections import namedtuple
 from collections.abc import Callable, Iterable
 from gc import get_referents
 from types import CodeType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 # --- reference counts ---
 
 
-class _ReferenceCounts(NamedTuple):
-    """What `getrefcount` gives for an object that nobody else refers to.
+def choose_getrefcount() -> Callable[[object], int]:
+    """`sys.getrefcount`; if that is not exact, a stand-in that claims new references each time."""
+    is_gil_enabled: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
+    if hasattr(sys, "getrefcount") and is_gil_enabled():
+        return sys.getrefcount
+    claimed = itertools.count(1 << 32, 1 << 16)
+    return lambda _: next(claimed)
 
-    Attributes:
-        getrefcount: That of `sys`, or a stand-in.
-        unshared: For what one local variable refers to.
-        in_container: For an item of a container, which a loop over that visits.
-        of_instance: For an attribute, which a loop over an instance's referents visits.
-        in_tuple: For an item of a tuple, counted by `counts_of`.
-    """
 
-    getrefcount: Callable[[object], int]
-    unshared: int = 0
-    in_container: int = 0
-    of_instance: int = 0
-    in_tuple: int = 0
+getrefcount: Final = choose_getrefcount()
+
+
+def counts_of(items: tuple[Any, ...]) -> list[int]:
+    """Return the reference counts of the items of a tuple; see `IN_TUPLE`."""
+    return [getrefcount(item) for item in items]
 
 
 class _Box:
@@ -69,16 +63,7 @@ class _Box:
         self.item = item
 
 
-def _are_counts_exact() -> bool:
-    is_gil_enabled: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
-    return hasattr(sys, "getrefcount") and is_gil_enabled()
-
-
-def measure_reference_counts() -> _ReferenceCounts:
-    """Measure the counts of what nobody else has; without exact counts, all is shared."""
-    if not _are_counts_exact():
-        return _ReferenceCounts(_always_more)
-    getrefcount = sys.getrefcount
+def _measure() -> tuple[int, int, int, int]:
     item: object = {}
     unshared = getrefcount(item)
     items: list[object] = [{}, {}]
@@ -86,48 +71,24 @@ def measure_reference_counts() -> _ReferenceCounts:
     box: object = _Box({})
     found: list[object] = get_referents(box)
     of_instance = max([getrefcount(each) for each in found if type(each) is dict])
-    (in_tuple,) = _counts_by(getrefcount, ({},))
-    return _ReferenceCounts(getrefcount, unshared, in_container, of_instance, in_tuple)
+    (in_tuple,) = counts_of(({},))
+    return unshared, in_container, of_instance, in_tuple
 
 
-_CLAIMED: Final = itertools.count(1 << 32, 1 << 16)
-
-
-def _always_more(_: object) -> int:
-    """Stand in for `getrefcount`: somebody has taken references since the last call."""
-    return next(_CLAIMED)
-
-
-def _counts_by(getrefcount: Callable[[object], int], items: tuple[Any, ...]) -> list[int]:
-    return [getrefcount(item) for item in items]
-
-
-def counts_of(items: tuple[Any, ...]) -> list[int]:
-    """Return the reference counts of the items of a tuple; see `IN_TUPLE`."""
-    return _counts_by(getrefcount, items)
-
-
-_COUNTS: Final = measure_reference_counts()
-getrefcount: Final = _COUNTS.getrefcount
-#: With more references than these, somebody else has the object, too.
-UNSHARED: Final = _COUNTS.unshared
-IN_CONTAINER: Final = _COUNTS.in_container
-OF_INSTANCE: Final = _COUNTS.of_instance
-IN_TUPLE: Final = _COUNTS.in_tuple
+#: The counts of what one local variable refers to; of an item of a container, which a loop over
+#: that visits; of an attribute, which a loop over an instance's referents visits; and of an item of
+#: a tuple, by `counts_of`. With more references somebody else has the object, too.
+UNSHARED, IN_CONTAINER, OF_INSTANCE, IN_TUPLE = _measure()
 
 
 # --- instances and classes ---
 
-
-def _hides_dict() -> bool:
-    box = _Box(0)
-    names = vars(box)
-    return not any(each is names for each in get_referents(box))
-
+_box: Final = _Box(0)
+_dict_of_box: Final = vars(_box)
 
 #: Whether the referents of an instance are its attributes, also where somebody has asked for its
 #: dictionary and keeps it: from Python 3.13 on.
-HIDES_DICT: Final = _hides_dict()
+HIDES_DICT: Final = not any(each is _dict_of_box for each in get_referents(_box))
 
 # `Py_TPFLAGS_HEAPTYPE`: a class that was made while the program runs.
 _HEAP_TYPE: Final = 1 << 9
@@ -141,21 +102,19 @@ _POINTERS: Final = 2
 def has_python_layout(kind: type, built_in: Iterable[type]) -> bool:
     """Whether Python can list everything that an instance of a class holds.
 
-    Args:
-        kind: The class.
-        built_in: The classes written in C from which it may be derived.
+    `built_in` are the classes written in C from which it may be derived.
     """
     size_bytes, pointers = 0, _POINTERS
     for base in kind.__mro__:
         if base in built_in:
-            size_bytes = max(size_bytes, getattr(base, "__basicsize__", 0))
+            size_bytes = max(size_bytes, base.__basicsize__)
             continue
         slots = vars(base).get("__slots__")
-        is_made_here = getattr(base, "__flags__", 0) & _HEAP_TYPE
-        if not is_made_here or (slots is None and not getattr(base, "__dictoffset__", 0)):
+        is_made_here = base.__flags__ & _HEAP_TYPE
+        if not is_made_here or (slots is None and not base.__dictoffset__):
             return False
         pointers += 1 if isinstance(slots, str) else len(tuple(slots or ()))
-    return bool(kind.__basicsize__ <= size_bytes + pointers * _POINTER_BYTES)
+    return kind.__basicsize__ <= size_bytes + pointers * _POINTER_BYTES
 
 
 _Named = namedtuple("_Named", ())  # noqa: PYI024 - it is not for its fields
@@ -164,25 +123,36 @@ _NEW_ARGUMENTS: Final = getattr(vars(_Named).get("__getnewargs__"), "__code__", 
 
 def is_of_named_tuple(new_arguments: object) -> bool:
     """Whether a ``__getnewargs__`` is that of all named tuples."""
-    code = getattr(new_arguments, "__code__", None)
-    return code is not None and code == _NEW_ARGUMENTS
+    return _NEW_ARGUMENTS is not None and getattr(new_arguments, "__code__", 0) == _NEW_ARGUMENTS
+
+
+# --- pickles ---
+
+#: Only contents that are larger are chunks by themselves, beginning with twice as much.
+LARGE_CONTENT: Final = 1 << 15
+
+
+def announcements(size_bytes: int) -> tuple[bytes, ...]:
+    """The opcodes that announce so much content: as bytes, as a string, or a bytearray."""
+    long = size_bytes.to_bytes(8, "little")
+    return (
+        pickle.BINBYTES8 + long,
+        pickle.BINUNICODE8 + long,
+        pickle.BYTEARRAY8 + long,
+        pickle.BINBYTES + long[:4],
+        pickle.BINUNICODE + long[:4],
+    )
 
 
 # --- instructions ---
 
 
 def call_spans(code: CodeType, name: str) -> tuple[range, ...]:
-    """Find where a function calls something that it loads by a name.
+    """Find where a function calls a global, an attribute or a method with a name.
 
-    Works without the source, and without line numbers.
-
-    Args:
-        code: The function's. The arguments of the call must contain no call.
-        name: A global, an attribute or a method.
-
-    Returns:
-        For each such call the offsets from the load to the end of the call; `frame.f_lasti` is
-        one of these while the call is running. Empty if there is none.
+    Works without the source, and without line numbers. The arguments of the call must contain no
+    call. Returns for each call the offsets from the load of the name to the end of the call;
+    `frame.f_lasti` is one of these while the call is running.
     """
     import dis  # takes a while to import, and few workers need it
 

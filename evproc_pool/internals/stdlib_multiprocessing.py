@@ -1,36 +1,28 @@
 """What starting and ending of workers uses of `multiprocessing`.
 
-Checked with CPython 3.11.7 and 3.13.0.
+Checked with CPython 3.11.7 and 3.13.0. A free-threaded build breaks nothing: `start_methods` holds
+a lock, and what else is read or changed belongs to one thread, or takes one atomic call.
 
-===========================  ==================================================================
-internal                     use; fallback; what a free-threaded build would break
-===========================  ==================================================================
-``forkserver._forkserver``,  Whether a forkserver runs, and which process it is.
-``_forkserver_pid``          Fallback: unknown (None). A process made by ``os.fork`` may then ask
-                             its parent's forkserver, which fails with an error.
-                             Free-threaded: nothing, `start_methods` holds a lock.
-``_preload_modules``         The modules that a forkserver is to import, so that the
-                             application's choice stays. Fallback: unknown (None); the
-                             forkserver imports none of ours, and workers start more slowly.
-                             Free-threaded: as above.
-locals ``preload``,          Read in the forkserver, which hands them to nobody.
-``sys_path``, ``alive_r``    Fallback: not found (None); as for ``_preload_modules``.
-in its frames                Free-threaded: nothing, they are frames of the same thread.
-``process._parent_process``, Modules that the forkserver imports see that this is a child.
-``_ParentProcess``           Fallback: they take it for the main process. Free-threaded: nothing.
-``process._children``        At exit `multiprocessing` joins its children; workers are removed.
-                             Fallback: it joins them, which ends once they have ended; in a
-                             process made by ``os.fork`` it raises at exit.
-                             Free-threaded: the set is changed by one call, which is atomic.
-``Process._popen``, its      Release a dead worker whose exit status somebody else has taken.
-``returncode``, ``close``    Fallback: `Process.close`; if that refuses, descriptors stay open
-                             until the process object is collected. Free-threaded: nothing.
-``get_spawning_popen``       Whether a name is pickled for a new process.
-                             Fallback: it never is; as for the next one. Free-threaded: nothing.
-``spawn._fixup_main_from_``  In a new process these run the main script again, and are replaced.
-``name`` and ``path``        Fallback: it is run again; a script then needs a ``__main__`` guard.
-                             Free-threaded: nothing, the process has one thread by then.
-===========================  ==================================================================
+- ``forkserver._forkserver`` and its ``_forkserver_pid``: whether a forkserver runs, and which
+  process it is. Fallback: unknown (None). A process made by ``os.fork`` may then ask its parent's
+  forkserver, which fails with an error.
+- Its ``_preload_modules``: the modules that a forkserver is to import, so that the application's
+  choice stays. Fallback: unknown (None); the forkserver imports none of ours, and workers start
+  more slowly.
+- The locals ``preload``, ``sys_path`` and ``alive_r`` in the forkserver's frames, which it hands to
+  nobody. Fallback: not found (None); likewise.
+- ``process._parent_process``, ``_ParentProcess``: modules that the forkserver imports see that this
+  is a child. Fallback: they take it for the main process.
+- ``process._children``: at exit `multiprocessing` joins its children; workers are removed.
+  Fallback: it joins them, which ends once they have ended; in a process made by ``os.fork`` it
+  raises at exit.
+- ``Process._popen``, its ``returncode`` and ``close`` release a dead worker whose exit status
+  somebody else has taken. Fallback: `Process.close`; if that refuses, descriptors stay open until
+  the process object is collected.
+- ``get_spawning_popen``: whether a name is pickled for a new process. Fallback: it never is; as for
+  the next one.
+- ``spawn._fixup_main_from_name`` and ``path``: in a new process these run the main script again,
+  and are replaced. Fallback: it is run again; a script then needs a ``__main__`` guard.
 """
 
 from __future__ import annotations
@@ -72,13 +64,10 @@ def preloaded_modules() -> list[str] | None:
 
 
 class ForkserverImports(NamedTuple):
-    """The arguments of a forkserver that is importing.
+    """The arguments of a forkserver that is importing, and the module that forks.
 
-    Attributes:
-        preload: The modules.
-        sys_path: That of the process that has started it, if it gave one.
-        alive: A descriptor that becomes readable when that process has ended, or None.
-        module: The module that forks.
+    `sys_path` is that of the process that has started it, if it gave one. `alive` is a descriptor
+    that becomes readable when that process has ended.
     """
 
     preload: list[str]
@@ -105,11 +94,7 @@ def forkserver_imports() -> ForkserverImports | None:
 
 @contextlib.contextmanager
 def as_child(alive: int | None) -> Iterator[None]:
-    """In a forkserver, let modules see for a while that this is not the main process.
-
-    Args:
-        alive: See `ForkserverImports`.
-    """
+    """In a forkserver, let modules see for a while that this is not the main process."""
     inner: Any = process
     me, name = process.current_process(), process.current_process().name
     is_known = hasattr(inner, "_parent_process") and hasattr(inner, "_ParentProcess")
@@ -129,20 +114,14 @@ def as_child(alive: int | None) -> Iterator[None]:
 
 def forget_child(child: BaseProcess) -> None:
     """Let `multiprocessing` forget a process: it would join it at exit. Idempotent."""
-    children: Any = getattr(process, "_children", None)
-    if children is not None:
-        children.discard(child)
+    getattr(process, "_children", set()).discard(child)
 
 
 def release(dead: BaseProcess, exit_code: int) -> None:
     """Close what `multiprocessing` holds of a dead process, and forget it. Idempotent.
 
     The application may have waited for the process, or ignore SIGCHLD. Then `multiprocessing`
-    cannot, and would take it for alive for ever.
-
-    Args:
-        dead: The process.
-        exit_code: Its exit code if nobody knows that.
+    cannot, and would take it for alive for ever; `exit_code` stands for the unknown one.
     """
     if not hasattr(dead, "_popen"):
         with contextlib.suppress(ValueError):  # it is taken for alive
@@ -153,16 +132,16 @@ def release(dead: BaseProcess, exit_code: int) -> None:
         return
     if popen.returncode is None:
         popen.returncode = exit_code
-    # Not `dead.close`: this may be a garbage collection that strikes while
-    # `multiprocessing` goes through its children, and trips over a closed one.
+    # Not `dead.close`: this may be a garbage collection that strikes while `multiprocessing` goes
+    # through its children, and trips over a closed one.
     popen.close()
     forget_child(dead)
 
 
 # --- processes that are starting ---
 
-# Runs in the new process, before anything is imported there and before it knows
-# the caller's sys.path; so it is text, and needs nothing but the standard library.
+# Runs in the new process, before anything is imported there and before it knows the caller's
+# sys.path; so it is text, and needs nothing but the standard library.
 _LEAVE_MAIN_ALONE: Final = """[
     setattr(__import__("multiprocessing.spawn", fromlist=["spawn"]), name, lambda *args: None)
     for name in ("_fixup_main_from_name", "_fixup_main_from_path")
@@ -171,25 +150,19 @@ _LEAVE_MAIN_ALONE: Final = """[
 ] and {!r}"""
 
 
-def _is_starting() -> bool:
-    """Whether this thread is pickling for a process that it starts."""
-    spawning = getattr(multiprocessing.context, "get_spawning_popen", None)
-    return spawning is not None and spawning() is not None
-
-
 class ProcessName(str):
     """The name of a worker process, which in passing keeps ``__main__`` from being rerun.
 
-    `multiprocessing` runs the caller's main script again in every child, under
-    another name; a script without a ``__main__`` guard would start pools within
-    pools. Workers do not need it: what lives in ``__main__`` reaches them by value. Nor
-    do they die of Ctrl-C, with a traceback each, from then on.
-    The name is the first thing of ours that the child unpickles, ahead of that step.
+    `multiprocessing` runs the caller's main script again in every child, under another name; a
+    script without a ``__main__`` guard would start pools within pools. Workers do not need it: what
+    lives in ``__main__`` reaches them by value. Nor do they die of Ctrl-C, with a traceback each,
+    from then on. The name is the first thing of ours that the child unpickles, ahead of that step.
     """
 
     __slots__ = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if not _is_starting():
+        # what this thread starts, if it pickles for that
+        if getattr(multiprocessing.context, "get_spawning_popen", lambda: None)() is None:
             return str, (str(self),)  # it goes somewhere else: with a log record, say
         return eval, (_LEAVE_MAIN_ALONE.format(str(self)),)

@@ -1,11 +1,22 @@
-"""Basics of this package: which process this is, and facts about classes."""
+"""Basics of this package: which process this is, facts about classes, and a pause."""
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
+import functools
+import gc
+from collections.abc import Iterator
 from typing import Any, Final
 
 PROTOCOL: Final = 5
+
+# How the main script's name ends in a pickle: `__main__`, or `__mp_main__` in a process of
+# multiprocessing.
+MAIN: Final = b"_main__"
+
+#: The class of what `functools.lru_cache` makes.
+LruCache: Final[Any] = type(functools.lru_cache(int))
 
 
 class ThisProcess:
@@ -22,11 +33,7 @@ class ThisProcess:
 
 
 def become_worker() -> None:
-    """Make this process a worker.
-
-    A class that arrives by value is set each time to what it is in the coordinator. A
-    `KeyboardInterrupt` in pickling is an error like others.
-    """
+    """Make this process a worker: classes are set to what they are in the coordinator."""
     ThisProcess.is_worker = True
     ThisProcess.passed_on = (Exception,)
 
@@ -36,11 +43,6 @@ class PicklingExit(Exception):
 
     Callers of pickling do not expect such exceptions, and they are not meant for this process.
     """
-
-
-# How the main script's name ends in a pickle: `__main__`, or `__mp_main__` in a process of
-# multiprocessing.
-MAIN: Final = b"_main__"
 
 
 def lives_in_main(named: Any) -> bool:
@@ -61,11 +63,14 @@ def text_of(error: BaseException) -> str:
         return "<unprintable>"
 
 
+_INHERITED: Final = ("__new__", "__reduce_ex__", "__reduce__", "__getstate__", "__setattr__")
+_PICKLE_HOOKS: Final = ("__setstate__", "__getnewargs__", "__getnewargs_ex__")
+
+
 def has_default_state(kind: Any) -> bool:
     """Whether instances pickle as their class and their `__dict__`, and nothing else."""
-    inherited = ("__new__", "__reduce_ex__", "__reduce__", "__getstate__", "__setattr__")
     return (
-        all(getattr(kind, name, None) is getattr(object, name, None) for name in inherited)
+        all(getattr(kind, name, None) is getattr(object, name, None) for name in _INHERITED)
         and not any(hasattr(kind, name) for name in _PICKLE_HOOKS)
         and kind not in copyreg.dispatch_table
         and kind.__dictoffset__ != 0
@@ -73,4 +78,19 @@ def has_default_state(kind: Any) -> bool:
     )
 
 
-_PICKLE_HOOKS: Final = ("__setstate__", "__getnewargs__", "__getnewargs_ex__")
+@contextlib.contextmanager
+def gc_paused() -> Iterator[None]:
+    """Pause garbage collection, in the whole process. For one batch at a time.
+
+    A batch makes events, or their instance dictionaries, by the thousand, all of which stay alive.
+    Collections that this triggers took more than half of the time of packing events: 0.78 us an
+    event with them, 0.50 us without (events of three attributes, 300,000 alive, CPython 3.11).
+    If another thread disables collection meanwhile, it is enabled again afterwards.
+    """
+    is_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_collecting:
+            gc.enable()

@@ -1,19 +1,8 @@
 """Pickles by value, with cloudpickle and what it lacks.
 
-A worker cannot import a class or a function of the main script, so cloudpickle sends its parts.
-This module adds or changes:
-
-- Functions behind `functools.lru_cache`: cloudpickle takes them for importable.
-- `functools.cached_property`: cloudpickle refuses it if it holds a lock, up to Python 3.11.
-- Enumerations: cloudpickle sends names and values, without what ``__init__`` or ``__new__`` gave
-  the members, and without the names of combined flags.
-- A file open for reading: cloudpickle sends its contents. Here it is an error, as with pickle.
-- A memoryview: cloudpickle sends bytes. Here it stays a memoryview.
-- Code: from version 3.1.3 on cloudpickle omits the file name, which tracebacks show.
-
-A class is sent as it is at that time. In a worker it becomes what was sent last, but keeps
-attributes that it has lost since. The caller's own classes, which come back as copies, stay as they
-are.
+A worker cannot import a class or a function of the main script, so cloudpickle sends its parts, as
+they are at that time. In a worker a class becomes what was sent last, but keeps attributes that it
+has lost since. The caller's own classes, which come back as copies, stay as they are.
 """
 
 from __future__ import annotations
@@ -22,6 +11,7 @@ import contextlib
 import enum
 import functools
 import io
+import operator
 import pickle
 import sys
 import threading
@@ -33,47 +23,28 @@ from weakref import WeakSet
 import cloudpickle
 
 from evproc_pool.internals import cloudpickle_classes
-from evproc_pool.serialization.basics import ThisProcess
-
-_Callback = Callable[[pickle.PickleBuffer], bool]
+from evproc_pool.serialization.basics import PROTOCOL, LruCache, ThisProcess
 
 
-def dumps(value: object, protocol: int, callback: _Callback | None = None) -> bytes:
-    """Pickle; `callback` returns for each buffer whether it goes into the pickle.
-
-    Raises:
-        Exception: Whatever pickling raised.
-    """
-    main = sys.modules.get("__mp_main__")
-    if main is None:
-        return _dumps(value, protocol, callback)
-    # the main script's name in a child of multiprocessing
-    with _main_by_value:
-        if main.__name__ in cloudpickle.list_registry_pickle_by_value():
-            return _dumps(value, protocol, callback)  # somebody else has registered it
-        cloudpickle.register_pickle_by_value(main)
-        try:
-            return _dumps(value, protocol, callback)
-        finally:
-            cloudpickle.unregister_pickle_by_value(main)
+def dumps(value: object, callback: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
+    """Pickle; `callback` returns for each buffer whether it goes into the pickle."""
+    main = sys.modules.get("__mp_main__")  # the main script's name in a child of multiprocessing
+    with io.BytesIO() as file, contextlib.ExitStack() as at_end:
+        if main is not None:
+            at_end.enter_context(_main_by_value)
+            if main.__name__ not in cloudpickle.list_registry_pickle_by_value():
+                cloudpickle.register_pickle_by_value(main)
+                at_end.callback(cloudpickle.unregister_pickle_by_value, main)
+        _Pickler(file, protocol=PROTOCOL, buffer_callback=callback).dump(value)
+        return file.getvalue()
 
 
 # cloudpickle's registry is shared by all threads; reentrant, since pickling may pickle
 _main_by_value: Final = threading.RLock()
 
 
-def _dumps(value: object, protocol: int, callback: _Callback | None) -> bytes:
-    with io.BytesIO() as file:
-        _Pickler(file, protocol=protocol, buffer_callback=callback).dump(value)
-        return file.getvalue()
-
-
 def loads(data: bytes | bytearray | memoryview, buffers: Iterable[memoryview]) -> Any:
-    """Unpickle what `dumps` returned, with the buffers that are not in it.
-
-    Raises:
-        Exception: Whatever unpickling raised.
-    """
+    """Unpickle what `dumps` returned, with the buffers that are not in it."""
     if not cloudpickle_classes.IS_KNOWN:
         Filled.count += 1  # nobody can say whether a class was filled
         return pickle.loads(data, buffers=buffers)
@@ -83,31 +54,30 @@ def loads(data: bytes | bytearray | memoryview, buffers: Iterable[memoryview]) -
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
     def reducer_override(self, content: Any) -> Any:
         kind = type(content)
-        if isinstance(content, io.TextIOWrapper) and not _is_standard(content):
+        # cloudpickle sends the contents of a file; here it is an error, except for standard files
+        if isinstance(content, io.TextIOWrapper) and content not in (sys.stdout, sys.stderr):
             raise TypeError(f"cannot pickle '{kind.__module__}.{kind.__qualname__}' object")
+        # cloudpickle sends bytes
         if kind is memoryview and content.ndim == len(content.format) == 1:
             data = content.tobytes()
             return _make_view, (data if content.readonly else bytearray(data), content.format)
+        # from version 3.1.3 on cloudpickle omits the file name, which tracebacks show
         if kind is types.CodeType:
             reduced = cloudpickle_classes.reduce_code(self.dispatch_table, content)
             if reduced is not None:
                 return _make_code, (*reduced, content.co_filename)
-        if kind is _Cached and not _can_be_imported(content):
-            parameters = content.cache_parameters()
-            return _make_cached, (parameters,), content.__wrapped__, None, None, _fill_cached
+        # Cloudpickle takes these for importable. The function arrives later, like the next one: it
+        # may refer to this object.
+        if kind is LruCache and not _can_be_imported(content):
+            parameters, function = content.cache_parameters(), content.__wrapped__
+            return _make_cached, (parameters,), function, None, None, functools.update_wrapper
+        # cloudpickle refuses it up to Python 3.11, where it has a lock
         if kind is functools.cached_property:
-            state = content.func, content.attrname
-            return _make_property, (), state, None, None, _fill_property
+            state = {name: part for name, part in vars(content).items() if name != "lock"}
+            return functools.cached_property, (len,), state
         reduced = super().reducer_override(content)
         is_enum = isinstance(content, enum.EnumMeta)
-        if is_enum and cloudpickle_classes.is_enum_reduction(reduced):
-            return cloudpickle_classes.with_members(content, reduced)
-        return reduced
-
-
-def _is_standard(file: io.TextIOWrapper) -> bool:
-    """Whether each process has a file of its own like this."""
-    return file is sys.stdout or file is sys.stderr
+        return cloudpickle_classes.with_members(content, reduced) if is_enum else reduced
 
 
 def _make_view(data: bytes | bytearray, kind: Any) -> memoryview:
@@ -119,25 +89,17 @@ def _make_code(make: Any, args: Any, filename: str) -> types.CodeType:
     return code.replace(co_filename=filename)
 
 
-# --- functools.lru_cache ---
-
-_Cached: Final[Any] = type(functools.lru_cache(int))
-
-
 def _can_be_imported(function: Any) -> bool:
-    found: Any = sys.modules.get(function.__module__)
-    if found is None or function.__module__ in cloudpickle.list_registry_pickle_by_value():
+    module = function.__module__
+    try:
+        found = operator.attrgetter(function.__qualname__)(sys.modules.get(module))
+    except AttributeError:
         return False
-    with contextlib.suppress(AttributeError):
-        for name in function.__qualname__.split("."):
-            found = getattr(found, name)
-        return found is function and function.__module__ != "__main__"
-    return False
+    is_by_value = module == "__main__" or module in cloudpickle.list_registry_pickle_by_value()
+    return found is function and not is_by_value
 
 
 def _make_cached(parameters: dict[str, Any]) -> Any:
-    """Make a cache. Its function comes later, since that may refer to the cache."""
-
     def call(*args: Any, **kwargs: Any) -> Any:
         return cached.__wrapped__(*args, **kwargs)
 
@@ -145,30 +107,16 @@ def _make_cached(parameters: dict[str, Any]) -> Any:
     return cached
 
 
-def _fill_cached(cached: Any, function: Callable[..., Any]) -> None:
-    functools.update_wrapper(cached, function)
-
-
-# --- functools.cached_property ---
-
-
-def _make_property() -> Any:
-    return functools.cached_property(_nothing)
-
-
-def _nothing(instance: object) -> None:
-    """Stands for the function of a property until that arrives."""
-
-
-def _fill_property(made: Any, state: tuple[Callable[[Any], Any], str | None]) -> None:
-    made.func, made.attrname = state
-    made.__doc__ = made.func.__doc__
-
-
 # --- classes on their way back ---
 
 # Classes that arrived by value and do not belong to this process.
 _came: Final[WeakSet[type]] = WeakSet()
+
+
+class Filled:
+    """Counts how often a class was filled."""
+
+    count = 0
 
 
 class _Unpickler(pickle.Unpickler):
@@ -185,9 +133,9 @@ class _Unpickler(pickle.Unpickler):
         found = super().find_class(module, name)
         if cloudpickle_classes.makes_class(name):
             return functools.partial(_make_empty, found)
-        return (
-            functools.partial(_set_state, found) if cloudpickle_classes.fills_class(name) else found
-        )
+        if cloudpickle_classes.fills_class(name):
+            return functools.partial(_set_state, found)
+        return found
 
 
 def _make_empty(make: Any, *args: Any) -> Any:
@@ -209,9 +157,3 @@ def _set_state(set_state: Any, kind: Any, state: object) -> object:
         return kind
     Filled.count += 1
     return set_state(kind, state)
-
-
-class Filled:
-    """Counts how often a class was filled."""
-
-    count = 0

@@ -1,13 +1,10 @@
 """Pickles instances of the main script's classes as fast as those of other classes.
 
 A class that cannot be imported goes by value (`by_value`), which takes many times as long as its
-instances. So this module pickles it once, as long as it does not change, and sends these bytes
-(`dumps_apart`). The other side makes it once, as long as the same bytes arrive (`load_class`). If
-a class is redefined, as by the next cell of a notebook, the new class is sent separately;
-instances of the old class keep their class.
-
-`code_snapshot` says whether a class has changed. It compares identities, so it cannot detect an
-in-place change, of a list for example. A class with such a part is pickled each time.
+instances. So it is pickled once, as long as it does not change (`code_snapshot`), and the other
+side makes it once, as long as the same bytes arrive. A redefined class, as of the next cell of a
+notebook, is sent separately; instances of the old class keep their class. A class with a part that
+may change in place, such as a list, is pickled each time: nothing would detect the change.
 """
 
 from __future__ import annotations
@@ -25,49 +22,40 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from evproc_pool.serialization import by_value
-from evproc_pool.serialization.basics import MAIN, PROTOCOL
-from evproc_pool.serialization.code_snapshot import CodeSnapshot, goes_by_value, names_in
-from evproc_pool.serialization.name_watch import Missing
+from evproc_pool.serialization.basics import MAIN, PROTOCOL, LruCache, has_default_state
+from evproc_pool.serialization.code_snapshot import CodeSnapshot, goes_by_value, parts_within
+
+_Callback = Callable[[pickle.PickleBuffer], bool]
 
 # The most classes to remember: more than a program has.
 _MOST_CLASSES: Final = 4096
 
 
-def dumps_apart(
-    value: object, protocol: int, callback: Callable[[pickle.PickleBuffer], bool] | None = None
-) -> bytes | None:
-    """Pickle in the usual way, except for classes that go by value.
+def dumps_apart(value: object, callback: _Callback | None = None) -> bytes | None:
+    """Pickle for `pickle.loads`, except for classes that go by value.
 
-    `callback` returns for each buffer whether it goes into the pickle.
-
-    Returns:
-        A pickle for `pickle.loads`. None: something else in it has to go by value.
-
-    Raises:
-        BaseException: User code raised what is no `Exception`.
+    `callback` returns for each buffer whether it goes into the pickle. Returns None if something
+    else in it has to go by value. Raises only what is no `Exception`.
     """
     with io.BytesIO() as file:
-        pickler = _Pickler(file, protocol=protocol, buffer_callback=callback)
+        pickler = _Pickler(file, protocol=PROTOCOL, buffer_callback=callback)
         try:
             pickler.dump(value)
         except Exception:
             return None  # for example, it has a function that cannot be imported
         data = file.getvalue()
     # The main script's name also occurs outside of these classes: other references to it.
-    mentioned = sum(each.count(MAIN) for each in pickler.classes.values())
-    return data if data.count(MAIN) == mentioned else None
+    return data if data.count(MAIN) == pickler.mentioned else None
 
 
-def dumps_instance(
-    value: object, callback: Callable[[pickle.PickleBuffer], bool] | None = None
-) -> bytes | None:
+def dumps_instance(value: object, callback: _Callback | None = None) -> bytes | None:
     """Pickle an instance of a class that goes by value, in half the time of `dumps_apart`.
 
     The result joins the cached pickle of the class and the pickle of the state. None also if the
     class does not pickle in Python's default way. The rest is as in `dumps_apart`.
     """
     kind = type(value)
-    head = _class_pickles.head_of(kind) if goes_by_value(kind) else None
+    head = _cached(kind).head if goes_by_value(kind) else None
     if head is None:
         return None
     state = value.__dict__
@@ -78,55 +66,22 @@ def dumps_instance(
     except Exception:
         return None
     # this also finds an instance of this class in its own state
-    return None if MAIN in data else b"".join((head, data[:-1], _SET_STATE))
-
-
-_SET_STATE: Final = pickle.BUILD + pickle.STOP
-
-
-class _MayChangeUnseen(Exception):
-    """A class may change in place, which nothing would detect."""
+    return None if MAIN in data else b"".join((head, data[:-1], pickle.BUILD, pickle.STOP))
 
 
 class _Pickler(pickle.Pickler):
-    """The pickler of `dumps_apart`.
+    """The pickler of `dumps_apart`; counts how often the classes mention the main script."""
 
-    Attributes:
-        classes: The pickles of classes that go by value, by the ids of the classes.
-    """
-
-    def __init__(self, file: io.BytesIO, **options: Any) -> None:
-        super().__init__(file, **options)
-        self.classes: dict[int, bytes] = {}
+    mentioned = 0
 
     def reducer_override(self, content: Any) -> Any:
         if not isinstance(content, type) or not goes_by_value(content):
             return NotImplemented
-        pickled = _class_pickles.of(content)
-        if pickled is None:
-            raise _MayChangeUnseen
-        self.classes[id(content)] = pickled[0]
-        return load_class, pickled
-
-
-class _CachedClass:
-    """A class and its pickle.
-
-    Attributes:
-        kind: The class.
-        snapshot: Its parts when it was pickled.
-        version: A number for this state of the class, unique across processes.
-        data: The arguments of `load_class`; made when needed.
-        head: The pickle of an instance without a state, except for its end. None: instances have
-            more than that, or it is not made yet.
-    """
-
-    def __init__(self, kind: type) -> None:
-        self.kind = kind
-        self.snapshot = CodeSnapshot(kind)
-        self.version = os.getpid(), next(_versions)
-        self.data: tuple[bytes, _Versions] | None = None
-        self.head: bytes | None = None
+        data = _cached(content).data
+        if data is None:
+            raise pickle.PicklingError("a class may change in place, which nothing would detect")
+        self.mentioned += data[0].count(MAIN)
+        return load_class, data
 
 
 # Versions of a class and of the classes that are pickled with it, by their ids.
@@ -135,44 +90,49 @@ _Versions = dict[int, tuple[int, int]]
 _versions: Final = itertools.count()
 
 
-class _ClassPickles:
-    """Pickles of classes by value, valid as long as the classes do not change."""
+class _CachedClass:
+    """A class and its pickle, valid as long as the class does not change.
 
-    def __init__(self) -> None:
-        # by their ids: a metaclass may define equality
-        self._known: dict[int, _CachedClass] = {}
+    Attributes:
+        snapshot: Its parts when it was pickled, the class itself included.
+        version: A number for this state of the class, unique across processes.
+        data: The arguments of `load_class`. None: the class may change unseen, or it is not made
+            yet.
+        head: The pickle of an instance without a state, except for its end. None: likewise, or
+            instances have more than a state.
+    """
 
-    def of(self, kind: type) -> tuple[bytes, _Versions] | None:
-        """The arguments of `load_class`; None if the class may change unseen."""
-        return self._ready(kind).data
-
-    def head_of(self, kind: type) -> bytes | None:
-        """See `_CachedClass.head`; None also if the class may change unseen."""
-        return self._ready(kind).head
-
-    def _ready(self, kind: type) -> _CachedClass:
-        known = self._up_to_date(kind)
-        if known.data is None and all(map(_cannot_change, known.snapshot.must_not_mutate)):
-            versions = {id(each): self._up_to_date(each).version for each in known.snapshot.kinds}
-            known.data = by_value.dumps(kind, PROTOCOL), versions
-            known.head = _head(kind, known.data)
-        return known
-
-    def _up_to_date(self, kind: type) -> _CachedClass:
-        known = self._known.get(id(kind))
-        if known is None or not known.snapshot.is_up_to_date:
-            if len(self._known) >= _MOST_CLASSES:
-                self._known.clear()
-            known = self._known[id(kind)] = _CachedClass(kind)
-        return known
+    def __init__(self, kind: type) -> None:
+        self.snapshot = CodeSnapshot(kind)
+        self.version = os.getpid(), next(_versions)
+        self.data: tuple[bytes, _Versions] | None = None
+        self.head: bytes | None = None
 
 
-_class_pickles: Final = _ClassPickles()
+# by the ids of the classes: a metaclass may define equality
+_known: Final[dict[int, _CachedClass]] = {}
+
+
+def _cached(kind: type) -> _CachedClass:
+    """The class as it is now, with its pickle."""
+    known = _up_to_date(kind)
+    if known.data is None and all(map(_cannot_change, known.snapshot.must_not_mutate)):
+        versions = {id(each): _up_to_date(each).version for each in known.snapshot.kinds}
+        known.data = by_value.dumps(kind), versions
+        known.head = _head(kind, known.data)
+    return known
+
+
+def _up_to_date(kind: type) -> _CachedClass:
+    known = _known.get(id(kind))
+    if known is None or not known.snapshot.is_up_to_date:
+        if len(_known) >= _MOST_CLASSES:
+            _known.clear()
+        known = _known[id(kind)] = _CachedClass(kind)
+    return known
 
 
 def _head(kind: type, data: tuple[bytes, _Versions]) -> bytes | None:
-    from evproc_pool.serialization.basics import has_default_state
-
     if not has_default_state(kind):
         return None
     with io.BytesIO() as file:
@@ -209,9 +169,12 @@ _FIXED: Final = (
     types.WrapperDescriptorType,
     types.MethodDescriptorType,
     functools.cached_property,
-    type(names_in),
+    LruCache,
     type(_Call.function),  # a field of a named tuple
 )
+
+# Instances of these never change if the parts do not.
+_WRAPPERS: Final = frozenset((tuple, frozenset, staticmethod, classmethod, property))
 
 # Modules whose classes all have such instances, or instances of which each worker has its own.
 _FIXED_MODULES: Final = frozenset(
@@ -221,14 +184,10 @@ _FIXED_MODULES: Final = frozenset(
 
 def _cannot_change(part: Any) -> bool:
     kind = type(part)
-    if kind in _ATOMS or part is Missing or isinstance(part, _FIXED):
+    if kind in _ATOMS or isinstance(part, _FIXED):
         return True
-    if kind in (tuple, frozenset):
-        return all(map(_cannot_change, part))
-    if kind in (staticmethod, classmethod):
-        return _cannot_change(part.__func__)
-    if kind is property:
-        return all(map(_cannot_change, (part.fget, part.fset, part.fdel)))
+    if kind in _WRAPPERS:
+        return all(map(_cannot_change, parts_within(part)))
     if kind is types.ModuleType:
         return sys.modules.get(part.__name__) is part
     return kind.__module__ in _FIXED_MODULES
@@ -256,9 +215,6 @@ def load_class(pickled: bytes, versions: _Versions) -> type:
     """Make a class, or find it if it has not changed; see `dumps_apart`.
 
     `versions` are those of the class and of the classes that are pickled with it.
-
-    Raises:
-        Exception: Whatever unpickling raised.
     """
     if _loaded.filled != by_value.Filled.count:
         _loaded.versions.clear()  # some classes arrived in another way

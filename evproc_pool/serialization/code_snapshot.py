@@ -2,7 +2,7 @@
 
 A snapshot holds the parts of a class or function: the attributes of a class; the code, defaults and
 globals of its methods; and the same of every class and function among these that also goes by
-value. It compares identities only.
+value. It compares identities only, so it does not detect in-place changes.
 """
 
 from __future__ import annotations
@@ -12,16 +12,166 @@ import functools
 import operator
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
-from evproc_pool.serialization.basics import lives_in_main
-from evproc_pool.serialization.name_watch import NameWatch, cells_that_change, content_of
+from evproc_pool.internals.cpython import IN_TUPLE, counts_of
+from evproc_pool.serialization.basics import LruCache, lives_in_main
+
+
+class Missing:
+    """Stands for a value that does not exist."""
+
+
+# --- names and cells ---
+
+
+class NameWatch:
+    """Names of modules and cells of closures, with their values when first read.
+
+    `are_unchanged` is checked at every call of a pool. It costs about 25 ns for each distinct name,
+    however many functions use it: one call into C reads the names of a module, and another one
+    compares them, if ``==`` compares identities, as of functions, classes and modules.
+    """
+
+    def __init__(self) -> None:
+        # by the ids of the modules' dictionaries
+        self._spaces: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
+        self._cells: dict[int, tuple[types.CellType, Any]] = {}
+        self._checks: tuple[Callable[[], bool], ...] | None = None
+
+    def read(self, space: dict[str, Any], name: str) -> Any:
+        """Return the value of a name, the same each time; `Missing` if it has none."""
+        _, values = self._spaces.setdefault(id(space), (space, {}))
+        if name not in values:
+            values[name] = space.get(name, Missing)
+            self._checks = None
+        return values[name]
+
+    def watch(self, cells: Iterable[types.CellType]) -> None:
+        """Watch cells as well."""
+        for cell in cells:
+            self._cells.setdefault(id(cell), (cell, content_of(cell)))
+        self._checks = None
+
+    @property
+    def are_unchanged(self) -> bool:
+        """Whether all names and cells have the values that they had."""
+        if self._checks is None:
+            self._checks = tuple(self._make_checks())
+        try:
+            for check in self._checks:
+                if not check():
+                    return False
+        except Exception:
+            return False  # a name is gone, or its value cannot be compared
+        return True
+
+    def _make_checks(self) -> Iterator[Callable[[], bool]]:
+        for space, values in self._spaces.values():
+            alike = [name for name, value in values.items() if _is_compared_by_identity(value)]
+            missing = [name for name, value in values.items() if value is Missing]
+            others = [*values.keys() - {*alike, *missing}]
+            for names, is_unchanged in ((alike, _are_equal), (others, _are_same)):
+                if names:
+                    # an `itemgetter` of one name returns no tuple
+                    read = operator.itemgetter(*(names if len(names) > 1 else 2 * names))
+                    yield functools.partial(is_unchanged, read, space, read(values))
+            if missing:
+                yield functools.partial(space.keys().isdisjoint, missing)
+        if self._cells:
+            cells, contents = zip(*self._cells.values(), strict=True)
+            yield functools.partial(_are_same, functools.partial(map, content_of), cells, contents)
+
+
+def _is_compared_by_identity(value: object) -> bool:
+    is_definition = isinstance(value, (types.FunctionType, types.ModuleType, type))
+    # a metaclass may define equality
+    return is_definition and value is not Missing and type(value).__eq__ is object.__eq__
+
+
+def _are_equal(read: Callable[[Any], Iterable[Any]], source: Any, then: Sequence[Any]) -> bool:
+    return then == read(source)
+
+
+def _are_same(read: Callable[[Any], Iterable[Any]], source: Any, then: Sequence[Any]) -> bool:
+    return all(map(operator.is_, read(source), then))
+
+
+def content_of(cell: types.CellType) -> Any:
+    """Return the content of a cell; `Missing` if it is empty."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return Missing
+
+
+def cells_that_change(function: types.FunctionType) -> list[types.CellType]:
+    """Return the cells of a closure to which code may still assign.
+
+    If nothing else refers to a cell, it belongs to this function alone: the function that made it
+    has ended, and no other function shares it. Handlers made in a loop have thousands of these. (An
+    assignment to `cell_contents` is an in-place change.)
+    """
+    cells = function.__closure__ or ()
+    names = function.__code__.co_freevars
+    assigned = _names_in(function.__code__).assigned
+    return [
+        cell
+        for cell, name, count in zip(cells, names, counts_of(cells), strict=True)
+        if count > IN_TUPLE or name in assigned
+    ]
+
+
+class _Names(NamedTuple):
+    """Globals that a function uses, and outer variables that it assigns to, or one within it."""
+
+    used: list[str]
+    assigned: set[str]
+
+
+@functools.lru_cache(maxsize=1024)
+def _names_in(code: types.CodeType) -> _Names:
+    import dis  # slow to import
+
+    found = [(each.opname, each.argval) for each in dis.get_instructions(code)]
+    # in the body of a class a name may be local
+    local = {name for opname, name in found if opname == "STORE_NAME"}
+    used = {name for opname, name in found if opname in ("LOAD_GLOBAL", "LOAD_NAME")} - local
+    assigned = {name for opname, name in found if opname in ("STORE_DEREF", "DELETE_DEREF")}
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            used.update(_names_in(const).used)
+            assigned |= _names_in(const).assigned
+    return _Names(sorted(used), assigned)
+
+
+# --- parts ---
 
 
 def goes_by_value(named: Any) -> bool:
     """Whether a class or a function cannot be imported."""
     return lives_in_main(named) or "<locals>" in named.__qualname__
+
+
+def parts_within(wrapper: Any) -> Iterable[Any]:  # noqa: PLR0911 - a case each
+    """The objects in a container, or behind a descriptor or a wrapped function."""
+    match wrapper:
+        case staticmethod() | classmethod():
+            return (wrapper.__func__,)
+        case property():
+            return wrapper.fget, wrapper.fset, wrapper.fdel
+        case functools.cached_property() | functools.partial():
+            return (wrapper.func,)
+        case types.MethodType():
+            return wrapper.__func__, wrapper.__self__
+        case LruCache():
+            return (wrapper.__wrapped__,)
+        case dict():
+            return wrapper.values()
+        case tuple() | list() | set() | frozenset():
+            return wrapper
+    return ()
 
 
 class CodeSnapshot:
@@ -51,16 +201,12 @@ class CodeSnapshot:
 
     @property
     def names_are_unchanged(self) -> bool:
-        """Whether no global and no shared variable of functions was redefined.
-
-        Much faster than `is_up_to_date`, which also detects changes of classes and functions: an
-        attribute of a class, the code of a function.
-        """
+        """Whether no global and no shared variable of functions was redefined; much faster."""
         return self._names.are_unchanged
 
     @property
     def is_up_to_date(self) -> bool:
-        """Whether no part was replaced, added or removed."""
+        """Whether no part was replaced, added or removed, attributes and code included."""
         if not self._names.are_unchanged:
             return False
         for kind, mro in self._classes:
@@ -83,35 +229,17 @@ class CodeSnapshot:
         """The classes that are sent with it, itself included."""
         return [kind for kind, _ in self._classes]
 
-    def _add(self, part: Any) -> None:  # noqa: C901, PLR0912 - a case each
+    def _add(self, part: Any) -> None:
         """Add the parts of an object, if they are sent with the class."""
-        match part:
-            case types.FunctionType():
-                self._add_function(part)
-            case type():
-                self._add_class(part)
-            case staticmethod() | classmethod():
-                self._add(part.__func__)
-            case property():
-                for accessor in (part.fget, part.fset, part.fdel):
-                    self._add(accessor)
-            case functools.cached_property() | functools.partial():
-                self._add(part.func)
-            case types.MethodType():
-                self._add(part.__func__)
-                self._add(part.__self__)
-            case tuple() | list() | set() | frozenset() if id(part) not in self._seen:
-                self._seen.add(id(part))
-                for item in part:
-                    self._add(item)
-            case dict() if id(part) not in self._seen:
-                self._seen.add(id(part))
-                for item in part.values():
-                    self._add(item)
-            case _ if type(part) is type(names_in):  # an `lru_cache`
-                self._add(part.__wrapped__)
-            case _:
-                self._add_class(type(part))
+        if isinstance(part, types.FunctionType):
+            self._add_function(part)
+        elif isinstance(part, type):
+            self._add_class(part)
+        elif id(part) not in self._seen:
+            self._seen.add(id(part))
+            for each in parts_within(part):
+                self._add(each)
+            self._add_class(type(part))
 
     def _is_new(self, part: Any) -> bool:
         if id(part) in self._seen:
@@ -119,10 +247,13 @@ class CodeSnapshot:
         self._seen.add(id(part))
         return goes_by_value(part)
 
-    def _add_map(self, known: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    def _add_map(self, known: Mapping[str, Any]) -> list[Any]:
+        """Add a namespace, and return its parts."""
         now = known if self._with_data else _definitions(known)
-        self._maps.append((known, [*now], [*now.values()]))
-        return [*now.items()]
+        parts = [*now.values()]
+        self._maps.append((known, [*now], parts))
+        self.must_not_mutate += [part for name, part in now.items() if name not in _OF_PYTHON]
+        return parts
 
     def _add_class(self, kind: type) -> None:
         if not self._is_new(kind):
@@ -130,52 +261,40 @@ class CodeSnapshot:
         self._classes.append((kind, kind.__mro__))
         for base in (type(kind), *kind.__mro__[1:]):
             self._add_class(base)
-        for name, part in self._add_map(vars(kind)):
-            if name not in _OF_PYTHON:
-                self.must_not_mutate.append(part)
+        for part in self._add_map(vars(kind)):
             self._add(part)
         if isinstance(kind, enum.EnumMeta):
             members: Iterable[Any] = kind.__members__.values()
             for member in members:
-                for name, part in self._add_map(vars(member)):
-                    if name not in _OF_PYTHON:
-                        self.must_not_mutate.append(part)
+                self._add_map(vars(member))
 
     def _add_function(self, function: types.FunctionType) -> None:
         if not self._is_new(function):
             return
-        own = (function.__code__, function.__defaults__, function.__kwdefaults__)
-        self._parts.append((function.__getattribute__, _OF_FUNCTIONS, own))
+        ask, names = function.__getattribute__, ("__code__", "__defaults__", "__kwdefaults__")
+        self._parts.append((ask, names, [*map(ask, names)]))
         cells = function.__closure__ or ()
-        if _is_library(function):
-            # a function that a decorator of the standard library has made of a user's function
-            for part in map(content_of, cells):
+        contents = [*map(content_of, cells)]
+        found = function.__globals__
+        module = found.get("__name__")
+        if isinstance(module, str) and module.partition(".")[0] in sys.stdlib_module_names:
+            # A decorator of the standard library has made it of a user's function, and may have
+            # given it that function's name.
+            for part in contents:
                 if isinstance(part, types.FunctionType):
-                    self._add(part)
+                    self._add_function(part)
             return
         if function.__dict__:
-            self.must_not_mutate += [part for _, part in self._add_map(function.__dict__)]
+            self._add_map(function.__dict__)
         self.must_not_mutate += function.__defaults__ or ()
         self.must_not_mutate += (function.__kwdefaults__ or {}).values()
         self._names.watch(cells_that_change(function))
-        contents = [*map(content_of, cells)]
-        if contents:
+        if cells:
             self._parts.append((content_of, cells, contents))
-        found = function.__globals__
-        used = [self._names.read(found, name) for name in names_in(function.__code__)]
+        used = [self._names.read(found, name) for name in _names_in(function.__code__).used]
         self.must_not_mutate += used + contents
         for part in used + contents:
             self._add(part)
-
-
-def _definitions(known: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: part for name, part in known.items() if isinstance(part, _DEFINITIONS)}
-
-
-def _is_library(function: types.FunctionType) -> bool:
-    """Whether the standard library defines a function, whatever the function's name."""
-    module = function.__globals__.get("__name__")
-    return isinstance(module, str) and module.partition(".")[0] in sys.stdlib_module_names
 
 
 # Names whose values Python and its library make when a class is made.
@@ -193,30 +312,8 @@ _OF_PYTHON: Final = frozenset(
     """.split()  # noqa: SIM905 - as a list it is a page long
 )
 
-
 # Python adds it when it pickles the first instance.
 _SLOT_NAMES: Final = "__slotnames__"
-
-
-_OF_FUNCTIONS: Final = ("__code__", "__defaults__", "__kwdefaults__")
-
-
-@functools.lru_cache(maxsize=1024)
-def names_in(code: types.CodeType) -> tuple[str, ...]:
-    """The globals that a function uses, also in functions within it."""
-    import dis  # slow to import
-
-    instructions = list(dis.get_instructions(code))
-    # in the body of a class a name may be local
-    own = {each.argval for each in instructions if each.opname == "STORE_NAME"}
-    used = [each.argval for each in instructions if each.opname == "LOAD_GLOBAL"]
-    used += [each.argval for each in instructions if each.opname == "LOAD_NAME"]
-    names = dict.fromkeys(name for name in used if name not in own)
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            names.update(dict.fromkeys(names_in(const)))
-    return tuple(names)
-
 
 _DEFINITIONS: Final = (
     type,
@@ -226,5 +323,9 @@ _DEFINITIONS: Final = (
     property,
     functools.cached_property,
     functools.partial,
-    type(names_in),
+    LruCache,
 )
+
+
+def _definitions(known: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: part for name, part in known.items() if isinstance(part, _DEFINITIONS)}

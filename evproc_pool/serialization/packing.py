@@ -20,8 +20,7 @@ from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from evproc_pool.serialization import basics, diagnosis, pickling
-from evproc_pool.serialization.basics import has_default_state
-from evproc_pool.serialization.gc_pause import gc_paused
+from evproc_pool.serialization.basics import gc_paused, has_default_state
 
 # For fewer events of a class, pickling their states apart costs more than it saves.
 _WORTHWHILE: Final = 16
@@ -38,8 +37,8 @@ class PackedEvents(NamedTuple):
         data: Otherwise one pickle of all events.
         in_parts: Whether `data` is a list of `pass_through.PackedPart` instead.
         class_bytes: How many bytes of it are classes: the same for one event and for many.
-        large: The range of its large buffers among those of the frame; a stop of None: up to
-            the last. See `pickling.dumps`.
+        large: The range of its large buffers (see `pickling.dumps`) among those of the frame; a
+            stop of None: up to the last.
     """
 
     one_by_one: bool
@@ -50,13 +49,7 @@ class PackedEvents(NamedTuple):
 
 
 class PackedValue(NamedTuple):
-    """A value: an atom of Python as it is, or a pickle.
-
-    Attributes:
-        is_pickled: Whether `data` is a pickle.
-        data: The value or its pickle.
-        large: See `PackedEvents`.
-    """
+    """A value: an atom of Python as it is, or a pickle; `large` is that of `PackedEvents`."""
 
     is_pickled: bool
     data: Any
@@ -89,20 +82,12 @@ class PackedColumn(NamedTuple):
 NO_EVENTS: Final = PackedEvents(one_by_one=True, data=())
 
 
-class _SameObjectTwice(Exception):
-    """An object stands for two events. Packed one by one they arrive as two objects."""
-
-
-class _EventInside(Exception):
-    """An event refers to another event of these classes, or to itself."""
-
-
 def _refuse(instance: object) -> Any:  # noqa: ARG001 - the signature is that of `copyreg`
-    raise _EventInside
+    raise pickle.PicklingError("an event refers to another event, or to itself")
 
 
 class EventPacker:
-    """Packs events. Remembers which classes pickle in Python's default way.
+    """Packs events.
 
     A class that goes by value, as one of ``__main__``, is sent once with each batch, as it is at
     that time.
@@ -114,19 +99,15 @@ class EventPacker:
         self._class_bytes: WeakKeyDictionary[type, int] = WeakKeyDictionary()
 
     def pack(self, events: Sequence[Any], buffers: list[memoryview] | None = None) -> PackedEvents:
-        """Pack all events in one pass.
+        """Pack all events in one pass. If this raises, packing one by one finds the one at fault.
 
-        Args:
-            events: The events.
-            buffers: The large buffers of the frame so far; those of the events are appended. They
-                must be copied before anybody may change the events.
-
-        Raises:
-            Exception: Whatever pickling raised. Packing one by one finds the event at fault.
+        `buffers` are the large ones of the frame so far; those of the events are appended. They
+        must be copied before anybody may change the events.
         """
         kinds = list(dict.fromkeys(map(type, events)))
         if has_same_twice(events, kinds):
-            raise _SameObjectTwice  # it would arrive as one object, in some batches
+            # packed one by one they arrive as two objects, and so they always should
+            raise pickle.PicklingError("an object stands for two events")
         if len(events) >= _WORTHWHILE * len(kinds) and all(map(self.is_plain, kinds)):
             states = _dump_states(kinds, events)
             if states is not None:
@@ -137,9 +118,7 @@ class EventPacker:
                 data = pickle.dumps((named, order, states), basics.PROTOCOL)
                 return PackedEvents(False, data, class_bytes=sum(map(_bytes_of, named)))
         by_value = any(map(basics.lives_in_main, kinds))
-        first = len(buffers or ())
-        data = pickling.dumps((None, b"", events), by_value=by_value, buffers=buffers)
-        large = first, len(buffers or ())
+        data, large = _dump((None, b"", events), buffers, by_value=by_value)
         class_bytes = self._bytes_of_classes(kinds, len(data))
         return PackedEvents(False, data, class_bytes=class_bytes, large=large)
 
@@ -156,26 +135,38 @@ class EventPacker:
         Only the largest class counts, since classes may share parts. A class that seems larger than
         the pickle has shrunk since it was measured: then the result is 0.
         """
-        largest = max(map(self._bytes_of_class, kinds), default=0)
+        largest = 0
+        for kind in kinds:
+            known = self._class_bytes.get(kind)
+            if known is None:
+                known = 0
+                with contextlib.suppress(Exception):  # its instances may pickle without it
+                    known = _bytes_of(self._named(kind))
+                self._class_bytes[kind] = known
+            largest = max(largest, known)
         if largest < most:
             return largest
         self._class_bytes.clear()
         return 0
 
-    def _bytes_of_class(self, kind: type) -> int:
-        known = self._class_bytes.get(kind)
-        if known is None:
-            known = 0
-            with contextlib.suppress(Exception):  # its instances may pickle without it
-                known = _bytes_of(self._named(kind))
-            self._class_bytes[kind] = known
-        return known
-
     def _named(self, kind: type) -> type | bytes:
         """A class as it is now: itself, or its pickle if a reference is not enough."""
         if kind not in self.goes_by_value:
-            self.goes_by_value[kind] = pickling.dumps(kind) != _reference_to(kind)
+            self.goes_by_value[kind] = pickling.by_reference(kind) is None
         return pickling.dumps(kind, by_value=True) if self.goes_by_value[kind] else kind
+
+
+def _dump(
+    value: object, buffers: list[memoryview] | None, *, by_value: bool = False
+) -> tuple[bytes, tuple[int, int]]:
+    """Pickle a value. Return the pickle, and the range of its large buffers."""
+    first = len(buffers or ())
+    data = pickling.dumps(value, by_value=by_value, buffers=buffers)
+    return data, (first, len(buffers or ()))
+
+
+def _load(packed: Any, buffers: Sequence[memoryview]) -> Any:
+    return pickling.loads(packed.data, buffers[slice(*packed.large)])
 
 
 def _dump_states(kinds: Sequence[type], events: Sequence[Any]) -> bytes | None:
@@ -184,17 +175,12 @@ def _dump_states(kinds: Sequence[type], events: Sequence[Any]) -> bytes | None:
     An event inside of such a dictionary would arrive as a second object. And nothing in the
     dictionaries may go by value.
     """
-    with gc_paused():
-        return _pickled_states(list(map(_state_of, events)), kinds)
-
-
-def _pickled_states(states: Sequence[Any], kinds: Sequence[type]) -> bytes | None:
-    refused: dict[Any, Any] = dict.fromkeys(kinds, _refuse)
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, basics.PROTOCOL)
-    pickler.dispatch_table = {**copyreg.dispatch_table, **refused}
+    pickler.dispatch_table = {**copyreg.dispatch_table, **dict.fromkeys(kinds, _refuse)}
     try:
-        pickler.dump(states)
+        with gc_paused():
+            pickler.dump(list(map(_state_of, events)))
     except KeyboardInterrupt:
         raise
     except BaseException:
@@ -205,13 +191,6 @@ def _pickled_states(states: Sequence[Any], kinds: Sequence[type]) -> bytes | Non
 
 def _bytes_of(named: type | bytes) -> int:
     return len(named) if isinstance(named, bytes) else 0
-
-
-def _reference_to(kind: type) -> bytes | None:
-    try:
-        return pickle.dumps(kind, basics.PROTOCOL)
-    except Exception:
-        return None
 
 
 def has_same_twice(events: Sequence[Any], kinds: Iterable[Any]) -> bool:
@@ -228,12 +207,8 @@ _state_of: Final = operator.attrgetter("__dict__")
 
 
 def unpack(packed: PackedEvents, buffers: Sequence[memoryview] = ()) -> list[Any]:
-    """Unpack events; `buffers` are the large ones of the frame.
-
-    Raises:
-        Exception: Whatever unpickling raised.
-    """
-    kinds, order, content = pickling.loads(packed.data, buffers[slice(*packed.large)])
+    """Unpack events; `buffers` are the large ones of the frame."""
+    kinds, order, content = _load(packed, buffers)
     if kinds is None:
         return list(content)
     kinds = [pickling.loads(kind) if isinstance(kind, bytes) else kind for kind in kinds]
@@ -244,11 +219,7 @@ def unpack(packed: PackedEvents, buffers: Sequence[memoryview] = ()) -> list[Any
 
 
 def unpack_event(pickled: bytes) -> Any:
-    """Unpickle a single event.
-
-    Raises:
-        SerializationError: It cannot be rebuilt here.
-    """
+    """Unpickle a single event, or raise `SerializationError`."""
     try:
         return pickling.loads(pickled)
     except Exception as error:
@@ -271,20 +242,16 @@ def pack_value(value: object, buffers: list[memoryview] | None = None) -> Packed
     if type(value) in ATOMS:
         return PackedValue(False, value)
     first = len(buffers or ())
-    data = pickling.dumps(value, buffers=buffers)
+    data = pickling.dumps(value, buffers=buffers)  # not `_dump`: a call less for each value
     return PackedValue(True, data, (first, len(buffers or ())))
 
 
 def unpack_value(packed: PackedValue, buffers: Sequence[memoryview] = ()) -> Any:
-    """Unpack a value; `buffers` are the large ones of the frame.
-
-    Raises:
-        SerializationError: It cannot be rebuilt here.
-    """
+    """Unpack a value, or raise `SerializationError`; `buffers` are the large ones of the frame."""
     if not packed.is_pickled:
         return packed.data
     try:
-        return pickling.loads(packed.data, buffers[slice(*packed.large)])
+        return _load(packed, buffers)
     except Exception as error:
         raise diagnosis.cannot_rebuild("the value given to StopProcessing", error) from error
 
@@ -302,35 +269,21 @@ def pack_column(
     *,
     is_built_in: bool = False,
 ) -> PackedColumn:
-    """Pack results of one kind in one pass.
+    """Pack results of one kind, of the events at these positions, in one pass.
 
-    Args:
-        positions: The positions of their events.
-        items: The result of each event.
-        buffers: See `EventPacker.pack`.
-        packer: Packs results that are events; None: they are none.
-        is_built_in: Whether all are made of atoms and built-in containers.
-
-    Raises:
-        Exception: Whatever pickling raised.
+    `buffers` and errors are those of `EventPacker.pack`. `packer` packs results that are events.
+    `is_built_in` says whether all are made of atoms and built-in containers.
     """
     if packer is not None:
-        packed = packer.pack(items, buffers)
-        return PackedColumn(positions, True, packed)
+        return PackedColumn(positions, True, packer.pack(items, buffers))
     if is_built_in or ATOMS.issuperset(map(type, items)):
         return PackedColumn(positions, True, pickle.dumps(items, basics.PROTOCOL), is_sure=True)
-    first = len(buffers or ())
-    data = pickling.dumps(items, buffers=buffers)
-    return PackedColumn(positions, True, data, (first, len(buffers or ())))
+    return PackedColumn(positions, True, *_dump(items, buffers))
 
 
 def unpack_column(column: PackedColumn, buffers: Sequence[memoryview] = ()) -> list[Any]:
-    """Unpack a column that was packed together.
-
-    Raises:
-        Exception: Whatever unpickling raised.
-    """
+    """Unpack a column that was packed together; `buffers` are the large ones of the frame."""
     if isinstance(column.data, PackedEvents):
         return unpack(column.data, buffers)
-    items: list[Any] = pickling.loads(column.data, buffers[slice(*column.large)])
+    items: list[Any] = _load(column, buffers)
     return items

@@ -8,11 +8,13 @@ Large buffers, as of NumPy arrays, can go out of band, beside the pickle (PEP 57
 
 from __future__ import annotations
 
+import functools
 import pickle
-from collections.abc import Iterable
-from typing import Any, Final
+import types
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar
 
-from evproc_pool.internals.pickle_format import LARGE_CONTENT, announcements
+from evproc_pool.internals.cpython import LARGE_CONTENT, announcements
 from evproc_pool.serialization.basics import (
     MAIN,
     PROTOCOL,
@@ -22,6 +24,9 @@ from evproc_pool.serialization.basics import (
     text_of,
 )
 
+#: Smaller buffers stay in the pickle.
+OUT_OF_BAND_BYTES: Final = 1 << 15
+
 
 def dumps(
     value: object, *, by_value: bool = False, buffers: list[memoryview] | None = None
@@ -29,109 +34,86 @@ def dumps(
     """Pickle, by value if the other side would not find a reference.
 
     Args:
-        value: What to pickle.
+        value: What to pickle. If that raises, `diagnosis.cannot_pickle` names the part at fault.
         by_value: Whether it is known to have such a reference.
-        buffers: Buffers of at least `OUT_OF_BAND_BYTES` are appended, and `loads` needs them
-            again. They are views: nobody must change the value before they are copied, not even
-            the code that pickles the next value. None: all buffers are in the pickle.
-
-    Raises:
-        Exception: Whatever pickling raised; `diagnosis.cannot_pickle` names the part at fault.
-            `buffers` is unchanged.
+        buffers: Buffers of at least `OUT_OF_BAND_BYTES` are appended, unless this raises, and
+            `loads` needs them again. They are views: nobody must change the value before they are
+            copied, not even the code that pickles the next value. None: the pickle has them.
     """
-    collect = None if buffers is None else _BufferCollector(buffers)
     try:
-        if by_value or lives_in_main(type(value)):
-            return _by_value(value, collect)
-        try:
-            data = _by_reference(value, collect)
-        except Exception:
-            # lambdas, local classes and others
-            data = None
-        if data is not None:
-            return data
-        if collect is not None:
-            collect.reset()
-        return _by_value(value, collect)
+        if not (by_value or lives_in_main(type(value))):
+            data = _attempt(by_reference, value, buffers)
+            if data is not None:
+                return data
+        return _by_value(value, buffers)
     except BaseException as error:
-        if collect is not None:
-            collect.reset()
         if isinstance(error, ThisProcess.passed_on):
             raise
         raise PicklingExit(f"{type(error).__name__}: {text_of(error)}") from error
 
 
-class _BufferCollector:
-    """Collects large buffers. Returns to pickle whether a buffer goes into the pickle."""
-
-    def __init__(self, buffers: list[memoryview]) -> None:
-        self._buffers = buffers
-        self._before = len(buffers)
-
-    def __call__(self, buffer: pickle.PickleBuffer) -> bool:
-        try:
-            raw = buffer.raw()
-        except BufferError:
-            return True  # not contiguous
-        if raw.nbytes < OUT_OF_BAND_BYTES:
-            return True
-        self._buffers.append(raw)
-        return False
-
-    def reset(self) -> None:
-        """Drop what was collected: pickling starts again."""
-        del self._buffers[self._before :]
+_Data = TypeVar("_Data", bytes, bytes | None)
+_Callback = Callable[[pickle.PickleBuffer], bool]
 
 
-#: Smaller buffers stay in the pickle.
-OUT_OF_BAND_BYTES: Final = 1 << 15
+def _attempt(
+    dump: Callable[[object, _Callback | None], _Data],
+    value: object,
+    buffers: list[memoryview] | None,
+) -> _Data:
+    """Pickle in one way. Append the large buffers if that gives a pickle."""
+    if buffers is None:
+        return dump(value, None)
+    large: list[memoryview] = []
+    data = dump(value, functools.partial(_collect, large))
+    if data is not None:
+        buffers += large
+    return data
 
 
-class _Chunks:
-    """A file that keeps what is written to it in chunks."""
+def _collect(large: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
+    """Collect a large buffer. Return to pickle whether the buffer goes into the pickle."""
+    try:
+        raw = buffer.raw()
+    except BufferError:
+        return True  # not contiguous
+    if raw.nbytes < OUT_OF_BAND_BYTES:
+        return True
+    large.append(raw)
+    return False
 
-    __slots__ = ("chunks", "write")
 
-    def __init__(self) -> None:
-        self.chunks: list[bytes] = []
-        self.write = self.chunks.append
-
-
-def _by_reference(value: object, collect: _BufferCollector | None) -> bytes | None:
-    """Pickle plainly; None if the pickle may refer to this process's ``__main__``.
+def by_reference(value: object, callback: _Callback | None = None) -> bytes | None:
+    """Pickle plainly; None if that fails, or may refer to this process's ``__main__``.
 
     The name may be only a text; then pickling by value costs time and nothing else. Large strings
     and bytes, which pickle writes as chunks of their own, are not searched: this would take longer
     than copying them.
     """
-    file = _Chunks()
-    pickle.Pickler(file, PROTOCOL, buffer_callback=collect).dump(value)
+    chunks: list[bytes] = []
+    file: Any = types.SimpleNamespace(write=chunks.append)
+    try:
+        pickle.Pickler(file, PROTOCOL, buffer_callback=callback).dump(value)
+    except Exception:
+        return None  # lambdas, local classes and others
     before = b""
-    for chunk in file.chunks:
+    for chunk in chunks:
         is_content = len(chunk) > LARGE_CONTENT and before.endswith(announcements(len(chunk)))
         if not is_content and MAIN in chunk:
             return None
         before = chunk
-    return file.chunks[0] if len(file.chunks) == 1 else b"".join(file.chunks)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _by_value(value: object, collect: _BufferCollector | None) -> bytes:
+def _by_value(value: object, buffers: list[memoryview] | None) -> bytes:
     # imports cloudpickle, which many programs do not need
-    from evproc_pool.serialization.class_cache import dumps_apart, dumps_instance
+    from evproc_pool.serialization import by_value, class_cache
 
-    data = dumps_instance(value, collect)
-    if data is not None:
-        return data
-    if collect is not None:
-        collect.reset()
-    data = dumps_apart(value, PROTOCOL, collect)
-    if data is not None:
-        return data
-    if collect is not None:
-        collect.reset()
-    from evproc_pool.serialization import by_value
-
-    return _MARK + by_value.dumps(value, PROTOCOL, collect)
+    for dump in (class_cache.dumps_instance, class_cache.dumps_apart):
+        data = _attempt(dump, value, buffers)
+        if data is not None:
+            return data
+    return _MARK + _attempt(by_value.dumps, value, buffers)
 
 
 # A pickle by value begins with this mark twice. It is legal and does nothing.
@@ -140,11 +122,7 @@ _MARKED: Final = 2 * _MARK
 
 
 def loads(data: bytes | bytearray | memoryview, buffers: Iterable[memoryview] = ()) -> Any:
-    """Unpickle what `dumps` returned. The result uses the memory of the buffers.
-
-    Raises:
-        Exception: Whatever unpickling raised.
-    """
+    """Unpickle what `dumps` returned. The result uses the memory of the buffers."""
     try:
         if data[: len(_MARKED)] == _MARKED:
             from evproc_pool.serialization import by_value  # likewise

@@ -1,9 +1,6 @@
 """Redefined handlers of the main script: the new function replaces the old one.
 
 In a notebook or a script a handler is defined, registered and later redefined under the same name.
-`RedefinedHandlers` keeps the registered functions that have their own name in the main module, and
-finds those whose name now has another value.
-
 Nothing changes if the name is deleted, or gets a value that is no new definition: a number, or a
 function of another name. The latter is logged once, as a warning. A function that is registered
 itself, under another handler's name, is that handler and replaces none.
@@ -14,48 +11,47 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from evproc.decorator import default_name, describe_callable
+from evproc.decorator import describe_callable
 from evproc.mistakes import describe_value
 from evproc.registry import validated_name
 from evproc_pool.serialization.basics import lives_in_main
-from evproc_pool.serialization.name_watch import Missing, NameWatch
+from evproc_pool.serialization.code_snapshot import Missing, NameWatch
 
 if TYPE_CHECKING:
     from evproc.annotations import HandlerFunc
     from evproc.registry import Registry
 
 
-class _Place(NamedTuple):
+class _Place:
     """The place of a handler in the main script.
 
     Attributes:
+        func: The registered function.
         space: The namespace of the main module.
         key: The handler's name there.
-        func: The registered function.
+        was_in_place: Whether the name has stood for the function.
+        warned: The id of the value that a warning was logged for.
     """
 
-    space: dict[str, Any]
-    key: str
-    func: HandlerFunc
+    def __init__(self, func: types.FunctionType) -> None:
+        self.func: HandlerFunc = func
+        self.space = vars(sys.modules[func.__module__])
+        self.key = func.__qualname__
+        self.was_in_place = self.space.get(self.key) is func
+        self.warned = 0
 
 
 class RedefinedHandlers:
-    """Finds redefined handlers; see the module.
-
-    Args:
-        registry: The registry with the handlers.
-    """
+    """Finds registered functions whose own name in the main module now has another value."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         # by the handlers' names
         self._places: dict[str, _Place] = {}
         # the handlers' names, by the functions' names
-        self._by_key: dict[str, list[str]] = {}
-        self._were_in_place: set[str] = set()
-        self._warned: dict[str, int] = {}  # what a warning was logged for: ids, by handler
+        self._by_key: dict[str, set[str]] = {}
         self._names: NameWatch | None = NameWatch()
 
     @property
@@ -66,66 +62,30 @@ class RedefinedHandlers:
         """
         return self._names is not None and self._names.are_unchanged
 
-    def note(self, func: HandlerFunc, name: str | None) -> None:
+    def note(self, func: HandlerFunc, name: str) -> None:
         """Note a registered handler, whose name may have been taken."""
-        handler = name or default_name(func) or ""
-        self.forget(handler)
-        if not isinstance(func, types.FunctionType) or not _has_name_in_main(func):
+        self.forget(name)
+        if not isinstance(func, types.FunctionType) or not lives_in_main(func):
             return
-        place = _Place(vars(sys.modules[func.__module__]), func.__qualname__, func)
-        rivals = self._by_key.setdefault(place.key, [])
-        for other in rivals:
-            if other in self._places and self._places[other].func is not func:
+        if not func.__qualname__.isidentifier():
+            return  # the main script does not define it itself, but something inside of it
+        place = _Place(func)
+        rivals = self._by_key.setdefault(place.key, set())
+        for other in [*rivals]:
+            if self._places[other].func is not func:
                 self.forget(other)
-        rivals[:] = [other for other in rivals if other in self._places]
-        rivals.append(handler)
-        self._places[handler] = place
-        if place.space.get(place.key) is func:
-            self._were_in_place.add(handler)
+        rivals.add(name)
+        self._places[name] = place
         self._names = None  # registered by a decorator, it gets its name later
 
     def forget(self, name: str) -> None:
         """Do not follow a handler any more."""
-        self._places.pop(name, None)
-        self._were_in_place.discard(name)
-
-    def find(self) -> dict[str, Any]:
-        """Return the redefined handlers: new values by the handlers' names."""
-        found = {}
-        names = NameWatch()
-        for name, (space, key, func) in self._places.items():
-            standing = space.get(key, Missing)
-            if standing is func:
-                self._were_in_place.add(name)
-            if name in self._were_in_place:
-                standing = names.read(space, key)  # another thread may have changed it just now
-                if standing is func or standing is Missing:
-                    continue
-                if _is_redefinition(standing, key):
-                    found[name] = standing
-                else:
-                    self._warn_that_it_stays(name, key, standing)
-        self._names = None if found else names
-        return found
-
-    def _warn_that_it_stays(self, name: str, key: str, standing: object) -> None:
-        if self._warned.get(name) != id(standing):
-            self._warned[name] = id(standing)
-            from evproc_pool.log import LOG
-
-            LOG.warning(
-                "handler %r stays what was registered: %r stands for %s now, which is no new"
-                " definition of it; see register(replace=True) and unregister",
-                name,
-                key,
-                describe_value(standing),
-            )
+        place = self._places.pop(name, None)
+        if place is not None:
+            self._by_key[place.key].remove(name)
 
     def replace(self) -> Mapping[str, HandlerFunc]:
-        """Replace redefined handlers in the registry.
-
-        Returns:
-            The new handlers, by their names.
+        """Replace redefined handlers in the registry. Return the new ones, by their names.
 
         Raises:
             TypeError: A handler's name now has a value that is no handler. Nothing has changed.
@@ -135,34 +95,48 @@ class RedefinedHandlers:
             try:
                 validated_name(new, name)
             except TypeError as error:
-                raise _cannot_replace(name, self._places[name], new, error) from error
-        if not found:
-            return found
+                place = self._places[name]
+                raise TypeError(
+                    f"handler {name!r} was registered as {describe_callable(place.func)}, and"
+                    f" {place.key!r} stands for {describe_value(new)} now, which is no handler:"
+                    f" {error}; define the handler anew, or give the other one another name"
+                ) from error
         for name, new in found.items():
             self._registry.add(new, name, replace=True)
-            self._places[name] = self._places[name]._replace(func=new)
-        self.find()
+            self._places[name].func = new
+        if found:
+            self.find()
+        return found
+
+    def find(self) -> dict[str, Any]:
+        """Return the redefined handlers: new values by the handlers' names."""
+        found = {}
+        names = NameWatch()
+        for name, place in self._places.items():
+            standing = names.read(place.space, place.key)
+            place.was_in_place |= standing is place.func
+            if standing is place.func or standing is Missing or not place.was_in_place:
+                continue
+            if _is_redefinition(standing, place.key):
+                found[name] = standing
+            elif place.warned != id(standing):
+                place.warned = id(standing)
+                from evproc_pool.log import LOG
+
+                LOG.warning(
+                    "handler %r stays what was registered: %r stands for %s now, which is no new"
+                    " definition of it; see register(replace=True) and unregister",
+                    name,
+                    place.key,
+                    describe_value(standing),
+                )
+        self._names = None if found else names
         return found
 
 
 def _is_redefinition(new: object, key: str) -> bool:
-    """Whether the value of a handler's name is a new definition of the handler.
-
-    Not if the value has a name of its own: a loop variable may have a handler's name.
-    """
+    """Whether the value of a handler's name is a new definition of the handler."""
+    # if it has a name of its own it may be the value of a loop variable
     name = getattr(new, "__qualname__", None)
     has_other_name = isinstance(name, str) and name.isidentifier() and name != key
     return callable(new) and not has_other_name
-
-
-def _has_name_in_main(function: types.FunctionType) -> bool:
-    """Whether the main script itself defines a function, not something inside of it."""
-    return lives_in_main(function) and function.__qualname__.isidentifier()
-
-
-def _cannot_replace(name: str, place: _Place, new: object, error: TypeError) -> TypeError:
-    return TypeError(
-        f"handler {name!r} was registered as {describe_callable(place.func)}, and {place.key!r}"
-        f" stands for {describe_value(new)} now, which is no handler: {error}; define the handler"
-        " anew, or give the other one another name"
-    )

@@ -39,7 +39,7 @@ from evproc_pool.protocol.limits import NEARLY, Pace
 from evproc_pool.protocol.pass_through import unpack_parts
 from evproc_pool.protocol.registry_spec import fingerprint
 from evproc_pool.serialization import basics, packing, pickling
-from evproc_pool.serialization.gc_pause import gc_paused
+from evproc_pool.serialization.basics import gc_paused
 from evproc_pool.serialization.packing import ATOMS
 from evproc_pool.serialization.privacy import BUILT_IN, CUSTOM, is_constant, is_private
 from evproc_pool.worker import reporter

@@ -24,7 +24,7 @@ from evproc_pool.ipc.channel import WorkerChannel
 from evproc_pool.protocol import messages, status_words
 from evproc_pool.protocol.pass_through import PassThrough, PassThroughPacker
 from evproc_pool.serialization import diagnosis, packing, pickling
-from evproc_pool.serialization.gc_pause import gc_paused
+from evproc_pool.serialization.basics import gc_paused
 
 # Under `event_timeout`: the most events whose follow-ups are packed together.
 _PACKED_TOGETHER: Final = 16

@@ -75,7 +75,7 @@ def _make() -> Any:
 
 
 def _copy(value: Any) -> Any:
-    data = class_cache.dumps_apart(value, basics.PROTOCOL)
+    data = class_cache.dumps_apart(value)
     assert data is not None
     return pickle.loads(data)
 
@@ -189,7 +189,7 @@ def test_a_change_arrives_with_the_next_instance_and_so_does_its_undoing(
     data = []
     for limit in (1, 2, 1):
         kind.limit = limit
-        data.append(class_cache.dumps_apart(kind(1), basics.PROTOCOL) or b"")
+        data.append(class_cache.dumps_apart(kind(1)) or b"")
     kind.limit = 0
     assert [pickle.loads(each).limit for each in data] == [1, 2, 1]
     assert kind.limit == 1
@@ -240,7 +240,7 @@ def test_an_attribute_with_the_name_of_a_global_is_no_global(
 def test_a_class_that_may_change_unseen_is_not_pickled_apart(part: Any) -> None:
     kind = _make()
     kind.part = part
-    assert class_cache.dumps_apart(kind(1), basics.PROTOCOL) is None
+    assert class_cache.dumps_apart(kind(1)) is None
     if diagnosis.can_pickle(part):
         assert pickling.loads(pickling.dumps(kind(1))).number == 1
 
@@ -257,12 +257,12 @@ def test_a_class_whose_methods_use_such_a_part_is_not_pickled_apart() -> None:
             return seen
 
     for kind in (Local, Default):
-        assert class_cache.dumps_apart(kind(), basics.PROTOCOL) is None
+        assert class_cache.dumps_apart(kind()) is None
 
 
 def test_a_value_with_a_by_value_function_goes_by_value_as_a_whole() -> None:
     kind = _make()
-    assert class_cache.dumps_apart((kind(1), lambda: 1), basics.PROTOCOL) is None
+    assert class_cache.dumps_apart((kind(1), lambda: 1)) is None
     event, function = pickling.loads(pickling.dumps((kind(1), lambda: 1)))
     assert (event.number, function()) == (1, 1)
 
@@ -290,13 +290,13 @@ def test_the_number_of_remembered_classes_is_bounded(
 ) -> None:
     assert class_cache._MOST_CLASSES >= 2000
     monkeypatch.setattr(class_cache, "_MOST_CLASSES", 50)
-    class_cache._class_pickles._known.clear()
+    class_cache._known.clear()
     class_cache._loaded.classes.clear()
     for _ in range(class_cache._MOST_CLASSES + 10):
         _copy(_make()(1))
-    assert 0 < len(class_cache._class_pickles._known) <= class_cache._MOST_CLASSES
+    assert 0 < len(class_cache._known) <= class_cache._MOST_CLASSES
     assert 0 < len(class_cache._loaded.classes) <= class_cache._MOST_CLASSES
-    class_cache._class_pickles._known.clear()
+    class_cache._known.clear()
     class_cache._loaded.classes.clear()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import evproc
-from evproc_pool.serialization.gc_pause import gc_paused
+from evproc_pool.serialization.basics import gc_paused
 from evproc_pool.serialization.packing import EventPacker, unpack
 
 

@@ -214,7 +214,7 @@ def test_instances_of_an_opaque_class_do_not_wait(
     assert is_private(with_slots()) == 0
     assert is_private(Odd("odd", (), {})()) == 0
     monkeypatch.setitem(sys.modules, "numpy", Stub("numpy"))
-    monkeypatch.setattr(privacy, "_kinds", {})
+    monkeypatch.setattr(privacy, "_kinds", privacy._Kinds())
     record = is_private(Record(1))
     assert record == CUSTOM
 

@@ -190,6 +190,17 @@ def test_a_registered_function_replaces_no_other_handler(main: Any, pool: PoolPr
     assert [pool.process(Ask()), pool.process(Tell())] == [1, 3]
 
 
+def test_a_name_that_another_handler_has_taken_over_is_followed(
+    main: Any, pool: PoolProcessor
+) -> None:
+    pool.register(_define(main, 1, want("ask")), "first")
+    main.g = _handler(2, "g", want("ask"))
+    pool.register(main.g, "first", replace=True)
+    pool.register(_define(main, 3, want("tell")), "second")
+    main.g = _handler(4, "g", want("ask"))
+    assert [pool.process(Ask()), pool.process(Tell())] == [4, 3]
+
+
 @pytest.mark.parametrize("kind", ["other name", "other module", "partial", "method", "lambda"])
 def test_other_handlers_are_not_followed(main: Any, pool: PoolProcessor, kind: str) -> None:
     handler = _define(main, 1)

@@ -20,7 +20,7 @@ import pytest
 
 from evproc_pool import PoolProcessor, SerializationError
 from evproc_pool.serialization import diagnosis, pickling
-from evproc_pool.serialization.pickling_advice import advice_on
+from evproc_pool.serialization.diagnosis import advice_on
 from tests.support import actions
 from tests.support.actions import Do
 from tests.support.helpers import run_script

@@ -10,7 +10,7 @@ import pytest
 
 from evproc_pool.protocol import registry_spec
 from evproc_pool.serialization import code_snapshot
-from evproc_pool.serialization.name_watch import Missing, NameWatch, cells_that_change
+from evproc_pool.serialization.code_snapshot import Missing, NameWatch, cells_that_change
 
 
 class _EqualToAll:
@@ -127,6 +127,15 @@ def test_each_name_is_watched_once_however_many_functions_use_it() -> None:
     assert found is space
     assert values == {"helper": _function, "LIMIT": 1}
     assert not names._cells
+
+
+def test_the_class_of_a_container_belongs_to_the_snapshot() -> None:
+    space: dict[str, Any] = {}
+    code = "class Found(list): pass\nfound = Found()\ndef h(proc, ev): return found"
+    snapshot = code_snapshot.CodeSnapshot(_defined(code, space), with_data=False)
+    assert snapshot.is_up_to_date
+    space["Found"].method = lambda self: 1
+    assert not snapshot.is_up_to_date
 
 
 class _Shell:
