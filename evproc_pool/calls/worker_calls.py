@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
     from evproc_pool.calls.engines import EngineOwner
     from evproc_pool.coordinator.engine import Engine
-    from evproc_pool.coordinator.feeding import Feeder, OutcomeCollector
+    from evproc_pool.coordinator.feeding import Feeder
     from evproc_pool.coordinator.outcome_stream import OutcomeStream
-    from evproc_pool.coordinator.run_handle import RunHandle
+    from evproc_pool.coordinator.run_handle import OutcomeSink, RunHandle
     from evproc_pool.options import CallOptions
     from evproc_pool.outcome import Outcome
 
 
 def open_run(
     owner: EngineOwner,
-    sink: OutcomeCollector,
+    sink: OutcomeSink,
     events: Iterator[Event],
     call: CallOptions,
     **options: bool,
