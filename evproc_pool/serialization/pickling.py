@@ -92,16 +92,16 @@ def by_reference(value: object, callback: _Callback | None = None) -> bytes | No
     """
     chunks: list[bytes] = []
     file: Any = types.SimpleNamespace(write=chunks.append)
+    before = b""
     try:
         pickle.Pickler(file, PROTOCOL, buffer_callback=callback).dump(value)
+        for chunk in chunks:  # a large buffer is none of bytes, and fails here
+            is_content = len(chunk) > LARGE_CONTENT and before.endswith(announcements(len(chunk)))
+            if not is_content and MAIN in chunk:
+                return None
+            before = chunk
     except Exception:
         return None  # lambdas, local classes and others
-    before = b""
-    for chunk in chunks:
-        is_content = len(chunk) > LARGE_CONTENT and before.endswith(announcements(len(chunk)))
-        if not is_content and MAIN in chunk:
-            return None
-        before = chunk
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
