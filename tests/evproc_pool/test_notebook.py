@@ -145,8 +145,10 @@ def test_a_cell_can_be_interrupted(tmp_path: Path) -> None:
         # interrupted
         import time
         from pathlib import Path
+        from evproc import required_by
 
         @want("reading")
+        @required_by("handle")
         def wait(proc, ev):
             Path("begun").touch()
             time.sleep(100)
