@@ -32,6 +32,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from evproc_pool.worker.process import flush_streams
+
 #: Asks a worker to report; next to the soft timeout's. None: not possible here.
 SIGNAL: Final[int | None] = (
     signal.SIGRTMIN + 12
@@ -93,6 +95,7 @@ class Reporter:
             if self._ends:
                 return
             self._report()
+            flush_streams()  # the handler that is running may be killed
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a signal handler
         """Forward the signal to the reporting thread: another thread has got it."""

@@ -28,6 +28,7 @@ from typing import Final
 
 from evproc_pool.internals.stdlib_multiprocessing import as_child, forkserver_imports
 from evproc_pool.ipc import parent_death
+from evproc_pool.worker.process import END_SIGNALS, leave_signals, take_signals
 
 _PRELOAD: Final = "evproc_pool.backends.local.preload"
 # Begins our names in the forkserver's list, which cannot be imported.
@@ -111,7 +112,7 @@ def is_of_library(name: str) -> bool:
 
 
 # They import slowly, and make nothing then that processes must not share, except for
-# NumPy's global generator; see `_seed_numpy`.
+# NumPy's global generator; see `_begin_child`.
 _LIBRARIES: Final = ("numpy", "scipy")
 
 
@@ -167,8 +168,9 @@ def run() -> None:
     # as a forkserver does itself from Python 3.13 on
     # (https://github.com/python/cpython/issues/117378)
     sys.path[:] = server.sys_path or sys.path
-    # Ctrl-C reaches the whole process group; before its loop begins, a forkserver would
-    # die of it, with a traceback
+    # A service manager's SIGTERM and Ctrl-C reach the whole process group. A forkserver would die
+    # of the first, and of the other, with a traceback, before its loop begins.
+    leave_signals(*END_SIGNALS)
     interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         # the application may have put `preload` there itself, with nothing behind it
@@ -182,23 +184,24 @@ def run() -> None:
                     __import__(name)
     finally:
         signal.signal(signal.SIGINT, interrupted)
-    os.register_at_fork(after_in_child=functools.partial(_seed_numpy, os.getpid()))
+    os.register_at_fork(after_in_child=functools.partial(_begin_child, os.getpid()))
     # NumPy's threads are of native code, and prepared for it; other modules the user has chosen
     warnings.filterwarnings(
         "ignore", ".*multi-threaded, use of fork", DeprecationWarning, server.module
     )
 
 
-def _seed_numpy(forkserver: int) -> None:
-    """Seed NumPy's global generator in a forked process, as Python itself seeds `random`.
+def _begin_child(forkserver: int) -> None:
+    """Begin a process that the forkserver, a pid, has forked, also for others.
 
-    Otherwise all processes of the forkserver would draw the same numbers, also those that
-    others start. A process that a handler forks is left alone: only a direct child of the
-    `forkserver`, a pid, is seeded.
+    It takes signals again. NumPy's global generator is seeded, as Python itself seeds `random`:
+    otherwise all of them would draw the same numbers. What a handler forks is left alone.
     """
-    random = sys.modules.get("numpy.random")
-    if random is not None and os.getppid() == forkserver:
-        random.seed()
+    if os.getppid() == forkserver:
+        take_signals()
+        random = sys.modules.get("numpy.random")
+        if random is not None:
+            random.seed()
 
 
 def _named_in(preload: Iterable[str]) -> list[str]:
