@@ -229,6 +229,7 @@ class Member:
     def close(self) -> None:
         """Close everything; the process must be dead."""
         self._owned.close()
+        exit_code(self.process)  # so that it is no zombie
         release(self.process, _UNKNOWN)
 
 
