@@ -11,6 +11,7 @@ import pytest
 
 from evproc import Event, want
 from evproc_pool import EventTimeoutError, PoolProcessor
+from evproc_pool.testing import simulated_pool
 from tests.support import actions
 from tests.support.actions import Do
 from tests.support.helpers import Gate, Script, error_of, register_all
@@ -214,9 +215,15 @@ def test_without_workers_the_finalizer_is_called_once(capsys: pytest.CaptureFixt
     assert calls == []
 
 
-def test_a_finalizer_must_be_callable_and_cross_to_workers() -> None:
-    with pytest.raises(TypeError, match="finalizer is a callable or None, not 3"):
-        PoolProcessor(finalizer=3)  # type: ignore[arg-type]  # a mistake
+def test_simulated_workers_call_the_finalizer() -> None:
+    calls: list[str] = []
+    with simulated_pool(workers=2, finalizer=lambda: calls.append("finalizer")) as pool:
+        register_all(pool, [actions.act])
+        pool.process_many([Do("stop", number) for number in range(20)])
+    assert calls == ["finalizer"] * 2
+
+
+def test_a_finalizer_that_cannot_cross_to_workers_is_named() -> None:
     with Path(os.devnull).open() as file, PoolProcessor(1, finalizer=file.close) as pool:
         register_all(pool, [actions.act])
         assert "the finalizer" in str(error_of(lambda: pool.process(Do("nothing"))))

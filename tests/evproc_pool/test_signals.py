@@ -6,11 +6,21 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from tests.support.helpers import Gate, Script, still_alive, wait_until
+from evproc_pool import PoolProcessor
+from tests.support.helpers import (
+    Gate,
+    Script,
+    error_of,
+    notes_of,
+    still_alive,
+    wait_until,
+    warm,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
 
@@ -139,3 +149,27 @@ def test_workers_end_after_privileges_were_dropped(
     assert (finished.code, finished.left) == (0, []), finished
     ended = ["EventTimeoutError", "ended"] if end == "hung" else ["ended"]
     assert finished.out.splitlines() == ["[1, 1]", "[2, 2]", *ended]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only this kernel does it")
+@pytest.mark.parametrize("can_ask_kernel", [True, False])
+def test_a_worker_that_may_not_be_killed(
+    one_worker: PoolProcessor, monkeypatch: pytest.MonkeyPatch, can_ask_kernel: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    (pid,) = warm(one_worker)
+    worker = psutil.Process(pid)
+    engine: Any = one_worker._engine
+    (member,) = engine._backend._members.values()
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "pidfd_send_signal", refuse)
+        if can_ask_kernel:
+            one_worker.terminate()
+            assert not still_alive([worker])
+        else:
+            patch.setattr(member, "watch_end", None)
+            error = error_of(member.kill)
+            assert isinstance(error, PermissionError)
+            assert "change it before the pool's first call" in notes_of(error)
