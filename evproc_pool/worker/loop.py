@@ -70,7 +70,7 @@ def main(sock: socket.socket, shares: WorkerResources, to_close: Sequence[int]) 
         forget_exit_functions()  # the coordinator's
     shares.install()
     channel = BlockingChannel(sock, shares.shared_memory)
-    child = ForkedChild(lambda: (channel.close(), shares.disown()))
+    child = ForkedChild(channel.close, shares.disown)
     error: BaseException | None = None
     try:
         _serve(channel, shares)

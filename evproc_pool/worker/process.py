@@ -61,7 +61,7 @@ class ForkedChild:
         is_this: Whether this process is one.
     """
 
-    def __init__(self, give_up: Callable[[], object]) -> None:
+    def __init__(self, *give_up: Callable[[], object]) -> None:
         self._give_up = give_up
         self.is_this = False
         if hasattr(os, "register_at_fork"):
@@ -69,7 +69,8 @@ class ForkedChild:
 
     def _begin(self) -> None:
         self.is_this = True
-        self._give_up()
+        for each in self._give_up:
+            each()
         # as in a process that `multiprocessing` forks
         forget_exit_functions()
         forget_children()
