@@ -171,7 +171,8 @@ _LEAVE_MAIN_ALONE: Final = """[
 ] and [
     signal.signal(number, lambda *args: None)
     for signal in [__import__("signal")]
-    for number in (signal.SIGINT, signal.SIGTERM)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    for number in [getattr(signal, name, signal.SIGINT)]
     if signal.getsignal(number) != signal.SIG_IGN
 ] is not None and {!r}"""
 
