@@ -35,7 +35,7 @@ class Job(evproc.Event):
 @evproc.want("job")
 def work(proc, ev):
     print("printed", ev.number, end=" \\n"[ev.number % 2])  # not every line is complete
-    print("error", ev.number, file=sys.stderr, end=" \\n"[ev.number % 2])
+    print("said", ev.number, file=sys.stderr, end=" \\n"[ev.number % 2])
     if ev.number == 9 and {fails!r}:
         raise ValueError("bad input")
 
@@ -70,7 +70,7 @@ def test_what_handlers_print_is_there(how: str, tmp_path: Path) -> None:
     assert sorted(finished.out.replace("printed", "").split()) == sorted(
         [*map(str, range(10)), *(["end"] if how == "collected" else [])]
     )
-    assert finished.err.count("error") == 10
+    assert finished.err.count("said") == 10
 
 
 @want("print")

@@ -62,7 +62,9 @@ def test_a_signal_to_the_group_is_the_coordinators_matter(
         gate.close()
         finished = script.finish()
     out = f"stopped\n{list(range(8))}\n"
-    assert (finished.code, finished.out, finished.err, finished.left) == (0, out, "", [])
+    assert (finished.code, finished.out, finished.left) == (0, out, []), finished
+    # SIGHUP ends the resource tracker of multiprocessing, which says so
+    assert not finished.err or (number == signal.SIGHUP and "Traceback" not in finished.err)
 
 
 _DEATH_OF_THE_FORKSERVER = """
