@@ -94,8 +94,8 @@ class Reporter:
             signal.sigwait({SIGNAL or 0})
             if self._ends:
                 return
+            flush_streams()
             self._report()
-            flush_streams()  # the handler that is running may be killed
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a signal handler
         """Forward the signal to the reporting thread: another thread has got it."""

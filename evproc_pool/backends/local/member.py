@@ -149,6 +149,7 @@ class Member:
         import psutil
 
         stack = ""
+        self.ask_for_report()  # which also flushes what other events have printed
         try:
             if self._stacks is not None:
                 stack = self._stacks.ask(process)
