@@ -106,8 +106,8 @@ def test_a_stream_that_cannot_be_flushed_does_no_harm() -> None:
 
 
 def _break_streams() -> None:
-    sys.stdout = None  # type: ignore[assignment]  # as under pythonw
-    sys.stderr = object()  # type: ignore[assignment]  # no stream at all
+    sys.stdout = None  # as under pythonw
+    sys.stderr = object()  # no stream at all
 
 
 # --- the end of workers ---
