@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
-import traceback
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -150,4 +150,4 @@ def _finalize(finalizer: Callable[[], object]) -> None:
     try:
         finalizer()
     except BaseException:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())

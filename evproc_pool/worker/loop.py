@@ -19,10 +19,10 @@ import gc
 import itertools
 import signal
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
-from traceback import print_exc
 from typing import Any, cast
 
 from evproc import Event, Processor, StopProcessing
@@ -191,7 +191,7 @@ class Worker:
                     try:
                         self.finalizer()
                     except BaseException:
-                        print_exc()
+                        sys.excepthook(*sys.exc_info())
                 return
             if frame.tag == messages.REPACK:
                 self._results.repack(pickling.loads(frame.payload))

@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -37,7 +39,11 @@ def _do_nothing(*_: object) -> None:
 
 
 def leave_signals(*numbers: int) -> None:
-    """Leave signals that reach the whole process group to the coordinator."""
+    """Leave signals that reach the whole process group to the coordinator.
+
+    Processes that this one forks take them again.
+    """
+    _watch_forks()
     with contextlib.suppress(ValueError):  # not the main thread, which alone gets them
         for number in numbers:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
@@ -46,12 +52,32 @@ def leave_signals(*numbers: int) -> None:
                     signal.siginterrupt(number, False)  # native code is not interrupted
 
 
-def take_signals() -> None:
-    """Undo `leave_signals`, in a forked process."""
+@functools.cache  # once, also for the processes that it forks
+def _watch_forks() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=_hold_signals, after_in_parent=_release_signals, after_in_child=_take_signals
+        )
+
+
+_at_fork: Final = threading.local()
+
+
+def _hold_signals() -> None:
+    """Hold signals back: one that is sent to the new process at once would do nothing."""
+    _at_fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, *END_SIGNALS])
+
+
+def _release_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _at_fork.mask)
+
+
+def _take_signals() -> None:
     for number in (signal.SIGINT, *END_SIGNALS):
         if signal.getsignal(number) is _do_nothing:
             is_int = number == signal.SIGINT
             signal.signal(number, signal.default_int_handler if is_int else signal.SIG_DFL)
+    _release_signals()
 
 
 class ForkedChild:
@@ -74,7 +100,6 @@ class ForkedChild:
         # as in a process that `multiprocessing` forks
         forget_exit_functions()
         forget_children()
-        take_signals()
 
 
 def left_by(error: BaseException) -> BaseException | None:

@@ -115,7 +115,14 @@ def _with_pools(ev: _Job) -> None:
     process = context.Process(target=sys.exit, args=(3,))
     process.start()
     process.join()
-    raise StopProcessing((squares, process.exitcode))
+    # at once: the new process must not miss the signal
+    ended = [context.Process(target=signal.pause) for _ in range(20)]
+    for each in ended:
+        each.start()
+        each.terminate()
+    for each in ended:
+        each.join()
+    raise StopProcessing((squares, process.exitcode, {each.exitcode for each in ended}))
 
 
 _SIGNALS: Final = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
@@ -205,7 +212,19 @@ def test_a_thread_may_fork(forking_pool: PoolProcessor) -> None:
 
 def test_pools_of_forked_processes_work_in_handlers(forking_pool: PoolProcessor) -> None:
     squares = [0, 1, 4, 9, 16] * 2
-    assert forking_pool.process_many([_Job("with pools")] * 3) == [(squares, 3)] * 3
+    ended = (squares, 3, {-signal.SIGTERM})
+    assert forking_pool.process_many([_Job("with pools")] * 3) == [ended] * 3
+
+
+@pytest.mark.usefixtures("forking_pool")
+def test_other_processes_of_the_forkserver_take_signals() -> None:
+    for _ in range(10):
+        process = multiprocessing.get_context("forkserver").Process(target=signal.pause)
+        process.start()
+        process.terminate()
+        process.join()
+        assert process.exitcode == -signal.SIGTERM
+        process.close()
 
 
 def test_signals_are_as_in_one_process(forking_pool: PoolProcessor) -> None:

@@ -28,7 +28,7 @@ from typing import Final
 
 from evproc_pool.internals.stdlib_multiprocessing import as_child, forkserver_imports
 from evproc_pool.ipc import parent_death
-from evproc_pool.worker.process import END_SIGNALS, leave_signals, take_signals
+from evproc_pool.worker.process import END_SIGNALS, leave_signals
 
 _PRELOAD: Final = "evproc_pool.backends.local.preload"
 # Begins our names in the forkserver's list, which cannot be imported.
@@ -112,7 +112,7 @@ def is_of_library(name: str) -> bool:
 
 
 # They import slowly, and make nothing then that processes must not share, except for
-# NumPy's global generator; see `_begin_child`.
+# NumPy's global generator; see `_seed_numpy`.
 _LIBRARIES: Final = ("numpy", "scipy")
 
 
@@ -184,24 +184,23 @@ def run() -> None:
                     __import__(name)
     finally:
         signal.signal(signal.SIGINT, interrupted)
-    os.register_at_fork(after_in_child=functools.partial(_begin_child, os.getpid()))
+    os.register_at_fork(after_in_child=functools.partial(_seed_numpy, os.getpid()))
     # NumPy's threads are of native code, and prepared for it; other modules the user has chosen
     warnings.filterwarnings(
         "ignore", ".*multi-threaded, use of fork", DeprecationWarning, server.module
     )
 
 
-def _begin_child(forkserver: int) -> None:
-    """Begin a process that the forkserver, a pid, has forked, also for others.
+def _seed_numpy(forkserver: int) -> None:
+    """Seed NumPy's global generator in a forked process, as Python itself seeds `random`.
 
-    It takes signals again. NumPy's global generator is seeded, as Python itself seeds `random`:
-    otherwise all of them would draw the same numbers. What a handler forks is left alone.
+    Otherwise all processes of the forkserver would draw the same numbers, also those that
+    others start. A process that a handler forks is left alone: only a direct child of the
+    `forkserver`, a pid, is seeded.
     """
-    if os.getppid() == forkserver:
-        take_signals()
-        random = sys.modules.get("numpy.random")
-        if random is not None:
-            random.seed()
+    random = sys.modules.get("numpy.random")
+    if random is not None and os.getppid() == forkserver:
+        random.seed()
 
 
 def _named_in(preload: Iterable[str]) -> list[str]:

@@ -633,9 +633,9 @@ def test_numpys_global_generator_is_seeded_in_each_process(
     fake = types.ModuleType("numpy.random")
     monkeypatch.setattr(fake, "seed", lambda *args: calls.append(args), raising=False)
     monkeypatch.setitem(sys.modules, "numpy.random", fake)
-    preloading._begin_child(os.getppid())
+    preloading._seed_numpy(os.getppid())
     assert calls == [()]
-    preloading._begin_child(os.getpid())  # that of another process
+    preloading._seed_numpy(os.getpid())  # that of another process
     assert calls == [()]
 
 
