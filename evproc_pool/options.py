@@ -49,6 +49,7 @@ class StartOptions(NamedTuple):
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
     preload: bool | None
+    finalizer: Callable[[], object] | None = None
 
 
 class CallOptions(NamedTuple):
@@ -79,22 +80,24 @@ class PoolOptions(NamedTuple):
     unmatched: Unmatched
 
 
-def start_options(
+def start_options(  # noqa: PLR0917 - as many as the pool has
     workers: int | None,
     mp_context: BaseContext | str | None,
     initializer: Callable[..., object] | None,
     initargs: Iterable[Any],
     preload: bool | None,
+    finalizer: Callable[[], object] | None,
 ) -> StartOptions:
     """Check the group; see `PoolProcessor`."""
     size = usable_cpus() if workers is None else count("workers", workers, _OR_NONE, least=0)
     starts = context(mp_context)
     check_callable("initializer", initializer)
+    check_callable("finalizer", finalizer)
     if isinstance(initargs, (str, bytes)) or not isinstance(initargs, Iterable):
         raise TypeError(f"initargs is a tuple of arguments, not {initargs!r}")
     if preload is not None and not isinstance(preload, bool):
         raise TypeError(f"preload is True, False or None, not {preload!r}")
-    return StartOptions(size, starts, initializer, tuple(initargs), preload)
+    return StartOptions(size, starts, initializer, tuple(initargs), preload, finalizer)
 
 
 def default_call(  # noqa: PLR0917 - as many as the pool has

@@ -77,6 +77,10 @@ class PoolProcessor(AsyncCalls):
             once in this process, before the first event). The modules of registered functions,
             and its own, are imported before that.
         initargs: Its arguments.
+        finalizer: Called without arguments in each worker that is asked to end: by `close`, for
+            its replacement, or at the end of the program; then functions of `atexit` are called.
+            Not if the worker is killed. With `workers=0` once, at the end of the pool. An error
+            is printed.
         ordering: *Order and keys.* `"cascade"`: as described above. `"unordered"`: a follow-up
             is independent from the moment it is returned, for fan-out. A value given to
             `StopProcessing`, and an error, still end the cascade: what was not sent is dropped.
@@ -151,6 +155,7 @@ class PoolProcessor(AsyncCalls):
         mp_context: BaseContext | str | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
+        finalizer: Callable[[], object] | None = None,
         ordering: Ordering = "cascade",
         key: Key | None = None,
         errors: Errors = "end",
@@ -168,7 +173,9 @@ class PoolProcessor(AsyncCalls):
         preload: bool | None = None,
         unmatched: Unmatched = "ignore",
     ) -> None:
-        start = options.start_options(workers, mp_context, initializer, initargs, preload)
+        start = options.start_options(
+            workers, mp_context, initializer, initargs, preload, finalizer
+        )
         chosen = self._options = PoolOptions(
             start,
             options.default_call(
@@ -488,12 +495,3 @@ class PoolProcessor(AsyncCalls):
         if kind is not None:
             self._owner.drop_unbegun(kind)
         self.close()
-
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """As the end of a `with` block, while the loop goes on."""
-        from evproc_pool.coordinator import asyncio_calls
-
-        await asyncio_calls.leave(lambda: self.__exit__(kind), self.terminate)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from evproc import Event
 from evproc_pool import options
@@ -33,6 +33,18 @@ class AsyncCalls:
         _owner: EngineOwner
         _in_process: InProcessCalls
         submit: Callable[[Event], Future[Any]]
+        terminate: Callable[[], None]
+        __exit__: Callable[[type[BaseException] | None], None]
+
+    async def __aenter__(self) -> Self:
+        self._owner.check_open()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """As the end of a `with` block, while the loop goes on."""
+        from evproc_pool.coordinator import asyncio_calls
+
+        await asyncio_calls.leave(lambda: self.__exit__(kind), self.terminate)
 
     async def process_async(
         self, ev: Event, *, timeout: float | None = None, cancel_running: bool = False

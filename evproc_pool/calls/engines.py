@@ -232,7 +232,7 @@ class EngineOwner:
                 engine.closed is not None or (self._is_outdated and self._retire(engine))
             ):
                 # without the lock; see there
-                when_done.callback(stop, self._detach(), most_seconds=0.0)
+                when_done.callback(stop, self._detach())
             if self.engine is None:
                 self._handlers.use_redefined()
                 self.engine = self._start()
@@ -243,14 +243,14 @@ class EngineOwner:
         functions = [handler.func for handler in self.registry.handlers]
         start = self._options.start
         self.starter.begin(functions)
-        self._shipped = main_script_code([*functions, start.initializer])
+        self._shipped = main_script_code([*functions, start.initializer, start.finalizer])
         from evproc_pool.coordinator.codec import PACE
         from evproc_pool.coordinator.coordinator import Coordinator
         from evproc_pool.coordinator.engine import Engine
         from evproc_pool.coordinator.feeding import Gathered
         from evproc_pool.serialization import pickling
 
-        spec = self._handlers.spec(start.initializer, start.initargs)
+        spec = self._handlers.spec(start.initializer, start.initargs, start.finalizer)
         try:
             config = pickling.dumps((spec, self._options.limits, PACE))
         except Exception as error:
@@ -340,6 +340,7 @@ class EngineOwner:
             # or the one that another thread has detached and is stopping: wait for that
             engine = self._detach() or self._leaving()
         stop(engine, most_seconds=max(0.0, end - time.monotonic()))
+        self._in_process.end(in_peace=True)
 
     def terminate(self) -> None:
         """See `PoolProcessor.terminate`."""
@@ -349,6 +350,7 @@ class EngineOwner:
             self._closed = True
             engine = self._detach()
         stop(engine, most_seconds=0.0)
+        self._in_process.end(in_peace=False)
 
     def drop_unbegun(self, kind: type[BaseException]) -> None:
         """Drop what was submitted and not begun, because an error ended the `with` block."""
@@ -378,7 +380,8 @@ class EngineOwner:
 def finish(engine: Engine) -> None:
     """End an engine whose pool is gone, or at the end of the program.
 
-    Submitted events are finished first, unless Ctrl-C has ended the program.
+    Submitted events are finished first, unless Ctrl-C has ended the program. Workers that are at
+    work then are killed: nobody can have their results.
     """
     try:
         # in an interactive session the interrupt may be long past
@@ -386,7 +389,7 @@ def finish(engine: Engine) -> None:
         if is_interactive or getattr(sys, "last_type", None) is not KeyboardInterrupt:
             engine.finish_submitted()
     finally:
-        engine.stop(most_seconds=0.0)
+        engine.stop(most_seconds=0.0 if engine.is_at_work else inf)
 
 
 def stop(engine: Engine | None, *, most_seconds: float = inf) -> None:

@@ -72,9 +72,11 @@ class PoolHandlers:
         LOG.info("handlers that were defined anew are used from now on: %s", ", ".join(found))
 
     def spec(
-        self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+        self,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+        finalizer: Callable[[], object] | None,
     ) -> RegistrySpec:
         """Describe what a worker does to get the same handlers."""
-        return RegistrySpec(
-            initializer, initargs, tuple(self._steps), tuple(self.changes), self._unmatched
-        )
+        steps, changes = tuple(self._steps), tuple(self.changes)
+        return RegistrySpec(initializer, initargs, steps, changes, self._unmatched, finalizer)

@@ -158,6 +158,11 @@ class Coordinator:
         """Whether any worker was started."""
         return bool(self._workers)
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether any worker has events that are not known to be over."""
+        return any(each.sent for each in self._workers.values())
+
     def demand(self, run: RunHandle) -> int:
         """How many roots the run would take now. Any thread may ask."""
         return self._supervisor.scheduler.demand(run.id)

@@ -139,10 +139,21 @@ def _hint(exitcode: int | None) -> str:
         return "probably the kernel's out-of-memory killer: look at how much memory it needs"
     if exitcode in _CRASHES:
         return "a crash in native code: run the event with workers=0 under python -X faulthandler"
-    return "something outside the pool sent it a signal"
+    if exitcode is None:
+        return (
+            "its forkserver had died, or this program has taken its exit status (os.wait, SIGCHLD"
+            " ignored)"
+        )
+    return (
+        "something outside the pool sent it a signal, or a handler itself, or a limit was reached"
+    )
 
 
-_CRASHES: Final = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGFPE, -signal.SIGILL}
+_CRASHES: Final = {
+    -getattr(signal, name)
+    for name in ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL", "SIGBUS")
+    if hasattr(signal, name)
+}
 
 
 # --- a pool that has no workers ---

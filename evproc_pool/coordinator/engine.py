@@ -91,6 +91,11 @@ class Engine(Driving):
         """How many runs are not finished."""
         return len(self._coordinator.runs) + (self._asking is not None)
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether workers have events that are not known to be over."""
+        return self._asking is not None or self._coordinator.is_at_work
+
     def open(
         self,
         sink: OutcomeSink,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,7 @@ class InProcessCalls:
         self._options = options
         self._lock = threading.RLock()
         self._is_initialized = False
+        self._finalizer: weakref.finalize[..., Any] | None = None  # once initialized
         # the calls that have begun and not ended, with the thread of each
         self.open_calls: dict[object, int] = {}
 
@@ -37,6 +40,11 @@ class InProcessCalls:
         me = threading.get_ident()
         self._lock = threading.RLock()
         self.open_calls = {call: thread for call, thread in self.open_calls.items() if thread == me}
+
+    def end(self, *, in_peace: bool) -> None:
+        """Call the `finalizer` if any event was begun; if not `in_peace`, never call it."""
+        if self._finalizer is not None:
+            (self._finalizer if in_peace else self._finalizer.detach)()
 
     def process_many(
         self, events: Iterator[Event], call: CallOptions, *, return_exceptions: bool
@@ -129,7 +137,17 @@ class InProcessCalls:
                 start = self._options.start
                 if not self._is_initialized and start.initializer is not None:
                     start.initializer(*start.initargs)
+                if not self._is_initialized and start.finalizer is not None:
+                    self._finalizer = weakref.finalize(self, _finalize, start.finalizer)
                 self._is_initialized = True
             yield
         finally:
             self.open_calls.pop(call, None)
+
+
+def _finalize(finalizer: Callable[[], object]) -> None:
+    """Call it as a worker does."""
+    try:
+        finalizer()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())

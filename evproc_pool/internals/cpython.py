@@ -19,6 +19,9 @@ Checked with CPython 3.11.7 and 3.13.0. A free-threaded build breaks the referen
   gives the length, so `pickling` need not search them for references into ``__main__``. Fallback:
   contents that are not recognized are searched, which takes longer. A mention of ``__main__`` in
   them costs a pickle by value, with the same result.
+- ``threading._shutdown``, ``atexit._run_exitfuncs`` and ``_clear``: a worker ends as an interpreter
+  does, and a process that it forks does not call the functions of its parent. From Python 3.14 on
+  `multiprocessing` does the same. Fallback: functions of `atexit` are not called in workers.
 
 Not an internal, but an assumption about the interpreter lock: the status words
 (`protocol.status_words`) and `NameWatch` rely on the order in which one thread writes. The lock,
@@ -27,9 +30,11 @@ and x86, keep it. A free-threaded build on ARM needs explicit barriers for the s
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import pickle
 import sys
+import threading
 from collections import namedtuple
 from collections.abc import Callable, Iterable
 from gc import get_referents
@@ -173,3 +178,17 @@ def call_spans(code: CodeType, name: str) -> tuple[range, ...]:
 _LOADS: Final = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_ATTR", "LOAD_METHOD")
 # Python 3.11 has a PRECALL before its CALL; CALL_KW is new in 3.13
 _CALLS: Final = ("CALL", "CALL_KW", "CALL_FUNCTION_EX")
+
+
+# --- the end of a process ---
+
+
+def run_exit_functions() -> None:
+    """Wait for threads and call the functions of `atexit`. To do it again has no effect."""
+    for module, name in ((threading, "_shutdown"), (atexit, "_run_exitfuncs")):
+        getattr(module, name, lambda: None)()
+
+
+def forget_exit_functions() -> None:
+    """Forget the functions of `atexit`: they belong to the process that forked this one."""
+    getattr(atexit, "_clear", lambda: None)()

@@ -19,6 +19,8 @@ a lock, and what else is read or changed belongs to one thread, or takes one ato
 - ``Process._popen``, its ``returncode`` and ``close`` release a dead worker whose exit status
   somebody else has taken. Fallback: `Process.close`; if that refuses, descriptors stay open until
   the process object is collected.
+- A forkserver's child has its exit code written into the pipe ``sentinel``, in eight bytes.
+  Fallback: `Process.exitcode`, which is 255 if the forkserver is dead.
 - ``get_spawning_popen``: whether a name is pickled for a new process. Fallback: it never is; as for
   the next one.
 - ``spawn._fixup_main_from_name`` and ``path``: in a new process these run the main script again,
@@ -38,6 +40,9 @@ from types import FrameType
 from typing import Any, Final, NamedTuple
 
 _FORKSERVER: Final = "multiprocessing.forkserver"
+
+# How many bytes a forkserver writes for an exit code.
+_EXIT_CODE_BYTES: Final = 8
 
 # --- the forkserver of this process ---
 
@@ -117,6 +122,24 @@ def forget_child(child: BaseProcess) -> None:
     getattr(process, "_children", set()).discard(child)
 
 
+def forget_children() -> None:
+    """Let `multiprocessing` forget all children, in a forked process: they are its parent's."""
+    for child in list(getattr(process, "_children", ())):
+        forget_child(child)
+
+
+def exit_code(dead: BaseProcess) -> int | None:
+    """The exit code of a dead process; None: nobody knows it."""
+    popen: Any = getattr(dead, "_popen", None)
+    if getattr(popen, "method", None) == "forkserver" and popen.returncode is None:
+        # the forkserver writes it there; if it is dead, `multiprocessing` makes one up
+        code = os.read(popen.sentinel, _EXIT_CODE_BYTES)
+        if len(code) < _EXIT_CODE_BYTES:
+            return None
+        popen.returncode = int.from_bytes(code, sys.byteorder, signed=True)
+    return dead.exitcode
+
+
 def release(dead: BaseProcess, exit_code: int) -> None:
     """Close what `multiprocessing` holds of a dead process, and forget it. Idempotent.
 
@@ -146,8 +169,12 @@ _LEAVE_MAIN_ALONE: Final = """[
     setattr(__import__("multiprocessing.spawn", fromlist=["spawn"]), name, lambda *args: None)
     for name in ("_fixup_main_from_name", "_fixup_main_from_path")
 ] and [
-    signal.signal(signal.SIGINT, signal.SIG_IGN) for signal in [__import__("signal")]
-] and {!r}"""
+    signal.signal(number, lambda *args: None)
+    for signal in [__import__("signal")]
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    for number in [getattr(signal, name, signal.SIGINT)]
+    if signal.getsignal(number) != signal.SIG_IGN
+] is not None and {!r}"""
 
 
 class ProcessName(str):

@@ -35,6 +35,10 @@ class InheritedDescriptor:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
+    def fileno(self) -> int:
+        """The descriptor; -1: it is closed."""
+        return self._fd
+
     def close(self) -> None:
         """Close the descriptor. Idempotent."""
         if self._fd >= 0:

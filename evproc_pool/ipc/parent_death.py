@@ -39,10 +39,10 @@ class ParentWatch(InheritedDescriptor):
     """The worker's end of the pipe. The coordinator closes its copy once the worker has it."""
 
     @classmethod
-    def create(cls) -> tuple[ParentWatch, int]:
-        """Create a pipe. Return the worker's end and the descriptor of the coordinator's end."""
+    def create(cls) -> tuple[ParentWatch, InheritedDescriptor]:
+        """Create a pipe. Return the worker's end and the coordinator's end."""
         reads, writes = os.pipe()
-        return cls(reads), writes
+        return cls(reads), InheritedDescriptor(writes)
 
     def install(self) -> None:
         """End this process, a worker, when the coordinator dies."""

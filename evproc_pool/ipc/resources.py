@@ -82,6 +82,12 @@ class StackDumpFile(InheritedDescriptor):
         if _DUMP_SIGNAL is not None:
             faulthandler.register(_DUMP_SIGNAL, self._fd)
 
+    def uninstall(self) -> None:
+        """Write nothing to the file any more."""
+        faulthandler.disable()
+        if _DUMP_SIGNAL is not None:
+            faulthandler.unregister(_DUMP_SIGNAL)
+
     @property
     def size_bytes(self) -> int:
         """How many bytes were written."""
@@ -115,3 +121,23 @@ class WorkerResources(NamedTuple):
     stacks: StackDumpFile | None = None  # receives the worker's stacks when it crashes
     parent_watch: ParentWatch | None = None  # ends the worker when the coordinator is dead
     shared_memory: SharedMemory | None = None  # carries large messages
+
+    def install(self) -> None:
+        """Use them from now on, in the worker."""
+        if self.stacks is not None:
+            self.stacks.install()
+        if self.parent_watch is not None:
+            self.parent_watch.install()
+
+    def disown(self) -> None:
+        """Give them up, in a process that the worker has forked.
+
+        Whoever writes a status word raises `ValueError`. What lies in shared memory can be read.
+        """
+        if self.stacks is not None:
+            self.stacks.uninstall()
+        for each in (self.words, self.stacks, self.parent_watch):
+            if each is not None:
+                each.close()
+        if self.shared_memory is not None:
+            InheritedDescriptor.close(self.shared_memory)  # it stays mapped

@@ -91,6 +91,7 @@ class RegistrySpec(NamedTuple):
     steps: tuple[Step, ...]  # the calls that fill the registry
     changes: tuple[Change, ...] = ()  # applied to the filled registry; for tests
     unmatched: Unmatched = "ignore"  # the `Processor`'s, for handlers that call `process`
+    finalizer: Callable[[], object] | None = None  # called when the worker is asked to end
 
     def make_processor(self) -> Processor:
         """Run the initializer and fill a new `Processor`. Raises what that or an import raises."""
@@ -174,6 +175,7 @@ def cannot_send(spec: RegistrySpec, cause: BaseException) -> SerializationError:
     parts: list[tuple[str, object, str]] = [
         ("the initializer", spec.initializer, move),
         ("an argument of the initializer", spec.initargs, ""),
+        ("the finalizer", spec.finalizer, move),
     ]
     for step in spec.steps:
         if isinstance(step, Register):

@@ -1,11 +1,11 @@
 """A worker process: its own registry, and a loop over batches.
 
-1. Ignore SIGINT: Ctrl-C reaches the whole process group, and the coordinator decides what it means.
+1. Leave Ctrl-C and SIGTERM to the coordinator; see `process`, also for what handlers fork.
 2. Take the registry spec from the first frame and fill a registry. Answer with its fingerprint, or
    with the error.
 3. For each batch: unpack the events, run the plan of each, and send the results (`result_buffer`).
    Before each handler, publish the place in shared memory, in case the process dies there.
-4. End when asked to, or when the coordinator is gone.
+4. End when asked to, after the `finalizer`, or when the coordinator is gone.
 
 A result is sent when the batch is over; or at once if the event took `SLOW_SECONDS`, so that long
 work is not lost with the process. An event without a result needs no frame: the published place
@@ -15,11 +15,11 @@ event, and the rest of it goes back.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import itertools
 import signal
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
@@ -30,7 +30,12 @@ from evproc.event import EMITTING, take_emitted
 from evproc.exc import _unset
 from evproc.handler import Handler
 from evproc.processor import annotate_error, collect_follow_ups
-from evproc_pool.internals.cpython import UNSHARED, getrefcount
+from evproc_pool.internals.cpython import (
+    UNSHARED,
+    forget_exit_functions,
+    getrefcount,
+    run_exit_functions,
+)
 from evproc_pool.ipc.channel import BlockingChannel, WorkerChannel
 from evproc_pool.ipc.resources import WorkerResources
 from evproc_pool.protocol import messages, status_words
@@ -44,6 +49,7 @@ from evproc_pool.serialization.packing import ATOMS
 from evproc_pool.serialization.privacy import BUILT_IN, CUSTOM, is_constant, is_private
 from evproc_pool.worker import reporter
 from evproc_pool.worker.batch_job import SINGLE_EVENT, BatchJob, Calls, SingleEventJob
+from evproc_pool.worker.process import END_SIGNALS, ForkedChild, leave_signals, left_by
 from evproc_pool.worker.quota import Quota
 from evproc_pool.worker.reporter import Reporter
 from evproc_pool.worker.result_buffer import ResultBuffer
@@ -56,26 +62,38 @@ def main(sock: socket.socket, shares: WorkerResources, to_close: Sequence[int]) 
     `to_close` are descriptors of the coordinator that a forked process inherits. They would keep
     other workers from noticing that the coordinator is gone.
     """
-    with contextlib.suppress(ValueError):  # not the main thread, which alone gets SIGINT
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_signals(signal.SIGINT, *END_SIGNALS)
     basics.become_worker()
     for fd in to_close:
         socket.close(fd)
-    if shares.stacks is not None:
-        shares.stacks.install()
-    if shares.parent_watch is not None:
-        shares.parent_watch.install()
+    if to_close:
+        forget_exit_functions()  # the coordinator's
+    shares.install()
     channel = BlockingChannel(sock, shares.shared_memory)
-    # raised when the coordinator is gone: nothing is left to do
-    with contextlib.suppress(EOFError, ConnectionError):
-        cells = shares.words.words if shares.words is not None else [0] * status_words.WORDS
-        worker = prepare(channel, cells, has_reporter=reporter.SIGNAL is not None)
-        if worker is not None:
-            worker.install_reporter()
-            # Loaded modules stay: a full garbage collection need not visit them.
-            gc.freeze()
-            worker.run()
-    channel.close()
+    child = ForkedChild(channel.close, shares.disown)
+    error: BaseException | None = None
+    try:
+        _serve(channel, shares)
+    except (EOFError, ConnectionError):
+        pass  # the coordinator is gone: nothing is left to do
+    except BaseException as caught:
+        error = left_by(caught) if child.is_this else caught
+    try:
+        if error is not None:
+            raise error
+    finally:
+        channel.close()
+        run_exit_functions()
+
+
+def _serve(channel: BlockingChannel, shares: WorkerResources) -> None:
+    cells = shares.words.words if shares.words is not None else [0] * status_words.WORDS
+    worker = prepare(channel, cells, has_reporter=reporter.SIGNAL is not None)
+    if worker is not None:
+        worker.install_reporter()
+        # Loaded modules stay: a full garbage collection need not visit them.
+        gc.freeze()
+        worker.run()
 
 
 def prepare(
@@ -104,6 +122,7 @@ def prepare(
     worker = Worker(
         channel, processor, words, quota=quota, pace=pace, clock=clock, has_reporter=has_reporter
     )
+    worker.finalizer = spec.finalizer
     if limits.event_soft_timeout is not None:
         code = Worker._run.__code__  # noqa: SLF001 - for the one who interrupts it
         SoftTimeout(limits.event_soft_timeout, words, code).install()
@@ -122,7 +141,12 @@ class Worker:
         clock: Returns the time in seconds.
         has_reporter: Whether a thread calls `report` when the coordinator asks for it. If not,
             results are sent after each event for which a caller may wait.
+
+    Attributes:
+        finalizer: Called when the worker is asked to end, or None.
     """
+
+    finalizer: Callable[[], object] | None = None
 
     def __init__(
         self,
@@ -163,6 +187,11 @@ class Worker:
         while True:
             frame = self._waiting.popleft() if self._waiting else self._channel.receive()
             if frame.tag == messages.QUIT:
+                if self.finalizer is not None:
+                    try:
+                        self.finalizer()
+                    except BaseException:
+                        sys.excepthook(*sys.exc_info())
                 return
             if frame.tag == messages.REPACK:
                 self._results.repack(pickling.loads(frame.payload))

@@ -32,6 +32,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from evproc_pool.worker.process import flush_streams
+
 #: Asks a worker to report; next to the soft timeout's. None: not possible here.
 SIGNAL: Final[int | None] = (
     signal.SIGRTMIN + 12
@@ -92,6 +94,7 @@ class Reporter:
             signal.sigwait({SIGNAL or 0})
             if self._ends:
                 return
+            flush_streams()
             self._report()
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a signal handler

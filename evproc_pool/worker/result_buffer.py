@@ -27,6 +27,7 @@ from evproc_pool.ipc.channel import WorkerChannel
 from evproc_pool.protocol import messages, status_words
 from evproc_pool.serialization import packing
 from evproc_pool.serialization.privacy import CUSTOM, is_private
+from evproc_pool.worker.process import flush_streams
 from evproc_pool.worker.result_packing import (
     EMITTED,
     ENTRY,
@@ -167,6 +168,7 @@ class ResultBuffer:
 
     def send(self, done: int, *, gave_back: bool = False) -> None:
         """Send the unsent results, and say how many events of the batch are over."""
+        flush_streams()
         has_unsent = bool(self.unsent)
         if has_unsent:
             # Before the lock: if packing hangs, in this thread or the other, it is at these events.

@@ -25,6 +25,7 @@ _CONSTRUCTOR: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"mp_context": "no such method"}, ValueError, "no such method"),
     ({"initializer": 5}, TypeError, "initializer is a callable or None, not 5"),
     ({"initializer": "print"}, TypeError, "not 'print'"),
+    ({"finalizer": 3}, TypeError, "finalizer is a callable or None, not 3"),
     ({"initializer": print, "initargs": 5}, TypeError, "initargs is a tuple of arguments, not 5"),
     ({"initargs": None}, TypeError, "not None"),
     ({"initargs": "ab"}, TypeError, "not 'ab'"),

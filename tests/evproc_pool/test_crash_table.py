@@ -64,13 +64,13 @@ _WAYS: Final[dict[str, Callable[[], Any]]] = {
     "endless recursion": lambda: fail("endless recursion"),
     "os._exit": lambda: os._exit(3),
     "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
-    "SIGTERM": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "SIGALRM": lambda: os.kill(os.getpid(), signal.SIGALRM),
     "abort": os.abort,
     "a crash": lambda: ctypes.string_at(0),
     "a hang": _hang,
 }
 
-_DEATHS: Final = {"os._exit", "SIGKILL", "SIGTERM", "abort", "a crash"}
+_DEATHS: Final = {"os._exit", "SIGKILL", "SIGALRM", "abort", "a crash"}
 
 
 def fail(way: str) -> None:

@@ -7,6 +7,7 @@ meaning; `evproc_pool.internals` says what depends on it.
 from __future__ import annotations
 
 import ast
+import atexit
 import collections
 import concurrent.futures
 import contextlib
@@ -48,7 +49,7 @@ from evproc_pool.serialization import by_value, code_snapshot, pickling, privacy
 from evproc_pool.worker.loop import Worker
 from tests.support import actions
 from tests.support.actions import Do
-from tests.support.helpers import ROOT, run_script
+from tests.support.helpers import ROOT, run_script, still_alive
 
 _HAS_FORKSERVER = "forkserver" in multiprocessing.get_all_start_methods()
 _WITH_FORKSERVER = pytest.mark.skipif(not _HAS_FORKSERVER, reason="there is no forkserver")
@@ -114,6 +115,39 @@ def here(self):
         "self.process._popen",
         "sys._getframe",
     ]
+
+
+# --- CPython: the end of a process ---
+
+_END = """
+import atexit
+import threading
+
+from evproc_pool.internals import cpython
+
+atexit.register(print, "forgotten")
+cpython.forget_exit_functions()
+atexit.register(print, "called")
+begun = threading.Event()
+thread = threading.Thread(target=lambda: (begun.wait(), print("thread")))
+thread.start()
+threading.Timer(0, begun.set).start()
+cpython.run_exit_functions()
+print("once")
+cpython.run_exit_functions()
+"""
+
+
+def test_exit_functions_are_called_once_or_forgotten(tmp_path: Path) -> None:
+    assert run_script(_END, tmp_path).split() == ["thread", "called", "once"]
+
+
+def test_where_exit_functions_are_unknown_none_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_run_exitfuncs", "_clear"):
+        monkeypatch.delattr(atexit, name)
+    monkeypatch.delattr(threading, "_shutdown")
+    cpython.run_exit_functions()
+    cpython.forget_exit_functions()
 
 
 # --- CPython: reference counts ---
@@ -546,6 +580,40 @@ def test_a_process_of_another_kind_is_closed_if_it_can_be() -> None:
     other: Any = Other()
     stdlib_multiprocessing.release(other, 255)
     assert calls == ["closed"]
+
+
+@_WITH_FORKSERVER
+@pytest.mark.parametrize("code", [3, 255, -9])
+def test_the_exit_code_of_a_child_of_a_forkserver_is_read(code: int) -> None:
+    context = multiprocessing.get_context("forkserver")
+    end, argument = (os._exit, code) if code >= 0 else (_kill_itself, -code)
+    process = context.Process(target=end, args=(argument,))
+    with start_methods.prepared(context):
+        process.start()
+    assert not still_alive([psutil.Process(process.pid)])
+    assert process._popen.returncode is None  # type: ignore[attr-defined]  # nobody has asked
+    assert stdlib_multiprocessing.exit_code(process) == code
+    assert stdlib_multiprocessing.exit_code(process) == code
+    process.close()
+
+
+def _kill_itself(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def test_the_exit_code_of_another_kind_of_process_is_its_own() -> None:
+    other: Any = types.SimpleNamespace(exitcode=5)
+    assert stdlib_multiprocessing.exit_code(other) == 5
+
+
+@_WITH_FORK
+@_FORKS
+def test_all_children_are_forgotten() -> None:
+    with _dead_process() as one, _dead_process() as other:
+        stdlib_multiprocessing.forget_children()
+        assert not {one, other} & set(multiprocessing.active_children())
+        stdlib_multiprocessing.release(one, 255)
+        stdlib_multiprocessing.release(other, 255)
 
 
 # --- multiprocessing: the main script ---

@@ -43,13 +43,13 @@ _DEATHS: list[tuple[Event, int, str]] = [
     (Do("leave", 3), 3, "exit code 3"),
     (Do("leave", 0), 0, "exit code 0"),
     (Do("signalled", signal.SIGKILL), -9, "SIGKILL"),
-    (Do("signalled", signal.SIGTERM), -15, "SIGTERM"),
+    (Do("signalled", signal.SIGALRM), -14, "SIGALRM"),
     (Do("crash"), -11, "SIGSEGV"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("ev", "exitcode", "text"), _DEATHS, ids=["exit", "exit 0", "kill", "term", "crash"]
+    ("ev", "exitcode", "text"), _DEATHS, ids=["exit", "exit 0", "kill", "alarm", "crash"]
 )
 def test_only_the_running_event_fails(
     pool: PoolProcessor, ev: Event, exitcode: int, text: str
@@ -283,7 +283,7 @@ def test_the_error_of_a_lost_worker_says_what_to_do(pool: PoolProcessor) -> None
         Do("leave", 3): "ended the process",
         Do("signalled", signal.SIGKILL): "memory",
         Do("crash"): "faulthandler",
-        Do("signalled", signal.SIGTERM): "outside",
+        Do("signalled", signal.SIGALRM): "outside",
     }
     for ev, hint in hints.items():
         assert hint in str(error_of(lambda: pool.process(ev)))  # noqa: B023 - called at once

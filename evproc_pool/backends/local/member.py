@@ -10,11 +10,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from math import inf
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Final
 
-from evproc_pool.internals.stdlib_multiprocessing import release
+from evproc_pool.internals.stdlib_multiprocessing import exit_code, release
 from evproc_pool.ipc.channel import CAN_WAIT, Channel
+from evproc_pool.ipc.descriptors import InheritedDescriptor
 from evproc_pool.ipc.resources import WorkerResources
 from evproc_pool.protocol.backend import Gone, Link
 from evproc_pool.protocol.frame import Data
@@ -30,6 +33,11 @@ _STOP_SECONDS: Final = 0.1
 # The exit code of a process where nobody knows it.
 _UNKNOWN: Final = 255
 
+_OTHER_USER: Final = (
+    "this process may not end its workers, since it has changed its user: change it before the"
+    " pool's first call"
+)
+
 # A quick answer takes no longer, in seconds. Others may have to wait as long.
 _QUICK_SECONDS: Final = 0.001
 
@@ -43,7 +51,7 @@ class Member:
         channel: To the worker.
         resources: What else it shares with the coordinator.
         owned: Closes channel, resources and `watch_end`.
-        watch_end: The descriptor whose end the worker notices as parent death, or None.
+        watch_end: When this is closed, the kernel kills the worker; or None.
     """
 
     def __init__(
@@ -54,7 +62,7 @@ class Member:
         resources: WorkerResources,
         *,
         owned: contextlib.ExitStack,
-        watch_end: int | None,
+        watch_end: InheritedDescriptor | None,
     ) -> None:
         self.number = number
         self.process = process
@@ -71,12 +79,12 @@ class Member:
         #: Descriptors that can be read from when the process is dead.
         self.sentinels = [process.sentinel] if sys.platform != "win32" else []
         if hasattr(os, "pidfd_open") and process.pid is not None:
-            # Except with forkserver, the sentinel of multiprocessing is a pipe that a
-            # child of the worker holds open as well; this is the process itself.
+            # The sentinel of multiprocessing is a pipe. A child of the worker holds it open as
+            # well; or the forkserver does, whose death closes it. This is the process itself.
             with contextlib.suppress(OSError):
                 self._pidfd = os.pidfd_open(process.pid)
                 owned.callback(os.close, self._pidfd)
-                self.sentinels.append(self._pidfd)
+                self.sentinels = [self._pidfd]
         if self._pidfd is None:
             self._handle = self._find()
 
@@ -141,6 +149,7 @@ class Member:
         import psutil
 
         stack = ""
+        self.ask_for_report()  # which also flushes what other events have printed
         try:
             if self._stacks is not None:
                 stack = self._stacks.ask(process)
@@ -156,6 +165,12 @@ class Member:
                 return None
             descendants = process.children(recursive=True)
             process.kill()
+        except psutil.AccessDenied:
+            now = self.words.read()
+            if now.activity != seen.activity or not now.runs_code:
+                return None
+            self.kill()
+            return stack
         except psutil.Error:
             with contextlib.suppress(psutil.Error):
                 process.resume()
@@ -172,23 +187,50 @@ class Member:
 
         Kills it if it has closed its channel and takes longer than `most_seconds`.
         """
-        if self.channel.at_end:
-            # It closed its end: it is dead or about to be, or a handler closed a descriptor
-            # that it did not own. In each case it is of no more use.
-            self.process.join(most_seconds)
-            if self.process.exitcode is None:
+        # If it closed its end, it is dead or about to be, or a handler closed a descriptor that it
+        # did not own. In each case it is of no more use.
+        if self.channel.at_end and not self.wait(most_seconds):
+            self.kill()
+        self.wait(inf)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long until the process is dead; return whether it is."""
+        most = None if seconds == inf else seconds
+        if self._pidfd is not None:  # the forkserver, which multiprocessing asks, may be dead
+            return bool(connection.wait([self._pidfd], most))
+        self.process.join(most)
+        return self.process.exitcode is not None
+
+    def kill(self) -> None:
+        """Kill the process, or do nothing if it is dead.
+
+        Raises:
+            PermissionError: This process has changed its user since it started the worker, and
+                the kernel does not do it either.
+        """
+        try:
+            if self._pidfd is not None:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            else:
                 self.process.kill()
-        self.process.join()
+        except ProcessLookupError:
+            pass
+        except PermissionError as error:
+            if self.watch_end is None:
+                error.add_note(_OTHER_USER)
+                raise
+            self.watch_end.close()
 
     def gone(self) -> Gone:
         """Describe how it ended; the process must be dead."""
         progress = self.words.read() if self.words is not None else None
         stack = self._stacks.read(self._answered_bytes) if self._stacks is not None else ""
-        return Gone(self.number, self.process.pid, self.process.exitcode, progress, stack)
+        return Gone(self.number, self.process.pid, exit_code(self.process), progress, stack)
 
     def close(self) -> None:
         """Close everything; the process must be dead."""
         self._owned.close()
+        exit_code(self.process)  # so that it is no zombie
         release(self.process, _UNKNOWN)
 
 

@@ -28,6 +28,7 @@ from typing import Final
 
 from evproc_pool.internals.stdlib_multiprocessing import as_child, forkserver_imports
 from evproc_pool.ipc import parent_death
+from evproc_pool.worker.process import END_SIGNALS, leave_signals
 
 _PRELOAD: Final = "evproc_pool.backends.local.preload"
 # Begins our names in the forkserver's list, which cannot be imported.
@@ -167,8 +168,9 @@ def run() -> None:
     # as a forkserver does itself from Python 3.13 on
     # (https://github.com/python/cpython/issues/117378)
     sys.path[:] = server.sys_path or sys.path
-    # Ctrl-C reaches the whole process group; before its loop begins, a forkserver would
-    # die of it, with a traceback
+    # A service manager's SIGTERM and Ctrl-C reach the whole process group. A forkserver would die
+    # of the first, and of the other, with a traceback, before its loop begins.
+    leave_signals(*END_SIGNALS)
     interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         # the application may have put `preload` there itself, with nothing behind it

@@ -11,20 +11,21 @@ of its own children may keep its socket open) and on a wake-up from other thread
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import selectors
 import socket
 import time
 from collections.abc import Sequence
+from math import inf
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Final
+from typing import Any, Final
 
 from evproc_pool.backends.local.member import DirectLink, Member
 from evproc_pool.backends.local.start_methods import fresh, has_started, start, uninterrupted
 from evproc_pool.internals.stdlib_multiprocessing import ProcessName
 from evproc_pool.ipc.channel import Channel
+from evproc_pool.ipc.descriptors import InheritedDescriptor
 from evproc_pool.ipc.parent_death import CAN_KILL, ParentWatch
 from evproc_pool.ipc.resources import (
     IS_SUPPORTED,
@@ -98,7 +99,7 @@ class LocalBackend:
                 on_failure.callback(stacks.close)
             if CAN_KILL:
                 parent_watch, watch_end = ParentWatch.create()
-                on_failure.callback(os.close, watch_end)
+                on_failure.callback(watch_end.close)
                 in_any_case.callback(parent_watch.close)
             memory = SharedMemory.create()
             if memory is not None:
@@ -116,16 +117,21 @@ class LocalBackend:
             return Member(number, process, channel, resources, owned=owned, watch_end=watch_end)
 
     def _inherited(
-        self, context: BaseContext, ours: socket.socket, watch_end: int | None
+        self, context: BaseContext, ours: socket.socket, watch_end: InheritedDescriptor | None
     ) -> list[int]:
         """The descriptors that a forked child inherits and must close."""
         if context.get_start_method() != "fork":
             return []
         members = self._members.values()
-        sockets: list[socket.socket | Channel] = [self._wake_read, self._wake_write, ours]
-        sockets += [member.channel for member in members]
-        ends = [watch_end, *(member.watch_end for member in members)]
-        return [each.fileno() for each in sockets] + [end for end in ends if end is not None]
+        held: list[Any] = [
+            self._wake_read,
+            self._wake_write,
+            ours,
+            *(member.channel for member in members),
+        ]
+        held += [watch_end, *(member.watch_end for member in members)]
+        numbers = [-1 if each is None else each.fileno() for each in held]
+        return [number for number in numbers if number >= 0]
 
     def send(
         self,
@@ -252,7 +258,7 @@ class LocalBackend:
                     timeout = left if timeout is None else min(timeout, left)
                 else:
                     del self._ending[number]
-                    self._members[number].process.kill()
+                    self._members[number].kill()
         return timeout
 
     def _receive(self, member: Member, *most_bytes: float) -> list[Arrived]:
@@ -291,11 +297,10 @@ class LocalBackend:
         members = list(self._members.values())
         deadline = time.monotonic() + grace_seconds
         for member in members:
-            member.process.join(max(0.0, deadline - time.monotonic()))
-            if member.process.exitcode is None:
-                member.process.kill()
+            if not member.wait(max(0.0, deadline - time.monotonic())):
+                member.kill()
         for member in members:
-            member.process.join()
+            member.wait(inf)
             self._forget(member)
         self._selector.close()
         self._wake_selector.close()

@@ -43,6 +43,8 @@ class _Forkserver:
     lock = threading.Lock()
     #: The sources when it imported the handlers' modules; None if it did not.
     sources: Sources | None = None
+    #: The user that started it, who alone can use it; None: unknown.
+    user: tuple[int, int] | None = None
     #: Its parent death ends it while it imports.
     anchor: Anchor | None = None
     #: The pid of the last forkserver that started a worker.
@@ -104,12 +106,21 @@ def start(process: BaseProcess, context: BaseContext, modules: Sequence[str]) ->
 
 
 def fresh(context: BaseContext) -> BaseContext:
-    """The context that starts the next worker: `spawn` if a forkserver has old sources."""
+    """The context that starts the next worker.
+
+    `spawn` if a forkserver has old sources, or the privileges that this process has dropped.
+    """
     sources = _forkserver.sources
-    is_forkserver = context.get_start_method() == "forkserver"
-    if is_forkserver and sources is not None and sources.have_changed:
+    if context.get_start_method() == "forkserver" and (
+        (sources is not None and sources.have_changed) or _forkserver.user not in {None, _user()}
+    ):
         return multiprocessing.get_context("spawn")
     return context
+
+
+def _user() -> tuple[int, int]:
+    """The effective ids of user and group."""
+    return os.geteuid(), os.getegid()
 
 
 @contextlib.contextmanager
@@ -178,4 +189,4 @@ def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None
             context.set_forkserver_preload(preloaded)
             if forkserver_pid() != before:
                 # a new forkserver, the first or after the death of another, has imported them
-                _forkserver.sources = sources
+                _forkserver.sources, _forkserver.user = sources, _user()

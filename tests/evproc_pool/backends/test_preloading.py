@@ -38,7 +38,7 @@ import helper_of_handlers
 log = Path(__file__).with_name("imports")
 first = log.exists()
 with log.open("a") as file:
-    print(os.getpid(), signal.getsignal(signal.SIGINT) is signal.SIG_IGN, file=file)
+    print(os.getpid(), signal.getsignal(signal.SIGINT) is not signal.default_int_handler, file=file)
 if first and (Path(__file__).with_name("breaks")).exists():
     raise {error}
 

@@ -53,8 +53,9 @@ def test_an_exit_code_in_words(exitcode: int | None, text: str) -> None:
         (7, "a handler, or a library it uses, ended the process"),
         (-signal.SIGKILL, "out-of-memory killer"),
         (-signal.SIGSEGV, "python -X faulthandler"),
-        (-signal.SIGTERM, "something outside the pool sent it a signal"),
-        (None, "something outside the pool sent it a signal"),
+        (-signal.SIGBUS, "python -X faulthandler"),
+        (-signal.SIGALRM, "something outside the pool sent it a signal, or a handler itself"),
+        (None, "its forkserver had died, or this program has taken its exit status"),
     ],
 )
 def test_the_hint_depends_on_how_the_worker_ended(exitcode: int | None, hint: str) -> None:

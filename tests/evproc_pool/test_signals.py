@@ -1,0 +1,177 @@
+"""Signals to the whole process group, deaths that nobody saw, and a user that has changed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from evproc_pool import PoolProcessor
+from tests.support.helpers import (
+    Gate,
+    Script,
+    error_of,
+    notes_of,
+    still_alive,
+    wait_until,
+    warm,
+)
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+
+_SERVICE = """
+import signal
+import sys
+import threading
+
+from evproc_pool import PoolProcessor
+from tests.support import actions
+from tests.support.actions import Do
+
+stop = threading.Event()
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, lambda *_: stop.set())
+pool = PoolProcessor(workers=2, mp_context={method!r}, max_tasks_per_child=2)
+pool.register(actions.act)
+futures = [pool.submit(Do("wait_at", {address!r}, "", number)) for number in range(8)]
+stop.wait()
+print("stopped", flush=True)
+pool.close()
+print([future.result() for future in futures])
+"""
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_group_is_the_coordinators_matter(
+    tmp_path: Path, gate: Gate, method: str, number: signal.Signals
+) -> None:
+    code = _SERVICE.format(method=method, address=gate.address)
+    with Script(code, tmp_path) as script:
+        arrivals = [gate.arrival(), gate.arrival()]
+        os.killpg(script.process.pid, number)  # also of the forkserver
+        wait_until(lambda: "stopped" in (tmp_path / "out.txt").read_text(), "it stops")
+        for _ in range(6):  # workers are replaced meanwhile
+            arrivals.pop(0).release()
+            arrivals.append(gate.arrival())
+        gate.close()
+        finished = script.finish()
+    out = f"stopped\n{list(range(8))}\n"
+    assert (finished.code, finished.out, finished.left) == (0, out, []), finished
+    # SIGHUP ends the resource tracker of multiprocessing, which says so
+    assert not finished.err or (number == signal.SIGHUP and "Traceback" not in finished.err)
+
+
+_DEATH_OF_THE_FORKSERVER = """
+from evproc_pool import PoolProcessor, WorkerLostError
+from evproc_pool.internals.stdlib_multiprocessing import forkserver_pid
+from tests.support import actions
+from tests.support.actions import Do
+
+with PoolProcessor(workers=1) as pool:
+    pool.register(actions.act)
+    pool.process(Do("nothing"))
+    print(forkserver_pid(), flush=True)
+    print(pool.process(Do("wait_at", {address!r}, "", "finished")))
+    try:
+        pool.process(Do("leave", 3))
+    except WorkerLostError as error:
+        print(error.exitcode, error)
+    print(pool.process(Do("stop", "goes on")))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the worker itself cannot be watched")
+def test_the_death_of_a_forkserver_is_not_that_of_its_workers(tmp_path: Path, gate: Gate) -> None:
+    code = _DEATH_OF_THE_FORKSERVER.format(address=gate.address)
+    with Script(code, tmp_path) as script:
+        arrival = gate.arrival()
+        forkserver = psutil.Process(int((tmp_path / "out.txt").read_text()))
+        forkserver.kill()
+        assert not still_alive([forkserver])
+        arrival.release()
+        finished = script.finish()
+    assert (finished.code, finished.left) == (0, []), finished
+    _, first, lost, last = finished.out.splitlines()
+    assert (first, last) == ("finished", "goes on")
+    assert lost.startswith("None worker")
+    assert "by an exit status that is not known; its forkserver had died" in lost
+
+
+# --- after dropping privileges ---
+
+_DROPPED = """
+import os
+
+import psutil
+
+from evproc_pool import PoolProcessor
+from tests.support import actions
+from tests.support.actions import Do
+
+pool = PoolProcessor(workers=2, mp_context={method!r}, event_timeout={timeout!r})
+pool.register(actions.act)
+print(pool.process_many([Do("stop", 1)] * 2))
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+print(pool.process_many([Do("stop", 2)] * 2), flush=True)
+{end}
+print("ended")
+"""
+
+_DROPPED_ENDS = {
+    "closed": "pool.close()",
+    "terminated": "pool.terminate()",
+    "forgotten": "",
+    "at work": "future = pool.submit(Do('wait_at', {address!r}))\n"
+    "while not future.running(): pass\npool.terminate()",
+    "hung": "future = pool.submit(Do('wait_at', {address!r}))\n"
+    "print(type(future.exception()).__name__)\npool.close()",
+}
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs privileges to drop"
+)
+@pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])
+@pytest.mark.parametrize("end", _DROPPED_ENDS)
+def test_workers_end_after_privileges_were_dropped(
+    tmp_path: Path, gate: Gate, method: str, end: str
+) -> None:
+    timeout = 0.5 if end == "hung" else None
+    last = _DROPPED_ENDS[end].format(address=gate.address)
+    code = _DROPPED.format(method=method, timeout=timeout, end=last)
+    with Script(code, tmp_path) as script:
+        finished = script.finish()  # nobody opens the gate
+    assert (finished.code, finished.left) == (0, []), finished
+    ended = ["EventTimeoutError", "ended"] if end == "hung" else ["ended"]
+    assert finished.out.splitlines() == ["[1, 1]", "[2, 2]", *ended]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only this kernel does it")
+@pytest.mark.parametrize("can_ask_kernel", [True, False])
+def test_a_worker_that_may_not_be_killed(
+    one_worker: PoolProcessor, monkeypatch: pytest.MonkeyPatch, can_ask_kernel: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    (pid,) = warm(one_worker)
+    worker = psutil.Process(pid)
+    engine: Any = one_worker._engine
+    (member,) = engine._backend._members.values()
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "pidfd_send_signal", refuse)
+        if can_ask_kernel:
+            one_worker.terminate()
+            assert not still_alive([worker])
+        else:
+            patch.setattr(member, "watch_end", None)
+            error = error_of(member.kill)
+            assert isinstance(error, PermissionError)
+            assert "change it before the pool's first call" in notes_of(error)
