@@ -70,13 +70,11 @@ class PoolProcessor(AsyncCalls):
             that this process may use (affinity and cgroup quota). 0: none; all runs in this
             process, through `evproc.Processor`.
         mp_context: A `multiprocessing` context or the name of a start method. By default
-            `forkserver` on Linux and `spawn` elsewhere. Workers of a forkserver have the
-            environment variables that this process had when the forkserver started, at the
-            first call of the first pool at the latest.
+            `forkserver` on Linux and `spawn` elsewhere.
         initializer: Called in each worker before entry points are loaded (with `workers=0`,
             once in this process, before the first event). The modules of registered functions,
             and its own, are imported before that.
-        initargs: Its arguments.
+        initargs: Its arguments; queues, locks and values of `multiprocessing` may be among them.
         ordering: *Order and keys.* `"cascade"`: as described above. `"unordered"`: a follow-up
             is independent from the moment it is returned, for fan-out. A value given to
             `StopProcessing`, and an error, still end the cascade: what was not sent is dropped.
@@ -109,8 +107,7 @@ class PoolProcessor(AsyncCalls):
             whose errors Python ignores: there `event_timeout`, which must be longer, helps. In
             workers it takes the signal `SIGRTMIN + 11` (on macOS `SIGINFO`). It counts as
             `event_timeout` does, and not with `workers=0` or on Windows either.
-        max_tasks_per_child: After so many events, follow-ups included, a worker is replaced
-            between two events. Not with `workers=0`.
+        max_tasks_per_child: A worker is replaced after so many events. Not with `workers=0`.
         max_worker_memory_bytes: With so much resident memory a worker is replaced between two
             events. A worker that reaches half as much again within one event is killed, and the
             event fails with `WorkerLostError`. Memory that it shares with this process for large
@@ -126,9 +123,8 @@ class PoolProcessor(AsyncCalls):
             long. A random part of up to one half is taken off, so that events that failed
             together do not come back together.
         retry_backoff_max: The longest of these pauses, in seconds.
-        crash_limit: How many workers may die while they run one event. By default 1: an event
-            that may have had effects is not run again. With more, it is run again in a worker
-            that has nothing else to do.
+        crash_limit: How many workers may die while they run one event. 1: an event that
+            may have had effects is not run again. More: it is run again, alone in a worker.
         preload: *Workers and their start.* Modules that a `forkserver` imports once for all
             workers, so that a new worker is ready in milliseconds. None: NumPy and SciPy, if
             this program has imported them. True: the handlers' modules. False: nothing. What
@@ -136,8 +132,9 @@ class PoolProcessor(AsyncCalls):
             locks, threads, random generators and their seeds, `sys.argv`. Once a source has
             changed, workers are spawned instead. A program has one forkserver; it imports what
             the first pool asks for. Nothing with an `initializer`, which entry points may need.
-        unmatched: *Registry.* What happens to an event that no handler wants; see
-            `evproc.Processor`.
+        native_threads: The most threads of OpenBLAS, MKL and OpenMP in a worker; 0: no limit.
+            None: CPUs / `workers`, unless a variable such as `OMP_NUM_THREADS` is set.
+        unmatched: *Registry.* For an event that no handler wants; see `evproc.Processor`.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -166,9 +163,12 @@ class PoolProcessor(AsyncCalls):
         retry_backoff_max: float = 60.0,
         crash_limit: int = 1,
         preload: bool | None = None,
+        native_threads: int | None = None,
         unmatched: Unmatched = "ignore",
     ) -> None:
-        start = options.start_options(workers, mp_context, initializer, initargs, preload)
+        start = options.start_options(
+            workers, mp_context, initializer, initargs, preload, native_threads
+        )
         chosen = self._options = PoolOptions(
             start,
             options.default_call(
