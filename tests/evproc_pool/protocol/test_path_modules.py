@@ -90,29 +90,24 @@ def test_a_plug_in_that_was_loaded_from_a_path(tmp_path: Path, kind: str, method
     assert run_script(code, tmp_path) == "[1, 2, 3]\n"
 
 
-_TEST_MODULE = """
+_TEST = """
 from evproc_pool import PoolProcessor
-from PLUGIN import Bill, add_up
 
 def test_add_up():
     with PoolProcessor(workers=1) as pool:
         pool.register(add_up)
-        pool.register(of_this_module)
         assert pool.process_many([Bill(1)]) == [2]
-
-def of_this_module(proc, ev):
-    assert ev.number == 1
 """
 
 
 def test_test_modules_that_pytest_loads_from_their_paths(tmp_path: Path) -> None:
-    folder = tmp_path / "checks" / "unit"
-    folder.mkdir(parents=True)
-    (tmp_path / "billing.py").write_text(_PLUGIN, "utf-8")
-    text = _TEST_MODULE.replace("PLUGIN", "billing")
-    (folder / "test_billing.py").write_text(text, "utf-8")
-    code = "import pytest; pytest.main(['-q', '-p', 'no:cacheprovider', '--import-mode=importlib'])"
-    assert "1 passed" in run_script(code, tmp_path)
+    tests, elsewhere = tmp_path / "checks" / "unit", tmp_path / "elsewhere"
+    tests.mkdir(parents=True)
+    elsewhere.mkdir()
+    (tests / "test_billing.py").write_text(_PLUGIN + _TEST, "utf-8")
+    options = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib", f"--rootdir={tmp_path}"]
+    code = f"import pytest; pytest.main({[*options, str(tests)]})"
+    assert "1 passed" in run_script(code, elsewhere)
 
 
 def test_modules_that_imports_find_are_left_out() -> None:
