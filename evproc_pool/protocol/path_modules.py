@@ -42,14 +42,16 @@ def path_modules() -> PathModules:
     for name, module in modules.items():
         # of a plain module; others may import something when they are asked
         spec = vars(module).get("__spec__") if isinstance(module, ModuleType) else None
-        if not isinstance(spec, ModuleSpec) or not spec.has_location or spec.name != name:
+        if not isinstance(spec, ModuleSpec) or spec.name != name:
             continue
+        file = spec.origin if spec.has_location else None
+        folders = [*(spec.submodule_search_locations or ())]
         package, _, leaf = name.rpartition(".")
         places = _folders(modules.get(package)) if package else entries
-        if not _is_found(spec.origin, leaf, places) and os.path.isfile(spec.origin or ""):  # noqa: PTH113 - pathlib is slow to import
-            found[name] = PathModule(
-                spec.origin, spec.submodule_search_locations and [*spec.submodule_search_locations]
-            )
+        if _is_found(file, folders, leaf, places):
+            continue
+        if folders if file is None else os.path.isfile(file):  # noqa: PTH113 - pathlib is slow
+            found[name] = PathModule(file, folders or None)
     for name in [*found]:
         package = name
         while package := package.rpartition(".")[0]:
@@ -102,13 +104,16 @@ def _folders(package: Any) -> Iterable[str]:
     return getattr(package, "__path__", ())
 
 
-def _is_found(origin: str | None, leaf: str, places: Iterable[str]) -> bool:
-    """Whether an import looks for the module there: a folder's ``leaf`` or ``leaf/__init__``."""
-    folder, file = os.path.split(origin or "")
-    stem = file.partition(".")[0]
-    if stem == "__init__":
-        folder, stem = os.path.split(folder)
-    return stem == leaf and folder in places
+def _is_found(file: str | None, folders: list[str], leaf: str, places: Iterable[str]) -> bool:
+    """Whether an import looks for it there: a folder's file or folder with the name ``leaf``."""
+    if file is not None:
+        folder, name = os.path.split(file)
+        stem = name.partition(".")[0]
+        folders = [folder if stem == "__init__" else os.path.join(folder, stem)]  # noqa: PTH118 - likewise
+    return any(
+        os.path.basename(each) == leaf and os.path.dirname(each) in places  # noqa: PTH119, PTH120 - likewise
+        for each in folders
+    )
 
 
 class PathFinder:

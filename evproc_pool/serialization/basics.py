@@ -23,23 +23,20 @@ class ThisProcess:
     """The kind of this process.
 
     Attributes:
-        is_forked: Whether it is a worker that has the coordinator's main module.
         is_loading: Whether it is a worker that loads handlers.
         is_worker: Whether classes that arrive by value belong to the coordinator.
         passed_on: Exceptions that pickling raises unchanged. A `KeyboardInterrupt` is a real
             interrupt in the caller's process. A worker ignores Ctrl-C, so user code raised it.
     """
 
-    is_forked = False
     is_loading = False
     is_worker = False
     passed_on: tuple[type[BaseException], ...] = (Exception, KeyboardInterrupt)
 
 
-def become_worker(*, is_forked: bool = False) -> None:
+def become_worker() -> None:
     """Make this process a worker: classes are set to what they are in the coordinator."""
     ThisProcess.is_worker = True
-    ThisProcess.is_forked = is_forked
     ThisProcess.passed_on = (Exception,)
 
 

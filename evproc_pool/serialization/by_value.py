@@ -129,10 +129,7 @@ def _with_place(named: Any, reduced: Any) -> Any:
 def _make_in_main(module: str, name: str, make: Any, *args: Any) -> Any:
     made = make(*args)
     if ThisProcess.is_worker:
-        space = vars(sys.modules.setdefault(module, sys.modules["__main__"]))
-        # inherited functions stay: they use the inherited globals
-        if isinstance(made, type) or not (ThisProcess.is_forked and name in space):
-            space[name] = made
+        vars(sys.modules.setdefault(module, sys.modules["__main__"]))[name] = made
     return made
 
 

@@ -58,7 +58,7 @@ def main(sock: socket.socket, shares: WorkerResources, to_close: Sequence[int]) 
     """
     with contextlib.suppress(ValueError):  # not the main thread, which alone gets SIGINT
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    basics.become_worker(is_forked=bool(to_close))
+    basics.become_worker()
     for fd in to_close:
         socket.close(fd)
     if shares.stacks is not None:

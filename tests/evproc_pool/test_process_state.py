@@ -74,7 +74,7 @@ def _state() -> dict[str, object]:
         "locale": locale.setlocale(locale.LC_NUMERIC),
         "added": os.environ.get("EVPROC_TEST_ADDED"),
         "removed": os.environ.get("EVPROC_TEST_REMOVED"),
-        "time zone": os.environ["TZ"],
+        "time zone": os.environ.get("TZ"),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging.handlers
 import multiprocessing
 import os
 from multiprocessing.context import BaseContext
@@ -19,6 +18,9 @@ from tests.support.helpers import PATIENCE_SECONDS
 
 _METHODS = multiprocessing.get_all_start_methods()
 
+# `multiprocessing` keeps the memory of small values for ever, which is no leak of the pool
+_MEMORY = multiprocessing.RawValue("i")
+
 _got: list[Any] = []
 
 
@@ -28,11 +30,11 @@ def _keep(*args: Any, **kwargs: Any) -> None:
 
 def _use() -> int:
     """What handlers do with them in a worker."""
-    queue, (lock, value), handler, raw, connection = _got
+    queue, (lock, value), named, raw, connection = _got
     with lock, value.get_lock():
         value.value += 1
     raw.value += 1
-    handler.queue.put(os.getpid())
+    named["queue"].put(os.getpid())
     queue.put("from a worker")
     connection.send("through a pipe")
     return os.getpid()
@@ -40,28 +42,28 @@ def _use() -> int:
 
 def _arguments(context: BaseContext) -> tuple[Any, ...]:
     receiver, sender = context.Pipe(duplex=False)
-    handler = logging.handlers.QueueHandler(context.SimpleQueue())  # type: ignore[arg-type]
+    named = {"queue": context.SimpleQueue()}
     value = context.Value("i", 5)
     raw = context.RawValue("i", 5)
-    return context.Queue(), (context.Lock(), value), handler, raw, sender, receiver
+    return context.Queue(), (context.Lock(), value), named, raw, sender, receiver
 
 
 @pytest.mark.parametrize("method", _METHODS)
 def test_objects_of_multiprocessing_are_shared(method: str) -> None:
     context = multiprocessing.get_context(method)
     *arguments, receiver = _arguments(context)
-    queue, (_, value), handler, raw, sender = arguments
+    queue, (_, value), named, raw, sender = arguments
     with PoolProcessor(1, mp_context=context, initializer=_keep, initargs=arguments) as pool:
         pool.register(actions.act)
         for count in (1, 2):
             pid = pool.process(Do("call", _use))
             assert queue.get(timeout=PATIENCE_SECONDS) == "from a worker"
-            assert handler.queue.get() == pid
+            assert named["queue"].get() == pid
             assert receiver.recv() == "through a pipe"
             assert (value.value, raw.value) == (5 + count, 5 + count)
             # the next one gets them, too
             pool.process_many([Do("leave", 0)], return_exceptions=True)
-    for each in (receiver, sender, queue, handler.queue):
+    for each in (receiver, sender, queue, named["queue"]):
         each.close()
     queue.join_thread()
 

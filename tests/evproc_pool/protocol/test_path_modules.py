@@ -52,7 +52,7 @@ with PoolProcessor(workers=1, mp_context="METHOD") as pool:
 
 _BODIES = {
     "a file": """
-    plugin = load("app_plugins.billing", "plugins/billing.py")
+    plugin = load("app_plugins_billing", "plugins/billing.py")
     pool.register(plugin.add_up)
 """,
     "a file whose name another module has": """
