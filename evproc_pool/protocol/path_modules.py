@@ -45,6 +45,11 @@ def path_modules() -> PathModules:
         if not isinstance(spec, ModuleSpec) or spec.name != name:
             continue
         file = spec.origin if spec.has_location else None
+        path = name.replace(".", os.sep)
+        if file is not None and file.endswith((f"{path}.py", f"{path}{os.sep}__init__.py")):
+            end = file.rindex(path) - len(os.sep)
+            if file[:end] in entries:
+                continue  # nearly all of them
         folders = [*(spec.submodule_search_locations or ())]
         package, _, leaf = name.rpartition(".")
         places = _folders(modules.get(package)) if package else entries

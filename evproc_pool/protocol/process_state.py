@@ -126,7 +126,7 @@ def current_state(native_threads: int, functions: Iterable[object]) -> ProcessSt
         module = importlib.import_module("locale")
         locale = module.setlocale(module.LC_ALL)
     if "numpy" in sys.modules:
-        errors = getattr(sys.modules["numpy"], "geterr", dict)()
+        errors: dict[str, str] = getattr(sys.modules["numpy"], "geterr", dict)()
         # a worker lacks the function that "call" and "log" need
         if errors and errors != _NUMPY_ERRORS and {"call", "log"}.isdisjoint(errors.values()):
             numpy_errors = errors

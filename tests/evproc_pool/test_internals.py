@@ -52,6 +52,8 @@ from tests.support.helpers import ROOT, run_script
 
 _HAS_FORKSERVER = "forkserver" in multiprocessing.get_all_start_methods()
 _WITH_FORKSERVER = pytest.mark.skipif(not _HAS_FORKSERVER, reason="there is no forkserver")
+# `multiprocessing` keeps the memory of small values for ever, which is no leak of the pool
+_MEMORY = multiprocessing.RawValue("i")
 _WITH_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 
 
