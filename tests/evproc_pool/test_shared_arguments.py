@@ -36,6 +36,8 @@ def _use() -> int:
     raw.value += 1
     named["queue"].put(os.getpid())
     queue.put("from a worker")
+    queue.close()
+    queue.join_thread()  # so that its thread has no lock when the process ends
     connection.send("through a pipe")
     return os.getpid()
 
