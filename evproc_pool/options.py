@@ -50,6 +50,19 @@ class StartOptions(NamedTuple):
     initargs: tuple[Any, ...]
     preload: bool | None
     finalizer: Callable[[], object] | None = None
+    native_threads: int | None = None
+
+    @property
+    def thread_limit(self) -> int:
+        """How many threads a native library may have in a worker; 0: no limit."""
+        if self.native_threads is not None:
+            return self.native_threads
+        from evproc_pool.protocol.process_state import THREAD_VARIABLES
+
+        # then it is the user's choice
+        if any(os.environ.get(name) for name in THREAD_VARIABLES):
+            return 0
+        return max(1, usable_cpus() // max(1, self.workers))
 
 
 class CallOptions(NamedTuple):
@@ -87,6 +100,7 @@ def start_options(  # noqa: PLR0917 - as many as the pool has
     initargs: Iterable[Any],
     preload: bool | None,
     finalizer: Callable[[], object] | None,
+    native_threads: int | None,
 ) -> StartOptions:
     """Check the group; see `PoolProcessor`."""
     size = usable_cpus() if workers is None else count("workers", workers, _OR_NONE, least=0)
@@ -97,7 +111,8 @@ def start_options(  # noqa: PLR0917 - as many as the pool has
         raise TypeError(f"initargs is a tuple of arguments, not {initargs!r}")
     if preload is not None and not isinstance(preload, bool):
         raise TypeError(f"preload is True, False or None, not {preload!r}")
-    return StartOptions(size, starts, initializer, tuple(initargs), preload, finalizer)
+    threads = count_or_none("native_threads", native_threads, least=0)
+    return StartOptions(size, starts, initializer, tuple(initargs), preload, finalizer, threads)
 
 
 def default_call(  # noqa: PLR0917 - as many as the pool has

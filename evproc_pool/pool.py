@@ -70,13 +70,11 @@ class PoolProcessor(AsyncCalls):
             that this process may use (affinity and cgroup quota). 0: none; all runs in this
             process, through `evproc.Processor`.
         mp_context: A `multiprocessing` context or the name of a start method. By default
-            `forkserver` on Linux and `spawn` elsewhere. Workers of a forkserver have the
-            environment variables that this process had when the forkserver started, at the
-            first call of the first pool at the latest.
+            `forkserver` on Linux and `spawn` elsewhere.
         initializer: Called in each worker before entry points are loaded (with `workers=0`,
             once in this process, before the first event). The modules of registered functions,
             and its own, are imported before that.
-        initargs: Its arguments.
+        initargs: Its arguments; queues, locks and values of `multiprocessing` may be among them.
         finalizer: Called without arguments in each worker that is asked to end: by `close`, for
             its replacement, or at the end of the program; then functions of `atexit` are called.
             Not if the worker is killed. With `workers=0` once, at the end of the pool. An error
@@ -113,8 +111,7 @@ class PoolProcessor(AsyncCalls):
             whose errors Python ignores: there `event_timeout`, which must be longer, helps. In
             workers it takes the signal `SIGRTMIN + 11` (on macOS `SIGINFO`). It counts as
             `event_timeout` does, and not with `workers=0` or on Windows either.
-        max_tasks_per_child: After so many events, follow-ups included, a worker is replaced
-            between two events. Not with `workers=0`.
+        max_tasks_per_child: A worker is replaced after so many events. Not with `workers=0`.
         max_worker_memory_bytes: With so much resident memory a worker is replaced between two
             events. A worker that reaches half as much again within one event is killed, and the
             event fails with `WorkerLostError`. Memory that it shares with this process for large
@@ -130,9 +127,8 @@ class PoolProcessor(AsyncCalls):
             long. A random part of up to one half is taken off, so that events that failed
             together do not come back together.
         retry_backoff_max: The longest of these pauses, in seconds.
-        crash_limit: How many workers may die while they run one event. By default 1: an event
-            that may have had effects is not run again. With more, it is run again in a worker
-            that has nothing else to do.
+        crash_limit: How many workers may die while they run one event. 1: an event that
+            may have had effects is not run again. More: it is run again, alone in a worker.
         preload: *Workers and their start.* Modules that a `forkserver` imports once for all
             workers, so that a new worker is ready in milliseconds. None: NumPy and SciPy, if
             this program has imported them. True: the handlers' modules. False: nothing. What
@@ -140,8 +136,9 @@ class PoolProcessor(AsyncCalls):
             locks, threads, random generators and their seeds, `sys.argv`. Once a source has
             changed, workers are spawned instead. A program has one forkserver; it imports what
             the first pool asks for. Nothing with an `initializer`, which entry points may need.
-        unmatched: *Registry.* What happens to an event that no handler wants; see
-            `evproc.Processor`.
+        native_threads: The most threads of OpenBLAS, MKL and OpenMP in a worker; 0: no limit.
+            None: CPUs / `workers`, unless a variable such as `OMP_NUM_THREADS` is set.
+        unmatched: *Registry.* For an event that no handler wants; see `evproc.Processor`.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -171,10 +168,11 @@ class PoolProcessor(AsyncCalls):
         retry_backoff_max: float = 60.0,
         crash_limit: int = 1,
         preload: bool | None = None,
+        native_threads: int | None = None,
         unmatched: Unmatched = "ignore",
     ) -> None:
         start = options.start_options(
-            workers, mp_context, initializer, initargs, preload, finalizer
+            workers, mp_context, initializer, initargs, preload, finalizer, native_threads
         )
         chosen = self._options = PoolOptions(
             start,

@@ -33,10 +33,11 @@ from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolError, PoolFo
 from evproc_pool.protocol.registry_spec import (
     Change,
     MainScriptCode,
-    cannot_send,
     fingerprint,
     main_script_code,
+    make_config,
 )
+from evproc_pool.serialization.basics import ThisProcess
 
 if TYPE_CHECKING:
     import random
@@ -75,8 +76,9 @@ class ProcessStarter:
 
     def begin(self, functions: list[Any]) -> None:
         """See `Starter`."""
-        from evproc_pool.backends.local.start_methods import begin
+        from evproc_pool.backends.local.start_methods import begin, check_is_no_child
 
+        check_is_no_child(sys.argv)
         begin(self._start.context, self._modules_to_preload(functions))
 
     def make_backend(self, functions: list[Any]) -> Backend:
@@ -90,7 +92,7 @@ class ProcessStarter:
 
         # with an initializer: entry points may need what it sets up
         preload = False if self._start.initializer is not None else self._start.preload
-        return chosen(functions, preload)
+        return chosen(functions, preload, self._start.thread_limit)
 
 
 class EngineOwner:
@@ -240,21 +242,26 @@ class EngineOwner:
 
     def _start(self) -> Engine:
         """Start an engine; with the lock."""
+        if ThisProcess.is_loading:
+            raise PoolError(
+                "this process is a worker that is loading handlers, and their module starts a pool"
+                " when it is imported: start that pool in a function, or under"
+                ' if __name__ == "__main__"'
+            )
         functions = [handler.func for handler in self.registry.handlers]
         start = self._options.start
         self.starter.begin(functions)
-        self._shipped = main_script_code([*functions, start.initializer, start.finalizer])
+        sent = [*functions, start.initializer, start.finalizer]
+        self._shipped = main_script_code(sent)
         from evproc_pool.coordinator.codec import PACE
         from evproc_pool.coordinator.coordinator import Coordinator
         from evproc_pool.coordinator.engine import Engine
         from evproc_pool.coordinator.feeding import Gathered
-        from evproc_pool.serialization import pickling
+        from evproc_pool.protocol.process_state import current_state
 
         spec = self._handlers.spec(start.initializer, start.initargs, start.finalizer)
-        try:
-            config = pickling.dumps((spec, self._options.limits, PACE))
-        except Exception as error:
-            raise cannot_send(spec, error) from error
+        state = current_state(start.thread_limit, sent)
+        config = make_config(spec, state, self._options.limits, PACE)
         backend = self.starter.make_backend(functions)
         coordinator = Coordinator(
             start.workers,

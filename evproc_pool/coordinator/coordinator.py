@@ -71,7 +71,7 @@ from evproc_pool.errors import InternalError, PoolError
 from evproc_pool.protocol import messages
 from evproc_pool.protocol.backend import Arrived, Backend, Gone
 from evproc_pool.protocol.limits import Limits
-from evproc_pool.protocol.registry_spec import Fingerprint, describe_difference
+from evproc_pool.protocol.registry_spec import Config, Fingerprint, describe_difference
 from evproc_pool.serialization import pickling
 
 # Listen to all workers at least this often, also while single events go past the scheduler: an
@@ -91,7 +91,7 @@ class Coordinator:
         runs: Runs that are not finished, by id. Any thread may add one.
 
     Args:
-        config: The first frame of each worker: the pickled registry spec and limits.
+        config: What each worker gets to start with.
         expected: The fingerprint that the registry of each worker must have.
         rng: For the length of pauses.
     """
@@ -101,7 +101,7 @@ class Coordinator:
         workers: int,
         backend: Backend,
         registry: Registry,
-        config: bytes,
+        config: Config,
         expected: Fingerprint,
         *,
         limits: Limits,

@@ -23,6 +23,11 @@ a lock, and what else is read or changed belongs to one thread, or takes one ato
   Fallback: `Process.exitcode`, which is 255 if the forkserver is dead.
 - ``get_spawning_popen``: whether a name is pickled for a new process. Fallback: it never is; as for
   the next one.
+- The modules of queues, locks, connections and values, and the ``_wrapper`` of values without a
+  lock: only the arguments of a process may have them. Fallback: they cannot be pickled, or are
+  copies.
+- ``spawn.get_preparation_data`` reads ``__main__.__spec__``, which debuggers leave out. Fallback:
+  an error names it.
 - ``spawn._fixup_main_from_name`` and ``path``: in a new process these run the main script again,
   and are replaced. Fallback: it is run again; a script then needs a ``__main__`` guard.
 """
@@ -36,7 +41,7 @@ import sys
 from collections.abc import Iterator
 from multiprocessing import process
 from multiprocessing.process import BaseProcess
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, Final, NamedTuple
 
 _FORKSERVER: Final = "multiprocessing.forkserver"
@@ -175,6 +180,35 @@ _LEAVE_MAIN_ALONE: Final = """[
     for number in [getattr(signal, name, signal.SIGINT)]
     if signal.getsignal(number) != signal.SIG_IGN
 ] is not None and {!r}"""
+
+
+# The modules of what can be handed over only to a process that is starting.
+_MODULES_OF_SHARED: Final = tuple(
+    f"multiprocessing.{name}" for name in ("synchronize", "queues", "connection", "sharedctypes")
+)
+
+
+def is_shared(content: Any) -> bool:
+    """Whether an object can be handed over only to a process that is starting: a queue, say."""
+    if isinstance(content, type):
+        return False
+    if any(base.__module__ in _MODULES_OF_SHARED for base in type(content).__mro__):
+        return True
+    # what `multiprocessing.RawValue` returns has its memory here
+    parts = getattr(content, "__dict__", None)
+    memory = parts.get("_wrapper") if type(parts) is dict else None
+    return type(memory).__module__ == "multiprocessing.heap"
+
+
+def may_have_shared() -> bool:
+    """Whether this process has any such object."""
+    return not sys.modules.keys().isdisjoint(_MODULES_OF_SHARED)
+
+
+def complete_main() -> None:
+    """Give the main module a ``__spec__``, as scripts have it: None. Under pdb there is none."""
+    main = sys.modules.setdefault("__main__", ModuleType("__main__"))
+    vars(main).setdefault("__spec__", None)
 
 
 class ProcessName(str):

@@ -11,7 +11,8 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from evproc_pool.ipc.descriptors import InheritedDescriptor, anonymous_file
 from evproc_pool.ipc.parent_death import ParentWatch
@@ -121,6 +122,7 @@ class WorkerResources(NamedTuple):
     stacks: StackDumpFile | None = None  # receives the worker's stacks when it crashes
     parent_watch: ParentWatch | None = None  # ends the worker when the coordinator is dead
     shared_memory: SharedMemory | None = None  # carries large messages
+    shared: Sequence[Any] = ()  # of the `Config`
 
     def install(self) -> None:
         """Use them from now on, in the worker."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from evproc_pool.protocol.frame import Data, Frame
+from evproc_pool.protocol.registry_spec import Config
 from evproc_pool.protocol.status_words import WorkerStatus
 
 
@@ -58,7 +59,7 @@ class Backend(Protocol):
     def pid(self, number: int) -> int | None:
         """The process id of a worker; None if it is dead, or never had one."""
 
-    def start(self, number: int, config: bytes) -> None:
+    def start(self, number: int, config: Config) -> None:
         """Start a worker. Its first frame says whether it is ready.
 
         Raises:

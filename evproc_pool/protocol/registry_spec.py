@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from evproc import Processor
 from evproc.decorator import default_name, describe_callable
 from evproc.registry import Registry
 from evproc_pool.errors import SerializationError
+from evproc_pool.protocol.frame import Data
+from evproc_pool.serialization.basics import ThisProcess
 
 if TYPE_CHECKING:
     import logging
 
     from evproc.annotations import HandlerFunc, Unmatched
+    from evproc_pool.protocol.process_state import ProcessState
     from evproc_pool.serialization.code_snapshot import CodeSnapshot
 
 # The most differences that an error lists.
@@ -111,6 +114,51 @@ class RegistrySpec(NamedTuple):
         for change in self.changes:
             change(processor.registry)
         return processor
+
+
+class Config(NamedTuple):
+    """What a new worker gets: its first frame, and what only a starting process can take over."""
+
+    frame: bytes
+    shared: Sequence[Any] = ()
+
+
+def make_config(spec: RegistrySpec, state: ProcessState, *more: object) -> Config:
+    """Pickle what workers need to start. Raises a `SerializationError` if that fails."""
+    from evproc_pool.serialization import pickling
+
+    cause: BaseException | None = None
+    if not pickling.has_shared((spec.initargs, spec.initializer)):
+        try:
+            return Config(pickling.dumps((state, pickling.dumps(spec), *more)))
+        except Exception as error:
+            cause = error
+    from evproc_pool.serialization import by_value  # slow to import
+
+    try:
+        data, shared = by_value.dumps_sharing(spec)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise cannot_send(spec, cause or error) from (cause or error)
+    return Config(pickling.dumps((state, data, *more)), shared)
+
+
+def load_config(frame: Data, shared: Sequence[Any]) -> tuple[Any, ...]:
+    """Give this process the state that a `Config` has, and return the spec and the rest."""
+    from evproc_pool.serialization import pickling
+
+    state, data, *more = pickling.loads(frame)
+    state.apply()
+    ThisProcess.is_loading = ThisProcess.is_worker  # and no simulated one
+    try:
+        if not shared:
+            return pickling.loads(data), *more
+        from evproc_pool.serialization import by_value
+
+        return by_value.loads(data, (), shared), *more
+    finally:
+        ThisProcess.is_loading = False
 
 
 class MainScriptCode:

@@ -23,11 +23,13 @@ class ThisProcess:
     """The kind of this process.
 
     Attributes:
+        is_loading: Whether it is a worker that loads handlers.
         is_worker: Whether classes that arrive by value belong to the coordinator.
         passed_on: Exceptions that pickling raises unchanged. A `KeyboardInterrupt` is a real
             interrupt in the caller's process. A worker ignores Ctrl-C, so user code raised it.
     """
 
+    is_loading = False
     is_worker = False
     passed_on: tuple[type[BaseException], ...] = (Exception, KeyboardInterrupt)
 

@@ -16,39 +16,70 @@ import pickle
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 from weakref import WeakSet
 
 import cloudpickle
 
 from evproc_pool.internals import cloudpickle_classes
-from evproc_pool.serialization.basics import PROTOCOL, LruCache, ThisProcess
+from evproc_pool.internals.stdlib_multiprocessing import is_shared
+from evproc_pool.serialization.basics import PROTOCOL, LruCache, ThisProcess, lives_in_main
 
 
 def dumps(value: object, callback: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
     """Pickle; `callback` returns for each buffer whether it goes into the pickle."""
-    main = sys.modules.get("__mp_main__")  # the main script's name in a child of multiprocessing
-    with io.BytesIO() as file, contextlib.ExitStack() as at_end:
-        if main is not None:
-            at_end.enter_context(_main_by_value)
-            if main.__name__ not in cloudpickle.list_registry_pickle_by_value():
-                cloudpickle.register_pickle_by_value(main)
-                at_end.callback(cloudpickle.unregister_pickle_by_value, main)
-        _Pickler(file, protocol=PROTOCOL, buffer_callback=callback).dump(value)
+    with io.BytesIO() as file:
+        return _dump(value, _Pickler(file, protocol=PROTOCOL, buffer_callback=callback), file)
+
+
+def dumps_sharing(value: object) -> tuple[bytes, list[Any]]:
+    """Pickle. Return the pickle, and what a new process must be given to unpickle it."""
+    with io.BytesIO() as file:
+        pickler = _SharingPickler(file, protocol=PROTOCOL)
+        pickler.shared = []
+        return _dump(value, pickler, file), pickler.shared
+
+
+def dumps_module(module: types.ModuleType) -> bytes:
+    """Pickle the classes and functions that a module defines, by their names."""
+    definitions = {
+        name: each
+        for name, each in vars(module).items()
+        if isinstance(each, (type, types.FunctionType)) and each.__module__ == module.__name__
+    }
+    with io.BytesIO() as file:
+        return _dump(definitions, _Pickler(file, protocol=PROTOCOL), file, module)
+
+
+def _dump(
+    value: object, pickler: _Pickler, file: io.BytesIO, module: types.ModuleType | None = None
+) -> bytes:
+    # the main script's name in a child of multiprocessing
+    own = module or sys.modules.get("__mp_main__")
+    with contextlib.ExitStack() as at_end:
+        if own is not None:
+            at_end.enter_context(_own_by_value)
+            if own.__name__ not in cloudpickle.list_registry_pickle_by_value():
+                cloudpickle.register_pickle_by_value(own)
+                at_end.callback(cloudpickle.unregister_pickle_by_value, own)
+        pickler.dump(value)
         return file.getvalue()
 
 
 # cloudpickle's registry is shared by all threads; reentrant, since pickling may pickle
-_main_by_value: Final = threading.RLock()
+_own_by_value: Final = threading.RLock()
 
 
-def loads(data: bytes | bytearray | memoryview, buffers: Iterable[memoryview]) -> Any:
-    """Unpickle what `dumps` returned, with the buffers that are not in it."""
+def loads(
+    data: bytes | bytearray | memoryview, buffers: Iterable[memoryview], shared: Sequence[Any] = ()
+) -> Any:
+    """Unpickle what `dumps` or `dumps_sharing` returned, with what is not in it."""
     if not cloudpickle_classes.IS_KNOWN:
         Filled.count += 1  # nobody can say whether a class was filled
-        return pickle.loads(data, buffers=buffers)
-    return _Unpickler(io.BytesIO(data), buffers=buffers).load()
+    unpickler = _Unpickler(io.BytesIO(data), buffers=buffers)
+    unpickler.shared = shared
+    return unpickler.load()
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
@@ -76,8 +107,40 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
             state = {name: part for name, part in vars(content).items() if name != "lock"}
             return functools.cached_property, (len,), state
         reduced = super().reducer_override(content)
-        is_enum = isinstance(content, enum.EnumMeta)
-        return cloudpickle_classes.with_members(content, reduced) if is_enum else reduced
+        if isinstance(content, enum.EnumMeta):
+            reduced = cloudpickle_classes.with_members(content, reduced)
+        is_definition = isinstance(content, (type, types.FunctionType))
+        return _with_place(content, reduced) if is_definition else reduced
+
+
+def _with_place(named: Any, reduced: Any) -> Any:
+    """Have a worker's ``__main__`` hold a class or a function, if the one here holds it.
+
+    A handler may pickle it by its name, to a file for example.
+    """
+    name = named.__qualname__
+    main = sys.modules.get(named.__module__) if lives_in_main(named) else None
+    if not isinstance(reduced, tuple) or main is None or vars(main).get(name) is not named:
+        return reduced
+    make, args, *rest = reduced
+    return _make_in_main, (named.__module__, name, make, *args), *rest
+
+
+def _make_in_main(module: str, name: str, make: Any, *args: Any) -> Any:
+    made = make(*args)
+    if ThisProcess.is_worker:
+        vars(sys.modules.setdefault(module, sys.modules["__main__"]))[name] = made
+    return made
+
+
+class _SharingPickler(_Pickler):
+    shared: list[Any]
+
+    def persistent_id(self, content: Any) -> int | None:
+        if not is_shared(content):
+            return None
+        self.shared.append(content)
+        return len(self.shared) - 1
 
 
 def _make_view(data: bytes | bytearray, kind: Any) -> memoryview:
@@ -129,8 +192,15 @@ class _Unpickler(pickle.Unpickler):
     change the classes here to that.
     """
 
+    shared: Sequence[Any]
+
+    def persistent_load(self, place: int) -> Any:
+        return self.shared[place]
+
     def find_class(self, module: str, name: str) -> Any:
         found = super().find_class(module, name)
+        if not cloudpickle_classes.IS_KNOWN:
+            return found
         if cloudpickle_classes.makes_class(name):
             return functools.partial(_make_empty, found)
         if cloudpickle_classes.fills_class(name):

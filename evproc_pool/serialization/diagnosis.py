@@ -22,7 +22,7 @@ _ADVICE: Final = {
         zipfile.ZipFile tarfile.TarFile _csv.reader _csv.writer mmap.mmap
         posix.ScandirIterator posix.DirEntry nt.ScandirIterator nt.DirEntry
         """,
-    "take one of a multiprocessing.Manager(), which can be handed over": """
+    "hand it over in initargs=, or take one of a multiprocessing.Manager()": """
         multiprocessing.queues.Queue multiprocessing.queues.SimpleQueue
         multiprocessing.synchronize.SemLock multiprocessing.synchronize.Condition
         multiprocessing.synchronize.Event multiprocessing.sharedctypes.SynchronizedBase

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
 from evproc_pool.internals.cpython import LARGE_CONTENT, announcements
+from evproc_pool.internals.stdlib_multiprocessing import is_shared, may_have_shared
 from evproc_pool.serialization.basics import (
     MAIN,
     PROTOCOL,
@@ -133,3 +134,27 @@ def loads(data: bytes | bytearray | memoryview, buffers: Iterable[memoryview] = 
         raise
     except BaseException as error:
         raise PicklingExit(f"{type(error).__name__}: {text_of(error)}") from error
+
+
+def has_shared(value: object) -> bool:
+    """Whether `by_value.dumps_sharing` is for it; False may be wrong if plain pickle refuses it."""
+    if not may_have_shared():
+        return False
+    nowhere: Any = types.SimpleNamespace(write=len)
+    try:
+        _Finder(nowhere, PROTOCOL).dump(value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return isinstance(error, _Found)
+    return False
+
+
+class _Found(Exception):
+    """Ends the search."""
+
+
+class _Finder(pickle.Pickler):
+    def persistent_id(self, content: Any) -> None:
+        if is_shared(content):
+            raise _Found

@@ -67,7 +67,7 @@ class RedefinedHandlers:
         self.forget(name)
         if not isinstance(func, types.FunctionType) or not lives_in_main(func):
             return
-        if not func.__qualname__.isidentifier():
+        if not func.__qualname__.isidentifier() or func.__module__ not in sys.modules:
             return  # the main script does not define it itself, but something inside of it
         place = _Place(func)
         rivals = self._by_key.setdefault(place.key, set())

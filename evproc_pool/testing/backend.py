@@ -16,6 +16,7 @@ from evproc_pool.protocol import messages
 from evproc_pool.protocol.backend import Arrived, Gone
 from evproc_pool.protocol.frame import Data, Frame
 from evproc_pool.protocol.limits import Limits
+from evproc_pool.protocol.registry_spec import Config
 from evproc_pool.protocol.status_words import WorkerStatus
 from evproc_pool.testing.clock import ManualClock
 from evproc_pool.testing.workers import FakeWorker, copies
@@ -62,11 +63,13 @@ class FakeBackend:
         """Return None: a kill would hit this process."""
         return None
 
-    def start(self, number: int, config: bytes) -> None:
+    def start(self, number: int, config: Config) -> None:
         """See `protocol.backend.Backend`."""
-        worker = FakeWorker(number, self._clock, self._rng, self._pace, may_hang=self._may_hang)
+        worker = FakeWorker(
+            number, self._clock, self._rng, self._pace, config.shared, may_hang=self._may_hang
+        )
         self._workers[number] = worker
-        self.send(number, messages.CONFIG, config)
+        self.send(number, messages.CONFIG, config.frame)
 
     def send(
         self,

@@ -12,7 +12,13 @@ from evproc_pool.testing.backend import FakeBackend
 from evproc_pool.testing.clock import ManualClock
 
 #: Arguments that concern processes; a simulated pool has none.
-OF_PROCESSES: Final = ("mp_context", "preload", "max_worker_memory_bytes", "event_soft_timeout")
+OF_PROCESSES: Final = (
+    "mp_context",
+    "preload",
+    "native_threads",
+    "max_worker_memory_bytes",
+    "event_soft_timeout",
+)
 
 
 class _SimulatedPool(PoolProcessor):
@@ -66,8 +72,8 @@ def simulated_pool(
         seed: Decides all that is left to chance.
         clock: The clock of the pool; by default a new one.
         options: Other options of `PoolProcessor`, except those that concern processes:
-            `mp_context`, `preload`, `max_worker_memory_bytes`, `event_soft_timeout`. The
-            `initializer` is called in this process, for each worker.
+            `mp_context`, `preload`, `native_threads`, `max_worker_memory_bytes`,
+            `event_soft_timeout`. The `initializer` is called in this process, for each worker.
 
     Raises:
         TypeError: An argument of the wrong type, or an unknown one.

@@ -19,7 +19,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, NoReturn, SupportsIndex
+from typing import Any, Final, NoReturn, SupportsIndex
 
 from evproc_pool.protocol import status_words
 from evproc_pool.protocol.frame import Data, Frame
@@ -74,6 +74,7 @@ class FakeWorker(status_words.StatusWords):
         clock: Goes on with the work.
         rng: Draws how long a step takes, and at which places it stops.
         pace: The mean time from one place to the next, in seconds.
+        shared: See `registry_spec.Config`.
         may_hang: Whether the coordinator kills a worker that hangs.
     """
 
@@ -81,7 +82,14 @@ class FakeWorker(status_words.StatusWords):
     takes_buffers = False
 
     def __init__(
-        self, number: int, clock: ManualClock, rng: random.Random, pace: float, *, may_hang: bool
+        self,
+        number: int,
+        clock: ManualClock,
+        rng: random.Random,
+        pace: float,
+        shared: Sequence[Any] = (),
+        *,
+        may_hang: bool,
     ) -> None:
         self.words = _Words(self)
         self.number = number
@@ -91,6 +99,7 @@ class FakeWorker(status_words.StatusWords):
         self._clock = clock
         self._rng = rng
         self._pace = pace
+        self._shared = shared
         self._may_hang = may_hang
         self._needs_frame = False
         self._hangs = False
@@ -155,7 +164,9 @@ class FakeWorker(status_words.StatusWords):
         HERE.worker = self
         try:
             self.check_alive()
-            self._served = loop.prepare(self, self.words, self._clock, has_reporter=True)
+            self._served = loop.prepare(
+                self, self.words, self._clock, shared=self._shared, has_reporter=True
+            )
             if self._served is not None:
                 self._served.run()
             self.exitcode = 0

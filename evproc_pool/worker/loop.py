@@ -42,7 +42,7 @@ from evproc_pool.protocol import messages, status_words
 from evproc_pool.protocol.frame import Frame
 from evproc_pool.protocol.limits import NEARLY, Pace
 from evproc_pool.protocol.pass_through import unpack_parts
-from evproc_pool.protocol.registry_spec import fingerprint
+from evproc_pool.protocol.registry_spec import fingerprint, load_config
 from evproc_pool.serialization import basics, packing, pickling
 from evproc_pool.serialization.basics import gc_paused
 from evproc_pool.serialization.packing import ATOMS
@@ -88,7 +88,8 @@ def main(sock: socket.socket, shares: WorkerResources, to_close: Sequence[int]) 
 
 def _serve(channel: BlockingChannel, shares: WorkerResources) -> None:
     cells = shares.words.words if shares.words is not None else [0] * status_words.WORDS
-    worker = prepare(channel, cells, has_reporter=reporter.SIGNAL is not None)
+    has_reporter = reporter.SIGNAL is not None
+    worker = prepare(channel, cells, shared=shares.shared, has_reporter=has_reporter)
     if worker is not None:
         worker.install_reporter()
         # Loaded modules stay: a full garbage collection need not visit them.
@@ -101,16 +102,17 @@ def prepare(
     words: memoryview | list[int],
     clock: Callable[[], float] = perf_counter,
     *,
+    shared: Sequence[Any] = (),
     has_reporter: bool = False,
 ) -> Worker | None:
     """Fill a registry as the first frame says, and answer with the outcome.
 
-    The arguments are those of `Worker`. Returns None if this failed, which the coordinator has
-    learned.
+    `shared` is that of the `Config`, the other arguments are those of `Worker`. Returns None if
+    this failed, which the coordinator has learned.
     """
     frame = channel.receive()
     try:
-        spec, limits, pace = pickling.loads(frame.payload)
+        spec, limits, pace = load_config(frame.payload, shared)
         processor = spec.make_processor()
         limits.check_room()
         answer = pickling.dumps(fingerprint(processor.registry))

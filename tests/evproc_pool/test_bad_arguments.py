@@ -30,6 +30,8 @@ _CONSTRUCTOR: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"initargs": None}, TypeError, "not None"),
     ({"initargs": "ab"}, TypeError, "not 'ab'"),
     ({"preload": "yes"}, TypeError, "preload is True, False or None, not 'yes'"),
+    ({"native_threads": -1}, ValueError, "native_threads must be at least 0, and is -1"),
+    ({"native_threads": "all"}, TypeError, "native_threads is a whole number or None"),
     ({"event_timeout": 10**400}, ValueError, "event_timeout is too large"),
     ({"mp_context": ""}, ValueError, "mp_context names a start method, here .*, and not ''"),
     ({"mp_context": b"spawn"}, TypeError, "not b'spawn'"),

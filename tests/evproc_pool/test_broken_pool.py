@@ -22,6 +22,7 @@ from evproc_pool import (
     WorkerLostError,
 )
 from evproc_pool.backends.local.processes import LocalBackend
+from evproc_pool.protocol.registry_spec import Config
 from tests.support import actions, fails_in_workers, two_faced
 from tests.support.actions import Do
 from tests.support.helpers import (
@@ -228,7 +229,7 @@ def test_an_event_that_is_planned_while_the_pool_breaks_ends_too(
 
 
 def test_no_process_can_be_started(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_process(self: LocalBackend, number: int, config: bytes) -> None:
+    def no_process(self: LocalBackend, number: int, config: Config) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(LocalBackend, "start", no_process)
@@ -244,7 +245,7 @@ def test_a_worker_that_cannot_be_started_now_is_started_later(
     start = LocalBackend.start
     refused: list[int] = []
 
-    def first_only(self: LocalBackend, number: int, config: bytes) -> None:
+    def first_only(self: LocalBackend, number: int, config: Config) -> None:
         if number == 2:
             refused.append(number)
             raise BlockingIOError(11, "Resource temporarily unavailable")
@@ -269,7 +270,7 @@ def test_a_lost_worker_that_cannot_be_replaced_leaves_the_others_at_work(
     pool = make()
     warm(pool)
 
-    def no_process(self: LocalBackend, number: int, config: bytes) -> None:
+    def no_process(self: LocalBackend, number: int, config: Config) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(LocalBackend, "start", no_process)

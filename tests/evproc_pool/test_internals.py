@@ -53,6 +53,8 @@ from tests.support.helpers import ROOT, run_script, still_alive
 
 _HAS_FORKSERVER = "forkserver" in multiprocessing.get_all_start_methods()
 _WITH_FORKSERVER = pytest.mark.skipif(not _HAS_FORKSERVER, reason="there is no forkserver")
+# `multiprocessing` keeps the memory of small values for ever, which is no leak of the pool
+_MEMORY = multiprocessing.RawValue("i")
 _WITH_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 
 
@@ -630,6 +632,40 @@ def test_a_new_process_reruns_the_main_script_by_two_functions(
     for key in ("init_main_from_name", "init_main_from_path"):
         spawn.prepare({key: key})
     assert calls == ["init_main_from_name", "init_main_from_path"]
+
+
+def test_a_main_module_without_a_spec_is_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from multiprocessing import spawn
+
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
+    del vars(sys.modules["__main__"])["__spec__"]
+    with pytest.raises(AttributeError, match="__spec__"):
+        spawn.get_preparation_data("a process")
+    stdlib_multiprocessing.complete_main()
+    assert spawn.get_preparation_data("a process")["name"] == "a process"
+    monkeypatch.delitem(sys.modules, "__main__")
+    stdlib_multiprocessing.complete_main()
+    assert spawn.get_preparation_data("a process")["name"] == "a process"
+
+
+def test_what_only_a_starting_process_can_take_over_is_known() -> None:
+    context = multiprocessing.get_context("spawn")
+    connections = context.Pipe()
+    shared = [
+        *(context.Lock(), context.Condition(), context.Event(), context.Barrier(2)),
+        *(
+            context.Value("i"),
+            context.Array("i", 2),
+            context.RawValue("i"),
+            context.RawArray("i", 2),
+        ),
+        *(context.SimpleQueue(), context.Queue(), *connections),
+    ]
+    assert all(map(stdlib_multiprocessing.is_shared, shared))
+    others = [threading.Lock(), io.BytesIO(), 5, type(shared[0]), context, types.SimpleNamespace()]
+    assert not any(map(stdlib_multiprocessing.is_shared, others))
+    for connection in connections:
+        connection.close()
 
 
 def test_a_name_is_text_but_for_a_process_that_starts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from evproc_pool.backends.local import processes, start_methods
 from evproc_pool.backends.local.processes import LocalBackend
 from evproc_pool.internals.stdlib_multiprocessing import ProcessName
 from evproc_pool.ipc.parent_death import CAN_KILL
+from evproc_pool.protocol.registry_spec import Config
 from evproc_pool.testing import worker_pids
 from tests.support import actions
 from tests.support.actions import Do
@@ -859,7 +860,7 @@ def test_what_a_worker_was_to_have_is_closed_if_it_cannot_be_started(
     before = set(Path("/proc/self/fd").iterdir())
     monkeypatch.setattr(getattr(processes, what), "create", fail)
     with pytest.raises(OSError, match="too many"):
-        backend.start(1, b"")
+        backend.start(1, Config(b""))
     assert set(Path("/proc/self/fd").iterdir()) == before
     backend.kill()
 

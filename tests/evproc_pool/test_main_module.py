@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import textwrap
+import zipapp
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -671,3 +672,185 @@ print("well")
 
 def test_calls_of_several_threads_go_on_while_workers_are_replaced(tmp_path: Path) -> None:
     assert run_script(_DEFINES_BESIDE_THREADS, tmp_path).split() == ["well"]
+
+
+# --- wherever the main module is ---
+
+_PLAIN = """
+from evproc import Event, StopProcessing, want
+from evproc_pool import PoolProcessor
+
+class Job(Event):
+    name = "job"
+
+    def __init__(self, number):
+        self.number = number
+
+@want("job")
+def double(proc, ev):
+    raise StopProcessing(2 * ev.number)
+
+with PoolProcessor(workers=1) as pool:
+    pool.register(double)
+    print(pool.process_many([Job(number) for number in range(3)]))
+"""
+
+
+def test_a_script_under_a_debugger(tmp_path: Path) -> None:
+    # whose main module has no __spec__
+    options = ["-m", "pdb", "-c", "continue", "-c", "quit"]
+    assert "[0, 2, 4]" in run_script(_PLAIN, tmp_path, python=options)
+
+
+def test_a_main_module_that_is_gone(tmp_path: Path) -> None:
+    assert run_script(f"import sys; del sys.modules['__main__']{_PLAIN}", tmp_path) == "[0, 2, 4]\n"
+
+
+@pytest.mark.parametrize(
+    "run",
+    ["run_path('plain.py', run_name='__main__')", "run_path('plain.py')", "run_module('plain')"],
+)
+def test_a_script_that_runpy_runs(tmp_path: Path, run: str) -> None:
+    (tmp_path / "plain.py").write_text(_PLAIN, "utf-8")
+    assert run_script(f"import runpy; runpy.{run}", tmp_path) == "[0, 2, 4]\n"
+
+
+def test_an_archive_that_is_run(tmp_path: Path) -> None:
+    application = tmp_path / "application"
+    application.mkdir()
+    more = "import more; pool.register(more.add_one); pool.register(double)"
+    code = _PLAIN.replace("pool.register(double)", more)
+    (application / "__main__.py").write_text(code, "utf-8")
+    (application / "more.py").write_text("def add_one(proc, ev): ev.number += 1", "utf-8")
+    zipapp.create_archive(application)
+    code = "import runpy; runpy.run_path('application.pyz', run_name='__main__')"
+    assert run_script(code, tmp_path) == "[2, 4, 6]\n"
+
+
+_DOCTEST = '''
+"""
+>>> with PoolProcessor(workers=1) as pool:
+...     _ = pool.register(of_module), pool.register(lambda proc, ev: [Job(ev.number)], "another")
+...     print(pool.process_many([Job(1)]))
+[2]
+"""
+from evproc import Event, StopProcessing
+from evproc_pool import PoolProcessor
+
+class Job(Event):
+    name = "job"
+
+    def __init__(self, number):
+        self.number = number
+
+def of_module(proc, ev):
+    raise StopProcessing(2 * ev.number)
+'''
+
+
+def test_a_doctest_of_a_module_that_is_not_the_main_module(tmp_path: Path) -> None:
+    # whose folder is not in sys.path any more when the example runs
+    assert run_script(_DOCTEST, tmp_path, python=["-m", "doctest"]) == ""
+
+
+_PICKLES = """
+import dataclasses, pickle
+from pathlib import Path
+from evproc import Event, StopProcessing, want
+from evproc_pool import PoolProcessor
+
+@dataclasses.dataclass
+class Result:
+    number: int
+
+def helper():
+    return 7
+
+class Job(Event):
+    name = "job"
+
+    def __init__(self, number):
+        self.number = number
+
+@want("job")
+def work(proc, ev):
+    file = Path(f"{ev.number}.pickle")
+    if file.exists():
+        raise StopProcessing(pickle.loads(file.read_bytes()))
+    file.write_bytes(pickle.dumps([Result(ev.number), ev, helper]))
+
+Path("0.pickle").write_bytes(pickle.dumps(Result(0)))
+for is_new in (False, True):
+    with PoolProcessor(workers=1, mp_context="METHOD") as pool:
+        pool.register(work)
+        print(*pool.process_many([Job(0), Job(1)]))
+    print(pickle.loads(Path("1.pickle").read_bytes())[0])
+    Path("1.pickle").unlink()
+
+    @dataclasses.dataclass
+    class Result:
+        number: int
+        is_new: bool = True
+"""
+
+
+@pytest.mark.parametrize("method", _METHODS)
+def test_a_handler_pickles_classes_and_functions_of_the_script(tmp_path: Path, method: str) -> None:
+    out = run_script(_PICKLES.replace("METHOD", method), tmp_path).splitlines()
+    assert out[:2] == ["Result(number=0) None", "Result(number=1)"]
+    new = [f"Result(number={number}, is_new=True)" for number in (0, 1)]
+    assert out[2:] == [f"{new[0]} None", new[1]]
+
+
+# --- frozen programs ---
+
+# The program is its own interpreter, as with PyInstaller, whose hook is what `freeze_support` has.
+_FROZEN = """
+import multiprocessing, sys
+from multiprocessing import spawn
+from pathlib import Path
+
+program = Path(__file__).with_name("program")
+if not program.exists():
+    program.write_text(f'#!/bin/sh\\nexec "{sys.executable}" "{__file__}" "$@"\\n')
+    program.chmod(0o755)
+sys.frozen, sys.executable = True, str(program)
+multiprocessing.set_executable(str(program))
+
+def freeze_support():
+    if sys.argv[-2:-1] == ["-c"]:
+        exec(sys.argv[-1])
+        sys.exit()
+    spawn.freeze_support()
+
+# support
+with Path(__file__).with_name("runs").open("a") as file:
+    print("a run", file=file)
+"""
+
+
+@pytest.mark.parametrize("method", _NEW_PROCESSES)
+def test_a_frozen_program_that_calls_freeze_support(tmp_path: Path, method: str) -> None:
+    code = _FROZEN.replace("# support", "freeze_support()")
+    code += _PLAIN.replace("workers=1", f"workers=1, mp_context={method!r}")
+    assert run_script(code, tmp_path) == "[0, 2, 4]\n"
+    assert (tmp_path / "runs").read_text("utf-8") == "a run\n"
+
+
+@pytest.mark.parametrize("method", _NEW_PROCESSES)
+def test_a_frozen_program_that_does_not_ends_with_an_error(tmp_path: Path, method: str) -> None:
+    code = _FROZEN + _PLAIN.replace("workers=1", f"workers=1, mp_context={method!r}")
+    with Script(code, tmp_path) as script:
+        finished = script.finish()
+    assert (finished.code, finished.out, finished.left) == (1, "", [])
+    assert "a frozen program calls multiprocessing.freeze_support() first" in finished.err
+    runs = (tmp_path / "runs").read_text("utf-8").splitlines()
+    assert 1 < len(runs) < 10  # it is not run by each of its processes in turn
+
+
+def test_a_module_that_starts_a_pool_when_it_is_imported_says_so(tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text(_PLAIN, "utf-8")
+    with Script("import plain", tmp_path) as script:
+        finished = script.finish()
+    assert (finished.code, finished.out, finished.left) == (1, "", [])
+    assert "their module starts a pool when it is imported" in finished.err

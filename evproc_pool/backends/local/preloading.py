@@ -28,6 +28,7 @@ from typing import Final
 
 from evproc_pool.internals.stdlib_multiprocessing import as_child, forkserver_imports
 from evproc_pool.ipc import parent_death
+from evproc_pool.protocol.process_state import set_thread_limit
 from evproc_pool.worker.process import END_SIGNALS, leave_signals
 
 _PRELOAD: Final = "evproc_pool.backends.local.preload"
@@ -37,6 +38,9 @@ _PREFIX: Final = f"{_PRELOAD}:"
 # Workers need this module for handlers of the main script, which has one of these names.
 _BY_VALUE: Final = "evproc_pool.serialization.by_value"
 _MAIN: Final = ("__main__", "__mp_main__")
+
+# Stands before a number among the modules.
+_THREADS: Final = "threads="
 
 # The most partials in each other that are searched for the function.
 _DEEPEST: Final = 10
@@ -63,12 +67,17 @@ def without_entries(preload: Iterable[str]) -> list[str]:
     ]
 
 
-def chosen(funcs: Sequence[object], preload: bool | None) -> list[str]:
-    """The modules that a forkserver is to import for handlers; `preload`: see `PoolProcessor`."""
+def chosen(funcs: Sequence[object], preload: bool | None, threads: int = 0) -> list[str]:
+    """The modules that a forkserver is to import for handlers; `preload`: see `PoolProcessor`.
+
+    Before them stands the limit of the threads of native libraries, if there is one.
+    """
     own = own_modules(funcs)
     if preload is None:
-        return own + libraries()
-    return own + modules_of(funcs) if preload else own
+        own += libraries()
+    elif preload:
+        own += modules_of(funcs)
+    return [f"{_THREADS}{threads}", *own] if threads else own
 
 
 def own_modules(funcs: Iterable[object]) -> list[str]:
@@ -102,7 +111,7 @@ def libraries() -> list[str]:
 
 def may_change(name: str) -> bool:
     """Whether the source of a module may change while a program runs that imports it."""
-    return name != _BY_VALUE and not is_of_library(name)
+    return not (name == _BY_VALUE or name.startswith(_THREADS) or is_of_library(name))
 
 
 def is_of_library(name: str) -> bool:
@@ -179,6 +188,8 @@ def run() -> None:
             parent_death.ends_with_parent(anchor) if anchor else contextlib.nullcontext(),
             as_child(server.alive),
         ):
+            if names and names[0].startswith(_THREADS):
+                set_thread_limit(int(names.pop(0).removeprefix(_THREADS)))
             for name in ("evproc_pool.worker.loop", *names):
                 with contextlib.suppress(BaseException):
                     __import__(name)

@@ -37,6 +37,7 @@ from evproc_pool.ipc.shared_memory import SharedMemory
 from evproc_pool.protocol import messages
 from evproc_pool.protocol.backend import Arrived, Gone, Link
 from evproc_pool.protocol.frame import Data
+from evproc_pool.protocol.registry_spec import Config
 from evproc_pool.protocol.status_words import WorkerStatus
 from evproc_pool.worker.entry import enter
 
@@ -75,18 +76,18 @@ class LocalBackend:
         member = self._members.get(number)
         return None if member is None else member.process.pid
 
-    def start(self, number: int, config: bytes) -> None:
+    def start(self, number: int, config: Config) -> None:
         """See `Backend`."""
         context = fresh(self._context)
         # the first process may have to wait until a forkserver has started
         with uninterrupted() if has_started(context) else contextlib.nullcontext():
-            member = self._members[number] = self._started(number, context)
+            member = self._members[number] = self._started(number, context, config.shared)
             self._selector.register(member.channel, selectors.EVENT_READ, member)
             for sentinel in member.sentinels:
                 self._selector.register(sentinel, selectors.EVENT_READ, member)
-            self.send(number, messages.CONFIG, config)
+            self.send(number, messages.CONFIG, config.frame)
 
-    def _started(self, number: int, context: BaseContext) -> Member:
+    def _started(self, number: int, context: BaseContext, shared: Sequence[Any]) -> Member:
         with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as in_any_case:
             ours, theirs = socket.socketpair()
             on_failure.callback(ours.close)
@@ -104,7 +105,7 @@ class LocalBackend:
             memory = SharedMemory.create()
             if memory is not None:
                 on_failure.callback(memory.close)
-            resources = WorkerResources(words, stacks, parent_watch, memory)
+            resources = WorkerResources(words, stacks, parent_watch, memory, shared)
             process: BaseProcess = context.Process(  # type: ignore[attr-defined]  # each context has it
                 target=enter,
                 args=(theirs, resources, self._inherited(context, ours, watch_end)),

@@ -16,7 +16,9 @@ from typing import Final
 from weakref import WeakSet
 
 from evproc_pool.backends.local.preloading import Sources, entries, may_change, without_entries
+from evproc_pool.errors import PoolError
 from evproc_pool.internals.stdlib_multiprocessing import (
+    complete_main,
     forget_child,
     forkserver_pid,
     preloaded_modules,
@@ -71,6 +73,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_disown_all)
 
 
+_FREEZE: Final = (
+    "a frozen program calls multiprocessing.freeze_support() first, in its main module, so that the"
+    " processes that it starts do not run the program again"
+)
+
+
+def check_is_no_child(arguments: Sequence[str]) -> None:
+    """Raise a `PoolError` in a frozen program that was started to be a process of another one."""
+    is_child = "--multiprocessing-fork" in arguments or any(
+        each.startswith("from multiprocessing.") for each in arguments
+    )
+    if is_child and getattr(sys, "frozen", False):
+        raise PoolError(
+            f"this process is to serve multiprocessing, and runs the program: {_FREEZE}"
+        )
+
+
 def has_started(context: BaseContext) -> bool:
     """Whether a process starts at once: no forkserver has to begin before it."""
     pid = forkserver_pid()
@@ -94,8 +113,16 @@ def start(process: BaseProcess, context: BaseContext, modules: Sequence[str]) ->
             process.kill()
             process.join()
             process.close()
+        if isinstance(error, RuntimeError) and "context" in str(error):
+            # a lock in the arguments of the initializer
+            raise OSError(
+                f"{error} Make what goes into initargs with the context that you give to the pool:"
+                f" multiprocessing.get_context({context.get_start_method()!r})"
+            ) from error
         if not isinstance(error, EOFError | ConnectionError):
             raise
+        if getattr(sys, "frozen", False):
+            raise OSError(f"the forkserver has died; {_FREEZE}") from error
         # multiprocessing's words for it
         raise OSError(
             "the forkserver has died; look at what it imports: what"
@@ -167,6 +194,7 @@ def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None
     before it forks, from Python 3.13.8 on (https://github.com/python/cpython/issues/126631). The
     modules that the application has chosen stay. A forkserver that runs already is left alone.
     """
+    complete_main()
     is_forkserver = context.get_start_method() == "forkserver"
     if not is_forkserver or preloaded_modules() is None:
         yield  # another start method, or an unknown Python

@@ -1,0 +1,141 @@
+"""Modules in `sys.modules` that no import finds, though pickles refer to them by their names.
+
+An application loads plug-ins from their paths, and ``pytest --import-mode=importlib`` its test
+modules: workers load them from the same paths. `runpy.run_path` makes a module that has no origin:
+workers make one of its handlers' definitions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Iterable
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from evproc_pool.errors import SerializationError
+from evproc_pool.serialization.basics import lives_in_main
+
+
+class PathModule(NamedTuple):
+    """The file of a module, if it has one, and the folders of a package."""
+
+    file: str | None
+    folders: list[str] | None
+
+
+#: By name.
+PathModules = dict[str, PathModule]
+
+
+def path_modules() -> PathModules:
+    """The modules of this process that workers would not find by their names."""
+    modules = sys.modules.copy()
+    entries = set(sys.path)
+    with contextlib.suppress(OSError, TypeError):  # no working directory; an entry is no text
+        entries |= set(map(os.path.abspath, sys.path))
+    found: PathModules = {}
+    for name, module in modules.items():
+        # of a plain module; others may import something when they are asked
+        spec = vars(module).get("__spec__") if isinstance(module, ModuleType) else None
+        if not isinstance(spec, ModuleSpec) or spec.name != name:
+            continue
+        file = spec.origin if spec.has_location else None
+        path = name.replace(".", os.sep)
+        if file is not None and file.endswith((f"{path}.py", f"{path}{os.sep}__init__.py")):
+            end = file.rindex(path) - len(os.sep)
+            if file[:end] in entries:
+                continue  # nearly all of them
+        folders = [*(spec.submodule_search_locations or ())]
+        package, _, leaf = name.rpartition(".")
+        places = _folders(modules.get(package)) if package else entries
+        if _is_found(file, folders, leaf, places):
+            continue
+        if folders if file is None else os.path.isfile(file):  # noqa: PTH113 - pathlib is slow
+            found[name] = PathModule(file, folders or None)
+    for name in [*found]:
+        package = name
+        while package := package.rpartition(".")[0]:
+            if package not in found and getattr(modules.get(package), "__file__", None) is None:
+                found[package] = PathModule(None, [*_folders(modules.get(package))])
+    return found
+
+
+def modules_by_value(functions: Iterable[object]) -> dict[str, bytes]:
+    """The definitions in modules of functions that have no origin.
+
+    Raises:
+        SerializationError: They cannot be pickled.
+    """
+    found: dict[str, bytes] = {}
+    for function in functions:
+        inner = function
+        while isinstance(inner, functools.partial):
+            inner = inner.func
+        name = getattr(inner, "__module__", None)
+        if not isinstance(name, str) or name in found or lives_in_main(inner):
+            continue
+        module = sys.modules.get(name)
+        if isinstance(module, ModuleType) and vars(module).get("__spec__") is None:
+            from evproc_pool.serialization import by_value  # slow to import
+
+            try:
+                found[name] = by_value.dumps_module(module)
+            except Exception as error:
+                raise SerializationError(
+                    f"no import finds the module {name!r} that has handlers, and its definitions"
+                    f" cannot be pickled: {type(error).__name__}: {error}; put the handlers into a"
+                    " module that workers can import"
+                ) from error
+    return found
+
+
+def take_over(modules: PathModules, by_value: dict[str, bytes]) -> None:
+    """Let this process, a worker, find such modules of the coordinator."""
+    if modules:
+        sys.meta_path.insert(0, PathFinder(modules))
+    for name in by_value.keys() - sys.modules.keys():
+        from evproc_pool.serialization.by_value import loads
+
+        module = sys.modules[name] = ModuleType(name)
+        vars(module).update(loads(by_value[name], ()))
+
+
+def _folders(package: Any) -> Iterable[str]:
+    return getattr(package, "__path__", ())
+
+
+def _is_found(file: str | None, folders: list[str], leaf: str, places: Iterable[str]) -> bool:
+    """Whether an import looks for it there: a folder's file or folder with the name ``leaf``."""
+    if file is not None:
+        folder, name = os.path.split(file)
+        stem = name.partition(".")[0]
+        folders = [folder if stem == "__init__" else os.path.join(folder, stem)]  # noqa: PTH118 - likewise
+    return any(
+        os.path.basename(each) == leaf and os.path.dirname(each) in places  # noqa: PTH119, PTH120 - likewise
+        for each in folders
+    )
+
+
+class PathFinder:
+    """Finds them in a worker, as an entry of `sys.meta_path`."""
+
+    def __init__(self, modules: PathModules) -> None:
+        self._modules = modules
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002 - as every finder
+        """Return the spec of a module, or None: others may find it."""
+        module = self._modules.get(name)
+        if module is None:
+            return None
+        if module.file is not None:
+            return spec_from_file_location(
+                name, module.file, submodule_search_locations=module.folders
+            )
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = module.folders
+        return spec

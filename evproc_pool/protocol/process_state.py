@@ -1,0 +1,157 @@
+"""The state of the coordinator's process that workers take over, before they load handlers.
+
+It is what is cheap to ask for and safe to set; the README has a table. `multiprocessing` itself
+sets `sys.path`, `sys.argv` and the working directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import re
+import sys
+import time
+import warnings
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from evproc_pool.protocol.path_modules import (
+    PathModules,
+    modules_by_value,
+    path_modules,
+    take_over,
+)
+from evproc_pool.serialization.basics import ThisProcess
+
+if TYPE_CHECKING:
+    import decimal
+
+#: Native libraries read these when they are loaded.
+THREAD_VARIABLES: Final = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
+# Modules that have loaded such libraries.
+_NATIVE: Final = frozenset(("numpy", "torch"))
+
+_NUMPY_ERRORS: Final = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+
+# In a worker it would be about the pool's own thread.
+_FORK_WARNING: Final = ".*multi-threaded, use of fork"
+
+
+class ProcessState(NamedTuple):
+    """See the module's text; None: there is nothing to take over."""
+
+    environment: dict[str, str]
+    limits_threads: bool
+    umask: int | None
+    recursion_limit: int
+    int_digits: int
+    locale: str | None
+    decimal: decimal.Context | None
+    warning_filters: list[Any]
+    numpy_errors: dict[str, str] | None
+    path_modules: PathModules
+    modules_by_value: dict[str, bytes]
+
+    def apply(self) -> None:
+        """Give it to this process, if that is a worker."""
+        if self.decimal is not None:
+            # of this thread, so also for a simulated worker
+            importlib.import_module("decimal").setcontext(self.decimal)
+        if not ThisProcess.is_worker:
+            return
+        take_over(self.path_modules, self.modules_by_value)
+        self._set_environment()
+        if self.umask is not None:
+            os.umask(self.umask)
+        sys.setrecursionlimit(self.recursion_limit)
+        sys.set_int_max_str_digits(self.int_digits)
+        if self.locale is not None:
+            locale = importlib.import_module("locale")
+            with contextlib.suppress(locale.Error):
+                locale.setlocale(locale.LC_ALL, self.locale)
+        warnings.resetwarnings()  # Python's caches notice it
+        warnings.filters[:] = self.warning_filters  # type: ignore[index]  # it is a list
+        warnings.filterwarnings("ignore", _FORK_WARNING, DeprecationWarning)
+        if self.numpy_errors is not None:
+            importlib.import_module("numpy").seterr(**self.numpy_errors)
+
+    def _set_environment(self) -> None:
+        had = {**os.environ}
+        for name in had.keys() - self.environment.keys():
+            del os.environ[name]
+        os.environ.update(self.environment)
+        if had.get("TZ") != os.environ.get("TZ") and hasattr(time, "tzset"):
+            time.tzset()
+        if self.limits_threads:
+            set_thread_limit(int(os.environ[THREAD_VARIABLES[0]]), had)
+
+
+def set_thread_limit(most: int, had: dict[str, str] | None = None) -> None:
+    """Limit the threads of native libraries in this process, a worker or a forkserver.
+
+    `had` is the environment with which this process has loaded its modules.
+    """
+    limit = thread_variables(most)
+    os.environ.update(limit)
+    if had is None or limit.items() <= had.items() or _NATIVE.isdisjoint(sys.modules):
+        return
+    with contextlib.suppress(ImportError):  # the libraries are loaded already
+        importlib.import_module("threadpoolctl").threadpool_limits(most)
+
+
+def thread_variables(most: int) -> dict[str, str]:
+    """The environment variables that limit the threads of native libraries."""
+    return dict.fromkeys(THREAD_VARIABLES, str(most))
+
+
+def current_state(native_threads: int, functions: Iterable[object]) -> ProcessState:
+    """The state of this process and this thread, for workers that get some functions.
+
+    `native_threads` is a worker's limit of the threads of native libraries; 0: none.
+    """
+    context = locale = numpy_errors = None
+    if "decimal" in sys.modules:
+        context = importlib.import_module("decimal").getcontext().copy()
+        context.clear_flags()
+    if "locale" in sys.modules:
+        module = importlib.import_module("locale")
+        locale = module.setlocale(module.LC_ALL)
+    if "numpy" in sys.modules:
+        errors: dict[str, str] = getattr(sys.modules["numpy"], "geterr", dict)()
+        # a worker lacks the function that "call" and "log" need
+        if errors and errors != _NUMPY_ERRORS and {"call", "log"}.isdisjoint(errors.values()):
+            numpy_errors = errors
+    return ProcessState(
+        {**os.environ, **(thread_variables(native_threads) if native_threads else {})},
+        native_threads > 0,
+        _umask(),
+        sys.getrecursionlimit(),
+        sys.get_int_max_str_digits(),
+        locale,
+        context,
+        # a worker would have to import the module of any other category
+        [each for each in warnings.filters if each[2].__module__ == "builtins"],
+        numpy_errors,
+        path_modules(),
+        modules_by_value(functions),
+    )
+
+
+def _umask() -> int | None:
+    """The umask, where it can be read without setting it, which other threads would notice."""
+    try:
+        with open("/proc/self/status", "rb") as file:  # noqa: PTH123 - pathlib is slow to import
+            status = file.read()
+    except OSError:
+        return None
+    found = re.search(rb"^Umask:\s*([0-7]+)", status, re.MULTILINE)
+    return None if found is None else int(found[1], 8)
