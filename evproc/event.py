@@ -176,7 +176,7 @@ class Event(metaclass=abc.ABCMeta):  # noqa: B024 - `_AbstractName` is abstract
 
 
 # Python's error names the abstract methods of a class. This one has a name that says what to
-# write. Checked with Python 3.10 to 3.13; if it did not work, the error would say "name".
+# write. Checked with Python 3.11 to 3.15; if it did not work, the error would say "name".
 _HOW_TO_NAME: Final = 'name (write name = "..." in the class)'
 setattr(Event, _HOW_TO_NAME, _NameOfClass())
 Event.__abstractmethods__ = frozenset({_HOW_TO_NAME})

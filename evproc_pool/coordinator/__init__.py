@@ -1,9 +1,8 @@
 """The shell around `core` in the process that owns the pool.
 
-Threads, feeding, outcomes, futures, and who is charged for the death of a worker
-(`crash_attribution`). The supervisor in `core` decides; `coordinator` performs the effects and
-reports the inputs. `codec` turns batches into frames: it has events pickled by
-`serialization.packing`. `engine` and `driving` let threads share one coordinator.
+Threads, feeding, outcomes, futures. The scheduler and the supervisor in `core` decide;
+`coordinator` performs the effects and reports the inputs. `codec` turns batches into frames: it has
+events pickled by `serialization.packing`. `engine` and `driving` let threads share one coordinator.
 
 May import: itself, `core`, `protocol`, `serialization`, `evproc_pool.errors`,
 `evproc_pool.outcome`, `evproc`; no backend. Begin with `coordinator`, then `engine`.

@@ -24,10 +24,10 @@ from evproc.registry import Registry
 from evproc_pool.coordinator.batch_results import BatchResults
 from evproc_pool.coordinator.cancellation import Cancel, Cancellations, Recall, say_where
 from evproc_pool.coordinator.codec import Codec
-from evproc_pool.coordinator.crash_attribution import WorkerDeaths
 from evproc_pool.coordinator.crash_errors import cannot_start, no_registry, other_registry
 from evproc_pool.coordinator.run_handle import RunHandle
 from evproc_pool.coordinator.single_events import Asked, SingleEvents
+from evproc_pool.coordinator.worker_deaths import WorkerDeaths
 from evproc_pool.coordinator.worker_record import Sent, WorkerRecord, seen_at
 from evproc_pool.core.batches import Batch
 from evproc_pool.core.event_columns import PlanLike

@@ -122,7 +122,7 @@ class Engine(Driving):
         self, ev: Event, plan: Plan, unordered: bool, ending: CascadeEnding
     ) -> tuple[RunHandle, tuple[Input, ...]]:
         """Make a closed run of one root, and its inputs."""
-        opened = Opened(-1, True, unordered, False, True, False, *ending)
+        opened = Opened(-1, until_error=True, unordered=unordered, is_bulk=True, **ending._asdict())
         run, opened = self._begin(opened, self._make_sink(), can_cancel=False)
         return run, (opened, Accepted(run.id, 0, [ev], [plan]), Closed(run.id))
 

@@ -1,8 +1,8 @@
 """Decisions, as plain functions and state machines.
 
 `scheduler` decides about events: which go to which worker, and when. `supervisor` decides about
-workers: when they are started, replaced, stopped and killed. One decision stands elsewhere: who is
-charged for a death (`coordinator.crash_attribution`, which reads status words).
+workers: when they are started, replaced, stopped and killed. `crash_attribution` decides which
+event is charged for the death of its worker.
 
 Nothing here has a clock, a thread, a process or I/O: time is an argument, inputs go in and effects
 come out. So a seed can simulate it.

@@ -10,15 +10,14 @@ import ast
 import io
 import os
 import stat
-import sys
 import sysconfig
 import threading
 import tokenize
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from evproc_pool.demo.events import BadFile, Module
 
@@ -153,10 +152,6 @@ def read_source(path: str, max_bytes: int) -> Source:
 
 # --- parsing ---
 
-# The parser of Python 3.10 overflows the C stack on an expression nested 100,000
-# deep or more, which takes a longer text than this.
-_SAFE_LENGTH: Final = 50_000
-
 
 def parse_source(text: str) -> ast.Module:
     """Parse source code.
@@ -166,8 +161,6 @@ def parse_source(text: str) -> ast.Module:
     """
     try:
         with no_warnings():
-            if sys.version_info < (3, 11) and len(text) > _SAFE_LENGTH:
-                _refuse_too_deep(text)
             return ast.parse(text)
     except SyntaxError as error:
         raise SourceError(f"cannot be parsed: line {error.lineno}: {error.msg}") from error
@@ -176,12 +169,6 @@ def parse_source(text: str) -> ast.Module:
         raise SourceError("cannot be parsed: too deeply nested") from error
     except ValueError as error:  # null bytes before 3.12, lone surrogates
         raise SourceError(f"cannot be parsed: {error}") from error
-
-
-def _refuse_too_deep(text: str) -> None:
-    with suppress(SyntaxError, ValueError):  # for ast.parse to say
-        # unlike ast.parse, the compiler of Python 3.10 counts its recursions
-        compile(text, "<source>", "exec", dont_inherit=True)
 
 
 _warnings_lock = threading.Lock()

@@ -12,7 +12,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -401,7 +400,7 @@ def test_a_future_that_was_sent_runs_and_cannot_be_cancelled(
     assert not future.cancel()
     with pytest.raises(PoolBusyError):
         submits.register(actions.nested, "another")
-    with pytest.raises(FutureTimeoutError):
+    with pytest.raises(TimeoutError):
         future.result(0)
     gate.close()
     assert future.result(PATIENCE_SECONDS) is None

@@ -8,7 +8,6 @@ import threading
 import time
 import weakref
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Any
 
@@ -316,8 +315,7 @@ def test_a_callback_may_look_at_another_future_without_waiting(
 
     future.add_done_callback(look)
     gate.close()
-    # another class than the built-in one up to Python 3.10
-    assert isinstance(found.result(PATIENCE_SECONDS), FutureTimeoutError)
+    assert isinstance(found.result(PATIENCE_SECONDS), TimeoutError)
 
 
 # --- an interrupt in one thread, calls in others ---

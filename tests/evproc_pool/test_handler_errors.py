@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -144,7 +143,6 @@ def test_an_error_that_words_its_argument_is_not_worded_twice(shared_pool: PoolP
     assert (raised.args, str(raised)) == (("code 5",), "code 5")
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="groups came with Python 3.11")
 def test_an_exception_group_is_raised_whole(shared_pool: PoolProcessor) -> None:
     raised: Any = error_of(lambda: shared_pool.process(Do("fail", actions.grouped)))
     assert repr(raised) == repr(actions.grouped())

@@ -1036,7 +1036,7 @@ class _EndsPool:
 
 
 def test_a_pool_may_end_while_multiprocessing_goes_through_its_children() -> None:
-    """As a garbage collection makes it end, which strikes anywhere; Python 3.10 trips over it."""
+    """As a garbage collection makes it end, which strikes anywhere."""
     pool = PoolProcessor(1)
     pool.register(actions.act)
     pool.process(Do("nothing"))

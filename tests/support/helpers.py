@@ -11,7 +11,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -186,10 +185,7 @@ class Background:
         Raises:
             TimeoutError: It does neither.
         """
-        try:
-            return self._future.result(PATIENCE_SECONDS)
-        except FutureTimeoutError:  # another class up to Python 3.10
-            raise TimeoutError("the call does not come to an end") from None
+        return self._future.result(PATIENCE_SECONDS)
 
     @property
     def is_over(self) -> bool:

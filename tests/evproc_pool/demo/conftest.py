@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# Far above what a parser can nest, and what Python 3.10 can build a tree of.
+# Far above what a parser can nest.
 DEEP = 200_000
 
 COMPLEX = '''\

@@ -127,7 +127,6 @@ def test_functions_inside_are_measured_on_their_own() -> None:
     assert (figures["f.g"].complexity, figures["f.g"].nesting) == (2, 1)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="except* is new in Python 3.11")
 def test_try_star_is_a_try() -> None:
     source = "def f():\n try:\n  pass\n except* E:\n  if a: pass\n"
     assert (measured(source).complexity, measured(source).nesting) == (3, 2)

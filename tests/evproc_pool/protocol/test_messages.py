@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -85,7 +84,6 @@ def test_an_error_whose_constructor_changes_its_argument_keeps_its_arguments() -
         assert rebuilt.args == ("code 5",)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="groups came with Python 3.11")
 def test_an_exception_group_arrives_whole() -> None:
     rebuilt: Any = _across(actions.grouped())
     assert type(rebuilt).__name__ == "ExceptionGroup"

@@ -1,10 +1,9 @@
-"""The death of a worker: the event that it was running is charged, and others run the rest."""
+"""The deaths of workers: reported to the core, with the error of the event that is charged."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple
 
 from evproc.registry import Registry
 from evproc_pool.coordinator.batch_results import BatchResults, failures_within
@@ -20,6 +19,7 @@ from evproc_pool.coordinator.crash_errors import (
 )
 from evproc_pool.coordinator.worker_record import Sent, WorkerRecord, seen_at
 from evproc_pool.core.batches import Batch
+from evproc_pool.core.crash_attribution import CrashAttribution, LastPlace, Verdict
 from evproc_pool.core.error_notes import where_text
 from evproc_pool.core.event_columns import PlanLike
 from evproc_pool.core.inputs_and_effects import Progress, Result, Retired, WorkerGone
@@ -32,104 +32,6 @@ from evproc_pool.protocol import status_words
 from evproc_pool.protocol.backend import Gone
 from evproc_pool.protocol.limits import Limits
 from evproc_pool.protocol.status_words import WorkerStatus
-
-# An event is charged after this many deaths while its results were sent.
-_MOST_UNCLEAR_DEATHS: Final = 2
-
-
-class Verdict(NamedTuple):
-    """What is known of the first batch of a dead worker.
-
-    Attributes:
-        over: How many of its events are over. Events without a result were not reported.
-        running: The position of the event to charge, or None.
-        handler: The handler that was running, or None.
-        spared: The position of a later event that is over too, and need not be run again.
-    """
-
-    over: int
-    running: int | None = None
-    handler: str | None = None
-    spared: int | None = None
-
-
-class CrashAttribution:
-    """Finds the event to charge; remembers deaths for which it could not."""
-
-    def __init__(self, codec: Codec, registry: Registry) -> None:
-        self._codec = codec
-        self._registry = registry
-        # by run and root: deaths of workers that had to send a result of it
-        self._unclear: Counter[tuple[int, int]] = Counter()
-
-    def examine(self, item: Gone, sents: deque[Sent], *, was_stuck: bool) -> Verdict:
-        """Find the event to charge, once all that the worker sent has been taken in.
-
-        `sents` are its batches that are not over. `was_stuck`: it was killed because it was at one
-        place for too long.
-        """
-        if not sents:
-            return Verdict(0)
-        sent = sents[0]
-        done = sent.batch.done
-        at = item.progress
-        if at is None:
-            return Verdict(done, done)
-        if at.batch == sent.number and at.position == status_words.UNPICKLING:
-            # Nobody knows which event it was. Charge none: they are sent again first of all,
-            # packed one by one, so that the next death shows it.
-            self._one_by_one(sents)
-        if at.batch != sent.number or at.position < done:
-            return Verdict(done)
-        # an event without a result is over, and so is one whose result could not be packed
-        is_over = at.is_over and (
-            not at.is_unreported or at.may_repeat or (was_stuck and at.packing > 0)
-        )
-        over = at.position + is_over
-        spared = None
-        if at.unsent is not None and at.unsent >= done:
-            over = min(over, at.unsent)
-            if over <= at.position and at.is_over and not at.is_unreported:
-                spared = at.position
-        if is_over:
-            running = self._between(sents, over, at, was_stuck=was_stuck)
-            return Verdict(over, running, spared=spared)
-        if at.is_over or at.is_reporting:
-            # It is charged, since it took long, or runs. But the worker may have died of another
-            # event's result, which would kill the next worker too: so pack one by one.
-            self._one_by_one(sents)
-        handler = None if at.handler is None else self._registry.handlers[at.handler].name
-        return Verdict(over, at.position, handler)
-
-    def _between(
-        self, sents: deque[Sent], over: int, at: WorkerStatus, *, was_stuck: bool
-    ) -> int | None:
-        """The position to charge for a death after an event, if any.
-
-        A worker that dies while it packs or sends results would take the next one with it, and so
-        on for ever. So events are sent one by one from then on, each result by itself. An event is
-        charged if it happens again, or if the worker was stuck in packing its result.
-        """
-        if at.unsent is None:
-            return None
-        batch = sents[0].batch
-        self._one_by_one(sents)
-        if was_stuck and at.packing:
-            is_one = at.packing == 1 and over <= at.packed < batch.size
-            return at.packed if is_one else None
-        if at.unsent != at.position or not over <= at.position < batch.size:
-            return None
-        key = batch.run_id, batch.root_at(at.position)
-        self._unclear[key] += 1
-        return at.position if self._unclear[key] >= _MOST_UNCLEAR_DEATHS else None
-
-    def _one_by_one(self, sents: deque[Sent]) -> None:
-        self._codec.one_by_one += sum(each.batch.size for each in sents)
-
-    def forget(self, run: int) -> None:
-        """Drop what is known of a run that is over."""
-        for key in [each for each in self._unclear if each[0] == run]:
-            del self._unclear[key]
 
 
 class WorkerDeaths:
@@ -158,7 +60,8 @@ class WorkerDeaths:
         self._limits = limits
         self._policy = policy
         self._clock = clock
-        self._attribution = CrashAttribution(codec, registry)
+        self._registry = registry
+        self._attribution = CrashAttribution()
         self.memory_bytes: dict[int, int] = {}
 
     def forget_run(self, run: int) -> None:
@@ -173,8 +76,10 @@ class WorkerDeaths:
             if not isinstance(frame, int):  # batches that it left out are handed on in any case
                 self._results.take(state, frame, is_last_chance=True)
         kill = self._supervisor.killed(item.worker)
-        verdict = self._attribution.examine(item, state.sent, was_stuck=kill is not None)
-        running, handler = verdict.running, verdict.handler
+        verdict = self._examine(item, state, was_stuck=kill is not None)
+        running, handler = verdict.running, None
+        if verdict.handler is not None:
+            handler = self._registry.handlers[verdict.handler].name
         if state.sent:
             self._report_over(state, verdict.over)
         error: BaseException | None = None
@@ -194,6 +99,22 @@ class WorkerDeaths:
             LOG.warning("worker %d (process %s) died between events, by %s", *item[:2], how)
         self.memory_bytes.pop(item.worker, None)
         self._step(WorkerGone(item.worker, running, error, handler, verdict.spared, seconds, ran))
+
+    def _examine(self, item: Gone, state: WorkerRecord, *, was_stuck: bool) -> Verdict:
+        """Find the event to charge."""
+        if not state.sent:
+            return Verdict(0)
+        sent, at = state.sent[0], item.progress
+        verdict = self._attribution.examine(
+            sent.batch,
+            None if at is None else LastPlace(*at[1:]),
+            is_in_batch=at is not None and at.batch == sent.number,
+            is_unpickling=at is not None and at.position == status_words.UNPICKLING,
+            was_stuck=was_stuck,
+        )
+        if verdict.one_by_one:
+            self._codec.one_by_one += sum(each.batch.size for each in state.sent)
+        return verdict
 
     def _report_over(self, state: WorkerRecord, over: int) -> None:
         """Report events of a dead worker that are over and had no result."""
