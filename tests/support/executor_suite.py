@@ -106,6 +106,7 @@ def _selected(module: Any, method: str) -> unittest.TestSuite:
         unittest.defaultTestLoader.loadTestsFromTestCase(case)
         for name, case in vars(module).items()
         if name.startswith(f"ProcessPool{method.capitalize()}")
+        and not (method == "fork" and name.startswith("ProcessPoolForkserver"))
     )
     cases: list[Any] = [case for group in tests for case in group]  # type: ignore[union-attr]
     for case in cases:
