@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+import evproc
 from evproc_pool.errors import (
     CascadeLimitError,
     EventTimeoutError,
@@ -29,7 +30,13 @@ from evproc_pool.errors import (
     WorkerLostError,
 )
 
+if not hasattr(evproc, "UnmatchedEventException"):
+    from evproc_pool.installation import broken_installation
+
+    raise broken_installation(evproc.__file__)
+
 if TYPE_CHECKING:
+    from evproc_pool.executor import PoolExecutor
     from evproc_pool.outcome import Outcome
     from evproc_pool.pool import PoolProcessor
 
@@ -43,6 +50,7 @@ __all__ = [
     "PoolBusyError",
     "PoolClosedError",
     "PoolError",
+    "PoolExecutor",
     "PoolForkedError",
     "PoolInterruptedError",
     "PoolProcessor",
@@ -54,8 +62,8 @@ __all__ = [
     "WorkerLostError",
 ]
 
-# Imported at their first use: workers need neither, and few programs need `Outcome`.
-_LATER = {"Outcome": "outcome", "PoolProcessor": "pool"}
+# Imported at their first use: workers need none of them, and few programs need all.
+_LATER = {"Outcome": "outcome", "PoolExecutor": "executor", "PoolProcessor": "pool"}
 
 if not TYPE_CHECKING:
     # with `__getattr__`, a type checker would accept any name of this module

@@ -1,12 +1,17 @@
 """The errors of ``evproc_pool``.
 
 All of them can be pickled: the message by `args`, the rest with the attributes.
+
+The traceback of an error holds the frames that it has passed, their callers, and the variables of
+all of them. A frame that keeps the error, in a variable or in something that one refers to, is in
+a cycle with it: only the garbage collector frees both, and the events of these frames.
+`release_frames`, `again` and `serialization.basics.detached` avoid that.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, Final, cast
 
 
 class PoolError(Exception):
@@ -222,6 +227,42 @@ def chain_remote(error: BaseException, traceback: str) -> BaseException:
 def rebuild_plain(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
     """Rebuild an exception without calling its constructor."""
     return cls.__new__(cls, *args)
+
+
+# The flags of generators, coroutines and asynchronous generators; see the module `inspect`.
+_CAN_GO_ON: Final = 0x20 | 0x80 | 0x200
+
+
+def release_frames(error: BaseException) -> None:
+    """Clear the local variables in the tracebacks of an error and of its causes.
+
+    The tracebacks can still be printed. Frames that run, and those of generators, stay as they are.
+    """
+    left, seen = [error], set[int]()
+    while left:
+        each = left.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        left += [cause for cause in (each.__cause__, each.__context__) if cause is not None]
+        if isinstance(each, BaseExceptionGroup):
+            left += each.exceptions
+        trace = each.__traceback__
+        while trace is not None:
+            if not trace.tb_frame.f_code.co_flags & _CAN_GO_ON:
+                with contextlib.suppress(RuntimeError):  # it runs
+                    trace.tb_frame.clear()
+            trace = trace.tb_next
+
+
+def again(error: PoolError) -> PoolError:
+    """Copy an error that is kept, to raise it: each raise would add frames to its traceback."""
+    copy = rebuild_plain(type(error), error.args)
+    # a list: the notes
+    kept = error.__dict__.items()
+    copy.__dict__.update({name: list(v) if type(v) is list else v for name, v in kept})
+    copy.__cause__ = error.__cause__
+    return cast("PoolError", copy)
 
 
 class InternalError(RuntimeError):

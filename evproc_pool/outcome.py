@@ -72,6 +72,9 @@ class Outcome(Generic[E_co]):
 
     def unwrap(self) -> Any:
         """Return the value, or raise the error."""
-        if self.error is not None:
-            raise self.error
-        return self.value
+        try:
+            if self.error is not None:
+                raise self.error
+            return self.value
+        finally:
+            del self  # the error's traceback refers to this frame

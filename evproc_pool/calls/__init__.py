@@ -1,8 +1,8 @@
 """The implementation of `PoolProcessor`, for a pool with workers.
 
 `handlers` has the pool's handlers, `engines` starts and ends the engine that runs them in
-workers, and `worker_calls` and `async_calls` have the calls. `inprocess` has the calls of a pool
-without workers.
+workers, and `worker_calls` and `async_calls` have the calls. `function_call` has the event of a
+call of `PoolExecutor`. `inprocess` has the calls of a pool without workers.
 
 Ctrl-C in a waiting thread is caught by each call (`pool`, `worker_calls`,
 `coordinator.pool_future`) and ends in `coordinator.engine.Engine.interrupt`. If it strikes in a

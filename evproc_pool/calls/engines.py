@@ -29,7 +29,13 @@ from math import inf
 from multiprocessing import util
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from evproc_pool.errors import PoolBusyError, PoolClosedError, PoolError, PoolForkedError
+from evproc_pool.errors import (
+    PoolBusyError,
+    PoolClosedError,
+    PoolError,
+    PoolForkedError,
+    again,
+)
 from evproc_pool.protocol.registry_spec import (
     Change,
     MainScriptCode,
@@ -152,7 +158,7 @@ class EngineOwner:
             raise PoolClosedError(_CLOSED)
         engine = self.engine
         if engine is not None and engine.closed is not None and not engine.is_replaceable:
-            raise engine.closed
+            raise again(engine.closed)
 
     def check_open(self) -> None:
         """As `check_usable`, with the lock."""
@@ -323,7 +329,7 @@ class EngineOwner:
         """Return the futures of an engine that has an open run, and so is not replaced."""
         futures = self.make_futures(engine)
         if futures is None:
-            raise engine.closed or PoolClosedError(_CLOSED)
+            raise again(engine.closed or PoolClosedError(_CLOSED))
         return futures
 
     # --- the end ---

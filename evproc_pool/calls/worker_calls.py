@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from evproc import Event
 from evproc_pool.core.error_notes import has_several
-from evproc_pool.errors import PoolError
+from evproc_pool.errors import PoolError, again
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -85,7 +85,7 @@ def process_many(
         break_off(engine, run, error)
         raise
     if run.error is not None:
-        raise run.error
+        raise again(run.error)
     return gathered.values(feeder, return_exceptions=return_exceptions)
 
 
@@ -124,9 +124,8 @@ def stream(
     finally:
         engine.close_run(run, drop=True)
     if run.error is not None:
-        raise run.error
-    if feeder.error is not None:
-        raise feeder.error
+        raise again(run.error)
+    feeder.check()
 
 
 def break_off(engine: Engine, run: RunHandle, error: BaseException) -> None:
@@ -152,19 +151,21 @@ def await_value(engine: Engine, run: RunHandle) -> Any:
         break_off(engine, run, error)
         raise
     if run.error is not None:
-        raise run.error
+        raise again(run.error)
     gathered: Any = run.sink
     return gathered.value()
 
 
 def await_within(future: Future[Any], seconds: float, *, cancel_running: bool) -> Any:
     """Wait for a future of `submit`; see `timeout` of `PoolProcessor.process`."""
+    from evproc_pool.coordinator.pool_future import give_up
+
     try:
         return future.result(seconds)
     except TimeoutError:
         if future.done():
             raise  # a handler raised it
-    from evproc_pool.coordinator.pool_future import give_up
-
-    where = give_up(future, kill=cancel_running)
-    raise TimeoutError(f"no result within timeout={seconds:g} s: {where}")
+        where = give_up(future, kill=cancel_running)
+        raise TimeoutError(f"no result within timeout={seconds:g} s: {where}") from None
+    finally:
+        del future  # see `errors`

@@ -22,6 +22,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final
 
 from evproc_pool.coordinator.pool_future import give_up
+from evproc_pool.errors import again
 
 if TYPE_CHECKING:
     from evproc import Event
@@ -118,7 +119,10 @@ async def process(
     if not future.done():
         where = give_up(future, kill=cancel_running)
         raise TimeoutError(f"no result within timeout={seconds:g} s: {where}")
-    return future.result()
+    try:
+        return future.result()
+    finally:
+        del future  # see `errors`
 
 
 class Waker:
@@ -260,10 +264,10 @@ async def stream(
         if source is not None:
             await source.close()
     if run.error is not None:
-        raise run.error
-    error = feeder.error if source is None else source.error
-    if error is not None:
-        raise error
+        raise again(run.error)
+    if source is not None:
+        feeder.error, source.error = source.error, None
+    feeder.check()
 
 
 def _feed(

@@ -1,6 +1,6 @@
 """Roots that callers cancel while workers have them.
 
-An event of a cancelled root is not sent any more: it fails with `CancelledError`, which ends its
+An event of a cancelled root is not sent any more: it fails with `Withdrawn`, which ends its
 cascade. Batches that are sent and not begun are asked back. An event that runs goes on, or its
 worker is killed: other events of that worker are handed on at no charge, as after a timeout.
 
@@ -21,6 +21,10 @@ from evproc_pool.protocol.status_words import WorkerStatus
 
 #: The answer if no worker runs any of the events.
 NOT_BEGUN: Final = "no worker was running it"
+
+
+class Withdrawn(CancelledError):
+    """Fails the events of a cancelled root that do not run; its future is cancelled then."""
 
 
 class Cancel(NamedTuple):
@@ -68,7 +72,7 @@ class Cancellations:
         if batch.run_id in self._roots:
             for position in range(batch.size):
                 if self._kills(batch.run_id, batch.root_at(position)) is not None:
-                    sent.failures[position] = CancelledError()
+                    sent.failures[position] = Withdrawn()
 
     def holders(self, workers: Mapping[int, WorkerRecord]) -> Iterator[int]:
         """The workers that hold events of cancelled roots."""

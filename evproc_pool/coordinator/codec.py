@@ -41,6 +41,7 @@ from evproc_pool.protocol.pass_through import (
     unpack_parts,
 )
 from evproc_pool.serialization import diagnosis, packing, pickling
+from evproc_pool.serialization.basics import detached
 
 #: The figures of the scheduler that workers need; they import nothing of it.
 PACE: Final = Pace(
@@ -310,7 +311,8 @@ class Codec:
         except SerializationError as error:
             if not is_last_chance:
                 raise
-            follow_ups, results = {}, dict.fromkeys(reported.givers, Result(error=error))
+            failed = Result(error=detached(error))
+            follow_ups, results = {}, dict.fromkeys(reported.givers, failed)
         columns = [
             _unpack_column(column, large, results, where, is_last_chance=is_last_chance)
             for column in (reported.values, reported.emitted, reported.processed)
@@ -405,7 +407,7 @@ class Codec:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            return Unplannable(error)
+            return Unplannable(detached(error))
 
 
 def _unpack_column(
@@ -440,7 +442,7 @@ def _unpack_column(
             items.append(packing.unpack_value(packed, large))
             positions.append(position)
         except Exception as error:
-            results[position] = Result(error=error)
+            results[position] = Result(error=detached(error))
     return Column(positions, items)
 
 

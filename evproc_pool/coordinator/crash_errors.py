@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from concurrent.futures import BrokenExecutor
 from typing import Any, Final, NamedTuple
 
 from evproc.event import describe_event
@@ -159,9 +160,13 @@ _CRASHES: Final = {
 # --- a pool that has no workers ---
 
 
+class NoWorkersError(PoolBrokenError, BrokenExecutor):
+    """`PoolBrokenError`, also for those who know executors; `errors` must not import them."""
+
+
 def no_registry(cause: BaseException) -> PoolBrokenError:
     """Say that a worker could not make its registry."""
-    error = PoolBrokenError(
+    error = NoWorkersError(
         f"a worker could not make its registry: {type(cause).__name__}: {cause}; the initializer"
         " and the handlers' modules must work in a new process"
     )
@@ -172,7 +177,7 @@ def no_registry(cause: BaseException) -> PoolBrokenError:
 def other_registry(difference: str) -> PoolBrokenError:
     """Say that a worker has made another registry than the coordinator."""
     cause = RegistryMismatchError(f"the registry of a worker differs: {difference}")
-    error = PoolBrokenError(
+    error = NoWorkersError(
         f"{cause}; a worker must find the same distributions in the same versions as this process"
         " (sys.path, working directory, environment)"
     )
@@ -187,11 +192,11 @@ def cannot_start(deaths: int, exitcode: int | None, cause: OSError | None) -> Po
     started, because of `cause`.
     """
     if deaths:
-        return PoolBrokenError(
+        return NoWorkersError(
             f"{deaths} workers in a row died before they were ready, the last with"
             f" {describe_exit(exitcode)}; look at what the initializer and the import of the"
             " handlers' modules do"
         )
-    error = PoolBrokenError(f"no worker process can be started: {cause}")
+    error = NoWorkersError(f"no worker process can be started: {cause}")
     error.__cause__ = cause
     return error

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from math import inf
 from typing import TypeVar
 
-from evproc_pool.errors import PoolClosedError, PoolError, PoolInterruptedError
+from evproc_pool.errors import PoolClosedError, PoolError, PoolInterruptedError, again
 
 _T = TypeVar("_T")
 
@@ -109,7 +109,7 @@ class Driving:
     def _broken_by(self, error: BaseException, *, drives: bool) -> None:
         """Close the engine for an error. Raise it, unless it is one that the runs get."""
         if isinstance(error, PoolError):
-            self.closed, self._most_seconds = error, 0.0  # the runs get it
+            self.closed, self._most_seconds = again(error), 0.0  # the runs get it
             return
         if drives:
             # in the middle of a turn: the state is unknown

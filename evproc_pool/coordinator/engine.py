@@ -41,7 +41,7 @@ from evproc_pool.coordinator.run_handle import OutcomeSink, RunHandle
 from evproc_pool.coordinator.single_events import Asked
 from evproc_pool.core.cascade_limits import PLAIN_ENDING, CascadeEnding
 from evproc_pool.core.inputs_and_effects import Accepted, Closed, Input, Opened
-from evproc_pool.errors import PoolClosedError, PoolForkedError
+from evproc_pool.errors import PoolClosedError, PoolForkedError, again
 from evproc_pool.protocol.backend import Backend
 
 
@@ -116,7 +116,7 @@ class Engine(Driving):
         """Make a run, and what opens it, with its id; raise the error that closed the engine."""
         with self.lock:
             if self.closed is not None:
-                raise self.closed
+                raise again(self.closed)
             opened = opened._replace(run=self._next_run)
             run = RunHandle(opened, sink, can_cancel=can_cancel)
             self._next_run += 1

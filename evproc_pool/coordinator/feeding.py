@@ -19,6 +19,7 @@ from evproc_pool.core.error_notes import note_place
 from evproc_pool.core.estimates import MOST_EVENTS
 from evproc_pool.core.inputs_and_effects import Accepted, Ending, Over, Settled
 from evproc_pool.core.root_events import Key, key_of, keys_of, plan_root
+from evproc_pool.serialization.basics import detached
 
 # The most events read at a time: workers begin with the first ones while more are read.
 _MOST_READ: Final = 2 * MOST_EVENTS
@@ -94,6 +95,15 @@ class Feeder:
         # after the first events, whose plan is known then, there may be demand for more
         return self.is_exhausted or (accepted == demand and not is_first)
 
+    def check(self) -> None:
+        """Raise what reading raised; once."""
+        if self.error is not None:
+            error, self.error = self.error, None
+            try:
+                raise error
+            finally:
+                del error  # see `errors`
+
     def end(self) -> None:
         """Close the run; `give` is not called again."""
         self.is_exhausted = True
@@ -148,9 +158,8 @@ class Feeder:
                 raise
             except BaseException as error:
                 note_place(error, (index,), has_several=self.run.has_several)
-                ending = Ending(
-                    error=error, events=int(isinstance(ev, Event)), failed=1, failed_event=ev
-                )
+                ran = int(isinstance(ev, Event))
+                ending = Ending(error=detached(error), events=ran, failed=1, failed_event=ev)
                 self._sink.ended(index, ending)
                 if until_error:
                     break
@@ -167,6 +176,15 @@ class Feeder:
                 Accepted(self.run.id, indices[0], roots, plans, keys if has_keys else None)
             )
         return len(taken)
+
+
+def _value_of(ending: Ending) -> Any:
+    try:
+        if ending.error is not None:
+            raise ending.error
+        return ending.value
+    finally:
+        del ending  # see `errors`
 
 
 class Gathered(OutcomeSink):
@@ -197,11 +215,8 @@ class Gathered(OutcomeSink):
 
     def value(self) -> Any:
         """Return the value of the only root, or raise its error."""
-        ending = self._endings.get(0)
-        if ending is not None and ending.error is not None:
-            raise ending.error
-        if ending is not None:
-            return ending.value
+        if self._endings:
+            return _value_of(self._endings.pop(0))
         for _, values in (*self._neighbours, *self._scattered):
             return values[0]
         return None
@@ -210,11 +225,9 @@ class Gathered(OutcomeSink):
         """Return the list for `process_many`, or raise its error."""
         if not return_exceptions:
             failed = [root for root, ending in self._endings.items() if ending.error is not None]
-            error = self._endings[min(failed)].error if failed else None
-            if error is not None:
-                raise error
-        if feeder.error is not None:
-            raise feeder.error
+            if failed:
+                _value_of(self._endings.pop(min(failed)))
+        feeder.check()
         values: list[Any] = [None] * feeder.read
         for first, items in self._neighbours:
             values[first : first + len(items)] = items

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 from evproc import Event
 from evproc.handler import Plan
 from evproc.registry import Registry
+from evproc_pool.coordinator.cancellation import Withdrawn
 from evproc_pool.coordinator.codec import Answer
 from evproc_pool.coordinator.engine import Engine
 from evproc_pool.coordinator.pool_future import PoolFuture, begin_all, settle, settle_all
@@ -35,7 +36,8 @@ from evproc_pool.coordinator.run_handle import OutcomeSink
 from evproc_pool.core.cascade_limits import PLAIN_ENDING, CascadeEnding
 from evproc_pool.core.inputs_and_effects import Accepted, Ending, Settled
 from evproc_pool.core.root_events import Key, key_of, plan_root
-from evproc_pool.errors import PoolError
+from evproc_pool.errors import PoolError, again
+from evproc_pool.serialization.basics import detached
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -142,7 +144,7 @@ class Futures(OutcomeSink):
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            settle(self._lock, [future], error=error)
+            settle(self._lock, [future], error=detached(error))
             return future
         if not plan.indices:
             settle(self._lock, [future])
@@ -370,10 +372,10 @@ class Futures(OutcomeSink):
         self.engine.recall()
         self.hurry()
 
-    def cancel(self, root: int, *, kill: bool) -> str:
-        """See `pool_future.Driver`: nothing more of the root's cascade is sent."""
-        where = self.engine.where(self._run, (root,))
-        self.engine.cancel(self._run, (root,), kill=kill)
+    def cancel(self, roots: Sequence[int], *, kill: bool) -> str:
+        """See `pool_future.Driver`: nothing more of the roots' cascades is sent."""
+        where = self.engine.where(self._run, roots)
+        self.engine.cancel(self._run, roots, kill=kill)
         self.hurry()
         return where
 
@@ -413,6 +415,8 @@ class Futures(OutcomeSink):
         """See `OutcomeSink`."""
         future = self._futures.get(root)
         if future is not None:
+            if isinstance(ending.error, Withdrawn):
+                future.withdraw()
             settle(self._lock, [future], ending.value, ending.error)
             self._futures.pop(root, None)
 
@@ -437,5 +441,7 @@ class Futures(OutcomeSink):
         left = [future for future, *_ in self._take_waiting()]
         while self._futures:
             left.append(self._futures.popitem()[1])
-        settle(self._lock, [future for future in left if future.begin()], error=error)
+        for future in left:
+            if future.begin():
+                settle(self._lock, [future], error=again(error))
         self.hurry()

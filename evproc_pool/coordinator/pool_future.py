@@ -6,7 +6,7 @@ All futures of a pool share a lock, so that those that go together change under 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,14 +35,15 @@ class Driver(Protocol):
     def interrupt(self, error: BaseException) -> None:
         """Drop what is in flight: a thread that waited for a future was interrupted."""
 
-    def cancel(self, root: int, *, kill: bool) -> str:
-        """Give up a root that was sent; return where it was, in words."""
+    def cancel(self, roots: Sequence[int], *, kill: bool) -> str:
+        """Give up roots that were sent; return where they were, in words."""
 
 
 class PoolFuture(Promise):
     """A future whose waiting thread does the work, if no other thread does.
 
     Attributes:
+        driver: The futures of its pool.
         root: The index of its root, once that is handed in.
     """
 
@@ -50,30 +51,30 @@ class PoolFuture(Promise):
 
     def __init__(self, driver: Driver, lock: AbstractContextManager[Any]) -> None:
         self._lock = lock  # not by a call of the base: it would take as long as all the rest
-        self._driver = driver
+        self.driver = driver
 
     def await_end(self, timeout: float | None) -> None:
         """See the base. Raises `RuntimeError` in a callback of a future of the same pool."""
         if self.done():
             return
         try:
-            self._driver.help(self.root, inf if timeout is None else max(0.0, timeout))
+            self.driver.help(self.root, inf if timeout is None else max(0.0, timeout))
             super().await_end(timeout)
         except KeyboardInterrupt as error:
-            self._driver.interrupt(error)
+            self.driver.interrupt(error)
             raise
 
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
         """See `concurrent.futures.Future`."""
         super().add_done_callback(fn)
         if not self.done():
-            self._driver.hurry()
+            self.driver.hurry()
 
     def give_up(self, *, kill: bool) -> str:
         """See the function `give_up`."""
         if self.cancel() or self.done():
             return NOT_BEGUN
-        return self._driver.cancel(self.root, kill=kill)
+        return self.driver.cancel((self.root,), kill=kill)
 
 
 def give_up(future: Future[Any], *, kill: bool) -> str:
@@ -82,6 +83,16 @@ def give_up(future: Future[Any], *, kill: bool) -> str:
     `kill` ends the worker that runs an event of the cascade, too.
     """
     return future.give_up(kill=kill) if isinstance(future, PoolFuture) else ""
+
+
+def cancel_all(futures: Iterable[Future[Any]]) -> None:
+    """Cancel events that no worker has begun, also those that were sent to one."""
+    sent: dict[Driver, list[int]] = {}
+    for future in futures:
+        if not future.cancel() and isinstance(future, PoolFuture) and not future.done():
+            sent.setdefault(future.driver, []).append(future.root)
+    for driver, roots in sent.items():
+        driver.cancel(roots, kill=False)
 
 
 def begin_all(lock: AbstractContextManager[Any], promises: Sequence[Promise]) -> bool:

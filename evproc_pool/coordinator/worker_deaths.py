@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import CancelledError
 
 from evproc.registry import Registry
 from evproc_pool.coordinator.batch_results import BatchResults, failures_within
+from evproc_pool.coordinator.cancellation import Withdrawn
 from evproc_pool.coordinator.codec import Codec
 from evproc_pool.coordinator.crash_errors import (
     Lost,
@@ -86,7 +86,7 @@ class WorkerDeaths:
         seconds, ran = 0.0, 0
         if running is not None:
             batch = state.sent[0].batch
-            error = CancelledError()
+            error = Withdrawn()
             if kill is None or not kill.is_cancelled:
                 error = self._error_of(item, batch, running, handler, state.stack)
                 path = batch.place_at(running).path

@@ -80,13 +80,14 @@ class InProcessCalls:
         future.set_running_or_notify_cancel()
         try:
             (value,) = self.process_many(iter([ev]), call, return_exceptions=False)
+            future.set_result(value)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             future.set_exception(error)
-        else:
-            future.set_result(value)
-        return future
+        last = [future]
+        del future  # see `errors`
+        return last.pop()
 
     def _process_all(
         self, events: Iterable[Event], rules: Rules, *, return_exceptions: bool

@@ -150,6 +150,14 @@ class SharedLockFuture(Future[Any]):
                         waiter.add_cancelled(self)
         return is_running
 
+    def withdraw(self) -> None:
+        """Let it be cancelled, if it is not done: it was set running, and does not run."""
+        with self._lock:
+            if self._state == _RUNNING:
+                self._state = _PENDING
+        if self.cancel():
+            self.begin()
+
     def begin_locked(self) -> bool:
         """Set it running, if it waits for that; with the lock. Say whether it runs."""
         if self._state == _PENDING:
@@ -208,8 +216,11 @@ class SharedLockFuture(Future[Any]):
         # the state is set last, so that no lock is needed to see that it is done
         if self._state == _FINISHED and self._exception is None:
             return self._result
-        self.await_end(timeout)
-        return super().result(0)
+        try:
+            self.await_end(timeout)
+            return super().result(0)
+        finally:
+            del self  # the error's traceback refers to this frame
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """See `concurrent.futures.Future`."""
@@ -245,6 +256,10 @@ class PlainFuture(Future[Any]):
         """See `SharedLockFuture`."""
         with self._lock:
             return self.begin_locked()
+
+    def withdraw(self) -> None:
+        """See `SharedLockFuture`; no public method cancels a future that was set running."""
+        self.finish(None, CancelledError())
 
     def begin_locked(self) -> bool:
         """See `SharedLockFuture`."""
@@ -282,8 +297,11 @@ class PlainFuture(Future[Any]):
 
     def result(self, timeout: float | None = None) -> Any:
         """See `concurrent.futures.Future`."""
-        self.await_end(timeout)
-        return super().result(0)
+        try:
+            self.await_end(timeout)
+            return super().result(0)
+        finally:
+            del self  # as above
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """See `concurrent.futures.Future`."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from evproc.exc import add_note
-from evproc_pool.errors import RemoteError, chain_remote, rebuild_plain
+from evproc_pool.errors import RemoteError, chain_remote, rebuild_plain, release_frames
 from evproc_pool.protocol.frame import Data
 from evproc_pool.serialization.basics import PROTOCOL, plain, text_of
 from evproc_pool.serialization.packing import ATOMS, PackedColumn, PackedEvents
@@ -189,7 +189,10 @@ def load_progress(payload: Data, large: Sequence[memoryview] = ()) -> ProgressFr
 
 
 def encode_error(error: BaseException, handler: str | None) -> ErrorRecord:
-    """Turn an exception into a record that can always be sent. Never raises."""
+    """Turn an exception into a record that can always be sent. Never raises.
+
+    The frames of its traceback hold nothing after that; see `errors.release_frames`.
+    """
     # slow to import, and only errors need it
     from evproc_pool.protocol.traceback_text import traceback_text
 
@@ -205,7 +208,9 @@ def encode_error(error: BaseException, handler: str | None) -> ErrorRecord:
     except BaseException:
         notes = ()
     bases = tuple([f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__])
-    return ErrorRecord(handler, _pickle_error(error), bases, text, lines, notes)
+    record = ErrorRecord(handler, _pickle_error(error), bases, text, lines, notes)
+    release_frames(error)
+    return record
 
 
 class _WithoutConstructor:

@@ -9,6 +9,8 @@ import gc
 from collections.abc import Iterator
 from typing import Any, Final
 
+from evproc_pool.errors import SerializationError, chain_remote
+
 PROTOCOL: Final = 5
 
 # How the main script's name ends in a pickle: `__main__`, or `__mp_main__` in a process of
@@ -96,3 +98,17 @@ def gc_paused() -> Iterator[None]:
     finally:
         if is_collecting:
             gc.enable()
+
+
+def detached(error: BaseException) -> BaseException:
+    """Make the traceback of an error that is kept a text in its cause, as for a worker's error.
+
+    Its frames and their callers hold all that this thread works on; see `errors`.
+    """
+    if not isinstance(error, SerializationError):  # its cause is a text already
+        import traceback  # slow, and only errors need it
+
+        with contextlib.suppress(Exception):  # a class may refuse this, or have no text
+            text = "".join(traceback.format_exception(error))
+            chain_remote(error, text).__context__ = None
+    return BaseException.with_traceback(error, None)

@@ -7,7 +7,7 @@ import types
 from typing import Final
 
 from evproc_pool.errors import SerializationError
-from evproc_pool.serialization.basics import text_of
+from evproc_pool.serialization.basics import detached, text_of
 from evproc_pool.serialization.pickling import dumps
 
 _IF_UNKNOWN: Final = (
@@ -81,8 +81,7 @@ def cannot_pickle(
         f"{what} cannot be pickled{where} ({type(part).__qualname__}):"
         f" {type(cause).__name__}: {text_of(cause)}; {advice_on(part) or advice}{more}"
     )
-    error.__cause__ = cause
-    return error
+    return _because_of(cause, error)
 
 
 def cannot_rebuild(what: str, cause: BaseException) -> SerializationError:
@@ -92,7 +91,11 @@ def cannot_rebuild(what: str, cause: BaseException) -> SerializationError:
         f" {type(cause).__name__}: {text_of(cause)}; can its class be imported there, and does its"
         " __reduce__ or __setstate__ take what it gives?"
     )
-    error.__cause__ = cause
+    return _because_of(cause, error)
+
+
+def _because_of(cause: BaseException, error: SerializationError) -> SerializationError:
+    error.__cause__ = detached(cause)
     return error
 
 

@@ -10,6 +10,7 @@ import collections
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -97,3 +98,18 @@ def test_programs_in_a_total_order_do_the_same_under_0_2_0(old_python: str, tmp_
     assert ends["None"] > sum(ends.values()) / 2
     assert ends.keys() > {"value", "IncompatibleRequirementsException", "KeyError", "ProgramError"}
     print(f"{COUNT} programs, {sum(ends.values())} root events: {dict(ends)}")  # noqa: T201 - `pytest -s` shows it
+
+
+def test_the_pool_says_how_to_mend_an_installation_that_0_2_0_has_overwritten(
+    old_python: str, tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT / "evproc_pool", tmp_path / "evproc_pool")
+    done = subprocess.run(
+        [old_python, "-c", "import evproc_pool"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert "is not the one of evproc-pool" in done.stderr
