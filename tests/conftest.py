@@ -6,6 +6,7 @@ dumps the stacks of all threads and then ends the run.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -17,12 +18,26 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import Phase, settings
 
 from evproc_pool.backends.local.start_methods import prepared
+from tests.support.sizes import BARS
 
 # How long a process may take to be gone that has been told to go. No test waits
 # for it to pass: it bounds the wait on a condition.
 GRACE_SECONDS = 20.0
+
+# A failure of Hypothesis shrinks for up to 300 s, and pytest ends a test before that. To have it
+# shrunk: pytest --hypothesis-profile=shrink -o faulthandler_timeout=0
+settings.register_profile("shrink", settings())
+settings.register_profile(
+    "quick",
+    phases=[each for each in Phase if each not in (Phase.shrink, Phase.explain)],
+    max_examples=100 if BARS else 25,
+)
+settings.load_profile("quick")
+
+_LISTS_CHILDREN = Path(f"/proc/self/task/{os.getpid()}/children").exists()
 
 
 def pytest_configure() -> None:
@@ -44,21 +59,33 @@ def _own_helpers() -> set[int]:
 
 
 def _children() -> set[psutil.Process]:
-    return {
-        child
-        for child in psutil.Process().children(recursive=True)
-        if child.pid not in _own_helpers()
-    }
+    helpers = _own_helpers()
+    found = set()
+    for pid in _pids_below(os.getpid()):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            found |= {psutil.Process(pid)} if pid not in helpers else set()
+    return found
+
+
+def _pids_below(pid: int) -> Iterator[int]:
+    """Children and theirs; asks the system, since psutil reads of every process there is."""
+    if not _LISTS_CHILDREN:
+        yield from (child.pid for child in psutil.Process(pid).children(recursive=True))
+        return
+    with contextlib.suppress(OSError):  # likewise
+        for file in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in map(int, file.read_text("ascii").split()):
+                yield child
+                yield from _pids_below(child)
 
 
 def _open_files() -> set[str]:
     """File descriptors with what they are open on; those of the helpers excepted."""
     found = set()
-    for entry in Path("/proc/self/fd").glob("*"):
-        try:
-            found.add(f"{entry.name} -> {entry.readlink()}")
-        except OSError:  # the descriptor of this very listing
-            continue
+    with contextlib.suppress(FileNotFoundError):  # where there is no /proc
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - for each test: Path takes twice as long
+            with contextlib.suppress(OSError):  # the descriptor of this very listing
+                found.add(f"{name} -> {os.readlink(f'/proc/self/fd/{name}')}")  # noqa: PTH115 - likewise
     return found
 
 
@@ -81,13 +108,16 @@ def _standard_helpers() -> None:
         process.close()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _frozen() -> None:
+    """Have the collections below take no longer than what the tests of a module have made."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     """Fail a test that leaves a process, a file descriptor or a shared segment."""
-    if not gc.get_freeze_count():  # it is the first test, or one has changed that
-        # so that the collection below takes no longer than what the test has made
-        gc.collect()
-        gc.freeze()
     processes, files, segments = _children(), _open_files(), _shared_memory()
     yield
     gc.collect()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 import subprocess
@@ -43,6 +44,12 @@ def of(language: str) -> list[Block]:
     return [block for block in blocks() if block.language == language]
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("readme")
+
+
+@functools.cache  # several tests are about the same block
 def run(code: str, folder: Path) -> str:
     script = folder / "example.py"
     script.write_text(code, encoding="utf-8")
@@ -65,26 +72,26 @@ def test_every_block_is_of_a_kind_that_is_tested_here() -> None:
 
 
 @pytest.mark.parametrize("place", range(len(of("python"))))
-def test_a_python_block_runs_when_pasted_into_a_file(place: int, tmp_path: Path) -> None:
+def test_a_python_block_runs_when_pasted_into_a_file(place: int, folder: Path) -> None:
     code = of("python")[place].code
-    printed = run(code, tmp_path).splitlines()
+    printed = run(code, folder).splitlines()
     # but for those that are cut, which end in dots
     for promised in re.findall(r"print\(.*\)  # (.*[^.\n])$", code, re.MULTILINE):
         assert promised in printed
 
 
-def test_the_first_pool_prints_what_is_said_below_it(tmp_path: Path) -> None:
+def test_the_first_pool_prints_what_is_said_below_it(folder: Path) -> None:
     said = re.search(r"It prints `(.+?)`\. Paste", README)
     assert said is not None
     (block,) = [block for block in of("python") if block.heading == "The same with the pool"]
-    assert run(block.code, tmp_path).strip() == said[1]
+    assert run(block.code, folder).strip() == said[1]
 
 
-def test_the_missing_group_is_told_as_said(tmp_path: Path) -> None:
+def test_the_missing_group_is_told_as_said(folder: Path) -> None:
     (block,) = [block for block in of("python") if "load_from" in block.code]
     said = re.search(r"print\(error\)  # (.+) \.\.\.", block.code)
     assert said is not None
-    assert run(block.code, tmp_path).startswith(said[1])
+    assert run(block.code, folder).startswith(said[1])
 
 
 def test_the_entry_points_are_valid_toml() -> None:

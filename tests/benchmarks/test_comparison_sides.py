@@ -36,13 +36,18 @@ from benchmarks.pool.kinds import VALUES, Function
 from benchmarks.pool.limits import Control
 from benchmarks.pool.processes import WORKERS
 from evproc import Event
+from tests.support.helpers import map_regions
 
 ALWAYS = (Ours, MultiprocessingPool, Executor)
 
 
-@pytest.fixture(params=ALWAYS, ids=lambda each: each.label)
+@pytest.fixture(scope="module", params=ALWAYS, ids=lambda each: each.label)
 def system(request: pytest.FixtureRequest) -> Iterator[System]:
+    """For all tests, with all workers: none of them is blamed for these."""
     with closing(request.param()) as made:
+        check(made)
+        if isinstance(made, Ours):
+            map_regions(made._pool)
         yield made
 
 
@@ -50,7 +55,6 @@ def system(request: pytest.FixtureRequest) -> Iterator[System]:
 
 
 def test_a_system_is_checked_and_gives_values_in_order(system: System) -> None:
-    check(system)
     events: list[Event] = [handlers.BytesWanted(number, 3) for number in range(7)]
     values = [handlers.make_bytes(number, 3) for number in range(7)]
     assert system.run(events, 2) == values

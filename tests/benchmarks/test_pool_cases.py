@@ -15,18 +15,21 @@ from benchmarks.pool import bench, calls, handlers, keys, kinds, loads, shapes, 
 from benchmarks.pool.limits import Control, SocketPair
 from benchmarks.pool.peers import Executor, MultiprocessingPool
 from benchmarks.pool.processes import WORKERS, start_method
+from benchmarks.pool.samples import await_workers
 from evproc import Event
 from evproc_pool import PoolProcessor
+from tests.support.helpers import map_regions
 
 TINY = Settings(repeats=1, min_seconds=0.0005, turns=1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def sides() -> Iterator[bench.Bench]:
+    """For all tests, with all workers: none of them is blamed for these."""
     with ExitStack() as stack:
         pool = stack.enter_context(PoolProcessor(WORKERS, mp_context=start_method()))
         handlers.register_all(pool)
-        yield bench.Bench(
+        made = bench.Bench(
             TINY,
             pool,
             stack.enter_context(closing(MultiprocessingPool())),
@@ -34,6 +37,10 @@ def sides() -> Iterator[bench.Bench]:
             stack.enter_context(closing(SocketPair())),
             stack.enter_context(closing(Control())),
         )
+        await_workers(pool.process_many, WORKERS)
+        await_workers(lambda events: made.executor.run(events, 1), WORKERS)
+        map_regions(pool)
+        yield made
 
 
 def measure(sides: bench.Bench, cases: tuple[bench.Case, ...]) -> dict[str, Row]:

@@ -20,10 +20,14 @@ from evproc_pool import PoolProcessor
 Side = peers.MultiprocessingPool | peers.Executor | limits.SocketPair
 
 
-@pytest.fixture(params=[peers.MultiprocessingPool, peers.Executor, limits.SocketPair])
+@pytest.fixture(
+    scope="module", params=[peers.MultiprocessingPool, peers.Executor, limits.SocketPair]
+)
 def side(request: pytest.FixtureRequest) -> Iterator[Side]:
+    """For all tests, with all workers: none of them is blamed for these."""
     made: Side = request.param()
     with closing(made):
+        await_workers(lambda events: made.run(events, 1), WORKERS)
         yield made
 
 

@@ -7,6 +7,7 @@ unrelated handlers in an order that follows from string hashing.
 from __future__ import annotations
 
 import collections
+import importlib.util
 import json
 import os
 import random
@@ -26,7 +27,7 @@ COUNT = 10_000 if os.environ.get("EVPROC_BARS") == "1" else 200
 # What bounds a run that hangs; no test waits for it to pass.
 _SECONDS = 900
 
-_INSTALL = ("-m", "pip", "install", "--quiet", "--retries", "1", "--timeout", "20")
+_INSTALL = ("install", "--quiet", "--retries", "1", "--timeout", "20")
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +38,15 @@ def old_python(tmp_path_factory: pytest.TempPathFactory) -> str:
         return given
     folder = tmp_path_factory.mktemp("evproc_0_2_0")
     python = str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
+    # that of this interpreter can install elsewhere, and a new one takes long to make
+    has_pip = importlib.util.find_spec("pip") is not None
     commands: list[list[str]] = [
-        [sys.executable, "-m", "venv", str(folder)],
-        [python, *_INSTALL, "evproc==0.2.0"],
+        [sys.executable, "-m", "venv", *["--without-pip"] * has_pip, str(folder)],
+        [sys.executable, "-m", "pip", "--python", python, *_INSTALL]
+        if has_pip
+        else [python, "-m", "pip", *_INSTALL],
     ]
+    commands[1].append("evproc==0.2.0")
     for command in commands:
         try:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS)

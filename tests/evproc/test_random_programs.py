@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 
 import evproc
 from tests.support import naive, programs
+from tests.support.sizes import BARS
 from tests.support.strategies import programs as program_strategy
 
 _SETTINGS = settings(
-    max_examples=150,
+    max_examples=150 if BARS else 40,
     deadline=None,  # the machine may be busy
     suppress_health_check=[HealthCheck.too_slow],  # likewise
 )
@@ -120,7 +121,7 @@ def test_a_seed_decides_the_program() -> None:
 
 def test_every_cascade_of_a_program_is_bounded() -> None:
     most = 0
-    for program in _programs(300):
+    for program in _programs(300 if BARS else 75):
         for result in programs.play(program, evproc):
             events = {event for _, _, event in result["calls"]}
             assert len(events) <= programs.MOST_EVENTS

@@ -24,8 +24,8 @@ from tests.support.actions import Do
 from tests.support.helpers import PATIENCE_SECONDS, close_in_time
 from tests.support.sizes import BARS
 
-# In parts, because a test has a time limit of its own: 15 programs, in full 500.
-_PARTS = 100 if BARS else 3
+# In parts, because a test has a time limit of its own: 5 programs, in full 500.
+_PARTS = 100 if BARS else 1
 _PROGRAMS = 5
 
 
@@ -153,7 +153,7 @@ def test_calls_for_one_event_and_the_first_error_are_those_of_a_processor(
 def test_every_start_method_does_what_a_processor_does(
     tmp_path: Path, players: list[_Player], method: str
 ) -> None:
-    for number in range(1_000, 1_002):
+    for number in range(1_000, 1_002 if BARS else 1_001):
         program = _program(number)
         player = _Player(program, 2, tmp_path, mp_context=method)
         players.append(player)
@@ -165,7 +165,7 @@ def test_a_long_program_does_not_depend_on_how_it_is_batched(
     tmp_path: Path, players: list[_Player]
 ) -> None:
     # batches get long, are cut, and are shared by cascades
-    for number in range(2_000, 2_003):
+    for number in range(2_000, 2_003 if BARS else 2_001):
         program = _program(number, roots=400)
         player = _Player(program, 2, tmp_path)
         players.append(player)

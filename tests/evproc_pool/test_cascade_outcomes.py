@@ -21,10 +21,13 @@ from evproc_pool.testing import simulated_pool
 from tests.support import programs, reference, strategies
 from tests.support.sizes import BARS
 
-_PROGRAMS = 2000 if BARS else 200
-
 # None: of a simulated pool, of which a seed decides everything
 _WORKERS = (0, 2, None)
+
+# How many programs; a pool with processes takes its time to start.
+_PROGRAMS: dict[int | None, int] = (
+    dict.fromkeys(_WORKERS, 2000) if BARS else {0: 50, 2: 10, None: 50}
+)
 _ORDERINGS: tuple[Ordering, ...] = ("cascade", "unordered")
 
 _Options = dict[str, Any]
@@ -92,7 +95,7 @@ def _check(
 @pytest.mark.parametrize("workers", _WORKERS)
 @pytest.mark.parametrize("ordering", _ORDERINGS)
 def test_every_events_outcome_is_the_references(workers: int | None, ordering: Ordering) -> None:
-    for seed in range(_PROGRAMS):
+    for seed in range(_PROGRAMS[workers]):
         program = programs.random_cascades(random.Random(f"cascades {seed}"))
         try:
             _check(program, _options(seed), workers, ordering)
@@ -101,7 +104,7 @@ def test_every_events_outcome_is_the_references(workers: int | None, ordering: O
             raise
 
 
-@settings(max_examples=400 if BARS else 60, deadline=None)
+@settings(max_examples=400 if BARS else 25, deadline=None)
 @given(strategies.cascades(), st.integers(0, 1000))
 def test_every_events_outcome_is_the_references_for_any_program(
     program: programs.Program, seed: int
@@ -111,7 +114,7 @@ def test_every_events_outcome_is_the_references_for_any_program(
 
 @pytest.mark.parametrize("workers", _WORKERS)
 def test_a_cascades_outcome_is_the_same_without_those_of_its_events(workers: int | None) -> None:
-    for seed in range(_PROGRAMS):
+    for seed in range(_PROGRAMS[workers]):
         program = programs.random_cascades(random.Random(f"cascades {seed}"))
         options = _options(seed)
         with _pool(workers, **options) as pool:
@@ -124,7 +127,7 @@ def test_a_cascades_outcome_is_the_same_without_those_of_its_events(workers: int
 
 @pytest.mark.parametrize("workers", _WORKERS)
 def test_values_and_errors_are_those_of_the_outcomes(workers: int | None) -> None:
-    for seed in range(_PROGRAMS // 4):
+    for seed in range(_PROGRAMS[workers] // 4):
         program = programs.random_cascades(random.Random(f"cascades {seed}"))
         options = _options(seed)
         with _pool(workers, **options) as pool:
@@ -146,7 +149,7 @@ def _ending(value: Any) -> list[Any]:
 
 
 def test_the_reference_is_what_a_processor_does() -> None:
-    for seed in range(100):
+    for seed in range(50):
         program = programs.random_cascades(random.Random(f"cascades {seed}"))
         played = programs.play(program, evproc)
         plain = {"errors": "end", "max_cascade_depth": None, "max_cascade_events": None}

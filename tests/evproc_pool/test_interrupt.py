@@ -23,6 +23,7 @@ from tests.support.helpers import (
     Gate,
     Script,
     still_alive,
+    wait_until,
     warm,
 )
 from tests.support.sizes import BARS
@@ -61,9 +62,7 @@ def _interrupt_at_rest(script: Script) -> None:
     Not before: what an interrupt does at other moments is looked at below.
     """
     program = psutil.Process(script.process.pid)
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while program.status() != psutil.STATUS_SLEEPING:
-        assert time.monotonic() < deadline, "the program does not come to rest"
+    wait_until(lambda: program.status() == psutil.STATUS_SLEEPING, "the program comes to rest")
     os.killpg(program.pid, signal.SIGINT)
 
 
@@ -259,8 +258,8 @@ print("points", n, flush=True)
 
 # Every point in full, in parts, because a test has a time limit; by default a sample.
 _PARTS = 25 if BARS else 1
-_STEP = 25 if BARS else 43
-_FEW_POINTS_STEP = 5
+_STEP = 25 if BARS else 173
+_FEW_POINTS_STEP = 5 if BARS else 21
 
 
 @pytest.mark.skipif(
@@ -363,9 +362,10 @@ def test_in_a_terminal_the_prompt_comes_back(tmp_path: Path) -> None:
         terminal.read_to("at work\r\n")
         program = psutil.Process(terminal.shell.pid).children()[0]
         workers = program.children(recursive=True)
-        log, deadline = tmp_path / "log", time.monotonic() + PATIENCE_SECONDS
-        while not log.exists() or log.read_text().count("spins") < 2:
-            assert time.monotonic() < deadline, "the workers do not come to work"
+        log = tmp_path / "log"
+        wait_until(
+            lambda: log.exists() and log.read_text().count("spins") >= 2, "the workers are at work"
+        )
         begin = time.monotonic()
         terminal.type("\x03")
         text = terminal.read_to(_PROMPT)

@@ -167,9 +167,10 @@ def put_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-@pytest.mark.parametrize("size_bytes", [1_000, 40_000, MB, 10 * MB, 50 * MB])
+@pytest.mark.parametrize("size_bytes", [1_000, 40_000, MB, 50 * MB])
 def test_arrays_come_and_go_as_they_were(pool: PoolProcessor, size_bytes: int) -> None:
-    events = [Array(number, full(number, size_bytes)) for number in range(6)]
+    count = 6 if size_bytes <= MB else 3
+    events = [Array(number, full(number, size_bytes)) for number in range(count)]
     values = pool.process_many(events)
     for number, value in enumerate(values):
         expected = full(number, size_bytes)
@@ -181,9 +182,17 @@ def test_arrays_come_and_go_as_they_were(pool: PoolProcessor, size_bytes: int) -
 
 def test_nothing_is_sent_twice(real_pool: PoolProcessor, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it is where it cannot be unpacked."""
-    monkeypatch.setattr(codec.Codec, "pack_one_by_one", lambda *args: pytest.fail("sent twice"))
+    again: list[object] = []
+    pack = codec.Codec.pack_one_by_one
+
+    def pack_again(*args: Any) -> Any:
+        again.append(args)
+        return pack(*args)
+
+    monkeypatch.setattr(codec.Codec, "pack_one_by_one", pack_again)
     events = [Array(number, full(number), "sum") for number in range(20)]
-    assert len(real_pool.process_many(events)) == 20
+    assert real_pool.process_many(events) == [(number, number * MB / 8) for number in range(20)]
+    assert again == []
 
 
 def test_so_do_other_things_of_that_size(pool: PoolProcessor) -> None:
@@ -214,8 +223,13 @@ def test_arrays_in_follow_ups(pool: PoolProcessor) -> None:
     for number, value in enumerate(pool.process_many(events)):
         assert value[0] == number + 2
         assert (value[1:] == number + 1).all()
-    unordered = pool.process_many(events, ordering="unordered", return_exceptions=True)
-    assert len(unordered) == 8
+    # the follow-up that ends first gives the value
+    for number, value in enumerate(pool.process_many(events, ordering="unordered")):
+        if isinstance(value, tuple):
+            assert value == (-1, number * MB / 8)
+        else:
+            assert value[0] == number + 2
+            assert (value[1:] == number + 1).all()
 
 
 def test_a_value_is_what_it_was_when_it_was_given(pool: PoolProcessor) -> None:
@@ -239,17 +253,18 @@ def test_what_a_handler_keeps_stays_as_it_is(pool: PoolProcessor) -> None:
     """More than there is room for."""
     _kept.clear()
     pool.process_many([Array(number, full(number), "keep") for number in range(100)])
-    pool.process_many([Array(number, full(7), "sum") for number in range(50)])
-    sums = pool.process_many([Array(number, full(0), "look") for number in range(20)])
+    pool.process_many([Array(number, full(1_007), "sum") for number in range(50)])
+    sums = pool.process_many([Array(number, full(1_000), "look") for number in range(20)])
     known = {number * MB / 8 for number in range(100)}
     assert all(known.issuperset(each) for each in sums)
+    assert all(len(set(each)) == len(each) for each in sums)
     assert sum(len(each) for each in sums) > 0
     _kept.clear()
 
 
 def test_what_the_caller_keeps_stays_as_it_is_when_the_pool_is_gone(pool: PoolProcessor) -> None:
     values = pool.process_many([Array(number, full(number)) for number in range(100)])
-    pool.process_many([Array(number, full(7), "sum") for number in range(50)])
+    pool.process_many([Array(number, full(1_007), "sum") for number in range(50)])
     pool.close()
     gc.collect()
     assert [(value[0], value[-1]) for value in values] == [
@@ -291,7 +306,7 @@ def test_nothing_of_it_is_copied_where_there_is_one_worker(
         register_all(pool, [hop])
         assert pool.process_many(hops(4)) == after_hops(4)
         assert put_bytes == []
-        _holds_nothing(pool)
+        assert _holds_nothing(pool) == shared_memory.IS_SUPPORTED
 
 
 def test_little_of_it_is_copied_where_there_are_two(
@@ -323,7 +338,7 @@ def test_a_retry_has_what_the_first_attempt_had(tmp_path: Path) -> None:
         events = hops(20, "fail", f"{tmp_path}/")
         assert pool.process_many(events) == after_hops(20)
         assert len(list(tmp_path.iterdir())) == 7
-        _holds_nothing(pool)
+        assert _holds_nothing(pool) > 0 or not shared_memory.IS_SUPPORTED
 
 
 def test_when_a_worker_dies_another_one_has_it(tmp_path: Path) -> None:
@@ -332,7 +347,7 @@ def test_when_a_worker_dies_another_one_has_it(tmp_path: Path) -> None:
         events = hops(20, "die", f"{tmp_path}/")
         assert pool.process_many(events) == after_hops(20)
         assert len(list(tmp_path.iterdir())) == 7
-        _holds_nothing(pool)
+        assert _holds_nothing(pool) > 0 or not shared_memory.IS_SUPPORTED
 
 
 def test_a_death_costs_its_cascade_only(real_pool: PoolProcessor, tmp_path: Path) -> None:
@@ -362,9 +377,10 @@ def test_each_event_comes_back_as_its_handler_left_it(pool: PoolProcessor) -> No
     _holds_nothing(pool)
 
 
-def _holds_nothing(pool: PoolProcessor) -> None:
-    """None of the memory that is shared is held, and no more of it is there than stays."""
+def _holds_nothing(pool: PoolProcessor) -> int:
+    """No shared memory is held, and no more of it is there than stays; of how many workers."""
     gc.collect()
+    seen = 0
     backend: Any = pool._engine._backend  # type: ignore[union-attr]
     for member in backend._members.values() if isinstance(backend, processes.LocalBackend) else ():
         if member.shared_memory is not None and member.shared_memory._map is not None:
@@ -373,11 +389,13 @@ def _holds_nothing(pool: PoolProcessor) -> None:
             assert (
                 sum(member.shared_memory.words[shared_memory.SLOTS : 2 * shared_memory.SLOTS]) == 0
             )
+            seen += 1
+    return seen
 
 
 @pytest.mark.skipif(not shared_memory.IS_SUPPORTED, reason="memory is shared on Linux only")
-def test_a_thousand_arrays_leave_nothing_but_what_is_kept(real_pool: PoolProcessor) -> None:
-    for outcome in real_pool.stream(Array(number, full(1)) for number in range(1_000)):
+def test_many_arrays_leave_nothing_but_what_is_kept(real_pool: PoolProcessor) -> None:
+    for outcome in real_pool.stream(Array(number, full(1)) for number in range(200)):
         assert outcome.unwrap()[0] == 2
     backend: Any = real_pool._engine._backend  # type: ignore[union-attr]
     assert isinstance(backend, processes.LocalBackend)

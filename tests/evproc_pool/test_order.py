@@ -42,9 +42,9 @@ with PoolProcessor(workers=2, mp_context={method!r}) as pool, Gate() as gate:
 """
 
 # So many coordinators, each with a seed of its own, and with workers of another seed:
-# by default 20 seeds in all. A few at a time, since a script waits most of its time.
-_COORDINATORS = 20 if BARS else 10
-_AT_ONCE = 5
+# by default 6 seeds in all. A few at a time, since a script waits most of its time.
+_COORDINATORS = 20 if BARS else 3
+_AT_ONCE = 5 if BARS else 3
 
 
 @pytest.mark.parametrize("first", range(0, _COORDINATORS, _AT_ONCE))

@@ -20,9 +20,9 @@ from tests.support import programs
 from tests.support.sizes import BARS
 
 # In full 2,010: 500 with two workers, 1,000 with one, three or four, 510 unordered.
-_PROGRAMS = 1500 if BARS else 24
+_PROGRAMS = 1500 if BARS else 9
 _WITH_TWO_WORKERS = 500
-_PER_TEST = 50 if BARS else 8
+_PER_TEST = 50 if BARS else 3
 
 
 def _program(seed: int, log: Path) -> programs.Program:
@@ -81,7 +81,7 @@ def test_workers_come_to_the_same_as_a_processor(part: int, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_that_are_replaced_come_to_the_same(workers: int, tmp_path: Path) -> None:
-    for seed in range(2000, 2000 + (100 if BARS else 6)):
+    for seed in range(2000, 2000 + (100 if BARS else 3)):
         way = ("many", "keyed", "stream")[seed % 3]
         actual = _play(seed, tmp_path, way, workers=workers, max_tasks_per_child=7)
         assert actual == _serial(seed, tmp_path), f"seed {seed}"
@@ -90,7 +90,7 @@ def test_workers_that_are_replaced_come_to_the_same(workers: int, tmp_path: Path
 @pytest.mark.parametrize("workers", [1, 2])
 def test_retries_come_to_the_same_with_workers_and_without(workers: int, tmp_path: Path) -> None:
     retries = {"max_retries": 2, "retry_backoff": 0.0, "retry_exceptions": BaseException}
-    for seed in range(3000, 3000 + (200 if BARS else 10)):
+    for seed in range(3000, 3000 + (200 if BARS else 3)):
         way = ("many", "keyed", "stream")[seed % 3]
         expected = _play(seed, tmp_path, way, workers=0, **retries)
         assert _play(seed, tmp_path, way, workers=workers, **retries) == expected, f"seed {seed}"
@@ -98,7 +98,7 @@ def test_retries_come_to_the_same_with_workers_and_without(workers: int, tmp_pat
 
 @pytest.mark.parametrize("way", ["many", "stream"])
 def test_no_workers_come_to_the_same_as_a_processor(way: str, tmp_path: Path) -> None:
-    for seed in range(200):
+    for seed in range(200 if BARS else 50):
         assert _play(seed, tmp_path, way, workers=0) == _serial(seed, tmp_path), f"seed {seed}"
 
 
@@ -116,7 +116,7 @@ def test_unordered_makes_the_same_calls_where_nothing_stops_a_cascade(
     workers: int, tmp_path: Path
 ) -> None:
     compared = 0
-    for seed in range(1000, 1000 + (170 if BARS else 6)):
+    for seed in range(1000, 1000 + (170 if BARS else 2)):
         expected = _serial(seed, tmp_path)
         way = ("many", "keyed")[seed % 2]
         actual = _play(seed, tmp_path, way, workers=workers, ordering="unordered")

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -20,7 +20,6 @@ import psutil
 
 from evproc import Event
 from evproc_pool import PoolProcessor
-from evproc_pool.testing import worker_pids
 from tests.support.actions import Do
 
 #: The folder that holds the packages and `tests`.
@@ -125,8 +124,8 @@ def notes_of(error: BaseException) -> str:
 
 
 def pids(pool: PoolProcessor) -> set[int]:
-    """See `worker_pids`; for comparison."""
-    return set(worker_pids(pool))
+    """As `worker_pids`, whose package takes scripts long to import; for comparison."""
+    return set() if pool._engine is None else set(pool._engine.pids())
 
 
 def warm(pool: PoolProcessor) -> set[int]:
@@ -135,6 +134,7 @@ def warm(pool: PoolProcessor) -> set[int]:
     pool.process_many(events)
     engine = pool._engine
     while engine is not None and engine._coordinator._supervisor.scheduler.workers < pool.workers:
+        time.sleep(0.001)  # leave the CPU to what is being started
         pool.process_many(events)
     return pids(pool)
 
@@ -298,6 +298,16 @@ class Script:
                 start_new_session=True,
             )
 
+    def wait_until(self, holds: Callable[[], object], what: str) -> None:
+        """Wait until a condition holds; fail if the script ends before."""
+
+        def found() -> object:
+            has_ended = self.process.poll() is not None
+            assert holds() or not has_ended, self._err.read_text("utf-8")
+            return holds()
+
+        wait_until(found, what)
+
     @property
     def members(self) -> list[psutil.Process]:
         """What lives in its session."""
@@ -342,13 +352,10 @@ class Script:
 
 
 def _session(leader: int) -> Iterator[psutil.Process]:
-    for process in psutil.process_iter():
-        try:
-            is_member = os.getsid(process.pid) == leader
-        except OSError:  # it has ended meanwhile
-            continue
-        if is_member and lives(process):
-            yield process
+    for pid in psutil.pids():
+        with suppress(OSError, psutil.NoSuchProcess):  # it has ended meanwhile
+            if os.getsid(pid) == leader and lives(process := psutil.Process(pid)):
+                yield process
 
 
 def fork(act: Callable[[], object]) -> int:

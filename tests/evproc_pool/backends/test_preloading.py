@@ -63,6 +63,7 @@ def imports():
 def ask(pool):
     values = []
     while len({{pid for pid, _ in values}}) < pool.workers:
+        time.sleep(0.001)  # leave the CPU to what is being started
         values += pool.process_many([handlers_here.Ask() for _ in range(50)])
     return values
 
@@ -142,7 +143,7 @@ def answer(proc, ev):
 """
 
 _ASKS = """
-import sys, threading
+import sys, threading, time
 from pathlib import Path
 sys.path[:0] = [{folder!r}, {installed!r}]
 import handlers_here
@@ -151,6 +152,7 @@ from evproc_pool import PoolProcessor
 def ask(pool):
     pids = set()
     while len(pids) < pool.workers:
+        time.sleep(0.001)  # leave the CPU to what is being started
         pids |= {{pid for pid, _ in pool.process_many([handlers_here.Ask()] * 50)}}
     return pids
 

