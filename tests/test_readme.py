@@ -177,7 +177,7 @@ def texts_in_the_code() -> list[str]:
 
 def test_the_errors_to_look_up_are_those_of_the_code() -> None:
     errors, surprises = tables(section("Troubleshooting"))
-    assert len(errors) + len(surprises) == 20
+    assert 20 <= len(errors) + len(surprises) <= 30
     texts = texts_in_the_code()
     missing = [
         quoted

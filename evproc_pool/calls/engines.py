@@ -246,6 +246,7 @@ class EngineOwner:
         self._shipped = main_script_code([*functions, start.initializer])
         from evproc_pool.coordinator.codec import PACE
         from evproc_pool.coordinator.coordinator import Coordinator
+        from evproc_pool.coordinator.crash_errors import cannot_start
         from evproc_pool.coordinator.engine import Engine
         from evproc_pool.coordinator.feeding import Gathered
         from evproc_pool.serialization import pickling
@@ -255,7 +256,10 @@ class EngineOwner:
             config = pickling.dumps((spec, self._options.limits, PACE))
         except Exception as error:
             raise cannot_send(spec, error) from error
-        backend = self.starter.make_backend(functions)
+        try:
+            backend = self.starter.make_backend(functions)
+        except OSError as error:
+            raise cannot_start(0, None, error) from error
         coordinator = Coordinator(
             start.workers,
             backend,

@@ -19,6 +19,11 @@ a lock, and what else is read or changed belongs to one thread, or takes one ato
 - ``Process._popen``, its ``returncode`` and ``close`` release a dead worker whose exit status
   somebody else has taken. Fallback: `Process.close`; if that refuses, descriptors stay open until
   the process object is collected.
+- Its ``finalizer``: the descriptors that the parent holds of a child; a forked worker closes those
+  of other workers. Fallback: it keeps them; if the coordinator dies, workers end one by one.
+- ``spawn.os.getcwd`` raises in a deleted working directory, where no process could be started; and
+  there Python 3.13.0 imports no `socket`, unless ``util._args_from_interpreter_flags`` has ``-P``.
+  Fallback: no process is started.
 - ``get_spawning_popen``: whether a name is pickled for a new process. Fallback: it never is; as for
   the next one.
 - ``spawn._fixup_main_from_name`` and ``path``: in a new process these run the main script again,
@@ -138,7 +143,45 @@ def release(dead: BaseProcess, exit_code: int) -> None:
     forget_child(dead)
 
 
+def descriptors_of(child: BaseProcess) -> list[int]:
+    """The descriptors that `multiprocessing` holds in this process of a child."""
+    finalizer = getattr(getattr(child, "_popen", None), "finalizer", None)
+    return [each for each in getattr(finalizer, "_args", ()) if isinstance(each, int)]
+
+
 # --- processes that are starting ---
+
+
+class _OsWithoutFolder:
+    """`os` for `multiprocessing.spawn`, where the working directory may be gone."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def getcwd(self) -> str:
+        """The working directory; if it is gone, the one in which the child begins."""
+        return os.curdir if is_folder_gone() else os.getcwd()  # noqa: PTH109 - as there
+
+
+def is_folder_gone() -> bool:
+    """Whether the working directory was deleted."""
+    try:
+        os.getcwd()  # noqa: PTH109 - as `multiprocessing` does
+    except OSError:
+        return True
+    return False
+
+
+def allow_missing_folder() -> None:
+    """Let processes start although the working directory is gone. Idempotent."""
+    from multiprocessing import spawn
+
+    inner: Any = spawn
+    if getattr(inner, "os", None) is os:
+        inner.os = _OsWithoutFolder()
+        flags = inner.util._args_from_interpreter_flags  # noqa: SLF001 - of all that it starts
+        inner.util._args_from_interpreter_flags = lambda: flags() + ["-P"] * is_folder_gone()  # noqa: SLF001 - likewise
+
 
 # Runs in the new process, before anything is imported there and before it knows the caller's
 # sys.path; so it is text, and needs nothing but the standard library.

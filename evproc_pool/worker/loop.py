@@ -32,6 +32,7 @@ from evproc.handler import Handler
 from evproc.processor import annotate_error, collect_follow_ups
 from evproc_pool.internals.cpython import UNSHARED, getrefcount
 from evproc_pool.ipc.channel import BlockingChannel, WorkerChannel
+from evproc_pool.ipc.parent_death import end_with_coordinator
 from evproc_pool.ipc.resources import WorkerResources
 from evproc_pool.protocol import messages, status_words
 from evproc_pool.protocol.frame import Frame
@@ -63,8 +64,7 @@ def main(sock: socket.socket, shares: WorkerResources, to_close: Sequence[int]) 
         socket.close(fd)
     if shares.stacks is not None:
         shares.stacks.install()
-    if shares.parent_watch is not None:
-        shares.parent_watch.install()
+    end_with_coordinator()
     channel = BlockingChannel(sock, shares.shared_memory)
     # raised when the coordinator is gone: nothing is left to do
     with contextlib.suppress(EOFError, ConnectionError):
