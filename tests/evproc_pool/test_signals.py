@@ -171,7 +171,7 @@ def test_a_worker_that_may_not_be_killed(
             one_worker.terminate()
             assert not still_alive([worker])
         else:
-            patch.setattr(member, "watch_end", None)
+            patch.setattr("evproc_pool.backends.local.member.seem_dead", lambda _: False)
             error = error_of(member.kill)
             assert isinstance(error, PermissionError)
             assert "change it before the pool's first call" in notes_of(error)
