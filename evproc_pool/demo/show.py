@@ -76,11 +76,15 @@ def _print_rich(table: Table, out: TextIO) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=out, highlight=False)
+    class Tables(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704 - within an `except` of rich, which would end the program
+
+    console = Tables(file=out, highlight=False)
     if not console.is_terminal:
         # nobody to wrap lines for; what reads them may want them whole
-        console = Console(file=out, highlight=False, width=_UNLIMITED)
-    # captured, because rich ends the program when it meets a broken pipe
+        console = Tables(file=out, highlight=False, width=_UNLIMITED)
+    # captured, so that colours are right and `out` decides how it is encoded
     with console.capture() as captured:
         # Text, because a string would be read as markup
         console.print(Text(table.title, style="bold"))

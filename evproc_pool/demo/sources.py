@@ -142,6 +142,8 @@ def read_source(path: str, max_bytes: int) -> Source:
         SourceError: See `read_bytes`; or the encoding is unknown or not the file's.
     """
     data = read_bytes(path, max_bytes)
+    if b"\0" in data:  # what says so, and of what, differs from Python to Python
+        raise SourceError("cannot be parsed: source code cannot contain null bytes")
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
         text = io.TextIOWrapper(io.BytesIO(data), encoding).read()
@@ -167,7 +169,7 @@ def parse_source(text: str) -> ast.Module:
     except (RecursionError, MemoryError) as error:
         # the parser says MemoryError when its own stack is full
         raise SourceError("cannot be parsed: too deeply nested") from error
-    except ValueError as error:  # null bytes before 3.12, lone surrogates
+    except ValueError as error:  # lone surrogates
         raise SourceError(f"cannot be parsed: {error}") from error
 
 

@@ -1,6 +1,6 @@
 """What `by_value` uses of how cloudpickle makes and fills classes.
 
-Checked with cloudpickle 3.1.3, on CPython 3.11.7 and 3.13.0. cloudpickle pickles a class as a call
+Checked with cloudpickle 3.1.3, on CPython 3.11, 3.13 and 3.15. cloudpickle pickles a class as a call
 that makes an empty one, and a call that fills it. It gives each class a number, by which both sides
 find the class again.
 

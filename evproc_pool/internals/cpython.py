@@ -1,6 +1,6 @@
 """What this package uses of CPython that other Pythons, or later versions, may not have.
 
-Checked with CPython 3.11.7 and 3.13.0. A free-threaded build breaks the reference counts only.
+Checked with CPython 3.11, 3.13 and 3.15. A free-threaded build breaks the reference counts only.
 
 - Reference counts: `privacy`, `code_snapshot` and the worker's loop ask whether anybody else refers
   to an object. The counts of objects that nobody else has are measured here. Without the
@@ -92,7 +92,7 @@ _box: Final = _Box(0)
 _dict_of_box: Final = vars(_box)
 
 #: Whether the referents of an instance are its attributes, also where somebody has asked for its
-#: dictionary and keeps it: from Python 3.13 on.
+#: dictionary and keeps it: so on Python 3.13, and neither before nor after.
 HIDES_DICT: Final = not any(each is _dict_of_box for each in get_referents(_box))
 
 # `Py_TPFLAGS_HEAPTYPE`: a class that was made while the program runs.

@@ -13,7 +13,7 @@ The rules that make this right:
 - a thread that holds the shared lock never waits for a condition: `wait` holds those of many
   futures at once, and makes the next one meanwhile.
 
-Checked with CPython 3.11.7 and 3.13.0.
+Checked with CPython 3.11, 3.13 and 3.15.
 
 ====================  =========================================================================
 internal              use; fallback; what a free-threaded build would break

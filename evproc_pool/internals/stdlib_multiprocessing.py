@@ -1,6 +1,6 @@
 """What starting and ending of workers uses of `multiprocessing`.
 
-Checked with CPython 3.11.7 and 3.13.0. A free-threaded build breaks nothing: `start_methods` holds
+Checked with CPython 3.11, 3.13 and 3.15. A free-threaded build breaks nothing: `start_methods` holds
 a lock, and what else is read or changed belongs to one thread, or takes one atomic call.
 
 - ``forkserver._forkserver`` and its ``_forkserver_pid``: whether a forkserver runs, and which

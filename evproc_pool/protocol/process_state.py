@@ -42,9 +42,6 @@ _NATIVE: Final = frozenset(("numpy", "torch"))
 
 _NUMPY_ERRORS: Final = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 
-# In a worker it would be about the pool's own thread.
-_FORK_WARNING: Final = ".*multi-threaded, use of fork"
-
 
 class ProcessState(NamedTuple):
     """See the module's text; None: there is nothing to take over."""
@@ -80,7 +77,6 @@ class ProcessState(NamedTuple):
                 locale.setlocale(locale.LC_ALL, self.locale)
         warnings.resetwarnings()  # Python's caches notice it
         warnings.filters[:] = self.warning_filters  # type: ignore[index]  # it is a list
-        warnings.filterwarnings("ignore", _FORK_WARNING, DeprecationWarning)
         if self.numpy_errors is not None:
             importlib.import_module("numpy").seterr(**self.numpy_errors)
 

@@ -818,8 +818,11 @@ sys.frozen, sys.executable = True, str(program)
 multiprocessing.set_executable(str(program))
 
 def freeze_support():
-    if sys.argv[-2:-1] == ["-c"]:
-        exec(sys.argv[-1])
+    if "-c" in sys.argv:
+        at = sys.argv.index("-c")
+        code = sys.argv[at + 1]
+        del sys.argv[at : at + 1]
+        exec(code)
         sys.exit()
     spawn.freeze_support()
 

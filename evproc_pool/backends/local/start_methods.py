@@ -102,7 +102,7 @@ _FREEZE: Final = (
 def check_is_no_child(arguments: Sequence[str]) -> None:
     """Raise a `PoolError` in a frozen program that was started to be a process of another one."""
     is_child = "--multiprocessing-fork" in arguments or any(
-        each.startswith("from multiprocessing.") for each in arguments
+        "from multiprocessing." in each and "import main" in each for each in arguments
     )
     if is_child and getattr(sys, "frozen", False):
         raise PoolError(

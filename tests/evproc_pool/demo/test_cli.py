@@ -291,8 +291,9 @@ def test_an_interrupt_is_no_traceback(
 # --- the other end of the line ---
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("code", ["", WITHOUT_RICH])
-def test_a_reader_that_has_seen_enough(good_tree: Path, code: str) -> None:
+def test_a_reader_that_has_seen_enough(good_tree: Path, code: str, unbuffered: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -301,6 +302,7 @@ def test_a_reader_that_has_seen_enough(good_tree: Path, code: str) -> None:
             [sys.executable, *start, str(good_tree), "--workers", "0"],
             stdout=writing,
             stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
             timeout=SECONDS,
             check=False,
         )
