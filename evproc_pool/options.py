@@ -8,9 +8,10 @@ what is valid.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from math import inf
-from multiprocessing import get_all_start_methods, get_context
+from multiprocessing import current_process, get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
@@ -104,6 +105,15 @@ def start_options(  # noqa: PLR0917 - as many as the pool has
 ) -> StartOptions:
     """Check the group; see `PoolProcessor`."""
     size = usable_cpus() if workers is None else count("workers", workers, _OR_NONE, least=0)
+    if size and current_process().daemon:
+        size = 0
+        warnings.warn(
+            "this process is a daemon of multiprocessing, which must not start processes: the"
+            " PoolProcessor works as with workers=0, without limits such as event_timeout. Start"
+            " this process with daemon=False (ProcessPoolExecutor does), or pass workers=0",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     starts = context(mp_context)
     check_callable("initializer", initializer)
     check_callable("finalizer", finalizer)

@@ -67,8 +67,9 @@ class PoolProcessor(AsyncCalls):
 
     Args:
         workers: *Workers and their start.* The most worker processes. None: as many as the CPUs
-            that this process may use (affinity and cgroup quota). 0: none; all runs in this
-            process, through `evproc.Processor`.
+            that this process may use (affinity and cgroup quota), or `PYTHON_CPU_COUNT`. 0: none;
+            all runs in this process, through `evproc.Processor`. In a daemonic process of
+            `multiprocessing`, which must not start others, it is always 0.
         mp_context: A `multiprocessing` context or the name of a start method. By default
             `forkserver` on Linux and `spawn` elsewhere.
         initializer: Called in each worker before entry points are loaded (with `workers=0`,

@@ -261,6 +261,7 @@ class EngineOwner:
         self._shipped = main_script_code(sent)
         from evproc_pool.coordinator.codec import PACE
         from evproc_pool.coordinator.coordinator import Coordinator
+        from evproc_pool.coordinator.crash_errors import cannot_start
         from evproc_pool.coordinator.engine import Engine
         from evproc_pool.coordinator.feeding import Gathered
         from evproc_pool.protocol.process_state import current_state
@@ -268,7 +269,10 @@ class EngineOwner:
         spec = self._handlers.spec(start.initializer, start.initargs, start.finalizer)
         state = current_state(start.thread_limit, sent)
         config = make_config(spec, state, self._options.limits, PACE)
-        backend = self.starter.make_backend(functions)
+        try:
+            backend = self.starter.make_backend(functions)
+        except OSError as error:
+            raise cannot_start(0, None, error) from error
         coordinator = Coordinator(
             start.workers,
             backend,

@@ -52,6 +52,7 @@ from evproc_pool.core.supervisor_inputs import (
     AskBack,
     AskReport,
     Effect,
+    FewerWorkers,
     GiveUp,
     Kill,
     KillMissed,
@@ -68,6 +69,7 @@ from evproc_pool.core.supervisor_inputs import (
 )
 from evproc_pool.core.supervisor_inputs import Input as SupervisorInput
 from evproc_pool.errors import InternalError, PoolError
+from evproc_pool.log import LOG
 from evproc_pool.protocol import messages
 from evproc_pool.protocol.backend import Arrived, Backend, Gone
 from evproc_pool.protocol.limits import Limits
@@ -337,6 +339,8 @@ class Coordinator:
                         self._backend.strike(worker, at, is_again=is_again)
                 case Kill(worker):
                     self._kill(worker)
+                case FewerWorkers(count):
+                    LOG.warning("only %d workers could be started: %s", count, self._start_error)
                 case LookAgain():
                     self._look_again = effect.seconds
                     self._look_seconds = effect.busy_seconds
@@ -386,6 +390,8 @@ class Coordinator:
             record.stack = stack
 
     def _start_worker(self, worker: int) -> None:
+        if not self._supervisor.is_known(worker):
+            return  # the start of one before it has failed
         self.single_events.forget()
         try:
             self._backend.start(worker, self._config)

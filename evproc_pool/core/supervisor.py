@@ -23,6 +23,8 @@ Rules:
 - as many workers are started as there was work for at once, up to the size of the pool. They stay,
   and are replaced when they end;
 - a worker that is about to end works on until its replacement is ready;
+- if the system refuses to start more workers, those that are there do the work. Now and then one
+  more is tried, until one is ready;
 - a slow event delays no other one: if a worker is idle, what waits behind the slow event is taken
   back;
 - an event that breaks a limit costs its worker, and nothing else.
@@ -44,6 +46,7 @@ from evproc_pool.core.supervisor_inputs import (
     AskBack,
     AskReport,
     Effect,
+    FewerWorkers,
     GiveUp,
     Input,
     Kill,
@@ -75,6 +78,9 @@ _REST_SHARE: Final = 0.75
 
 # A shorter rest is not worth waking up twice for.
 _LEAST_REST_SECONDS: Final = 0.001
+
+# After starts that failed, another one is tried after so many seconds, doubled up to the second.
+_TRY_AGAIN_SECONDS: Final = (0.5, 60.0)
 
 # A turn waits no longer: selectors refuse much longer times.
 _LONGEST_WAIT_SECONDS: Final = 3600.0
@@ -120,6 +126,10 @@ class Supervisor:
         self._wanted = 1  # workers for which there was work at once, so far
         self._newest = 0  # the number of the last worker
         self._failed_starts = 0
+        self._refused = 0  # the last worker that could not be started; 0: later ones were ready
+        self._try_again = 0.0  # when to start another one then
+        self._try_seconds = _TRY_AGAIN_SECONDS[0]
+        self._has_said_fewer = False
         self._was_ready = False  # whether any worker ever was
         self._limits = EventWatch(limits)
         self._overloaded = DwellTimes()
@@ -141,6 +151,10 @@ class Supervisor:
         if worker is None or not self.is_complete or self._workers[worker].is_ending:
             return None
         return worker
+
+    def is_known(self, worker: int) -> bool:
+        """Whether a worker is there, or to be started."""
+        return worker in self._workers
 
     def is_retired(self, worker: int) -> bool:
         """Whether a worker is sent nothing more."""
@@ -174,7 +188,7 @@ class Supervisor:
             case WorkerReady():
                 return self._ready(item, now)
             case StartFailed() | StartLost():
-                return self._start_failed(item)
+                return self._start_failed(item, now)
             case QuotaNearlyUsed():
                 self._workers[item.worker].is_ending = True
                 return []
@@ -230,20 +244,28 @@ class Supervisor:
         self._pauses.forget_others(self.scheduler.pausing)
         for token in self._pauses.over(now):
             effects += self._schedule(Due(token), now)
-        if self._wanted < self._size:
-            employable = min(self._size, self.scheduler.employable)
-            self._wanted = max(self._wanted, employable)
-        staying = sum(not each.is_ending for each in self._workers.values())
-        for _ in range(self._wanted - staying):
+        most, there = self._size, sum(not each.is_ending for each in self._workers.values())
+        if self._refused:
+            waits = now < self._try_again
+            most = min(most, self._wanted + (not waits))
+            there = len(self._workers) if waits else there
+        if self._wanted < most:
+            self._wanted = max(self._wanted, min(most, self.scheduler.employable))
+        for _ in range(self._wanted - there):
             self._newest += 1
             self._workers[self._newest] = _Worker()
             self.scheduler.starting += 1
             effects.append(Start(self._newest))
+        if self._refused and not self._has_said_fewer and len(self._workers) < self._size:
+            self._has_said_fewer = True
+            effects.append(FewerWorkers(len(self._workers)))
         return effects
 
     def _ready(self, item: WorkerReady, now: float) -> list[Effect]:
         self.scheduler.starting -= 1
         self._failed_starts = 0
+        if item.worker > self._refused:
+            self._refused, self._try_seconds = 0, _TRY_AGAIN_SECONDS[0]
         self._was_ready = True
         effects = self._schedule(item, now)
         # it replaces one that is about to end, if there is one
@@ -252,12 +274,17 @@ class Supervisor:
                 return effects + self._retire(number, now)
         return effects
 
-    def _start_failed(self, item: StartFailed | StartLost) -> list[Effect]:
+    def _start_failed(self, item: StartFailed | StartLost, now: float) -> list[Effect]:
+        if isinstance(item, StartFailed):
+            for each in [each for each in self._workers if each >= item.worker]:
+                self._forget(each)  # later ones are not started either
+                self.scheduler.starting -= 1
+            self._wanted = max(1, len(self._workers))
+            self._refused, self._try_again = item.worker, now + self._try_seconds
+            self._try_seconds = min(2 * self._try_seconds, _TRY_AGAIN_SECONDS[1])
+            return [] if self._workers else [GiveUp(0)]
         self._forget(item.worker)
         self.scheduler.starting -= 1
-        if isinstance(item, StartFailed):
-            # with others there the pool goes on, and the next turn tries again
-            return [] if self._workers else [GiveUp(0)]
         self._failed_starts += 1
         most = _MOST_FAILED_RESTARTS if self._was_ready else _MOST_FAILED_STARTS
         return [GiveUp(self._failed_starts)] if self._failed_starts >= most else []
@@ -305,6 +332,8 @@ class Supervisor:
         if now >= self._next_sample:
             self._next_sample = now + MOST_LOOK_SECONDS
         again: list[float | None] = [self._pauses.left(now), STUCK_SECONDS if kills else None]
+        if self._refused and self._wanted < min(self._size, self.scheduler.employable):
+            again.append(max(0.0, self._try_again - now))
         effects: list[Effect] = []
         again.append(self._take_back(now, seen, given_up, effects))
         report = self._ask_reports(now, seen, effects)

@@ -28,7 +28,7 @@ class Seen(NamedTuple):
 
 
 class StartFailed(NamedTuple):
-    """A worker could not be started."""
+    """A worker could not be started; neither are those that were to be started after it."""
 
     worker: int
 
@@ -116,6 +116,12 @@ class GiveUp(NamedTuple):
     failed_starts: int
 
 
+class FewerWorkers(NamedTuple):
+    """Say that some workers cannot be started, and that the others do the work."""
+
+    workers: int  # those that are there
+
+
 class LookAgain(NamedTuple):
     """Look at the workers again."""
 
@@ -133,5 +139,6 @@ Effect = (
     | Strike
     | Kill
     | GiveUp
+    | FewerWorkers
     | LookAgain
 )

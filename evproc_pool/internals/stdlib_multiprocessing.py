@@ -21,6 +21,12 @@ a lock, and what else is read or changed belongs to one thread, or takes one ato
   the process object is collected.
 - A forkserver's child has its exit code written into the pipe ``sentinel``, in eight bytes.
   Fallback: `Process.exitcode`, which is 255 if the forkserver is dead.
+- Its ``finalizer``: the descriptors that the parent holds of a child. A forked worker closes those
+  of other workers. Fallback: it keeps them; if the coordinator dies, workers end one by one. And
+  one of them is closed to kill a worker that may not be signalled. Fallback: an error.
+- ``spawn.os.getcwd`` raises in a deleted working directory, where no process could be started; and
+  there Python 3.13.0 imports no `socket`, unless ``util._args_from_interpreter_flags`` has ``-P``.
+  Fallback: no process is started.
 - ``get_spawning_popen``: whether a name is pickled for a new process. Fallback: it never is; as for
   the next one.
 - The modules of queues, locks, connections and values, and the ``_wrapper`` of values without a
@@ -166,7 +172,54 @@ def release(dead: BaseProcess, exit_code: int) -> None:
     forget_child(dead)
 
 
+def descriptors_of(child: BaseProcess) -> list[int]:
+    """The descriptors that `multiprocessing` holds in this process of a child."""
+    finalizer = getattr(getattr(child, "_popen", None), "finalizer", None)
+    return [each for each in getattr(finalizer, "_args", ()) if isinstance(each, int)]
+
+
+def seem_dead(child: BaseProcess) -> bool:
+    """Let a child see this process, its parent, as dead. Return whether that can be done."""
+    ends = [each for each in descriptors_of(child) if each != child.sentinel]
+    for end in ends:
+        # It is closed, but its number stays taken: `multiprocessing` closes that later.
+        os.dup2(child.sentinel, end, inheritable=False)
+    return bool(ends)
+
+
 # --- processes that are starting ---
+
+
+class _OsWithoutFolder:
+    """`os` for `multiprocessing.spawn`, where the working directory may be gone."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def getcwd(self) -> str:
+        """The working directory; if it is gone, the one in which the child begins."""
+        return os.curdir if is_folder_gone() else os.getcwd()  # noqa: PTH109 - as there
+
+
+def is_folder_gone() -> bool:
+    """Whether the working directory was deleted."""
+    try:
+        os.getcwd()  # noqa: PTH109 - as `multiprocessing` does
+    except OSError:
+        return True
+    return False
+
+
+def allow_missing_folder() -> None:
+    """Let processes start although the working directory is gone. Idempotent."""
+    from multiprocessing import spawn
+
+    inner: Any = spawn
+    if getattr(inner, "os", None) is os:
+        inner.os = _OsWithoutFolder()
+        flags = inner.util._args_from_interpreter_flags  # noqa: SLF001 - of all that it starts
+        inner.util._args_from_interpreter_flags = lambda: flags() + ["-P"] * is_folder_gone()  # noqa: SLF001 - likewise
+
 
 # Runs in the new process, before anything is imported there and before it knows the caller's
 # sys.path; so it is text, and needs nothing but the standard library.

@@ -2,10 +2,49 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
+import sys
 from collections.abc import Callable
 from multiprocessing import reduction
-from typing import Any
+from typing import Any, Final
+
+#: How many descriptors `mapped` holds: mmap keeps a copy up to Python 3.12.
+MAP_DESCRIPTORS: Final = 0 if sys.version_info >= (3, 13) else 1
+
+
+def mapped(fd: int, size_bytes: int) -> mmap.mmap:
+    """Map the beginning of a file. The descriptor may be closed afterwards."""
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(fd, size_bytes, trackfd=False)
+    return mmap.mmap(fd, size_bytes)
+
+
+def check_room(count: int) -> None:
+    """Raise OSError unless `count` more descriptors can be opened; it says what to set.
+
+    Opens them, since not every system says how many are open.
+    """
+    opened: list[int] = []
+    try:
+        opened.extend(os.pipe())
+        opened.extend(os.dup(opened[0]) for _ in range(count - 2))
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        import resource  # some systems lack it
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        raise OSError(
+            errno.EMFILE,
+            f"too few file descriptors are left for a worker: this process may have {soft}"
+            f" (RLIMIT_NOFILE; the hard limit is {hard}): raise the limit (ulimit -n,"
+            " LimitNOFILE= of systemd, resource.setrlimit), close files, or use fewer workers",
+        ) from None
+    finally:
+        for each in opened:
+            os.close(each)
 
 
 def anonymous_file(size_bytes: int = 0) -> int:
@@ -35,8 +74,9 @@ class InheritedDescriptor:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
-    def fileno(self) -> int:
-        """The descriptor; -1: it is closed."""
+    @property
+    def fd(self) -> int:
+        """The descriptor; -1 once it is closed."""
         return self._fd
 
     def close(self) -> None:

@@ -1,13 +1,14 @@
 """Ends a process when its coordinator dies, whatever the process is doing.
 
-The coordinator holds the writing end of a pipe and never writes to it; its death closes this end.
-The worker holds the reading end. On Linux the kernel then sends the worker SIGKILL (`O_ASYNC` with
-`F_SETSIG`, see fcntl(2)). This signal reaches a worker in a tight loop, in a C call that holds the
-GIL, and one that blocks every signal. The worker never checks anything, so it costs nothing.
+The coordinator holds the writing end of a pipe and writes nothing more to it; its death closes this
+end. The worker holds the reading end. On Linux the kernel then sends the worker SIGKILL (`O_ASYNC`
+with `F_SETSIG`, see fcntl(2)). This signal reaches a worker in a tight loop, in a C call that holds
+the GIL, and one that blocks every signal. The worker never checks anything, so it costs nothing.
 Elsewhere a worker notices when it next reads its channel.
 
-A worker inherits its end (`ParentWatch`). A forkserver that imports the handlers' modules gets the
-name of a pipe (`Anchor`) and opens the pipe itself (`ends_with_parent`).
+`multiprocessing` gives a worker such a pipe: the sentinel of its parent (`end_with_coordinator`). A
+forkserver that imports the handlers' modules gets the name of another one (`Anchor`), and opens it
+itself (`ends_with_parent`).
 
 Rejected: a thread that waits for the end of the pipe (it cannot run while a C call holds the GIL);
 PR_SET_PDEATHSIG (the parent of a worker may be the forkserver).
@@ -16,13 +17,12 @@ PR_SET_PDEATHSIG (the parent of a worker may be the forkserver).
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import select
 import signal
 from collections.abc import Iterator
 from typing import Final
-
-from evproc_pool.ipc.descriptors import InheritedDescriptor
 
 try:
     import fcntl
@@ -35,18 +35,11 @@ else:
 CAN_KILL: Final = _SETSIG is not None
 
 
-class ParentWatch(InheritedDescriptor):
-    """The worker's end of the pipe. The coordinator closes its copy once the worker has it."""
-
-    @classmethod
-    def create(cls) -> tuple[ParentWatch, InheritedDescriptor]:
-        """Create a pipe. Return the worker's end and the coordinator's end."""
-        reads, writes = os.pipe()
-        return cls(reads), InheritedDescriptor(writes)
-
-    def install(self) -> None:
-        """End this process, a worker, when the coordinator dies."""
-        _end_with_pipe(self._fd)
+def end_with_coordinator() -> None:
+    """End this process, a worker, when the coordinator dies, or at once if it is dead."""
+    coordinator = multiprocessing.parent_process()
+    if CAN_KILL and coordinator is not None:
+        _end_with_pipe(coordinator.sentinel)
 
 
 class Anchor:
@@ -94,10 +87,6 @@ def ends_with_parent(name: str) -> Iterator[None]:
         return
     try:
         _end_with_pipe(here)
-        end = select.poll()
-        end.register(here)
-        if end.poll(0):
-            os._exit(1)  # the parent died before `_end_with_pipe`
         yield
     finally:
         os.close(here)
@@ -121,7 +110,7 @@ def _is_alive(pid: int) -> bool:
         # a zombie is dead, but its parent has not noticed
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
-        return False
+        return not os.access("/proc/self", os.F_OK)  # no /proc: nobody can tell
     except psutil.Error:
         return True  # probably another user's process
 
@@ -132,3 +121,7 @@ def _end_with_pipe(fd: int) -> None:
         fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(fd, _SETSIG, signal.SIGKILL)
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+    end = select.poll()
+    end.register(fd)
+    if end.poll(0):
+        os._exit(1)  # it was closed before that

@@ -1,26 +1,24 @@
 """What a worker process shares with the coordinator besides its channel.
 
-Status words and stack dumps are in anonymous files that only the two processes hold.
+Status words, and shared memory with stack dumps behind it, are in anonymous files that only the two
+processes hold. The coordinator has few descriptors of each worker, since many workers must fit into
+the usual limit of 1,024: it closes that of the words once they are mapped.
 """
 
 from __future__ import annotations
 
 import faulthandler
-import mmap
 import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
 
-from evproc_pool.ipc.descriptors import InheritedDescriptor, anonymous_file
-from evproc_pool.ipc.parent_death import ParentWatch
+from evproc_pool.ipc.descriptors import InheritedDescriptor, anonymous_file, mapped
+from evproc_pool.ipc.parent_death import end_with_coordinator
 from evproc_pool.ipc.shared_memory import SharedMemory
 from evproc_pool.protocol.status_words import NONE, PLACE, UNSENT, WORDS, StatusWords
-
-if TYPE_CHECKING:
-    import psutil  # slow to import, and a worker does not need it
 
 #: Whether a process of any start method can inherit a descriptor. If not (Windows), a dead worker's
 #: first unreported event counts as the one that was running.
@@ -47,7 +45,7 @@ class StatusMemory(StatusWords, InheritedDescriptor):
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
-        self._map = mmap.mmap(fd, _WORDS_BYTES)
+        self._map = mapped(fd, _WORDS_BYTES)
         self.words = memoryview(self._map).cast("q")
 
     @classmethod
@@ -57,6 +55,10 @@ class StatusMemory(StatusWords, InheritedDescriptor):
         made.words[PLACE] = made.words[UNSENT] = NONE
         return made
 
+    def close_file(self) -> None:
+        """Close the descriptor; the words stay, and can no longer be inherited."""
+        super().close()
+
     def close(self) -> None:
         """Unmap and close the memory."""
         self.words.release()
@@ -64,49 +66,48 @@ class StatusMemory(StatusWords, InheritedDescriptor):
         super().close()
 
 
-class StackDumpFile(InheritedDescriptor):
-    """The file that receives a worker's stacks.
+class StackDumps:
+    """The end of a file, which receives a worker's stacks.
 
     `faulthandler` writes the stacks of all threads at a crash (SIGSEGV, SIGABRT, SIGBUS, SIGFPE,
     SIGILL), and when the coordinator sends a signal. Neither needs the GIL or a working
     interpreter.
     """
 
-    @classmethod
-    def create(cls) -> StackDumpFile:
-        """Create an empty file."""
-        return cls(anonymous_file())
+    def __init__(self, file: InheritedDescriptor) -> None:
+        self._file = file
+        self._begin = os.fstat(file.fd).st_size
 
     def install(self) -> None:
         """Write the stacks of this process, a worker, to the file from now on."""
-        faulthandler.enable(self._fd)
+        os.lseek(self._file.fd, 0, os.SEEK_END)
+        faulthandler.enable(self._file.fd)
         if _DUMP_SIGNAL is not None:
-            faulthandler.register(_DUMP_SIGNAL, self._fd)
+            faulthandler.register(_DUMP_SIGNAL, self._file.fd)
 
     def uninstall(self) -> None:
-        """Write nothing to the file any more."""
+        """Write nothing to the file any more, and close it."""
         faulthandler.disable()
         if _DUMP_SIGNAL is not None:
             faulthandler.unregister(_DUMP_SIGNAL)
+        InheritedDescriptor.close(self._file)  # shared memory stays mapped
 
     @property
     def size_bytes(self) -> int:
         """How many bytes were written."""
-        return os.fstat(self._fd).st_size
+        return os.fstat(self._file.fd).st_size - self._begin
 
     def read(self, start: int) -> str:
         """The text behind an offset."""
-        return os.pread(self._fd, _MOST_DUMP_BYTES, start).decode(errors="replace")
+        text = os.pread(self._file.fd, _MOST_DUMP_BYTES, self._begin + start)
+        return text.decode(errors="replace")
 
-    def ask(self, process: psutil.Process) -> str:
-        """Return the current stacks of a worker; empty if it does not answer.
-
-        Raises `psutil.Error` if the process is gone.
-        """
+    def ask(self, send_signal: Callable[[int], None]) -> str:
+        """Return the current stacks of a worker; empty if it does not answer."""
         if _DUMP_SIGNAL is None:
             return ""
         before = size = self.size_bytes
-        process.send_signal(_DUMP_SIGNAL)
+        send_signal(_DUMP_SIGNAL)
         end = time.monotonic() + _ANSWER_SECONDS
         # the text is complete when it stops growing
         while time.monotonic() < end and (size == before or size != self.size_bytes):
@@ -119,8 +120,7 @@ class WorkerResources(NamedTuple):
     """The resources of one worker; None if this platform lacks one."""
 
     words: StatusMemory | None = None  # in which the worker says what it is doing
-    stacks: StackDumpFile | None = None  # receives the worker's stacks when it crashes
-    parent_watch: ParentWatch | None = None  # ends the worker when the coordinator is dead
+    stacks: StackDumps | None = None  # receives the worker's stacks when it crashes
     shared_memory: SharedMemory | None = None  # carries large messages
     shared: Sequence[Any] = ()  # of the `Config`
 
@@ -128,18 +128,16 @@ class WorkerResources(NamedTuple):
         """Use them from now on, in the worker."""
         if self.stacks is not None:
             self.stacks.install()
-        if self.parent_watch is not None:
-            self.parent_watch.install()
+        end_with_coordinator()
 
     def disown(self) -> None:
         """Give them up, in a process that the worker has forked.
 
         Whoever writes a status word raises `ValueError`. What lies in shared memory can be read.
         """
+        if self.words is not None:
+            self.words.close()
         if self.stacks is not None:
             self.stacks.uninstall()
-        for each in (self.words, self.stacks, self.parent_watch):
-            if each is not None:
-                each.close()
         if self.shared_memory is not None:
             InheritedDescriptor.close(self.shared_memory)  # it stays mapped

@@ -7,7 +7,8 @@
 
 Each worker has one anonymous file, which it inherits when it starts. The file has no name; it is
 gone with the last process that has it, however that process dies. Each direction has a range of
-the file. The sender of a direction keeps the books of its range (`shared_sender.Allocator`):
+the file. The sender of a direction keeps the books of its range (`shared_sender.Allocator`). Behind
+the ranges stand the worker's stacks (`resources.StackDumps`).
 
 1. The sender copies a message into a free segment, sets the word of its slot, and sends a frame
    that says where the message is (`shared_sender`).
@@ -52,7 +53,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from evproc_pool.ipc.descriptors import InheritedDescriptor, anonymous_file
+from evproc_pool.ipc.descriptors import InheritedDescriptor, anonymous_file, mapped
 
 #: The first bytes of a range, whose pages stay once they were used.
 KEPT_BYTES: Final = 32 << 20
@@ -127,6 +128,11 @@ class SharedMemory(InheritedDescriptor):
             return None
 
     @property
+    def is_mapped(self) -> bool:
+        """Whether it was needed here."""
+        return self._map is not None
+
+    @property
     def can_be_used(self) -> bool:
         """Whether it can be mapped here."""
         if self._map is None and not _has_limited_addresses():
@@ -136,7 +142,7 @@ class SharedMemory(InheritedDescriptor):
 
     def _mapped(self) -> mmap.mmap:
         if self._map is None:
-            self._map = mmap.mmap(self._fd, _WORDS_BYTES + 2 * RANGE_BYTES)
+            self._map = mapped(self._fd, _WORDS_BYTES + 2 * RANGE_BYTES)
             with contextlib.suppress(OSError):
                 # a core dump would hold all of it, and create the pages that were never used
                 self._map.madvise(mmap.MADV_DONTDUMP)

@@ -46,8 +46,13 @@ class Limits(NamedTuple):
 
 
 def resident_bytes() -> int:
-    """The resident memory of this process."""
+    """The resident memory of this process. Raises OSError if nobody can tell."""
     import psutil  # slow to import, and few workers need it
 
-    size: int = psutil.Process().memory_info().rss
+    try:
+        size: int = psutil.Process().memory_info().rss
+    except psutil.Error as error:
+        raise OSError(
+            f"max_worker_memory_bytes needs /proc, to see how much memory a worker has: {error}"
+        ) from error
     return size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from math import inf
 from typing import Final
 
@@ -40,5 +41,6 @@ class Quota:
     def check_memory(self, now: float) -> None:
         """Check the memory of this process."""
         if self._limits.max_memory_bytes is not None:
-            self.share = max(self.share, resident_bytes() / self._limits.max_memory_bytes)
+            with contextlib.suppress(OSError):  # the handlers have left no descriptor
+                self.share = max(self.share, resident_bytes() / self._limits.max_memory_bytes)
             self.check_at = now + _MEMORY_CHECK_SECONDS

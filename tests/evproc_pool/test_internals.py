@@ -571,6 +571,64 @@ def test_a_process_that_somebody_else_has_waited_for_is_released() -> None:
     stdlib_multiprocessing.release(unstarted, 255)
 
 
+def test_the_descriptors_of_a_child_are_known() -> None:
+    process = multiprocessing.get_context("spawn").Process(target=int)
+    assert stdlib_multiprocessing.descriptors_of(process) == []
+    process.start()
+    process.join()
+    found = stdlib_multiprocessing.descriptors_of(process)
+    assert process.sentinel in found
+    assert [os.fstat(fd).st_size for fd in found] == [0, 0]  # pipes
+    process.close()
+    for fd in found:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="other handles")
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_a_child_can_see_its_parent_as_dead(method: str) -> None:
+    context: Any = multiprocessing.get_context(method)
+    process = context.Process(target=_wait_for_parent)
+    assert not stdlib_multiprocessing.seem_dead(process)
+    process.start()
+    found = stdlib_multiprocessing.descriptors_of(process)
+    assert stdlib_multiprocessing.seem_dead(process)
+    process.join()
+    assert process.exitcode == 0
+    assert stdlib_multiprocessing.descriptors_of(process) == found, "each is closed once, later"
+    for fd in found:
+        os.fstat(fd)
+    process.close()
+
+
+def _wait_for_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+
+
+def test_a_process_that_starts_is_given_a_working_folder_even_if_it_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from multiprocessing import spawn
+
+    def gone() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(spawn, "os", os)
+    monkeypatch.setattr(util, "_args_from_interpreter_flags", list)
+    stdlib_multiprocessing.allow_missing_folder()
+    assert spawn.get_preparation_data("name")["dir"] == str(Path.cwd())
+    assert "-P" not in spawn.get_command_line(pipe_handle=3)
+    monkeypatch.setattr(os, "getcwd", gone)
+    assert spawn.get_preparation_data("name")["dir"] == "."
+    assert spawn.get_command_line(pipe_handle=3)[1] == "-P"
+    monkeypatch.delattr(spawn, "os")
+    stdlib_multiprocessing.allow_missing_folder()  # nothing is changed
+    assert not hasattr(spawn, "os")
+
+
 def test_a_process_of_another_kind_is_closed_if_it_can_be() -> None:
     calls: list[str] = []
 

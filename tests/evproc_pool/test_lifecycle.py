@@ -855,16 +855,16 @@ def _preloaded() -> list[str]:
     return modules
 
 
-@pytest.mark.parametrize("what", ["StatusMemory", "StackDumpFile", "ParentWatch"])
+@pytest.mark.parametrize("what", ["StatusMemory.create", "StackDumps", "start"])
 def test_what_a_worker_was_to_have_is_closed_if_it_cannot_be_started(
     what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail() -> None:
+    def fail(*_: object) -> None:
         raise OSError(24, "too many open files")
 
     backend = processes.LocalBackend(multiprocessing.get_context("spawn"))
     before = set(Path("/proc/self/fd").iterdir())
-    monkeypatch.setattr(getattr(processes, what), "create", fail)
+    monkeypatch.setattr(f"{processes.__name__}.{what}", fail)
     with pytest.raises(OSError, match="too many"):
         backend.start(1, Config(b""))
     assert set(Path("/proc/self/fd").iterdir()) == before

@@ -17,6 +17,7 @@ from tests.support.helpers import (
     Script,
     error_of,
     notes_of,
+    run_script,
     still_alive,
     wait_until,
     warm,
@@ -171,7 +172,35 @@ def test_a_worker_that_may_not_be_killed(
             one_worker.terminate()
             assert not still_alive([worker])
         else:
-            patch.setattr(member, "watch_end", None)
+            patch.setattr("evproc_pool.backends.local.member.seem_dead", lambda _: False)
             error = error_of(member.kill)
             assert isinstance(error, PermissionError)
             assert "change it before the pool's first call" in notes_of(error)
+
+
+_OTHER_USER = """
+import os
+import psutil
+from evproc_pool import PoolProcessor
+from tests.support.actions import act
+from tests.support.helpers import still_alive, warm
+
+pool = PoolProcessor(workers=3, mp_context={method!r})
+pool.register(act)
+workers = [psutil.Process(pid) for pid in warm(pool)]
+os.setresuid(65534, 65534, 0)
+try:
+    workers[0].kill()
+except psutil.AccessDenied:
+    pool.terminate()
+    print(len(workers), still_alive(workers))
+os.setresuid(0, 0, 0)
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="only root can change its user"
+)
+@pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])
+def test_workers_end_when_the_user_has_changed(method: str, tmp_path: Path) -> None:
+    assert run_script(_OTHER_USER.format(method=method), tmp_path) == "3 []\n"

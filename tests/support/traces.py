@@ -39,6 +39,7 @@ from evproc_pool.core.supervisor_inputs import (
     AskBack,
     AskReport,
     Effect,
+    FewerWorkers,
     GiveUp,
     Input,
     Kill,
@@ -47,6 +48,7 @@ from evproc_pool.core.supervisor_inputs import (
     QuotaUsed,
     Seen,
     Start,
+    StartFailed,
     StartLost,
     Stop,
     Strike,
@@ -112,6 +114,10 @@ class _Trace:
     def lost_in_start(self, worker: int) -> None:
         """Let a worker die before it is ready."""
         self._step(f"worker {worker} dies before it is ready", StartLost(worker))
+
+    def refused(self, worker: int) -> None:
+        """Let the system refuse to start a worker."""
+        self._step(f"worker {worker} cannot be started", StartFailed(worker))
 
     def done(
         self,
@@ -274,6 +280,8 @@ def _words(effect: Effect) -> list[str]:  # noqa: C901 - a case each
             return [f"kill worker {worker}{size}"]
         case GiveUp(failed_starts):
             return [f"give up: {failed_starts} workers died before they were ready"]
+        case FewerWorkers(workers):
+            return [f"say that there are only {workers} workers"]
         case LookAgain(seconds):
             return [] if seconds is None else [f"look again after {seconds:.4f} s"]
     return [type(effect).__name__]
@@ -322,6 +330,54 @@ def _death_with_work_waiting() -> _Trace:
     trace.ready(2)
     trace.close()
     trace.drain(2)
+    return trace
+
+
+def _too_few_workers() -> _Trace:
+    trace = _Trace(workers=4)
+    trace.roots("a b c d e f")
+    trace.refused(3)
+    trace.ready(1, 2)
+    trace.turn()
+    trace.at(0.3, w1=0, w2=0)  # not yet
+    trace.turn()
+    trace.wait(0.2)
+    trace.turn()
+    trace.refused(5)
+    trace.turn()
+    trace.at(0.9, w1=0, w2=0)
+    trace.turn()
+    trace.wait(0.1)
+    trace.turn()
+    trace.ready(6)
+    trace.turn()  # all of them again
+    trace.ready(7)
+    trace.close()
+    trace.drain(1, 2, 6, 7)
+    return trace
+
+
+def _refused_replacement() -> _Trace:
+    trace = _Trace()
+    trace.roots("a b c d e f")
+    trace.ready(1, 2)
+    trace.nearly_used_up(1)
+    trace.refused(3)
+    trace.turn()
+    trace.used_up(1)
+    trace.done(1)
+    trace.turn()  # it is there
+    trace.dies(1, running=None)
+    trace.ready(4)
+    trace.close()
+    trace.drain(2, 4)
+    return trace
+
+
+def _no_worker_at_all() -> _Trace:
+    trace = _Trace()
+    trace.roots("a b")
+    trace.refused(1)
     return trace
 
 
@@ -431,6 +487,9 @@ SITUATIONS: Final[dict[str, Callable[[], _Trace]]] = {
     "a plain run": _plain_run,
     "the tail of a run": _tail,
     "a death with work waiting": _death_with_work_waiting,
+    "too few workers": _too_few_workers,
+    "a refused replacement": _refused_replacement,
+    "no worker at all": _no_worker_at_all,
     "a timeout": _timeout,
     "a retry in a cascade": _retry_in_a_cascade,
     "a key": _key,

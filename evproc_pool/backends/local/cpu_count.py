@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from typing import Final
 
 
 def usable_cpus() -> int:
-    """The number of CPUs that its affinity and its cgroup's quota allow."""
+    """The number of CPUs that its affinity and its cgroup's quota allow, or that the user has set.
+
+    The user sets it by ``PYTHON_CPU_COUNT``, here also before Python 3.13, or ``-X cpu_count``.
+    """
     has_affinity = hasattr(os, "sched_getaffinity")
     cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    if sys.version_info >= (3, 13) and (chosen := os.process_cpu_count()) not in {None, cpus}:
+        return chosen
+    text = "" if sys.flags.ignore_environment else os.environ.get("PYTHON_CPU_COUNT", "")
+    if text.isdecimal() and int(text):
+        return int(text)
     quota = _cgroup_cpus(_read_lines(_CPU_MAX), _read_lines(_CFS_QUOTA), _read_lines(_CFS_PERIOD))
     return max(1, cpus if quota is None else min(cpus, quota))
 

@@ -15,9 +15,9 @@ from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Final
 
-from evproc_pool.internals.stdlib_multiprocessing import exit_code, release
+from evproc_pool.internals.stdlib_multiprocessing import exit_code, release, seem_dead
 from evproc_pool.ipc.channel import CAN_WAIT, Channel
-from evproc_pool.ipc.descriptors import InheritedDescriptor
+from evproc_pool.ipc.parent_death import CAN_KILL
 from evproc_pool.ipc.resources import WorkerResources
 from evproc_pool.protocol.backend import Gone, Link
 from evproc_pool.protocol.frame import Data
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 # How long to wait for a process to stop after SIGSTOP, in seconds.
 _STOP_SECONDS: Final = 0.1
+
+# The same where nobody can see it.
+_UNSEEN_STOP_SECONDS: Final = 0.01
 
 # The exit code of a process where nobody knows it.
 _UNKNOWN: Final = 255
@@ -50,8 +53,7 @@ class Member:
         process: Its process.
         channel: To the worker.
         resources: What else it shares with the coordinator.
-        owned: Closes channel, resources and `watch_end`.
-        watch_end: When this is closed, the kernel kills the worker; or None.
+        owned: Closes channel and resources.
     """
 
     def __init__(
@@ -62,30 +64,28 @@ class Member:
         resources: WorkerResources,
         *,
         owned: contextlib.ExitStack,
-        watch_end: InheritedDescriptor | None,
     ) -> None:
         self.number = number
         self.process = process
         self.channel = channel
         self.words = resources.words
         self.shared_memory = resources.shared_memory
-        self.watch_end = watch_end
         self.link: Link | None = None  # to this worker alone; made when needed
         self._stacks = resources.stacks
         self._answered_bytes = 0  # how much of the stacks is the answer to a request
         self._owned = owned
         self._handle: psutil.Process | None = None
         self._pidfd: int | None = None
-        #: Descriptors that can be read from when the process is dead.
-        self.sentinels = [process.sentinel] if sys.platform != "win32" else []
+        #: Can be read from when the process is dead; None: not known here.
+        self.sentinel: int | None = None
         if hasattr(os, "pidfd_open") and process.pid is not None:
             # The sentinel of multiprocessing is a pipe. A child of the worker holds it open as
             # well; or the forkserver does, whose death closes it. This is the process itself.
             with contextlib.suppress(OSError):
-                self._pidfd = os.pidfd_open(process.pid)
+                self.sentinel = self._pidfd = os.pidfd_open(process.pid)
                 owned.callback(os.close, self._pidfd)
-                self.sentinels = [self._pidfd]
         if self._pidfd is None:
+            self.sentinel = process.sentinel if sys.platform != "win32" else None
             self._handle = self._find()
 
     @property
@@ -97,16 +97,29 @@ class Member:
         """
         if self._handle is None and self._pidfd is not None:
             found = self._find()
-            if not select.select([self._pidfd], [], [], 0)[0]:
+            if not self.wait(0):
                 self._handle = found
         return self._handle
 
     def _find(self) -> psutil.Process | None:
-        import psutil
+        # OSError: no descriptor is left
+        with contextlib.suppress(OSError):
+            import psutil
 
-        with contextlib.suppress(psutil.Error):
-            return psutil.Process(self.process.pid)
+            with contextlib.suppress(psutil.Error):
+                return psutil.Process(self.process.pid)
         return None
+
+    def _signal(self, number: int) -> None:
+        """Send a signal, if the process is there."""
+        if self._pidfd is not None:
+            with contextlib.suppress(OSError):  # it has died by itself, or is another user's
+                signal.pidfd_send_signal(self._pidfd, number)
+        elif self.handle is not None:
+            import psutil
+
+            with contextlib.suppress(psutil.Error):
+                self.handle.send_signal(number)
 
     # --- while it is alive ---
 
@@ -116,7 +129,7 @@ class Member:
         if process is not None:
             import psutil
 
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(psutil.Error, OSError):
                 size: int = process.memory_info().rss
                 return size
         return 0
@@ -124,61 +137,58 @@ class Member:
     def ask_for_report(self) -> None:
         """See `Backend`."""
         if self._pidfd is not None and reporter.SIGNAL is not None:
-            with contextlib.suppress(OSError):  # it has died by itself
-                signal.pidfd_send_signal(self._pidfd, reporter.SIGNAL)
+            self._signal(reporter.SIGNAL)
 
     def strike(self, seen: WorkerStatus, *, is_again: bool) -> None:
         """See `Backend`."""
-        process = self.handle
-        if self.words is None or process is None or soft_timeout.SIGNAL is None:
+        if self.words is None or soft_timeout.SIGNAL is None:
             return
         if not is_again:
             self.words.strike(seen)
         elif not self.words.is_struck(seen):
             return
-        import psutil
-
-        with contextlib.suppress(psutil.Error):  # it has died by itself
-            process.send_signal(soft_timeout.SIGNAL)
+        self._signal(soft_timeout.SIGNAL)
 
     def kill_stuck(self, seen: WorkerStatus) -> str | None:
         """See `Backend`."""
-        process = self.handle
-        if self.words is None or process is None:
+        if self.words is None:
             return None
-        import psutil
-
         stack = ""
         self.ask_for_report()  # which also flushes what other events have printed
-        try:
-            if self._stacks is not None:
-                stack = self._stacks.ask(process)
-                self._answered_bytes = self._stacks.size_bytes
-            # so that it neither moves on nor starts another process meanwhile
-            process.suspend()
+        if self._stacks is not None:
+            stack = self._stacks.ask(self._signal)
+            self._answered_bytes = self._stacks.size_bytes
+        # so that it neither moves on nor starts another process meanwhile
+        self._signal(signal.SIGSTOP)
+        descendants = self._wait_until_stopped()
+        now = self.words.read()
+        if now.activity != seen.activity or not now.runs_code or self.wait(0):
+            self._signal(signal.SIGCONT)
+            return None
+        self.kill()
+        if descendants:
+            import psutil
+
+            for each in descendants:
+                with contextlib.suppress(psutil.Error, OSError):
+                    each.kill()
+        return stack
+
+    def _wait_until_stopped(self) -> list[psutil.Process]:
+        """Wait until the process has stopped; return its descendants, if that can be seen here."""
+        process = self.handle
+        if process is None:
+            time.sleep(_UNSEEN_STOP_SECONDS)  # no /proc, or no descriptor is left
+            return []
+        import psutil
+
+        with contextlib.suppress(psutil.Error, OSError):
             end = time.monotonic() + _STOP_SECONDS
             while process.status() != psutil.STATUS_STOPPED and time.monotonic() < end:
                 time.sleep(0)
-            now = self.words.read()
-            if now.activity != seen.activity or not now.runs_code:
-                process.resume()
-                return None
-            descendants = process.children(recursive=True)
-            process.kill()
-        except psutil.AccessDenied:
-            now = self.words.read()
-            if now.activity != seen.activity or not now.runs_code:
-                return None
-            self.kill()
-            return stack
-        except psutil.Error:
-            with contextlib.suppress(psutil.Error):
-                process.resume()
-            return None  # it has died by itself
-        for each in descendants:
-            with contextlib.suppress(psutil.Error):
-                each.kill()
-        return stack
+            found: list[psutil.Process] = process.children(recursive=True)
+            return found
+        return []
 
     # --- its end ---
 
@@ -216,10 +226,9 @@ class Member:
         except ProcessLookupError:
             pass
         except PermissionError as error:
-            if self.watch_end is None:
+            if not (CAN_KILL and seem_dead(self.process)):
                 error.add_note(_OTHER_USER)
                 raise
-            self.watch_end.close()
 
     def gone(self) -> Gone:
         """Describe how it ended; the process must be dead."""
@@ -255,8 +264,9 @@ class DirectLink:
         self._channel = member.channel
         self._watch = watch
         poller = select.poll()
-        for each in (member.channel.fileno(), *member.sentinels, wake.fileno()):
-            poller.register(each, select.POLLIN)
+        for each in (member.channel.fileno(), member.sentinel, wake.fileno()):
+            if each is not None:
+                poller.register(each, select.POLLIN)
         self._poll = poller.poll
         # the result when the channel can be read from, and nothing else has happened
         self._found = [(member.channel.fileno(), select.POLLIN)]

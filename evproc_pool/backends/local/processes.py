@@ -11,6 +11,7 @@ of its own children may keep its socket open) and on a wake-up from other thread
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import select
 import selectors
 import socket
@@ -22,18 +23,24 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
 from evproc_pool.backends.local.member import DirectLink, Member
-from evproc_pool.backends.local.start_methods import fresh, has_started, start, uninterrupted
-from evproc_pool.internals.stdlib_multiprocessing import ProcessName
-from evproc_pool.ipc.channel import Channel
-from evproc_pool.ipc.descriptors import InheritedDescriptor
-from evproc_pool.ipc.parent_death import CAN_KILL, ParentWatch
-from evproc_pool.ipc.resources import (
-    IS_SUPPORTED,
-    StackDumpFile,
-    StatusMemory,
-    WorkerResources,
+from evproc_pool.backends.local.start_methods import (
+    NoForkserverError,
+    fresh,
+    has_started,
+    start,
+    uninterrupted,
 )
+from evproc_pool.internals.stdlib_multiprocessing import ProcessName, descriptors_of
+from evproc_pool.ipc.channel import Channel
+from evproc_pool.ipc.descriptors import (
+    MAP_DESCRIPTORS,
+    InheritedDescriptor,
+    anonymous_file,
+    check_room,
+)
+from evproc_pool.ipc.resources import IS_SUPPORTED, StackDumps, StatusMemory, WorkerResources
 from evproc_pool.ipc.shared_memory import SharedMemory
+from evproc_pool.log import LOG
 from evproc_pool.protocol import messages
 from evproc_pool.protocol.backend import Arrived, Gone, Link
 from evproc_pool.protocol.frame import Data
@@ -48,11 +55,18 @@ _QUIT_SECONDS: Final = 5.0
 # How long to wait for the exit status of a process whose socket is closed.
 _REAP_SECONDS: Final = 5.0
 
+# The most descriptors that are open while a worker starts, of a forkserver the first one.
+_START_DESCRIPTORS: Final = 24
+
+# Besides, so many are left to the program, unless it would have no worker at all.
+_KEPT_DESCRIPTORS: Final = 32
+
 
 class LocalBackend:
     """Worker processes on this machine; a forkserver imports `modules` for them."""
 
     def __init__(self, context: BaseContext, modules: Sequence[str] = ()) -> None:
+        check_room(_START_DESCRIPTORS)
         self._context = context
         self._modules = modules
         self._members: dict[int, Member] = {}
@@ -78,13 +92,24 @@ class LocalBackend:
 
     def start(self, number: int, config: Config) -> None:
         """See `Backend`."""
+        # those that are mapped later count, too; without a worker nothing is kept
+        members = self._members.values()
+        memories = [each.shared_memory for each in members if each.shared_memory is not None]
+        kept = _KEPT_DESCRIPTORS + MAP_DESCRIPTORS * sum(not each.is_mapped for each in memories)
+        check_room(_START_DESCRIPTORS + (kept if members else 0))
         context = fresh(self._context)
         # the first process may have to wait until a forkserver has started
         with uninterrupted() if has_started(context) else contextlib.nullcontext():
-            member = self._members[number] = self._started(number, context, config.shared)
+            try:
+                member = self._started(number, context, config.shared)
+            except NoForkserverError as error:
+                LOG.warning("%s; workers start by spawn, which takes longer", error)
+                self._context = context = multiprocessing.get_context("spawn")
+                member = self._started(number, context, config.shared)
+            self._members[number] = member
             self._selector.register(member.channel, selectors.EVENT_READ, member)
-            for sentinel in member.sentinels:
-                self._selector.register(sentinel, selectors.EVENT_READ, member)
+            if member.sentinel is not None:
+                self._selector.register(member.sentinel, selectors.EVENT_READ, member)
             self.send(number, messages.CONFIG, config.frame)
 
     def _started(self, number: int, context: BaseContext, shared: Sequence[Any]) -> Member:
@@ -92,47 +117,36 @@ class LocalBackend:
             ours, theirs = socket.socketpair()
             on_failure.callback(ours.close)
             in_any_case.callback(theirs.close)
-            words = stacks = parent_watch = watch_end = None
-            if IS_SUPPORTED:
-                words = StatusMemory.create()
-                on_failure.callback(words.close)
-                stacks = StackDumpFile.create()
-                on_failure.callback(stacks.close)
-            if CAN_KILL:
-                parent_watch, watch_end = ParentWatch.create()
-                on_failure.callback(watch_end.close)
-                in_any_case.callback(parent_watch.close)
+            words = stacks = None
             memory = SharedMemory.create()
             if memory is not None:
                 on_failure.callback(memory.close)
-            resources = WorkerResources(words, stacks, parent_watch, memory, shared)
+            if IS_SUPPORTED:
+                words = StatusMemory.create()
+                on_failure.callback(words.close)
+                in_any_case.callback(words.close_file)
+                file = memory or InheritedDescriptor(anonymous_file())
+                on_failure.callback(file.close)
+                stacks = StackDumps(file)
+            resources = WorkerResources(words, stacks, memory, shared)
             process: BaseProcess = context.Process(  # type: ignore[attr-defined]  # each context has it
                 target=enter,
-                args=(theirs, resources, self._inherited(context, ours, watch_end)),
+                args=(theirs, resources, self._inherited(context, ours)),
                 name=ProcessName(f"evproc-worker-{number}"),
             )
             start(process, context, self._modules)
             channel = Channel(ours, memory)
             on_failure.callback(channel.close)
-            owned = on_failure.pop_all()
-            return Member(number, process, channel, resources, owned=owned, watch_end=watch_end)
+            return Member(number, process, channel, resources, owned=on_failure.pop_all())
 
-    def _inherited(
-        self, context: BaseContext, ours: socket.socket, watch_end: InheritedDescriptor | None
-    ) -> list[int]:
+    def _inherited(self, context: BaseContext, ours: socket.socket) -> list[int]:
         """The descriptors that a forked child inherits and must close."""
         if context.get_start_method() != "fork":
             return []
-        members = self._members.values()
-        held: list[Any] = [
-            self._wake_read,
-            self._wake_write,
-            ours,
-            *(member.channel for member in members),
-        ]
-        held += [watch_end, *(member.watch_end for member in members)]
-        numbers = [-1 if each is None else each.fileno() for each in held]
-        return [number for number in numbers if number >= 0]
+        found = [each.fileno() for each in (self._wake_read, self._wake_write, ours)]
+        for member in self._members.values():
+            found += [member.channel.fileno(), *descriptors_of(member.process)]
+        return found
 
     def send(
         self,
@@ -238,7 +252,7 @@ class LocalBackend:
                 self._watch(member)
             if events & selectors.EVENT_READ:
                 happened += self._receive(member)
-                if member.channel.at_end and member.sentinels:
+                if member.channel.at_end and member.sentinel is not None:
                     # Its threads or children may keep it; or a handler closed a descriptor that
                     # it did not own. In each case it is of no more use.
                     self._selector.unregister(member.channel)
@@ -277,11 +291,11 @@ class LocalBackend:
         with uninterrupted():
             del self._members[member.number]
             self._ending.pop(member.number, None)
-            registered: list[Channel | int] = [member.channel, *member.sentinels]
-            for each in registered:
+            for each in (member.channel, member.sentinel):
                 # an interrupt may have come before it was registered
                 with contextlib.suppress(KeyError):
-                    self._selector.unregister(each)
+                    if each is not None:
+                        self._selector.unregister(each)
             member.close()
 
     def quit(self, most_seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import signal
@@ -18,9 +19,11 @@ from weakref import WeakSet
 from evproc_pool.backends.local.preloading import Sources, entries, may_change, without_entries
 from evproc_pool.errors import PoolError
 from evproc_pool.internals.stdlib_multiprocessing import (
+    allow_missing_folder,
     complete_main,
     forget_child,
     forkserver_pid,
+    is_folder_gone,
     preloaded_modules,
 )
 from evproc_pool.ipc.parent_death import Anchor
@@ -36,6 +39,23 @@ def default_context(first: int) -> BaseContext:
     if sys.platform == "linux" and (os.getpid() == first or forkserver_pid() is None):
         return multiprocessing.get_context("forkserver")
     return multiprocessing.get_context("spawn")
+
+
+class NoForkserverError(OSError):
+    """No forkserver can be started or reached; another start method may work."""
+
+
+# Errors of the socket of a forkserver. None: its path is too long.
+_NO_SOCKET: Final = {
+    None,
+    errno.EACCES,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
 
 
 class _Forkserver:
@@ -103,6 +123,11 @@ def start(process: BaseProcess, context: BaseContext, modules: Sequence[str]) ->
     Raises:
         OSError: It cannot be started. Nothing is left of it.
     """
+    if multiprocessing.current_process().daemon:
+        raise OSError(
+            "this process is a daemon of multiprocessing, which must not start processes: make the"
+            " PoolProcessor here, and not before the fork, or start this process with daemon=False"
+        )
     try:
         with prepared(context, modules):
             process.start()
@@ -119,6 +144,12 @@ def start(process: BaseProcess, context: BaseContext, modules: Sequence[str]) ->
                 f"{error} Make what goes into initargs with the context that you give to the pool:"
                 f" multiprocessing.get_context({context.get_start_method()!r})"
             ) from error
+        is_forkserver = context.get_start_method() == "forkserver"
+        if is_forkserver and isinstance(error, OSError) and error.errno in _NO_SOCKET:
+            raise NoForkserverError(
+                f"no forkserver can be started or reached ({error}): it needs a temporary folder"
+                " (TMPDIR) that can be written to, stays, and has a path of 80 characters at most"
+            ) from error
         if not isinstance(error, EOFError | ConnectionError):
             raise
         if getattr(sys, "frozen", False):
@@ -128,18 +159,25 @@ def start(process: BaseProcess, context: BaseContext, modules: Sequence[str]) ->
             "the forkserver has died; look at what it imports: what"
             " multiprocessing.set_forkserver_preload names, and with preload=True the handlers'"
             " modules, by default NumPy and SciPy where this program has imported them"
-            " (preload=False: nothing)"
+            " (preload=False: nothing); and at the limits of processes (ulimit -u, a container's"
+            " pids limit) and memory"
         ) from error
 
 
 def fresh(context: BaseContext) -> BaseContext:
     """The context that starts the next worker.
 
-    `spawn` if a forkserver has old sources, or the privileges that this process has dropped.
+    It is `spawn` if a forkserver has old sources, the privileges that this process has dropped, or
+    another working directory than this process, whose own is gone.
     """
+    is_gone = is_folder_gone()
+    if is_gone:
+        allow_missing_folder()
     sources = _forkserver.sources
     if context.get_start_method() == "forkserver" and (
-        (sources is not None and sources.have_changed) or _forkserver.user not in {None, _user()}
+        is_gone
+        or (sources is not None and sources.have_changed)
+        or _forkserver.user not in {None, _user()}
     ):
         return multiprocessing.get_context("spawn")
     return context
@@ -177,7 +215,7 @@ def begin(context: BaseContext, modules: Sequence[str] = ()) -> None:
 
     It starts while this process imports the rest of the engine, which takes as long.
     """
-    if context.get_start_method() == "forkserver":
+    if fresh(context).get_start_method() == "forkserver":
         from multiprocessing import forkserver
 
         with prepared(context, modules), contextlib.suppress(OSError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from evproc_pool import PoolProcessor
 from evproc_pool.backends.local import cpu_count as cpus_module
 from evproc_pool.backends.local.cpu_count import _cgroup_cpus, usable_cpus
+from tests.support.helpers import ROOT
 
 
 @pytest.mark.parametrize(
@@ -66,11 +69,40 @@ def test_the_smaller_of_affinity_and_quota(
     assert PoolProcessor().workers == cpus
 
 
+@pytest.mark.parametrize(
+    ("text", "cpus"), [("3", 3), ("0", 8), ("default", 8), ("", 8), ("-1", 8), ("many", 8)]
+)
+def test_the_number_that_the_user_has_set(
+    monkeypatch: pytest.MonkeyPatch, text: str, cpus: int
+) -> None:
+    monkeypatch.setattr(cpus_module, "_read_lines", lambda path: [])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setenv("PYTHON_CPU_COUNT", text)
+    assert usable_cpus() == cpus
+
+
+def test_the_number_is_not_that_of_an_environment_that_python_ignores() -> None:
+    code = "from evproc_pool import PoolProcessor; print(PoolProcessor().workers)"
+    answers = [
+        subprocess.check_output(
+            [sys.executable, *options, "-c", code],
+            env={**os.environ, "PYTHON_CPU_COUNT": "77"},
+            cwd=ROOT,
+            text=True,
+        )
+        for options in ([], ["-E"], ["-X", "cpu_count=66"])
+    ]
+    option = 66 if sys.version_info >= (3, 13) else 77
+    assert answers == ["77\n", f"{usable_cpus()}\n", f"{option}\n"]
+
+
 def test_a_system_without_affinity_is_asked_for_its_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpus_module, "_read_lines", lambda path: [])
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 5, raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 5)
     assert usable_cpus() == 5
+    monkeypatch.setattr(os, "process_cpu_count", lambda: None, raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert usable_cpus() == 1
 
