@@ -135,6 +135,7 @@ class BatchResults:
                     for position, index in left.givers.items()
                 },
                 cut=self._codec.cut(sent, frame.results) if results or left.follow_ups else (),
+                has_large=frame.results is not None and frame.results.follow_ups.has_large,
             )
         )
 

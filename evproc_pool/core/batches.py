@@ -10,7 +10,7 @@ import operator
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from evproc_pool.core.event_columns import Bunch, EventQueue, PlanLike, Planned
 from evproc_pool.core.paths import Place, order_of, root_place, strand_place
@@ -44,6 +44,7 @@ class Cascade:
         "is_over",
         "is_ready",
         "key_queue",
+        "near",
         "processed",
         "queue",
         "seconds",
@@ -67,6 +68,7 @@ class Cascade:
         self.accepted = 1  # how many events it has, waiting ones included; only if that is limited
         self.failed = 0  # how many of its events failed
         self.failure: Failure | None = None  # the first failure, in the cascade's order
+        self.near: int | None = None  # the worker that has large buffers of its last follow-ups
 
     @property
     def is_plain(self) -> bool:
@@ -115,6 +117,7 @@ class KeyQueue:
     """
 
     __slots__ = ("counted", "holder", "home", "in_flight", "key", "ready_in", "waiting")
+    near: Final = None  # see `Cascade`: a root goes to any worker
 
     def __init__(self, key: Hashable, home: dict[Hashable, KeyQueue]) -> None:
         self.key = key
@@ -175,16 +178,18 @@ class Abreast(NamedTuple):
             list(map(operator.add, self.handlers, ran)),
         )
 
-    def go_on(self, events: Sequence[Any], plans: Sequence[PlanLike]) -> list[Strands]:
+    def go_on(
+        self, events: Sequence[Any], plans: Sequence[PlanLike], near: int | None
+    ) -> list[Strands]:
         """Give each its next event, and part them by the plans of these."""
         if plans.count(plans[0]) == len(plans):  # mostly so, which needs no loop
-            return [Strands(self, events, plans[0])]
+            return [Strands(self, events, plans[0], near)]
         kinds = {id(plan): plan for plan in plans}
         parted = []
         for plan in kinds.values():
             places = [place for place, each in enumerate(plans) if each is plan]
             some = [events[place] for place in places]
-            parted.append(Strands(self.pick(places), some, plan))
+            parted.append(Strands(self.pick(places), some, plan, near))
         return parted
 
 
@@ -197,16 +202,17 @@ class Strands(NamedTuple):
     cascades: Abreast  # the cascades, without these events
     events: Sequence[Any]  # the next event of each
     plan: PlanLike  # the plan of these events
+    near: int | None = None  # see `Cascade`
 
     def slice(self, start: int, stop: int) -> Strands:
         """Return some of them."""
-        return Strands(self.cascades.slice(start, stop), self.events[start:stop], self.plan)
+        cascades = self.cascades.slice(start, stop)
+        return self._replace(cascades=cascades, events=self.events[start:stop])
 
     def pick(self, places: Sequence[int]) -> Strands:
         """Return those at some places."""
-        return Strands(
-            self.cascades.pick(places), [self.events[place] for place in places], self.plan
-        )
+        events = [self.events[place] for place in places]
+        return self._replace(cascades=self.cascades.pick(places), events=events)
 
     def in_flight(self) -> list[Cascade]:
         """Return a cascade for each, with its next event in flight."""

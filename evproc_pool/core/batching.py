@@ -91,7 +91,11 @@ class Batcher:
         return batch
 
     def _gather(self, batch: Batch, run: Run, limit: float, most: float) -> None:
-        """Fill a batch up to `limit` seconds; a full one has `most`."""
+        """Fill a batch up to `limit` seconds; a full one has `most`.
+
+        What has large buffers in a worker is with nothing else; see `Placement`.
+        """
+        near = run.next_near
         while run.has_ready and batch.seconds < limit and batch.size < MOST_EVENTS:
             first = run.ready[0] if run.ready else None
             left = limit - batch.seconds
@@ -100,6 +104,8 @@ class Batcher:
             if batch.size:
                 plan = run.next_plan
                 if self._seconds_of(run, plan) > left or self._room(batch, plan) < 1:
+                    return
+                if run.next_near != near:
                     return
             if first is None:
                 self._add_roots(batch, run, left)

@@ -73,6 +73,8 @@ class EventResults:
         if left.result is None:
             if left.follow_ups:
                 cascade.queue.extend(left.follow_ups, part.place(number))
+                # events of an unordered cascade may be with several workers
+                cascade.near = item.worker if item.has_large and not run.unordered else None
                 run.loose += len(left.follow_ups) * cascade.is_ready
             return
         if result is not None and run.opened.errors_continue and position in item.cut:

@@ -147,6 +147,7 @@ class Progress(NamedTuple):
     # Positions behind which the worker did not run the rest of a chain. An event may fail in the
     # coordinator alone, if what it left cannot be rebuilt. Then the rest did run.
     cut: Collection[int] = ()
+    has_large: bool = False  # whether the follow-ups have large buffers, which the worker still has
 
     @property
     def begin(self) -> int:

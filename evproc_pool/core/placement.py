@@ -85,11 +85,25 @@ class Placement:
         is_late = not idle and is_alone and workers > 0
         is_late = is_late and self._batcher.is_near_end(run, workers=workers)
         worker = self._loads.earliest() if is_late else self._loads.roomiest(idle=idle)
+        if worker is not None and run.next_near not in {None, worker}:
+            worker = self._next_near(run, worker)
         if worker is None or worker in self._loads.idle or not self._is_long_next(run):
             return worker
         if not (is_alone or self._loads.idle):
             return worker  # other runs keep every worker busy, maybe for ever
         return self._loads.roomiest(idle=True)
+
+    def _next_near(self, run: Run, worker: int) -> int:
+        """Choose the worker that has the large buffers of what is next, if it has room.
+
+        If it has none, or `worker` is idle and it is not, `worker` gets the next batch, and in it
+        what it has the buffers of, if there is something.
+        """
+        near = run.next_near
+        if near is not None and self._loads.has_room(near, worker):
+            return near
+        run.bring(worker)
+        return worker
 
     def _is_long_next(self, run: Run) -> bool:
         """Whether the next event of a run is a long one and somebody may wait for it."""

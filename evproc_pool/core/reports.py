@@ -75,7 +75,7 @@ class Reports:
             if givers:
                 cascades = cascades.pick(givers, positions.start)
         if givers:
-            for strands in cascades.go_on(events, plans):
+            for strands in cascades.go_on(events, plans, item.worker if item.has_large else None):
                 run.add_strands(strands)
         self._state.take_turns(run)
         return True

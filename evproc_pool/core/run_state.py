@@ -6,6 +6,7 @@ State with the changes that keep its counts right. The scheduler decides when th
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Hashable, Sequence
 from typing import Any, Final, NamedTuple
@@ -14,6 +15,9 @@ from evproc_pool.core.batches import Cascade, Keyed, KeyQueue, Strands
 from evproc_pool.core.event_columns import PlanLike
 from evproc_pool.core.inputs_and_effects import Effect, Opened
 from evproc_pool.errors import InternalError
+
+# So many batches go before a cascade whose worker has no room, and so many cascades are looked at.
+_MOST_PASSED: Final = 16
 
 #: The bound of a run in which every root is wanted.
 ENDLESS: Final = float("inf")
@@ -54,6 +58,7 @@ class Run:
         self.keyed = 0  # the roots that wait in them
         self.open = 0  # roots accepted and not reported
         self.newest_plan: PlanLike | None = None  # of the last root
+        self.passed = 0  # batches beside what is first, whose worker had no room; see `bring`
         self.has_turn = False  # whether it stands in the scheduler's queue of runs
 
     @property
@@ -83,6 +88,11 @@ class Run:
         if isinstance(first, KeyQueue):
             return first.waiting[0].plan
         return first.plan if isinstance(first, Strands) else first.queue.next_plan
+
+    @property
+    def next_near(self) -> int | None:
+        """The worker that has large buffers of the next event to send; None: it has none."""
+        return self.ready[0].near if self.ready else None
 
     def put_back(self, block: Block) -> None:
         """Put roots back where they stood, by their indices."""
@@ -143,6 +153,19 @@ class Run:
             self._strands -= 1
         self.stranded -= len(strands.events)
         return strands
+
+    def bring(self, worker: int) -> None:
+        """Put first what a worker has large buffers of, if some of the next ones are that.
+
+        What was first comes first again after `_MOST_PASSED` such batches.
+        """
+        self.passed = (self.passed + 1) % _MOST_PASSED
+        some = itertools.islice(self.ready, _MOST_PASSED)
+        place = next((place for place, item in enumerate(some) if item.near == worker), 0)
+        if place and self.passed:
+            item = self.ready[place]
+            del self.ready[place]
+            self.ready.appendleft(item)
 
     # --- dropping ---
 

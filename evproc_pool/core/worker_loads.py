@@ -145,6 +145,12 @@ class WorkerLoads:
         some = itertools.islice(itertools.chain(*self._roomy), _MOST_COMPARED)
         return min(some, key=lambda worker: self._loads[worker].ahead, default=None)
 
+    def has_room(self, worker: int, instead_of: int) -> bool:
+        """Whether a worker has room, and is idle if another one is."""
+        load = self._loads.get(worker)
+        may_wait = bool(self._loads[instead_of].held)
+        return load is not None and load.shelf is not None and (may_wait or not load.held)
+
     # --- changes ---
 
     def reserve(self) -> int | None:

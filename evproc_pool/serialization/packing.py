@@ -47,6 +47,12 @@ class PackedEvents(NamedTuple):
     class_bytes: int = 0
     large: tuple[int, int | None] = (0, 0)
 
+    @property
+    def has_large(self) -> bool:
+        """Whether it has large buffers."""
+        first, stop = self.large
+        return stop is None or stop > first
+
 
 class PackedValue(NamedTuple):
     """A value: an atom of Python as it is, or a pickle; `large` is that of `PackedEvents`."""

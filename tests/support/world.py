@@ -349,6 +349,7 @@ class World:
                 column(told.emitted),
                 told.handlers,
                 cut=told.cut,
+                has_large=bool(told.follow_ups) and self.steps % 3 == 0,
             )
         )
 
