@@ -286,7 +286,8 @@ class Script:
         arguments = {"file": [str(source)], "stdin": ["-"], "-c": ["-c", code]}[how]
         self._out = folder / "out.txt"
         self._err = folder / "err.txt"
-        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        # no empty entry: that is the working folder, which may be gone
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with self._out.open("wb") as out, self._err.open("wb") as err, source.open("rb") as text:
             self.process = subprocess.Popen(
                 [sys.executable, *python, *arguments],
