@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from evproc import Event
@@ -139,8 +140,8 @@ class AsyncCalls:
             return asyncio_calls.stream_here(
                 source, lambda each: self._in_process.stream(each, call, owner.check_usable)
             )
-        # a task reads an asynchronous input
-        read: Iterator[Any] = iter(()) if isinstance(source, AsyncIterable) else source
+        # a task reads an asynchronous input; a chain does not say how many events it has
+        read: Iterator[Any] = chain() if isinstance(source, AsyncIterable) else source
         streamed = worker_calls.outcome_stream(call)
         return asyncio_calls.stream(
             source,

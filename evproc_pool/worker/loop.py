@@ -442,6 +442,8 @@ class Worker:
                 if words[first_unsent] < 0:
                     words[first_unsent] = position
                 followed += position, ev, source, follow_ups
+                if results.sends_follow_ups_at_once:
+                    check_at = 0.0  # now
                 if has_chains:
                     job.end_chain(position, messages.ENDS_BY_FOLLOW_UPS)
             if (EMITTING or returns) and to_call:

@@ -157,6 +157,14 @@ class ResultBuffer:
         self._add(self._lists.errors, position, messages.encode_error(error, name))
 
     @property
+    def sends_follow_ups_at_once(self) -> bool:
+        """Whether follow-ups must not wait for others: they probably have large buffers.
+
+        Those of a whole batch could exceed the shared memory.
+        """
+        return self._packer.had_large_follow_ups
+
+    @property
     def is_heavy(self) -> bool:
         """Whether the unsent results have many bytes; estimated by those of the last frame."""
         item_bytes = self._packer.item_bytes

@@ -99,6 +99,7 @@ class ResultPacker:
             batch: their last result had no large buffer.
         item_bytes: The size of the last results of each kind.
         large: The large buffers of what was packed last.
+        had_large_follow_ups: Whether the follow-ups that were packed last have such buffers.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class ResultPacker:
         self.deferring: set[Any] = set()
         self.item_bytes: dict[str, float] = {}
         self.large: list[memoryview] = []
+        self.had_large_follow_ups = False
 
     def begin(self, *, names_handlers: bool) -> None:
         """Begin a batch; see `messages.BatchFrame`."""
@@ -135,6 +137,7 @@ class ResultPacker:
         if lists.followed:
             together = _take_apart(lists.followed)
             packed = self._pack_follow_ups(together, is_last=is_last)
+            self.had_large_follow_ups = bool(self.large)
             if packed.in_parts and not self._is_timed:
                 # Drop the events themselves: the CPU's caches have their memory, for the next ones.
                 follow_ups = PassThrough.received(packed.data)

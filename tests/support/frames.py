@@ -53,7 +53,7 @@ def make_worker(
     processor.register(lambda proc, ev: None, "quiet")
     processor.register(evproc.want(lambda ev: ev.number % 2)(_odd), "odd")
     return Worker(
-        channel, processor, words, quota=Quota(limits), pace=PACE, clock=clock or ManualClock()
+        channel, processor, words, quota=Quota(limits), pace=PACE, clock=clock or ManualClock(1.0)
     )
 
 

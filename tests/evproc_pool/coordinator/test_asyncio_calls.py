@@ -389,6 +389,18 @@ def test_outcomes_come_while_an_asynchronous_input_waits(shared_pool: PoolProces
     run(main())
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_error_names_its_place_in_the_input(any_pool: PoolProcessor, is_async: bool) -> None:
+    async def main() -> list[Any]:
+        events = [Do("nothing"), Do("fail", OSError, "second")]
+        source = async_events(events) if is_async else iter(events)
+        return [outcome.error async for outcome in any_pool.stream_async(source)]
+
+    first, second = run(main())
+    assert first is None
+    assert any("event 1 of the input" in note for note in second.__notes__)
+
+
 def test_an_error_of_the_input_comes_behind_the_outcomes(any_pool: PoolProcessor) -> None:
     async def async_source() -> AsyncIterator[Event]:
         yield Do("stop", 1)

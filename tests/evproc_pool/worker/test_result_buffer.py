@@ -507,6 +507,21 @@ def test_values_wait_longer_than_follow_ups_if_nobody_waits_for_single_values() 
     assert _done_by_frame(lambda ev: None) == [200]
 
 
+def test_follow_ups_with_large_buffers_do_not_wait_for_others() -> None:
+    def give(proc: Any, ev: Any, worker: Any) -> Any:
+        follow_up = Plain(0)
+        if large:
+            follow_up.content = np.zeros(1 << 20, np.uint8)  # type: ignore[attr-defined]
+        return [follow_up]
+
+    np = pytest.importorskip("numpy")
+    large = True
+    # the first frame tells how large they are
+    assert [frame.done for frame in run_batches(give, 3, 3)] == [3, 1, 2, 3]
+    large = False
+    assert [frame.done for frame in run_batches(give, 3, 3)] == [3, 3]
+
+
 # --- again, one by one ---
 
 
