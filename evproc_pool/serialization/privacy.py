@@ -88,6 +88,11 @@ def is_private(  # noqa: C901, PLR0911, PLR0912 - calls would double its time
     items: Any
     if kind is dict:
         items = value.values()
+        for key, item in value.items():  # the usual case, in three fifths of the time
+            if not ((type(key) is str or type(key) in atoms) and type(item) in atoms):
+                break
+        else:
+            return BUILT_IN
         if not atoms.issuperset(map(type, value)):
             for key in value:
                 if type(key) not in atoms:
