@@ -86,18 +86,18 @@ class EventResults:
         """Take in an event of a dead worker, at a place of a part."""
         result = fate.result
         cascade.seconds += fate.seconds
-        is_charged = result.error is not None
-        if is_charged and self._retries.try_again(
+        has_failed = result.error is not None
+        if has_failed and self._retries.try_again(
             run, cascade, part, number, result, has_died=True
         ):
             return
-        ran = fate.ran if is_charged else len(part.plans[number].indices)
+        ran = fate.ran if has_failed else len(part.plans[number].indices)
         cascade.events += 1
         cascade.handlers += ran
         if run.opened.every_event:
-            left = _Left(result=result if is_charged else None)
+            left = _Left(result=result if has_failed else None)
             self._report_event(run, part, number, left, ran=ran, seconds=fate.seconds)
-        if is_charged:
+        if has_failed:
             event, place = part.events[number], part.place(number)
             self._cascades.take_result(run, cascade, event, place, result)
 

@@ -195,7 +195,7 @@ class Retired(NamedTuple):
 
 
 class WorkerGone(NamedTuple):
-    """A worker is dead. Only the event that was running is charged; others get the rest."""
+    """A worker is dead. The running event fails or is run again; other workers get the rest."""
 
     worker: int
     running: int | None  # the position of the running event in its first batch; None: it was idle
