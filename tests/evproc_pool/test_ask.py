@@ -27,7 +27,7 @@ from evproc_pool import (
     PoolProcessor,
     WorkerLostError,
 )
-from evproc_pool.backends.local.member import DirectLink
+from evproc_pool.backends.local.worker_process import DirectLink
 from evproc_pool.coordinator import coordinator, futures, single_events
 from evproc_pool.coordinator.single_events import SingleEvents
 from evproc_pool.testing import simulated_pool
