@@ -59,12 +59,12 @@ from evproc_pool.core.supervisor_inputs import (
     LookAgain,
     QuotaNearlyUsed,
     QuotaUsed,
+    RaiseSoftTimeout,
     Seen,
     Start,
     StartFailed,
     StartLost,
     Stop,
-    Strike,
     TakeBack,
 )
 from evproc_pool.core.supervisor_inputs import Input as SupervisorInput
@@ -334,9 +334,9 @@ class Coordinator:
                     self._take_back(effect)
                 case AskReport(worker):
                     self._backend.ask_for_report(worker)
-                case Strike(worker, is_again):
+                case RaiseSoftTimeout(worker, is_again):
                     if (at := self._workers[worker].seen) is not None:
-                        self._backend.strike(worker, at, is_again=is_again)
+                        self._backend.raise_soft_timeout(worker, at, is_again=is_again)
                 case Kill(worker):
                     self._kill(worker)
                 case FewerWorkers(count):

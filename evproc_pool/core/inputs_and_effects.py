@@ -208,7 +208,7 @@ class WorkerGone(NamedTuple):
     ran: int = 0  # how many of its handlers began
 
 
-class Due(NamedTuple):
+class PauseOver(NamedTuple):
     """The pause of a `Retry` is over. Its token is unknown if the event was dropped meanwhile."""
 
     token: int
@@ -233,7 +233,7 @@ Input = (
     | TakenBack
     | Retired
     | WorkerGone
-    | Due
+    | PauseOver
     | Weighed
 )
 
@@ -248,7 +248,7 @@ class Send(NamedTuple):
 
 
 class Retry(NamedTuple):
-    """Begin a pause before an event of a root runs again; `Due` with its token has to follow.
+    """Begin a pause before an event of a root runs again; `PauseOver` with its token has to follow.
 
     `failures` says how often the event has failed, from 1.
     """

@@ -37,8 +37,8 @@ from math import inf
 from typing import Final
 
 from evproc_pool.core.event_limits import MOST_LOOK_SECONDS, DwellTimes, EventLimits, EventWatch
-from evproc_pool.core.inputs_and_effects import Due, Retired, Retry, WorkerGone, WorkerReady
 from evproc_pool.core.inputs_and_effects import Input as SchedulerInput
+from evproc_pool.core.inputs_and_effects import PauseOver, Retired, Retry, WorkerGone, WorkerReady
 from evproc_pool.core.report_requests import ReportRequests
 from evproc_pool.core.retry_policy import Pauses, RetryPolicy
 from evproc_pool.core.scheduler import Scheduler
@@ -243,7 +243,7 @@ class Supervisor:
         effects: list[Effect] = []
         self._pauses.forget_others(self.scheduler.pausing)
         for token in self._pauses.over(now):
-            effects += self._schedule(Due(token), now)
+            effects += self._schedule(PauseOver(token), now)
         most, there = self._size, sum(not each.is_ending for each in self._workers.values())
         if self._refused:
             waits = now < self._try_again

@@ -8,7 +8,7 @@ These may be trivial, for example where workers are on another machine:
 - `link` returns None: a single event goes through the scheduler, which takes three times as long;
 - `look_at` returns None: there are no timeouts, and no kill for memory or by `cancel_running`. A
   slow event delays unsent results before it, and the events behind it in its worker. `take_back`,
-  `ask_for_report`, `strike` and `kill_stuck` are never called;
+  `ask_for_report`, `raise_soft_timeout` and `kill_stuck` are never called;
 - `Gone.progress` is None: the first event without a result is charged for a death;
 - `memory_bytes` returns 0: only the worker checks its memory limit, between events;
 - `ask_back` does nothing: a worker runs all that it holds, also if others are idle.
@@ -107,7 +107,7 @@ class Backend(Protocol):
     def ask_for_report(self, number: int) -> None:
         """Ask a worker that is at an event to send its results so far; see `worker.reporter`."""
 
-    def strike(self, number: int, seen: WorkerStatus, *, is_again: bool) -> None:
+    def raise_soft_timeout(self, number: int, seen: WorkerStatus, *, is_again: bool) -> None:
         """Raise the soft timeout in the event at which a worker was; see `worker.soft_timeout`.
 
         `is_again` repeats a request: it counts only if the worker has not raised the timeout yet.

@@ -203,11 +203,11 @@ class LocalBackend:
         if worker is not None:
             worker.ask_for_report()
 
-    def strike(self, number: int, seen: WorkerStatus, *, is_again: bool) -> None:
+    def raise_soft_timeout(self, number: int, seen: WorkerStatus, *, is_again: bool) -> None:
         """See `Backend`."""
         worker = self._processes.get(number)
         if worker is not None:
-            worker.strike(seen, is_again=is_again)
+            worker.raise_soft_timeout(seen, is_again=is_again)
 
     def kill_stuck(self, number: int, seen: WorkerStatus) -> str | None:
         """See `Backend`."""

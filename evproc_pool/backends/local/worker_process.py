@@ -139,7 +139,7 @@ class WorkerProcess:
         if self._pidfd is not None and reporter.SIGNAL is not None:
             self._signal(reporter.SIGNAL)
 
-    def strike(self, seen: WorkerStatus, *, is_again: bool) -> None:
+    def raise_soft_timeout(self, seen: WorkerStatus, *, is_again: bool) -> None:
         """See `Backend`."""
         if self.words is None or soft_timeout.SIGNAL is None:
             return
