@@ -208,7 +208,7 @@ class Scheduler:
         return self._loads.overloaded
 
     @property
-    def tellable(self) -> list[int]:
+    def reportable(self) -> list[int]:
         """Workers that may have finished unreported events which others need.
 
         These have more than one unreported event in their batch. If nobody waits for single

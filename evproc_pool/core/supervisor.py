@@ -384,7 +384,7 @@ class Supervisor:
         self, now: float, seen: Mapping[int, Seen | None], effects: list[Effect]
     ) -> float | None:
         """Ask workers at a slow event for what is over; say when to look again."""
-        reportable = self.scheduler.tellable
+        reportable = self.scheduler.reportable
         for worker in self._report_requests.silent(reportable, now):
             at = seen.get(worker)
             batch = self.scheduler.held_by(worker)
@@ -431,6 +431,6 @@ class Supervisor:
         seconds = _REST_SHARE * self.scheduler.slack - (now - self._woke)
         if seconds < _LEAST_REST_SECONDS:
             return 0.0
-        limit = self._report_requests.rest(self.scheduler.tellable, now)
+        limit = self._report_requests.rest(self.scheduler.reportable, now)
         seconds = seconds if limit is None else min(seconds, limit)
         return seconds if seconds >= _LEAST_REST_SECONDS else 0.0

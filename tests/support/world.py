@@ -1329,14 +1329,14 @@ class World:
         nothing_waits = not any(run.runnable for run in self.runs.values())
         expected = overloaded if is_any_idle and nothing_waits else []
         check(scheduler.overloaded == expected, "wrong overloaded")
-        tellable = [
+        reportable = [
             worker
             for worker, model in self.workers.items()
             if model.held
             and model.held[0].size - model.held[0].done > 1
             and (is_any_idle or not model.held[0].run.opened.is_bulk)
         ]
-        check(scheduler.tellable == tellable, "wrong tellable")
+        check(scheduler.reportable == reportable, "wrong reportable")
         self._check_slack(nothing_waits=nothing_waits)
 
     def _check_slack(self, *, nothing_waits: bool) -> None:
