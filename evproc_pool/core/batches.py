@@ -146,7 +146,7 @@ class KeyQueue:
 
 
 class CascadeColumns(NamedTuple):
-    """Cascades as columns, with as many events each: none needs an object before it differs."""
+    """Cascades as columns, equal in depth: none needs an object before it differs."""
 
     roots: Sequence[int]  # the indices of their roots
     over: int  # how many events are over, the same for each
@@ -194,7 +194,7 @@ class CascadeColumns(NamedTuple):
 
 
 class Strands(NamedTuple):
-    """The ready cascades of columns: each has one next event, all of one plan.
+    """Cascades as columns with one next event each, all of one plan.
 
     Most roots with follow-ups have one, which may have one.
     """
