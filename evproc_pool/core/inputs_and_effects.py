@@ -260,7 +260,7 @@ class Retry(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """Roots from `first` on ended without follow-ups or error."""
+    """Neighbouring roots ended without follow-ups or error; has columns for all that they left."""
 
     run: int
     first: int  # the index of the first
@@ -274,7 +274,7 @@ class Settled(NamedTuple):
 
 
 class Over(NamedTuple):
-    """Cascades ended without error."""
+    """Cascades, not neighbours, ended without error; has columns for numbers and values only."""
 
     run: int
     roots: Sequence[int]  # the indices of their roots
@@ -285,7 +285,7 @@ class Over(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """A cascade ended with something to report."""
+    """One cascade ended with what `Settled` and `Over` cannot report: an error, for example."""
 
     run: int
     root: int

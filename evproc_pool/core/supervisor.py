@@ -117,7 +117,7 @@ class Supervisor:
         limits: EventLimits,
         draw: Callable[[], float],
     ) -> None:
-        # Decides what is sent. Its questions may be asked; `step` is for inputs.
+        # Others may read its properties. Inputs go through `step` of this class only.
         self.scheduler = Scheduler(policy, most_workers)
         self._size = most_workers
         self._pauses = Pauses(policy, draw)
