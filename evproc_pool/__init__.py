@@ -1,7 +1,7 @@
 """A multiprocess worker pool for ``evproc``: the same handlers, on all cores.
 
 Begin with `pool`, which has `PoolProcessor`. All that users import stands here; the packages
-below are the engine.
+below are the engine. ``tests/test_architecture.py`` has the table of allowed imports.
 
 Attributes:
     __version__: See `evproc.__version__`; both packages are of one distribution.

@@ -37,7 +37,10 @@ class PoolBusyError(PoolError, RuntimeError):
 
 
 class PoolBrokenError(PoolError, RuntimeError):
-    """No worker can be started; the cause is chained. The pool is closed."""
+    """No worker can be started; the cause is chained. The pool is closed.
+
+    If it has too few file descriptors to begin, it stays open: the next call tries again.
+    """
 
 
 class PoolForkedError(PoolError, RuntimeError):

@@ -107,12 +107,17 @@ def start_options(  # noqa: PLR0917 - as many as the pool has
     size = usable_cpus() if workers is None else count("workers", workers, _OR_NONE, least=0)
     if size and current_process().daemon:
         size = 0
+        import inspect  # slow to import
+
+        level, frame = 1, inspect.currentframe()  # up to the caller of this package
+        while frame is not None and frame.f_globals.get("__name__", "").startswith("evproc_pool."):
+            level, frame = level + 1, frame.f_back
         warnings.warn(
             "this process is a daemon of multiprocessing, which must not start processes: the"
             " PoolProcessor works as with workers=0, without limits such as event_timeout. Start"
             " this process with daemon=False (ProcessPoolExecutor does), or pass workers=0",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=level,
         )
     starts = context(mp_context)
     check_callable("initializer", initializer)

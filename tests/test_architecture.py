@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import evproc
 import evproc_pool
 
 ROOT = Path(__file__).parents[1]
+POOL = ROOT / "evproc_pool"
 
 #: What is pure and may be imported anywhere: data structures, types, functions.
 PURE = {
@@ -230,6 +232,13 @@ def test_a_module_imports_only_packages_below_its_own(module: str) -> None:
     assert layer in LAYERS, "give its package a place in LAYERS"
     used = {_layer(name) for name in _imports(module) if name.split(".")[0] == "evproc_pool"}
     assert used - {layer} - LAYERS[layer] == set()
+
+
+@pytest.mark.parametrize("package", [each for each in LAYERS if (POOL / each).is_dir()])
+def test_a_package_says_what_it_may_import(package: str) -> None:
+    text = ast.get_docstring(ast.parse((POOL / package / "__init__.py").read_text("utf-8")))
+    (said,) = re.findall(r"May import: ([^.;]*)[.;]", text or "")
+    assert set(re.findall(r"`(\w+)`", said)) - {"evproc"} == LAYERS[package] - {"__init__"}
 
 
 @pytest.mark.parametrize(

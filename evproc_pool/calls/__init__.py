@@ -8,5 +8,6 @@ Ctrl-C in a waiting thread is caught by each call (`pool`, `worker_calls`,
 `coordinator.pool_future`) and ends in `coordinator.engine.Engine.interrupt`. If it strikes in a
 turn, `coordinator.driving` catches it.
 
-May import: itself and everything below `pool`. Begin with `engines`.
+May import: itself, `options`, `inprocess`, `backends`, `coordinator`, `protocol`, `serialization`,
+`core`, `outcome`, `errors`, `log`, `evproc`. Begin with `engines`.
 """

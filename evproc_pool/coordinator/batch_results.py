@@ -9,7 +9,7 @@ from typing import Any
 from evproc.event import describe_event
 from evproc.exc import add_note
 from evproc.registry import Registry
-from evproc_pool.coordinator.codec import NOTHING_LEFT, Codec, Left
+from evproc_pool.coordinator.codec import NO_RESULTS, Codec, UnpackedResults
 from evproc_pool.coordinator.worker_record import Sent, WorkerRecord
 from evproc_pool.core.event_columns import Times
 from evproc_pool.core.inputs_and_effects import Progress, Result
@@ -51,16 +51,18 @@ class BatchResults:
             return
         reported = frame.results
         if reported is None:
-            self._apply(state, frame, NOTHING_LEFT)
+            self._apply(state, frame, NO_RESULTS)
             return
         where = f"worker {state.worker} (process {self._backend.pid(state.worker)})"
         try:
-            left = self._codec.unpack(reported, where, frame.large, is_last_chance=is_last_chance)
+            unpacked = self._codec.unpack(
+                reported, where, frame.large, is_last_chance=is_last_chance
+            )
         except SerializationError:
             state.stalled.append(frame)
             self._backend.send(state.worker, messages.REPACK, pickling.dumps(reported.number))
         else:
-            self._apply(state, frame, left)
+            self._apply(state, frame, unpacked)
 
     def skipped(self, state: WorkerRecord, number: int) -> None:
         """Note that a worker left out a batch that was taken back."""
@@ -90,9 +92,11 @@ class BatchResults:
             else:
                 self.take(state, frame)
 
-    def _apply(self, state: WorkerRecord, frame: messages.ProgressFrame, left: Left) -> None:
+    def _apply(
+        self, state: WorkerRecord, frame: messages.ProgressFrame, unpacked: UnpackedResults
+    ) -> None:
         """Report a frame to the supervisor."""
-        results = left.results
+        results = unpacked.results
         if not state.sent or state.sent[0].number != frame.number:
             # All of it was reported while its last event ran, and the rest taken back: the worker
             # gives back the same rest, which is no news.
@@ -105,7 +109,7 @@ class BatchResults:
         begin = sent.batch.done
         ran = {
             position: 1 + sent.batch.at(position)[1].indices.index(index)
-            for position, index in left.last_ran.items()
+            for position, index in unpacked.last_ran.items()
         }
         for position, result in results.items():
             if result.error is not None and result.handler is None:
@@ -122,19 +126,19 @@ class BatchResults:
                 state.worker,
                 frame.done,
                 times,
-                left.follow_ups,
+                unpacked.follow_ups,
                 results,
-                left.processed,
+                unpacked.processed,
                 self._codec.timings(frame, sent.batch, times),
                 gave_back=frame.gave_back,
-                values=left.values,
-                emitted=left.emitted,
+                values=unpacked.values,
+                emitted=unpacked.emitted,
                 ran=ran,
                 givers={
                     position: self._registry.handlers[index].name
-                    for position, index in left.givers.items()
+                    for position, index in unpacked.givers.items()
                 },
-                cut=self._codec.cut(sent, frame.results) if results or left.follow_ups else (),
+                cut=self._codec.cut(sent, frame.results) if results or unpacked.follow_ups else (),
                 has_large=frame.results is not None and frame.results.follow_ups.has_large,
             )
         )

@@ -49,7 +49,7 @@ PACE: Final = Pace(
 )
 
 
-class Left(NamedTuple):
+class UnpackedResults(NamedTuple):
     """The results of events, by position.
 
     Attributes:
@@ -77,7 +77,7 @@ class Answer(NamedTuple):
     value: Any
 
 
-NOTHING_LEFT: Final = Left({}, {})
+NO_RESULTS: Final = UnpackedResults({}, {})
 
 
 class Codec:
@@ -292,7 +292,7 @@ class Codec:
         large: Sequence[memoryview] = (),
         *,
         is_last_chance: bool,
-    ) -> Left:
+    ) -> UnpackedResults:
         """Unpack the results of events, and plan their follow-ups.
 
         Args:
@@ -324,7 +324,7 @@ class Codec:
         values, emitted, processed = columns
         last_ran = dict(zip(reported.short[::2], reported.short[1::2], strict=True))
         givers = dict(zip(reported.givers, reported.last_givers, strict=False))
-        return Left(follow_ups, results, processed, values, emitted, last_ran, givers)
+        return UnpackedResults(follow_ups, results, processed, values, emitted, last_ran, givers)
 
     def _follow_ups(
         self, reported: messages.BatchResults, large: Sequence[memoryview]

@@ -26,7 +26,7 @@ from evproc_pool.coordinator.cancellation import Cancel, Cancellations, Recall, 
 from evproc_pool.coordinator.codec import Codec
 from evproc_pool.coordinator.crash_errors import cannot_start, no_registry, other_registry
 from evproc_pool.coordinator.run_handle import RunHandle
-from evproc_pool.coordinator.single_events import Asked, SingleEvents
+from evproc_pool.coordinator.single_events import SentSingle, SingleEvents
 from evproc_pool.coordinator.worker_deaths import WorkerDeaths
 from evproc_pool.coordinator.worker_record import Sent, WorkerRecord, seen_at
 from evproc_pool.core.batches import Batch
@@ -59,12 +59,12 @@ from evproc_pool.core.supervisor_inputs import (
     LookAgain,
     QuotaNearlyUsed,
     QuotaUsed,
+    RaiseSoftTimeout,
     Seen,
     Start,
     StartFailed,
     StartLost,
     Stop,
-    Strike,
     TakeBack,
 )
 from evproc_pool.core.supervisor_inputs import Input as SupervisorInput
@@ -89,7 +89,7 @@ class Coordinator:
 
     Attributes:
         inbox: Inputs of callers. Any thread may append.
-        orders: What callers gave up. Any thread may append.
+        cancellations: What callers gave up. Any thread may append.
         runs: Runs that are not finished, by id. Any thread may add one.
 
     Args:
@@ -112,7 +112,7 @@ class Coordinator:
         rng: random.Random | None = None,
     ) -> None:
         self.inbox: deque[Input] = deque()
-        self.orders: deque[Cancel | Recall] = deque()
+        self.cancellations: deque[Cancel | Recall] = deque()
         self.runs: dict[int, RunHandle] = {}
         self._backend = backend
         self._registry = registry
@@ -148,7 +148,7 @@ class Coordinator:
         self.single_events = SingleEvents(
             self._codec, backend, self._supervisor, self._workers, self._arrived
         )
-        self._asked: Asked | None = None  # a single event that the scheduler is about to send
+        self._single: SentSingle | None = None  # one that the scheduler is about to send
         self._is_heavy = False  # whether the last frames were large ones
         self._looked = 0.0  # when it last looked after the workers
         self._look_seconds = 0.0  # after how long to look again, while much is going on
@@ -184,7 +184,7 @@ class Coordinator:
 
     # --- a single event, past the scheduler ---
 
-    def ask(self, ev: Any, plan: PlanLike) -> Asked | None:
+    def try_send_single(self, ev: Any, plan: PlanLike) -> SentSingle | None:
         """Send a single event past the scheduler; None: not sent, something else is going on.
 
         `single_events` takes its answer. If that is None, `adopt` the event.
@@ -193,23 +193,23 @@ class Coordinator:
             return None
         return None if self.inbox else self.single_events.send(ev, plan)
 
-    def adopt(self, asked: Asked, inputs: Sequence[Input]) -> None:
+    def adopt(self, single: SentSingle, inputs: Sequence[Input]) -> None:
         """Let the scheduler take in a single event that was sent already, and what came back.
 
         The inputs hand it in, and nothing else.
         """
-        self._asked = asked
+        self._single = single
         for item in inputs:
             self._step(item)
-        for frame in asked.frames:
-            self._arrived(Arrived(asked.worker, *frame))
+        for frame in single.frames:
+            self._arrived(Arrived(single.worker, *frame))
 
     # --- a turn ---
 
     def turn(self, *, may_block: bool) -> None:
         """Take in inputs, wait for something to happen, and act on it."""
         # news goes to callers before we wait for more
-        self._obey()
+        self._take_cancellations()
         has_news = self.take_in() | self._perform(self._supervisor.begin_turn(self._clock()))
         timeout: float | None = 0
         may_block = may_block and not has_news
@@ -223,12 +223,12 @@ class Coordinator:
         self._rested = 0.0
         self.take_in()
 
-    def _obey(self) -> None:
+    def _take_cancellations(self) -> None:
         """Take in what callers gave up."""
-        while self.orders:
-            order = self.orders.popleft()
-            if isinstance(order, Cancel):
-                self._cancelled.add(order)
+        while self.cancellations:
+            item = self.cancellations.popleft()
+            if isinstance(item, Cancel):
+                self._cancelled.add(item)
             else:
                 self._recalls = True
             self._looked = -inf  # at once
@@ -251,7 +251,7 @@ class Coordinator:
         self._listened = self._clock()
         if timeout != 0:
             self._supervisor.woke(self._listened)
-        self._obey()  # before we act on what has come
+        self._take_cancellations()  # before we act on what has come
         for item in happened:
             match item:
                 case Arrived():
@@ -334,9 +334,9 @@ class Coordinator:
                     self._take_back(effect)
                 case AskReport(worker):
                     self._backend.ask_for_report(worker)
-                case Strike(worker, is_again):
+                case RaiseSoftTimeout(worker, is_again):
                     if (at := self._workers[worker].seen) is not None:
-                        self._backend.strike(worker, at, is_again=is_again)
+                        self._backend.raise_soft_timeout(worker, at, is_again=is_again)
                 case Kill(worker):
                     self._kill(worker)
                 case FewerWorkers(count):
@@ -453,11 +453,11 @@ class Coordinator:
 
     def _send(self, worker: int, batch: Batch) -> None:
         state = self._workers[worker]
-        asked, self._asked = self._asked, None
-        if asked is not None:
-            if asked.worker != worker or batch.size != 1:
-                raise InternalError(f"worker {asked.worker} was asked, and not {worker}")
-            state.sent.append(Sent(batch, asked.number))
+        single, self._single = self._single, None
+        if single is not None:
+            if single.worker != worker or batch.size != 1:
+                raise InternalError(f"worker {single.worker} has the event, and not {worker}")
+            state.sent.append(Sent(batch, single.number))
             return
         state.batches += 1
         sent = Sent(batch, state.batches)

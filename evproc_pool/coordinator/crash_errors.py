@@ -1,4 +1,4 @@
-"""What is said of a worker that died."""
+"""Makes the errors for events whose worker died, and for a pool without workers."""
 
 from __future__ import annotations
 

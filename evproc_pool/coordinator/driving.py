@@ -1,9 +1,9 @@
 """The driver: one thread at a time does the work of the engine.
 
-Whoever gets the part takes it under a lock, works without the lock, and leaves: `Driving.drive`.
-Other threads wait for the end of a turn. If the engine is closed meanwhile, the driver ends it when
-it leaves. What strikes the driver in the middle of its work (an interrupt, an error of ours) breaks
-the engine, since nobody knows what state things are in.
+`Driving.drive` makes a thread the driver under a lock, and lets it work without the lock. Other
+threads wait for the end of its turn. If the engine is closed meanwhile, the driver ends it after
+its turn. An interrupt, or an error that no run gets, in the middle of the work breaks the engine,
+since its state is unknown then.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ from evproc_pool.coordinator.codec import Answer
 from evproc_pool.coordinator.coordinator import Coordinator
 from evproc_pool.coordinator.driving import Driving
 from evproc_pool.coordinator.run_handle import OutcomeSink, RunHandle
-from evproc_pool.coordinator.single_events import Asked
+from evproc_pool.coordinator.single_events import SentSingle
 from evproc_pool.core.cascade_limits import PLAIN_ENDING, CascadeEnding
 from evproc_pool.core.inputs_and_effects import Accepted, Closed, Input, Opened
 from evproc_pool.errors import PoolClosedError, PoolForkedError, again
@@ -72,8 +72,8 @@ class Engine(Driving):
         self._make_sink = make_sink
         self._next_run = 0
         self._draining: set[int] = set()  # threads
-        self._asking: int | None = None  # the thread that asks a worker
-        self._sent: tuple[Asked, Accepted] | None = None  # see `send_now`; the driver's
+        self._single_caller: int | None = None  # the thread that waits for a single event
+        self._sent: tuple[SentSingle, Accepted] | None = None  # see `send_now`; the driver's
         self._source: Source | None = None
 
     # --- for callers, from any thread ---
@@ -89,12 +89,12 @@ class Engine(Driving):
     @property
     def open_runs(self) -> int:
         """How many runs are not finished."""
-        return len(self._coordinator.runs) + (self._asking is not None)
+        return len(self._coordinator.runs) + (self._single_caller is not None)
 
     @property
     def is_at_work(self) -> bool:
         """Whether workers have events that are not known to be over."""
-        return self._asking is not None or self._coordinator.is_at_work
+        return self._single_caller is not None or self._coordinator.is_at_work
 
     def open(
         self,
@@ -135,50 +135,50 @@ class Engine(Driving):
         self, ev: Event, plan: Plan, *, unordered: bool, ending: CascadeEnding = PLAIN_ENDING
     ) -> Answer | RunHandle:
         """Begin a call with one event; return its answer, or a closed run to wait for."""
-        found = self._ask(ev, plan, unordered, ending)
+        found = self._try_single(ev, plan, unordered, ending)
         if found is None:
             found, inputs = self._begin_one(ev, plan, unordered, ending)
             for item in inputs:
                 self.accept(item)
         return found
 
-    def _ask(
+    def _try_single(
         self, ev: Event, plan: Plan, unordered: bool, ending: CascadeEnding
     ) -> Answer | RunHandle | None:
         """Send the event past the scheduler, if nobody drives; None: it was not sent."""
         self.check_may_wait()
 
-        def may_ask() -> bool:
-            may = self._may_ask
+        def may_send() -> bool:
+            may = self._may_send_single
             if may:
-                self._asking = threading.get_ident()
+                self._single_caller = threading.get_ident()
             return may
 
         def act() -> Answer | RunHandle | None:
             try:
-                asked = self._coordinator.ask(ev, plan)
-                if asked is None:
+                single = self._coordinator.try_send_single(ev, plan)
+                if single is None:
                     return None
                 singles = self._coordinator.single_events
-                answer = singles.answer(asked) if singles.wait(asked) else None
+                answer = singles.answer(single) if singles.wait(single) else None
                 if answer is not None:
                     return answer
                 run, inputs = self._begin_one(ev, plan, unordered, ending)
                 run.is_closing = True
-                self._coordinator.adopt(asked, inputs)
+                self._coordinator.adopt(single, inputs)
                 return run
             finally:
-                self._asking = None
+                self._single_caller = None
 
         try:
-            return self.drive(may_ask, act)
+            return self.drive(may_send, act)
         finally:
             # an interrupt may strike before `act` begins; `drain` would wait for ever
-            if self._asking == threading.get_ident():
-                self._asking = None
+            if self._single_caller == threading.get_ident():
+                self._single_caller = None
 
     @property
-    def _may_ask(self) -> bool:
+    def _may_send_single(self) -> bool:
         """Whether nothing else is going on. Needs the lock."""
         return self.is_free and self._sent is None and not self.is_foreign
 
@@ -191,14 +191,14 @@ class Engine(Driving):
 
         def act() -> bool:
             (ev,), (plan,) = root.events, root.plans
-            asked = self._coordinator.ask(ev, plan)
-            if asked is not None:
+            single = self._coordinator.try_send_single(ev, plan)
+            if single is not None:
                 # while nobody else can have its end
                 sink.begins(root.first)
-                self._sent = asked, root
-            return asked is not None
+                self._sent = single, root
+            return single is not None
 
-        return bool(self.drive(lambda: self._may_ask, act))
+        return bool(self.drive(lambda: self._may_send_single, act))
 
     def collect(
         self, run: int, root: int, seconds: float, deliver: Callable[[Answer], object]
@@ -232,8 +232,8 @@ class Engine(Driving):
     def _adopt_sent(self) -> None:
         sent, self._sent = self._sent, None
         if sent is not None:
-            asked, accepted = sent
-            self._coordinator.adopt(asked, (accepted,))
+            single, accepted = sent
+            self._coordinator.adopt(single, (accepted,))
 
     @property
     def is_foreign(self) -> bool:
@@ -284,13 +284,13 @@ class Engine(Driving):
     def cancel(self, run: RunHandle, roots: Sequence[int] | None, *, kill: bool) -> None:
         """Give roots of a run up; see `cancellation.Cancel`. Takes effect with the next turn."""
         if not self.is_foreign:
-            self._coordinator.orders.append(Cancel(run.id, roots, kill))
+            self._coordinator.cancellations.append(Cancel(run.id, roots, kill))
             self.wake()
 
     def recall(self) -> None:
         """Have all workers give back what they have not begun; see `cancellation.Recall`."""
         if not self.is_foreign:
-            self._coordinator.orders.append(Recall())
+            self._coordinator.cancellations.append(Recall())
             self.wake()
 
     def where(self, run: RunHandle, roots: Sequence[int] | None) -> str:
@@ -378,7 +378,7 @@ class Engine(Driving):
             while self.closed is None:
                 turns = self.turns
                 runs = list(self._coordinator.runs.values())
-                callers = [*(run.caller for run in runs), self._asking]
+                callers = [*(run.caller for run in runs), self._single_caller]
                 others = [caller for caller in callers if caller not in self._draining]
                 if not (any(others) or any(run.is_closing for run in runs)):
                     return

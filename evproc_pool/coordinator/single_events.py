@@ -25,7 +25,7 @@ from evproc_pool.protocol.frame import Frame
 _ANSWER_SECONDS: Final = 0.005
 
 
-class Asked:
+class SentSingle:
     """An event that was sent to a worker by itself, past the scheduler.
 
     Attributes:
@@ -70,7 +70,7 @@ class SingleEvents:
         """Find out anew which worker may get one, since something has happened."""
         self._free = None
 
-    def send(self, ev: Any, plan: PlanLike) -> Asked | None:
+    def send(self, ev: Any, plan: PlanLike) -> SentSingle | None:
         """Send an event to a worker that has nothing to do; None: there is none, or it may not."""
         free = self._free or self._find_free()
         if free is None:
@@ -84,7 +84,7 @@ class SingleEvents:
             return None
         record.batches += 1
         link.send(*frame)
-        return Asked(record.worker, record.batches, link)
+        return SentSingle(record.worker, record.batches, link)
 
     def _find_free(self) -> tuple[WorkerRecord, Link] | None:
         worker = self._supervisor.single
@@ -93,17 +93,17 @@ class SingleEvents:
             self._free = self._workers[worker], link
         return self._free
 
-    def wait(self, asked: Asked, seconds: float = inf) -> bool:
+    def wait(self, single: SentSingle, seconds: float = inf) -> bool:
         """Wait a moment for the answer; return whether it is there, or something else."""
-        return asked.link.wait(min(_ANSWER_SECONDS, seconds))
+        return single.link.wait(min(_ANSWER_SECONDS, seconds))
 
-    def answer(self, asked: Asked) -> Answer | None:
+    def answer(self, single: SentSingle) -> Answer | None:
         """Take in what has come back; None if that is no answer: an error, or follow-ups."""
-        frames = asked.link.receive()
+        frames = single.link.receive()
         answer = self._codec.answer(frames[0]) if frames else None
         if answer is None:
-            asked.frames = frames
+            single.frames = frames
         elif len(frames) > 1:
             for frame in frames[1:]:
-                self._arrived(Arrived(asked.worker, *frame))
+                self._arrived(Arrived(single.worker, *frame))
         return answer

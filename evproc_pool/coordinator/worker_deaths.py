@@ -1,4 +1,4 @@
-"""The deaths of workers: reported to the core, with the error of the event that is charged."""
+"""Reports the deaths of workers to the core, with the error of the event that was running."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class WorkerDeaths:
         self._attribution.forget(run)
 
     def gone(self, item: Gone, state: WorkerRecord) -> None:
-        """Charge the event that a dead worker ran, and hand on what else it held."""
+        """Report a dead worker: what it finished, then the error of the event that it ran."""
         self._step(Retired(item.worker))
         stalled, state.stalled = state.stalled, deque()
         for frame in stalled:
@@ -101,7 +101,7 @@ class WorkerDeaths:
         self._step(WorkerGone(item.worker, running, error, handler, verdict.spared, seconds, ran))
 
     def _examine(self, item: Gone, state: WorkerRecord, *, was_stuck: bool) -> Verdict:
-        """Find the event to charge."""
+        """Have `crash_attribution` find the event to charge."""
         if not state.sent:
             return Verdict(0)
         sent, at = state.sent[0], item.progress
@@ -145,8 +145,8 @@ class WorkerDeaths:
             error = too_large(lost, kill.memory_bytes, self._limits.max_memory_bytes or 0, stack)
         else:
             error = timed_out(lost, self._limits.event_timeout or 0.0, stack)
-        charged = Result(error=error, handler=handler)
-        is_last = self._policy.again(plan, charged, has_died=True) is None
+        result = Result(error=error, handler=handler)
+        is_last = self._policy.again(plan, result, has_died=True) is None
         say_fate(error, attempt, is_last=is_last)
         return error
 

@@ -145,33 +145,33 @@ class KeyQueue:
         return dropped
 
 
-class Abreast(NamedTuple):
-    """Cascades side by side, as columns: none needs an object before it differs."""
+class CascadeColumns(NamedTuple):
+    """Cascades as columns, equal in depth: none needs an object before it differs."""
 
     roots: Sequence[int]  # the indices of their roots
     over: int  # how many events are over, the same for each
     seconds: Sequence[float]  # how long these took, for each
     handlers: Sequence[int]  # how many handlers ran, for each
 
-    def slice(self, start: int, stop: int) -> Abreast:
+    def slice(self, start: int, stop: int) -> CascadeColumns:
         """Return some of them."""
-        return Abreast(
+        return CascadeColumns(
             self.roots[start:stop], self.over, self.seconds[start:stop], self.handlers[start:stop]
         )
 
-    def pick(self, places: Sequence[int], shift: int = 0) -> Abreast:
+    def pick(self, places: Sequence[int], shift: int = 0) -> CascadeColumns:
         """Return those at some places, less `shift`."""
         if not places:
-            return Abreast((), self.over, (), ())
+            return CascadeColumns((), self.over, (), ())
         rows = list(zip(self.roots, self.seconds, self.handlers, strict=True))
         picked = [rows[place - shift] for place in places]
         roots, seconds, handlers = zip(*picked, strict=True)
-        return Abreast(roots, self.over, seconds, handlers)
+        return CascadeColumns(roots, self.over, seconds, handlers)
 
-    def after(self, times: Sequence[float], handlers: int | Sequence[int]) -> Abreast:
+    def after(self, times: Sequence[float], handlers: int | Sequence[int]) -> CascadeColumns:
         """Return them with one more event over for each, by its seconds and handlers."""
         ran = itertools.repeat(handlers) if isinstance(handlers, int) else handlers
-        return Abreast(
+        return CascadeColumns(
             self.roots,
             self.over + 1,
             list(map(operator.add, self.seconds, times)),
@@ -194,12 +194,12 @@ class Abreast(NamedTuple):
 
 
 class Strands(NamedTuple):
-    """Cascades abreast with one next event each, all of one plan.
+    """Cascades as columns with one next event each, all of one plan.
 
     Most roots with follow-ups have one, which may have one.
     """
 
-    cascades: Abreast  # the cascades, without these events
+    cascades: CascadeColumns  # the cascades, without these events
     events: Sequence[Any]  # the next event of each
     plan: PlanLike  # the plan of these events
     near: int | None = None  # see `Cascade`

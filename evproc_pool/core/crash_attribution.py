@@ -1,7 +1,11 @@
-"""The death of a worker: which of its events is charged, and which are over.
+"""Decides which event is charged for the death of its worker, and which events are over.
 
-The input is where the worker was when it died, as its status words say. They are written while
-it runs, so they may be behind what has arrived of its results, and never ahead.
+The status words have the place where a worker died. `done` events of its first batch are reported:
+
+- the place is behind `done`, at no event, or in another batch: the worker was between two events,
+  or unpickled some. None is charged;
+- otherwise the events before the place are over. Those from `unsent` on run again: their results
+  did not arrive. An `unsent` behind `done` is out of date, since it is cleared after sending.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from math import inf
 from typing import Final, NamedTuple
 
-from evproc_pool.core.supervisor_inputs import Kill, Seen, Strike
+from evproc_pool.core.supervisor_inputs import Kill, RaiseSoftTimeout, Seen
 
 # A worker with this many times its memory limit is killed in the middle of an event.
 _FAR_BEYOND: Final = 1.5
@@ -15,6 +15,8 @@ _FAR_BEYOND: Final = 1.5
 _LOOKS: Final = 10
 MOST_LOOK_SECONDS: Final = 0.25
 _MEMORY_LOOK_SECONDS: Final = 0.05
+
+_Effects = list[RaiseSoftTimeout | Kill]
 
 
 class EventLimits(NamedTuple):
@@ -25,7 +27,7 @@ class EventLimits(NamedTuple):
     max_memory_bytes: int | None = None  # resident memory of a worker
 
 
-class _Strike(NamedTuple):
+class _Warning(NamedTuple):
     """A handler was warned that its event takes too long."""
 
     activity: Hashable  # its event
@@ -76,31 +78,27 @@ class EventWatch:
         if self.needs_memory:
             self.look_seconds = min(self.look_seconds, _MEMORY_LOOK_SECONDS)
         self._dwell_times = DwellTimes()
-        self._strikes: dict[int, _Strike] = {}
+        self._warnings: dict[int, _Warning] = {}
 
-    def look(
-        self, worker: int, at: Seen | None, memory_bytes: int, now: float
-    ) -> list[Strike | Kill]:
+    def look(self, worker: int, at: Seen | None, memory_bytes: int, now: float) -> _Effects:
         """Decide on one worker; `at` and `memory_bytes` are None and 0 if they are not known."""
         if at is None or at.is_between:
             self._dwell_times.forget(worker)
             return []
         seconds = self._dwell_times.note(worker, at, now)
         timeout, _, most_bytes = self._limits
-        effects: list[Strike | Kill] = []
-        is_just_struck = self._strike(worker, at, seconds, now, effects)
+        effects: _Effects = []
+        was_just_warned = self._warn(worker, at, seconds, now, effects)
         # the results of a few events are pickled together, and may take as long as these may
         is_late = timeout is not None and seconds >= timeout * max(1, at.packing)
         is_large = most_bytes is not None and memory_bytes >= _FAR_BEYOND * most_bytes
         if is_large and not at.is_over:
             effects.append(Kill(worker, memory_bytes))
-        elif is_late and not is_just_struck:
+        elif is_late and not was_just_warned:
             effects.append(Kill(worker))
         return effects
 
-    def _strike(
-        self, worker: int, at: Seen, seconds: float, now: float, effects: list[Strike | Kill]
-    ) -> bool:
+    def _warn(self, worker: int, at: Seen, seconds: float, now: float, effects: _Effects) -> bool:
         """Warn a handler; say whether that was just now.
 
         A handler has a moment to react, even if nobody looked until its hard timeout.
@@ -108,15 +106,15 @@ class EventWatch:
         soft = self._limits.event_soft_timeout
         if soft is None or seconds < soft or at.is_over or at.handler is None:
             return False
-        strike = self._strikes.get(worker)
-        if strike is None or strike.activity != at.activity:
-            strike = self._strikes[worker] = _Strike(at.activity, now, now + self.look_seconds)
-            effects.append(Strike(worker, is_again=False))
-        elif now >= strike.then:
+        warning = self._warnings.get(worker)
+        if warning is None or warning.activity != at.activity:
+            warning = self._warnings[worker] = _Warning(at.activity, now, now + self.look_seconds)
+            effects.append(RaiseSoftTimeout(worker, is_again=False))
+        elif now >= warning.then:
             # less and less often: it may be in a call that no signal interrupts
-            self._strikes[worker] = strike._replace(then=now + 2 * (now - strike.since))
-            effects.append(Strike(worker, is_again=True))
-        return now - strike.since < self.look_seconds
+            self._warnings[worker] = warning._replace(then=now + 2 * (now - warning.since))
+            effects.append(RaiseSoftTimeout(worker, is_again=True))
+        return now - warning.since < self.look_seconds
 
     def since(self, worker: int, at: Seen, now: float) -> float:
         """When a worker was first seen where it is; -inf if it was not seen there."""
@@ -125,4 +123,4 @@ class EventWatch:
     def forget(self, worker: int) -> None:
         """Drop all that is known of a worker that is gone."""
         self._dwell_times.forget(worker)
-        self._strikes.pop(worker, None)
+        self._warnings.pop(worker, None)

@@ -27,8 +27,8 @@ class Fate(NamedTuple):
     ran: int = 0  # how many of its handlers began
 
 
-class _Left(NamedTuple):
-    """The results of one event; see `Progress`."""
+class _Output(NamedTuple):
+    """All that one event left; see `Progress`."""
 
     follow_ups: Sequence[Planned] = ()
     result: Result | None = None
@@ -61,73 +61,75 @@ class EventResults:
         ran = item.ran.get(position, len(part.plans[number].indices))
         cascade.events += 1
         cascade.handlers += ran
-        left = _left_behind(item, position, result)
-        if left.follow_ups and run.opened.has_limits:
-            left = self._limited(run, cascade, part, number, left)
-        if left.processed is not None and cascade.events == 1:
-            cascade.processed = left.processed
-        if left.emitted:
-            cascade.emit(part.place(number), left.emitted)
+        output = _output_of(item, position, result)
+        if output.follow_ups and run.opened.has_limits:
+            output = self._limited(run, cascade, part, number, output)
+        if output.processed is not None and cascade.events == 1:
+            cascade.processed = output.processed
+        if output.emitted:
+            cascade.emit(part.place(number), output.emitted)
         if run.opened.every_event:
-            self._report_event(run, part, number, left, ran=ran, seconds=seconds)
-        if left.result is None:
-            if left.follow_ups:
-                cascade.queue.extend(left.follow_ups, part.place(number))
+            self._report_event(run, part, number, output, ran=ran, seconds=seconds)
+        if output.result is None:
+            if output.follow_ups:
+                cascade.queue.extend(output.follow_ups, part.place(number))
                 # events of an unordered cascade may be with several workers
                 cascade.near = item.worker if item.has_large and not run.unordered else None
-                run.loose += len(left.follow_ups) * cascade.is_ready
+                run.loose += len(output.follow_ups) * cascade.is_ready
             return
         if result is not None and run.opened.errors_continue and position in item.cut:
             self._put_rest_back(cascade, part, number + 1)
         event, place = part.events[number], part.place(number)
-        self._cascades.take_result(run, cascade, event, place, left.result)
+        self._cascades.take_result(run, cascade, event, place, output.result)
 
     def take_fate(self, run: Run, cascade: Cascade, part: Part, number: int, fate: Fate) -> None:
         """Take in an event of a dead worker, at a place of a part."""
         result = fate.result
         cascade.seconds += fate.seconds
-        is_charged = result.error is not None
-        if is_charged and self._retries.try_again(
+        has_failed = result.error is not None
+        if has_failed and self._retries.try_again(
             run, cascade, part, number, result, has_died=True
         ):
             return
-        ran = fate.ran if is_charged else len(part.plans[number].indices)
+        ran = fate.ran if has_failed else len(part.plans[number].indices)
         cascade.events += 1
         cascade.handlers += ran
         if run.opened.every_event:
-            left = _Left(result=result if is_charged else None)
-            self._report_event(run, part, number, left, ran=ran, seconds=fate.seconds)
-        if is_charged:
+            output = _Output(result=result if has_failed else None)
+            self._report_event(run, part, number, output, ran=ran, seconds=fate.seconds)
+        if has_failed:
             event, place = part.events[number], part.place(number)
             self._cascades.take_result(run, cascade, event, place, result)
 
-    def _limited(self, run: Run, cascade: Cascade, part: Part, number: int, left: _Left) -> _Left:
+    def _limited(
+        self, run: Run, cascade: Cascade, part: Part, number: int, output: _Output
+    ) -> _Output:
         """Count the follow-ups of an event; it fails if there are too many."""
         place = part.place(number)
-        count = len(left.follow_ups)
+        count = len(output.follow_ups)
         limit = broken_limit(run.opened.limits, place.depth, cascade.accepted, count)
         if limit is None:
             cascade.accepted += count
-            return left
-        error = limit_error(limit, place.path, left.giver, part.events[number])
-        return _Left(result=Result(error=error, handler=left.giver))
+            return output
+        error = limit_error(limit, place.path, output.giver, part.events[number])
+        return _Output(result=Result(error=error, handler=output.giver))
 
     def _report_event(
-        self, run: Run, part: Part, number: int, left: _Left, *, ran: int, seconds: float
+        self, run: Run, part: Part, number: int, output: _Output, *, ran: int, seconds: float
     ) -> None:
         """Report an event that is over, unless it is a root: its cascade is reported."""
         place = part.place(number)
         if not place.depth:
             return
-        result = left.result or Result()
+        result = output.result or Result()
         failed = part.events[number] if result.error is not None else None
         ending = Ending(
             *result,
             seconds=seconds,
-            processed=left.processed,
+            processed=output.processed,
             attempts=attempt_of(part.plans[number]),
             handlers=ran,
-            emitted=left.emitted,
+            emitted=output.emitted,
             failed=int(failed is not None),
             failed_event=failed,
         )
@@ -150,12 +152,12 @@ class EventResults:
             part.cascades[each] = _nobody()
 
 
-def _left_behind(item: Progress, position: int, result: Result | None) -> _Left:
+def _output_of(item: Progress, position: int, result: Result | None) -> _Output:
     if result is not None:
-        return _Left(result=result)  # a failed event leaves nothing else
+        return _Output(result=result)  # a failed event leaves nothing else
     if item.values and position in item.values:
         result = Result(item.values[position], stopped=True)
-    return _Left(
+    return _Output(
         item.follow_ups.get(position, ()) if result is None else (),
         result,
         item.emitted[position] if item.emitted and position in item.emitted else None,

@@ -1,7 +1,8 @@
-"""Puts back what workers do not run: after a death, taken back, or given back. Pure.
+"""Takes batches from workers: after a death (`worker_gone`), taken back, or given back. Pure.
 
-It goes in front of what waits, so that order is kept. Costs O(events put back); roots, strands
-and fan-outs go back as columns, O(1) a part.
+The event that a worker died of fails, or is run again. The others go in front of what waits, so
+that order is kept. Costs O(events put back); roots, strands and fan-outs go back as columns,
+O(1) a part.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class HandBack:
             part.stop = min(part.stop, max(part.start, item.kept))
 
     def worker_gone(self, item: WorkerGone) -> None:
-        """Charge the event that a worker died of, and put back the others."""
+        """Apply a death: the running event fails or is run again, the others are put back."""
         held = self._loads.held(item.worker)
         if item.running is not None and not (
             held and held[0].done <= item.running < held[0].size and item.error is not None
@@ -74,8 +75,8 @@ class HandBack:
         self._loads.remove(item.worker)
         fates: dict[int, Fate] = {}
         if item.running is not None:
-            charged = Result(error=item.error, handler=item.handler)
-            fates[item.running] = Fate(charged, item.seconds, item.ran)
+            result = Result(error=item.error, handler=item.handler)
+            fates[item.running] = Fate(result, item.seconds, item.ran)
         if item.spared is not None:
             fates[item.spared] = Fate(Result())
         # last first, since each goes in front of the others

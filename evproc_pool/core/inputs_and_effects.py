@@ -195,7 +195,7 @@ class Retired(NamedTuple):
 
 
 class WorkerGone(NamedTuple):
-    """A worker is dead. Only the event that was running is charged; others get the rest."""
+    """A worker is dead. The running event fails or is run again; other workers get the rest."""
 
     worker: int
     running: int | None  # the position of the running event in its first batch; None: it was idle
@@ -208,7 +208,7 @@ class WorkerGone(NamedTuple):
     ran: int = 0  # how many of its handlers began
 
 
-class Due(NamedTuple):
+class PauseOver(NamedTuple):
     """The pause of a `Retry` is over. Its token is unknown if the event was dropped meanwhile."""
 
     token: int
@@ -233,7 +233,7 @@ Input = (
     | TakenBack
     | Retired
     | WorkerGone
-    | Due
+    | PauseOver
     | Weighed
 )
 
@@ -248,7 +248,7 @@ class Send(NamedTuple):
 
 
 class Retry(NamedTuple):
-    """Begin a pause before an event of a root runs again; `Due` with its token has to follow.
+    """Begin a pause before an event of a root runs again; `PauseOver` with its token has to follow.
 
     `failures` says how often the event has failed, from 1.
     """
@@ -260,7 +260,7 @@ class Retry(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """Roots from `first` on ended without follow-ups or error."""
+    """Neighbouring roots ended without follow-ups or error; has columns for all that they left."""
 
     run: int
     first: int  # the index of the first
@@ -274,7 +274,7 @@ class Settled(NamedTuple):
 
 
 class Over(NamedTuple):
-    """Cascades ended without error."""
+    """Cascades, not neighbours, ended without error; has columns for numbers and values only."""
 
     run: int
     roots: Sequence[int]  # the indices of their roots
@@ -285,7 +285,7 @@ class Over(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """A cascade ended with something to report."""
+    """One cascade ended with what `Settled` and `Over` cannot report: an error, for example."""
 
     run: int
     root: int

@@ -60,7 +60,7 @@ class ReportRequests:
             each.pop(worker, None)
 
     def silent(self, workers: Iterable[int], now: float) -> list[int]:
-        """Return those of the `Scheduler.tellable` workers whose positions have to be read."""
+        """Return those of the `Scheduler.reportable` workers whose positions have to be read."""
         return [worker for worker in workers if self._left(worker, now) <= 0]
 
     def look(self, worker: int, now: float, *, is_further: bool | None) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from evproc_pool.core.batches import Abreast, Batch, Cascade, Part
+from evproc_pool.core.batches import Batch, Cascade, CascadeColumns, Part
 from evproc_pool.core.cascades import Cascades
 from evproc_pool.core.event_columns import PlanLike, Singles
 from evproc_pool.core.event_results import EventResults
@@ -67,7 +67,7 @@ class Reports:
         if strands is None:
             first = part.first or 0
             ran = [handlers] * len(positions) if isinstance(handlers, int) else handlers
-            cascades = Abreast(range(first + start, first + stop), 1, list(times), ran)
+            cascades = CascadeColumns(range(first + start, first + stop), 1, list(times), ran)
         else:
             cascades = strands.cascades.slice(start, stop).after(times, handlers)
         if len(givers) < len(positions):
@@ -83,12 +83,12 @@ class Reports:
     def _report_strands(
         self,
         run: Run,
-        cascades: Abreast,
+        cascades: CascadeColumns,
         positions: range,
         givers: Sequence[int],
         item: Progress,
     ) -> None:
-        """Report the cascades abreast that have no follow-up."""
+        """Report the cascades in columns that have no follow-up."""
         values = item.values.aligned(positions) if item.values else None
         if givers:
             others = sorted(set(positions).difference(givers))

@@ -50,7 +50,7 @@ class Run:
         self.ready: deque[Cascade | Strands | KeyQueue] = deque()
         self.loose = 0  # events in the queues of ready cascades; of an unordered run
         self._strands = 0  # the number of ready strands
-        self.stranded = 0  # their events
+        self.strand_events = 0  # their events
         # the queues of busy keys; shared with other runs, if their keys are
         self.keys: dict[Hashable, KeyQueue] = {} if keys is None else keys
         self.waiting = 0  # roots that wait in key queues
@@ -72,7 +72,7 @@ class Run:
         cascades = self.loose
         if not self.unordered:
             cascades = len(self.ready) - self._strands - self.key_queues
-        return self.backlog + self.stranded + cascades + self.keyed
+        return self.backlog + self.strand_events + cascades + self.keyed
 
     @property
     def left(self) -> int:
@@ -139,7 +139,7 @@ class Run:
         """Put strands behind what is ready."""
         self.ready.append(strands)
         self._strands += 1
-        self.stranded += len(strands.events)
+        self.strand_events += len(strands.events)
 
     def take_strands(self, count: int) -> Strands:
         """Take the first ones of the strands that are next."""
@@ -151,7 +151,7 @@ class Run:
             strands = strands.slice(0, count)
         else:
             self._strands -= 1
-        self.stranded -= len(strands.events)
+        self.strand_events -= len(strands.events)
         return strands
 
     def bring(self, worker: int) -> None:
@@ -189,7 +189,7 @@ class Run:
         dropped: list[int] = []
         if self._strands:
             ready, self.ready = self.ready, deque()
-            self._strands = self.stranded = 0
+            self._strands = self.strand_events = 0
             for each in ready:
                 if not isinstance(each, Strands):
                     self.ready.append(each)

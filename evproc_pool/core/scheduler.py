@@ -87,11 +87,11 @@ from evproc_pool.core.hand_back import HandBack
 from evproc_pool.core.inputs_and_effects import (
     Accepted,
     Closed,
-    Due,
     Effect,
     Finished,
     Input,
     Opened,
+    PauseOver,
     Progress,
     Retired,
     TakenBack,
@@ -208,7 +208,7 @@ class Scheduler:
         return self._loads.overloaded
 
     @property
-    def tellable(self) -> list[int]:
+    def reportable(self) -> list[int]:
         """Workers that may have finished unreported events which others need.
 
         These have more than one unreported event in their batch. If nobody waits for single
@@ -315,7 +315,7 @@ class Scheduler:
                 self._loads.retire(item.worker)
             case WorkerGone():
                 self._hand_back.worker_gone(item)
-            case Due():
+            case PauseOver():
                 self._retries.due(item.token)
             case _:
                 _never(item)

@@ -37,8 +37,8 @@ from math import inf
 from typing import Final
 
 from evproc_pool.core.event_limits import MOST_LOOK_SECONDS, DwellTimes, EventLimits, EventWatch
-from evproc_pool.core.inputs_and_effects import Due, Retired, Retry, WorkerGone, WorkerReady
 from evproc_pool.core.inputs_and_effects import Input as SchedulerInput
+from evproc_pool.core.inputs_and_effects import PauseOver, Retired, Retry, WorkerGone, WorkerReady
 from evproc_pool.core.report_requests import ReportRequests
 from evproc_pool.core.retry_policy import Pauses, RetryPolicy
 from evproc_pool.core.scheduler import Scheduler
@@ -117,7 +117,7 @@ class Supervisor:
         limits: EventLimits,
         draw: Callable[[], float],
     ) -> None:
-        # Decides what is sent. Its questions may be asked; `step` is for inputs.
+        # Others may read its properties. Inputs go through `step` of this class only.
         self.scheduler = Scheduler(policy, most_workers)
         self._size = most_workers
         self._pauses = Pauses(policy, draw)
@@ -243,7 +243,7 @@ class Supervisor:
         effects: list[Effect] = []
         self._pauses.forget_others(self.scheduler.pausing)
         for token in self._pauses.over(now):
-            effects += self._schedule(Due(token), now)
+            effects += self._schedule(PauseOver(token), now)
         most, there = self._size, sum(not each.is_ending for each in self._workers.values())
         if self._refused:
             waits = now < self._try_again
@@ -384,7 +384,7 @@ class Supervisor:
         self, now: float, seen: Mapping[int, Seen | None], effects: list[Effect]
     ) -> float | None:
         """Ask workers at a slow event for what is over; say when to look again."""
-        reportable = self.scheduler.tellable
+        reportable = self.scheduler.reportable
         for worker in self._report_requests.silent(reportable, now):
             at = seen.get(worker)
             batch = self.scheduler.held_by(worker)
@@ -431,6 +431,6 @@ class Supervisor:
         seconds = _REST_SHARE * self.scheduler.slack - (now - self._woke)
         if seconds < _LEAST_REST_SECONDS:
             return 0.0
-        limit = self._report_requests.rest(self.scheduler.tellable, now)
+        limit = self._report_requests.rest(self.scheduler.reportable, now)
         seconds = seconds if limit is None else min(seconds, limit)
         return seconds if seconds >= _LEAST_REST_SECONDS else 0.0

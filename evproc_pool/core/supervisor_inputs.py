@@ -94,7 +94,7 @@ class AskReport(NamedTuple):
     worker: int
 
 
-class Strike(NamedTuple):
+class RaiseSoftTimeout(NamedTuple):
     """Raise the soft timeout in the event that a worker is at."""
 
     worker: int
@@ -136,7 +136,7 @@ Effect = (
     | AskBack
     | TakeBack
     | AskReport
-    | Strike
+    | RaiseSoftTimeout
     | Kill
     | GiveUp
     | FewerWorkers

@@ -24,5 +24,7 @@ The modules: `events` (what is sent and what comes back), `handlers`, the work
 they do in `sources` and `metrics`; the application around them in `survey` (the
 runs), `findings` (tables), `show` (the terminal) and `cli` (the command line).
 
+May import: itself, and the public names of both packages.
+
 ``python -m evproc_pool.demo --help`` says how to run it.
 """

@@ -3,5 +3,5 @@
 Channels, shared memory and its allocator, status words in memory, inherited descriptors, and the
 detection of parent death.
 
-May import: itself, `protocol`, `evproc_pool.errors`. Begin with `channel`.
+May import: itself, `protocol`, `errors`. Begin with `channel`.
 """

@@ -20,7 +20,7 @@ import sys
 from _thread import allocate_lock
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from evproc_pool.errors import InternalError
 from evproc_pool.ipc.shared_memory import SHARED_BYTES, SharedMemory
@@ -311,25 +311,8 @@ class Channel(_End):
             self._receiver.close(self._sender)
 
 
-class WorkerChannel(Protocol):
-    """A worker's end: a `BlockingChannel`, or its substitute in a simulation.
-
-    Both methods raise `EOFError` or `OSError` when the coordinator is gone.
-    """
-
-    #: Whether large buffers travel beside the payload. Not if others may change them before they
-    #: are sent.
-    takes_buffers: bool
-
-    def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
-        """Write a frame. The caller may change the buffers afterwards."""
-
-    def receive(self) -> Frame:
-        """Wait for a frame."""
-
-
 class BlockingChannel(_End):
-    """The worker's end; see `Channel`."""
+    """The worker's end: implements `protocol.frame.WorkerChannel`; see `Channel`."""
 
     takes_buffers = True
 
@@ -340,7 +323,7 @@ class BlockingChannel(_End):
         self._sending = allocate_lock()  # two threads of a worker send: see `reporter`
 
     def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
-        """See `WorkerChannel`. Thread-safe."""
+        """Write a frame. Thread-safe."""
         with self._sending:
             if not buffers and len(payload) < _SMALL_BYTES:  # the usual case
                 self._sock.sendall(_HEADER.pack(tag, len(payload)) + payload)
@@ -349,7 +332,7 @@ class BlockingChannel(_End):
                 self._sock.sendall(data)
 
     def receive(self) -> Frame:
-        """See `WorkerChannel`."""
+        """Wait for a frame."""
         frames, reader = self._frames, self._reader
         while not frames:
             if reader.large is None:

@@ -3,6 +3,6 @@
 Frames and their payloads, the status words, the registry spec, the state of the process that
 workers take over, and the interface of a backend.
 
-May import: itself, `serialization`, `evproc_pool.errors`, `evproc`. Begin with `messages`;
+May import: itself, `serialization`, `errors`, `evproc`. Begin with `messages`;
 a new backend implements `backend`.
 """

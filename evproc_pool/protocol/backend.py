@@ -1,7 +1,17 @@
 """The interface of a backend, which starts workers and moves frames.
 
-`processes.LocalBackend` has processes on this machine. `testing` has a backend of threads, of
-which a seed lets one at a time run.
+`backends.local.processes.LocalBackend` has processes on this machine. `testing.backend.FakeBackend`
+has threads, of which a seed lets one at a time run.
+
+These may be trivial, for example where workers are on another machine:
+
+- `link` returns None: a single event goes through the scheduler, which takes three times as long;
+- `look_at` returns None: there are no timeouts, and no kill for memory or by `cancel_running`. A
+  slow event delays unsent results before it, and the events behind it in its worker. `take_back`,
+  `ask_for_report`, `raise_soft_timeout` and `kill_stuck` are never called;
+- `Gone.progress` is None: the first event without a result is charged for a death;
+- `memory_bytes` returns 0: only the worker checks its memory limit, between events;
+- `ask_back` does nothing: a worker runs all that it holds, also if others are idle.
 """
 
 from __future__ import annotations
@@ -79,7 +89,7 @@ class Backend(Protocol):
 
         Drops the frame if `poll` has found the worker's death already: its `Gone` is about to be
         handled. The caller may change the buffers afterwards, unless `may_refer`: see
-        `channel.Channel.send`.
+        `ipc.channel.Channel.send`.
         """
 
     def link(self, number: int) -> Link | None:
@@ -95,10 +105,10 @@ class Backend(Protocol):
         """See `status_words.StatusWords.ask_back`."""
 
     def ask_for_report(self, number: int) -> None:
-        """Ask a worker that is at an event to send its results so far; see `reporter`."""
+        """Ask a worker that is at an event to send its results so far; see `worker.reporter`."""
 
-    def strike(self, number: int, seen: WorkerStatus, *, is_again: bool) -> None:
-        """Raise the soft timeout in the event at which a worker was seen; see `soft_timeout`.
+    def raise_soft_timeout(self, number: int, seen: WorkerStatus, *, is_again: bool) -> None:
+        """Raise the soft timeout in the event at which a worker was; see `worker.soft_timeout`.
 
         `is_again` repeats a request: it counts only if the worker has not raised the timeout yet.
         """

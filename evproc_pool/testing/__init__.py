@@ -5,6 +5,9 @@
   of events; the same seed gives the same order again.
 - `assert_equal_outcomes` runs handlers with `evproc.Processor` and in pools, and compares.
 - `evproc_pool.testing.plugin` has a fixture for pytest.
+
+May import: itself, `pool`, `worker`, `protocol`, `serialization`, `core`, `outcome`, `errors`,
+`evproc`.
 """
 
 from evproc_pool.testing.clock import ManualClock

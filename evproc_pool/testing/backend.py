@@ -114,7 +114,7 @@ class FakeBackend:
         if worker is not None:
             worker.report()
 
-    def strike(self, number: int, seen: WorkerStatus, *, is_again: bool) -> None:
+    def raise_soft_timeout(self, number: int, seen: WorkerStatus, *, is_again: bool) -> None:
         """Do nothing: it takes a signal, and a thread gets none."""
 
     def kill_stuck(self, number: int, seen: WorkerStatus) -> str | None:

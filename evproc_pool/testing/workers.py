@@ -196,12 +196,12 @@ class FakeWorker(status_words.StatusWords):
             self._stop()
 
     def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
-        """See `channel.WorkerChannel`."""
+        """See `protocol.frame.WorkerChannel`."""
         self.check_alive()
         self.written.append(Frame(tag, payload, copies(buffers)))
 
     def receive(self) -> Frame:
-        """See `channel.WorkerChannel`."""
+        """See `protocol.frame.WorkerChannel`."""
         self.check_alive()
         self._needs_frame = True
         while not self.to_read:

@@ -4,6 +4,6 @@
 instead of calling `evproc.processor.run_handlers`). `result_packing` pickles the results;
 `protocol.pass_through` pickles plain follow-ups. `process` has signals, forks and output.
 
-May import: itself, `ipc`, `protocol`, `serialization`, `internals`, `evproc_pool.errors`, `evproc`;
-nothing of the scheduler. Begin with `loop`. `entry` is the function that a new process calls.
+May import: itself, `ipc`, `protocol`, `serialization`, `internals`, `errors`, `evproc`; nothing of
+the scheduler. Begin with `loop`. `entry` is the function that a new process calls.
 """

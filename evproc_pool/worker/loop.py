@@ -36,10 +36,10 @@ from evproc_pool.internals.cpython import (
     getrefcount,
     run_exit_functions,
 )
-from evproc_pool.ipc.channel import BlockingChannel, WorkerChannel
+from evproc_pool.ipc.channel import BlockingChannel
 from evproc_pool.ipc.resources import WorkerResources
 from evproc_pool.protocol import messages, status_words
-from evproc_pool.protocol.frame import Frame
+from evproc_pool.protocol.frame import Frame, WorkerChannel
 from evproc_pool.protocol.limits import NEARLY, Pace
 from evproc_pool.protocol.pass_through import unpack_parts
 from evproc_pool.protocol.registry_spec import fingerprint, load_config

@@ -23,8 +23,8 @@ from typing import Any, Final
 from evproc import Event
 from evproc.event import take_emitted
 from evproc.handler import Handler
-from evproc_pool.ipc.channel import WorkerChannel
 from evproc_pool.protocol import messages, status_words
+from evproc_pool.protocol.frame import WorkerChannel
 from evproc_pool.serialization import packing
 from evproc_pool.serialization.privacy import CUSTOM, is_private
 from evproc_pool.worker.process import flush_streams

@@ -20,8 +20,8 @@ from typing import Any, Final, NamedTuple
 from evproc import Event
 from evproc.event import describe_event
 from evproc.handler import Handler
-from evproc_pool.ipc.channel import WorkerChannel
 from evproc_pool.protocol import messages, status_words
+from evproc_pool.protocol.frame import WorkerChannel
 from evproc_pool.protocol.pass_through import PassThrough, PassThroughPacker
 from evproc_pool.serialization import diagnosis, packing, pickling
 from evproc_pool.serialization.basics import gc_paused

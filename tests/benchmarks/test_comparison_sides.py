@@ -235,11 +235,6 @@ class Hosted:
         pass
 
 
-class Failing:
-    def __init__(self) -> None:
-        raise OSError("it cannot be made")
-
-
 def pid_of(hosted: object) -> int:
     return os.getpid()
 

@@ -382,12 +382,12 @@ def _holds_nothing(pool: PoolProcessor) -> int:
     gc.collect()
     seen = 0
     backend: Any = pool._engine._backend  # type: ignore[union-attr]
-    for member in backend._members.values() if isinstance(backend, processes.LocalBackend) else ():
-        if member.shared_memory is not None and member.shared_memory._map is not None:
-            size = os.fstat(member.shared_memory._fd).st_blocks * 512
+    for worker in getattr(backend, "_processes", {}).values():
+        if worker.shared_memory is not None and worker.shared_memory._map is not None:
+            size = os.fstat(worker.shared_memory._fd).st_blocks * 512
             assert size <= 2 * shared_memory.KEPT_BYTES + MB
             assert (
-                sum(member.shared_memory.words[shared_memory.SLOTS : 2 * shared_memory.SLOTS]) == 0
+                sum(worker.shared_memory.words[shared_memory.SLOTS : 2 * shared_memory.SLOTS]) == 0
             )
             seen += 1
     return seen
@@ -402,8 +402,8 @@ def test_many_arrays_leave_nothing_but_what_is_kept(real_pool: PoolProcessor) ->
     assert len(worker_pids(real_pool)) == 2
     del outcome
     gc.collect()
-    for member in backend._members.values():
-        assert member.shared_memory is not None
-        size = os.fstat(member.shared_memory._fd).st_blocks * 512
+    for worker in backend._processes.values():
+        assert worker.shared_memory is not None
+        size = os.fstat(worker.shared_memory._fd).st_blocks * 512
         assert 0 < size <= 2 * shared_memory.KEPT_BYTES + MB
-        assert sum(member.shared_memory.words[shared_memory.SLOTS : 2 * shared_memory.SLOTS]) == 0
+        assert sum(worker.shared_memory.words[shared_memory.SLOTS : 2 * shared_memory.SLOTS]) == 0

@@ -802,7 +802,7 @@ class Ev(Event):
 
 def handler(proc, ev):
     # which nobody else imports
-    names = "evproc_pool.backends.local.preload", "colorsys"
+    names = "evproc_pool.backends.local.forkserver_entry", "colorsys"
     raise StopProcessing(tuple(name in sys.modules for name in names))
 
 with PoolProcessor(workers=1) as pool:
@@ -839,8 +839,8 @@ def test_threads_that_start_workers_leave_the_preload_list_as_it_was() -> None:
         other = Background(enter)
         mine = list(_preloaded())
     assert (
-        mine.count("evproc_pool.backends.local.preload")
-        == other.result().count("evproc_pool.backends.local.preload")
+        mine.count("evproc_pool.backends.local.forkserver_entry")
+        == other.result().count("evproc_pool.backends.local.forkserver_entry")
         == 1
     )
     assert other.result() == mine

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from evproc_pool import EventTimeoutError, PoolBrokenError, PoolProcessor
+from evproc_pool import EventTimeoutError, PoolBrokenError, PoolExecutor, PoolProcessor
 from evproc_pool.ipc import descriptors
 from evproc_pool.protocol import limits
 from tests.support import actions
@@ -100,13 +100,14 @@ from evproc_pool import PoolBrokenError
 serve(make())  # imports everything
 limit(100)
 held = fill(but=12)
+pool = make()
 try:
-    serve(make())
+    serve(pool)
 except PoolBrokenError as error:
     print(error)
 for each in held:
     os.close(each)
-serve(make())
+serve(pool)
 """
     (text,) = run_script(code, tmp_path).splitlines()
     assert "no worker process can be started" in text
@@ -274,8 +275,8 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 def test_a_pool_in_a_daemonic_process_has_no_workers(daemon: Callable[[], None]) -> None:
     daemon()
     with pytest.warns(RuntimeWarning, match="this process is a daemon") as caught:
-        pool = PoolProcessor(workers=2)
-    assert caught[0].filename == __file__
+        pool, _ = PoolProcessor(workers=2), PoolExecutor(2)
+    assert [each.filename for each in caught] == [__file__, __file__]
     with register_all(pool, [actions.act]):
         assert pool.workers == 0
         assert pool.process_many([Do("stop", 1), Do("pid")]) == [1, os.getpid()]

@@ -166,15 +166,15 @@ def test_a_worker_that_may_not_be_killed(
     (pid,) = warm(one_worker)
     worker = psutil.Process(pid)
     engine: Any = one_worker._engine
-    (member,) = engine._backend._members.values()
+    (process,) = engine._backend._processes.values()
     with monkeypatch.context() as patch:
         patch.setattr(signal, "pidfd_send_signal", refuse)
         if can_ask_kernel:
             one_worker.terminate()
             assert not still_alive([worker])
         else:
-            patch.setattr("evproc_pool.backends.local.member.seem_dead", lambda _: False)
-            error = error_of(member.kill)
+            patch.setattr("evproc_pool.backends.local.worker_process.seem_dead", lambda _: False)
+            error = error_of(process.kill)
             assert isinstance(error, PermissionError)
             assert "change it before the pool's first call" in notes_of(error)
 

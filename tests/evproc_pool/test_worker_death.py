@@ -402,7 +402,7 @@ def test_a_slow_event_that_is_over_is_not_run_again_for_what_was_before_it(
     workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # or else a worker may die of the bomb while the slow one runs
-    monkeypatch.setattr(Scheduler, "tellable", ())
+    monkeypatch.setattr(Scheduler, "reportable", ())
     log = str(tmp_path / "log")
     pool = PoolProcessor(workers)
     register_all(pool, [run_mixed])

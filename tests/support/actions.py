@@ -306,11 +306,6 @@ def put_first(folder: str) -> None:
     sys.path.insert(0, folder)
 
 
-def append_and_count(items: list[int]) -> int:
-    items.append(1)
-    return len(items)
-
-
 #: What `asks` calls with each event that is planned; in the coordinator only.
 hook: Callable[[Any], object] | None = None
 
@@ -338,13 +333,6 @@ def objects(ev: object) -> bool:
 
 @want("picky", objects)
 def picky(proc: object, ev: object) -> None: ...
-
-
-class BadTextOnLoad:
-    """Cannot be unpickled, for a reason without a text, where it has been pickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return raise_it, (BadText,)
 
 
 # --- handlers whose order can be seen ---

@@ -142,9 +142,9 @@ def warm(pool: PoolProcessor) -> set[int]:
 def map_regions(pool: PoolProcessor) -> None:
     """Map the memory that is shared with workers, as the first large message does."""
     backend: Any = None if pool._engine is None else pool._engine._backend
-    for member in getattr(backend, "_members", {}).values():
-        if member.shared_memory is not None:
-            assert member.shared_memory.can_be_used
+    for worker in getattr(backend, "_processes", {}).values():
+        if worker.shared_memory is not None:
+            assert worker.shared_memory.can_be_used
 
 
 def wait_until(holds: Callable[[], object], what: str) -> None:

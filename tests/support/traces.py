@@ -46,12 +46,12 @@ from evproc_pool.core.supervisor_inputs import (
     LookAgain,
     QuotaNearlyUsed,
     QuotaUsed,
+    RaiseSoftTimeout,
     Seen,
     Start,
     StartFailed,
     StartLost,
     Stop,
-    Strike,
     TakeBack,
 )
 from tests.support.model import FakePlan, column
@@ -273,7 +273,7 @@ def _words(effect: Effect) -> list[str]:  # noqa: C901 - a case each
             return [f"take back what worker {worker} has behind event {position} of its batch"]
         case AskReport(worker):
             return [f"ask worker {worker} to report what is over"]
-        case Strike(worker, is_again):
+        case RaiseSoftTimeout(worker, is_again):
             return [f"raise the soft timeout in worker {worker}" + " again" * is_again]
         case Kill(worker, memory_bytes):
             size = f", it has {memory_bytes:,} bytes" if memory_bytes else ""

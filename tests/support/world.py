@@ -62,7 +62,6 @@ from evproc_pool.core.inputs_and_effects import (
     Accepted,
     Closed,
     Dropped,
-    Due,
     Effect,
     Ended,
     Ending,
@@ -70,6 +69,7 @@ from evproc_pool.core.inputs_and_effects import (
     Input,
     Opened,
     Over,
+    PauseOver,
     Progress,
     Result,
     Retired,
@@ -447,7 +447,7 @@ class World:
         self.seen["lost"] += 1
 
     def due(self, token: int) -> None:
-        """Say that an event has waited long enough; see `Due`."""
+        """Say that an event has waited long enough; see `PauseOver`."""
         root, node = self._pauses.pop(token)
         if not root.is_reported and node in root.waits:
             if root.crashed[node]:
@@ -456,7 +456,7 @@ class World:
                 root.waits.remove(node)
                 root.queue.appendleft(node)
                 root.run.runnable[root.index] = root
-        self._step(Due(token))
+        self._step(PauseOver(token))
 
     def demand(self, run: int) -> int:
         """Ask how many roots a run would take; there must be room for them."""
@@ -1329,14 +1329,14 @@ class World:
         nothing_waits = not any(run.runnable for run in self.runs.values())
         expected = overloaded if is_any_idle and nothing_waits else []
         check(scheduler.overloaded == expected, "wrong overloaded")
-        tellable = [
+        reportable = [
             worker
             for worker, model in self.workers.items()
             if model.held
             and model.held[0].size - model.held[0].done > 1
             and (is_any_idle or not model.held[0].run.opened.is_bulk)
         ]
-        check(scheduler.tellable == tellable, "wrong tellable")
+        check(scheduler.reportable == reportable, "wrong reportable")
         self._check_slack(nothing_waits=nothing_waits)
 
     def _check_slack(self, *, nothing_waits: bool) -> None:

@@ -1,8 +1,8 @@
 """Imports the modules of workers in the forkserver, once for all of them.
 
 A forked worker has these modules already, and is ready in milliseconds however long their
-import takes. The forkserver imports `preload`, which calls `run` here. The modules to import
-stand behind it in the forkserver's own list, as names that cannot be imported (`entries`).
+import takes. The forkserver imports `forkserver_entry`, which calls `run` here. The modules to
+import stand behind it in the forkserver's own list, as names that cannot be imported (`entries`).
 Whatever a module raises is caught here; the worker finds it again, and reports it. A
 forkserver by itself passes over an `ImportError` only, and dies of other errors.
 
@@ -31,9 +31,9 @@ from evproc_pool.ipc import parent_death
 from evproc_pool.protocol.process_state import set_thread_limit
 from evproc_pool.worker.process import END_SIGNALS, leave_signals
 
-_PRELOAD: Final = "evproc_pool.backends.local.preload"
+_ENTRY: Final = "evproc_pool.backends.local.forkserver_entry"
 # Begins our names in the forkserver's list, which cannot be imported.
-_PREFIX: Final = f"{_PRELOAD}:"
+_PREFIX: Final = f"{_ENTRY}:"
 
 # Workers need this module for handlers of the main script, which has one of these names.
 _BY_VALUE: Final = "evproc_pool.serialization.by_value"
@@ -51,7 +51,7 @@ def entries(modules: Iterable[str], anchor: str) -> list[str]:
 
     `anchor` is the name of the `Anchor` whose parent death ends it meanwhile.
     """
-    return [_PRELOAD, *[_PREFIX + name for name in (anchor, *modules)]]
+    return [_ENTRY, *[_PREFIX + name for name in (anchor, *modules)]]
 
 
 def without_entries(preload: Iterable[str]) -> list[str]:
@@ -63,7 +63,7 @@ def without_entries(preload: Iterable[str]) -> list[str]:
     return [
         name
         for name, next_name in zip(names, [*names[1:], ""], strict=True)
-        if not name.startswith(_PREFIX) and not (name == _PRELOAD and next_name.startswith(_PREFIX))
+        if not name.startswith(_PREFIX) and not (name == _ENTRY and next_name.startswith(_PREFIX))
     ]
 
 
@@ -182,7 +182,7 @@ def run() -> None:
     leave_signals(*END_SIGNALS)
     interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        # the application may have put `preload` there itself, with nothing behind it
+        # the application may have put our entry there itself, with nothing behind it
         anchor, *names = _named_in(server.preload) or [""]
         with (
             parent_death.ends_with_parent(anchor) if anchor else contextlib.nullcontext(),

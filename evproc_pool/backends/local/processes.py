@@ -5,7 +5,7 @@ is killed in the middle of a write spoils its own channel only. `poll` waits on
 all channels, on the processes themselves (a dead worker does not write, and one
 of its own children may keep its socket open) and on a wake-up from other threads.
 
-`member` has one worker process, and the quick way to it.
+`worker_process` has one of them, and the quick way to it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
-from evproc_pool.backends.local.member import DirectLink, Member
 from evproc_pool.backends.local.start_methods import (
     NoForkserverError,
     fresh,
@@ -30,6 +29,7 @@ from evproc_pool.backends.local.start_methods import (
     start,
     uninterrupted,
 )
+from evproc_pool.backends.local.worker_process import DirectLink, WorkerProcess
 from evproc_pool.internals.stdlib_multiprocessing import ProcessName, descriptors_of
 from evproc_pool.ipc.channel import Channel
 from evproc_pool.ipc.descriptors import (
@@ -69,7 +69,7 @@ class LocalBackend:
         check_room(_START_DESCRIPTORS)
         self._context = context
         self._modules = modules
-        self._members: dict[int, Member] = {}
+        self._processes: dict[int, WorkerProcess] = {}
         # workers that closed their channel, and when to kill each
         self._ending: dict[int, float] = {}
         self._selector = selectors.DefaultSelector()
@@ -83,36 +83,36 @@ class LocalBackend:
     @property
     def numbers(self) -> list[int]:
         """See `Backend`."""
-        return list(self._members)
+        return list(self._processes)
 
     def pid(self, number: int) -> int | None:
         """See `Backend`."""
-        member = self._members.get(number)
-        return None if member is None else member.process.pid
+        worker = self._processes.get(number)
+        return None if worker is None else worker.process.pid
 
     def start(self, number: int, config: Config) -> None:
         """See `Backend`."""
         # those that are mapped later count, too; without a worker nothing is kept
-        members = self._members.values()
-        memories = [each.shared_memory for each in members if each.shared_memory is not None]
+        workers = self._processes.values()
+        memories = [each.shared_memory for each in workers if each.shared_memory is not None]
         kept = _KEPT_DESCRIPTORS + MAP_DESCRIPTORS * sum(not each.is_mapped for each in memories)
-        check_room(_START_DESCRIPTORS + (kept if members else 0))
+        check_room(_START_DESCRIPTORS + (kept if workers else 0))
         context = fresh(self._context)
         # the first process may have to wait until a forkserver has started
         with uninterrupted() if has_started(context) else contextlib.nullcontext():
             try:
-                member = self._started(number, context, config.shared)
+                worker = self._started(number, context, config.shared)
             except NoForkserverError as error:
                 LOG.warning("%s; workers start by spawn, which takes longer", error)
                 self._context = context = multiprocessing.get_context("spawn")
-                member = self._started(number, context, config.shared)
-            self._members[number] = member
-            self._selector.register(member.channel, selectors.EVENT_READ, member)
-            if member.sentinel is not None:
-                self._selector.register(member.sentinel, selectors.EVENT_READ, member)
+                worker = self._started(number, context, config.shared)
+            self._processes[number] = worker
+            self._selector.register(worker.channel, selectors.EVENT_READ, worker)
+            if worker.sentinel is not None:
+                self._selector.register(worker.sentinel, selectors.EVENT_READ, worker)
             self.send(number, messages.CONFIG, config.frame)
 
-    def _started(self, number: int, context: BaseContext, shared: Sequence[Any]) -> Member:
+    def _started(self, number: int, context: BaseContext, shared: Sequence[Any]) -> WorkerProcess:
         with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as in_any_case:
             ours, theirs = socket.socketpair()
             on_failure.callback(ours.close)
@@ -137,15 +137,15 @@ class LocalBackend:
             start(process, context, self._modules)
             channel = Channel(ours, memory)
             on_failure.callback(channel.close)
-            return Member(number, process, channel, resources, owned=on_failure.pop_all())
+            return WorkerProcess(number, process, channel, resources, owned=on_failure.pop_all())
 
     def _inherited(self, context: BaseContext, ours: socket.socket) -> list[int]:
         """The descriptors that a forked child inherits and must close."""
         if context.get_start_method() != "fork":
             return []
         found = [each.fileno() for each in (self._wake_read, self._wake_write, ours)]
-        for member in self._members.values():
-            found += [member.channel.fileno(), *descriptors_of(member.process)]
+        for worker in self._processes.values():
+            found += [worker.channel.fileno(), *descriptors_of(worker.process)]
         return found
 
     def send(
@@ -158,66 +158,66 @@ class LocalBackend:
         may_refer: bool = False,
     ) -> None:
         """See `Backend`."""
-        member = self._members.get(number)
-        if member is None:
+        worker = self._processes.get(number)
+        if worker is None:
             return
-        member.channel.send(tag, payload, buffers, may_refer=may_refer)
-        if member.channel.outgoing and not member.channel.at_end:
-            self._watch(member)
+        worker.channel.send(tag, payload, buffers, may_refer=may_refer)
+        if worker.channel.outgoing and not worker.channel.at_end:
+            self._watch(worker)
 
     def link(self, number: int) -> Link | None:
         """See `Backend`."""
-        member = self._members.get(number)
-        if member is None or not hasattr(select, "poll") or member.channel.outgoing:
+        worker = self._processes.get(number)
+        if worker is None or not hasattr(select, "poll") or worker.channel.outgoing:
             return None
-        if member.link is None:
-            member.link = DirectLink(member, self._wake_read, self._watch)
-        return member.link
+        if worker.link is None:
+            worker.link = DirectLink(worker, self._wake_read, self._watch)
+        return worker.link
 
-    def _watch(self, member: Member) -> None:
+    def _watch(self, worker: WorkerProcess) -> None:
         events = selectors.EVENT_READ
-        if member.channel.outgoing:
+        if worker.channel.outgoing:
             events |= selectors.EVENT_WRITE
-        self._selector.modify(member.channel, events, member)
+        self._selector.modify(worker.channel, events, worker)
 
     def look_at(self, number: int) -> WorkerStatus | None:
         """See `Backend`."""
-        member = self._members.get(number)
-        return None if member is None or member.words is None else member.words.read()
+        worker = self._processes.get(number)
+        return None if worker is None or worker.words is None else worker.words.read()
 
     def take_back(self, number: int, seen: WorkerStatus, newest: int) -> bool:
         """See `Backend`."""
-        member = self._members.get(number)
-        words = None if member is None else member.words
+        worker = self._processes.get(number)
+        words = None if worker is None else worker.words
         return words is not None and words.take_back(seen, newest)
 
     def ask_back(self, number: int, newest: int) -> None:
         """See `Backend`."""
-        member = self._members.get(number)
-        if member is not None and member.words is not None:
-            member.words.ask_back(newest)
+        worker = self._processes.get(number)
+        if worker is not None and worker.words is not None:
+            worker.words.ask_back(newest)
 
     def ask_for_report(self, number: int) -> None:
         """See `Backend`."""
-        member = self._members.get(number)
-        if member is not None:
-            member.ask_for_report()
+        worker = self._processes.get(number)
+        if worker is not None:
+            worker.ask_for_report()
 
-    def strike(self, number: int, seen: WorkerStatus, *, is_again: bool) -> None:
+    def raise_soft_timeout(self, number: int, seen: WorkerStatus, *, is_again: bool) -> None:
         """See `Backend`."""
-        member = self._members.get(number)
-        if member is not None:
-            member.strike(seen, is_again=is_again)
+        worker = self._processes.get(number)
+        if worker is not None:
+            worker.raise_soft_timeout(seen, is_again=is_again)
 
     def kill_stuck(self, number: int, seen: WorkerStatus) -> str | None:
         """See `Backend`."""
-        member = self._members.get(number)
-        return None if member is None else member.kill_stuck(seen)
+        worker = self._processes.get(number)
+        return None if worker is None else worker.kill_stuck(seen)
 
     def memory_bytes(self, number: int) -> int:
         """See `Backend`."""
-        member = self._members.get(number)
-        return 0 if member is None else member.memory_bytes()
+        worker = self._processes.get(number)
+        return 0 if worker is None else worker.memory_bytes()
 
     def wake(self) -> None:
         """See `Backend`."""
@@ -232,35 +232,35 @@ class LocalBackend:
     @property
     def is_writing(self) -> bool:
         """See `Backend`."""
-        return any(member.channel.outgoing for member in self._members.values())
+        return any(worker.channel.outgoing for worker in self._processes.values())
 
     def poll(self, timeout: float | None) -> list[Arrived | Gone]:
         """See `Backend`."""
         happened: list[Arrived | Gone] = []
-        dead: dict[int, Member] = {}
+        dead: dict[int, WorkerProcess] = {}
         for key, events in self._selector.select(self._until_overdue(timeout)):
-            member: Member | None = key.data
-            if member is None:
+            worker: WorkerProcess | None = key.data
+            if worker is None:
                 with contextlib.suppress(BlockingIOError):
                     self._wake_read.recv(4096)
                 continue
             if isinstance(key.fileobj, int):  # a sentinel
-                dead[member.number] = member
+                dead[worker.number] = worker
                 continue
             if events & selectors.EVENT_WRITE:
-                member.channel.flush()
-                self._watch(member)
+                worker.channel.flush()
+                self._watch(worker)
             if events & selectors.EVENT_READ:
-                happened += self._receive(member)
-                if member.channel.at_end and member.sentinel is not None:
+                happened += self._receive(worker)
+                if worker.channel.at_end and worker.sentinel is not None:
                     # Its threads or children may keep it; or a handler closed a descriptor that
                     # it did not own. In each case it is of no more use.
-                    self._selector.unregister(member.channel)
-                    self._ending[member.number] = time.monotonic() + _REAP_SECONDS
-                elif member.channel.at_end:
-                    dead[member.number] = member
-        for member in dead.values():
-            happened += self._bury(member)
+                    self._selector.unregister(worker.channel)
+                    self._ending[worker.number] = time.monotonic() + _REAP_SECONDS
+                elif worker.channel.at_end:
+                    dead[worker.number] = worker
+        for worker in dead.values():
+            happened += self._bury(worker)
         return happened
 
     def _until_overdue(self, timeout: float | None) -> float | None:
@@ -273,35 +273,35 @@ class LocalBackend:
                     timeout = left if timeout is None else min(timeout, left)
                 else:
                     del self._ending[number]
-                    self._members[number].kill()
+                    self._processes[number].kill()
         return timeout
 
-    def _receive(self, member: Member, *most_bytes: float) -> list[Arrived]:
-        return [Arrived(member.number, *frame) for frame in member.channel.receive(*most_bytes)]
+    def _receive(self, worker: WorkerProcess, *most_bytes: float) -> list[Arrived]:
+        return [Arrived(worker.number, *frame) for frame in worker.channel.receive(*most_bytes)]
 
-    def _bury(self, member: Member) -> list[Arrived | Gone]:
+    def _bury(self, worker: WorkerProcess) -> list[Arrived | Gone]:
         """Read what is left of a dead worker, and forget it."""
-        member.join(_REAP_SECONDS)
-        happened: list[Arrived | Gone] = [*self._receive(member, float("inf"))]
-        happened.append(member.gone())
-        self._forget(member)
+        worker.join(_REAP_SECONDS)
+        happened: list[Arrived | Gone] = [*self._receive(worker, float("inf"))]
+        happened.append(worker.gone())
+        self._forget(worker)
         return happened
 
-    def _forget(self, member: Member) -> None:
+    def _forget(self, worker: WorkerProcess) -> None:
         with uninterrupted():
-            del self._members[member.number]
-            self._ending.pop(member.number, None)
-            for each in (member.channel, member.sentinel):
+            del self._processes[worker.number]
+            self._ending.pop(worker.number, None)
+            for each in (worker.channel, worker.sentinel):
                 # an interrupt may have come before it was registered
                 with contextlib.suppress(KeyError):
                     if each is not None:
                         self._selector.unregister(each)
-            member.close()
+            worker.close()
 
     def quit(self, most_seconds: float) -> None:
         """See `Backend`."""
-        for member in self._members.values():
-            member.channel.send(messages.QUIT, b"")
+        for worker in self._processes.values():
+            worker.channel.send(messages.QUIT, b"")
         self._end(min(_QUIT_SECONDS, most_seconds))
 
     def kill(self) -> None:
@@ -309,14 +309,14 @@ class LocalBackend:
         self._end(0)
 
     def _end(self, grace_seconds: float) -> None:
-        members = list(self._members.values())
+        workers = list(self._processes.values())
         deadline = time.monotonic() + grace_seconds
-        for member in members:
-            if not member.wait(max(0.0, deadline - time.monotonic())):
-                member.kill()
-        for member in members:
-            member.wait(inf)
-            self._forget(member)
+        for worker in workers:
+            if not worker.wait(max(0.0, deadline - time.monotonic())):
+                worker.kill()
+        for worker in workers:
+            worker.wait(inf)
+            self._forget(worker)
         self._selector.close()
         self._wake_selector.close()
         self._wake_read.close()

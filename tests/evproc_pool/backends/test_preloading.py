@@ -606,7 +606,7 @@ def test_other_processes_of_the_forkserver_are_as_before(tmp_path: Path) -> None
 def test_an_application_may_preload_what_preloads_itself(tmp_path: Path) -> None:
     body = """
     if __name__ == "__main__":
-        multiprocessing.set_forkserver_preload(["evproc_pool.backends.local.preload"])
+        multiprocessing.set_forkserver_preload(["evproc_pool.backends.local.forkserver_entry"])
         print(value_in_a_process(int))
     """
     assert _run(body, tmp_path) == ["0"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from evproc_pool.core.event_limits import EventLimits, EventWatch
-from evproc_pool.core.supervisor_inputs import Kill, Seen, Strike
+from evproc_pool.core.supervisor_inputs import Kill, RaiseSoftTimeout, Seen
 
-WARNED: list[Strike | Kill] = [Strike(1, is_again=False)]
-AGAIN: list[Strike | Kill] = [Strike(1, is_again=True)]
+WARNED: list[RaiseSoftTimeout | Kill] = [RaiseSoftTimeout(1, is_again=False)]
+AGAIN: list[RaiseSoftTimeout | Kill] = [RaiseSoftTimeout(1, is_again=True)]
 
 
 def _at(position: int, handler: int | None = 0, *, is_over: bool = False, packing: int = 0) -> Seen:

@@ -1,4 +1,4 @@
-"""When a worker is asked to tell what is over, and that no outcome waits for another event."""
+"""When a worker is asked to report what is over, and that no outcome waits for another event."""
 
 from __future__ import annotations
 
@@ -16,126 +16,126 @@ from tests.support.sizes import BARS
 
 
 def test_the_position_of_a_silent_worker_is_read() -> None:
-    telling = ReportRequests()
-    telling.heard(1, 10.0)
-    assert telling.silent([1], 10.0 + TELL_SECONDS) == []
-    assert telling.left([1], 10.0) == pytest.approx(SILENT_SECONDS)
-    assert telling.left([1], 10.0 + TELL_SECONDS) == pytest.approx(SILENT_SECONDS - TELL_SECONDS)
-    assert telling.silent([1], 10.001 + SILENT_SECONDS) == [1]
-    telling.heard(1, 11.0)
-    assert telling.silent([1], 11.0) == []
+    requests = ReportRequests()
+    requests.heard(1, 10.0)
+    assert requests.silent([1], 10.0 + TELL_SECONDS) == []
+    assert requests.left([1], 10.0) == pytest.approx(SILENT_SECONDS)
+    assert requests.left([1], 10.0 + TELL_SECONDS) == pytest.approx(SILENT_SECONDS - TELL_SECONDS)
+    assert requests.silent([1], 10.001 + SILENT_SECONDS) == [1]
+    requests.heard(1, 11.0)
+    assert requests.silent([1], 11.0) == []
 
 
 def test_a_worker_with_unreported_events_is_asked_and_again_after_twice_as_long() -> None:
-    telling = ReportRequests()
-    telling.heard(1, 10.0)
+    requests = ReportRequests()
+    requests.heard(1, 10.0)
     now, waits = 11.0, []
     for _ in range(4):
-        assert telling.silent([1], now) == [1]
-        assert telling.look(1, now, is_further=True)
-        assert telling.silent([1], now) == []
-        wait = telling.left([1], now)
+        assert requests.silent([1], now) == [1]
+        assert requests.look(1, now, is_further=True)
+        assert requests.silent([1], now) == []
+        wait = requests.left([1], now)
         assert wait is not None
         waits.append(wait / SILENT_SECONDS)
         now += wait + 1e-9
     assert waits == pytest.approx([1, 2, 4, 8])
     # until it answers
-    telling.heard(1, now)
-    telling.look(1, now + 1.0, is_further=True)
-    assert telling.left([1], now + 1.0) == pytest.approx(SILENT_SECONDS)
+    requests.heard(1, now)
+    requests.look(1, now + 1.0, is_further=True)
+    assert requests.left([1], now + 1.0) == pytest.approx(SILENT_SECONDS)
 
 
 def test_a_worker_that_stays_at_its_event_reports_by_itself() -> None:
-    telling = ReportRequests()
-    telling.heard(1, 10.0)
-    assert not telling.look(1, 11.0, is_further=False)
+    requests = ReportRequests()
+    requests.heard(1, 10.0)
+    assert not requests.look(1, 11.0, is_further=False)
     # it may have begun a moment ago, and then be over soon, with nothing sent
-    assert telling.left([1], 11.0) == pytest.approx(SILENT_SECONDS)
-    assert not telling.look(1, 11.0 + SILENT_SECONDS, is_further=False)
-    assert telling.left([1], 11.0 + SILENT_SECONDS) is None
-    assert telling.silent([1], 1000.0) == []
-    telling.heard(1, 1000.0)
-    assert telling.silent([1], 1001.0) == [1]
+    assert requests.left([1], 11.0) == pytest.approx(SILENT_SECONDS)
+    assert not requests.look(1, 11.0 + SILENT_SECONDS, is_further=False)
+    assert requests.left([1], 11.0 + SILENT_SECONDS) is None
+    assert requests.silent([1], 1000.0) == []
+    requests.heard(1, 1000.0)
+    assert requests.silent([1], 1001.0) == [1]
 
 
 def test_a_worker_that_has_left_its_first_event_is_asked() -> None:
-    telling = ReportRequests()
-    telling.heard(1, 10.0)
-    telling.look(1, 11.0, is_further=False)
-    assert telling.look(1, 11.0 + SILENT_SECONDS, is_further=True)
+    requests = ReportRequests()
+    requests.heard(1, 10.0)
+    requests.look(1, 11.0, is_further=False)
+    assert requests.look(1, 11.0 + SILENT_SECONDS, is_further=True)
 
 
 def test_an_unknown_position_is_read_again() -> None:
-    telling = ReportRequests()
-    telling.heard(1, 10.0)
-    telling.look(1, 11.0, is_further=False)
+    requests = ReportRequests()
+    requests.heard(1, 10.0)
+    requests.look(1, 11.0, is_further=False)
     for now in (12.0, 13.0, 14.0):
-        assert not telling.look(1, now, is_further=None)
-        assert telling.left([1], now) == pytest.approx(SILENT_SECONDS)
+        assert not requests.look(1, now, is_further=None)
+        assert requests.left([1], now) == pytest.approx(SILENT_SECONDS)
     # what was seen before that does not count
-    assert not telling.look(1, 15.0, is_further=False)
-    assert telling.left([1], 15.0) == pytest.approx(SILENT_SECONDS)
+    assert not requests.look(1, 15.0, is_further=False)
+    assert requests.left([1], 15.0) == pytest.approx(SILENT_SECONDS)
 
 
 def test_only_positions_of_the_given_workers_are_read() -> None:
-    telling = ReportRequests()
+    requests = ReportRequests()
     for worker in (1, 2, 3):
-        telling.heard(worker, 10.0 + worker)
-    assert telling.silent([2], 20.0) == [2]
-    assert telling.silent([], 30.0) == []
-    assert telling.left([], 30.0) is None
+        requests.heard(worker, 10.0 + worker)
+    assert requests.silent([2], 20.0) == [2]
+    assert requests.silent([], 30.0) == []
+    assert requests.left([], 30.0) is None
 
 
 def test_the_next_look_is_for_the_worker_that_is_due_first() -> None:
-    telling = ReportRequests()
-    telling.heard(1, 10.0)
-    telling.heard(2, 10.001)
-    assert telling.left([1, 2], 10.001) == pytest.approx(SILENT_SECONDS - 0.001)
-    assert telling.left([1, 2], 20.0) == 0.0
+    requests = ReportRequests()
+    requests.heard(1, 10.0)
+    requests.heard(2, 10.001)
+    assert requests.left([1, 2], 10.001) == pytest.approx(SILENT_SECONDS - 0.001)
+    assert requests.left([1, 2], 20.0) == 0.0
 
 
 def test_the_position_of_a_worker_that_never_reported_is_not_read() -> None:
-    telling = ReportRequests()
-    assert telling.silent([7], 10.0) == []
-    assert telling.left([7], 10.0) == pytest.approx(SILENT_SECONDS)
-    assert telling.since(7, 10.0) == 10.0
+    requests = ReportRequests()
+    assert requests.silent([7], 10.0) == []
+    assert requests.left([7], 10.0) == pytest.approx(SILENT_SECONDS)
+    assert requests.since(7, 10.0) == 10.0
 
 
 def test_a_worker_that_is_gone_is_forgotten() -> None:
-    telling = ReportRequests()
-    telling.heard(1, 10.0)
-    assert telling.since(1, 11.0) == 10.0
-    telling.look(1, 11.0, is_further=True)
-    telling.forget(1)
-    assert telling.since(1, 12.0) == 12.0
-    assert telling.rest([1], 11.0) == pytest.approx(SILENT_SECONDS)
-    telling.forget(9)
+    requests = ReportRequests()
+    requests.heard(1, 10.0)
+    assert requests.since(1, 11.0) == 10.0
+    requests.look(1, 11.0, is_further=True)
+    requests.forget(1)
+    assert requests.since(1, 12.0) == 12.0
+    assert requests.rest([1], 11.0) == pytest.approx(SILENT_SECONDS)
+    requests.forget(9)
 
 
 @pytest.mark.parametrize("is_further", [True, None])
 def test_the_coordinator_rests_neither_past_a_look_nor_while_a_report_may_come(
     is_further: bool | None,
 ) -> None:
-    telling = ReportRequests()
-    assert telling.rest([], 10.0) is None
-    telling.heard(1, 10.0)
-    telling.heard(2, 10.001)
-    assert telling.rest([1, 2], 10.001) == pytest.approx(SILENT_SECONDS - 0.001)
-    telling.look(1, 11.0, is_further=is_further)
-    telling.heard(2, 11.0)
-    assert telling.rest([1, 2], 11.0) == 0.0
+    requests = ReportRequests()
+    assert requests.rest([], 10.0) is None
+    requests.heard(1, 10.0)
+    requests.heard(2, 10.001)
+    assert requests.rest([1, 2], 10.001) == pytest.approx(SILENT_SECONDS - 0.001)
+    requests.look(1, 11.0, is_further=is_further)
+    requests.heard(2, 11.0)
+    assert requests.rest([1, 2], 11.0) == 0.0
     # one that has nothing more to tell is not waited for
-    assert telling.rest([2], 11.0) == pytest.approx(SILENT_SECONDS)
-    telling.heard(1, 11.001)
-    assert telling.rest([1, 2], 11.001) == pytest.approx(SILENT_SECONDS - 0.001)
+    assert requests.rest([2], 11.0) == pytest.approx(SILENT_SECONDS)
+    requests.heard(1, 11.001)
+    assert requests.rest([1, 2], 11.001) == pytest.approx(SILENT_SECONDS - 0.001)
 
 
 def test_a_worker_that_does_not_answer_does_not_keep_the_coordinator_awake() -> None:
-    telling = ReportRequests()
-    telling.heard(1, 10.0)
+    requests = ReportRequests()
+    requests.heard(1, 10.0)
     for now in (11.0, 12.0, 13.0):
-        telling.look(1, now, is_further=True)
-    assert telling.rest([1], 13.0 + 2 * SILENT_SECONDS) == pytest.approx(2 * SILENT_SECONDS)
+        requests.look(1, now, is_further=True)
+    assert requests.rest([1], 13.0 + 2 * SILENT_SECONDS) == pytest.approx(2 * SILENT_SECONDS)
 
 
 # --- all of it ---

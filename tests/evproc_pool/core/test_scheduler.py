@@ -1464,33 +1464,33 @@ def test_no_batch_is_queued_while_a_worker_starts() -> None:
     assert {each for each, _ in sent(scheduler.step(WorkerReady(3)))} >= {1, 3}
 
 
-# --- who may be asked to tell ---
+# --- who may be asked to report ---
 
 
-def test_a_worker_with_several_events_in_its_batch_is_tellable() -> None:
+def test_a_worker_with_several_events_in_its_batch_is_reportable() -> None:
     scheduler = opened()
     taught(scheduler, PLAN, TARGET_SECONDS / 4)
     scheduler.step(accepted(0, 3))
-    seen = [scheduler.tellable]
+    seen = [scheduler.reportable]
     for at in (1, 2):
         done(scheduler, 1, at=at)
-        seen.append(scheduler.tellable)
-    # of the last event the worker tells by itself
+        seen.append(scheduler.reportable)
+    # the worker reports the last event by itself
     assert seen == [[1], [1], []]
 
 
-def test_if_nobody_waits_for_single_roots_workers_are_tellable_for_an_idle_one() -> None:
+def test_if_nobody_waits_for_single_roots_workers_are_reportable_for_an_idle_one() -> None:
     scheduler = opened(workers=2, is_bulk=True)
     taught(scheduler, PLAN, TARGET_SECONDS / 4)
     scheduler.step(accepted(0, 1))
-    assert scheduler.tellable == []
+    assert scheduler.reportable == []
     scheduler.step(accepted(1, 1000))
     assert not scheduler._loads.idle
-    assert scheduler.tellable == []
+    assert scheduler.reportable == []
     while scheduler.held_by(2):
         done(scheduler, 2)
     assert scheduler._loads.idle
-    assert scheduler.tellable == [1]
+    assert scheduler.reportable == [1]
 
 
 # --- slack, and who has too much ---

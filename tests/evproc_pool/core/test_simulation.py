@@ -465,13 +465,13 @@ class _QueuesNothing(Placement):
 
 class _AsksNobodyToTell(Scheduler):
     @property
-    def tellable(self) -> list[int]:
+    def reportable(self) -> list[int]:
         return []
 
 
 class _AsksEverybodyToTell(Scheduler):
     @property
-    def tellable(self) -> list[int]:
+    def reportable(self) -> list[int]:
         return [worker for worker, _ in self._loads.at_several]
 
 

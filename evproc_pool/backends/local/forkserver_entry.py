@@ -1,4 +1,4 @@
-"""Makes a forkserver that imports it import the modules of workers; see `preloading`."""
+"""A forkserver imports this, and so the modules of workers; see `preloading`."""
 
 import evproc_pool.worker.loop  # noqa: F401 - every worker needs it
 from evproc_pool.backends.local.preloading import run

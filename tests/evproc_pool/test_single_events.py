@@ -1,6 +1,6 @@
 """The short cut for a single event: an idle pool sends it to a worker, past the scheduler.
 
-The fixture `asked` counts what came of it. An event was *answered* where the worker's answer
+The fixture `ways` counts what came of it. An event was *answered* where the worker's answer
 came back that way. It was *adopted* where it was sent that way and then given to the scheduler.
 It was *not sent* where the coordinator had no use for the short cut.
 """
@@ -27,7 +27,7 @@ from evproc_pool import (
     PoolProcessor,
     WorkerLostError,
 )
-from evproc_pool.backends.local.member import DirectLink
+from evproc_pool.backends.local.worker_process import DirectLink
 from evproc_pool.coordinator import coordinator, futures, single_events
 from evproc_pool.coordinator.single_events import SingleEvents
 from evproc_pool.testing import simulated_pool
@@ -47,14 +47,14 @@ from tests.support.helpers import (
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+def ways(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often an event was answered, adopted, and not sent; see above."""
     seen: Counter[str] = Counter()
-    ask, answer = coordinator.Coordinator.ask, SingleEvents.answer
+    try_send, answer = coordinator.Coordinator.try_send_single, SingleEvents.answer
     adopt = coordinator.Coordinator.adopt
 
-    def asks(self: Any, *args: Any) -> Any:
-        found = ask(self, *args)
+    def tries(self: Any, *args: Any) -> Any:
+        found = try_send(self, *args)
         seen["not sent"] += found is None
         return found
 
@@ -67,7 +67,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         seen["adopted"] += 1
         adopt(self, *args)
 
-    monkeypatch.setattr(coordinator.Coordinator, "ask", asks)
+    monkeypatch.setattr(coordinator.Coordinator, "try_send_single", tries)
     monkeypatch.setattr(SingleEvents, "answer", answers)
     monkeypatch.setattr(coordinator.Coordinator, "adopt", adopts)
     return seen
@@ -80,36 +80,36 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def idle(pool: PoolProcessor, asked: Counter[str]) -> PoolProcessor:
+def idle(pool: PoolProcessor, ways: Counter[str]) -> PoolProcessor:
     """A pool whose workers are there, and know the plan."""
     warm(pool)
-    _use_short_cut(pool, asked)
-    asked.clear()
+    _use_short_cut(pool, ways)
+    ways.clear()
     return pool
 
 
-def _use_short_cut(pool: PoolProcessor, asked: Counter[str]) -> None:
+def _use_short_cut(pool: PoolProcessor, ways: Counter[str]) -> None:
     """Process events until the short cut has answered two more of them.
 
     On a busy machine, or while a worker is being started, a few take the other way.
     """
-    before = asked["answered"]
+    before = ways["answered"]
 
     def is_used() -> bool:
         assert pool.process(Do("stop", 1)) == 1
-        return asked["answered"] >= before + 2
+        return ways["answered"] >= before + 2
 
     wait_until(is_used, "the short cut answers")
 
 
 @pytest.mark.usefixtures("patient")
 def test_a_value_and_none_never_reach_the_scheduler(
-    idle: PoolProcessor, asked: Counter[str]
+    idle: PoolProcessor, ways: Counter[str]
 ) -> None:
     for number in range(20):
         assert idle.process(Do("stop", number)) == number
         assert idle.process(Do("nothing")) is None
-    assert asked == {"answered": 40, "not sent": 0}
+    assert ways == {"answered": 40, "not sent": 0}
 
 
 @pytest.mark.parametrize(
@@ -118,47 +118,47 @@ def test_a_value_and_none_never_reach_the_scheduler(
     ids=["an error", "follow-ups"],
 )
 def test_an_error_or_follow_ups_are_left_to_the_scheduler(
-    idle: PoolProcessor, asked: Counter[str], ev: Do
+    idle: PoolProcessor, ways: Counter[str], ev: Do
 ) -> None:
     found = ending(lambda: idle.process(ev))
     with PoolProcessor(0) as here:
         register_all(here, [actions.act, actions.nested])
         assert found == ending(lambda: here.process(ev))
-    assert (asked["adopted"], asked["answered"]) == (1, 0)
+    assert (ways["adopted"], ways["answered"]) == (1, 0)
     assert idle.process(Do("stop", 3)) == 3
 
 
 def test_an_event_that_cannot_be_pickled_is_not_sent(
-    idle: PoolProcessor, asked: Counter[str]
+    idle: PoolProcessor, ways: Counter[str]
 ) -> None:
     error = error_of(lambda: idle.process(Do("stop", threading.Lock())))
     assert "pickled at .arg" in str(error)
-    assert asked == {"not sent": 1}
+    assert ways == {"not sent": 1}
     assert idle.process(Do("stop", 3)) == 3
 
 
-def test_a_death_is_charged_to_the_event(idle: PoolProcessor, asked: Counter[str]) -> None:
+def test_a_death_is_charged_to_the_event(idle: PoolProcessor, ways: Counter[str]) -> None:
     for _ in range(3):
         error = error_of(lambda: idle.process(Do("leave", 7)))
         assert isinstance(error, WorkerLostError)
         assert (error.exitcode, error.handler, error.attempt) == (7, "act", 1)
     assert idle.process(Do("stop", 3)) == 3
-    assert asked["adopted"] >= 1
-    assert asked["answered"] <= 1  # the last one
+    assert ways["adopted"] >= 1
+    assert ways["answered"] <= 1  # the last one
 
 
-def test_a_slow_event_is_waited_for(idle: PoolProcessor, asked: Counter[str], gate: Gate) -> None:
+def test_a_slow_event_is_waited_for(idle: PoolProcessor, ways: Counter[str], gate: Gate) -> None:
     with Background(lambda: idle.process(Do("wait_at", gate.address))) as slow:
         arrival = gate.arrival()
         # others go on meanwhile
         assert idle.process(Do("stop", 4)) == 4
         arrival.release()
     assert slow.result() is None
-    assert asked["adopted"] == 1
+    assert ways["adopted"] == 1
 
 
 def test_other_threads_do_not_wait_for_a_slow_event(
-    idle: PoolProcessor, asked: Counter[str], gate: Gate
+    idle: PoolProcessor, ways: Counter[str], gate: Gate
 ) -> None:
     with Background(lambda: idle.process(Do("wait_at", gate.address))) as slow:
         arrival = gate.arrival()
@@ -167,10 +167,10 @@ def test_other_threads_do_not_wait_for_a_slow_event(
             idle.register(actions.nested, "another")
         arrival.release()
     assert slow.result() is None
-    assert (asked["adopted"], asked["answered"]) == (1, 0)
+    assert (ways["adopted"], ways["answered"]) == (1, 0)
 
 
-def test_close_waits_for_a_slow_event(idle: PoolProcessor, asked: Counter[str], gate: Gate) -> None:
+def test_close_waits_for_a_slow_event(idle: PoolProcessor, ways: Counter[str], gate: Gate) -> None:
     with Background(lambda: idle.process(Do("wait_at", gate.address, "", 7))) as slow:
         arrival = gate.arrival()
         with Background(idle.close) as closing:
@@ -179,18 +179,18 @@ def test_close_waits_for_a_slow_event(idle: PoolProcessor, asked: Counter[str], 
             arrival.release()
             closing.result()
     assert slow.result() == 7
-    assert not asked["not sent"]
+    assert not ways["not sent"]
 
 
-def test_terminate_ends_a_slow_event(idle: PoolProcessor, asked: Counter[str], gate: Gate) -> None:
+def test_terminate_ends_a_slow_event(idle: PoolProcessor, ways: Counter[str], gate: Gate) -> None:
     with Background(lambda: error_of(lambda: idle.process(Do("wait_at", gate.address)))) as slow:
         gate.arrival()
         idle.terminate()
     assert isinstance(slow.result(), PoolClosedError)
-    assert not asked["not sent"]
+    assert not ways["not sent"]
 
 
-def test_many_threads_ask_at_once(idle: PoolProcessor, asked: Counter[str]) -> None:
+def test_many_threads_call_at_once(idle: PoolProcessor, ways: Counter[str]) -> None:
     def some(first: int) -> list[int]:
         return [idle.process(Do("stop", number)) for number in range(first, first + 100)]
 
@@ -199,8 +199,8 @@ def test_many_threads_ask_at_once(idle: PoolProcessor, asked: Counter[str]) -> N
         list(range(first, first + 100)) for first in (0, 1_000, 2_000, 3_000)
     ]
     # some of them did, and afterwards the short cut is as good as before
-    assert asked["answered"] + asked["adopted"] > 0
-    _use_short_cut(idle, asked)
+    assert ways["answered"] + ways["adopted"] > 0
+    _use_short_cut(idle, ways)
 
 
 def test_beside_a_stream_a_single_event_takes_its_turn(idle: PoolProcessor) -> None:
@@ -212,16 +212,16 @@ def test_beside_a_stream_a_single_event_takes_its_turn(idle: PoolProcessor) -> N
 
 
 @pytest.mark.usefixtures("patient")
-def test_events_of_the_short_cut_count_for_max_tasks_per_child(asked: Counter[str]) -> None:
+def test_events_of_the_short_cut_count_for_max_tasks_per_child(ways: Counter[str]) -> None:
     pool = PoolProcessor(1, max_tasks_per_child=5)
     register_all(pool, [actions.act])
     pids = [pool.process(Do("pid")) for _ in range(60)]
     assert max(Counter(pids).values()) <= 5
-    assert asked["answered"] > 0
+    assert ways["answered"] > 0
     close_in_time(pool)
 
 
-def test_event_timeout_holds_for_the_short_cut(asked: Counter[str], tmp_path: Path) -> None:
+def test_event_timeout_holds_for_the_short_cut(ways: Counter[str], tmp_path: Path) -> None:
     pool = PoolProcessor(1, event_timeout=0.2)
     register_all(pool, [actions.act])
     for _ in range(3):
@@ -230,46 +230,46 @@ def test_event_timeout_holds_for_the_short_cut(asked: Counter[str], tmp_path: Pa
         error_of(lambda: pool.process(Do("spin", str(tmp_path / "spins")))), EventTimeoutError
     )
     assert pool.process(Do("stop", 1)) == 1
-    assert asked["adopted"] >= 1
+    assert ways["adopted"] >= 1
     close_in_time(pool)
 
 
 @pytest.mark.usefixtures("patient")
 def test_batches_are_counted_with_those_of_the_short_cut(
-    idle: PoolProcessor, asked: Counter[str]
+    idle: PoolProcessor, ways: Counter[str]
 ) -> None:
     """A batch that is taken back is named by its number."""
     for number in range(10):
         idle.process(Do("stop", number))
         assert idle.process_many([Do("stop", each) for each in range(30)]) == list(range(30))
-    assert asked["answered"] > 0
+    assert ways["answered"] > 0
 
 
 @pytest.mark.usefixtures("patient")
 def test_a_slow_event_behind_quick_ones_does_not_keep_others_waiting(
-    idle: PoolProcessor, asked: Counter[str], gate: Gate
+    idle: PoolProcessor, ways: Counter[str], gate: Gate
 ) -> None:
     for number in range(20):
         idle.process(Do("stop", number))
-    assert asked["answered"] == 20
+    assert ways["answered"] == 20
     slow = Background(lambda: idle.process(Do("wait_at", gate.address, "", 7)))
     arrival = gate.arrival()
     assert idle.process(Do("stop", 8)) == 8
     arrival.release()
     assert slow.result() == 7
-    assert asked["adopted"] == 1
+    assert ways["adopted"] == 1
 
 
 @pytest.mark.usefixtures("patient")
 def test_the_death_of_a_worker_is_noticed_behind_quick_events(
-    idle: PoolProcessor, asked: Counter[str]
+    idle: PoolProcessor, ways: Counter[str]
 ) -> None:
     for number in range(20):
         idle.process(Do("stop", number))
-    assert asked["answered"] == 20
+    assert ways["answered"] == 20
     with pytest.raises(WorkerLostError, match="exit code 3"):
         idle.process(Do("leave", 3))
-    assert asked["adopted"] == 1
+    assert ways["adopted"] == 1
     assert idle.process(Do("stop", 8)) == 8
 
 
@@ -298,9 +298,7 @@ def test_after_an_interrupt_the_next_call_has_new_workers(
     ],
     ids=["answered", "adopted", "not sent"],
 )
-def test_filters_are_called_once(
-    idle: PoolProcessor, asked: Counter[str], ev: Do, way: str
-) -> None:
+def test_filters_are_called_once(idle: PoolProcessor, ways: Counter[str], ev: Do, way: str) -> None:
     seen: list[int] = []
 
     def counts(ev: Any) -> bool:
@@ -313,19 +311,19 @@ def test_filters_are_called_once(
 
     idle.register(looks)
     warm(idle)
-    _use_short_cut(idle, asked)
-    asked.clear()
+    _use_short_cut(idle, ways)
+    ways.clear()
     seen.clear()
     ending(lambda: idle.process(ev))
     assert seen == [os.getpid()]
-    assert +asked == {way: 1}
+    assert +ways == {way: 1}
 
 
 # --- futures ---
 
 
 @pytest.fixture
-def submits(idle: PoolProcessor, asked: Counter[str]) -> PoolProcessor:
+def submits(idle: PoolProcessor, ways: Counter[str]) -> PoolProcessor:
     """An idle pool of which the next future is sent by the short cut.
 
     The first future of a pool never is: it opens a run, of which the scheduler has to know.
@@ -333,10 +331,10 @@ def submits(idle: PoolProcessor, asked: Counter[str]) -> PoolProcessor:
 
     def is_used() -> bool:
         assert idle.submit(Do("stop", 1)).result(PATIENCE_SECONDS) == 1
-        return asked["answered"] + asked["adopted"] > 0
+        return ways["answered"] + ways["adopted"] > 0
 
     wait_until(is_used, "the short cut sends")
-    asked.clear()
+    ways.clear()
     return idle
 
 
@@ -355,12 +353,12 @@ def left_to_the_waiter(
 
 @pytest.mark.usefixtures("left_to_the_waiter")
 def test_a_future_that_is_waited_for_is_answered_by_the_short_cut(
-    submits: PoolProcessor, asked: Counter[str]
+    submits: PoolProcessor, ways: Counter[str]
 ) -> None:
     for number in range(30):
         assert submits.submit(Do("stop", number)).result(PATIENCE_SECONDS) == number
     assert submits.submit(Do("nothing")).exception(PATIENCE_SECONDS) is None
-    assert +asked == {"answered": 31}
+    assert +ways == {"answered": 31}
 
 
 def test_a_future_that_nobody_waits_for_is_done_all_the_same(submits: PoolProcessor) -> None:
@@ -382,12 +380,12 @@ def test_futures_behind_one_that_was_sent_are_done_too(submits: PoolProcessor, n
     assert [each.result(PATIENCE_SECONDS) for each in futures] == 2 * list(range(number + 1))
 
 
-def test_a_future_whose_worker_dies(submits: PoolProcessor, asked: Counter[str]) -> None:
+def test_a_future_whose_worker_dies(submits: PoolProcessor, ways: Counter[str]) -> None:
     for _ in range(3):
         error = submits.submit(Do("leave", 7)).exception(PATIENCE_SECONDS)
         assert isinstance(error, WorkerLostError)
         assert (error.exitcode, error.handler) == (7, "act")
-    assert asked["adopted"] >= 1
+    assert ways["adopted"] >= 1
     assert submits.submit(Do("stop", 3)).result(PATIENCE_SECONDS) == 3
 
 
@@ -414,11 +412,11 @@ def test_terminate_ends_a_future_that_was_sent(submits: PoolProcessor, gate: Gat
 
 
 def test_close_finishes_a_future_that_was_sent(
-    submits: PoolProcessor, asked: Counter[str], gate: Gate
+    submits: PoolProcessor, ways: Counter[str], gate: Gate
 ) -> None:
     future = submits.submit(Do("wait_at", gate.address, "", 5))
     gate.arrival()
-    assert not asked["not sent"]
+    assert not ways["not sent"]
     with Background(submits.close) as closing:
         closing.wait_until_it_waits("drain")
         assert not future.done()
@@ -429,10 +427,10 @@ def test_close_finishes_a_future_that_was_sent(
 
 @pytest.mark.usefixtures("left_to_the_waiter")
 def test_an_interrupt_while_a_future_is_waited_for_drops_what_is_in_flight(
-    submits: PoolProcessor, asked: Counter[str], monkeypatch: pytest.MonkeyPatch
+    submits: PoolProcessor, ways: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = submits.process(Do("pid"))
-    asked.clear()
+    ways.clear()
 
     def interrupted(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
@@ -442,12 +440,12 @@ def test_an_interrupt_while_a_future_is_waited_for_drops_what_is_in_flight(
         patch.setattr(DirectLink, "wait", interrupted)
         with pytest.raises(KeyboardInterrupt):
             future.result(PATIENCE_SECONDS)
-    assert +asked == {}  # it was sent, and nobody has taken its answer
+    assert +ways == {}  # it was sent, and nobody has taken its answer
     assert isinstance(future.exception(PATIENCE_SECONDS), PoolInterruptedError)
     assert submits.process(Do("pid")) != before
 
 
-def test_many_threads_submit_at_once(submits: PoolProcessor, asked: Counter[str]) -> None:
+def test_many_threads_submit_at_once(submits: PoolProcessor, ways: Counter[str]) -> None:
     def some(first: int) -> list[int]:
         return [
             submits.submit(Do("stop", number)).result(PATIENCE_SECONDS)
@@ -458,7 +456,7 @@ def test_many_threads_submit_at_once(submits: PoolProcessor, asked: Counter[str]
     assert [run.result() for run in runs] == [
         list(range(first, first + 100)) for first in (0, 1_000, 2_000)
     ]
-    _use_short_cut(submits, asked)
+    _use_short_cut(submits, ways)
 
 
 @pytest.fixture
@@ -467,6 +465,6 @@ def simulated() -> Iterator[PoolProcessor]:
         yield register_all(pool, [actions.act])
 
 
-def test_a_simulated_pool_has_no_short_cut(simulated: PoolProcessor, asked: Counter[str]) -> None:
+def test_a_simulated_pool_has_no_short_cut(simulated: PoolProcessor, ways: Counter[str]) -> None:
     assert [simulated.process(Do("stop", number)) for number in range(5)] == list(range(5))
-    assert +asked == {"not sent": 5}
+    assert +ways == {"not sent": 5}

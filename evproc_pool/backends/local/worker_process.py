@@ -45,7 +45,7 @@ _OTHER_USER: Final = (
 _QUICK_SECONDS: Final = 0.001
 
 
-class Member:
+class WorkerProcess:
     """A worker process.
 
     Args:
@@ -139,7 +139,7 @@ class Member:
         if self._pidfd is not None and reporter.SIGNAL is not None:
             self._signal(reporter.SIGNAL)
 
-    def strike(self, seen: WorkerStatus, *, is_again: bool) -> None:
+    def raise_soft_timeout(self, seen: WorkerStatus, *, is_again: bool) -> None:
         """See `Backend`."""
         if self.words is None or soft_timeout.SIGNAL is None:
             return
@@ -250,34 +250,34 @@ class DirectLink:
     yet, but notices nothing else meanwhile.
 
     Args:
-        member: The worker.
+        worker: Its process.
         wake: A socket that can be read from when somebody wants something.
         watch: Called if a frame could not be written at once.
     """
 
-    __slots__ = ("_channel", "_found", "_is_quick", "_member", "_poll", "_watch", "receive")
+    __slots__ = ("_channel", "_found", "_is_quick", "_poll", "_watch", "_worker", "receive")
 
     def __init__(
-        self, member: Member, wake: socket.socket, watch: Callable[[Member], None]
+        self, worker: WorkerProcess, wake: socket.socket, watch: Callable[[WorkerProcess], None]
     ) -> None:
-        self._member = member
-        self._channel = member.channel
+        self._worker = worker
+        self._channel = worker.channel
         self._watch = watch
         poller = select.poll()
-        for each in (member.channel.fileno(), member.sentinel, wake.fileno()):
+        for each in (worker.channel.fileno(), worker.sentinel, wake.fileno()):
             if each is not None:
                 poller.register(each, select.POLLIN)
         self._poll = poller.poll
         # the result when the channel can be read from, and nothing else has happened
-        self._found = [(member.channel.fileno(), select.POLLIN)]
-        self.receive = member.channel.receive
+        self._found = [(worker.channel.fileno(), select.POLLIN)]
+        self.receive = worker.channel.receive
         self._is_quick = False
 
     def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
         """See `backend.Link`."""
         self._channel.send(tag, payload, buffers)
         if self._channel.outgoing:
-            self._watch(self._member)
+            self._watch(self._worker)
 
     def wait(self, seconds: float) -> bool:
         """See `backend.Link`."""
