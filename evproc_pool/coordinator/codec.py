@@ -16,7 +16,7 @@ from evproc.exc import add_note
 from evproc.registry import Registry
 from evproc_pool.coordinator.worker_record import Sent
 from evproc_pool.core.batches import Batch, Part
-from evproc_pool.core.estimates import KEEP_SECONDS, OVERDUE_FACTOR, TARGET_SECONDS, TELL_SECONDS
+from evproc_pool.core.estimates import KEEP_SECONDS, OVERDUE_FACTOR, REPORT_SECONDS, TARGET_SECONDS
 from evproc_pool.core.event_columns import (
     EMPTY,
     Bunch,
@@ -45,7 +45,7 @@ from evproc_pool.serialization.basics import detached
 
 #: The figures of the scheduler that workers need; they import nothing of it.
 PACE: Final = Pace(
-    TARGET_SECONDS, TELL_SECONDS, KEEP_SECONDS, OVERDUE_FACTOR * TARGET_SECONDS, PREFETCH
+    TARGET_SECONDS, REPORT_SECONDS, KEEP_SECONDS, OVERDUE_FACTOR * TARGET_SECONDS, PREFETCH
 )
 
 

@@ -1,7 +1,7 @@
 """Decides when to ask a worker for a report. Pure; O(1) for each worker.
 
 A worker reports by itself at the end of a batch, and behind an event that ended more than
-`TELL_SECONDS` after the one before it began. So only a worker that was silent for that long can
+`REPORT_SECONDS` after the one before it began. So only a worker that was silent for that long can
 have unreported events; then its position is read.
 
 - It is past its first unreported event: it is asked. If it does not answer (native code may keep
@@ -22,10 +22,10 @@ from collections.abc import Iterable
 from math import inf
 from typing import Final
 
-from evproc_pool.core.estimates import TELL_SECONDS
+from evproc_pool.core.estimates import REPORT_SECONDS
 
 #: How long a worker is silent before its position is read; a frame may be on its way.
-SILENT_SECONDS: Final = TELL_SECONDS + 0.0005
+SILENT_SECONDS: Final = REPORT_SECONDS + 0.0005
 
 
 class ReportRequests:
@@ -79,7 +79,7 @@ class ReportRequests:
             self._look[worker] = now + SILENT_SECONDS
         else:
             since = self._seen.setdefault(worker, now)
-            takes_long = now - since > TELL_SECONDS
+            takes_long = now - since > REPORT_SECONDS
             self._look[worker] = inf if takes_long else since + SILENT_SECONDS
         return False
 

@@ -81,7 +81,7 @@ from typing import Final, Never
 from evproc_pool.core.batches import Batch, KeyQueue
 from evproc_pool.core.batching import SHARES_PER_WORKER, Batcher
 from evproc_pool.core.cascades import Cascades
-from evproc_pool.core.estimates import BULK_SECONDS, MOST_EVENTS, TELL_SECONDS, Estimates
+from evproc_pool.core.estimates import BULK_SECONDS, MOST_EVENTS, REPORT_SECONDS, Estimates
 from evproc_pool.core.event_results import EventResults
 from evproc_pool.core.hand_back import HandBack
 from evproc_pool.core.inputs_and_effects import (
@@ -235,7 +235,7 @@ class Scheduler:
 
         Counts from the end of the current batches. 0 if somebody may wait for one of these: if
         a run has nothing more to send, unless it is closed and the only one. At most
-        `TELL_SECONDS` if somebody waits for single roots.
+        `REPORT_SECONDS` if somebody waits for single roots.
         """
         slack = self._loads.ahead
         if self._retries.has_suspects:
@@ -246,7 +246,7 @@ class Scheduler:
                 if run.open and not (run.has_ready or (run.closed and len(runs) == 1)):
                     return 0.0
                 if run.open and not run.opened.is_bulk:
-                    slack = min(slack, TELL_SECONDS)
+                    slack = min(slack, REPORT_SECONDS)
         return slack
 
     def demand(self, run: int) -> int:

@@ -27,7 +27,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from evproc_pool.core.batches import Batch
-from evproc_pool.core.estimates import OVERDUE_FACTOR, TARGET_SECONDS, TELL_SECONDS
+from evproc_pool.core.estimates import OVERDUE_FACTOR, REPORT_SECONDS, TARGET_SECONDS
 from evproc_pool.core.event_columns import Planned
 from evproc_pool.core.event_limits import EventLimits
 from evproc_pool.core.inputs_and_effects import (
@@ -143,7 +143,7 @@ class _Worker:
 
     @property
     def _report_seconds(self) -> float:
-        return TELL_SECONDS if self._is_prompt else TARGET_SECONDS
+        return REPORT_SECONDS if self._is_prompt else TARGET_SECONDS
 
     def _run(self) -> None:
         event, _ = self.batches[0].at(self.position)
@@ -372,7 +372,7 @@ class Promptness:
         if not self._is_bulk[run]:
             late = self.now - then
             self.longest = max(self.longest, late)
-            self.seen["asked for"] += late > TELL_SECONDS
+            self.seen["asked for"] += late > REPORT_SECONDS
             check(late <= PROMPT_SECONDS, "root {} was over {} s ago", root, late)
 
     def arrived(self, worker: int, frame: _Frame) -> None:

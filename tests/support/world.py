@@ -53,8 +53,8 @@ from evproc_pool.core.estimates import (
     BULK_SECONDS,
     LONG_SECONDS,
     MOST_EVENTS,
+    REPORT_SECONDS,
     TARGET_SECONDS,
-    TELL_SECONDS,
     Estimates,
 )
 from evproc_pool.core.event_columns import Aligned, Bunch, Planned, Singles, Times, Unplannable
@@ -1355,7 +1355,7 @@ class World:
         waits = waits and not self._suspects
         check(bool(slack) == (waits and least > 1), "slack is {}", slack)
         if any(run.is_open and not run.opened.is_bulk for run in self.runs.values()):
-            check(slack <= TELL_SECONDS, "slack is {}, and somebody waits for roots", slack)
+            check(slack <= REPORT_SECONDS, "slack is {}, and somebody waits for roots", slack)
 
     def _check_lopsided(self, loads: dict[int, int], *, nothing_waits: bool) -> None:
         """Who is asked to give back: only where another would get it."""

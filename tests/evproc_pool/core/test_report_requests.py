@@ -8,7 +8,7 @@ from math import inf
 
 import pytest
 
-from evproc_pool.core.estimates import TELL_SECONDS
+from evproc_pool.core.estimates import REPORT_SECONDS
 from evproc_pool.core.report_requests import SILENT_SECONDS, ReportRequests
 from tests.support.model import Violation
 from tests.support.promptness import PROMPT_SECONDS, Promptness
@@ -18,9 +18,11 @@ from tests.support.sizes import BARS
 def test_the_position_of_a_silent_worker_is_read() -> None:
     requests = ReportRequests()
     requests.heard(1, 10.0)
-    assert requests.silent([1], 10.0 + TELL_SECONDS) == []
+    assert requests.silent([1], 10.0 + REPORT_SECONDS) == []
     assert requests.left([1], 10.0) == pytest.approx(SILENT_SECONDS)
-    assert requests.left([1], 10.0 + TELL_SECONDS) == pytest.approx(SILENT_SECONDS - TELL_SECONDS)
+    assert requests.left([1], 10.0 + REPORT_SECONDS) == pytest.approx(
+        SILENT_SECONDS - REPORT_SECONDS
+    )
     assert requests.silent([1], 10.001 + SILENT_SECONDS) == [1]
     requests.heard(1, 11.0)
     assert requests.silent([1], 11.0) == []
@@ -151,7 +153,7 @@ def test_an_outcome_is_delivered_soon_however_long_the_next_event_takes() -> Non
         play = Promptness(seed).play(_MOMENTS)
         seen += play.seen
         longest = max(longest, play.longest)
-    assert TELL_SECONDS < longest <= PROMPT_SECONDS
+    assert REPORT_SECONDS < longest <= PROMPT_SECONDS
     everything = ["asked", "asked for", "bulk", "prompt", "rests", "surprises", "taken back"]
     assert min(seen[what] for what in everything) > (10 if BARS else 5)
 
@@ -182,7 +184,7 @@ class _TakesNotKnowingForBeingThere(ReportRequests):
 
 class _AsksLate(ReportRequests):
     def _left(self, worker: int, now: float) -> float:
-        return super()._left(worker, now) + TELL_SECONDS
+        return super()._left(worker, now) + REPORT_SECONDS
 
 
 class _LooksAtOne(ReportRequests):

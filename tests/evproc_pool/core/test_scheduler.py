@@ -16,8 +16,8 @@ from evproc_pool.core.estimates import (
     LONG_SECONDS,
     MOST_BYTES,
     MOST_EVENTS,
+    REPORT_SECONDS,
     TARGET_SECONDS,
-    TELL_SECONDS,
 )
 from evproc_pool.core.event_columns import (
     Aligned,
@@ -222,7 +222,7 @@ def _listed(effect: Over | Settled) -> Aligned | None:
 def ahead(scheduler: Scheduler) -> float:
     """What every worker has to do behind its batch: the slack, but for its bound."""
     seconds = scheduler._loads.ahead
-    assert scheduler.slack == min(seconds, TELL_SECONDS)
+    assert scheduler.slack == min(seconds, REPORT_SECONDS)
     return seconds
 
 

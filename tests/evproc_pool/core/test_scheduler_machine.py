@@ -271,6 +271,7 @@ SchedulerMachine.TestCase.settings = settings(
     max_examples=1_000 if BARS else 20,
     stateful_step_count=60 if BARS else 40,
     deadline=None,  # the machine may be busy
+    derandomize=not BARS,  # of other twenty examples, some have no event that fails
 )
 
 
