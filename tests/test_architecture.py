@@ -361,12 +361,12 @@ NEEDED_LATER = {
         "concurrent.futures",
         "dataclasses",
         "evproc_pool.coordinator.coordinator",
-        "evproc_pool.worker.loop",
+        "evproc_pool.worker.main",
         "inspect",
         "psutil",
         "tempfile",
     ),
-    "evproc_pool.worker.loop": (
+    "evproc_pool.worker.main": (
         "cloudpickle",
         "dataclasses",
         "evproc_pool.pool",

@@ -5,5 +5,6 @@ instead of calling `evproc.processor.run_handlers`). `result_packing` pickles th
 `protocol.pass_through` pickles plain follow-ups. `process` has signals, forks and output.
 
 May import: itself, `ipc`, `protocol`, `serialization`, `internals`, `errors`, `evproc`; nothing of
-the scheduler. Begin with `loop`. `entry` is the function that a new process calls.
+the scheduler. Begin with `loop`. `entry` is the function that a new process calls,
+`main` the process.
 """

@@ -12,7 +12,7 @@ from evproc_pool.ipc.resources import WorkerResources
 
 
 def enter(sock: socket.socket, shares: WorkerResources, to_close: Sequence[int]) -> None:
-    """Run a worker; see `loop.main`."""
-    from evproc_pool.worker.loop import main
+    """Run a worker; see `main.main`."""
+    from evproc_pool.worker.main import main
 
     main(sock, shares, to_close)

@@ -1,11 +1,10 @@
-"""A worker process: its own registry, and a loop over batches.
+"""What a worker does: fill its own registry, then a loop over batches. `main` is its process.
 
-1. Leave Ctrl-C and SIGTERM to the coordinator; see `process`, also for what handlers fork.
-2. Take the registry spec from the first frame and fill a registry. Answer with its fingerprint, or
+1. Take the registry spec from the first frame and fill a registry. Answer with its fingerprint, or
    with the error.
-3. For each batch: unpack the events, run the plan of each, and send the results (`result_buffer`).
+2. For each batch: unpack the events, run the plan of each, and send the results (`result_buffer`).
    Before each handler, publish the place in shared memory, in case the process dies there.
-4. End when asked to, after the `finalizer`, or when the coordinator is gone.
+3. End when asked to, after the `finalizer`, or when the coordinator is gone.
 
 A result is sent when the batch is over; or at once if the event took `SLOW_SECONDS`, so that long
 work is not lost with the process. An event without a result needs no frame: the published place
@@ -15,10 +14,7 @@ event, and the rest of it goes back.
 
 from __future__ import annotations
 
-import gc
 import itertools
-import signal
-import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -32,69 +28,22 @@ from evproc.handler import Handler
 from evproc.processor import annotate_error, collect_follow_ups
 from evproc_pool.internals.cpython import (
     UNSHARED,
-    forget_exit_functions,
     getrefcount,
-    run_exit_functions,
 )
-from evproc_pool.ipc.channel import BlockingChannel
-from evproc_pool.ipc.resources import WorkerResources
 from evproc_pool.protocol import messages, status_words
 from evproc_pool.protocol.frame import Frame, WorkerChannel
 from evproc_pool.protocol.limits import NEARLY, Pace
 from evproc_pool.protocol.pass_through import unpack_parts
 from evproc_pool.protocol.registry_spec import fingerprint, load_config
-from evproc_pool.serialization import basics, packing, pickling
+from evproc_pool.serialization import packing, pickling
 from evproc_pool.serialization.basics import gc_paused
 from evproc_pool.serialization.packing import ATOMS
 from evproc_pool.serialization.privacy import BUILT_IN, CUSTOM, is_constant, is_private
-from evproc_pool.worker import reporter
 from evproc_pool.worker.batch_job import SINGLE_EVENT, BatchJob, Calls, SingleEventJob
-from evproc_pool.worker.process import END_SIGNALS, ForkedChild, leave_signals, left_by
 from evproc_pool.worker.quota import Quota
 from evproc_pool.worker.reporter import Reporter
 from evproc_pool.worker.result_buffer import ResultBuffer
 from evproc_pool.worker.soft_timeout import SoftTimeout
-
-
-def main(sock: socket.socket, shares: WorkerResources, to_close: Sequence[int]) -> None:
-    """Run a worker until it ends.
-
-    `to_close` are descriptors of the coordinator that a forked process inherits. They would keep
-    other workers from noticing that the coordinator is gone.
-    """
-    leave_signals(signal.SIGINT, *END_SIGNALS)
-    basics.become_worker()
-    for fd in to_close:
-        socket.close(fd)
-    if to_close:
-        forget_exit_functions()  # the coordinator's
-    shares.install()
-    channel = BlockingChannel(sock, shares.shared_memory)
-    child = ForkedChild(channel.close, shares.disown)
-    error: BaseException | None = None
-    try:
-        _serve(channel, shares)
-    except (EOFError, ConnectionError):
-        pass  # the coordinator is gone: nothing is left to do
-    except BaseException as caught:
-        error = left_by(caught) if child.is_this else caught
-    try:
-        if error is not None:
-            raise error
-    finally:
-        channel.close()
-        run_exit_functions()
-
-
-def _serve(channel: BlockingChannel, shares: WorkerResources) -> None:
-    cells = shares.words.words if shares.words is not None else [0] * status_words.WORDS
-    has_reporter = reporter.SIGNAL is not None
-    worker = prepare(channel, cells, shared=shares.shared, has_reporter=has_reporter)
-    if worker is not None:
-        worker.install_reporter()
-        # Loaded modules stay: a full garbage collection need not visit them.
-        gc.freeze()
-        worker.run()
 
 
 def prepare(
@@ -309,11 +258,25 @@ class Worker:
         if one_by_one:
             is_through = self._run_one_by_one(job, events)
         else:
-            # not a copy: `end_chain` empties the calls of later events
-            is_through = self._run(job, 0, events, itertools.islice(calls, most), now)
+            is_through = self._run_in_pieces(job, events, now)
         if is_through and most < batch.size:
             self._results.send(most, gave_back=True)
         self._quota.spend(self._results.sent)
+
+    def _run_in_pieces(self, job: BatchJob, events: Iterable[Any], began: float) -> bool:
+        """Run the events; send the results while they are in the CPU's caches."""
+        # `calls` are not copied: `end_chain` empties those of later events
+        events, calls = iter(events), iter(job.calls)
+        begin = 0
+        while begin < job.stop:
+            end = min(begin + self._results.most_events, job.stop)
+            if not self._run(job, begin, events, itertools.islice(calls, end - begin), began):
+                return False
+            if end < job.stop and self._results.unsent:
+                self._results.send(end)
+                self._results.begun = began = self._clock()
+            begin = end
+        return True
 
     def _run_one_by_one(self, job: BatchJob, pickles: Iterable[bytes]) -> bool:
         calls = job.calls
@@ -369,7 +332,8 @@ class Worker:
         references = 0  # to the event, before its handlers run
         source: Handler | tuple[Handler] | None = None  # returned follow-ups; see `followed`
         value: Any = _unset  # given to StopProcessing
-        for place, ev, to_call in zip(places, events, calls):  # noqa: B905 - `places` is endless
+        # calls before events: where they end, no event is taken
+        for place, to_call, ev in zip(places, calls, events):  # noqa: B905 - `places` is endless
             began = now
             if returns:
                 references = getrefcount(ev)
@@ -481,7 +445,7 @@ class Worker:
                     if is_taken or now > overdue or quota.is_used_up:
                         results.send(done, gave_back=True)
                         return False
-                    is_due = is_large or is_slow or followed or results.is_heavy
+                    is_due = is_large or is_slow or bool(followed)
                     is_due = is_due or now - results.begun > keep_seconds
                     if (is_time and is_prompt) or (unsent and (is_due or is_prompt)):
                         results.send(done)

@@ -25,7 +25,7 @@ from tests.support.actions import Ordered, act, ordered_handlers
 from tests.support.helpers import Gate, warm
 
 # workers of a forkserver need not import it again
-multiprocessing.set_forkserver_preload(["evproc_pool.worker.loop", "tests.support.actions"])
+multiprocessing.set_forkserver_preload(["evproc_pool.worker.main", "tests.support.actions"])
 with PoolProcessor(workers=2, mp_context={method!r}) as pool, Gate() as gate:
     pool.register(act)
     for handler in ordered_handlers():

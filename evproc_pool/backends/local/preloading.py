@@ -190,7 +190,7 @@ def run() -> None:
         ):
             if names and names[0].startswith(_THREADS):
                 set_thread_limit(int(names.pop(0).removeprefix(_THREADS)))
-            for name in ("evproc_pool.worker.loop", *names):
+            for name in ("evproc_pool.worker.main", *names):
                 with contextlib.suppress(BaseException):
                     __import__(name)
     finally:
