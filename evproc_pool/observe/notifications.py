@@ -32,6 +32,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
+from evproc_pool.observe.seconds import Seconds
+
 _T = TypeVar("_T")
 
 #: The `call` of an event that `process` sent to a worker by itself.
@@ -87,10 +89,10 @@ class EventsDone(NamedTuple):
     call: int
     worker: int  # 0: this process, with `workers=0`
     begun: float  # when the first one began, in seconds of the worker's `time.perf_counter`
-    seconds: Sequence[float]  # how long each took, all of its handlers
+    seconds: Seconds  # how long each took, all of its handlers
     handlers: Sequence[tuple[str, ...]]  # the names of the handlers that ran, in order
     # how long each of these handlers took, event by event. None: not known, which is rare.
-    handler_seconds: Sequence[float] | None
+    handler_seconds: Seconds | None
     values: int  # how many ended their cascade by `StopProcessing(value)`
     errors: int  # how many raised an error
     follow_ups: int  # how many events they returned, which are accepted with that
@@ -206,7 +208,7 @@ class WorkersEnded(NamedTuple):
     """
 
     at: float
-    reason: str
+    reason: str  # the error that ended them; empty: they were asked to end
 
 
 Notification: TypeAlias = (
