@@ -8,6 +8,7 @@ what is valid.
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from math import inf
@@ -26,6 +27,9 @@ from evproc_pool.protocol.limits import Limits
 
 if TYPE_CHECKING:
     from evproc.annotations import Unmatched
+    from evproc_pool.observe.collector import Collector
+    from evproc_pool.observe.notifications import Listener
+    from evproc_pool.observe.notifier import Notifier
 
 #: Whether follow-ups are independent; see `PoolProcessor`.
 Ordering = Literal["cascade", "unordered"]
@@ -84,6 +88,16 @@ class CallOptions(NamedTuple):
     every_event: bool = False
 
 
+class Observers(NamedTuple):
+    """What listens to a pool, if anything does."""
+
+    notifier: Notifier | None
+    collector: Collector | None
+
+
+NO_OBSERVERS: Final = Observers(None, None)
+
+
 class PoolOptions(NamedTuple):
     """The options of a pool, checked; `call` has those of a call that has none of its own."""
 
@@ -92,6 +106,7 @@ class PoolOptions(NamedTuple):
     limits: Limits
     retries: RetryPolicy
     unmatched: Unmatched
+    observers: Observers = NO_OBSERVERS
 
 
 def start_options(  # noqa: PLR0917 - as many as the pool has
@@ -186,6 +201,27 @@ def retry_policy(
         seconds("retry_backoff", retry_backoff),
         seconds("retry_backoff_max", retry_backoff_max),
     )
+
+
+def observers(listeners: Iterable[Listener], *, statistics: bool) -> Observers:
+    """Check the group; see `PoolProcessor`."""
+    if isinstance(listeners, (str, bytes)) or not isinstance(listeners, Iterable):
+        raise TypeError(f"listeners is a list of callables, not {listeners!r}")
+    found = list(listeners)
+    for each in found:
+        if not callable(each):
+            raise TypeError(f"a listener is a callable that takes a notification, not {each!r}")
+    if not isinstance(statistics, bool):
+        raise TypeError(f"statistics is True or False, not {statistics!r}")
+    if not (found or statistics):
+        return NO_OBSERVERS
+    from evproc_pool.observe.collector import Collector  # few pools need them
+    from evproc_pool.observe.notifier import Notifier
+
+    collector = Collector() if statistics else None
+    if collector is not None:
+        found.insert(0, collector)
+    return Observers(Notifier(found, time.monotonic), collector)
 
 
 # --- a call's ---

@@ -5,6 +5,6 @@ Threads, feeding, outcomes, futures. The scheduler and the supervisor in `core` 
 events pickled by `serialization.packing`, and a single event by `serialization.pickling`
 (`encode_one`). `engine` and `driving` let threads share one coordinator.
 
-May import: itself, `observe`, `core`, `protocol`, `serialization`, `internals`, `outcome`, `errors`, `log`,
-`evproc`; no backend. Begin with `coordinator`, then `engine`.
+May import: itself, `observe`, `core`, `protocol`, `serialization`, `internals`, `outcome`,
+`errors`, `log`, `evproc`; no backend. Begin with `coordinator`, then `engine`.
 """

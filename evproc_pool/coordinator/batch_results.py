@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evproc.event import describe_event
 from evproc.exc import add_note
@@ -18,6 +18,9 @@ from evproc_pool.errors import InternalError, SerializationError
 from evproc_pool.protocol import messages
 from evproc_pool.protocol.backend import Backend
 from evproc_pool.serialization import packing, pickling
+
+if TYPE_CHECKING:
+    from evproc_pool.coordinator.notices import Notices
 
 
 class BatchResults:
@@ -33,11 +36,13 @@ class BatchResults:
         registry: Registry,
         backend: Backend,
         step: Callable[[Input], bool],
+        notices: Notices | None = None,
     ) -> None:
         self._codec = codec
         self._registry = registry
         self._backend = backend
         self._step = step
+        self._notices = notices
 
     def take(
         self, state: WorkerRecord, frame: messages.ProgressFrame, *, is_last_chance: bool = False
@@ -107,6 +112,10 @@ class BatchResults:
             return
         sent = state.sent[0]
         begin = sent.batch.done
+        times = Times(frame.begun, memoryview(frame.ends).cast("d"))
+        if self._notices is not None and times:
+            # first: the scheduler's step ends the cascades of these events
+            self._notices.reported(state.worker, sent, frame, unpacked.follow_ups)
         ran = {
             position: 1 + sent.batch.at(position)[1].indices.index(index)
             for position, index in unpacked.last_ran.items()
@@ -120,7 +129,6 @@ class BatchResults:
             results = {**results, **failures_within(sent, begin, frame.done)}
         if frame.done == sent.batch.size or frame.gave_back:
             state.sent.popleft()
-        times = Times(frame.begun, memoryview(frame.ends).cast("d"))
         self._step(
             Progress(
                 state.worker,

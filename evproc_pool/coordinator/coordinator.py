@@ -16,26 +16,28 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError
 from math import inf
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from evproc.registry import Registry
 from evproc_pool.coordinator.batch_results import BatchResults
+from evproc_pool.coordinator.batch_sender import BatchSender
 from evproc_pool.coordinator.cancellation import Cancel, Cancellations, Recall, say_where
 from evproc_pool.coordinator.codec import Codec
 from evproc_pool.coordinator.crash_errors import cannot_start, no_registry, other_registry
 from evproc_pool.coordinator.run_handle import RunHandle
 from evproc_pool.coordinator.single_events import SentSingle, SingleEvents
 from evproc_pool.coordinator.worker_deaths import WorkerDeaths
-from evproc_pool.coordinator.worker_record import Sent, WorkerRecord, seen_at
-from evproc_pool.core.batches import Batch
+from evproc_pool.coordinator.worker_record import WorkerRecord, seen_at
 from evproc_pool.core.event_columns import PlanLike
 from evproc_pool.core.event_limits import EventLimits
 from evproc_pool.core.inputs_and_effects import (
+    Accepted,
     Dropped,
     Ended,
     EventEnded,
+    EventFailed,
+    EventRetried,
     Finished,
     Input,
     Opened,
@@ -43,7 +45,7 @@ from evproc_pool.core.inputs_and_effects import (
     Send,
     Settled,
     TakenBack,
-    Weighed,
+    Unwanted,
     WorkerReady,
 )
 from evproc_pool.core.retry_policy import RetryPolicy
@@ -76,6 +78,11 @@ from evproc_pool.protocol.limits import Limits
 from evproc_pool.protocol.registry_spec import Config, Fingerprint, describe_difference
 from evproc_pool.serialization import pickling
 
+if TYPE_CHECKING:
+    from evproc_pool.coordinator.notices import Notices
+    from evproc_pool.observe.collector import WorkerView
+    from evproc_pool.observe.notifier import Notifier
+
 # Listen to all workers at least this often, also while single events go past the scheduler: an
 # idle worker may have died.
 _LISTEN_SECONDS: Final = 0.25
@@ -91,6 +98,7 @@ class Coordinator:
         inbox: Inputs of callers. Any thread may append.
         cancellations: What callers gave up. Any thread may append.
         runs: Runs that are not finished, by id. Any thread may add one.
+        notices: Tells the listeners; None: there are none.
 
     Args:
         config: What each worker gets to start with.
@@ -110,6 +118,7 @@ class Coordinator:
         policy: RetryPolicy,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self.inbox: deque[Input] = deque()
         self.cancellations: deque[Cancel | Recall] = deque()
@@ -125,7 +134,13 @@ class Coordinator:
             EventLimits(limits.event_timeout, limits.event_soft_timeout, limits.max_memory_bytes),
             # not the module's generator, which the application may have seeded
             (rng or random.Random()).random,  # noqa: S311 - nobody gains by guessing it
+            is_observed=notifier is not None,
         )
+        self.notices: Notices | None = None
+        if notifier is not None:
+            from evproc_pool.coordinator.notices import Notices  # few pools need it
+
+            self.notices = Notices(notifier, registry)
         self._workers: dict[int, WorkerRecord] = {}
         self._start_error: OSError | None = None  # of the last start
         self._last_exit: int | None = None  # of the last worker that died in its start
@@ -133,7 +148,7 @@ class Coordinator:
         self._codec = Codec(registry, has_retries=policy.max_retries > 0)
         self._cancelled = Cancellations()
         self._recalls = False  # whether workers give back all that they have not begun
-        self._results = BatchResults(self._codec, registry, backend, self._step)
+        self._results = BatchResults(self._codec, registry, backend, self._step, self.notices)
         self._deaths = WorkerDeaths(
             self._codec,
             registry,
@@ -143,12 +158,22 @@ class Coordinator:
             limits=limits,
             policy=policy,
             clock=clock,
+            notices=self.notices,
         )
         #: Sends single events past the scheduler.
         self.single_events = SingleEvents(
             self._codec, backend, self._supervisor, self._workers, self._arrived
         )
-        self._single: SentSingle | None = None  # one that the scheduler is about to send
+        self._sender = BatchSender(
+            self._codec,
+            backend,
+            self._supervisor,
+            workers=self._workers,
+            runs=self.runs,
+            cancelled=self._cancelled,
+            clock=clock,
+            step=self._step,
+        )
         self._is_heavy = False  # whether the last frames were large ones
         self._looked = 0.0  # when it last looked after the workers
         self._look_seconds = 0.0  # after how long to look again, while much is going on
@@ -164,6 +189,13 @@ class Coordinator:
     def is_at_work(self) -> bool:
         """Whether any worker has events that are not known to be over."""
         return any(each.sent for each in self._workers.values())
+
+    def now(self) -> tuple[int, int, list[WorkerView]]:
+        """How many events wait, how many workers have, and what these do. From any thread."""
+        from evproc_pool.coordinator.worker_views import now  # few pools are asked
+
+        workers = list(self._workers.values())
+        return now(workers, self._backend, self._supervisor, self._registry, self._clock())
 
     def demand(self, run: RunHandle) -> int:
         """How many roots the run would take now. Any thread may ask."""
@@ -181,6 +213,8 @@ class Coordinator:
             run.is_finished = True
             run.sink.broken(reason)
         self.runs.clear()
+        if self.notices is not None:
+            self.notices.ended(reason)
 
     # --- a single event, past the scheduler ---
 
@@ -198,7 +232,7 @@ class Coordinator:
 
         The inputs hand it in, and nothing else.
         """
-        self._single = single
+        self._sender.single = single
         for item in inputs:
             self._step(item)
         for frame in single.frames:
@@ -315,15 +349,19 @@ class Coordinator:
     def _step(self, item: SupervisorInput, *, more: bool = False) -> bool:
         """Let the supervisor decide, and do it; return whether that ended anything."""
         self.single_events.forget()
+        if self.notices is not None and isinstance(item, Accepted):
+            self.notices.accepted(item)
         return self._perform(self._supervisor.step(item, self._clock(), more=more))
 
     def _perform(self, effects: Sequence[Effect]) -> bool:  # noqa: C901, PLR0912 - a case each
         """Do what was decided; return whether that ended anything."""
         has_news = False
+        if self.notices is not None and effects:
+            self.notices.performed(effects)
         for effect in effects:
             match effect:
                 case Send():
-                    self._send(effect.worker, effect.batch)
+                    self._sender.send(effect.worker, effect.batch)
                 case Start():
                     self._start_worker(effect.worker)
                 case Stop(worker):
@@ -349,6 +387,8 @@ class Coordinator:
                 case Settled() | Over() | Ended() | EventEnded() | Dropped() | Finished():
                     has_news = True
                     self._deliver(effect)
+                case EventFailed() | EventRetried() | Unwanted():
+                    pass  # for `notices` only
                 case _:
                     raise InternalError(f"unknown effect {effect!r}")
         return has_news
@@ -400,6 +440,8 @@ class Coordinator:
             self._step(StartFailed(worker))
         else:
             self._workers[worker] = WorkerRecord(worker)
+            if self.notices is not None:
+                self.notices.started(worker, self._backend.pid(worker))
 
     def _arrived(self, item: Arrived) -> None:
         self.single_events.forget()
@@ -438,6 +480,8 @@ class Coordinator:
         if difference:
             raise other_registry(difference)
         self._workers[worker].is_ready = True
+        if self.notices is not None:
+            self.notices.ready(worker, self._backend.pid(worker))
         self._step(WorkerReady(worker))
 
     def _gone(self, item: Gone) -> None:
@@ -447,35 +491,6 @@ class Coordinator:
             self._deaths.gone(item, record)
         else:
             self._last_exit = item.exitcode
+            if self.notices is not None:
+                self.notices.lost(item.worker, item.pid, item.exitcode, None, None)
             self._step(StartLost(item.worker))
-
-    # --- batches ---
-
-    def _send(self, worker: int, batch: Batch) -> None:
-        state = self._workers[worker]
-        single, self._single = self._single, None
-        if single is not None:
-            if single.worker != worker or batch.size != 1:
-                raise InternalError(f"worker {single.worker} has the event, and not {worker}")
-            state.sent.append(Sent(batch, single.number))
-            return
-        state.batches += 1
-        sent = Sent(batch, state.batches)
-        self._supervisor.sent(worker, self._clock(), is_first=not state.sent)
-        state.sent.append(sent)
-        run = self.runs[batch.run_id]
-        if run.can_cancel:
-            roots = batch.roots
-            refused = run.sink.refused(roots)
-            if refused:
-                positions = dict(zip(roots, batch.root_positions, strict=True))
-                sent.failures.update({positions[root]: CancelledError() for root in refused})
-        if self._cancelled:
-            self._cancelled.keep_from(sent)
-        frame, class_bytes = self._codec.encode(sent, state.plans)
-        # a root belongs to the caller, who may change it
-        if frame.buffers and not batch.root_positions:
-            sent.large = frame.buffers
-        self._backend.send(worker, *frame, may_refer=bool(sent.large))
-        size_bytes = frame.size_bytes
-        self._step(Weighed(worker, batch, size_bytes, size_bytes - class_bytes))

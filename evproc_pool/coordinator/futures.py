@@ -118,6 +118,11 @@ class Futures(OutcomeSink):
         return len(self._waiting) + self._is_handing_in + len(self._futures)
 
     @property
+    def waiting(self) -> int:
+        """How many of these are not handed in."""
+        return len(self._waiting)
+
+    @property
     def _is_busy(self) -> bool:
         return bool(self.outstanding or self._listeners)
 
@@ -144,9 +149,11 @@ class Futures(OutcomeSink):
         except KeyboardInterrupt:
             raise
         except BaseException as error:
+            self._tell(ev, error)
             settle(self._lock, [future], error=detached(error))
             return future
         if not plan.indices:
+            self._tell(ev)
             settle(self._lock, [future])
             return future
         self._keeps = pool
@@ -166,6 +173,14 @@ class Futures(OutcomeSink):
             self._withdraw(waiting)
             raise
         return future
+
+    def _tell(self, ev: Event, error: BaseException | None = None) -> None:
+        """Tell listeners of an event that needs no worker."""
+        notices = self.engine.notices
+        if notices is not None and error is None:
+            notices.unwanted(self._run.id, 0, 1)
+        elif notices is not None and error is not None:
+            notices.unplanned(self._run.id, 0, ev, error)
 
     def _submit_alone(self, future: PoolFuture, ev: Event, plan: Plan) -> Future[Any] | None:
         """Submit an event while no other one is outstanding."""

@@ -32,7 +32,7 @@ class SentSingle:
         worker: Which.
         number: Of the worker's batches.
         link: To the worker.
-        frames: What has come back and was no answer.
+        frames: What has come back.
     """
 
     __slots__ = ("frames", "link", "number", "worker")
@@ -101,9 +101,8 @@ class SingleEvents:
         """Take in what has come back; None if that is no answer: an error, or follow-ups."""
         frames = single.link.receive()
         answer = self._codec.answer(frames[0]) if frames else None
-        if answer is None:
-            single.frames = frames
-        elif len(frames) > 1:
+        single.frames = frames
+        if answer is not None and len(frames) > 1:
             for frame in frames[1:]:
                 self._arrived(Arrived(single.worker, *frame))
         return answer
