@@ -144,8 +144,11 @@ def _handlers(
     else:
         every = itertools.chain.from_iterable(part.plans for part in batch.parts)
         first = positions[0]
-        plans = list(itertools.islice(every, first, frame.done))
-        column = [names_of(plans[position - first].indices) for position in positions]
+        rows = [plan.indices for plan in itertools.islice(every, first, frame.done)]
+        known = {row: names_of(row) for row in set(rows)}
+        column = [known[row] for row in rows]
+        if len(positions) < len(rows):
+            column = [column[position - first] for position in positions]
     results = frame.results
     if results is None or not (results.short or results.errors):
         return column

@@ -54,18 +54,21 @@ class Histogram:
 
     def add(self, values: Sequence[float]) -> None:
         """Add some values."""
-        # `isinstance` asks the abstract base class of sequences, which takes long
-        if type(values) is Seconds and len(values) > _MOST_COUNTED:
+        if len(values) > _MOST_COUNTED:
             self._add_sample(values)
             return
         self._waiting += values
         if len(self._waiting) > _MOST_WAITING:
             self._take_waiting()
 
-    def _add_sample(self, values: Seconds) -> None:
+    def _add_sample(self, values: Sequence[float]) -> None:
         self._count += len(values)
-        self._total += values.total
-        self._most = max(self._most, max(values.above(self._most), default=(0.0, 0))[0])
+        if isinstance(values, Seconds):
+            self._total += values.total
+            self._most = max(self._most, max(values.above(self._most), default=(0.0, 0))[0])
+        else:
+            self._total += sum(values)
+            self._most = max(self._most, *values)
         step = len(values) // _SAMPLE | 1
         self._samples += 1
         sample = sorted(values[self._samples % step :: step])

@@ -29,6 +29,8 @@ class, as in ``match``, and read fields by name.
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -109,10 +111,10 @@ class EventsDone(NamedTuple):
             for place, name in enumerate(names):
                 yield name, (flat if len(names) == 1 else flat[place :: len(names)])
             return
-        columns: dict[str, list[float]] = {}
-        every = [name for names in self.handlers for name in names]
+        columns: defaultdict[str, list[float]] = defaultdict(list)
+        every = itertools.chain.from_iterable(self.handlers)
         for name, seconds in zip(every, flat, strict=True):
-            columns.setdefault(name, []).append(seconds)
+            columns[name].append(seconds)
         yield from columns.items()
 
 
