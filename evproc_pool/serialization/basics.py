@@ -9,7 +9,7 @@ import gc
 from collections.abc import Iterator
 from typing import Any, Final
 
-from evproc_pool.errors import SerializationError, chain_remote
+from evproc_pool.errors import RemoteTraceback, SerializationError
 
 PROTOCOL: Final = 5
 
@@ -105,10 +105,13 @@ def detached(error: BaseException) -> BaseException:
 
     Its frames and their callers hold all that this thread works on; see `errors`.
     """
-    if not isinstance(error, SerializationError):  # its cause is a text already
-        import traceback  # slow, and only errors need it
+    with contextlib.suppress(Exception):  # a class may refuse this, or have no text
+        # One object may be raised for each event. A text that contained the text of the time
+        # before would grow with each.
+        if not (isinstance(error, SerializationError) or getattr(error.__cause__, "is_own", False)):
+            import traceback  # slow, and only errors need it
 
-        with contextlib.suppress(Exception):  # a class may refuse this, or have no text
-            text = "".join(traceback.format_exception(error))
-            chain_remote(error, text).__context__ = None
+            cause = RemoteTraceback("".join(traceback.format_exception(error)))
+            cause.is_own = True
+            error.__cause__, error.__context__ = cause, None
     return BaseException.with_traceback(error, None)
