@@ -413,6 +413,7 @@ class World:
         self.seen["spared"] += spared is not None
         is_bound = (
             spared_root is not None
+            and spared_root.run.opened.until_error
             and isinstance(spared_root.due, Ending)
             and spared_root.due.error is not None
         )
