@@ -259,6 +259,14 @@ print(*dict.fromkeys(pids))
 """
 
 
+_COLLECTED = """
+from evproc_pool.calls import engines
+
+engines._COLLECTION_SECONDS = 0.0
+del pool
+"""
+
+
 def _ended(
     folder: Path, end: str = "", *, method: str = "forkserver", fails: bool = False, **options: int
 ) -> list[str]:
@@ -276,7 +284,9 @@ def _ended(
 
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])
-@pytest.mark.parametrize("end", ["pool.close()", ""], ids=["closed", "forgotten"])
+@pytest.mark.parametrize(
+    "end", ["pool.close()", "", _COLLECTED], ids=["closed", "forgotten", "collected"]
+)
 def test_a_worker_that_ends_in_peace_cleans_up(tmp_path: Path, method: str, end: str) -> None:
     assert _ended(tmp_path, end, method=method) == ["finalizer", "atexit"]
 
