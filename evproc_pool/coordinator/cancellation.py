@@ -93,8 +93,8 @@ class Cancellations:
 
     def kills_at(self, at: WorkerStatus, sent: Sent) -> bool:
         """Whether a worker is to be killed for the event of its first batch that it runs."""
-        batch = sent.batch
-        return is_at(at, sent) and bool(self._kills(batch.run_id, batch.root_at(at.position)))
+        batch, position = sent.batch, position_in(at, sent)
+        return position is not None and bool(self._kills(batch.run_id, batch.root_at(position)))
 
     def hear(self, effect: Effect) -> None:
         """Forget roots that have ended."""
@@ -116,9 +116,12 @@ class Cancellations:
             del self._roots[run]
 
 
-def is_at(at: WorkerStatus, sent: Sent) -> bool:
-    """Whether a worker is in the middle of an event of a batch."""
-    return at.batch == sent.number and 0 <= at.position < sent.batch.size and not at.is_over
+def position_in(at: WorkerStatus, sent: Sent) -> int | None:
+    """The event of a batch that a worker runs, or whose output or results it sends; or None."""
+    if at.batch != sent.number or not at.runs_code:
+        return None
+    position = at.packed if at.is_over and at.packing == 1 else at.position
+    return position if 0 <= position < sent.batch.size else None
 
 
 def say_where(
@@ -132,13 +135,18 @@ def say_where(
     found = []
     for worker, state in list(workers.items()):
         at = backend.look_at(worker) if state.sent else None
-        if at is None or not is_at(at, state.sent[0]):
+        position = None if at is None else position_in(at, state.sent[0])
+        if at is None or position is None:
             continue
         batch = state.sent[0].batch
-        if batch.run_id != run or (roots is not None and batch.root_at(at.position) not in roots):
+        if batch.run_id != run or (roots is not None and batch.root_at(position) not in roots):
             continue
         where = "between handlers" if at.handler is None else f"in handler {handlers[at.handler]!r}"
-        event = describe_event(batch.at(at.position)[0])
+        if at.is_over:
+            where = "over, and its output is being flushed"
+            if at.packing:
+                where = "over, and its results are being pickled"
+        event = describe_event(batch.at(position)[0])
         found.append(
             f"event {event} is {where}, in worker {worker} (process {backend.pid(worker)})"
         )

@@ -369,7 +369,6 @@ class Coordinator:
             case Finished():
                 run.is_finished = True
                 del self.runs[effect.run]
-                self._deaths.forget_run(effect.run)
 
     # --- workers ---
 

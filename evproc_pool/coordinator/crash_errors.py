@@ -111,11 +111,11 @@ def say_fate(error: PoolError, attempt: int, *, is_last: bool) -> None:
         fate = f"The event was given up after {attempt} attempts"
     elif isinstance(error, EventTimeoutError):
         fate = (
-            "The event was not run again, since it may have had effects; see max_retries and"
+            "The event is not run again, since it may have had effects; see max_retries and"
             " retry_exceptions"
         )
     else:
-        fate = "The event was not run again, since it may have had effects; see crash_limit"
+        fate = "The event is not run again, since it may have had effects; see crash_limit"
     error.args = (f"{error.args[0]}. {fate}", *error.args[1:])
 
 
@@ -125,6 +125,8 @@ def _megabytes(size_bytes: int) -> str:
 
 def _where(lost: Lost) -> str:
     event, at = describe_event(lost.event), lost.gone.progress
+    if at is not None and at.is_flushing:
+        return f"while it flushed the output of event {event}"
     if at is not None and at.is_over:
         return f"while it sent what event {event} had left behind"
     where = "between handlers" if lost.handler is None else f"in handler {lost.handler!r}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import weakref
@@ -40,6 +41,9 @@ class InProcessCalls:
         me = threading.get_ident()
         self._lock = threading.RLock()
         self.open_calls = {call: thread for call, thread in self.open_calls.items() if thread == me}
+        if self._finalizer is not None:
+            self._finalizer.detach()
+            self._finalize_at_end()
 
     def end(self, *, in_peace: bool) -> None:
         """Call the `finalizer` if any event was begun; if not `in_peace`, never call it."""
@@ -138,16 +142,23 @@ class InProcessCalls:
                 start = self._options.start
                 if not self._is_initialized and start.initializer is not None:
                     start.initializer(*start.initargs)
-                if not self._is_initialized and start.finalizer is not None:
-                    self._finalizer = weakref.finalize(self, _finalize, start.finalizer)
+                if not self._is_initialized:
+                    self._finalize_at_end()
                 self._is_initialized = True
             yield
         finally:
             self.open_calls.pop(call, None)
 
+    def _finalize_at_end(self) -> None:
+        finalizer = self._options.start.finalizer
+        if finalizer is not None:
+            self._finalizer = weakref.finalize(self, _finalize, finalizer, os.getpid())
 
-def _finalize(finalizer: Callable[[], object]) -> None:
-    """Call it as a worker does."""
+
+def _finalize(finalizer: Callable[[], object], pid: int) -> None:
+    """Call it as a worker does; not in a process that was forked from the pool's."""
+    if os.getpid() != pid:
+        return
     try:
         finalizer()
     except BaseException:

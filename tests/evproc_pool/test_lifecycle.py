@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import itertools
 import multiprocessing
@@ -114,6 +115,36 @@ def test_a_pool_in_a_cycle_ends_its_workers() -> None:
     cycle.append(cycle)
     del pool, cycle
     gc.collect()
+    assert not still_alive(processes)
+
+
+def test_the_collection_of_a_pool_does_not_wait_for_a_worker_that_takes_long_to_end(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # if it waited, it would wait for as long as the test has
+    monkeypatch.setattr(processes, "_QUIT_SECONDS", 1000.0)
+    pool = _new(workers=1)
+    worker = psutil.Process(pool.process(Do("linger", gate.address)))
+    gate.arrival()
+    del pool
+    gc.collect()
+    assert worker.is_running()
+    gate.close()
+    assert not still_alive([worker])
+
+
+def test_a_pool_is_collected_where_no_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool = _new(workers=1)
+    processes = _processes(pool)
+    with monkeypatch.context() as patch:
+        patch.setattr(_thread, "start_new_thread", fails)
+        del pool
+        gc.collect()
     assert not still_alive(processes)
 
 

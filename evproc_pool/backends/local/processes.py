@@ -70,7 +70,7 @@ class LocalBackend:
         self._context = context
         self._modules = modules
         self._processes: dict[int, WorkerProcess] = {}
-        # workers that closed their channel, and when to kill each
+        # workers that were asked to end, or closed their channel, and when to kill each
         self._ending: dict[int, float] = {}
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = socket.socketpair()
@@ -162,6 +162,8 @@ class LocalBackend:
         if worker is None:
             return
         worker.channel.send(tag, payload, buffers, may_refer=may_refer)
+        if tag == messages.QUIT:  # it is replaced: what it calls at its end may hang
+            self._ending[number] = time.monotonic() + _QUIT_SECONDS
         if worker.channel.outgoing and not worker.channel.at_end:
             self._watch(worker)
 
@@ -252,11 +254,13 @@ class LocalBackend:
                 self._watch(worker)
             if events & selectors.EVENT_READ:
                 happened += self._receive(worker)
+                number = worker.number
                 if worker.channel.at_end and worker.sentinel is not None:
                     # Its threads or children may keep it; or a handler closed a descriptor that
                     # it did not own. In each case it is of no more use.
                     self._selector.unregister(worker.channel)
-                    self._ending[worker.number] = time.monotonic() + _REAP_SECONDS
+                    deadline = time.monotonic() + _REAP_SECONDS
+                    self._ending[number] = min(deadline, self._ending.get(number, inf))
                 elif worker.channel.at_end:
                     dead[worker.number] = worker
         for worker in dead.values():

@@ -75,6 +75,11 @@ def test_the_hint_depends_on_how_the_worker_ended(exitcode: int | None, hint: st
         ),
         (
             "act",
+            WorkerStatus(1, 0, None, None, is_over=True, is_flushing=True),
+            "died while it flushed the output of event 'do' (",
+        ),
+        (
+            "act",
             WorkerStatus(1, 0, 0, None, is_reporting=True),
             "Do('stop')), while it sent what others had left behind",
         ),
