@@ -135,11 +135,18 @@ def current_state(native_threads: int, functions: Iterable[object]) -> ProcessSt
         locale,
         context,
         # a worker would have to import the module of any other category
-        [each for each in warnings.filters if each[2].__module__ == "builtins"],
+        [each for each in warnings.filters if _is_built_in(each[2])],
         numpy_errors,
         path_modules(),
         modules_by_value(functions),
     )
+
+
+def _is_built_in(category: object) -> bool:
+    """Whether a category of warnings is: a class, or a tuple, as `issubclass` takes them."""
+    if isinstance(category, tuple):
+        return all(map(_is_built_in, category))
+    return getattr(category, "__module__", None) == "builtins"
 
 
 def _umask() -> int | None:
