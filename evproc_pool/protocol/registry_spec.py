@@ -13,6 +13,7 @@ from evproc.decorator import default_name, describe_callable
 from evproc.registry import Registry
 from evproc_pool.errors import SerializationError
 from evproc_pool.protocol.frame import Data
+from evproc_pool.protocol.path_modules import names_in
 from evproc_pool.serialization.basics import ThisProcess
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class MainScriptCode:
 
 def _shell() -> object:
     """The shell of IPython, as in a notebook; None: this is not IPython."""
-    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    get_ipython = names_in(sys.modules.get("IPython")).get("get_ipython")
     return get_ipython() if callable(get_ipython) else None
 
 
