@@ -102,6 +102,11 @@ class RegistrySpec(NamedTuple):
         if self.initializer is not None:
             self.initializer(*self.initargs)
         processor = Processor(unmatched=self.unmatched)
+        with loading_handlers(is_true=ThisProcess.is_worker):
+            self._fill(processor)
+        return processor
+
+    def _fill(self, processor: Processor) -> None:
         for step in self.steps:
             if isinstance(step, Register):
                 processor.register(step.func, step.name, replace=step.replace)
@@ -114,7 +119,6 @@ class RegistrySpec(NamedTuple):
                 processor.load_from(step.group)
         for change in self.changes:
             change(processor.registry)
-        return processor
 
 
 class Config(NamedTuple):
@@ -151,15 +155,40 @@ def load_config(frame: Data, shared: Sequence[Any]) -> tuple[Any, ...]:
 
     state, data, *more = pickling.loads(frame)
     state.apply()
-    ThisProcess.is_loading = ThisProcess.is_worker  # and no simulated one
-    try:
+    with loading_handlers(is_true=ThisProcess.is_worker):  # and no simulated one
         if not shared:
             return pickling.loads(data), *more
         from evproc_pool.serialization import by_value
 
         return by_value.loads(data, (), shared), *more
+
+
+@contextlib.contextmanager
+def loading_handlers(*, is_true: bool = True) -> Iterator[None]:
+    """Let `is_loading_handlers` return that meanwhile."""
+    ThisProcess.is_loading = is_true
+    try:
+        yield
     finally:
         ThisProcess.is_loading = False
+
+
+def is_loading_handlers() -> bool:
+    """Whether this process imports modules for workers, so that none of them may start a pool.
+
+    Its workers would import the same modules, and so on without end. An initializer may start a
+    pool by itself, but not by an import.
+    """
+    if ThisProcess.is_loading or not ThisProcess.is_worker:
+        return ThisProcess.is_loading
+    is_import = False
+    frame = sys._getframe()  # noqa: SLF001 - nothing else says what called this
+    while frame.f_code is not RegistrySpec.make_processor.__code__:
+        is_import = is_import or frame.f_code.co_name == "<module>"
+        if frame.f_back is None:
+            return False
+        frame = frame.f_back
+    return is_import
 
 
 class MainScriptCode:

@@ -30,6 +30,7 @@ from evproc_pool.internals.stdlib_multiprocessing import as_child, forkserver_im
 from evproc_pool.ipc import parent_death
 from evproc_pool.protocol.path_modules import names_in
 from evproc_pool.protocol.process_state import set_thread_limit
+from evproc_pool.protocol.registry_spec import loading_handlers
 from evproc_pool.worker.process import END_SIGNALS, leave_signals
 
 _ENTRY: Final = "evproc_pool.backends.local.forkserver_entry"
@@ -186,6 +187,7 @@ def run() -> None:
         with (
             parent_death.ends_with_parent(anchor) if anchor else contextlib.nullcontext(),
             as_child(server.alive),
+            loading_handlers(),
         ):
             if names and names[0].startswith(_THREADS):
                 set_thread_limit(int(names.pop(0).removeprefix(_THREADS)))
