@@ -181,14 +181,14 @@ def is_loading_handlers() -> bool:
     """
     if ThisProcess.is_loading or not ThisProcess.is_worker:
         return ThisProcess.is_loading
+    import inspect  # slow to import; few workers start a pool
+
     is_import = False
-    frame = sys._getframe()  # noqa: SLF001 - nothing else says what called this
-    while frame.f_code is not RegistrySpec.make_processor.__code__:
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not RegistrySpec.make_processor.__code__:
         is_import = is_import or frame.f_code.co_name == "<module>"
-        if frame.f_back is None:
-            return False
         frame = frame.f_back
-    return is_import
+    return is_import and frame is not None
 
 
 class MainScriptCode:
