@@ -238,6 +238,22 @@ def test_workers_end_after_privileges_were_dropped(
     assert finished.out.splitlines() == ["[1, 1]", "[2, 2]", *ended]
 
 
+def test_workers_that_are_there_go_on_if_others_cannot_be_imported(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, gate: Gate
+) -> None:
+    name = "multiprocessing.popen_spawn_posix"
+    with PoolProcessor(workers=2, mp_context="spawn") as pool:
+        pool.register(act)
+        assert pool.process(Do("stop", 1)) == 1
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, name, None)  # as where the standard library is unreadable
+            futures = [pool.submit(Do("wait_at", gate.address, "", 2)) for _ in range(2)]
+            for _ in futures:
+                gate.arrival().release()
+            assert [future.result() for future in futures] == [2, 2]
+    assert f"cannot be imported (import of {name} halted" in caplog.text
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only this kernel does it")
 @pytest.mark.parametrize("can_ask_kernel", [True, False])
 def test_a_worker_that_may_not_be_killed(

@@ -150,6 +150,11 @@ def start(process: BaseProcess, context: BaseContext, modules: Sequence[str]) ->
                 f"{error} Make what goes into initargs with the context that you give to the pool:"
                 f" multiprocessing.get_context({context.get_start_method()!r})"
             ) from error
+        if isinstance(error, ImportError):
+            raise OSError(
+                f"what starts processes cannot be imported ({error}): may this process, after a"
+                " change of its user, still read the standard library?"
+            ) from error
         if is_forkserver and isinstance(error, OSError) and error.errno in _NO_SOCKET:
             raise NoForkserverError(
                 f"no forkserver can be started or reached ({error}): it needs a temporary folder"
