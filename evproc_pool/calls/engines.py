@@ -41,10 +41,10 @@ from evproc_pool.protocol.registry_spec import (
     Change,
     MainScriptCode,
     fingerprint,
+    is_loading_handlers,
     main_script_code,
     make_config,
 )
-from evproc_pool.serialization.basics import ThisProcess
 
 if TYPE_CHECKING:
     import random
@@ -253,11 +253,11 @@ class EngineOwner:
 
     def _start(self) -> Engine:
         """Start an engine; with the lock."""
-        if ThisProcess.is_loading:
+        if is_loading_handlers():
             raise PoolError(
-                "this process is a worker that is loading handlers, and their module starts a pool"
-                " when it is imported: start that pool in a function, or under"
-                ' if __name__ == "__main__"'
+                "this process is a worker that is loading handlers, and their module or one of the"
+                " initializer's starts a pool when it is imported: start that pool in a function,"
+                ' or under if __name__ == "__main__"'
             )
         functions = [handler.func for handler in self.registry.handlers]
         start = self._options.start

@@ -24,7 +24,12 @@ from evproc.registry import Registry
 from evproc_pool.coordinator.batch_results import BatchResults
 from evproc_pool.coordinator.cancellation import Cancel, Cancellations, Recall, say_where
 from evproc_pool.coordinator.codec import Codec
-from evproc_pool.coordinator.crash_errors import cannot_start, no_registry, other_registry
+from evproc_pool.coordinator.crash_errors import (
+    cannot_start,
+    is_of_group,
+    no_registry,
+    other_registry,
+)
 from evproc_pool.coordinator.run_handle import RunHandle
 from evproc_pool.coordinator.single_events import SentSingle, SingleEvents
 from evproc_pool.coordinator.worker_deaths import WorkerDeaths
@@ -446,7 +451,7 @@ class Coordinator:
             self._deaths.gone(item, record)
         else:
             self._last_exit = item.exitcode
-            self._step(StartLost(item.worker))
+            self._step(StartLost(item.worker, is_of_group(item.exitcode)))
 
     # --- batches ---
 

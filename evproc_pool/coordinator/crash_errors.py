@@ -30,6 +30,16 @@ def describe_exit(exitcode: int | None) -> str:
         return f"signal {-exitcode}"
 
 
+def is_of_group(exitcode: int | None) -> bool:
+    """Whether it is that of a signal that often reaches all processes of a program at once."""
+    return exitcode in _OF_GROUP
+
+
+_OF_GROUP: Final = {
+    -getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+}
+
+
 class Lost(NamedTuple):
     """What is known of an event whose worker is dead.
 
@@ -194,10 +204,14 @@ def cannot_start(deaths: int, exitcode: int | None, cause: OSError | None) -> Po
     started, because of `cause`.
     """
     if deaths:
+        advice = (
+            "something outside the pool sends it to workers while they start"
+            if is_of_group(exitcode)
+            else "look at what the initializer and the import of the handlers' modules do"
+        )
         return NoWorkersError(
             f"{deaths} workers in a row died before they were ready, the last with"
-            f" {describe_exit(exitcode)}; look at what the initializer and the import of the"
-            " handlers' modules do"
+            f" {describe_exit(exitcode)}; {advice}"
         )
     error = NoWorkersError(f"no worker process can be started: {cause}")
     error.__cause__ = cause

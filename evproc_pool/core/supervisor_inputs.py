@@ -37,6 +37,7 @@ class StartLost(NamedTuple):
     """A worker died before it was ready."""
 
     worker: int
+    by_group_signal: bool = False  # whether of a signal that may have reached others, too
 
 
 class QuotaNearlyUsed(NamedTuple):

@@ -25,7 +25,7 @@ class ThisProcess:
     """The kind of this process.
 
     Attributes:
-        is_loading: Whether it is a worker that loads handlers.
+        is_loading: Whether it is a worker that loads handlers, or a forkserver that does.
         is_worker: Whether classes that arrive by value belong to the coordinator.
         passed_on: Exceptions that pickling raises unchanged. A `KeyboardInterrupt` is a real
             interrupt in the caller's process. A worker ignores Ctrl-C, so user code raised it.

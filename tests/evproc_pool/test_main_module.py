@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.helpers import Script, run_script
+from tests.support.helpers import Script, install, run_script
 
 _METHODS = multiprocessing.get_all_start_methods()
 
@@ -856,4 +856,85 @@ def test_a_module_that_starts_a_pool_when_it_is_imported_says_so(tmp_path: Path)
     with Script("import plain", tmp_path) as script:
         finished = script.finish()
     assert (finished.code, finished.out, finished.left) == (1, "", [])
-    assert "their module starts a pool when it is imported" in finished.err
+    assert _STARTS_A_POOL in finished.err
+
+
+_STARTS_A_POOL = "starts a pool when it is imported: start that pool in a function"
+
+# Its depth is limited here where nothing else does it.
+_NESTS = """
+import os
+from evproc import Event
+from evproc_pool import PoolProcessor
+from prepares import handler, prepare
+
+class Ask(Event):
+    name = "ask"
+
+depth = int(os.environ.get("DEPTH", "0"))
+print("depth", depth, flush=True)
+assert depth < 3
+os.environ["DEPTH"] = str(depth + 1)
+with PoolProcessor(workers=1, mp_context={method!r}, {options}) as pool:
+    pool.{registers}
+    pool.process(Ask())
+"""
+
+_PREPARES = """
+def handler(proc, ev): ...
+
+def prepare():
+    import nests
+"""
+
+
+@pytest.mark.parametrize("method", _NEW_PROCESSES)
+@pytest.mark.parametrize(
+    ("options", "registers"),
+    [
+        ("", "load_from('nests.group')"),
+        ("preload=True", "load_from('nests.group')"),
+        ("initializer=prepare", "register(handler)"),
+    ],
+)
+def test_pools_do_not_nest_by_what_workers_import(
+    tmp_path: Path, options: str, registers: str, method: str
+) -> None:
+    code = _NESTS.format(options=options, registers=registers, method=method)
+    modules = {"nests": code, "prepares": _PREPARES}
+    install(tmp_path, "nests", "1", modules, {"nests.group": {"handler": "nests:handler"}})
+    with Script("import nests", tmp_path) as script:
+        finished = script.finish()
+    assert (finished.code, finished.left) == (1, []), finished
+    assert set(finished.out.splitlines()) == {"depth 0", "depth 1"}
+    assert _STARTS_A_POOL in finished.err
+
+
+_PREPARES_WITH_A_POOL = """
+from evproc import Event, StopProcessing
+from evproc_pool import PoolProcessor
+
+class Ask(Event):
+    name = "ask"
+
+answers = []
+
+def prepare():
+    with PoolProcessor(workers=1) as pool:
+        pool.register(lambda proc, ev: (_ for _ in ()).throw(StopProcessing(7)), "answer")
+        answers.append(pool.process(Ask()))
+
+def handler(proc, ev):
+    raise StopProcessing(answers)
+"""
+
+
+def test_an_initializer_may_use_a_pool(tmp_path: Path) -> None:
+    (tmp_path / "prepares.py").write_text(_PREPARES_WITH_A_POOL, "utf-8")
+    code = """
+from prepares import Ask, PoolProcessor, handler, prepare
+with PoolProcessor(workers=1, initializer=prepare) as pool:
+    pool.register(handler)
+    print(pool.process(Ask()))
+"""
+    assert run_script(code, tmp_path) == "[7]\n"

@@ -28,7 +28,9 @@ from typing import Final
 
 from evproc_pool.internals.stdlib_multiprocessing import as_child, forkserver_imports
 from evproc_pool.ipc import parent_death
+from evproc_pool.protocol.path_modules import names_in
 from evproc_pool.protocol.process_state import set_thread_limit
+from evproc_pool.protocol.registry_spec import loading_handlers
 from evproc_pool.worker.process import END_SIGNALS, leave_signals
 
 _ENTRY: Final = "evproc_pool.backends.local.forkserver_entry"
@@ -157,9 +159,7 @@ def _installed() -> tuple[str, ...]:
 
 def _source_of(name: str) -> tuple[str, int, int] | None:
     """The path of a module's source file, and what changes with it: its time and its size."""
-    path = None
-    with contextlib.suppress(Exception):  # a module may be anything that was put there
-        path = getattr(sys.modules.get(name), "__file__", None)
+    path = names_in(sys.modules.get(name)).get("__file__")
     if not isinstance(path, str):
         return None
     try:
@@ -187,6 +187,7 @@ def run() -> None:
         with (
             parent_death.ends_with_parent(anchor) if anchor else contextlib.nullcontext(),
             as_child(server.alive),
+            loading_handlers(),
         ):
             if names and names[0].startswith(_THREADS):
                 set_thread_limit(int(names.pop(0).removeprefix(_THREADS)))

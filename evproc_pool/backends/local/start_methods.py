@@ -20,11 +20,13 @@ from evproc_pool.backends.local.preloading import Sources, entries, may_change, 
 from evproc_pool.errors import PoolError
 from evproc_pool.internals.stdlib_multiprocessing import (
     allow_missing_folder,
+    await_end_of_forkserver,
     complete_main,
     forget_child,
     forkserver_pid,
     is_folder_gone,
     preloaded_modules,
+    signals_held_back,
 )
 from evproc_pool.ipc.parent_death import Anchor
 
@@ -44,6 +46,9 @@ def default_context(first: int) -> BaseContext:
 class NoForkserverError(OSError):
     """No forkserver can be started or reached; another start method may work."""
 
+
+# The longest wait for the end of a forkserver that has closed its connections, in seconds.
+_END_SECONDS: Final = 1.0
 
 # Errors of the socket of a forkserver. None: its path is too long.
 _NO_SOCKET: Final = {
@@ -128,9 +133,10 @@ def start(process: BaseProcess, context: BaseContext, modules: Sequence[str]) ->
             "this process is a daemon of multiprocessing, which must not start processes: make the"
             " PoolProcessor here, and not before the fork, or start this process with daemon=False"
         )
+    is_forkserver = context.get_start_method() == "forkserver"
     try:
-        with prepared(context, modules):
-            process.start()
+        with prepared(context, modules), signals_held_back(context.get_start_method()):
+            _start(process, is_forkserver=is_forkserver)
         _processes.add(process)  # this process may fork
         _forkserver.answered = forkserver_pid()
     except BaseException as error:
@@ -144,7 +150,11 @@ def start(process: BaseProcess, context: BaseContext, modules: Sequence[str]) ->
                 f"{error} Make what goes into initargs with the context that you give to the pool:"
                 f" multiprocessing.get_context({context.get_start_method()!r})"
             ) from error
-        is_forkserver = context.get_start_method() == "forkserver"
+        if isinstance(error, ImportError):
+            raise OSError(
+                f"what starts processes cannot be imported ({error}): may this process, after a"
+                " change of its user, still read the standard library?"
+            ) from error
         if is_forkserver and isinstance(error, OSError) and error.errno in _NO_SOCKET:
             raise NoForkserverError(
                 f"no forkserver can be started or reached ({error}): it needs a temporary folder"
@@ -162,6 +172,17 @@ def start(process: BaseProcess, context: BaseContext, modules: Sequence[str]) ->
             " (preload=False: nothing); and at the limits of processes (ulimit -u, a container's"
             " pids limit) and memory"
         ) from error
+
+
+def _start(process: BaseProcess, *, is_forkserver: bool) -> None:
+    try:
+        process.start()
+    except (EOFError, ConnectionError):
+        if not is_forkserver:
+            raise
+        # A signal to the process group ends a forkserver that is starting itself.
+        await_end_of_forkserver(_END_SECONDS)
+        process.start()
 
 
 def fresh(context: BaseContext) -> BaseContext:
