@@ -17,6 +17,7 @@ from evproc_pool.core.supervisor_inputs import Input
 from evproc_pool.errors import InternalError, SerializationError
 from evproc_pool.protocol import messages
 from evproc_pool.protocol.backend import Backend
+from evproc_pool.protocol.path_modules import find_missing
 from evproc_pool.serialization import packing, pickling
 
 
@@ -72,6 +73,15 @@ class BatchResults:
             state.sent.popleft()
             self._step(Progress(state.worker, 0, (), gave_back=True))
         # otherwise it is known that it was taken back
+
+    def unreadable(self, state: WorkerRecord, number: int, missing: str | None) -> None:
+        """Send a batch again, one by one, after a module that the worker has missed."""
+        modules = None if missing is None else find_missing(missing)
+        if modules is not None:
+            self._backend.send(state.worker, messages.MODULES, pickling.dumps(modules))
+        (sent,) = [each for each in state.sent if each.number == number]
+        packed = self._codec.pack_one_by_one(sent)
+        self._backend.send(state.worker, messages.REPACKED, pickling.dumps(packed.data))
 
     def repacked(
         self,

@@ -413,10 +413,7 @@ class Coordinator:
             case messages.PROGRESS:
                 self._results.take(record, messages.load_progress(item.payload, item.buffers))
             case messages.UNREADABLE:
-                number = pickling.loads(item.payload)
-                (sent,) = [each for each in record.sent if each.number == number]
-                packed = self._codec.pack_one_by_one(sent)
-                self._backend.send(item.worker, messages.REPACKED, pickling.dumps(packed.data))
+                self._results.unreadable(record, *pickling.loads(item.payload))
             case messages.SKIPPED:
                 self._results.skipped(record, pickling.loads(item.payload))
             case messages.NEARLY:

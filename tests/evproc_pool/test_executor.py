@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import gc
+import importlib.util
 import json
 import os
 import signal
@@ -13,13 +14,20 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
 import pytest
 
 from evproc import StopProcessing
-from evproc_pool import PoolBrokenError, PoolExecutor, PoolProcessor, WorkerLostError
+from evproc_pool import (
+    PoolBrokenError,
+    PoolExecutor,
+    PoolProcessor,
+    SerializationError,
+    WorkerLostError,
+)
 from evproc_pool.backends.local.processes import LocalBackend
 from evproc_pool.testing import worker_pids
 from tests.support import actions, executor_suite
@@ -137,6 +145,76 @@ def test_a_chunk_has_a_size(executor: PoolExecutor) -> None:
     assert list(executor.map(abs, [-1, -2], chunksize=10)) == [1, 2]
     with pytest.raises(ValueError, match="chunksize"):
         executor.map(abs, [1], chunksize=0)
+
+
+# --- functions of modules that no import finds ---
+
+
+def call_late(executor: PoolExecutor, module: ModuleType) -> int:
+    """Call a function of a module from a worker that does not know it."""
+    assert executor.submit(abs, -1).result() == 1
+    sys.modules[module.__name__] = module
+    try:
+        assert list(executor.map(module.add, range(50))) == list(range(1, 51))
+        value: int = executor.submit(module.add, 1).result()
+        return value
+    finally:
+        del sys.modules[module.__name__]
+
+
+def test_a_plug_in_may_be_loaded_from_a_path_after_the_first_call(
+    executor: PoolExecutor, tmp_path: Path
+) -> None:
+    path = tmp_path / "late_plug_in.py"
+    path.write_text("def add(number):\n    return number + 1\n")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert call_late(executor, module) == 2
+
+
+def test_functions_of_a_module_without_a_file_are_sent_by_value(executor: PoolExecutor) -> None:
+    module = ModuleType("late_module")
+    exec("STEP = 1\ndef add(number):\n    return number + STEP\n", vars(module))
+    assert call_late(executor, module) == 2
+
+
+def test_a_module_that_is_nowhere_is_named(executor: PoolExecutor) -> None:
+    module = ModuleType("late_module_with_a_lock")
+    source = "import threading\nLOCK = threading.Lock()\ndef add(number):\n    return LOCK\n"
+    exec(source, vars(module))
+    sys.modules[module.__name__] = module
+    try:
+        error = executor.submit(module.add, 1).exception()
+    finally:
+        del sys.modules[module.__name__]
+    assert isinstance(error, SerializationError)
+    assert "No module named 'late_module_with_a_lock'" in str(error)
+
+
+@pytest.mark.parametrize("name", ["<run_path>", "other"])
+def test_a_script_of_runpy_may_give_its_own_functions(tmp_path: Path, name: str) -> None:
+    (tmp_path / "ran.py").write_text(
+        """
+import dataclasses
+from evproc_pool import PoolExecutor
+
+@dataclasses.dataclass
+class Point:
+    x: int
+
+def point(x):
+    return Point(x)
+
+with PoolExecutor(1) as executor:
+    print(executor.submit(point, 2).result() == Point(2), executor.submit(repr, Point(1)).result())
+"""
+    )
+    run = "run_module('ran', run_name='other', alter_sys=True)"
+    code = "import runpy\nrunpy." + (run if name == "other" else "run_path('ran.py')")
+    assert run_script(code, tmp_path) == "True Point(x=1)\n"
 
 
 # --- the end ---
