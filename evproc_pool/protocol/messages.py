@@ -12,7 +12,13 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from evproc.exc import add_note
-from evproc_pool.errors import RemoteError, chain_remote, rebuild_plain, release_frames
+from evproc_pool.errors import (
+    RemoteError,
+    chain_remote,
+    rebuild_plain,
+    release_frames,
+    undisguised,
+)
 from evproc_pool.protocol.frame import Data
 from evproc_pool.serialization.basics import PROTOCOL, plain, text_of
 from evproc_pool.serialization.packing import ATOMS, PackedColumn, PackedEvents
@@ -197,6 +203,7 @@ def encode_error(error: BaseException, handler: str | None) -> ErrorRecord:
     # slow to import, and only errors need it
     from evproc_pool.protocol.traceback_text import traceback_text
 
+    error = undisguised(error)
     kind = type(error)
     text = text_of(error)
     try:

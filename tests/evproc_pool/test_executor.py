@@ -118,6 +118,21 @@ def get_state_and_pid() -> tuple[int, int]:
 # --- failures ---
 
 
+def raise_stop(value: object) -> None:
+    """Raise what ends a cascade, where no cascade is."""
+    raise StopProcessing(value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_function_that_raises_stop_processing_fails(workers: int) -> None:
+    with PoolProcessor(workers=workers) as pool, PoolExecutor(pool=pool) as executor:
+        error = executor.submit(raise_stop, 5).exception()
+        assert isinstance(error, StopProcessing)
+        assert error.retval == 5
+        assert any("raise_stop(5)" in note for note in error.__notes__)
+        assert executor.submit(abs, -1).result() == 1
+
+
 def test_a_dead_worker_costs_one_call(executor: PoolExecutor) -> None:
     futures = [executor.submit(pow, n, 2) for n in range(20)]
     lost = executor.submit(signal.raise_signal, signal.SIGKILL)
