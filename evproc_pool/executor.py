@@ -5,6 +5,7 @@ Each call is an event (`calls.function_call`), and its future is that of `PoolPr
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -67,6 +68,7 @@ class PoolExecutor(futures.Executor):
             raise TypeError("with pool=, give all other options to that pool")
         if isinstance(max_workers, int) and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
+        self._pid = os.getpid()
         self._is_owner = pool is None
         self._pool: PoolProcessor | None = pool or PoolProcessor(
             max_workers,
@@ -126,6 +128,8 @@ class PoolExecutor(futures.Executor):
             cancel_futures: Cancel the calls that no worker has begun.
         """
         self._is_shut = True
+        if os.getpid() != self._pid:
+            return  # a forked process: calls and workers are its parent's
         with self._lock:
             left = list(self._futures)
         if cancel_futures:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import gc
 import importlib.util
 import json
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -331,6 +333,30 @@ def test_the_end_of_an_executor_waits_for_its_own_calls_only(gate: Gate) -> None
         assert call.done()
         assert not other.done()
         gate.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("is_owner", [True, False])
+def test_a_forked_process_may_leave_the_block(gate: Gate, is_owner: bool) -> None:
+    with contextlib.ExitStack() as at_end:
+        pool = None if is_owner else at_end.enter_context(PoolProcessor(workers=1))
+        executor = PoolExecutor(pool=pool) if pool else PoolExecutor(1)
+        with executor:
+            call = executor.submit(wait_there, gate.address, 5)
+            gate.arrival()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads
+                pid = os.fork()
+            if not pid:
+                try:
+                    executor.shutdown(cancel_futures=True)
+                finally:
+                    os._exit(0)
+            child = psutil.Process(pid)
+            assert child.wait(PATIENCE_SECONDS) == 0
+            assert not call.done()
+            gate.close()
+            assert call.result() == 5
 
 
 def test_a_pool_that_is_handed_in_has_all_options() -> None:
