@@ -11,6 +11,7 @@ from evproc.exc import add_note
 from evproc.registry import Registry
 from evproc_pool.coordinator.codec import NO_RESULTS, Codec, UnpackedResults
 from evproc_pool.coordinator.worker_record import Sent, WorkerRecord
+from evproc_pool.core.batches import Batch
 from evproc_pool.core.event_columns import Times
 from evproc_pool.core.inputs_and_effects import Progress, Result
 from evproc_pool.core.supervisor_inputs import Input
@@ -34,11 +35,13 @@ class BatchResults:
         registry: Registry,
         backend: Backend,
         step: Callable[[Input], bool],
+        returned: Callable[[Batch, int], None],
     ) -> None:
         self._codec = codec
         self._registry = registry
         self._backend = backend
         self._step = step
+        self._returned = returned  # called before the step, with the position of the first event
 
     def take(
         self, state: WorkerRecord, frame: messages.ProgressFrame, *, is_last_chance: bool = False
@@ -70,6 +73,7 @@ class BatchResults:
         if state.stalled:
             state.stalled.append(number)
         elif state.sent and state.sent[0].number == number:
+            self._returned(state.sent[0].batch, 0)
             state.sent.popleft()
             self._step(Progress(state.worker, 0, (), gave_back=True))
         # otherwise it is known that it was taken back
@@ -129,6 +133,8 @@ class BatchResults:
         if sent.failures:
             results = {**results, **failures_within(sent, begin, frame.done)}
         if frame.done == sent.batch.size or frame.gave_back:
+            if frame.gave_back:
+                self._returned(sent.batch, frame.done)
             state.sent.popleft()
         times = Times(frame.begun, memoryview(frame.ends).cast("d"))
         self._step(

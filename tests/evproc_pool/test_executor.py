@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import gc
 import importlib.util
+import itertools
 import json
 import os
 import signal
@@ -292,6 +293,65 @@ def test_calls_that_no_worker_has_begun_can_be_cancelled(
     executor.shutdown()
     assert first.result(0) == 5
     assert [other.cancelled() for other in others] == [True] * 50
+
+
+def test_a_call_that_waits_in_a_worker_can_be_cancelled(gate: Gate) -> None:
+    with PoolExecutor(1) as executor:
+        list(executor.map(abs, range(100)))
+        first = executor.submit(wait_there, gate.address, 5)
+        gate.arrival()
+        others = [executor.submit(wait_there, gate.address) for _ in range(100)]
+        wait_until(others[0].running, "some are sent")
+        assert not first.cancel()
+        assert all(other.cancel() for other in reversed(others))
+        assert all(other.cancelled() for other in others)
+        gate.close()
+        assert first.result() == 5
+        assert executor.submit(abs, -1).result() == 1
+
+
+@pytest.mark.parametrize("how", ["closed", "timeout", "error"])
+def test_whoever_leaves_map_early_cancels_the_rest(
+    executor: PoolExecutor, gate: Gate, how: str, tmp_path: Path
+) -> None:
+    list(executor.map(abs, range(100)))
+    address, log = gate.address, tmp_path / "log"
+
+    def act(number: int) -> int:
+        with log.open("a") as file:
+            file.write(".")
+        if number == 0 and how == "error":
+            raise KeyError
+        if number:
+            wait_there(address)
+        return number
+
+    results = executor.map(act, range(200), timeout=0 if how == "timeout" else None)
+    if how == "closed":
+        assert next(results) == 0
+        results.close()  # type: ignore[attr-defined]
+    else:
+        with pytest.raises(KeyError if how == "error" else TimeoutError):
+            next(results)
+    gate.close()
+    executor.shutdown()
+    assert not log.exists() or len(log.read_text()) < 50
+
+
+def test_map_reads_no_further_than_its_buffer(executor: PoolExecutor) -> None:
+    read: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in itertools.count():
+            read.append(number)
+            yield number
+
+    results = executor.map(abs, numbers(), buffersize=3)
+    assert [next(results) for _ in range(5)] == list(range(5))
+    assert len(read) == 8
+    for wrong, kind in ((0, ValueError), ("3", TypeError)):
+        with pytest.raises(kind, match="buffersize"):
+            executor.map(abs, [1], buffersize=wrong)  # type: ignore[arg-type]
 
 
 def test_calls_are_finished_at_the_end_of_the_program(tmp_path: Path) -> None:
