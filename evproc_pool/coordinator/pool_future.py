@@ -50,7 +50,7 @@ class PoolFuture(Promise):
         driver: The futures of its pool.
         root: The index of its root, once that is handed in.
         may_have_run: Whether a worker had it that has died.
-        is_unwanted: Whether `cancel` waits until it comes back from a worker.
+        is_unwanted: Whether it is to be cancelled as soon as it comes back from a worker.
     """
 
     root = -1
@@ -117,6 +117,7 @@ def cancel_all(futures: Iterable[Future[Any]]) -> None:
         if not isinstance(future, PoolFuture):
             future.cancel()
         elif not (future.cancel_unsent() or future.done()):
+            future.is_unwanted = True
             sent.setdefault(future.driver, []).append(future.root)
     for driver, roots in sent.items():
         driver.cancel(roots, kill=False)
