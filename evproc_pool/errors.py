@@ -209,6 +209,28 @@ class RemoteError(PoolError):
         )
 
 
+class Disguised(Exception):
+    """Carries an error past those that would take it for something else.
+
+    Attributes:
+        error: The error.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
+def undisguised(error: BaseException) -> BaseException:
+    """Return an error, or the one that it carries, with its notes."""
+    if not isinstance(error, Disguised):
+        return error
+    found = error.error
+    for note in getattr(error, "__notes__", ()):
+        found.add_note(note)
+    return found
+
+
 class RemoteTraceback(Exception):
     """The traceback in the worker, as the cause of an exception that was raised there.
 

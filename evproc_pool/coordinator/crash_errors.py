@@ -173,7 +173,23 @@ _CRASHES: Final = {
 
 
 class NoWorkersError(PoolBrokenError, BrokenExecutor):
-    """`PoolBrokenError`, also for those who know executors; `errors` must not import them."""
+    """`PoolBrokenError`, also for those who know executors; `errors` must not import them.
+
+    It prints with the public name.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # not by its name, which is that of another class
+        return _rebuild_no_workers, self.args, self.__dict__
+
+
+NoWorkersError.__module__ = PoolBrokenError.__module__
+NoWorkersError.__name__ = PoolBrokenError.__name__
+NoWorkersError.__qualname__ = PoolBrokenError.__qualname__
+
+
+def _rebuild_no_workers(*args: Any) -> NoWorkersError:
+    return NoWorkersError(*args)
 
 
 def no_registry(cause: BaseException) -> PoolBrokenError:

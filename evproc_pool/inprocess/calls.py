@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evproc import Event, Processor
 from evproc_pool.core.error_notes import has_several
 from evproc_pool.core.root_events import Key, key_of, plan_root
+from evproc_pool.errors import undisguised
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -88,7 +89,7 @@ class InProcessCalls:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            future.set_exception(error)
+            future.set_exception(undisguised(error))
         last = [future]
         del future  # see `errors`
         return last.pop()

@@ -106,13 +106,16 @@ def _is_unknown(name: str, file: str, loader: str | None) -> bool:
     return loader is None and spec_from_file_location(name, file) is None
 
 
-def _is_lost(module: ModuleType) -> bool:
+def _is_lost(name: str) -> bool:
     """Whether workers cannot load a module that was executed here.
 
     It has no origin; or its source file is gone, or a loader of the application's has read it.
     """
+    module = sys.modules.get(name)
+    if not issubclass(type(module), ModuleType):
+        return False
     spec = names_in(module).get("__spec__")
-    if spec is None:
+    if spec is None or spec.name != name:  # `runpy` gives a module another name
         return True
     file, loader = getattr(spec, "origin", None), getattr(spec, "loader", None)
     if not isinstance(loader, SourceFileLoader | SourcelessFileLoader) or not isinstance(file, str):
@@ -135,12 +138,9 @@ def modules_by_value(functions: Iterable[object]) -> dict[str, bytes]:
         name = getattr(inner, "__module__", None)
         if not isinstance(name, str) or name in found or lives_in_main(inner):
             continue
-        module = sys.modules.get(name)
-        if isinstance(module, ModuleType) and _is_lost(module):
-            from evproc_pool.serialization import by_value  # slow to import
-
+        if _is_lost(name):
             try:
-                found[name] = by_value.dumps_module(module)
+                found[name] = _dumps_module(name)
             except Exception as error:
                 raise SerializationError(
                     f"no import finds the module {name!r} that has handlers, and its definitions"
@@ -150,9 +150,36 @@ def modules_by_value(functions: Iterable[object]) -> dict[str, bytes]:
     return found
 
 
+def _dumps_module(name: str) -> bytes:
+    from evproc_pool.serialization import by_value  # slow to import
+
+    return by_value.dumps_module(sys.modules[name])
+
+
+def missing_module(error: BaseException | None) -> str | None:
+    """The module that was not found, if that is the cause of an error."""
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__ or error.__context__
+    return None if error is None else error.name
+
+
+def find_missing(name: str) -> tuple[PathModules, dict[str, bytes]] | None:
+    """What a worker needs to find a module that has come after its start; None: nothing helps."""
+    found = path_modules()
+    if name in found:
+        return found, {}
+    if _is_lost(name):
+        with contextlib.suppress(Exception):  # the worker's error says enough
+            return found, {name: _dumps_module(name)}
+    return None
+
+
 def take_over(modules: PathModules, by_value: dict[str, bytes]) -> None:
     """Let this process, a worker, find such modules of the coordinator."""
-    if modules:
+    finders = [each for each in sys.meta_path if isinstance(each, PathFinder)]
+    if finders:
+        finders[0].modules.update(modules)
+    elif modules:
         sys.meta_path.insert(0, PathFinder(modules))
     for name in by_value.keys() - sys.modules.keys():
         from evproc_pool.serialization.by_value import loads
@@ -193,11 +220,11 @@ class PathFinder:
     """Finds them in a worker, as an entry of `sys.meta_path`."""
 
     def __init__(self, modules: PathModules) -> None:
-        self._modules = modules
+        self.modules = modules
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002 - as every finder
         """Return the spec of a module, or None: others may find it."""
-        module = self._modules.get(name)
+        module = self.modules.get(name)
         if module is None:
             return None
         if module.file is not None:
