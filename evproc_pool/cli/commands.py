@@ -1,0 +1,149 @@
+"""The command line of `evproc`; the pure parts and the renderings are in modules of their own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import click
+
+from evproc_pool.cli.problems import FOUND
+
+F = TypeVar("F", bound=Callable[..., Any])
+EXIT_STATUS: Final = """
+\b
+Exit status:
+  0    all is well
+  1    the handlers have a fault, or an event failed
+  2    the command cannot do its work: a wrong argument, an unreadable file
+  130  Ctrl-C
+"""
+
+
+def examples(*lines: str) -> str:
+    """Make the end of a help text."""
+    head = "Example:" if len(lines) == 1 else "Examples:"
+    return "\n".join(["\b", head, *(f"  {line}" for line in lines), ""])
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command; errors are exceptions.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        status = evproc.main(arguments, prog_name="evproc", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    return status if isinstance(status, int) else 0
+
+
+def complete_groups(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    """Return the installed entry-point groups that begin like this, for the completion."""
+    import importlib_metadata
+
+    groups = importlib_metadata.entry_points().groups
+    return sorted(group for group in groups if group.startswith(incomplete))
+
+
+def group_argument(command: F) -> F:
+    """Add the argument GROUP."""
+    return click.argument("group", shell_complete=complete_groups)(command)
+
+
+def traceback_option(command: F) -> F:
+    """Add `--traceback`, which `start` looks for itself."""
+    return click.option(
+        "--traceback",
+        "show_traceback",
+        is_flag=True,
+        help="Show the traceback of an error, for its author.",
+    )(command)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=examples(
+        "evproc handlers app.handlers",
+        "evproc explain app.handlers order.json",
+        "evproc graph app.handlers -o handlers.svg",
+        "tail -f orders.jsonl | evproc run app.handlers --workers 4",
+        "evproc bench app.handlers orders.jsonl",
+    )
+    + EXIT_STATUS,
+)
+@click.version_option(package_name="evproc-pool", prog_name="evproc")
+def evproc() -> None:
+    """Look at the handlers of a group, run events through them, and measure.
+
+    GROUP is the name of an entry-point group, such as app.handlers.
+    """
+
+
+@evproc.command(epilog=examples("evproc handlers app.handlers"))
+@group_argument
+@traceback_option
+def handlers(group: str, show_traceback: bool) -> int:  # noqa: ARG001 - `start` looks for it
+    """List the handlers of a group, and what is wrong with them.
+
+    For each: its name, distribution and version, the events that it wants, the handlers that
+    it requires, and the module and line of its function. The exit status is 1 if one of them
+    cannot be imported, if a required handler is missing, if handlers require each other in a
+    cycle, or if an event is sure to fail.
+    """
+    from evproc_pool.cli.inventory import take_inventory
+    from evproc_pool.cli.views import show_inventory
+
+    inventory = take_inventory(group)
+    show_inventory(inventory, sys.stdout)
+    return FOUND if inventory.faults else 0
+
+
+def decode_option(command: F) -> F:
+    """Add `--decode`."""
+    return click.option(
+        "--decode",
+        metavar="MODULE:FUNCTION",
+        help="A function that makes an event of a JSON object, as in app.events:from_json. By"
+        ' default {"name": "order", "total": 5} is an event of that name, and handlers read'
+        " ev.total; ev.data is the whole object.",
+    )(command)
+
+
+@evproc.command(
+    epilog=examples(
+        "evproc explain app.handlers order.json",
+        """echo '{"name": "order", "total": 5}' | evproc explain app.handlers -""",
+    )
+)
+@group_argument
+@click.argument("event", metavar="EVENT.json", type=click.Path(dir_okay=False, allow_dash=True))
+@decode_option
+@traceback_option
+def explain(group: str, event: str, decode: str | None, show_traceback: bool) -> int:  # noqa: ARG001 - `start` looks for it
+    """Say which handlers an event runs, in which order and why, and which not.
+
+    The file holds the event, one JSON object; - is standard input. Filters are asked, and no
+    handler runs. The exit status is 1 if the event's handlers cannot be ordered, or if a filter
+    raises an error.
+    """
+    from evproc import Processor
+    from evproc_pool.cli.json_event import decoder
+    from evproc_pool.cli.line_input import read_event
+    from evproc_pool.cli.views import show_explanation
+
+    make = decoder(decode)
+    processor = Processor()
+    processor.load_from(group)
+    explanation = processor.explain(read_event(event, make))
+    show_explanation(explanation, sys.stdout)
+    return FOUND if explanation.error is not None else 0
