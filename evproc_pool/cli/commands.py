@@ -147,3 +147,46 @@ def explain(group: str, event: str, decode: str | None, show_traceback: bool) ->
     explanation = processor.explain(read_event(event, make))
     show_explanation(explanation, sys.stdout)
     return FOUND if explanation.error is not None else 0
+
+
+@evproc.command(
+    epilog=examples(
+        "evproc graph app.handlers",
+        "evproc graph app.handlers --event order",
+        "evproc graph app.handlers -o handlers.svg",
+        "evproc graph app.handlers --format mmd",
+    )
+)
+@group_argument
+@click.option("--event", metavar="NAME", help="Only the handlers of events of this name.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Write a file that ends in .svg (with the extra [graph]), .dot or .mmd (Mermaid).",
+)
+@click.option(
+    "--format",
+    "wanted",
+    type=click.Choice(["svg", "dot", "mmd"]),
+    help="The same to standard output, or whatever the name of the file.",
+)
+@traceback_option
+def graph(
+    group: str,
+    event: str | None,
+    output: str | None,
+    wanted: str | None,
+    show_traceback: bool,  # noqa: ARG001 - `start` looks for it
+) -> int:
+    """Show the order of the handlers, for events of each name.
+
+    A handler stands below the last one that it waits for. Its number is its place in the order
+    of calls. A handler that has a filter may decline an event. The exit status is 1 if the
+    handlers have a fault; `evproc handlers` lists the faults, too.
+    """
+    from evproc_pool.cli import graph_command
+
+    kind = graph_command.chosen_format(output, wanted)
+    return graph_command.draw(group, event, output, kind)

@@ -54,8 +54,8 @@ class Inventory(NamedTuple):
     notes: tuple[str, ...]
 
 
-def take_inventory(group: str) -> Inventory:
-    """Load a group, and look for every fault that can be found without an event.
+def load_all(group: str) -> tuple[Processor, list[EntryPointException]]:
+    """Load what can be loaded of a group; return also the errors of the rest.
 
     Raises:
         EntryPointGroupException: There is no such group.
@@ -69,6 +69,16 @@ def take_inventory(group: str) -> Inventory:
 
     processor = Processor()
     processor.load_from(group, on_error=note)
+    return processor, broken
+
+
+def take_inventory(group: str) -> Inventory:
+    """Load a group, and look for every fault that can be found without an event.
+
+    Raises:
+        EntryPointGroupException: There is no such group.
+    """
+    processor, broken = load_all(group)
     rows = tuple(map(describe_handler, processor.nodes.values()))
     for error in broken:
         # Others may require it. Its own fault is enough.
