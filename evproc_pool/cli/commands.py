@@ -8,7 +8,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from evproc_pool.cli.problems import FOUND
+from evproc_pool.cli.problems import FOUND, ReaderGoneError
+from evproc_pool.cli.run_command import RunOptions, WithProjectFile, pool_options
+from evproc_pool.cli.run_command import run as run_lines
 
 F = TypeVar("F", bound=Callable[..., Any])
 EXIT_STATUS: Final = """
@@ -70,7 +72,21 @@ def traceback_option(command: F) -> F:
     )(command)
 
 
+class Commands(click.Group):
+    """The group of all commands."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; see `ReaderGoneError`."""
+        try:
+            status = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise ReaderGoneError from error
+        return status
+
+
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=examples(
         "evproc handlers app.handlers",
@@ -190,3 +206,52 @@ def graph(
 
     kind = graph_command.chosen_format(output, wanted)
     return graph_command.draw(group, event, output, kind)
+
+
+@evproc.command(
+    cls=WithProjectFile,
+    epilog=examples(
+        "evproc run app.handlers orders.jsonl --workers 4 -o done.jsonl --errors failed.jsonl",
+        "tail -f orders.jsonl | evproc run app.handlers",
+        "evproc run app.handlers orders.jsonl --decode app.events:from_json | jq .value",
+    ),
+    name="run",
+)
+@group_argument
+@click.argument("file", default="-", type=click.Path(dir_okay=False, allow_dash=True))
+@decode_option
+@click.option("-o", "--output", metavar="FILE", help="Write outcomes here, not to the output.")
+@click.option(
+    "--errors",
+    "errors_file",
+    metavar="FILE",
+    help="Write failures here, with their input, and not among the outcomes.",
+)
+@click.option(
+    "--as-they-finish", "unordered", is_flag=True, help="Write outcomes in the order of their ends."
+)
+@click.option(
+    "--buffersize",
+    type=click.INT,
+    metavar="N",
+    help="The most events that are read and not yet written.",
+)
+@click.option("--every-event", is_flag=True, help="Write an outcome for each follow-up, too.")
+@pool_options
+@traceback_option
+def run_command(group: str, file: str, **given: Any) -> int:
+    """Run events through the handlers of a group, in worker processes.
+
+    FILE has one JSON object a line, {"name": ..., ...}; by default, or with -, lines come from
+    standard input. Each makes one line of output: its line number, the value of its cascade, what
+    was emitted, how many events ran and for how many seconds. A failure has an "error". What
+    handlers print goes to standard error.
+
+    Every option may stand in [tool.evproc] of a pyproject.toml in the working folder:
+    workers = 4. An option that is not given is the pool's own; see PoolProcessor.
+
+    The exit status is 1 if an event failed or a line is bad: both are told, and the rest goes on.
+    Ctrl-C finishes what has begun; twice, it stops.
+    """
+    own = {name: given.pop(name) for name in RunOptions._fields if name in given}
+    return run_lines(RunOptions(group, file, **own), given)

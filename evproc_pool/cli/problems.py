@@ -21,6 +21,10 @@ class CommandError(Exception):
         self.status = status
 
 
+class ReaderGoneError(Exception):
+    """The reader of the output has seen enough: `BrokenPipeError`, which `click` would handle."""
+
+
 def missing_extra(what: str, extra: str, error: ImportError) -> CommandError:
     """Make the error for a library that is not installed."""
     return CommandError(

@@ -8,7 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from evproc_pool.cli.output import discard, printable, say
-from evproc_pool.cli.problems import CANNOT, FOUND, INTERRUPTED, CommandError, missing_extra
+from evproc_pool.cli.problems import (
+    CANNOT,
+    FOUND,
+    INTERRUPTED,
+    CommandError,
+    ReaderGoneError,
+    missing_extra,
+)
 
 #: The option that shows tracebacks. It is looked for here, since an error may come before the
 #: command line has been parsed.
@@ -48,8 +55,8 @@ def guarded(command: Callable[[], int], *, show_traceback: bool) -> int:
     try:
         status = command()
         sys.stdout.flush()
-    except BrokenPipeError:
-        discard(sys.stdout)  # the reader has seen enough
+    except (BrokenPipeError, ReaderGoneError):
+        discard(sys.stdout)
         return 0
     except KeyboardInterrupt:
         say("interrupted")
