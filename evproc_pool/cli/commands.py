@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from evproc_pool.cli.problems import FOUND, ReaderGoneError
+from evproc_pool.cli.problems import FOUND, CommandError, ReaderGoneError
 from evproc_pool.cli.run_command import RunOptions, WithProjectFile, pool_options
 from evproc_pool.cli.run_command import run as run_lines
 
@@ -136,10 +136,11 @@ def decode_option(command: F) -> F:
 
 
 @evproc.command(
+    cls=WithProjectFile,
     epilog=examples(
         "evproc explain app.handlers order.json",
         """echo '{"name": "order", "total": 5}' | evproc explain app.handlers -""",
-    )
+    ),
 )
 @group_argument
 @click.argument("event", metavar="EVENT.json", type=click.Path(dir_okay=False, allow_dash=True))
@@ -255,3 +256,77 @@ def run_command(group: str, file: str, **given: Any) -> int:
     """
     own = {name: given.pop(name) for name in RunOptions._fields if name in given}
     return run_lines(RunOptions(group, file, **own), given)
+
+
+@evproc.command(
+    cls=WithProjectFile,
+    epilog=examples(
+        "evproc bench app.handlers orders.jsonl",
+        "evproc bench app.handlers orders.jsonl --workers 4 --seconds 10",
+    ),
+)
+@group_argument
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+@decode_option
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="The most workers; by default as many as the CPUs.",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    default=10_000,
+    show_default=True,
+    metavar="N",
+    help="The most events.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.0),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the sample takes in one process, at most.",
+)
+@traceback_option
+def bench(  # noqa: PLR0917 - click passes them by name
+    group: str,
+    file: str,
+    decode: str | None,
+    workers: int | None,
+    sample: int,
+    seconds: float,
+    show_traceback: bool,  # noqa: ARG001 - `start` looks for it
+) -> int:
+    """Measure whether a pool pays off for these handlers and events.
+
+    A sample of the events runs in one process and with 1 to N workers. The verdict says how much
+    faster the pool is, the most that it can give and why, and which handler is the bottleneck.
+
+    The handlers run several times for each event: do not use it where that does harm.
+    """
+    from evproc_pool.cli.bench_command import bench as run_bench
+
+    return run_bench(group, file, decode, workers, sample, seconds)
+
+
+@evproc.command(
+    epilog=examples(
+        'eval "$(evproc completion bash)"     (in ~/.bashrc)',
+        'eval "$(evproc completion zsh)"      (in ~/.zshrc)',
+        "evproc completion fish | source      (in ~/.config/fish/config.fish)",
+    )
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@traceback_option
+def completion(shell: str, show_traceback: bool) -> int:  # noqa: ARG001 - `start` looks for it
+    """Print what a shell needs to complete commands, options and groups."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    if found is None:
+        raise CommandError(f"there is no completion for {shell}")
+    click.echo(found(evproc, {}, "evproc", "_EVPROC_COMPLETE").source())
+    return 0

@@ -27,3 +27,8 @@ def printable(text: str) -> str:
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 event", "1,000 events"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -71,14 +71,12 @@ class WithProjectFile(click.Command):
         **extra: Any,
     ) -> click.Context:
         """Read the defaults first; an error in one of them names the file."""
-        names = {
-            name.removeprefix("--"): str(param.name)
-            for param in self.params
-            if isinstance(param, click.Option) and param.name != "help"
-            for name in param.opts
-            if name.startswith("--")
-        }
-        extra["default_map"] = defaults(read_defaults(Path.cwd()), names)
+        group = None if parent is None else parent.command
+        siblings = list(group.commands.values()) if isinstance(group, click.Group) else []
+        known = {key: name for each in [*siblings, self] for key, name in _options(each).items()}
+        own = set(_options(self).values())
+        found = defaults(read_defaults(Path.cwd()), known)
+        extra["default_map"] = {name: value for name, value in found.items() if name in own}
         try:
             return super().make_context(info_name, args, parent, **extra)
         except click.BadParameter as error:
@@ -88,6 +86,17 @@ class WithProjectFile(click.Command):
                     text = f"{error.message} (in {FILE})"
                     raise click.BadParameter(text, error.ctx, error.param) from None
             raise
+
+
+def _options(command: click.Command) -> dict[str, str]:
+    """Return the parameters of the options of a command, by their names without dashes."""
+    return {
+        name.removeprefix("--"): str(param.name)
+        for param in command.params
+        if isinstance(param, click.Option)
+        for name in param.opts
+        if name.startswith("--")
+    }
 
 
 class RunOptions(NamedTuple):

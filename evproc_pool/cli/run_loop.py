@@ -20,7 +20,7 @@ from evproc_pool import Outcome, PoolProcessor
 from evproc_pool.cli import json_output
 from evproc_pool.cli.json_event import BadInputError
 from evproc_pool.cli.line_input import EventSource
-from evproc_pool.cli.output import printable, say
+from evproc_pool.cli.output import counted, printable, say
 
 #: How many failures are told on standard error, if no file takes them.
 MOST_SENTENCES: Final = 10
@@ -99,12 +99,8 @@ class Totals(NamedTuple):
         return not (self.failed or self.bad)
 
     def __str__(self) -> str:
-        bad = f", {self.bad:,} bad {_plural('line', self.bad)}" if self.bad else ""
-        return f"{self.events:,} {_plural('event', self.events)}, {self.failed:,} failed{bad}"
-
-
-def _plural(noun: str, count: int) -> str:
-    return noun if count == 1 else f"{noun}s"
+        bad = f", {counted(self.bad, 'bad line')}" if self.bad else ""
+        return f"{counted(self.events, 'event')}, {self.failed:,} failed{bad}"
 
 
 class Recorder:

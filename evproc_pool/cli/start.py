@@ -33,9 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     _tolerate_any_text()
-    # As `python -m` does: the application in the working folder need not be installed.
-    if (folder := os.getcwd()) not in sys.path:  # noqa: PTH109 - a string, and `pathlib` is slow
-        sys.path.insert(0, folder)
     return guarded(lambda: _command(given), show_traceback=TRACEBACK in given)
 
 
@@ -47,6 +44,9 @@ def _command(arguments: list[str]) -> int:
         raise missing_extra("the command evproc", "cli", error) from None
     from evproc_pool.cli.commands import run
 
+    # As `python -m` does: the application in the working folder need not be installed.
+    if (folder := os.getcwd()) not in sys.path:  # noqa: PTH109 - a string
+        sys.path.insert(0, folder)
     return run(arguments)
 
 

@@ -7,7 +7,7 @@ from typing import TextIO
 
 from evproc.report import Explanation
 from evproc_pool.cli.inventory import Inventory
-from evproc_pool.cli.output import printable
+from evproc_pool.cli.output import counted, printable
 from evproc_pool.cli.tables import Table, print_table
 
 
@@ -46,11 +46,11 @@ def _remarks(inventory: Inventory) -> Iterator[str]:
         yield f"note: {note}"
     for fault in inventory.faults:
         yield f"fault: {fault}"
-    count = len(inventory.handlers)
+    handlers = counted(len(inventory.handlers), "handler")
     if inventory.faults:
-        yield f"{count} handlers loaded, {len(inventory.faults)} faults"
+        yield f"{handlers} loaded, {counted(len(inventory.faults), 'fault')}"
     else:
-        yield f"{count} handlers, no fault"
+        yield f"{handlers}, no fault"
 
 
 def show_explanation(explanation: Explanation, out: TextIO) -> None:

@@ -102,7 +102,7 @@ def test_a_group_with_a_fault(fault: str, make_group: Any, evproc: Run) -> None:
     assert (done.code, done.err) == (1, "")
     assert text in words(done.out)
     # what requires a handler that cannot be loaded is not to blame
-    assert words(done.out).endswith(" handlers loaded, 1 faults")
+    assert words(done.out).endswith(" loaded, 1 fault")
     assert "Traceback" not in done.out
 
 
