@@ -11,9 +11,9 @@ from evproc_pool import PoolProcessor
 from evproc_pool.cli.bench_measure import measure, read_lines, take_sample
 from evproc_pool.cli.bench_verdict import Measured, Verdict, decide, duration
 from evproc_pool.cli.json_event import BadInputError, decoder
-from evproc_pool.cli.line_input import STANDARD_INPUT, open_input
+from evproc_pool.cli.line_input import open_input
 from evproc_pool.cli.output import counted, printable, say
-from evproc_pool.cli.problems import CommandError
+from evproc_pool.cli.problems import STANDARD_INPUT, CommandError
 from evproc_pool.cli.run_loop import output_file
 from evproc_pool.cli.tables import Table, print_table
 

@@ -1,4 +1,7 @@
-"""The command line of `evproc`; the pure parts and the renderings are in modules of their own."""
+"""The command line of `evproc`; the pure parts and the renderings are in modules of their own.
+
+Each command imports what it needs: a shell that completes a word imports this module.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from evproc_pool.cli.click_options import WithProjectFile, pool_options
 from evproc_pool.cli.problems import FOUND, CommandError, ReaderGoneError
-from evproc_pool.cli.run_command import RunOptions, WithProjectFile, pool_options
-from evproc_pool.cli.run_command import run as run_lines
 
 F = TypeVar("F", bound=Callable[..., Any])
 EXIT_STATUS: Final = """
@@ -154,8 +156,8 @@ def explain(group: str, event: str, decode: str | None, show_traceback: bool) ->
     raises an error.
     """
     from evproc import Processor
+    from evproc_pool.cli.event_file import read_event
     from evproc_pool.cli.json_event import decoder
-    from evproc_pool.cli.line_input import read_event
     from evproc_pool.cli.views import show_explanation
 
     make = decoder(decode)
@@ -254,6 +256,9 @@ def run_command(group: str, file: str, **given: Any) -> int:
     The exit status is 1 if an event failed or a line is bad: both are told, and the rest goes on.
     Ctrl-C finishes what has begun; twice, it stops.
     """
+    from evproc_pool.cli.run_command import RunOptions
+    from evproc_pool.cli.run_command import run as run_lines
+
     own = {name: given.pop(name) for name in RunOptions._fields if name in given}
     return run_lines(RunOptions(group, file, **own), given)
 

@@ -49,11 +49,6 @@ class Flow(NamedTuple):
         """The names of the events."""
         return ", ".join(self.events) or "any other event"
 
-    @property
-    def is_faulty(self) -> bool:
-        """Whether its handlers cannot be ordered, or one that is required is absent."""
-        return bool(self.cycle) or any(node.absent and not node.may_decline for node in self.nodes)
-
 
 def flows(handlers: Sequence[Handler], event: str | None = None) -> list[Flow]:
     """Return the flows of all event names that handlers mention, or that of one event.

@@ -1,4 +1,4 @@
-"""Errors that end a command with one sentence, and the exit statuses."""
+"""Errors that end a command with one sentence, the exit statuses, and the name of an input."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Final
 FOUND: Final = 1
 CANNOT: Final = 2
 INTERRUPTED: Final = 130
+
+#: The name of standard input, as an argument.
+STANDARD_INPUT: Final = "-"
 
 
 class CommandError(Exception):

@@ -269,7 +269,7 @@ def test_a_reader_that_has_seen_enough_ends_an_endless_run_quietly(started: Any)
 
 
 def test_memory_stays_flat(started: Any) -> None:
-    lines, first, later = (1_000_000, 50_000, 1_000_000) if BARS else (120_000, 40_000, 110_000)
+    lines, first, later = (1_000_000, 50_000, 990_000) if BARS else (60_000, 20_000, 55_000)
     feed = subprocess.Popen(
         [sys.executable, "-c", f"for i in range({lines}): print({order(5)!r}, end='')"],
         stdout=subprocess.PIPE,

@@ -214,3 +214,40 @@ def test_the_application_in_the_working_folder_is_found(
 def test_an_argument_that_is_missing(capsys: pytest.CaptureFixture[Any]) -> None:
     assert start.main(["handlers"]) == 2
     assert "Missing argument 'GROUP'" in capsys.readouterr().err
+
+
+def test_the_console_script_finds_handlers_in_the_working_folder(shop: Path) -> None:
+    script = shop / "bin" / "evproc"
+    script.parent.mkdir()
+    # what an installer writes
+    script.write_text(
+        "import sys\nfrom evproc_pool.cli.start import main\n"
+        "if __name__ == '__main__':\n    sys.exit(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script), "run", GROUP, "--workers", "1"],
+        input=b'{"name": "order", "total": 5}\n',
+        cwd=shop,
+        env=environment(),
+        capture_output=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b'"value": 10' in done.stdout
+
+
+def test_a_completion_imports_nothing_that_is_slow() -> None:
+    slow = ("asyncio", "rich", "importlib_metadata", "evproc_pool.pool", "multiprocessing")
+    code = f"import sys, evproc_pool.cli.commands; print(*{set(slow)!r}.intersection(sys.modules))"
+    # `site` may import anything
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env=environment(PYTHONPATH=path),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=True,
+    )
+    assert done.stdout == "\n"
