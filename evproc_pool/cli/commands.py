@@ -305,7 +305,7 @@ def bench(  # noqa: PLR0917 - click passes them by name
     seconds: float,
     show_traceback: bool,  # noqa: ARG001 - `start` looks for it
 ) -> int:
-    """Measure whether a pool pays off for these handlers and events.
+    """Measure which handler is slow, and whether a pool pays off.
 
     A sample of the events runs in one process and with 1 to N workers. The verdict says how much
     faster the pool is, the most that it can give and why, and which handler is the bottleneck.

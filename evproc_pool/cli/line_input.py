@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 
 from evproc import Event
 from evproc_pool.cli.json_event import BadInputError, parse
-from evproc_pool.cli.problems import STANDARD_INPUT
+from evproc_pool.cli.problems import STANDARD_INPUT, CommandError
 
 #: How much is read at a time: more than a pipe holds.
 _PORTION: Final = 1 << 18
@@ -177,8 +177,11 @@ def open_input(path: str) -> int:
     """Open a file for reading; return its descriptor, that of standard input for "-".
 
     Raises:
+        CommandError: Standard input is closed.
         OSError: It cannot be opened.
     """
     if path == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise CommandError("standard input is closed")
         return sys.stdin.fileno()
     return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
 from evproc_pool import PoolProcessor
@@ -43,24 +43,31 @@ def run(options: RunOptions, given: dict[str, Any]) -> int:
     """
     make = decoder(options.decode)
     arguments = pool_arguments(given)
-    with _input(options.file) as descriptor, run_loop.output_file(options.output) as output:
-        errors_file = (
-            nullcontext(None)
-            if options.errors_file is None
-            else run_loop.output_file(options.errors_file)
+    with ExitStack() as stack:
+        descriptor = stack.enter_context(_input(options.file))
+        output = run_loop.LineWriter(stack.enter_context(run_loop.output_file(options.output)))
+        errors = None
+        if options.errors_file is not None:
+            errors = run_loop.LineWriter(
+                stack.enter_context(run_loop.output_file(options.errors_file))
+            )
+        recorder = run_loop.Recorder(
+            output,
+            errors,
+            with_traceback=options.show_traceback,
+            with_path=options.every_event,
         )
-        with errors_file as errors:
-            with _pool(arguments) as pool:
-                pool.load_from(options.group)
-                pool.check()
-                recorder = run_loop.Recorder(
-                    run_loop.LineWriter(output),
-                    None if errors is None else run_loop.LineWriter(errors),
-                    with_traceback=options.show_traceback,
-                    with_path=options.every_event,
-                )
+        with _pool(arguments) as pool:
+            pool.load_from(options.group)
+            pool.check()
+            try:
                 signalled = asyncio.run(_run(pool, descriptor, make, recorder, options))
-            totals = recorder.finish()
+            except Exception:
+                # what has come is not lost; nobody waits for it after a second Ctrl-C
+                with suppress(OSError):
+                    recorder.finish()
+                raise
+        totals = recorder.finish()
     if not totals.is_all_well:
         where = f"; {options.errors_file} has the failures" if options.errors_file else ""
         say(f"{totals}{where}")

@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import pytest
 
 from evproc import Processor
+from evproc_pool import Outcome, PoolBrokenError
+from evproc_pool.cli import run_loop, start
 from evproc_pool.cli.json_output import plain
 from evproc_pool.demo.events import from_json
 from tests.evproc_pool.cli.conftest import (
@@ -176,6 +178,49 @@ def test_a_group_with_a_fault_runs_nothing(make_group: Any, evproc: Run) -> None
     assert done.code == 1
     assert "error: handler 'a' requires 'none'" in done.out + done.err
     assert (done.out + done.err).count("\n") == 1
+
+
+def test_a_pool_that_cannot_start(make_group: Any) -> None:
+    folder = make_group("def a(proc, ev): pass\ndef fails(): raise RuntimeError('no licence')", "a")
+    arguments = ("--initializer", "module_f:fails", "--workers", "1")
+    done = piped(folder, "run", GROUP, *arguments, given=order(1))
+    assert (done.code, done.out) == (2, "")
+    last = done.err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "no licence" in last
+
+
+def test_an_error_of_the_pool_loses_no_outcome(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def break_down(*arguments: Any, **_: Any) -> NoReturn:
+        _, source, recorder = arguments
+        async for event in source:
+            recorder.outcome(Outcome(event, 0, value=5, path=(0,)), source)
+        raise PoolBrokenError("no worker can be started")
+
+    (shop / "in.jsonl").write_text(order(1))
+    monkeypatch.chdir(shop)
+    monkeypatch.syspath_prepend(str(shop))
+    monkeypatch.setattr(run_loop, "stream_lines", break_down)
+    assert start.main(["run", GROUP, "in.jsonl", "-o", "out.jsonl", "--workers", "0"]) == 2
+    assert capfd.readouterr().err == "error: no worker can be started\n"
+    assert [each["value"] for each in records((shop / "out.jsonl").read_text())] == [5]
+    sys.modules.pop("shop")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no shell of that kind there")
+def test_standard_input_that_is_closed(shop: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$@" <&-', "sh", *command("run", GROUP)],
+        cwd=shop,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (2, "error: standard input is closed\n")
 
 
 # --- pyproject.toml ---

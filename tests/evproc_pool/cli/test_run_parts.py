@@ -335,6 +335,24 @@ def test_an_error_of_a_file_comes_with_the_next_line(full: Full) -> None:
     asyncio.run(write())
 
 
+def test_a_file_that_takes_nothing_for_a_while(full: Full, monkeypatch: Any) -> None:
+    takes = iter([None, 2, None, 2])
+
+    def write(data: Any) -> int | None:
+        taken = next(takes)
+        full.taken += bytes(data[: taken or 0])
+        return taken
+
+    async def write_all() -> None:
+        writer = LineWriter(full)
+        writer.write("one")
+        writer.flush()
+
+    monkeypatch.setattr(full, "write", write)
+    asyncio.run(write_all())
+    assert full.taken == b"one\n"
+
+
 def test_totals_in_words() -> None:
     assert str(Totals(1, 0, 0)) == "1 event, 0 failed"
     assert str(Totals(1_000, 2, 3)) == "1,000 events, 2 failed, 3 bad lines"
