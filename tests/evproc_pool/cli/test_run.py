@@ -343,6 +343,10 @@ def wait(proc, ev):
     while not pathlib.Path("go").exists():
         time.sleep(0.01)
     raise evproc.StopProcessing(ev.number)
+
+@evproc.want("quick")
+def quick(proc, ev):
+    pathlib.Path("quick").touch()
 """
 
 
@@ -355,12 +359,32 @@ def wait_for_file(path: Path) -> None:
 
 @pytest.fixture
 def slow(make_group: Any) -> Path:
-    folder: Path = make_group(SLOW, "wait")
+    folder: Path = make_group(SLOW, "wait", "quick")
     return folder
 
 
 def waits(count: int) -> bytes:
     return b"".join(b'{"name": "wait", "number": %d}\n' % number for number in range(count))
+
+
+@pytest.mark.parametrize("arguments", [(), ("--as-they-finish",)])
+def test_outcomes_come_in_the_order_of_the_lines_or_as_they_finish(
+    arguments: tuple[str, ...], slow: Path, started: Any
+) -> None:
+    process = started("--workers", "2", *arguments)
+    process.stdin.write(waits(1))
+    process.stdin.flush()
+    wait_for_file(slow / "begun-0")
+    process.stdin.write(b'{"name": "quick"}\n')
+    process.stdin.close()
+    if arguments:
+        assert json.loads(process.stdout.readline())["line"] == 2
+    else:
+        wait_for_file(slow / "quick")
+    (slow / "go").touch()
+    rest = [json.loads(line)["line"] for line in process.stdout]
+    assert rest == ([1] if arguments else [1, 2])
+    assert process.wait(SECONDS) == 0
 
 
 @needs_terminal

@@ -25,7 +25,14 @@ from evproc_pool.cli.line_input import EventSource, LineSplitter, Portions
 from evproc_pool.cli.pool_flags import FLAGS, number_of_bytes, pool_arguments
 from evproc_pool.cli.problems import CommandError
 from evproc_pool.cli.project_file import defaults
-from evproc_pool.cli.run_loop import MOST_SENTENCES, Interruption, LineWriter, Recorder, Totals
+from evproc_pool.cli.run_loop import (
+    MOST_SENTENCES,
+    Interruption,
+    LineWriter,
+    Recorder,
+    Totals,
+    stream_lines,
+)
 
 # --- flags ---
 
@@ -405,3 +412,26 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
         assert asyncio.run(strike()) is None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_the_options_of_a_stream_are_passed_on(full: Full) -> None:
+    given: dict[str, Any] = {}
+
+    class Pool:
+        async def stream_async(self, source: EventSource, **options: Any) -> Any:
+            given.update(options)
+            async for _ in source:
+                yield outcome(index=0, path=(0,))
+
+    async def run() -> Totals:
+        recorder = Recorder(LineWriter(full), None)
+        source = EventSource(
+            FakePortions(b'{"name": "a"}'), default_decode, lambda *_: None, keep=False
+        )
+        pool: Any = Pool()
+        await stream_lines(pool, source, recorder, ordered=False, buffersize=7, every_event=True)
+        return recorder.finish()
+
+    assert asyncio.run(run()) == Totals(1, 0, 0)
+    assert given == {"ordered": False, "buffersize": 7, "every_event": True}
+    assert json.loads(full.taken)["line"] == 1
