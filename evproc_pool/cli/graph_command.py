@@ -38,11 +38,14 @@ def found_flows(group: str, event: str | None) -> list[Flow]:
 
     Raises:
         CommandError: No handler wants the event.
+        EntryPointException: Likewise, and one that might could not be loaded.
     """
-    processor, _ = load_all(group)
+    processor, broken = load_all(group)
     handlers = tuple(processor.nodes.values())
     found = flows(handlers, event)
     if not found and event is not None:
+        if broken:
+            raise broken[0]
         names = {name for each in handlers for clause in each.clauses for name in clause.names}
         near = near_names(event, names) or sorted(names)[:5]
         hint = f"; there is {', '.join(map(repr, near))}" if near else ""

@@ -206,3 +206,10 @@ def evproc(request: pytest.FixtureRequest) -> Iterator[Callable[..., Done]]:
         yield in_terminal
     else:
         yield piped
+
+
+def wait_for_file(path: Path) -> None:
+    end = time.monotonic() + SECONDS
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} does not come"
+        time.sleep(0.01)

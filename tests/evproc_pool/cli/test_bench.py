@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from evproc_pool.cli.bench_verdict import (
     duration,
 )
 from evproc_pool.cli.json_event import BadInputError, default_decode
-from tests.evproc_pool.cli.conftest import GROUP, Done, piped
+from tests.evproc_pool.cli.conftest import GROUP, SECONDS, Done, Terminal, piped, wait_for_file
 
 Run = Callable[..., Done]
 DEMO = "evproc_pool.demo.handlers"
@@ -247,3 +248,25 @@ def test_a_group_with_a_fault(make_group: Any, evproc: Run) -> None:
     done = evproc(folder, "bench", GROUP, "-")
     assert done.code == 1
     assert "error: handler 'a' requires 'none'" in done.out + done.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
+@pytest.mark.parametrize("where", ["one process", "a worker"])
+def test_ctrl_c_ends_it(where: str, make_group: Any) -> None:
+    code = (
+        "import os, pathlib, time, multiprocessing\n"
+        "def wait(proc, ev):\n"
+        "    is_worker = multiprocessing.parent_process() is not None\n"
+        f"    if is_worker == {where == 'a worker'}:\n"
+        "        pathlib.Path('begun').touch()\n"
+        f"        time.sleep({SECONDS})\n"
+    )
+    folder = make_group(code, "wait")
+    (folder / "in.jsonl").write_text('{"name": "order"}\n')
+    with Terminal(folder, "bench", GROUP, "in.jsonl", "--workers", "1") as terminal:
+        wait_for_file(folder / "begun")
+        terminal.type(b"\x03")
+        done = terminal.finish()
+    assert done.code == 130
+    assert done.out.endswith("interrupted\n")
+    assert "Traceback" not in done.out

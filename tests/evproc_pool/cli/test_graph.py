@@ -54,6 +54,13 @@ def test_an_event_that_no_handler_wants(tmp_path: Path, evproc: Run) -> None:
     assert (done.code, done.out + done.err) == (2, text)
 
 
+def test_a_handler_that_cannot_be_loaded_might_want_the_event(make_group: Any) -> None:
+    folder = make_group("", also={"gone": "no_such_module:gone"})
+    done = piped(folder, "graph", GROUP, "--event", "x")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("error: entry point 'gone'")
+
+
 @pytest.mark.parametrize("kind", ["dot", "mmd"])
 def test_a_file_and_standard_output_have_the_same_text(kind: str, shop: Path) -> None:
     done = piped(shop, "graph", GROUP, "-o", f"x.{kind}")

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,6 +28,7 @@ from tests.evproc_pool.cli.conftest import (
     environment,
     in_terminal,
     piped,
+    wait_for_file,
 )
 from tests.support.sizes import BARS
 
@@ -348,13 +348,6 @@ def wait(proc, ev):
 def quick(proc, ev):
     pathlib.Path("quick").touch()
 """
-
-
-def wait_for_file(path: Path) -> None:
-    end = time.monotonic() + SECONDS
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} does not come"
-        time.sleep(0.01)
 
 
 @pytest.fixture
