@@ -53,7 +53,8 @@ def _print_rich(table: Table, out: TextIO) -> None:
         if head.startswith(">"):
             made.add_column(head[1:], justify="right", overflow="fold")
         else:
-            made.add_column(head, overflow="fold")
+            # a place that is cut cannot be clicked or copied
+            made.add_column(head, overflow="fold", no_wrap=head == "where")
     for row in table.rows:
         made.add_row(*map(Text, row))  # Text: a string would be read as markup
     console = Console(file=out, highlight=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from evproc import Processor, requires, want
 from evproc_pool.cli.inventory import describe_handler, place_of, wants
 from evproc_pool.cli.tables import Table, plain_lines
-from tests.evproc_pool.cli.conftest import GROUP, Done, piped
+from tests.evproc_pool.cli.conftest import GROUP, Done, in_terminal, piped
 from tests.evproc_pool.cli.conftest import SHOP as SOURCE
 
 DEMO = "evproc_pool.demo.handlers"
@@ -82,6 +84,12 @@ def test_the_handlers_of_the_demo(tmp_path: Path, evproc: Run) -> None:
     assert "evproc-pool 1." in words(done.out)
     for name in ("confirm", "read", "weigh", "tokenize"):
         assert name in done.out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
+def test_the_places_stay_whole_in_a_terminal(tmp_path: Path) -> None:
+    done = in_terminal(tmp_path, "handlers", DEMO)
+    assert len(re.findall(r"evproc_pool\.demo\.handlers:\d+", done.out)) == 9
 
 
 def test_a_table_for_pipes_has_a_line_for_each_handler(shop: Path) -> None:
