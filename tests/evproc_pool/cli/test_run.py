@@ -448,3 +448,36 @@ def test_a_file_in_a_terminal(shop: Path) -> None:
     (shop / "in.jsonl").write_text(order(5) * 3)
     done = in_terminal(shop, "run", GROUP, "in.jsonl", "--workers", "1")
     assert (done.code, len(records(done.out))) == (0, 3)
+
+
+PLAIN_LOOP = """
+import json, sys
+for number, line in enumerate(sys.stdin.buffer, 1):
+    name = json.loads(line)["name"]
+    outcome = {"line": number, "name": name, "value": None, "emitted": [], "events": 1}
+    sys.stdout.write(json.dumps({**outcome, "seconds": 0.000001}) + "\\n")
+"""
+
+
+@pytest.mark.skipif(not BARS, reason="compares CPU times, for a minute")
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="the system does not tell CPU times")
+def test_it_handles_half_the_lines_of_a_plain_loop_in_the_same_cpu_time(make_group: Any) -> None:
+    folder = make_group("@evproc.want('order')\ndef nothing(proc, ev): pass", "nothing")
+    line = '{"name": "order", "number": 17, "customer": "c-17", "total": 17.5}\n'
+    (folder / "in.jsonl").write_text(line * 200_000)
+
+    def cpu_seconds(*words: str) -> float:
+        with (folder / "in.jsonl").open() as given:
+            process = subprocess.Popen(
+                words, stdin=given, stdout=subprocess.DEVNULL, cwd=folder, env=environment()
+            )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        return usage.ru_utime + usage.ru_stime
+
+    plain_loop, run = [], []
+    for _ in range(3):  # alternating
+        plain_loop.append(cpu_seconds(sys.executable, "-c", PLAIN_LOOP))
+        run.append(cpu_seconds(*command("run", GROUP, "--workers", "2")))
+    assert min(run) < 2 * min(plain_loop)
