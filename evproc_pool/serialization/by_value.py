@@ -24,7 +24,13 @@ import cloudpickle
 
 from evproc_pool.internals import cloudpickle_classes
 from evproc_pool.internals.stdlib_multiprocessing import is_shared
-from evproc_pool.serialization.basics import PROTOCOL, LruCache, ThisProcess, lives_in_main
+from evproc_pool.serialization.basics import (
+    PROTOCOL,
+    LazyImport,
+    LruCache,
+    ThisProcess,
+    lives_in_main,
+)
 
 
 def dumps(value: object, callback: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
@@ -102,6 +108,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         if kind is LruCache and not _can_be_imported(content):
             parameters, function = content.cache_parameters(), content.__wrapped__
             return _make_cached, (parameters,), function, None, None, functools.update_wrapper
+        if kind is LazyImport:
+            return _reduce_lazy_import(content)
         # cloudpickle refuses it up to Python 3.11, where it has a lock
         if kind is functools.cached_property:
             state = {name: part for name, part in vars(content).items() if name != "lock"}
@@ -150,6 +158,27 @@ def _make_view(data: bytes | bytearray, kind: Any) -> memoryview:
 def _make_code(make: Any, args: Any, filename: str) -> types.CodeType:
     code: types.CodeType = make(*args)
     return code.replace(co_filename=filename)
+
+
+def _reduce_lazy_import(content: Any) -> Any:
+    """What it imports; if that fails, as it may, a lazy import that fails where it is used."""
+    try:
+        return _same, (content.resolve(),)
+    except ImportError as error:
+        if error.name is None:
+            raise
+        name, part = error.name, getattr(error, "name_from", None)
+        return _import_lazily, (f"from {name} import {part}" if part else f"import {name}",)
+
+
+def _same(content: Any) -> Any:
+    return content
+
+
+def _import_lazily(statement: str) -> Any:
+    space: dict[str, Any] = {}
+    exec(f"lazy {statement} as found", space)  # noqa: S102 - no syntax of Python 3.14
+    return space["found"]
 
 
 def _can_be_imported(function: Any) -> bool:

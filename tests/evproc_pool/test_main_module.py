@@ -610,6 +610,50 @@ with PoolProcessor(workers=1) as pool:
 print("well")
 """
 
+_IMPORTS_LAZILY = """
+lazy import colorsys
+lazy from math import sqrt as root
+lazy import os.path
+lazy import there_is_no_such_module
+lazy from json import there_is_no_such_name
+import sys
+from evproc import Event, StopProcessing, want
+from evproc_pool import PoolProcessor
+
+class Job(Event):
+    name = "job"
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+@want("job", lambda ev: os.path.basename(colorsys.__name__) == "colorsys")
+def work(proc, ev):
+    errors = []
+    for use in (lambda: there_is_no_such_module, lambda: there_is_no_such_name):
+        try:
+            use()
+        except ImportError as error:
+            errors.append(str(error).partition(" (")[0])
+    raise StopProcessing((os.getpid(), root(ev.number), colorsys.__name__, errors))
+
+with PoolProcessor(workers=1) as pool:
+    pool.register(work)
+    first, second = (pool.process(Job(number)) for number in (4, 9))
+    assert first[0] == second[0], "the worker was replaced"
+    assert first[0] != os.getpid()
+    print(*first[1:], *second[1:3])
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="imports are not lazy")
+@pytest.mark.parametrize("python", [(), ("-X", "lazy_imports=all")], ids=["some", "all"])
+def test_what_the_script_imports_lazily(tmp_path: Path, python: Sequence[str]) -> None:
+    errors = ["No module named 'there_is_no_such_module'"]
+    errors += ["cannot import name 'there_is_no_such_name' from 'json'"]
+    out = run_script(_IMPORTS_LAZILY, tmp_path, python=python)
+    assert out == f"2.0 colorsys {errors} 3.0 colorsys\n"
+
 
 def test_a_variable_that_cannot_be_sent_is_an_error_that_leaves_nothing_behind(
     tmp_path: Path,
