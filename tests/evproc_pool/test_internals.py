@@ -437,6 +437,8 @@ def test_the_forkserver_says_which_process_it_is_and_what_it_imports() -> None:
     try:
         context.set_forkserver_preload(["sys", "os"])
         assert stdlib_multiprocessing.preloaded_modules() == ["sys", "os"]
+        options = {"on_error": "ignore"} if sys.version_info >= (3, 15) else {}
+        assert stdlib_multiprocessing.preloading_options() == options
     finally:
         context.set_forkserver_preload(before)
 

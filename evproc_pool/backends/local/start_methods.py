@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 from weakref import WeakSet
 
 from evproc_pool.backends.local.preloading import Sources, entries, may_change, without_entries
@@ -25,6 +25,7 @@ from evproc_pool.internals.stdlib_multiprocessing import (
     forkserver_pid,
     is_folder_gone,
     preloaded_modules,
+    preloading_options,
 )
 from evproc_pool.ipc.parent_death import Anchor
 
@@ -240,6 +241,7 @@ def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None
     with _forkserver.lock:
         preloaded = without_entries(preloaded_modules() or ())
         chosen = [] if preloaded == ["__main__"] else preloaded
+        options: dict[str, Any] = preloading_options()
         # the forkserver's command line can pass on only text
         is_text = all(type(path) is str for path in sys.path)
         before = forkserver_pid()
@@ -249,10 +251,10 @@ def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None
             _forkserver.anchor = anchor = Anchor()
         try:
             ours = entries(modules, anchor.name) if is_text else []
-            context.set_forkserver_preload([*chosen, *ours])
+            context.set_forkserver_preload([*chosen, *ours], **options)
             yield
         finally:
-            context.set_forkserver_preload(preloaded)
+            context.set_forkserver_preload(preloaded, **options)
             if forkserver_pid() != before:
                 # a new forkserver, the first or after the death of another, has imported them
                 _forkserver.sources, _forkserver.user = sources, _user()
