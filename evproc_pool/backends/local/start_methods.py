@@ -103,7 +103,7 @@ _FREEZE: Final = (
 def check_is_no_child(arguments: Sequence[str]) -> None:
     """Raise a `PoolError` in a frozen program that was started to be a process of another one."""
     is_child = "--multiprocessing-fork" in arguments or any(
-        "from multiprocessing." in each and "import main" in each for each in arguments
+        "from multiprocessing." in each and "import main" in each for each in map(str, arguments)
     )
     if is_child and getattr(sys, "frozen", False):
         raise PoolError(
@@ -242,8 +242,8 @@ def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None
         preloaded = without_entries(preloaded_modules() or ())
         chosen = [] if preloaded == ["__main__"] else preloaded
         options: dict[str, Any] = preloading_options()
-        # the forkserver's command line can pass on only text
-        is_text = all(type(path) is str for path in sys.path)
+        # the forkserver's command line can pass on only text; from Python 3.14 on it has both
+        is_text = all(type(each) is str for each in (*sys.path, *sys.argv))
         before = forkserver_pid()
         sources = Sources() if is_text and any(map(may_change, modules)) else None
         anchor = _forkserver.anchor

@@ -693,9 +693,10 @@ def test_a_module_that_ends_the_forkserver_is_reported(tmp_path: Path) -> None:
 
 
 @_ON_LINUX
-def test_a_path_that_is_no_text_keeps_nobody_from_starting(tmp_path: Path) -> None:
-    body = """
-    sys.path.append(Path("/nowhere"))
+@pytest.mark.parametrize("change", ['sys.path.append(Path("/nowhere"))', "sys.argv.append(5)"])
+def test_what_is_no_text_keeps_nobody_from_starting(change: str, tmp_path: Path) -> None:
+    body = f"""
+    {change}
     with PoolProcessor(workers=1, mp_context="forkserver", preload=True) as pool:
         pool.register(handlers_here.answer)
         print(ask(pool)[0][1])
