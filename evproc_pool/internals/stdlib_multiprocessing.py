@@ -7,8 +7,8 @@ a lock, and what else is read or changed belongs to one thread, or takes one ato
   process it is. Fallback: unknown (None). A process made by ``os.fork`` may then ask its parent's
   forkserver, which fails with an error.
 - Its ``_preload_modules``: the modules that a forkserver is to import, so that the application's
-  choice stays. Fallback: unknown (None); the forkserver imports none of ours, and workers start
-  more slowly. And from Python 3.15 on ``_preload_on_error``. Fallback: it becomes ``"ignore"``.
+  choice stays. Fallback: unknown (None); workers start by `spawn`, since a forkserver might run the
+  main script. And from Python 3.15 on ``_preload_on_error``. Fallback: it becomes ``"ignore"``.
 - The locals ``preload``, ``sys_path`` and ``alive_r`` in the forkserver's frames, which it hands to
   nobody. Fallback: not found (None); likewise.
 - ``process._parent_process``, ``_ParentProcess``: modules that the forkserver imports see that this

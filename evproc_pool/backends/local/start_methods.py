@@ -169,7 +169,8 @@ def fresh(context: BaseContext) -> BaseContext:
     """The context that starts the next worker.
 
     It is `spawn` if a forkserver has old sources, the privileges that this process has dropped, or
-    another working directory than this process, whose own is gone.
+    another working directory than this process, whose own is gone. And in an unknown Python, where
+    a forkserver may run the main script, and die of that.
     """
     is_gone = is_folder_gone()
     if is_gone:
@@ -179,6 +180,7 @@ def fresh(context: BaseContext) -> BaseContext:
         is_gone
         or (sources is not None and sources.have_changed)
         or _forkserver.user not in {None, _user()}
+        or preloaded_modules() is None
     ):
         return multiprocessing.get_context("spawn")
     return context
