@@ -7,8 +7,8 @@ a lock, and what else is read or changed belongs to one thread, or takes one ato
   process it is. Fallback: unknown (None). A process made by ``os.fork`` may then ask its parent's
   forkserver, which fails with an error.
 - Its ``_preload_modules``: the modules that a forkserver is to import, so that the application's
-  choice stays. Fallback: unknown (None); the forkserver imports none of ours, and workers start
-  more slowly.
+  choice stays. Fallback: unknown (None); workers start by `spawn`, since a forkserver might run the
+  main script. And from Python 3.15 on ``_preload_on_error``. Fallback: it becomes ``"ignore"``.
 - The locals ``preload``, ``sys_path`` and ``alive_r`` in the forkserver's frames, which it hands to
   nobody. Fallback: not found (None); likewise.
 - ``process._parent_process``, ``_ParentProcess``: modules that the forkserver imports see that this
@@ -98,14 +98,21 @@ def await_end_of_forkserver(most_seconds: float) -> None:
             time.sleep(_POLL_SECONDS)
 
 
+def preloading_options() -> dict[str, Any]:
+    """What else the application has given to `set_forkserver_preload`, by name."""
+    on_error = getattr(_server(), "_preload_on_error", None)
+    return {} if on_error is None else {"on_error": on_error}
+
+
 # --- within a forkserver ---
 
 
 class ForkserverImports(NamedTuple):
     """The arguments of a forkserver that is importing, and the module that forks.
 
-    `sys_path` is that of the process that has started it, if it gave one. `alive` is a descriptor
-    that becomes readable when that process has ended.
+    It imports what the list `preload` itself holds then, changes included. `sys_path` is that of
+    the process that has started it, if it gave one. `alive` is a descriptor that becomes readable
+    when that process has ended.
     """
 
     preload: list[str]

@@ -224,7 +224,8 @@ class MainScriptCode:
 
 def _shell() -> object:
     """The shell of IPython, as in a notebook; None: this is not IPython."""
-    get_ipython = names_in(sys.modules.get("IPython")).get("get_ipython")
+    # not of `IPython` itself, which may import it at the first use
+    get_ipython = names_in(sys.modules.get("IPython.core.getipython")).get("get_ipython")
     return get_ipython() if callable(get_ipython) else None
 
 

@@ -6,6 +6,7 @@ import contextlib
 import copyreg
 import functools
 import gc
+import types
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -19,6 +20,9 @@ MAIN: Final = b"_main__"
 
 #: The class of what `functools.lru_cache` makes.
 LruCache: Final[Any] = type(functools.lru_cache(int))
+
+#: The class of what `lazy import` binds until its first use; None before Python 3.15.
+LazyImport: Final[Any] = getattr(types, "LazyImportType", None)
 
 
 class ThisProcess:

@@ -2,7 +2,8 @@
 
 A forked worker has these modules already, and is ready in milliseconds however long their
 import takes. The forkserver imports `forkserver_entry`, which calls `run` here. The modules to
-import stand behind it in the forkserver's own list, as names that cannot be imported (`entries`).
+import stand behind it in the forkserver's own list, as names that cannot be imported (`entries`);
+`run` removes them from it.
 Whatever a module raises is caught here; the worker finds it again, and reports it. A
 forkserver by itself passes over an `ImportError` only, and dies of other errors.
 
@@ -184,6 +185,8 @@ def run() -> None:
     try:
         # the application may have put our entry there itself, with nothing behind it
         anchor, *names = _named_in(server.preload) or [""]
+        # or else it would try to import them, and may have been told to fail then
+        server.preload[:] = without_entries(server.preload)
         with (
             parent_death.ends_with_parent(anchor) if anchor else contextlib.nullcontext(),
             as_child(server.alive),

@@ -304,19 +304,22 @@ class LocalBackend:
 
     def quit(self, most_seconds: float) -> None:
         """See `Backend`."""
-        for worker in self._processes.values():
-            worker.channel.send(messages.QUIT, b"")
-        self._end(min(_QUIT_SECONDS, most_seconds))
+        deadline = time.monotonic() + min(_QUIT_SECONDS, most_seconds)
+        for number in self._processes:
+            self.send(number, messages.QUIT, b"")
+        # A worker that is still writing, a result that nobody waits for, reads no request.
+        while self._processes and (left := deadline - time.monotonic()) > 0:
+            self.poll(left)
+        self._end()
 
     def kill(self) -> None:
         """See `Backend`."""
-        self._end(0)
+        self._end()
 
-    def _end(self, grace_seconds: float) -> None:
+    def _end(self) -> None:
         workers = list(self._processes.values())
-        deadline = time.monotonic() + grace_seconds
         for worker in workers:
-            if not worker.wait(max(0.0, deadline - time.monotonic())):
+            if not worker.wait(0):
                 worker.kill()
         for worker in workers:
             worker.wait(inf)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 from weakref import WeakSet
 
 from evproc_pool.backends.local.preloading import Sources, entries, may_change, without_entries
@@ -26,6 +26,7 @@ from evproc_pool.internals.stdlib_multiprocessing import (
     forkserver_pid,
     is_folder_gone,
     preloaded_modules,
+    preloading_options,
     signals_held_back,
 )
 from evproc_pool.ipc.parent_death import Anchor
@@ -107,7 +108,7 @@ _FREEZE: Final = (
 def check_is_no_child(arguments: Sequence[str]) -> None:
     """Raise a `PoolError` in a frozen program that was started to be a process of another one."""
     is_child = "--multiprocessing-fork" in arguments or any(
-        "from multiprocessing." in each and "import main" in each for each in arguments
+        "from multiprocessing." in each and "import main" in each for each in map(str, arguments)
     )
     if is_child and getattr(sys, "frozen", False):
         raise PoolError(
@@ -189,7 +190,8 @@ def fresh(context: BaseContext) -> BaseContext:
     """The context that starts the next worker.
 
     It is `spawn` if a forkserver has old sources, the privileges that this process has dropped, or
-    another working directory than this process, whose own is gone.
+    another working directory than this process, whose own is gone. And in an unknown Python, where
+    a forkserver may run the main script, and die of that.
     """
     is_gone = is_folder_gone()
     if is_gone:
@@ -199,6 +201,7 @@ def fresh(context: BaseContext) -> BaseContext:
         is_gone
         or (sources is not None and sources.have_changed)
         or _forkserver.user not in {None, _user()}
+        or preloaded_modules() is None
     ):
         return multiprocessing.get_context("spawn")
     return context
@@ -261,8 +264,9 @@ def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None
     with _forkserver.lock:
         preloaded = without_entries(preloaded_modules() or ())
         chosen = [] if preloaded == ["__main__"] else preloaded
-        # the forkserver's command line can pass on only text
-        is_text = all(type(path) is str for path in sys.path)
+        options: dict[str, Any] = preloading_options()
+        # the forkserver's command line can pass on only text; from Python 3.14 on it has both
+        is_text = all(type(each) is str for each in (*sys.path, *sys.argv))
         before = forkserver_pid()
         sources = Sources() if is_text and any(map(may_change, modules)) else None
         anchor = _forkserver.anchor
@@ -270,10 +274,10 @@ def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None
             _forkserver.anchor = anchor = Anchor()
         try:
             ours = entries(modules, anchor.name) if is_text else []
-            context.set_forkserver_preload([*chosen, *ours])
+            context.set_forkserver_preload([*chosen, *ours], **options)
             yield
         finally:
-            context.set_forkserver_preload(preloaded)
+            context.set_forkserver_preload(preloaded, **options)
             if forkserver_pid() != before:
                 # a new forkserver, the first or after the death of another, has imported them
                 _forkserver.sources, _forkserver.user = sources, _user()
