@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from evproc.annotations import Filter
+    from evproc.decorator import Clause
     from evproc.handler import Handler
     from evproc.index import Index
 
@@ -28,7 +30,9 @@ def check(index: Index) -> CheckReport:
     problems, requirements = index.requirements_of(index.handlers)
     problems += _cycles(index, requirements)
     if problems:
-        raise IncompatibleRequirementsException("; ".join(problems))
+        error = IncompatibleRequirementsException("; ".join(problems))
+        error.problems = tuple(problems)
+        raise error
     absences = tuple(
         Absence(handler.name, dependent)
         for handler in index.handlers
@@ -109,16 +113,30 @@ def _why(handler: Handler, ev: Any) -> tuple[bool, str]:
     if not handler.clauses:
         return True, "wants every event"
     name = ev.name
-    named = False
+    declined: list[str] = []
     for place, clause in enumerate(handler.clauses, 1):
         if clause.names and name not in clause.names:
             continue
-        named = True
-        if Candidate(handler, (clause,)).wants(ev):
+        declining = _declining(Candidate(handler, (clause,)), clause, ev)
+        if declining is None:
             which = [f"name {name!r}"] if clause.names else []
             which += [describe_callable(function) for function in clause.filters]
             return True, f"@want {place} matches: {', '.join(which)}"
-    if named:
-        return False, "a filter declines"
+        declined.append(f"@want {place}: filter {describe_callable(declining)} declines")
+    if declined:
+        return False, "; ".join(declined)
     wanted = sorted({name for clause in handler.clauses for name in clause.names})
     return False, f"wants {', '.join(map(repr, wanted))}"
+
+
+def _declining(candidate: Candidate, clause: Clause, ev: Any) -> Filter | None:
+    """Return the first filter of a clause that declines an event, or None."""
+    function: Filter | None = None
+    try:
+        for function in clause.filters:
+            if not function(ev):
+                return function
+    except Exception as error:
+        candidate.annotate(error, function, clause, ev)
+        raise
+    return None

@@ -48,7 +48,12 @@ class IncompatibleRequirementsException(EventException):
     """The handlers cannot be ordered: a cycle, or a requirement that is not met.
 
     Raised before the first handler of the event runs.
+
+    Attributes:
+        problems: Each problem that `Processor.check` found; otherwise empty.
     """
+
+    problems: tuple[str, ...] = ()
 
 
 class HandlerReturnException(EventException, TypeError):

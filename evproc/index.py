@@ -54,11 +54,12 @@ class Candidate:
                 else:
                     return True
             except Exception as error:
-                self._annotate(error, function, clause, ev)
+                self.annotate(error, function, clause, ev)
                 raise
         return not self.clauses
 
-    def _annotate(self, error: Exception, function: Filter | None, clause: Clause, ev: Any) -> None:
+    def annotate(self, error: Exception, function: Filter | None, clause: Clause, ev: Any) -> None:
+        """Add a note to what a filter raised."""
         place = self.handler.clauses.index(clause) + 1
         add_note(
             error,

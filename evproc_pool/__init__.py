@@ -12,7 +12,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-import evproc
+try:
+    import evproc
+except ImportError as error:
+    from evproc_pool.installation import explain
+
+    explain(error)
+    raise
 from evproc_pool.errors import (
     CascadeLimitError,
     EventTimeoutError,

@@ -68,7 +68,8 @@ class WorkerLostError(PoolError):
     Some of the other events were over already. Such an event is run again only if it took less
     than a millisecond, and its results (follow-ups, value or error), or those of an event before
     it, were not sent yet. These are about 8 ms' worth of events at most, in `process_many` about
-    30 ms' worth. This holds for events with a key, too.
+    30 ms' worth. This holds for events with a key, too. But if the worker was sending the results
+    of this event only, it counts as running.
 
     An event of a millisecond or more counts as running until its results are sent. (A quick one
     does for less than a microsecond, until the next one begins.) It is run again only with
@@ -208,8 +209,36 @@ class RemoteError(PoolError):
         )
 
 
+class Disguised(Exception):
+    """Carries an error past those that would take it for something else.
+
+    Attributes:
+        error: The error.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
+def undisguised(error: BaseException) -> BaseException:
+    """Return an error, or the one that it carries, with its notes."""
+    if not isinstance(error, Disguised):
+        return error
+    found = error.error
+    for note in getattr(error, "__notes__", ()):
+        found.add_note(note)
+    return found
+
+
 class RemoteTraceback(Exception):
-    """The traceback in the worker, as the cause of an exception that was raised there."""
+    """The traceback in the worker, as the cause of an exception that was raised there.
+
+    Attributes:
+        is_own: Whether it is of this process: of an error that the pool keeps.
+    """
+
+    is_own = False
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -236,6 +265,13 @@ def rebuild_plain(cls: type[BaseException], args: tuple[Any, ...]) -> BaseExcept
 _CAN_GO_ON: Final = 0x20 | 0x80 | 0x200
 
 
+# A class may override these attributes, and run any code for them.
+_cause_of: Final[Any] = vars(BaseException)["__cause__"].__get__
+_context_of: Final[Any] = vars(BaseException)["__context__"].__get__
+_traceback_of: Final[Any] = vars(BaseException)["__traceback__"].__get__
+_exceptions_of: Final[Any] = vars(BaseExceptionGroup)["exceptions"].__get__
+
+
 def release_frames(error: BaseException) -> None:
     """Clear the local variables in the tracebacks of an error and of its causes.
 
@@ -247,10 +283,10 @@ def release_frames(error: BaseException) -> None:
         if id(each) in seen:
             continue
         seen.add(id(each))
-        left += [cause for cause in (each.__cause__, each.__context__) if cause is not None]
-        if isinstance(each, BaseExceptionGroup):
-            left += each.exceptions
-        trace = each.__traceback__
+        left += [cause for cause in (_cause_of(each), _context_of(each)) if cause is not None]
+        if BaseExceptionGroup in type(each).__mro__:
+            left += _exceptions_of(each)
+        trace = _traceback_of(each)
         while trace is not None:
             if not trace.tb_frame.f_code.co_flags & _CAN_GO_ON:
                 with contextlib.suppress(RuntimeError):  # it runs

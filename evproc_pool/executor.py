@@ -5,8 +5,12 @@ Each call is an event (`calls.function_call`), and its future is that of `PoolPr
 
 from __future__ import annotations
 
+import itertools
+import os
 import threading
+import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from multiprocessing.util import is_exiting
@@ -67,6 +71,7 @@ class PoolExecutor(futures.Executor):
             raise TypeError("with pool=, give all other options to that pool")
         if isinstance(max_workers, int) and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
+        self._pid = os.getpid()
         self._is_owner = pool is None
         self._pool: PoolProcessor | None = pool or PoolProcessor(
             max_workers,
@@ -107,15 +112,30 @@ class PoolExecutor(futures.Executor):
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,
-        **options: Any,
+        buffersize: int | None = None,
     ) -> Iterator[T]:
         """See `concurrent.futures.Executor.map`.
 
-        `chunksize` is accepted and has no effect: batches size themselves.
+        If the iterator is closed, or raises an error, the calls that no worker has begun are
+        cancelled.
+
+        Args:
+            fn: The function.
+            iterables: Its arguments; all are read at once, unless `buffersize` says otherwise.
+            timeout: How many seconds after this call the last result is waited for.
+            chunksize: Has no effect: batches size themselves.
+            buffersize: The most calls whose results were not yielded. None: no limit. With
+                every version of Python.
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
-        return super().map(fn, *iterables, timeout=timeout, **options)
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        calls = (self.submit(fn, *args) for args in zip(*iterables, strict=False))
+        return _results(deque(itertools.islice(calls, buffersize)), calls, deadline)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept no more calls, and finish those that were submitted. Idempotent.
@@ -126,6 +146,8 @@ class PoolExecutor(futures.Executor):
             cancel_futures: Cancel the calls that no worker has begun.
         """
         self._is_shut = True
+        if os.getpid() != self._pid:
+            return  # a forked process: calls and workers are its parent's
         with self._lock:
             left = list(self._futures)
         if cancel_futures:
@@ -135,3 +157,24 @@ class PoolExecutor(futures.Executor):
             pool.close()
         elif wait:
             futures.wait(left)
+
+
+def _results(
+    begun: deque[futures.Future[T]], more: Iterator[futures.Future[T]], deadline: float | None
+) -> Iterator[T]:
+    """Yield the results of calls, and begin one more for each; then cancel the others."""
+    try:
+        while begun:
+            begun.extend(itertools.islice(more, 1))
+            yield _result(begun.popleft(), deadline)
+    finally:
+        cancel_all(begun)
+
+
+def _result(future: futures.Future[T], deadline: float | None) -> T:
+    """Wait for the result of a call, or cancel it."""
+    try:
+        return future.result(None if deadline is None else deadline - time.monotonic())
+    finally:
+        cancel_all((future,))
+        del future  # see `errors`

@@ -399,11 +399,12 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
         """Process an event in the background.
 
         Returns:
-            A future of the value. It can be cancelled until the event is sent to a worker, and
-            fails with whatever `process` would raise. It keeps the pool: the event is processed
-            also if nothing refers to the pool any more, or the program comes to its end, but not
-            after `terminate` or Ctrl-C. Ctrl-C while its `result` waits drops everything that is
-            in flight.
+            A future of the value, which fails with whatever `process` would raise. Its `cancel`
+            returns True only if the event never runs. It may take some milliseconds: an event
+            that waits in a worker behind a slow one is taken back; one that is about to begin is
+            not. The future keeps the pool: the event is processed also if nothing refers to the
+            pool any more, or the program comes to its end, but not after `terminate` or Ctrl-C.
+            Ctrl-C while its `result` waits drops everything that is in flight.
 
         Raises:
             PoolBrokenError: No worker can be started.

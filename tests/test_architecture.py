@@ -92,6 +92,7 @@ LAYERS: dict[str, set[str]] = {
     "executor": {"errors", "calls", "coordinator", "pool"},
     "testing": {"errors", "core", "serialization", "protocol", "worker", "pool", "outcome"},
     "demo": {"__init__"},  # only what is public
+    "cli": {"__init__"},  # likewise
     "__init__": {"errors", "installation", "outcome", "pool", "executor"},
 }
 
@@ -129,6 +130,7 @@ ALLOWED: dict[str, set[str]] = {
         "evproc.ordering",
     },
     "evproc.checks": {
+        "evproc.annotations",  # for type checkers
         "evproc.decorator",
         "evproc.event",
         "evproc.exc",

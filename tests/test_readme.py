@@ -95,9 +95,19 @@ def test_the_missing_group_is_told_as_said(folder: Path) -> None:
 
 
 def test_the_entry_points_are_valid_toml() -> None:
-    (block,) = of("toml")
+    (block,) = [block for block in of("toml") if "entry-points" in block.code]
     table = tomllib.loads(block.code)["project"]["entry-points"]
     assert list(table["app.handlers"]) == ["add_up", "check"]
+
+
+def test_the_defaults_of_the_command_are_known_to_it() -> None:
+    pytest.importorskip("click")
+    from evproc_pool.cli.click_options import _options
+    from evproc_pool.cli.commands import run_command
+
+    (block,) = [block for block in of("toml") if "tool.evproc" in block.code]
+    table = tomllib.loads(block.code)["tool"]["evproc"]
+    assert table.keys() <= _options(run_command).keys()
 
 
 @pytest.mark.parametrize("heading", ["Run it", "Test it"])

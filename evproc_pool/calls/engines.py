@@ -18,6 +18,7 @@ Rules:
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import sys
@@ -40,10 +41,10 @@ from evproc_pool.protocol.registry_spec import (
     Change,
     MainScriptCode,
     fingerprint,
+    is_loading_handlers,
     main_script_code,
     make_config,
 )
-from evproc_pool.serialization.basics import ThisProcess
 
 if TYPE_CHECKING:
     import random
@@ -61,6 +62,10 @@ T = TypeVar("T")
 # Before the standard library joins processes that are still there at exit, for
 # which it would wait for ever (multiprocessing.util runs higher numbers first).
 _EXIT_PRIORITY: Final = 100
+
+# How long the collection of a pool waits for its workers, in seconds. Idle ones end sooner. It may
+# strike in any thread, also in one with an event loop.
+_COLLECTION_SECONDS: Final = 0.1
 
 _CLOSED: Final = "the pool is closed: make a new PoolProcessor"
 
@@ -249,11 +254,11 @@ class EngineOwner:
 
     def _start(self) -> Engine:
         """Start an engine; with the lock."""
-        if ThisProcess.is_loading:
+        if is_loading_handlers():
             raise PoolError(
-                "this process is a worker that is loading handlers, and their module starts a pool"
-                " when it is imported: start that pool in a function, or under"
-                ' if __name__ == "__main__"'
+                "this process is a worker that is loading handlers, and their module or one of the"
+                " initializer's starts a pool when it is imported: start that pool in a function,"
+                ' or under if __name__ == "__main__"'
             )
         functions = [handler.func for handler in self.registry.handlers]
         start = self._options.start
@@ -291,7 +296,9 @@ class EngineOwner:
             notifier=notifier,
         )
         engine = Engine(coordinator, backend, Gathered)
-        self._finalizer = util.Finalize(self, finish, args=(engine,), exitpriority=_EXIT_PRIORITY)
+        self._finalizer = util.Finalize(
+            self, finish, args=(engine, weakref.ref(self)), exitpriority=_EXIT_PRIORITY
+        )
         return engine
 
     @property
@@ -408,8 +415,33 @@ class EngineOwner:
         return engine
 
 
-def finish(engine: Engine) -> None:
-    """End an engine whose pool is gone, or at the end of the program.
+def finish(engine: Engine, owner: weakref.ref[EngineOwner]) -> None:
+    """End an engine whose pool is gone, or at the end of the program; see `_end`."""
+    if owner() is not None:
+        _end(engine)
+        return
+    is_over = _thread.allocate_lock()
+    is_over.acquire()
+    at_exit = util.Finalize(None, _end, args=(engine,), exitpriority=_EXIT_PRIORITY)
+
+    def end() -> None:
+        try:
+            _end(engine)
+        finally:
+            at_exit.cancel()
+            is_over.release()
+
+    try:
+        # not `threading.Thread`: the collection may strike where that module holds its lock
+        _thread.start_new_thread(end, ())
+    except RuntimeError:  # the system has no more
+        end()
+    # If it takes longer, it goes on alone. Otherwise no thread is left, and the caller may fork.
+    is_over.acquire(timeout=_COLLECTION_SECONDS)
+
+
+def _end(engine: Engine) -> None:
+    """End an engine that nobody can use any more.
 
     Submitted events are finished first, unless Ctrl-C has ended the program. Workers that are at
     work then are killed: nobody can have their results.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
 from evproc import Event, StopProcessing, want
+from evproc_pool.errors import Disguised
 
 #: The name of the event and of its handler.
 CALL: Final = "evproc_pool.call"
@@ -34,4 +35,8 @@ class Call(Event):
 @want(CALL)
 def call(proc: object, ev: Call) -> NoReturn:  # noqa: ARG001 - a handler's signature
     """Call the function; what it returns is the value of the event."""
-    raise StopProcessing(ev.fn(*ev.args, **ev.kwargs))
+    try:
+        value = ev.fn(*ev.args, **ev.kwargs)
+    except StopProcessing as stop:
+        raise Disguised(stop) from None  # it is no handler's, and so an error
+    raise StopProcessing(value)

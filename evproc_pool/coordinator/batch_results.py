@@ -11,12 +11,14 @@ from evproc.exc import add_note
 from evproc.registry import Registry
 from evproc_pool.coordinator.codec import NO_RESULTS, Codec, UnpackedResults
 from evproc_pool.coordinator.worker_record import Sent, WorkerRecord
+from evproc_pool.core.batches import Batch
 from evproc_pool.core.event_columns import Times
 from evproc_pool.core.inputs_and_effects import Progress, Result
 from evproc_pool.core.supervisor_inputs import Input
 from evproc_pool.errors import InternalError, SerializationError
 from evproc_pool.protocol import messages
 from evproc_pool.protocol.backend import Backend
+from evproc_pool.protocol.path_modules import find_missing
 from evproc_pool.serialization import packing, pickling
 
 if TYPE_CHECKING:
@@ -36,12 +38,14 @@ class BatchResults:
         registry: Registry,
         backend: Backend,
         step: Callable[[Input], bool],
+        returned: Callable[[Batch, int], None],
         notices: Notices | None = None,
     ) -> None:
         self._codec = codec
         self._registry = registry
         self._backend = backend
         self._step = step
+        self._returned = returned  # called before the step, with the position of the first event
         self._notices = notices
 
     def take(
@@ -74,9 +78,19 @@ class BatchResults:
         if state.stalled:
             state.stalled.append(number)
         elif state.sent and state.sent[0].number == number:
+            self._returned(state.sent[0].batch, 0)
             state.sent.popleft()
             self._step(Progress(state.worker, 0, (), gave_back=True))
         # otherwise it is known that it was taken back
+
+    def unreadable(self, state: WorkerRecord, number: int, missing: str | None) -> None:
+        """Send a batch again, one by one, after a module that the worker has missed."""
+        modules = None if missing is None else find_missing(missing)
+        if modules is not None:
+            self._backend.send(state.worker, messages.MODULES, pickling.dumps(modules))
+        (sent,) = [each for each in state.sent if each.number == number]
+        packed = self._codec.pack_one_by_one(sent)
+        self._backend.send(state.worker, messages.REPACKED, pickling.dumps(packed.data))
 
     def repacked(
         self,
@@ -128,6 +142,8 @@ class BatchResults:
         if sent.failures:
             results = {**results, **failures_within(sent, begin, frame.done)}
         if frame.done == sent.batch.size or frame.gave_back:
+            if frame.gave_back:
+                self._returned(sent.batch, frame.done)
             state.sent.popleft()
         self._step(
             Progress(

@@ -14,8 +14,11 @@ from concurrent.futures import CancelledError
 from typing import Final, NamedTuple
 
 from evproc.event import describe_event
+from evproc_pool.coordinator.run_handle import RunHandle
 from evproc_pool.coordinator.worker_record import Sent, WorkerRecord
+from evproc_pool.core.batches import Batch
 from evproc_pool.core.inputs_and_effects import Effect, Ended, Finished, Over, Settled
+from evproc_pool.core.retry_policy import Tried
 from evproc_pool.protocol.backend import Backend
 from evproc_pool.protocol.status_words import WorkerStatus
 
@@ -41,6 +44,20 @@ class Cancel(NamedTuple):
     kill: bool
 
 
+class Reclaim(NamedTuple):
+    """A caller wants a root back if no worker has begun it, or not any more.
+
+    Attributes:
+        run: The run.
+        root: Its root.
+        is_wanted: Whether it still is.
+    """
+
+    run: int
+    root: int
+    is_wanted: bool
+
+
 class Recall(NamedTuple):
     """From now on workers give back all that they have not begun."""
 
@@ -51,12 +68,17 @@ class Cancellations:
     def __init__(self) -> None:
         # whether to kill, by root; None stands for all roots of the run
         self._roots: dict[int, dict[int | None, bool]] = {}
+        self._reclaimed: set[tuple[int, int]] = set()  # run and root; these are not cancelled
 
     def __bool__(self) -> bool:
-        return bool(self._roots)
+        return bool(self._roots or self._reclaimed)
 
-    def add(self, item: Cancel) -> None:
-        """Remember cancelled roots."""
+    def add(self, item: Cancel | Reclaim) -> None:
+        """Remember roots."""
+        if isinstance(item, Reclaim):
+            change = self._reclaimed.add if item.is_wanted else self._reclaimed.discard
+            change((item.run, item.root))
+            return
         roots = self._roots.setdefault(item.run, {})
         for root in (None,) if item.roots is None else item.roots:
             roots[root] = roots.get(root, False) or item.kill
@@ -75,16 +97,19 @@ class Cancellations:
                     sent.failures[position] = Withdrawn()
 
     def holders(self, workers: Mapping[int, WorkerRecord]) -> Iterator[int]:
-        """The workers that hold events of cancelled roots."""
+        """The workers that hold events of cancelled or reclaimed roots."""
         for worker, state in workers.items():
             for sent in state.sent:
                 batch = sent.batch
-                if batch.run_id in self._roots and any(
-                    self._kills(batch.run_id, batch.root_at(position)) is not None
+                if any(
+                    self._is_given_up(batch.run_id, batch.root_at(position))
                     for position in range(batch.done, batch.size)
                 ):
                     yield worker
                     break
+
+    def _is_given_up(self, run: int, root: int) -> bool:
+        return (run, root) in self._reclaimed or self._kills(run, root) is not None
 
     @property
     def kills(self) -> bool:
@@ -93,8 +118,8 @@ class Cancellations:
 
     def kills_at(self, at: WorkerStatus, sent: Sent) -> bool:
         """Whether a worker is to be killed for the event of its first batch that it runs."""
-        batch = sent.batch
-        return is_at(at, sent) and bool(self._kills(batch.run_id, batch.root_at(at.position)))
+        batch, position = sent.batch, position_in(at, sent)
+        return position is not None and bool(self._kills(batch.run_id, batch.root_at(position)))
 
     def hear(self, effect: Effect) -> None:
         """Forget roots that have ended."""
@@ -116,9 +141,48 @@ class Cancellations:
             del self._roots[run]
 
 
-def is_at(at: WorkerStatus, sent: Sent) -> bool:
-    """Whether a worker is in the middle of an event of a batch."""
-    return at.batch == sent.number and 0 <= at.position < sent.batch.size and not at.is_over
+def position_in(at: WorkerStatus, sent: Sent) -> int | None:
+    """The event of a batch that a worker runs, or whose output or results it sends; or None."""
+    if at.batch != sent.number or not at.runs_code:
+        return None
+    position = at.packed if at.is_over and at.packing == 1 else at.position
+    return position if 0 <= position < sent.batch.size else None
+
+
+def hand_back(run: RunHandle | None, batch: Batch, begin: int, *, may_have_run: bool) -> None:
+    """Tell the sink of a run which roots a worker gives back, from a position on.
+
+    Before the scheduler knows it, which may send them at once. Not those that ran before.
+    """
+    if run is None or not run.can_cancel:
+        return
+    roots = [
+        part.root(place)
+        for part in batch.parts
+        for place in part.root_places
+        if part.start + place >= begin and not isinstance(part.plans[place], Tried)
+    ]
+    if roots:
+        run.sink.returned(roots, may_have_run=may_have_run)
+
+
+def place_before(
+    run: int, root: int, workers: Mapping[int, WorkerRecord], backend: Backend
+) -> tuple[int, int] | None:
+    """Where a worker is that holds a root, and has not begun it; None: there is none.
+
+    That may change at any moment.
+    """
+    for worker, state in list(workers.items()):
+        for sent in list(state.sent):
+            batch = sent.batch
+            if batch.run_id != run or root not in (roots := batch.roots):
+                continue
+            position = batch.root_positions[roots.index(root)]
+            at = backend.look_at(worker)
+            if at is not None and (at.batch, at.position) < (sent.number, position):
+                return at.batch, at.position
+    return None
 
 
 def say_where(
@@ -132,13 +196,18 @@ def say_where(
     found = []
     for worker, state in list(workers.items()):
         at = backend.look_at(worker) if state.sent else None
-        if at is None or not is_at(at, state.sent[0]):
+        position = None if at is None else position_in(at, state.sent[0])
+        if at is None or position is None:
             continue
         batch = state.sent[0].batch
-        if batch.run_id != run or (roots is not None and batch.root_at(at.position) not in roots):
+        if batch.run_id != run or (roots is not None and batch.root_at(position) not in roots):
             continue
         where = "between handlers" if at.handler is None else f"in handler {handlers[at.handler]!r}"
-        event = describe_event(batch.at(at.position)[0])
+        if at.is_over:
+            where = "over, and its output is being flushed"
+            if at.packing:
+                where = "over, and its results are being pickled"
+        event = describe_event(batch.at(position)[0])
         found.append(
             f"event {event} is {where}, in worker {worker} (process {backend.pid(worker)})"
         )

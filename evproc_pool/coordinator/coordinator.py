@@ -22,9 +22,22 @@ from typing import TYPE_CHECKING, Any, Final
 from evproc.registry import Registry
 from evproc_pool.coordinator.batch_results import BatchResults
 from evproc_pool.coordinator.batch_sender import BatchSender
-from evproc_pool.coordinator.cancellation import Cancel, Cancellations, Recall, say_where
+from evproc_pool.coordinator.cancellation import (
+    Cancel,
+    Cancellations,
+    Recall,
+    Reclaim,
+    hand_back,
+    place_before,
+    say_where,
+)
 from evproc_pool.coordinator.codec import Codec
-from evproc_pool.coordinator.crash_errors import cannot_start, no_registry, other_registry
+from evproc_pool.coordinator.crash_errors import (
+    cannot_start,
+    is_of_group,
+    no_registry,
+    other_registry,
+)
 from evproc_pool.coordinator.run_handle import RunHandle
 from evproc_pool.coordinator.single_events import SentSingle, SingleEvents
 from evproc_pool.coordinator.worker_deaths import WorkerDeaths
@@ -121,7 +134,7 @@ class Coordinator:
         notifier: Notifier | None = None,
     ) -> None:
         self.inbox: deque[Input] = deque()
-        self.cancellations: deque[Cancel | Recall] = deque()
+        self.cancellations: deque[Cancel | Reclaim | Recall] = deque()
         self.runs: dict[int, RunHandle] = {}
         self._backend = backend
         self._registry = registry
@@ -148,7 +161,9 @@ class Coordinator:
         self._codec = Codec(registry, has_retries=policy.max_retries > 0)
         self._cancelled = Cancellations()
         self._recalls = False  # whether workers give back all that they have not begun
-        self._results = BatchResults(self._codec, registry, backend, self._step, self.notices)
+        self._results = BatchResults(
+            self._codec, registry, backend, self._step, self._returned, self.notices
+        )
         self._deaths = WorkerDeaths(
             self._codec,
             registry,
@@ -261,10 +276,10 @@ class Coordinator:
         """Take in what callers gave up."""
         while self.cancellations:
             item = self.cancellations.popleft()
-            if isinstance(item, Cancel):
-                self._cancelled.add(item)
-            else:
+            if isinstance(item, Recall):
                 self._recalls = True
+            else:
+                self._cancelled.add(item)
             self._looked = -inf  # at once
             self._perform(self._supervisor.recall(self._given_up()))
 
@@ -278,6 +293,10 @@ class Coordinator:
         """See `cancellation.say_where`."""
         names = [handler.name for handler in self._registry.handlers]
         return say_where(run, roots, self._workers, self._backend, names)
+
+    def place_before(self, run: int, root: int) -> tuple[int, int] | None:
+        """See `cancellation.place_before`."""
+        return place_before(run, root, self._workers, self._backend)
 
     def _listen(self, timeout: float | None) -> bool:
         """Take in frames and deaths of workers; return whether there were any."""
@@ -409,7 +428,6 @@ class Coordinator:
             case Finished():
                 run.is_finished = True
                 del self.runs[effect.run]
-                self._deaths.forget_run(effect.run)
 
     # --- workers ---
 
@@ -417,9 +435,15 @@ class Coordinator:
         state = self._workers[effect.worker]
         at = state.seen
         if at is not None and self._backend.take_back(effect.worker, at, state.batches):
+            kept = effect.position + 1
+            self._returned(state.sent[0].batch, kept)
             while len(state.sent) > 1:
+                self._returned(state.sent[-1].batch, 0)
                 state.sent.pop()
-            self._step(TakenBack(effect.worker, effect.position + 1))
+            self._step(TakenBack(effect.worker, kept))
+
+    def _returned(self, batch: Batch, begin: int) -> None:
+        hand_back(self.runs.get(batch.run_id), batch, begin, may_have_run=False)
 
     def _kill(self, worker: int) -> None:
         record = self._workers[worker]
@@ -455,10 +479,7 @@ class Coordinator:
             case messages.PROGRESS:
                 self._results.take(record, messages.load_progress(item.payload, item.buffers))
             case messages.UNREADABLE:
-                number = pickling.loads(item.payload)
-                (sent,) = [each for each in record.sent if each.number == number]
-                packed = self._codec.pack_one_by_one(sent)
-                self._backend.send(item.worker, messages.REPACKED, pickling.dumps(packed.data))
+                self._results.unreadable(record, *pickling.loads(item.payload))
             case messages.SKIPPED:
                 self._results.skipped(record, pickling.loads(item.payload))
             case messages.NEARLY:
@@ -487,10 +508,12 @@ class Coordinator:
     def _gone(self, item: Gone) -> None:
         self.single_events.forget()
         record = self._workers.pop(item.worker)
+        for sent in record.sent:
+            hand_back(self.runs.get(sent.batch.run_id), sent.batch, 0, may_have_run=True)
         if record.is_ready:
             self._deaths.gone(item, record)
         else:
             self._last_exit = item.exitcode
             if self.notices is not None:
                 self.notices.lost(item.worker, item.pid, item.exitcode, None, None)
-            self._step(StartLost(item.worker))
+            self._step(StartLost(item.worker, is_of_group(item.exitcode)))

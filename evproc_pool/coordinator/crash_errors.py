@@ -30,6 +30,16 @@ def describe_exit(exitcode: int | None) -> str:
         return f"signal {-exitcode}"
 
 
+def is_of_group(exitcode: int | None) -> bool:
+    """Whether it is that of a signal that often reaches all processes of a program at once."""
+    return exitcode in _OF_GROUP
+
+
+_OF_GROUP: Final = {
+    -getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+}
+
+
 class Lost(NamedTuple):
     """What is known of an event whose worker is dead.
 
@@ -111,11 +121,11 @@ def say_fate(error: PoolError, attempt: int, *, is_last: bool) -> None:
         fate = f"The event was given up after {attempt} attempts"
     elif isinstance(error, EventTimeoutError):
         fate = (
-            "The event was not run again, since it may have had effects; see max_retries and"
+            "The event is not run again, since it may have had effects; see max_retries and"
             " retry_exceptions"
         )
     else:
-        fate = "The event was not run again, since it may have had effects; see crash_limit"
+        fate = "The event is not run again, since it may have had effects; see crash_limit"
     error.args = (f"{error.args[0]}. {fate}", *error.args[1:])
 
 
@@ -125,6 +135,8 @@ def _megabytes(size_bytes: int) -> str:
 
 def _where(lost: Lost) -> str:
     event, at = describe_event(lost.event), lost.gone.progress
+    if at is not None and at.is_flushing:
+        return f"while it flushed the output of event {event}"
     if at is not None and at.is_over:
         return f"while it sent what event {event} had left behind"
     where = "between handlers" if lost.handler is None else f"in handler {lost.handler!r}"
@@ -161,7 +173,23 @@ _CRASHES: Final = {
 
 
 class NoWorkersError(PoolBrokenError, BrokenExecutor):
-    """`PoolBrokenError`, also for those who know executors; `errors` must not import them."""
+    """`PoolBrokenError`, also for those who know executors; `errors` must not import them.
+
+    It prints with the public name.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # not by its name, which is that of another class
+        return _rebuild_no_workers, self.args, self.__dict__
+
+
+NoWorkersError.__module__ = PoolBrokenError.__module__
+NoWorkersError.__name__ = PoolBrokenError.__name__
+NoWorkersError.__qualname__ = PoolBrokenError.__qualname__
+
+
+def _rebuild_no_workers(*args: Any) -> NoWorkersError:
+    return NoWorkersError(*args)
 
 
 def no_registry(cause: BaseException) -> PoolBrokenError:
@@ -192,10 +220,14 @@ def cannot_start(deaths: int, exitcode: int | None, cause: OSError | None) -> Po
     started, because of `cause`.
     """
     if deaths:
+        advice = (
+            "something outside the pool sends it to workers while they start"
+            if is_of_group(exitcode)
+            else "look at what the initializer and the import of the handlers' modules do"
+        )
         return NoWorkersError(
             f"{deaths} workers in a row died before they were ready, the last with"
-            f" {describe_exit(exitcode)}; look at what the initializer and the import of the"
-            " handlers' modules do"
+            f" {describe_exit(exitcode)}; {advice}"
         )
     error = NoWorkersError(f"no worker process can be started: {cause}")
     error.__cause__ = cause

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from evproc import Event
 from evproc.handler import Plan
-from evproc_pool.coordinator.cancellation import Cancel, Recall
+from evproc_pool.coordinator.cancellation import Cancel, Recall, Reclaim
 from evproc_pool.coordinator.codec import Answer
 from evproc_pool.coordinator.coordinator import Coordinator
 from evproc_pool.coordinator.driving import Driving
@@ -317,6 +317,20 @@ class Engine(Driving):
         if not self.is_foreign:
             self._coordinator.cancellations.append(Cancel(run.id, roots, kill))
             self.wake()
+
+    def reclaim(self, run: RunHandle, root: int, *, is_wanted: bool) -> None:
+        """Ask for a root that no worker has begun, or not any more; see `cancellation.Reclaim`."""
+        self._coordinator.cancellations.append(Reclaim(run.id, root, is_wanted))
+        self.wake()
+
+    def place_before(self, run: RunHandle, root: int) -> tuple[int, int] | None:
+        """See `cancellation.place_before`; None in the thread that drives. From any thread."""
+        if self.is_foreign or self.thread == threading.get_ident():
+            return None
+        try:
+            return self._coordinator.place_before(run.id, root)
+        except (RuntimeError, LookupError, ValueError):
+            return 0, 0  # the driver has changed it this very moment
 
     def recall(self) -> None:
         """Have all workers give back what they have not begun; see `cancellation.Recall`."""

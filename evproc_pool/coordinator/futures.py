@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -47,6 +48,13 @@ if TYPE_CHECKING:
 # event to the thread that waits for it.
 _LINGER_SECONDS: Final = 0.5
 _HELP_SECONDS: Final = 0.001
+
+# For how long `cancel` waits for an event that a worker has not begun, if the driver does something
+# else; how often it looks where the worker is; and how often that may have moved on until then:
+# a worker with quick events begins the event soon.
+_RECLAIM_SECONDS: Final = 0.5
+_LOOK_SECONDS: Final = 0.005
+_MOST_MOVES: Final = 2
 
 # How often the thread polls for the next future before it waits for a notification.
 _MOMENTS: Final = 20
@@ -389,10 +397,34 @@ class Futures(OutcomeSink):
 
     def cancel(self, roots: Sequence[int], *, kill: bool) -> str:
         """See `pool_future.Driver`: nothing more of the roots' cascades is sent."""
+        if self.engine.is_foreign:
+            return ""
         where = self.engine.where(self._run, roots)
         self.engine.cancel(self._run, roots, kill=kill)
         self.hurry()
         return where
+
+    def reclaim(self, future: PoolFuture) -> bool:
+        """See `pool_future.Driver`."""
+        run, root = self._run, future.root
+        at = None if future.may_have_run else self.engine.place_before(run, root)
+        if at is None:
+            return False
+        moves = 0
+        deadline = time.monotonic() + _RECLAIM_SECONDS
+        future.is_unwanted = True
+        try:
+            self.engine.reclaim(run, root, is_wanted=True)
+            self.hurry()
+            while not future.is_over_within(_LOOK_SECONDS):
+                before, at = at, self.engine.place_before(run, root)
+                moves += at != before
+                if at is None or moves > _MOST_MOVES or time.monotonic() > deadline:
+                    break
+        finally:
+            future.is_unwanted = False
+            self.engine.reclaim(run, root, is_wanted=False)
+        return future.cancel_unsent()
 
     # --- for runs that no thread waits for ---
 
@@ -425,6 +457,16 @@ class Futures(OutcomeSink):
         if is_complete and begin_all(self._lock, found):
             return []
         return [root for root in roots if not self.begins(root)]
+
+    def returned(self, roots: Sequence[int], *, may_have_run: bool) -> None:
+        """See `OutcomeSink`: what nobody has begun can be cancelled again."""
+        for future in [self._futures[root] for root in roots if root in self._futures]:
+            if may_have_run:
+                future.may_have_run = True
+            elif future.is_unwanted:
+                future.withdraw()
+            elif not future.may_have_run:
+                future.put_back()
 
     def ended(self, root: int, ending: Ending) -> None:
         """See `OutcomeSink`."""

@@ -6,6 +6,7 @@ All futures of a pool share a lock, so that those that go together change under 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
@@ -38,6 +39,9 @@ class Driver(Protocol):
     def cancel(self, roots: Sequence[int], *, kill: bool) -> str:
         """Give up roots that were sent; return where they were, in words."""
 
+    def reclaim(self, future: PoolFuture) -> bool:
+        """Cancel a future whose event was sent, and not begun; return whether it is cancelled."""
+
 
 class PoolFuture(Promise):
     """A future whose waiting thread does the work, if no other thread does.
@@ -45,9 +49,13 @@ class PoolFuture(Promise):
     Attributes:
         driver: The futures of its pool.
         root: The index of its root, once that is handed in.
+        may_have_run: Whether a worker had it that has died.
+        is_unwanted: Whether it is to be cancelled as soon as it comes back from a worker.
     """
 
     root = -1
+    may_have_run = False
+    is_unwanted = False
 
     def __init__(self, driver: Driver, lock: AbstractContextManager[Any]) -> None:
         self._lock = lock  # not by a call of the base: it would take as long as all the rest
@@ -64,6 +72,23 @@ class PoolFuture(Promise):
             self.driver.interrupt(error)
             raise
 
+    def cancel(self) -> bool:
+        """See `concurrent.futures.Future`.
+
+        An event that a worker has not begun is taken back. This takes some milliseconds.
+        """
+        return self.cancel_unsent() or (self.running() and self.driver.reclaim(self))
+
+    def cancel_unsent(self) -> bool:
+        """Cancel it if no worker has it."""
+        return super().cancel()
+
+    def is_over_within(self, seconds: float) -> bool:
+        """Wait for its end without helping; return whether it has come."""
+        with contextlib.suppress(TimeoutError):
+            super().await_end(seconds)
+        return self.done()
+
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
         """See `concurrent.futures.Future`."""
         super().add_done_callback(fn)
@@ -72,7 +97,7 @@ class PoolFuture(Promise):
 
     def give_up(self, *, kill: bool) -> str:
         """See the function `give_up`."""
-        if self.cancel() or self.done():
+        if self.cancel_unsent() or self.done():
             return NOT_BEGUN
         return self.driver.cancel((self.root,), kill=kill)
 
@@ -89,7 +114,10 @@ def cancel_all(futures: Iterable[Future[Any]]) -> None:
     """Cancel events that no worker has begun, also those that were sent to one."""
     sent: dict[Driver, list[int]] = {}
     for future in futures:
-        if not future.cancel() and isinstance(future, PoolFuture) and not future.done():
+        if not isinstance(future, PoolFuture):
+            future.cancel()
+        elif not (future.cancel_unsent() or future.done()):
+            future.is_unwanted = True
             sent.setdefault(future.driver, []).append(future.root)
     for driver, roots in sent.items():
         driver.cancel(roots, kill=False)

@@ -30,6 +30,9 @@ class OutcomeSink:
         """As `begins`, for several roots; return those that do not run."""
         return [root for root in roots if not self.begins(root)]
 
+    def returned(self, roots: Sequence[int], *, may_have_run: bool) -> None:
+        """Take note that roots come back from a worker, which has reported none of them."""
+
     def accepted(self, first: int, events: Sequence[Any]) -> None:
         """Take note of roots that were read."""
 

@@ -20,7 +20,7 @@ from evproc_pool.coordinator.crash_errors import (
 )
 from evproc_pool.coordinator.worker_record import Sent, WorkerRecord, seen_at
 from evproc_pool.core.batches import Batch
-from evproc_pool.core.crash_attribution import CrashAttribution, LastPlace, Verdict
+from evproc_pool.core.crash_attribution import LastPlace, Verdict, examine
 from evproc_pool.core.error_notes import where_text
 from evproc_pool.core.event_columns import PlanLike
 from evproc_pool.core.inputs_and_effects import Progress, Result, Retired, WorkerGone
@@ -67,12 +67,7 @@ class WorkerDeaths:
         self._clock = clock
         self._notices = notices
         self._registry = registry
-        self._attribution = CrashAttribution()
         self.memory_bytes: dict[int, int] = {}
-
-    def forget_run(self, run: int) -> None:
-        """Drop what is known of a run that is over."""
-        self._attribution.forget(run)
 
     def gone(self, item: Gone, state: WorkerRecord) -> None:
         """Report a dead worker: what it finished, then the error of the event that it ran."""
@@ -132,7 +127,7 @@ class WorkerDeaths:
         if not state.sent:
             return Verdict(0)
         sent, at = state.sent[0], item.progress
-        verdict = self._attribution.examine(
+        verdict = examine(
             sent.batch,
             None if at is None else LastPlace(*at[1:]),
             is_in_batch=at is not None and at.batch == sent.number,

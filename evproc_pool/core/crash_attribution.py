@@ -5,18 +5,16 @@ The status words have the place where a worker died. `done` events of its first 
 - the place is behind `done`, at no event, or in another batch: the worker was between two events,
   or unpickled some. None is charged;
 - otherwise the events before the place are over. Those from `unsent` on run again: their results
-  did not arrive. An `unsent` behind `done` is out of date, since it is cleared after sending.
+  did not arrive. An `unsent` behind `done` is out of date, since it is cleared after sending;
+- if results were packed or sent, or output was flushed, of one event only, this one is charged. It
+  may have had effects. Of several, none is: see `_between`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from evproc_pool.core.batches import Batch
-
-# An event is charged after this many deaths while its results were sent.
-_MOST_UNCLEAR_DEATHS: Final = 2
 
 
 class LastPlace(NamedTuple):
@@ -31,6 +29,7 @@ class LastPlace(NamedTuple):
     packed: int = 0  # the position of the first of these
     may_repeat: bool = False  # an unreported event must run again
     is_reporting: bool = False  # a thread packed and sent other results beside the event
+    is_flushing: bool = False  # the output of events that are over was being flushed
 
 
 class Verdict(NamedTuple):
@@ -43,76 +42,63 @@ class Verdict(NamedTuple):
     one_by_one: bool = False  # what the worker held is packed one by one when it is sent again
 
 
-class CrashAttribution:
-    """Finds the event to charge; remembers deaths for which it could not."""
+def examine(
+    batch: Batch,
+    at: LastPlace | None,
+    *,
+    is_in_batch: bool = True,
+    is_unpickling: bool = False,
+    was_stuck: bool,
+) -> Verdict:
+    """Find the event to charge, once all that the worker sent has been taken in.
 
-    def __init__(self) -> None:
-        # by run and root: deaths of workers that had to send a result of it
-        self._unclear: Counter[tuple[int, int]] = Counter()
+    Args:
+        batch: Its first batch that is not over.
+        at: Where it was; None: nobody knows.
+        is_in_batch: Whether that is a place in this batch.
+        is_unpickling: Whether it was unpickling the events of a batch together.
+        was_stuck: It was killed because it was at one place for too long.
+    """
+    done = batch.done
+    if at is None:
+        return Verdict(done, done)
+    if not is_in_batch or at.position < done:
+        # Nobody knows which event it was that could not be unpickled. Charge none: the next
+        # death shows it.
+        return Verdict(done, one_by_one=is_in_batch and is_unpickling)
+    # an event without a result is over, and so is one whose result could not be packed
+    is_over = at.is_over and (
+        not at.is_unreported or at.may_repeat or (was_stuck and at.packing > 0)
+    )
+    over = at.position + is_over
+    spared = None
+    if at.unsent is not None and at.unsent >= done:
+        over = min(over, at.unsent)
+        if over <= at.position and at.is_over and not at.is_unreported:
+            spared = at.position
+    if is_over:
+        if was_stuck and at.is_flushing and at.position == done:
+            return Verdict(done, done)  # also without a result: it took too long
+        running = _between(batch, over, at, was_stuck=was_stuck)
+        return Verdict(over, running, spared=spared, one_by_one=at.unsent is not None)
+    # It is charged, since it took long, or runs. But the worker may have died of another
+    # event's result, which would kill the next worker too: so pack one by one.
+    return Verdict(over, at.position, at.handler, spared, one_by_one=at.is_over or at.is_reporting)
 
-    def examine(
-        self,
-        batch: Batch,
-        at: LastPlace | None,
-        *,
-        is_in_batch: bool = True,
-        is_unpickling: bool = False,
-        was_stuck: bool,
-    ) -> Verdict:
-        """Find the event to charge, once all that the worker sent has been taken in.
 
-        Args:
-            batch: Its first batch that is not over.
-            at: Where it was; None: nobody knows.
-            is_in_batch: Whether that is a place in this batch.
-            is_unpickling: Whether it was unpickling the events of a batch together.
-            was_stuck: It was killed because it was at one place for too long.
-        """
-        done = batch.done
-        if at is None:
-            return Verdict(done, done)
-        if not is_in_batch or at.position < done:
-            # Nobody knows which event it was that could not be unpickled. Charge none: the next
-            # death shows it.
-            return Verdict(done, one_by_one=is_in_batch and is_unpickling)
-        # an event without a result is over, and so is one whose result could not be packed
-        is_over = at.is_over and (
-            not at.is_unreported or at.may_repeat or (was_stuck and at.packing > 0)
-        )
-        over = at.position + is_over
-        spared = None
-        if at.unsent is not None and at.unsent >= done:
-            over = min(over, at.unsent)
-            if over <= at.position and at.is_over and not at.is_unreported:
-                spared = at.position
-        if is_over:
-            running = self._between(batch, over, at, was_stuck=was_stuck)
-            return Verdict(over, running, spared=spared, one_by_one=at.unsent is not None)
-        # It is charged, since it took long, or runs. But the worker may have died of another
-        # event's result, which would kill the next worker too: so pack one by one.
-        return Verdict(
-            over, at.position, at.handler, spared, one_by_one=at.is_over or at.is_reporting
-        )
+def _between(batch: Batch, over: int, at: LastPlace, *, was_stuck: bool) -> int | None:
+    """The position to charge for a death after an event, if any.
 
-    def _between(self, batch: Batch, over: int, at: LastPlace, *, was_stuck: bool) -> int | None:
-        """The position to charge for a death after an event, if any.
-
-        A worker that dies while it packs or sends results would take the next one with it, and so
-        on for ever. So events are sent one by one from then on, each result by itself. An event is
-        charged if it happens again, or if the worker was stuck in packing its result.
-        """
-        if at.unsent is None:
-            return None
-        if was_stuck and at.packing:
-            is_one = at.packing == 1 and over <= at.packed < batch.size
-            return at.packed if is_one else None
-        if at.unsent != at.position or not over <= at.position < batch.size:
-            return None
-        key = batch.run_id, batch.root_at(at.position)
-        self._unclear[key] += 1
-        return at.position if self._unclear[key] >= _MOST_UNCLEAR_DEATHS else None
-
-    def forget(self, run: int) -> None:
-        """Drop what is known of a run that is over."""
-        for key in [each for each in self._unclear if each[0] == run]:
-            del self._unclear[key]
+    The event whose result was packed or sent is charged, if it is known: it may have had effects.
+    If there were several, any of them may kill the next worker too, and so on for ever. So they
+    are sent one by one from then on, each result by itself.
+    """
+    if at.unsent is None:
+        return None
+    if was_stuck and at.packing:
+        is_one = at.packing == 1 and over <= at.packed < batch.size
+        return at.packed if is_one else None
+    if at.is_flushing and at.position > batch.done:
+        return None  # the output is that of several events
+    is_one = at.unsent == at.position and over <= at.position < batch.size
+    return at.position if is_one else None

@@ -129,6 +129,7 @@ class Supervisor:
         self._wanted = 1  # workers for which there was work at once, so far
         self._newest = 0  # the number of the last worker
         self._failed_starts = 0
+        self._struck = 0  # the last worker that was there when such a start was lost to a signal
         self._refused = 0  # the last worker that could not be started; 0: later ones were ready
         self._try_again = 0.0  # when to start another one then
         self._try_seconds = _TRY_AGAIN_SECONDS[0]
@@ -292,6 +293,10 @@ class Supervisor:
             return [] if self._workers else [GiveUp(0)]
         self._forget(item.worker)
         self.scheduler.starting -= 1
+        if item.by_group_signal:
+            if item.worker <= self._struck:
+                return []  # by the same signal
+            self._struck = self._newest
         self._failed_starts += 1
         most = _MOST_FAILED_RESTARTS if self._was_ready else _MOST_FAILED_STARTS
         return [GiveUp(self._failed_starts)] if self._failed_starts >= most else []

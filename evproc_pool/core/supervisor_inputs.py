@@ -16,7 +16,7 @@ class Seen(NamedTuple):
     position: int | None
     activity: Hashable  # what it is at. Changes as soon as it goes on.
     is_over: bool = False  # whether the event is over
-    # whether code of the user may be running: a handler, or a pickling method
+    # whether code of the user may be running (a handler, a pickling method), or output is flushed
     runs_code: bool = True
     handler: int | None = None  # the index of the handler that runs, or None
     packing: int = 0  # of how many events the results are being pickled
@@ -37,6 +37,7 @@ class StartLost(NamedTuple):
     """A worker died before it was ready."""
 
     worker: int
+    by_group_signal: bool = False  # whether of a signal that may have reached others, too
 
 
 class QuotaNearlyUsed(NamedTuple):

@@ -10,7 +10,7 @@ compare and print by value.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from evproc import Event
 
@@ -175,3 +175,21 @@ class CycleCandidates(SecondLook):
     """A file imports siblings that may import it back."""
 
     name: Final = "cycle-candidates"
+
+
+def from_json(data: dict[str, Any]) -> SourceFile:
+    """Make a root event from an object such as `{"name": "source-file", "path": "a.py"}`.
+
+    For ``evproc run evproc_pool.demo.handlers --decode evproc_pool.demo.events:from_json``. Other
+    members are those of `Settings`.
+
+    Raises:
+        ValueError: The name is another one, or a member is missing or unknown.
+    """
+    settings = dict(data)
+    name, path = settings.pop("name", None), settings.pop("path", None)
+    if name != SourceFile.name or not isinstance(path, str):
+        raise ValueError(f'an event of the demo is {{"name": "{SourceFile.name}", "path": "..."}}')
+    if unknown := settings.keys() - set(Settings._fields):
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+    return SourceFile(path, Settings(**settings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import sys
 import threading
 import weakref
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evproc import Event, Processor
 from evproc_pool.core.error_notes import has_several
 from evproc_pool.core.root_events import Key, key_of, plan_root
+from evproc_pool.errors import undisguised
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -48,6 +50,9 @@ class InProcessCalls:
         if collector is not None:
             collector.adopt()
         self.open_calls = {call: thread for call, thread in self.open_calls.items() if thread == me}
+        if self._finalizer is not None:
+            self._finalizer.detach()
+            self._finalize_at_end()
 
     def end(self, *, in_peace: bool) -> None:
         """Call the `finalizer` if any event was begun; if not `in_peace`, never call it."""
@@ -92,7 +97,7 @@ class InProcessCalls:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            future.set_exception(error)
+            future.set_exception(undisguised(error))
         last = [future]
         del future  # see `errors`
         return last.pop()
@@ -159,8 +164,8 @@ class InProcessCalls:
                 start = self._options.start
                 if not self._is_initialized and start.initializer is not None:
                     start.initializer(*start.initargs)
-                if not self._is_initialized and start.finalizer is not None:
-                    self._finalizer = weakref.finalize(self, _finalize, start.finalizer)
+                if not self._is_initialized:
+                    self._finalize_at_end()
                 self._is_initialized = True
             yield
         finally:
@@ -168,9 +173,16 @@ class InProcessCalls:
             if rules.observer is not None and not self.open_calls:
                 rules.observer.drained()
 
+    def _finalize_at_end(self) -> None:
+        finalizer = self._options.start.finalizer
+        if finalizer is not None:
+            self._finalizer = weakref.finalize(self, _finalize, finalizer, os.getpid())
 
-def _finalize(finalizer: Callable[[], object]) -> None:
-    """Call it as a worker does."""
+
+def _finalize(finalizer: Callable[[], object], pid: int) -> None:
+    """Call it as a worker does; not in a process that was forked from the pool's."""
+    if os.getpid() != pid:
+        return
     try:
         finalizer()
     except BaseException:

@@ -152,11 +152,15 @@ class SharedLockFuture(Future[Any]):
 
     def withdraw(self) -> None:
         """Let it be cancelled, if it is not done: it was set running, and does not run."""
+        self.put_back()
+        if self.cancel():
+            self.begin()
+
+    def put_back(self) -> None:
+        """Let it wait again: it was set running, and nothing has begun."""
         with self._lock:
             if self._state == _RUNNING:
                 self._state = _PENDING
-        if self.cancel():
-            self.begin()
 
     def begin_locked(self) -> bool:
         """Set it running, if it waits for that; with the lock. Say whether it runs."""
@@ -260,6 +264,9 @@ class PlainFuture(Future[Any]):
     def withdraw(self) -> None:
         """See `SharedLockFuture`; no public method cancels a future that was set running."""
         self.finish(None, CancelledError())
+
+    def put_back(self) -> None:
+        """See `SharedLockFuture`; no public method does that, and it stays running."""
 
     def begin_locked(self) -> bool:
         """See `SharedLockFuture`."""

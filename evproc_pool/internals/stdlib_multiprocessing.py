@@ -7,8 +7,8 @@ a lock, and what else is read or changed belongs to one thread, or takes one ato
   process it is. Fallback: unknown (None). A process made by ``os.fork`` may then ask its parent's
   forkserver, which fails with an error.
 - Its ``_preload_modules``: the modules that a forkserver is to import, so that the application's
-  choice stays. Fallback: unknown (None); the forkserver imports none of ours, and workers start
-  more slowly.
+  choice stays. Fallback: unknown (None); workers start by `spawn`, since a forkserver might run the
+  main script. And from Python 3.15 on ``_preload_on_error``. Fallback: it becomes ``"ignore"``.
 - The locals ``preload``, ``sys_path`` and ``alive_r`` in the forkserver's frames, which it hands to
   nobody. Fallback: not found (None); likewise.
 - ``process._parent_process``, ``_ParentProcess``: modules that the forkserver imports see that this
@@ -27,6 +27,8 @@ a lock, and what else is read or changed belongs to one thread, or takes one ato
 - ``spawn.os.getcwd`` raises in a deleted working directory, where no process could be started; and
   there Python 3.13.0 imports no `socket`, unless ``util._args_from_interpreter_flags`` has ``-P``.
   Fallback: no process is started.
+- A start of the resource tracker unblocks signals that this thread has blocked, so it is started
+  before. Fallback: a signal to the process group may end a worker that is starting.
 - ``get_spawning_popen``: whether a name is pickled for a new process. Fallback: it never is; as for
   the next one.
 - The modules of queues, locks, connections and values, and the ``_wrapper`` of values without a
@@ -43,7 +45,10 @@ from __future__ import annotations
 import contextlib
 import multiprocessing.context
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from multiprocessing import process
 from multiprocessing.process import BaseProcess
@@ -51,6 +56,9 @@ from types import FrameType, ModuleType
 from typing import Any, Final, NamedTuple
 
 _FORKSERVER: Final = "multiprocessing.forkserver"
+
+# How often to look whether a forkserver is dead.
+_POLL_SECONDS: Final = 0.001
 
 # How many bytes a forkserver writes for an exit code.
 _EXIT_CODE_BYTES: Final = 8
@@ -76,14 +84,35 @@ def preloaded_modules() -> list[str] | None:
     return modules
 
 
+def await_end_of_forkserver(most_seconds: float) -> None:
+    """Wait until a forkserver that has closed its connections is dead, or so long.
+
+    Until then `multiprocessing` takes it for alive. It is not reaped here.
+    """
+    pid, end = forkserver_pid(), time.monotonic() + most_seconds
+    if pid is None or not hasattr(os, "waitid"):
+        return
+    options = os.WEXITED | os.WNOWAIT | os.WNOHANG
+    with contextlib.suppress(ChildProcessError):
+        while os.waitid(os.P_PID, pid, options) is None and time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
+
+
+def preloading_options() -> dict[str, Any]:
+    """What else the application has given to `set_forkserver_preload`, by name."""
+    on_error = getattr(_server(), "_preload_on_error", None)
+    return {} if on_error is None else {"on_error": on_error}
+
+
 # --- within a forkserver ---
 
 
 class ForkserverImports(NamedTuple):
     """The arguments of a forkserver that is importing, and the module that forks.
 
-    `sys_path` is that of the process that has started it, if it gave one. `alive` is a descriptor
-    that becomes readable when that process has ended.
+    It imports what the list `preload` itself holds then, changes included. `sys_path` is that of
+    the process that has started it, if it gave one. `alive` is a descriptor that becomes readable
+    when that process has ended.
     """
 
     preload: list[str]
@@ -232,7 +261,56 @@ _LEAVE_MAIN_ALONE: Final = """[
     for name in ("SIGINT", "SIGTERM", "SIGHUP")
     for number in [getattr(signal, name, signal.SIGINT)]
     if signal.getsignal(number) != signal.SIG_IGN
-] is not None and {!r}"""
+] is not None and [
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {held})
+    for signal in [__import__("signal")]
+    if {held}
+] is not None and {name!r}"""
+
+# The signals that may reach all processes of a program at once.
+_GROUP_SIGNALS: Final = {
+    int(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+}
+
+
+class _HeldBack(threading.local):
+    """The signals that this thread holds back, and what it starts."""
+
+    numbers: tuple[int, ...] = ()
+
+
+_held: Final = _HeldBack()
+
+
+@contextlib.contextmanager
+def signals_held_back(method: str) -> Iterator[None]:
+    """Hold back the signals of the process group, also in the worker that starts meanwhile.
+
+    Its interpreter would die of them before a handler can stand: they wait until `release_signals`
+    there, or until its name has arrived (see `ProcessName`). A forkserver is not held: where it
+    cannot import this package, nothing would release what others start with it.
+    """
+    if method == "forkserver" or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    if method == "spawn":
+        from multiprocessing import resource_tracker
+
+        resource_tracker.ensure_running()  # a start of it would release them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
+    try:
+        _held.numbers = tuple(sorted(_GROUP_SIGNALS - before))
+        yield
+    finally:
+        _held.numbers = ()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def release_signals() -> None:
+    """Let the signals come that a forked worker holds back."""
+    numbers, _held.numbers = _held.numbers, ()
+    if numbers:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
 # The modules of what can be handed over only to a process that is starting.
@@ -270,7 +348,8 @@ class ProcessName(str):
     `multiprocessing` runs the caller's main script again in every child, under another name; a
     script without a ``__main__`` guard would start pools within pools. Workers do not need it: what
     lives in ``__main__`` reaches them by value. Nor do they die of Ctrl-C, with a traceback each,
-    from then on. The name is the first thing of ours that the child unpickles, ahead of that step.
+    from then on, or of other signals to the process group. The name is the first thing of ours
+    that the child unpickles, ahead of that step.
     """
 
     __slots__ = ()
@@ -279,4 +358,4 @@ class ProcessName(str):
         # what this thread starts, if it pickles for that
         if getattr(multiprocessing.context, "get_spawning_popen", lambda: None)() is None:
             return str, (str(self),)  # it goes somewhere else: with a log record, say
-        return eval, (_LEAVE_MAIN_ALONE.format(str(self)),)
+        return eval, (_LEAVE_MAIN_ALONE.format(name=str(self), held=_held.numbers),)

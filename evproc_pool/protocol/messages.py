@@ -12,7 +12,13 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from evproc.exc import add_note
-from evproc_pool.errors import RemoteError, chain_remote, rebuild_plain, release_frames
+from evproc_pool.errors import (
+    RemoteError,
+    chain_remote,
+    rebuild_plain,
+    release_frames,
+    undisguised,
+)
 from evproc_pool.protocol.frame import Data
 from evproc_pool.serialization.basics import PROTOCOL, plain, text_of
 from evproc_pool.serialization.packing import ATOMS, PackedColumn, PackedEvents
@@ -26,11 +32,12 @@ REPACKED: Final = 4  # an UNREADABLE batch again, packed one by one; goes before
 REPACK: Final = 5  # asks for the results of a PROGRESS frame again, packed one by one
 EVENTS: Final = 6  # a BATCH of one known plan, without options
 SINGLE: Final = 7  # a BATCH of one event, without options
+MODULES: Final = 8  # before REPACKED: where modules are that the worker has not found
 # worker to coordinator
 READY: Final = 16
 NOT_READY: Final = 17
 PROGRESS: Final = 18
-UNREADABLE: Final = 19  # the worker cannot unpack the events of a batch
+UNREADABLE: Final = 19  # the worker cannot unpack the events of a batch; and the missing module
 FOLLOW_UPS: Final = 20  # the answer to REPACK
 SKIPPED: Final = 21  # a batch was taken back before it began
 LEAVING: Final = 23  # the worker has used up its quota
@@ -202,6 +209,7 @@ def encode_error(error: BaseException, handler: str | None) -> ErrorRecord:
     # slow to import, and only errors need it
     from evproc_pool.protocol.traceback_text import traceback_text
 
+    error = undisguised(error)
     kind = type(error)
     text = text_of(error)
     try:

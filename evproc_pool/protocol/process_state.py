@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from evproc_pool.protocol.path_modules import (
     PathModules,
     modules_by_value,
+    names_in,
     path_modules,
     take_over,
 )
@@ -115,17 +116,16 @@ def current_state(native_threads: int, functions: Iterable[object]) -> ProcessSt
     `native_threads` is a worker's limit of the threads of native libraries; 0: none.
     """
     context = locale = numpy_errors = None
-    if "decimal" in sys.modules:
-        context = importlib.import_module("decimal").getcontext().copy()
+    # `names_in`: a lazy module has none of them before it is executed
+    if "getcontext" in (names := names_in(sys.modules.get("decimal"))):
+        context = names["getcontext"]().copy()
         context.clear_flags()
-    if "locale" in sys.modules:
-        module = importlib.import_module("locale")
-        locale = module.setlocale(module.LC_ALL)
-    if "numpy" in sys.modules:
-        errors: dict[str, str] = getattr(sys.modules["numpy"], "geterr", dict)()
-        # a worker lacks the function that "call" and "log" need
-        if errors and errors != _NUMPY_ERRORS and {"call", "log"}.isdisjoint(errors.values()):
-            numpy_errors = errors
+    if "setlocale" in (names := names_in(sys.modules.get("locale"))):
+        locale = names["setlocale"](names["LC_ALL"])
+    errors: dict[str, str] = names_in(sys.modules.get("numpy")).get("geterr", dict)()
+    # a worker lacks the function that "call" and "log" need
+    if errors and errors != _NUMPY_ERRORS and {"call", "log"}.isdisjoint(errors.values()):
+        numpy_errors = errors
     return ProcessState(
         {**os.environ, **(thread_variables(native_threads) if native_threads else {})},
         native_threads > 0,
@@ -135,11 +135,18 @@ def current_state(native_threads: int, functions: Iterable[object]) -> ProcessSt
         locale,
         context,
         # a worker would have to import the module of any other category
-        [each for each in warnings.filters if each[2].__module__ == "builtins"],
+        [each for each in warnings.filters if _is_built_in(each[2])],
         numpy_errors,
         path_modules(),
         modules_by_value(functions),
     )
+
+
+def _is_built_in(category: object) -> bool:
+    """Whether a category of warnings is: a class, or a tuple, as `issubclass` takes them."""
+    if isinstance(category, tuple):
+        return all(map(_is_built_in, category))
+    return getattr(category, "__module__", None) == "builtins"
 
 
 def _umask() -> int | None:

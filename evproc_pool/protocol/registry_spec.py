@@ -13,6 +13,7 @@ from evproc.decorator import default_name, describe_callable
 from evproc.registry import Registry
 from evproc_pool.errors import SerializationError
 from evproc_pool.protocol.frame import Data
+from evproc_pool.protocol.path_modules import names_in
 from evproc_pool.serialization.basics import ThisProcess
 
 if TYPE_CHECKING:
@@ -101,6 +102,11 @@ class RegistrySpec(NamedTuple):
         if self.initializer is not None:
             self.initializer(*self.initargs)
         processor = Processor(unmatched=self.unmatched)
+        with loading_handlers(is_true=ThisProcess.is_worker):
+            self._fill(processor)
+        return processor
+
+    def _fill(self, processor: Processor) -> None:
         for step in self.steps:
             if isinstance(step, Register):
                 processor.register(step.func, step.name, replace=step.replace)
@@ -113,7 +119,6 @@ class RegistrySpec(NamedTuple):
                 processor.load_from(step.group)
         for change in self.changes:
             change(processor.registry)
-        return processor
 
 
 class Config(NamedTuple):
@@ -150,15 +155,40 @@ def load_config(frame: Data, shared: Sequence[Any]) -> tuple[Any, ...]:
 
     state, data, *more = pickling.loads(frame)
     state.apply()
-    ThisProcess.is_loading = ThisProcess.is_worker  # and no simulated one
-    try:
+    with loading_handlers(is_true=ThisProcess.is_worker):  # and no simulated one
         if not shared:
             return pickling.loads(data), *more
         from evproc_pool.serialization import by_value
 
         return by_value.loads(data, (), shared), *more
+
+
+@contextlib.contextmanager
+def loading_handlers(*, is_true: bool = True) -> Iterator[None]:
+    """Let `is_loading_handlers` return that meanwhile."""
+    ThisProcess.is_loading = is_true
+    try:
+        yield
     finally:
         ThisProcess.is_loading = False
+
+
+def is_loading_handlers() -> bool:
+    """Whether this process imports modules for workers, so that none of them may start a pool.
+
+    Its workers would import the same modules, and so on without end. An initializer may start a
+    pool by itself, but not by an import.
+    """
+    if ThisProcess.is_loading or not ThisProcess.is_worker:
+        return ThisProcess.is_loading
+    import inspect  # slow to import; few workers start a pool
+
+    is_import = False
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not RegistrySpec.make_processor.__code__:
+        is_import = is_import or frame.f_code.co_name == "<module>"
+        frame = frame.f_back
+    return is_import and frame is not None
 
 
 class MainScriptCode:
@@ -194,7 +224,8 @@ class MainScriptCode:
 
 def _shell() -> object:
     """The shell of IPython, as in a notebook; None: this is not IPython."""
-    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    # not of `IPython` itself, which may import it at the first use
+    get_ipython = names_in(sys.modules.get("IPython.core.getipython")).get("get_ipython")
     return get_ipython() if callable(get_ipython) else None
 
 

@@ -39,7 +39,8 @@ TAKEN_TO: Final = 4  # batches up to this one are taken back, unless they have b
 PACKING: Final = 5  # the events whose results are being pickled, see `packing`
 STRUCK: Final = 6  # `event_at`: the event that took too long; 0 once raised
 REPORTING: Final = 7  # 1 while a thread packs and sends results beside a running handler
-WORDS: Final = 8  # the number of words
+FLUSHING: Final = 8  # 1 while the output of what is over is flushed, which may block
+WORDS: Final = 9  # the number of words
 #: From this on an event is slow: the worker sends its result at once, and checks whether its other
 #: events were taken back.
 SLOW_SECONDS: Final = 0.001
@@ -82,6 +83,7 @@ class WorkerStatus(NamedTuple):
     packed: int = 0  # the position of the first of these
     may_repeat: bool = False  # an unreported event must run again
     is_reporting: bool = False  # a thread packs and sends other results beside the event
+    is_flushing: bool = False  # the output of events that are over is being flushed
 
     @property
     def activity(self) -> tuple[int, ...]:
@@ -90,8 +92,8 @@ class WorkerStatus(NamedTuple):
 
     @property
     def runs_code(self) -> bool:
-        """Whether user code may be running, which may take for ever."""
-        return self.packing > 0 or not self.is_over
+        """Whether user code may be running, or output is flushed: both may take for ever."""
+        return self.packing > 0 or self.is_flushing or not self.is_over
 
 
 class StatusWords:
@@ -101,7 +103,7 @@ class StatusWords:
 
     def read(self) -> WorkerStatus:
         """The last written state; may be torn while it is alive."""
-        batch, place, unsent, _, _, packing, _, reporting = self.words
+        batch, place, unsent, _, _, packing, _, reporting, flushing = self.words
         if place < 0:
             return WorkerStatus(batch, place, None, None)
         code = place & ((1 << HANDLER_BITS) - 1)
@@ -117,6 +119,7 @@ class StatusWords:
             packing >> _PACKED_BITS,
             code == AGAIN,
             reporting != 0,
+            flushing != 0,
         )
 
     def take_back(self, seen: WorkerStatus, newest: int) -> bool:

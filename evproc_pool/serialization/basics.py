@@ -6,10 +6,11 @@ import contextlib
 import copyreg
 import functools
 import gc
+import types
 from collections.abc import Iterator
 from typing import Any, Final
 
-from evproc_pool.errors import SerializationError, chain_remote
+from evproc_pool.errors import RemoteTraceback, SerializationError
 
 PROTOCOL: Final = 5
 
@@ -20,12 +21,15 @@ MAIN: Final = b"_main__"
 #: The class of what `functools.lru_cache` makes.
 LruCache: Final[Any] = type(functools.lru_cache(int))
 
+#: The class of what `lazy import` binds until its first use; None before Python 3.15.
+LazyImport: Final[Any] = getattr(types, "LazyImportType", None)
+
 
 class ThisProcess:
     """The kind of this process.
 
     Attributes:
-        is_loading: Whether it is a worker that loads handlers.
+        is_loading: Whether it is a worker that loads handlers, or a forkserver that does.
         is_worker: Whether classes that arrive by value belong to the coordinator.
         passed_on: Exceptions that pickling raises unchanged. A `KeyboardInterrupt` is a real
             interrupt in the caller's process. A worker ignores Ctrl-C, so user code raised it.
@@ -105,10 +109,13 @@ def detached(error: BaseException) -> BaseException:
 
     Its frames and their callers hold all that this thread works on; see `errors`.
     """
-    if not isinstance(error, SerializationError):  # its cause is a text already
-        import traceback  # slow, and only errors need it
+    with contextlib.suppress(Exception):  # a class may refuse this, or have no text
+        # One object may be raised for each event. A text that contained the text of the time
+        # before would grow with each.
+        if not (isinstance(error, SerializationError) or getattr(error.__cause__, "is_own", False)):
+            import traceback  # slow, and only errors need it
 
-        with contextlib.suppress(Exception):  # a class may refuse this, or have no text
-            text = "".join(traceback.format_exception(error))
-            chain_remote(error, text).__context__ = None
+            cause = RemoteTraceback("".join(traceback.format_exception(error)))
+            cause.is_own = True
+            error.__cause__, error.__context__ = cause, None
     return BaseException.with_traceback(error, None)

@@ -24,7 +24,13 @@ import cloudpickle
 
 from evproc_pool.internals import cloudpickle_classes
 from evproc_pool.internals.stdlib_multiprocessing import is_shared
-from evproc_pool.serialization.basics import PROTOCOL, LruCache, ThisProcess, lives_in_main
+from evproc_pool.serialization.basics import (
+    PROTOCOL,
+    LazyImport,
+    LruCache,
+    ThisProcess,
+)
+from evproc_pool.serialization.named_in_main import is_in_main, main_of, reduce_named
 
 
 def dumps(value: object, callback: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
@@ -83,7 +89,7 @@ def loads(
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
-    def reducer_override(self, content: Any) -> Any:
+    def reducer_override(self, content: Any) -> Any:  # noqa: PLR0911 - a case each
         kind = type(content)
         # cloudpickle sends the contents of a file; here it is an error, except for standard files
         if isinstance(content, io.TextIOWrapper) and content not in (sys.stdout, sys.stderr):
@@ -102,6 +108,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         if kind is LruCache and not _can_be_imported(content):
             parameters, function = content.cache_parameters(), content.__wrapped__
             return _make_cached, (parameters,), function, None, None, functools.update_wrapper
+        if kind is LazyImport:
+            return _reduce_lazy_import(content)
+        named = reduce_named(content)
+        if named is not None:
+            return named
         # cloudpickle refuses it up to Python 3.11, where it has a lock
         if kind is functools.cached_property:
             state = {name: part for name, part in vars(content).items() if name != "lock"}
@@ -118,18 +129,16 @@ def _with_place(named: Any, reduced: Any) -> Any:
 
     A handler may pickle it by its name, to a file for example.
     """
-    name = named.__qualname__
-    main = sys.modules.get(named.__module__) if lives_in_main(named) else None
-    if not isinstance(reduced, tuple) or main is None or vars(main).get(name) is not named:
+    if not isinstance(reduced, tuple) or not is_in_main(named):
         return reduced
     make, args, *rest = reduced
-    return _make_in_main, (named.__module__, name, make, *args), *rest
+    return _make_in_main, (named.__module__, named.__qualname__, make, *args), *rest
 
 
 def _make_in_main(module: str, name: str, make: Any, *args: Any) -> Any:
     made = make(*args)
     if ThisProcess.is_worker:
-        vars(sys.modules.setdefault(module, sys.modules["__main__"]))[name] = made
+        vars(main_of(module))[name] = made
     return made
 
 
@@ -150,6 +159,27 @@ def _make_view(data: bytes | bytearray, kind: Any) -> memoryview:
 def _make_code(make: Any, args: Any, filename: str) -> types.CodeType:
     code: types.CodeType = make(*args)
     return code.replace(co_filename=filename)
+
+
+def _reduce_lazy_import(content: Any) -> Any:
+    """What it imports; if that fails, as it may, a lazy import that fails where it is used."""
+    try:
+        return _same, (content.resolve(),)
+    except ImportError as error:
+        if error.name is None:
+            raise
+        name, part = error.name, getattr(error, "name_from", None)
+        return _import_lazily, (f"from {name} import {part}" if part else f"import {name}",)
+
+
+def _same(content: Any) -> Any:
+    return content
+
+
+def _import_lazily(statement: str) -> Any:
+    space: dict[str, Any] = {}
+    exec(f"lazy {statement} as found", space)  # noqa: S102 - no syntax of Python 3.14
+    return space["found"]
 
 
 def _can_be_imported(function: Any) -> bool:

@@ -7,6 +7,7 @@ value. It compares identities only, so it does not detect in-place changes.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import operator
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from evproc_pool.internals.cpython import IN_TUPLE, counts_of
-from evproc_pool.serialization.basics import LruCache, lives_in_main
+from evproc_pool.serialization.basics import LazyImport, LruCache, lives_in_main
 
 
 class Missing:
@@ -44,7 +45,12 @@ class NameWatch:
         """Return the value of a name, the same each time; `Missing` if it has none."""
         _, values = self._spaces.setdefault(id(space), (space, {}))
         if name not in values:
-            values[name] = space.get(name, Missing)
+            value = space.get(name, Missing)
+            if type(value) is LazyImport:
+                # its first use would replace it, which is no redefinition
+                with contextlib.suppress(ImportError):
+                    space[name] = value = value.resolve()
+            values[name] = value
             self._checks = None
         return values[name]
 

@@ -34,6 +34,7 @@ from evproc_pool.protocol import messages, status_words
 from evproc_pool.protocol.frame import Frame, WorkerChannel
 from evproc_pool.protocol.limits import NEARLY, Pace
 from evproc_pool.protocol.pass_through import unpack_parts
+from evproc_pool.protocol.path_modules import missing_module, take_over
 from evproc_pool.protocol.registry_spec import fingerprint, load_config
 from evproc_pool.serialization import packing, pickling
 from evproc_pool.serialization.basics import gc_paused
@@ -200,10 +201,10 @@ class Worker:
         calls = self._plans[number]
         try:
             events = (pickling.loads(pickled, frame.buffers),)
-        except Exception:
+        except Exception as error:
             overdue = self._pace.overdue_seconds
             batch = messages.BatchFrame((), number, 1, (), (), overdue, packing.NO_EVENTS)
-            self._run_batch(batch, self._ask_again(), one_by_one=True)
+            self._run_batch(batch, self._ask_again(error), one_by_one=True)
             return
         del frame, pickled
         now = self._clock()
@@ -225,17 +226,22 @@ class Worker:
                 if packed.in_parts:
                     return unpack_parts(packed.data), False
                 return packing.unpack(packed, buffers), False
-        except Exception:
-            return self._ask_again(), True
+        except Exception as error:
+            return self._ask_again(error), True
 
-    def _ask_again(self) -> list[bytes]:
+    def _ask_again(self, error: Exception) -> list[bytes]:
         """Have the coordinator send the events of this batch again, packed one by one.
 
         Results come in the order of the batches. So batches that arrive before the answer wait.
         """
-        self._channel.send(messages.UNREADABLE, pickling.dumps(self._batches))
+        question = self._batches, missing_module(error)
+        del error  # its traceback refers to the frame that holds the events
+        self._channel.send(messages.UNREADABLE, pickling.dumps(question))
         while True:
             frame = self._channel.receive()
+            if frame.tag == messages.MODULES:
+                take_over(*pickling.loads(frame.payload))
+                continue
             if frame.tag == messages.REPACKED:
                 return cast("list[bytes]", pickling.loads(frame.payload))
             self._waiting.append(frame)

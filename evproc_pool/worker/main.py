@@ -11,6 +11,7 @@ import socket
 from collections.abc import Sequence
 
 from evproc_pool.internals.cpython import forget_exit_functions, run_exit_functions
+from evproc_pool.internals.stdlib_multiprocessing import release_signals
 from evproc_pool.ipc.channel import BlockingChannel
 from evproc_pool.ipc.resources import WorkerResources
 from evproc_pool.protocol import status_words
@@ -27,6 +28,7 @@ def main(sock: socket.socket, shares: WorkerResources, to_close: Sequence[int]) 
     other workers from noticing that the coordinator is gone.
     """
     leave_signals(signal.SIGINT, *END_SIGNALS)
+    release_signals()
     basics.become_worker()
     for fd in to_close:
         socket.close(fd)

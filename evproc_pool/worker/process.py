@@ -7,7 +7,8 @@
   the coordinator. So the worker's loop, to which the handler may return, fails at its next step,
   and the process ends as its handler has ended: see `ForkedChild`. An event pays nothing for this.
 - **Output.** A worker flushes its streams before it sends results. So what a finished event has
-  printed is not lost, however the worker ends.
+  printed is not lost, however the worker ends. If nobody reads it, the flush may block: it counts
+  as a part of the event (`status_words.FLUSHING`).
 
 Rejected for forks: a comparison of process ids after each handler, a system call per event.
 """
@@ -122,9 +123,9 @@ def _is_of_loop(error: BaseException) -> bool:
 
 
 def flush_streams() -> None:
-    """Flush standard output and standard error; a handler may have replaced them by anything."""
-    for stream in sys.stdout, sys.stderr:
+    """Flush standard output and standard error; a handler may have replaced or deleted them."""
+    for name in ("stdout", "stderr"):
         try:
-            stream.flush()
-        except Exception:  # noqa: S112 - `suppress` takes longer than all the rest
+            getattr(sys, name).flush()
+        except BaseException:  # noqa: S112 - `suppress` takes longer than all the rest
             continue

@@ -181,7 +181,9 @@ class ResultBuffer:
 
     def send(self, done: int, *, gave_back: bool = False) -> None:
         """Send the unsent results, and say how many events of the batch are over."""
+        self._words[status_words.FLUSHING] = 1  # nobody may read what the streams write to
         flush_streams()
+        self._words[status_words.FLUSHING] = 0
         has_unsent = bool(self.unsent)
         if has_unsent:
             # Before the lock: if packing hangs, in this thread or the other, it is at these events.

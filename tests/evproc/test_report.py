@@ -21,6 +21,7 @@ from evproc import (
     requires,
     want,
 )
+from evproc.decorator import describe_callable
 from tests.support.processors import Named, Recorder, notes
 
 
@@ -194,6 +195,8 @@ def test_explain_says_which_handlers_run_in_which_order_and_why() -> None:
         prepare=make(want("other"), want("ev")),
     )
     explanation = proc.explain(Named("ev", 11))
+    small = proc.nodes["small"].clauses[0].filters[0]
+    declines = f"@want 1: filter {describe_callable(small)} declines"
     assert explanation.event == f"'ev' ({Named.__module__}.Named: Named('ev'))"
     assert explanation.error is None
     assert explanation.order == ("audit", "prepare", "report")
@@ -204,7 +207,7 @@ def test_explain_says_which_handlers_run_in_which_order_and_why() -> None:
             "report", True, f"@want 1 matches: name 'ev', {__name__}.is_big, {__name__}.is_odd", 2
         ),
         HandlerExplanation("other", False, "wants 'a', 'b', 'c'", None),
-        HandlerExplanation("small", False, "a filter declines", None),
+        HandlerExplanation("small", False, declines, None),
     )
     assert str(explanation).splitlines() == [
         f"event 'ev' ({Named.__module__}.Named: Named('ev'))",
@@ -212,7 +215,7 @@ def test_explain_says_which_handlers_run_in_which_order_and_why() -> None:
         "  2 prepare: @want 2 matches: name 'ev'",
         f"  3 report: @want 1 matches: name 'ev', {__name__}.is_big, {__name__}.is_odd",
         "  - other: wants 'a', 'b', 'c'",
-        "  - small: a filter declines",
+        f"  - small: {declines}",
     ]
 
 

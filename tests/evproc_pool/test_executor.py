@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import gc
+import importlib.util
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
 import pytest
 
 from evproc import StopProcessing
-from evproc_pool import PoolBrokenError, PoolExecutor, PoolProcessor, WorkerLostError
+from evproc_pool import (
+    PoolBrokenError,
+    PoolExecutor,
+    PoolProcessor,
+    SerializationError,
+    WorkerLostError,
+)
 from evproc_pool.backends.local.processes import LocalBackend
 from evproc_pool.testing import worker_pids
 from tests.support import actions, executor_suite
@@ -110,6 +121,21 @@ def get_state_and_pid() -> tuple[int, int]:
 # --- failures ---
 
 
+def raise_stop(value: object) -> None:
+    """Raise what ends a cascade, where no cascade is."""
+    raise StopProcessing(value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_function_that_raises_stop_processing_fails(workers: int) -> None:
+    with PoolProcessor(workers=workers) as pool, PoolExecutor(pool=pool) as executor:
+        error = executor.submit(raise_stop, 5).exception()
+        assert isinstance(error, StopProcessing)
+        assert error.retval == 5
+        assert any("raise_stop(5)" in note for note in error.__notes__)
+        assert executor.submit(abs, -1).result() == 1
+
+
 def test_a_dead_worker_costs_one_call(executor: PoolExecutor) -> None:
     futures = [executor.submit(pow, n, 2) for n in range(20)]
     lost = executor.submit(signal.raise_signal, signal.SIGKILL)
@@ -137,6 +163,76 @@ def test_a_chunk_has_a_size(executor: PoolExecutor) -> None:
     assert list(executor.map(abs, [-1, -2], chunksize=10)) == [1, 2]
     with pytest.raises(ValueError, match="chunksize"):
         executor.map(abs, [1], chunksize=0)
+
+
+# --- functions of modules that no import finds ---
+
+
+def call_late(executor: PoolExecutor, module: ModuleType) -> int:
+    """Call a function of a module from a worker that does not know it."""
+    assert executor.submit(abs, -1).result() == 1
+    sys.modules[module.__name__] = module
+    try:
+        assert list(executor.map(module.add, range(50))) == list(range(1, 51))
+        value: int = executor.submit(module.add, 1).result()
+        return value
+    finally:
+        del sys.modules[module.__name__]
+
+
+def test_a_plug_in_may_be_loaded_from_a_path_after_the_first_call(
+    executor: PoolExecutor, tmp_path: Path
+) -> None:
+    path = tmp_path / "late_plug_in.py"
+    path.write_text("def add(number):\n    return number + 1\n")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert call_late(executor, module) == 2
+
+
+def test_functions_of_a_module_without_a_file_are_sent_by_value(executor: PoolExecutor) -> None:
+    module = ModuleType("late_module")
+    exec("STEP = 1\ndef add(number):\n    return number + STEP\n", vars(module))
+    assert call_late(executor, module) == 2
+
+
+def test_a_module_that_is_nowhere_is_named(executor: PoolExecutor) -> None:
+    module = ModuleType("late_module_with_a_lock")
+    source = "import threading\nLOCK = threading.Lock()\ndef add(number):\n    return LOCK\n"
+    exec(source, vars(module))
+    sys.modules[module.__name__] = module
+    try:
+        error = executor.submit(module.add, 1).exception()
+    finally:
+        del sys.modules[module.__name__]
+    assert isinstance(error, SerializationError)
+    assert "No module named 'late_module_with_a_lock'" in str(error)
+
+
+@pytest.mark.parametrize("name", ["<run_path>", "other"])
+def test_a_script_of_runpy_may_give_its_own_functions(tmp_path: Path, name: str) -> None:
+    (tmp_path / "ran.py").write_text(
+        """
+import dataclasses
+from evproc_pool import PoolExecutor
+
+@dataclasses.dataclass
+class Point:
+    x: int
+
+def point(x):
+    return Point(x)
+
+with PoolExecutor(1) as executor:
+    print(executor.submit(point, 2).result() == Point(2), executor.submit(repr, Point(1)).result())
+"""
+    )
+    run = "run_module('ran', run_name='other', alter_sys=True)"
+    code = "import runpy\nrunpy." + (run if name == "other" else "run_path('ran.py')")
+    assert run_script(code, tmp_path) == "True Point(x=1)\n"
 
 
 # --- the end ---
@@ -199,6 +295,71 @@ def test_calls_that_no_worker_has_begun_can_be_cancelled(
     assert [other.cancelled() for other in others] == [True] * 50
 
 
+def test_a_call_that_waits_in_a_worker_can_be_cancelled(gate: Gate) -> None:
+    with PoolExecutor(1) as executor:
+        list(executor.map(abs, range(100)))
+        first = executor.submit(wait_there, gate.address, 5)
+        gate.arrival()
+        others = [executor.submit(wait_there, gate.address) for _ in range(100)]
+        wait_until(others[0].running, "some are sent")
+        assert not first.cancel()
+        assert all(other.cancel() for other in reversed(others))
+        assert all(other.cancelled() for other in others)
+        gate.close()
+        assert first.result() == 5
+        assert executor.submit(abs, -1).result() == 1
+
+
+def count_left(executor: PoolExecutor) -> int:
+    """Return how many calls are not done."""
+    return sum(not future.done() for future in list(executor._futures))
+
+
+@pytest.mark.parametrize("how", ["closed", "timeout", "error"])
+def test_whoever_leaves_map_early_cancels_the_rest(
+    executor: PoolExecutor, gate: Gate, how: str, tmp_path: Path
+) -> None:
+    list(executor.map(abs, range(100)))
+    address, log = gate.address, tmp_path / "log"
+
+    def act(number: int) -> int:
+        with log.open("a") as file:
+            file.write(".")
+        if number == 0 and how == "error":
+            raise KeyError
+        if number:
+            wait_there(address)
+        return number
+
+    results = executor.map(act, range(200), timeout=0 if how == "timeout" else None)
+    if how == "closed":
+        assert next(results) == 0
+        results.close()  # type: ignore[attr-defined]
+    else:
+        with pytest.raises(KeyError if how == "error" else TimeoutError):
+            next(results)
+    wait_until(lambda: count_left(executor) <= 2, "all are cancelled but those that run")
+    gate.close()
+    executor.shutdown()
+    assert not log.exists() or len(log.read_text()) < 50
+
+
+def test_map_reads_no_further_than_its_buffer(executor: PoolExecutor) -> None:
+    read: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in itertools.count():
+            read.append(number)
+            yield number
+
+    results = executor.map(abs, numbers(), buffersize=3)
+    assert [next(results) for _ in range(5)] == list(range(5))
+    assert len(read) == 8
+    for wrong, kind in ((0, ValueError), ("3", TypeError)):
+        with pytest.raises(kind, match="buffersize"):
+            executor.map(abs, [1], buffersize=wrong)  # type: ignore[arg-type]
+
+
 def test_calls_are_finished_at_the_end_of_the_program(tmp_path: Path) -> None:
     code = """
 from evproc_pool import PoolExecutor
@@ -238,6 +399,30 @@ def test_the_end_of_an_executor_waits_for_its_own_calls_only(gate: Gate) -> None
         assert call.done()
         assert not other.done()
         gate.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("is_owner", [True, False])
+def test_a_forked_process_may_leave_the_block(gate: Gate, is_owner: bool) -> None:
+    with contextlib.ExitStack() as at_end:
+        pool = None if is_owner else at_end.enter_context(PoolProcessor(workers=1))
+        executor = PoolExecutor(pool=pool) if pool else PoolExecutor(1)
+        with executor:
+            call = executor.submit(wait_there, gate.address, 5)
+            gate.arrival()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads
+                pid = os.fork()
+            if not pid:
+                try:
+                    executor.shutdown(cancel_futures=True)
+                finally:
+                    os._exit(0)
+            child = psutil.Process(pid)
+            assert child.wait(PATIENCE_SECONDS) == 0
+            assert not call.done()
+            gate.close()
+            assert call.result() == 5
 
 
 def test_a_pool_that_is_handed_in_has_all_options() -> None:

@@ -304,3 +304,54 @@ def test_nothing_is_printed_or_called_twice(method: str, tmp_path: Path) -> None
     printed = run_script(_SCRIPT.format(method=method), tmp_path).splitlines()
     one = ["before", "child", "the child's", "exit code 3"]
     assert printed == [*one, *one, "the worker's"]
+
+
+# --- a pool without workers ---
+
+_WITHOUT_WORKERS = """
+import os
+import sys
+
+import evproc
+from evproc_pool import PoolProcessor
+
+
+class Job(evproc.Event):
+    name = "job"
+
+
+def finalizer():
+    print("finalizer of", names[os.getpid()], flush=True)
+
+
+@evproc.want("job")
+def work(proc, ev):
+    pass
+
+
+names = {{os.getpid(): "the parent"}}
+pool = PoolProcessor(workers=0, finalizer=finalizer)
+pool.register(work)
+pool.process(Job())
+if not os.fork():
+    names[os.getpid()] = "the child"
+    {does}
+    sys.exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "who"),
+    [
+        ("pass", ["the parent"]),
+        ("pool.close()", ["the parent"]),
+        ("pool.process(Job())", ["the child", "the parent"]),
+    ],
+    ids=["leaves it", "closes it", "uses it"],
+)
+def test_the_finalizer_is_called_in_the_processes_that_use_the_pool(
+    does: str, who: list[str], tmp_path: Path
+) -> None:
+    printed = run_script(_WITHOUT_WORKERS.format(does=does), tmp_path).splitlines()
+    assert printed == [f"finalizer of {each}" for each in who]

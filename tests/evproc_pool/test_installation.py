@@ -57,6 +57,25 @@ def test_files_that_were_uninstalled_with_0_2_0_are_the_same_error(site: Path) -
     assert "the package evproc (which has lost its files) is not" in failure(site)
 
 
+def test_files_of_0_2_0_that_lack_their_own_requirements_are_the_same_error(site: Path) -> None:
+    file = site / "evproc" / "__init__.py"
+    file.write_text("from evproc.decorator import want\n")
+    file.with_name("decorator.py").write_text("import six\n")
+    assert f"the package evproc ({file}) is not the one of evproc-pool" in failure(site)
+
+
+def test_a_package_that_is_gone_is_the_same_error(site: Path) -> None:
+    (site / "evproc").rmdir()
+    assert "the package evproc (which has lost its files) is not" in failure(site)
+
+
+def test_another_import_that_fails_is_not(site: Path) -> None:
+    (site / "evproc").rmdir()
+    shutil.copytree(ROOT / "evproc", site / "evproc")
+    (site / "evproc" / "exc.py").write_text("import no_such_module\n")
+    assert failure(site) == "ModuleNotFoundError: No module named 'no_such_module'"
+
+
 @pytest.mark.parametrize(
     "requirement",
     ["evproc", "evproc==0.2.0", "EvProc >0.1", "evproc[x]", "evproc ; extra == 'x'", "evproc(>0)"],

@@ -25,9 +25,9 @@ import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import _base as futures_base
+from multiprocessing import connection, reduction, util
 from multiprocessing import context as contexts
 from multiprocessing import process as processes
-from multiprocessing import reduction, util
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -49,7 +49,7 @@ from evproc_pool.serialization import by_value, code_snapshot, pickling, privacy
 from evproc_pool.worker.loop import Worker
 from tests.support import actions
 from tests.support.actions import Do
-from tests.support.helpers import ROOT, run_script, still_alive
+from tests.support.helpers import PATIENCE_SECONDS, ROOT, run_script
 
 _HAS_FORKSERVER = "forkserver" in multiprocessing.get_all_start_methods()
 _WITH_FORKSERVER = pytest.mark.skipif(not _HAS_FORKSERVER, reason="there is no forkserver")
@@ -437,6 +437,8 @@ def test_the_forkserver_says_which_process_it_is_and_what_it_imports() -> None:
     try:
         context.set_forkserver_preload(["sys", "os"])
         assert stdlib_multiprocessing.preloaded_modules() == ["sys", "os"]
+        options = {"on_error": "ignore"} if sys.version_info >= (3, 15) else {}
+        assert stdlib_multiprocessing.preloading_options() == options
     finally:
         context.set_forkserver_preload(before)
 
@@ -650,7 +652,7 @@ def test_the_exit_code_of_a_child_of_a_forkserver_is_read(code: int) -> None:
     process = context.Process(target=end, args=(argument,))
     with start_methods.prepared(context):
         process.start()
-    assert not still_alive([psutil.Process(process.pid)])
+    assert connection.wait([process.sentinel], PATIENCE_SECONDS)  # the forkserver has written it
     assert process._popen.returncode is None  # type: ignore[attr-defined]  # nobody has asked
     assert stdlib_multiprocessing.exit_code(process) == code
     assert stdlib_multiprocessing.exit_code(process) == code
@@ -722,8 +724,8 @@ def test_what_only_a_starting_process_can_take_over_is_known() -> None:
     assert all(map(stdlib_multiprocessing.is_shared, shared))
     others = [threading.Lock(), io.BytesIO(), 5, type(shared[0]), context, types.SimpleNamespace()]
     assert not any(map(stdlib_multiprocessing.is_shared, others))
-    for connection in connections:
-        connection.close()
+    for each in connections:
+        each.close()
 
 
 def test_a_name_is_text_but_for_a_process_that_starts(monkeypatch: pytest.MonkeyPatch) -> None:

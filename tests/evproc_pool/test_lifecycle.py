@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import functools
 import gc
 import itertools
 import multiprocessing
@@ -24,6 +26,7 @@ from evproc_pool import PoolBusyError, PoolClosedError, PoolForkedError, PoolPro
 from evproc_pool.backends.local import processes, start_methods
 from evproc_pool.backends.local.processes import LocalBackend
 from evproc_pool.internals.stdlib_multiprocessing import ProcessName
+from evproc_pool.ipc import shared_memory
 from evproc_pool.ipc.parent_death import CAN_KILL
 from evproc_pool.protocol.registry_spec import Config
 from evproc_pool.testing import worker_pids
@@ -114,6 +117,36 @@ def test_a_pool_in_a_cycle_ends_its_workers() -> None:
     cycle.append(cycle)
     del pool, cycle
     gc.collect()
+    assert not still_alive(processes)
+
+
+def test_the_collection_of_a_pool_does_not_wait_for_a_worker_that_takes_long_to_end(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # if it waited, it would wait for as long as the test has
+    monkeypatch.setattr(processes, "_QUIT_SECONDS", 1000.0)
+    pool = _new(workers=1)
+    worker = psutil.Process(pool.process(Do("linger", gate.address)))
+    gate.arrival()
+    del pool
+    gc.collect()
+    assert worker.is_running()
+    gate.close()
+    assert not still_alive([worker])
+
+
+def test_a_pool_is_collected_where_no_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool = _new(workers=1)
+    processes = _processes(pool)
+    with monkeypatch.context() as patch:
+        patch.setattr(_thread, "start_new_thread", fails)
+        del pool
+        gc.collect()
     assert not still_alive(processes)
 
 
@@ -318,6 +351,25 @@ def test_a_forked_process_does_not_wait_for_an_initializer_of_its_parent(gate: G
         gate.close()
         assert exit_code(pid) == 7
         assert call.result() == 6
+
+
+def test_close_lets_a_worker_write_a_result_that_nobody_waits_for(
+    gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_memory, "IS_SUPPORTED", False)  # it goes through the channel
+    log = tmp_path / "log"
+    note = functools.partial(actions.log, str(log), "ended in peace")
+    pool = _new(workers=2, ordering="unordered", finalizer=note)
+    warm(pool)
+    large = Do("wait_at", gate.address, "large", bytes(5_000_000))
+    small = Do("wait_at", gate.address, "small", "small")
+    with Background(lambda: pool.process(Do("follow", large, small))) as call:
+        arrivals = {each.text: each for each in (gate.arrival(), gate.arrival())}
+        arrivals["small"].release()
+        assert call.result() == "small"
+    arrivals["large"].release()
+    close_in_time(pool)
+    assert log.read_text("ascii").splitlines() == ["ended in peace"] * 2
 
 
 def test_close_in_good_time_finishes_what_was_submitted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections import Counter
@@ -139,6 +140,7 @@ def test_a_worker_that_takes_long_to_end_keeps_nobody_waiting(
 ) -> None:
     # if the coordinator waited for it, it would wait for as long as the test has
     monkeypatch.setattr(processes, "_REAP_SECONDS", 1000.0)
+    monkeypatch.setattr(processes, "_QUIT_SECONDS", 1000.0)
     with pool_of(1, max_tasks_per_child=1) as pool:
         pid = pool.process(Do("linger", gate.address))
         gate.arrival()
@@ -151,6 +153,17 @@ def test_a_worker_that_does_not_end_is_killed(gate: Gate, monkeypatch: pytest.Mo
     monkeypatch.setattr(processes, "_REAP_SECONDS", 0.0)
     with pool_of(1, max_tasks_per_child=1) as pool:
         process = psutil.Process(pool.process(Do("linger", gate.address)))
+        while process.is_running():
+            assert pool.process(Who(5))[0] == 5
+
+
+def test_a_replaced_worker_whose_finalizer_hangs_is_killed(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_QUIT_SECONDS", 0.0)
+    finalizer = functools.partial(actions.pass_gate, gate.address)
+    with pool_of(1, max_tasks_per_child=1, finalizer=finalizer) as pool:
+        process = psutil.Process(pool.process(Who(5))[1][0])
         while process.is_running():
             assert pool.process(Who(5))[0] == 5
 

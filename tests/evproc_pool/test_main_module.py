@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.helpers import Script, run_script
+from tests.support.helpers import Script, install, run_script
 
 _METHODS = multiprocessing.get_all_start_methods()
 
@@ -610,6 +610,171 @@ with PoolProcessor(workers=1) as pool:
 print("well")
 """
 
+_IMPORTS_LAZILY = """
+lazy import colorsys
+lazy from math import sqrt as root
+lazy import os.path
+lazy import there_is_no_such_module
+lazy from json import there_is_no_such_name
+import sys
+from evproc import Event, StopProcessing, want
+from evproc_pool import PoolProcessor
+
+class Job(Event):
+    name = "job"
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+@want("job", lambda ev: os.path.basename(colorsys.__name__) == "colorsys")
+def work(proc, ev):
+    errors = []
+    for use in (lambda: there_is_no_such_module, lambda: there_is_no_such_name):
+        try:
+            use()
+        except ImportError as error:
+            errors.append(str(error).partition(" (")[0])
+    raise StopProcessing((os.getpid(), root(ev.number), colorsys.__name__, errors))
+
+with PoolProcessor(workers=1) as pool:
+    pool.register(work)
+    first, second = (pool.process(Job(number)) for number in (4, 9))
+    assert first[0] == second[0], "the worker was replaced"
+    assert first[0] != os.getpid()
+    print(*first[1:], *second[1:3])
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="imports are not lazy")
+@pytest.mark.parametrize("python", [(), ("-X", "lazy_imports=all")], ids=["some", "all"])
+def test_what_the_script_imports_lazily(tmp_path: Path, python: Sequence[str]) -> None:
+    errors = ["No module named 'there_is_no_such_module'"]
+    errors += ["cannot import name 'there_is_no_such_name' from 'json'"]
+    out = run_script(_IMPORTS_LAZILY, tmp_path, python=python)
+    assert out == f"2.0 colorsys {errors} 3.0 colorsys\n"
+
+
+_USES_SENTINELS = """
+from evproc import Event, StopProcessing, want
+from evproc_pool import PoolProcessor
+
+MISSING = sentinel("MISSING")
+OTHER = sentinel("OTHER", repr="<other>")
+
+class Job(Event):
+    name = "job"
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+        self.value = MISSING
+
+@want("job")
+def work(proc, ev, default=MISSING):
+    are_same = ev.value is MISSING and default is MISSING
+    raise StopProcessing((are_same, repr(OTHER), OTHER if ev.number % 2 else ev.value))
+
+with PoolProcessor(workers=2) as pool:
+    pool.register(work)
+    for count in (1, 2, 100):
+        values = pool.process_many([Job(number) for number in range(count)])
+        expected = [(True, "<other>", (MISSING, OTHER)[number % 2]) for number in range(count)]
+        assert values == expected
+    print(pool.process(Job(1))[2] is OTHER)
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="there are no sentinels")
+def test_a_sentinel_of_the_script_is_one_and_the_same(tmp_path: Path) -> None:
+    assert run_script(_USES_SENTINELS, tmp_path) == "True\n"
+
+
+_USES_TYPES = """
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Callable, Generic, NewType, ParamSpec, TypeVar, TypeVarTuple
+from evproc import Event, StopProcessing, want
+from evproc_pool import PoolProcessor
+
+if TYPE_CHECKING:
+    from nowhere import Nothing
+
+Number = NewType("Number", int)
+P = ParamSpec("P")
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+{more}
+
+def decorated(function: Callable[P, R]) -> Callable[P, R]:
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return function(*args, **kwargs)
+    call.__annotations__ = {{"args": P.args, "kwargs": P.kwargs, "return": R}}
+    return call
+
+@dataclass
+class Job(Event, Generic[*Ts]):
+    name = "job"
+    number: Number
+
+@want("job")
+@decorated
+def work(proc, ev):
+    raise StopProcessing((Number(ev.number), Number, P, Ts, {used}))
+
+with PoolProcessor(workers=2) as pool:
+    pool.register(work)
+    for count in (1, 100):
+        values = pool.process_many([Job(Number(number)) for number in range(count)])
+        assert values == [(number, Number, P, Ts, {used}) for number in range(count)], values
+    print({values})
+"""
+
+_ALIASES = """
+type Row = list[float]
+type Tree = dict[str, Tree] | Row
+type Pair[T] = tuple[T, T]
+type Vague = Nothing
+
+def generic[**Q](function: Callable[Q, R]) -> Callable[Q, R]:
+    def call(*args: Q.args, **kwargs: Q.kwargs) -> R:
+        return function(*args, **kwargs)
+    call.__annotations__ = {"args": Q.args, "kwargs": Q.kwargs, "return": R}
+    return call
+
+@dataclass
+class Other(Event):
+    name = "other"
+    row: Row
+    tree: Tree
+    pair: Pair[int]
+    vague: Vague
+
+@want("other")
+@generic
+def other(proc, ev):
+    names = str(Tree.__value__), str(Pair[int]), str(Pair.__value__), Tree.__module__
+    raise StopProcessing((ev.tree, Row.__value__, Tree, *names))
+
+pool = PoolProcessor(workers=1)
+pool.register(other)
+value = pool.process(Other([1.0], {"a": [2.0]}, (1, 2), None))
+assert value == ({"a": [2.0]}, list[float], Tree, *value[3:]), value
+"""
+
+
+@pytest.mark.parametrize("python", [(3, 11), (3, 12)], ids=["all", "aliases"])
+def test_types_that_the_script_gives_a_name(tmp_path: Path, python: tuple[int, int]) -> None:
+    if python > sys.version_info:
+        pytest.skip("there are no type aliases")
+    more, used, values = "", "None", "'well'"
+    if python > (3, 11):
+        more, used, values = _ALIASES, "Row", "*value[3:], sep='; '"
+    out = run_script(_USES_TYPES.format(more=more, used=used, values=values), tmp_path)
+    expected = "dict[str, Tree] | Row; Pair[int]; tuple[T, T]; __main__" if more else "well"
+    assert out.replace("__main__.", "").replace("~", "") == f"{expected}\n"
+
 
 def test_a_variable_that_cannot_be_sent_is_an_error_that_leaves_nothing_behind(
     tmp_path: Path,
@@ -856,4 +1021,85 @@ def test_a_module_that_starts_a_pool_when_it_is_imported_says_so(tmp_path: Path)
     with Script("import plain", tmp_path) as script:
         finished = script.finish()
     assert (finished.code, finished.out, finished.left) == (1, "", [])
-    assert "their module starts a pool when it is imported" in finished.err
+    assert _STARTS_A_POOL in finished.err
+
+
+_STARTS_A_POOL = "starts a pool when it is imported: start that pool in a function"
+
+# Its depth is limited here where nothing else does it.
+_NESTS = """
+import os
+from evproc import Event
+from evproc_pool import PoolProcessor
+from prepares import handler, prepare
+
+class Ask(Event):
+    name = "ask"
+
+depth = int(os.environ.get("DEPTH", "0"))
+print("depth", depth, flush=True)
+assert depth < 3
+os.environ["DEPTH"] = str(depth + 1)
+with PoolProcessor(workers=1, mp_context={method!r}, {options}) as pool:
+    pool.{registers}
+    pool.process(Ask())
+"""
+
+_PREPARES = """
+def handler(proc, ev): ...
+
+def prepare():
+    import nests
+"""
+
+
+@pytest.mark.parametrize("method", _NEW_PROCESSES)
+@pytest.mark.parametrize(
+    ("options", "registers"),
+    [
+        ("", "load_from('nests.group')"),
+        ("preload=True", "load_from('nests.group')"),
+        ("initializer=prepare", "register(handler)"),
+    ],
+)
+def test_pools_do_not_nest_by_what_workers_import(
+    tmp_path: Path, options: str, registers: str, method: str
+) -> None:
+    code = _NESTS.format(options=options, registers=registers, method=method)
+    modules = {"nests": code, "prepares": _PREPARES}
+    install(tmp_path, "nests", "1", modules, {"nests.group": {"handler": "nests:handler"}})
+    with Script("import nests", tmp_path) as script:
+        finished = script.finish()
+    assert (finished.code, finished.left) == (1, []), finished
+    assert set(finished.out.splitlines()) == {"depth 0", "depth 1"}
+    assert _STARTS_A_POOL in finished.err
+
+
+_PREPARES_WITH_A_POOL = """
+from evproc import Event, StopProcessing
+from evproc_pool import PoolProcessor
+
+class Ask(Event):
+    name = "ask"
+
+answers = []
+
+def prepare():
+    with PoolProcessor(workers=1) as pool:
+        pool.register(lambda proc, ev: (_ for _ in ()).throw(StopProcessing(7)), "answer")
+        answers.append(pool.process(Ask()))
+
+def handler(proc, ev):
+    raise StopProcessing(answers)
+"""
+
+
+def test_an_initializer_may_use_a_pool(tmp_path: Path) -> None:
+    (tmp_path / "prepares.py").write_text(_PREPARES_WITH_A_POOL, "utf-8")
+    code = """
+from prepares import Ask, PoolProcessor, handler, prepare
+with PoolProcessor(workers=1, initializer=prepare) as pool:
+    pool.register(handler)
+    print(pool.process(Ask()))
+"""
+    assert run_script(code, tmp_path) == "[7]\n"

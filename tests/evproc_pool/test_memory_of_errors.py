@@ -201,3 +201,45 @@ def test_the_traceback_of_an_error_that_is_kept_becomes_its_cause() -> None:
     error = detached(error_of(lambda: actions.objects(None)))
     assert error.__traceback__ is None
     assert 'raise ArithmeticError("filter")' in str(error.__cause__)
+
+
+def _refuse(self: object) -> Any:
+    raise OSError("no")
+
+
+@pytest.mark.parametrize(
+    "name", ["__cause__", "__context__", "__traceback__", "__class__", "exceptions"]
+)
+@pytest.mark.parametrize("base", [Exception, ExceptionGroup])
+def test_frames_are_released_whatever_a_class_overrides(name: str, base: Any) -> None:
+    kind = type("Strange", (base,), {name: property(_refuse)})
+    inner = ValueError("inner")
+    error = kind("text", [inner]) if base is ExceptionGroup else kind("text")
+    held = Do("nothing")
+    seen = weakref.ref(held)
+
+    def hold(held: Any, error: BaseException) -> None:
+        raise error
+
+    for each in (error, inner):
+        with pytest.raises(BaseException):  # noqa: B017, PT011 - of any class
+            hold(held, each)
+    del held
+    release_frames(error)
+    assert seen() is None or base is Exception
+    release_frames(inner)
+    assert seen() is None
+
+
+def test_an_error_that_is_kept_again_and_again_does_not_grow() -> None:
+    error = ValueError("always the same")
+
+    def keep() -> str:
+        try:
+            raise error
+        except ValueError as caught:
+            return str(detached(caught).__cause__)
+
+    first = keep()
+    assert "always the same" in first
+    assert [keep(), keep()] == [first, first]

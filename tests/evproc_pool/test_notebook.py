@@ -18,7 +18,7 @@ pytest.importorskip("ipykernel", reason="there is no kernel")
 # threads behind. A cell that begins with "# interrupted" is interrupted once, when its handler has
 # begun: until then the interrupt could strike where Python itself swallows it, as in an import.
 _CLIENT = '''
-import json, os, threading, time
+import asyncio, json, os, threading, time
 from pathlib import Path
 
 for name in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
@@ -31,6 +31,7 @@ def interrupt_when_begun():
     while not Path("begun").exists():
         time.sleep(0.01)
     manager.interrupt_kernel()
+    asyncio.get_event_loop().close()  # of this thread; the client would leave it open
 
 
 def run(cell):
@@ -44,9 +45,12 @@ def run(cell):
         elif message["msg_type"] == "error":
             errors.append(content["ename"])
 
+    interrupts = threading.Thread(target=interrupt_when_begun, daemon=True)
     if cell.startswith("# interrupted"):
-        threading.Thread(target=interrupt_when_begun, daemon=True).start()
+        interrupts.start()
     client.execute_interactive(cell, timeout=60, output_hook=hook)
+    if interrupts.ident is not None:
+        interrupts.join()
     return ["".join(printed).split(), errors]
 
 

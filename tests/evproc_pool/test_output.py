@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from evproc import Event, want
-from evproc_pool import PoolProcessor
+from evproc import Event, StopProcessing, want
+from evproc_pool import EventTimeoutError, PoolProcessor
 from evproc_pool.testing import simulated_pool
 from evproc_pool.worker import reporter
 from tests.support import actions
@@ -110,6 +111,107 @@ def _break_streams() -> None:
     sys.stderr = object()  # no stream at all
 
 
+def test_a_stream_that_is_missing_or_exits_does_no_harm() -> None:
+    with PoolProcessor(workers=1, initializer=_break_streams_again) as pool:
+        register_all(pool, [actions.act])
+        pids = pool.process_many([Do("pid")] * 3)
+        assert pool.process(Do("pid")) == pids[0]
+
+
+class _Exits:
+    def flush(self) -> None:
+        raise SystemExit(3)
+
+
+def _break_streams_again() -> None:
+    del sys.stdout
+    sys.stderr = _Exits()
+
+
+class _Blocks:
+    """A stream that nobody reads from."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._address = address
+
+    def write(self, text: str) -> None:
+        pass
+
+    def flush(self) -> None:
+        actions.pass_gate(self._address)
+
+
+class _Block(Event):
+    name = "block"
+
+    def __init__(self, address: tuple[str, int], *, has_value: bool = False) -> None:
+        super().__init__()
+        self.address = address
+        self.has_value = has_value
+
+
+@want("block")
+def _block(proc: Any, ev: _Block) -> None:
+    sys.stdout = _Blocks(ev.address)
+    if ev.has_value:
+        raise StopProcessing(1)
+
+
+# Long for all else that these events do, also where others keep the CPUs busy.
+_TIMEOUT_SECONDS = 2.0
+
+_needs_words = pytest.mark.skipif(sys.platform == "win32", reason="needs the status words")
+
+
+@_needs_words
+@pytest.mark.parametrize("has_value", [False, True])
+def test_an_event_whose_output_blocks_takes_too_long(gate: Gate, has_value: bool) -> None:
+    with PoolProcessor(workers=1, event_timeout=_TIMEOUT_SECONDS) as pool:
+        register_all(pool, [_block, actions.act])
+        error = error_of(lambda: pool.process(_Block(gate.address, has_value=has_value)))
+        assert isinstance(error, EventTimeoutError)
+        assert "while it flushed the output of event 'block'" in str(error)
+        assert pool.process(Do("stop", 1)) == 1
+
+
+@_needs_words
+def test_output_that_blocks_costs_no_event_behind_it(gate: Gate) -> None:
+    with PoolProcessor(workers=1, event_timeout=_TIMEOUT_SECONDS) as pool:
+        register_all(pool, [_block, actions.act])
+        events = [Do("stop", 0), _Block(gate.address, has_value=True), Do("stop", 2)]
+        values = pool.process_many(events, return_exceptions=True)
+    assert [values[0], values[2]] == [0, 2]
+    assert isinstance(values[1], EventTimeoutError)
+
+
+@_needs_words
+@pytest.mark.parametrize("has_value", [False, True])
+def test_an_event_whose_output_blocks_can_be_cancelled(gate: Gate, has_value: bool) -> None:
+    async def cancel() -> None:
+        event = _Block(gate.address, has_value=has_value)
+        call = asyncio.ensure_future(pool.process_async(event, cancel_running=True))
+        await asyncio.to_thread(gate.arrival)
+        call.cancel()
+        await call
+
+    with PoolProcessor(workers=1) as pool:
+        register_all(pool, [_block, actions.act])
+        assert isinstance(error_of(lambda: asyncio.run(cancel())), asyncio.CancelledError)
+        assert pool.process(Do("stop", 1)) == 1
+
+
+@_needs_words
+def test_a_timeout_says_that_the_output_blocks(gate: Gate) -> None:
+    with PoolProcessor(workers=1) as pool:
+        register_all(pool, [_block, actions.act])
+        pool.process(Do("nothing"))
+        error = error_of(lambda: pool.process(_Block(gate.address), timeout=_TIMEOUT_SECONDS))
+        assert isinstance(error, TimeoutError)
+        assert "event 'block'" in str(error)
+        assert "is over, and its output is being flushed, in worker 1" in str(error)
+        pool.terminate()
+
+
 # --- the end of workers ---
 
 _ENDS = """
@@ -157,6 +259,14 @@ print(*dict.fromkeys(pids))
 """
 
 
+_COLLECTED = """
+from evproc_pool.calls import engines
+
+engines._COLLECTION_SECONDS = 0.0
+del pool
+"""
+
+
 def _ended(
     folder: Path, end: str = "", *, method: str = "forkserver", fails: bool = False, **options: int
 ) -> list[str]:
@@ -174,7 +284,9 @@ def _ended(
 
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])
-@pytest.mark.parametrize("end", ["pool.close()", ""], ids=["closed", "forgotten"])
+@pytest.mark.parametrize(
+    "end", ["pool.close()", "", _COLLECTED], ids=["closed", "forgotten", "collected"]
+)
 def test_a_worker_that_ends_in_peace_cleans_up(tmp_path: Path, method: str, end: str) -> None:
     assert _ended(tmp_path, end, method=method) == ["finalizer", "atexit"]
 

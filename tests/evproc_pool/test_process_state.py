@@ -114,6 +114,16 @@ def test_filters_for_warnings_of_other_modules_stay_here() -> None:
     assert all(each[2] is not _OwnWarning for each in state.warning_filters)
 
 
+def test_a_filter_may_have_several_categories() -> None:
+    with warnings.catch_warnings():
+        for each in ((UserWarning, DeprecationWarning), (UserWarning, _OwnWarning)):
+            warnings.simplefilter("error", each)
+        state = process_state.current_state(0, [])
+    categories = [each[2] for each in state.warning_filters]
+    assert (UserWarning, DeprecationWarning) in categories
+    assert (UserWarning, _OwnWarning) not in categories
+
+
 # --- native threads ---
 
 

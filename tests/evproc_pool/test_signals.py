@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ import psutil
 import pytest
 
 from evproc_pool import PoolProcessor
+from tests.support.actions import Do, act
 from tests.support.helpers import (
+    ROOT,
     Gate,
     Script,
     error_of,
@@ -68,6 +72,83 @@ def test_a_signal_to_the_group_is_the_coordinators_matter(
     assert not finished.err or (number == signal.SIGHUP and "Traceback" not in finished.err)
 
 
+# Runs in each new interpreter, before anything of ours.
+_STRUCK_AT_ONCE = """
+import os, re, select, signal, sys
+
+command = " ".join(sys.orig_argv)
+forkserver = re.search(r"forkserver import main; main\\((\\d+),", command)
+if forkserver and not os.path.exists("struck"):
+    open("struck", "w").close()
+    select.select([int(forkserver[1])], [], [])  # the coordinator asks for a worker
+    os.kill(os.getpid(), {number})
+elif "spawn import spawn_main" in command:
+    os.kill(os.getpid(), {number})
+"""
+
+_STARTS = """
+from evproc_pool import PoolProcessor
+from tests.support import actions
+from tests.support.actions import Do
+
+with PoolProcessor(workers=2, mp_context={method!r}) as pool:
+    pool.register(actions.act)
+    print(pool.process_many([Do("stop", number) for number in range(4)]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is a forkserver, and /proc")
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_interpreters_start_ends_no_pool(
+    tmp_path: Path, method: str, number: signal.Signals
+) -> None:
+    struck = _STRUCK_AT_ONCE.format(number=int(number))
+    (tmp_path / "sitecustomize.py").write_text(struck, "utf-8")
+    path = os.pathsep.join(filter(None, [str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH")]))
+    with Script(
+        _STARTS.format(method=method), tmp_path, environment={"PYTHONPATH": path}
+    ) as script:
+        finished = script.finish()
+    assert (finished.code, finished.out, finished.left) == (0, "[0, 1, 2, 3]\n", []), finished
+    # Python says so where a forkserver is interrupted
+    assert not finished.err or (method, number) == ("forkserver", signal.SIGINT)
+    assert (tmp_path / "struck").exists() == (method == "forkserver")
+
+
+_WATCHED = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
+
+
+def _masks() -> list[set[signal.Signals]]:
+    """Which of these signals a worker blocks, and what it starts."""
+    ask = "import signal; print({*map(int, signal.pthread_sigmask(signal.SIG_BLOCK, []))})"
+    started = subprocess.run([sys.executable, "-c", ask], capture_output=True, check=True)
+    masks = [signal.pthread_sigmask(signal.SIG_BLOCK, []), eval(started.stdout)]
+    return [_WATCHED.intersection(mask) for mask in masks]
+
+
+@pytest.mark.parametrize(
+    ("method", "blocked"),
+    [
+        *((method, set()) for method in multiprocessing.get_all_start_methods()),
+        # those of a forkserver are as when it was started
+        ("spawn", {signal.SIGTERM, signal.SIGUSR1}),
+        ("fork", {signal.SIGTERM, signal.SIGUSR1}),
+    ],
+)
+def test_workers_block_the_signals_that_the_application_blocks(
+    method: str, blocked: set[signal.Signals]
+) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    try:
+        with PoolProcessor(workers=1, mp_context=method) as pool:
+            pool.register(act)
+            assert pool.process(Do("call", _masks)) == [blocked, blocked]
+        assert _WATCHED & signal.pthread_sigmask(signal.SIG_BLOCK, []) == blocked
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _DEATH_OF_THE_FORKSERVER = """
 from evproc_pool import PoolProcessor, WorkerLostError
 from evproc_pool.internals.stdlib_multiprocessing import forkserver_pid
@@ -101,7 +182,9 @@ def test_the_death_of_a_forkserver_is_not_that_of_its_workers(tmp_path: Path, ga
     _, first, lost, last = finished.out.splitlines()
     assert (first, last) == ("finished", "goes on")
     assert lost.startswith("None worker")
-    assert "by an exit status that is not known; its forkserver had died" in lost
+    # between them may stand how much memory it had
+    assert "by an exit status that is not known" in lost
+    assert "; its forkserver had died" in lost
 
 
 # --- after dropping privileges ---
@@ -153,6 +236,22 @@ def test_workers_end_after_privileges_were_dropped(
     assert (finished.code, finished.left) == (0, []), finished
     ended = ["EventTimeoutError", "ended"] if end == "hung" else ["ended"]
     assert finished.out.splitlines() == ["[1, 1]", "[2, 2]", *ended]
+
+
+def test_workers_that_are_there_go_on_if_others_cannot_be_imported(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, gate: Gate
+) -> None:
+    name = "multiprocessing.popen_spawn_posix"
+    with PoolProcessor(workers=2, mp_context="spawn") as pool:
+        pool.register(act)
+        assert pool.process(Do("stop", 1)) == 1
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, name, None)  # as where the standard library is unreadable
+            futures = [pool.submit(Do("wait_at", gate.address, "", 2)) for _ in range(2)]
+            for _ in futures:
+                gate.arrival().release()
+            assert [future.result() for future in futures] == [2, 2]
+    assert f"cannot be imported (import of {name} halted" in caplog.text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only this kernel does it")

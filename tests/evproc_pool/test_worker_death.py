@@ -222,6 +222,37 @@ def test_a_value_that_kills_where_it_is_pickled_fails_alone(pool: PoolProcessor)
     assert error.exitcode == 8
 
 
+class _Cut(Event):
+    name = "cut"
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+
+@want("cut")
+def _cut(proc: Any, ev: _Cut) -> None:
+    """Closes what is not its own, so that the worker cannot send the value."""
+    actions.log(ev.path, "ran")
+    os.closerange(3, 256)
+    raise StopProcessing(1)
+
+
+@pytest.mark.parametrize("call", ["process", "submit"])
+def test_an_event_whose_result_cannot_be_sent_is_not_run_again(call: str, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with PoolProcessor(workers=1) as pool:
+        register_all(pool, [_cut, actions.act])
+        ev = _Cut(str(path))
+        error = error_of(
+            lambda: pool.process(ev) if call == "process" else pool.submit(ev).result()
+        )
+        assert pool.process(Do("stop", 1)) == 1
+    assert isinstance(error, WorkerLostError)
+    assert "while it sent what event 'cut'" in str(error)
+    assert path.read_text("ascii") == "ran\n"
+
+
 def test_a_future_fails_with_its_worker_and_the_others_go_on(pool: PoolProcessor) -> None:
     warm(pool)
     bad = pool.submit(Do("leave", 3))

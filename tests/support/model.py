@@ -227,6 +227,7 @@ class Root:
         is_begun: Whether the root itself was sent, and not handed back since.
         is_abandoned: Unordered: some of it was given up, so that it cannot end well.
         failed: How often events of it failed and were to be run again.
+        before_failed: How many handlers had run for the events before these, as reported.
         crashed: How often workers died of events of it, which were to be run again.
         waits: Events that wait to be run again: for their pause, or to be run alone.
         pausing: Events in an ordered run's queue that failed, and are to pause when it is
@@ -237,6 +238,7 @@ class Root:
         "bad",
         "bad_node",
         "before_bad",
+        "before_failed",
         "crashed",
         "due",
         "emitted",
@@ -286,6 +288,7 @@ class Root:
         self.is_abandoned = False
         self.is_reported = False
         self.failed: Counter[Node] = Counter()
+        self.before_failed: dict[Node, int] = {}
         self.crashed: Counter[Node] = Counter()
         self.waits: set[Node] = set()
         self.pausing: dict[Node, Result] = {}

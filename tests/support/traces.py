@@ -111,9 +111,11 @@ class _Trace:
         for worker in workers:
             self._step(f"worker {worker} is ready", WorkerReady(worker))
 
-    def lost_in_start(self, worker: int) -> None:
+    def lost_in_start(self, worker: int, *, by_group_signal: bool = False) -> None:
         """Let a worker die before it is ready."""
-        self._step(f"worker {worker} dies before it is ready", StartLost(worker))
+        how = ", by a signal to all" if by_group_signal else ""
+        item = StartLost(worker, by_group_signal)
+        self._step(f"worker {worker} dies before it is ready{how}", item)
 
     def refused(self, worker: int) -> None:
         """Let the system refuse to start a worker."""
@@ -470,6 +472,19 @@ def _worker_that_never_gets_ready() -> _Trace:
     return trace
 
 
+def _signals_to_workers_that_start() -> _Trace:
+    trace = _Trace(workers=3)
+    trace.roots("a b c d")
+    for worker in (1, 2, 3):
+        trace.lost_in_start(worker, by_group_signal=True)
+    trace.turn()
+    trace.lost_in_start(5, by_group_signal=True)
+    trace.turn()
+    trace.lost_in_start(4, by_group_signal=True)
+    trace.lost_in_start(7, by_group_signal=True)
+    return trace
+
+
 def _used_quota() -> _Trace:
     trace = _Trace(workers=1)
     trace.roots("a b c d e f")
@@ -497,6 +512,7 @@ SITUATIONS: Final[dict[str, Callable[[], _Trace]]] = {
     "taking back from a slow worker": _taking_back,
     "a closing pool": _closing_pool,
     "a worker that never gets ready": _worker_that_never_gets_ready,
+    "signals to workers that start": _signals_to_workers_that_start,
     "a quota that is used": _used_quota,
 }
 

@@ -413,6 +413,7 @@ class World:
         self.seen["spared"] += spared is not None
         is_bound = (
             spared_root is not None
+            and spared_root.run.opened.until_error
             and isinstance(spared_root.due, Ending)
             and spared_root.due.error is not None
         )
@@ -561,6 +562,7 @@ class World:
             self._ends(root, result, node)
             return
         root.failed[node] += 1
+        root.before_failed[node] = root.handlers
         self.seen["failed"] += 1
         if root.run.unordered:
             root.waits.add(node)
@@ -954,6 +956,9 @@ class World:
         root.run.lost.add(root.index)
         root.run.runnable.pop(root.index, None)
         root.queue.clear()
+        # what was reported behind it counts, unless it was given up as soon as it was reported
+        if ending.handlers == root.before_failed[failed[0]] + failed[0].handlers:
+            root.handlers = root.before_failed[failed[0]]
         root.handlers += failed[0].handlers
         return ending._replace(
             value=None,
@@ -1278,7 +1283,8 @@ class World:
 
     def _check_seconds(self, held: Held) -> None:
         others = [each for each in self.runs.values() if each is not held.run and each.has_more]
-        is_bulk = held.run.opened.is_bulk and not others
+        # what ended while the batch was made may have let another run go on
+        is_bulk = held.run.opened.is_bulk and (not others or bool(self._just_ended))
         limit = BULK_SECONDS if is_bulk else TARGET_SECONDS
         self.seen["bulk"] += held.batch.seconds > 2 * TARGET_SECONDS and held.size > 1
         longest = max(self._seconds_of(held.run, node.plan) for node in held.nodes)

@@ -2,7 +2,8 @@
 
 A forked worker has these modules already, and is ready in milliseconds however long their
 import takes. The forkserver imports `forkserver_entry`, which calls `run` here. The modules to
-import stand behind it in the forkserver's own list, as names that cannot be imported (`entries`).
+import stand behind it in the forkserver's own list, as names that cannot be imported (`entries`);
+`run` removes them from it.
 Whatever a module raises is caught here; the worker finds it again, and reports it. A
 forkserver by itself passes over an `ImportError` only, and dies of other errors.
 
@@ -28,7 +29,9 @@ from typing import Final
 
 from evproc_pool.internals.stdlib_multiprocessing import as_child, forkserver_imports
 from evproc_pool.ipc import parent_death
+from evproc_pool.protocol.path_modules import names_in
 from evproc_pool.protocol.process_state import set_thread_limit
+from evproc_pool.protocol.registry_spec import loading_handlers
 from evproc_pool.worker.process import END_SIGNALS, leave_signals
 
 _ENTRY: Final = "evproc_pool.backends.local.forkserver_entry"
@@ -157,9 +160,7 @@ def _installed() -> tuple[str, ...]:
 
 def _source_of(name: str) -> tuple[str, int, int] | None:
     """The path of a module's source file, and what changes with it: its time and its size."""
-    path = None
-    with contextlib.suppress(Exception):  # a module may be anything that was put there
-        path = getattr(sys.modules.get(name), "__file__", None)
+    path = names_in(sys.modules.get(name)).get("__file__")
     if not isinstance(path, str):
         return None
     try:
@@ -184,9 +185,12 @@ def run() -> None:
     try:
         # the application may have put our entry there itself, with nothing behind it
         anchor, *names = _named_in(server.preload) or [""]
+        # or else it would try to import them, and may have been told to fail then
+        server.preload[:] = without_entries(server.preload)
         with (
             parent_death.ends_with_parent(anchor) if anchor else contextlib.nullcontext(),
             as_child(server.alive),
+            loading_handlers(),
         ):
             if names and names[0].startswith(_THREADS):
                 set_thread_limit(int(names.pop(0).removeprefix(_THREADS)))

@@ -70,7 +70,7 @@ class LocalBackend:
         self._context = context
         self._modules = modules
         self._processes: dict[int, WorkerProcess] = {}
-        # workers that closed their channel, and when to kill each
+        # workers that were asked to end, or closed their channel, and when to kill each
         self._ending: dict[int, float] = {}
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = socket.socketpair()
@@ -162,6 +162,8 @@ class LocalBackend:
         if worker is None:
             return
         worker.channel.send(tag, payload, buffers, may_refer=may_refer)
+        if tag == messages.QUIT:  # it is replaced: what it calls at its end may hang
+            self._ending[number] = time.monotonic() + _QUIT_SECONDS
         if worker.channel.outgoing and not worker.channel.at_end:
             self._watch(worker)
 
@@ -252,11 +254,13 @@ class LocalBackend:
                 self._watch(worker)
             if events & selectors.EVENT_READ:
                 happened += self._receive(worker)
+                number = worker.number
                 if worker.channel.at_end and worker.sentinel is not None:
                     # Its threads or children may keep it; or a handler closed a descriptor that
                     # it did not own. In each case it is of no more use.
                     self._selector.unregister(worker.channel)
-                    self._ending[worker.number] = time.monotonic() + _REAP_SECONDS
+                    deadline = time.monotonic() + _REAP_SECONDS
+                    self._ending[number] = min(deadline, self._ending.get(number, inf))
                 elif worker.channel.at_end:
                     dead[worker.number] = worker
         for worker in dead.values():
@@ -300,19 +304,22 @@ class LocalBackend:
 
     def quit(self, most_seconds: float) -> None:
         """See `Backend`."""
-        for worker in self._processes.values():
-            worker.channel.send(messages.QUIT, b"")
-        self._end(min(_QUIT_SECONDS, most_seconds))
+        deadline = time.monotonic() + min(_QUIT_SECONDS, most_seconds)
+        for number in self._processes:
+            self.send(number, messages.QUIT, b"")
+        # A worker that is still writing, a result that nobody waits for, reads no request.
+        while self._processes and (left := deadline - time.monotonic()) > 0:
+            self.poll(left)
+        self._end()
 
     def kill(self) -> None:
         """See `Backend`."""
-        self._end(0)
+        self._end()
 
-    def _end(self, grace_seconds: float) -> None:
+    def _end(self) -> None:
         workers = list(self._processes.values())
-        deadline = time.monotonic() + grace_seconds
         for worker in workers:
-            if not worker.wait(max(0.0, deadline - time.monotonic())):
+            if not worker.wait(0):
                 worker.kill()
         for worker in workers:
             worker.wait(inf)

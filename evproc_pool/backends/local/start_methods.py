@@ -13,18 +13,21 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 from weakref import WeakSet
 
 from evproc_pool.backends.local.preloading import Sources, entries, may_change, without_entries
 from evproc_pool.errors import PoolError
 from evproc_pool.internals.stdlib_multiprocessing import (
     allow_missing_folder,
+    await_end_of_forkserver,
     complete_main,
     forget_child,
     forkserver_pid,
     is_folder_gone,
     preloaded_modules,
+    preloading_options,
+    signals_held_back,
 )
 from evproc_pool.ipc.parent_death import Anchor
 
@@ -44,6 +47,9 @@ def default_context(first: int) -> BaseContext:
 class NoForkserverError(OSError):
     """No forkserver can be started or reached; another start method may work."""
 
+
+# The longest wait for the end of a forkserver that has closed its connections, in seconds.
+_END_SECONDS: Final = 1.0
 
 # Errors of the socket of a forkserver. None: its path is too long.
 _NO_SOCKET: Final = {
@@ -102,7 +108,7 @@ _FREEZE: Final = (
 def check_is_no_child(arguments: Sequence[str]) -> None:
     """Raise a `PoolError` in a frozen program that was started to be a process of another one."""
     is_child = "--multiprocessing-fork" in arguments or any(
-        "from multiprocessing." in each and "import main" in each for each in arguments
+        "from multiprocessing." in each and "import main" in each for each in map(str, arguments)
     )
     if is_child and getattr(sys, "frozen", False):
         raise PoolError(
@@ -128,9 +134,10 @@ def start(process: BaseProcess, context: BaseContext, modules: Sequence[str]) ->
             "this process is a daemon of multiprocessing, which must not start processes: make the"
             " PoolProcessor here, and not before the fork, or start this process with daemon=False"
         )
+    is_forkserver = context.get_start_method() == "forkserver"
     try:
-        with prepared(context, modules):
-            process.start()
+        with prepared(context, modules), signals_held_back(context.get_start_method()):
+            _start(process, is_forkserver=is_forkserver)
         _processes.add(process)  # this process may fork
         _forkserver.answered = forkserver_pid()
     except BaseException as error:
@@ -144,7 +151,11 @@ def start(process: BaseProcess, context: BaseContext, modules: Sequence[str]) ->
                 f"{error} Make what goes into initargs with the context that you give to the pool:"
                 f" multiprocessing.get_context({context.get_start_method()!r})"
             ) from error
-        is_forkserver = context.get_start_method() == "forkserver"
+        if isinstance(error, ImportError):
+            raise OSError(
+                f"what starts processes cannot be imported ({error}): may this process, after a"
+                " change of its user, still read the standard library?"
+            ) from error
         if is_forkserver and isinstance(error, OSError) and error.errno in _NO_SOCKET:
             raise NoForkserverError(
                 f"no forkserver can be started or reached ({error}): it needs a temporary folder"
@@ -164,11 +175,23 @@ def start(process: BaseProcess, context: BaseContext, modules: Sequence[str]) ->
         ) from error
 
 
+def _start(process: BaseProcess, *, is_forkserver: bool) -> None:
+    try:
+        process.start()
+    except (EOFError, ConnectionError):
+        if not is_forkserver:
+            raise
+        # A signal to the process group ends a forkserver that is starting itself.
+        await_end_of_forkserver(_END_SECONDS)
+        process.start()
+
+
 def fresh(context: BaseContext) -> BaseContext:
     """The context that starts the next worker.
 
     It is `spawn` if a forkserver has old sources, the privileges that this process has dropped, or
-    another working directory than this process, whose own is gone.
+    another working directory than this process, whose own is gone. And in an unknown Python, where
+    a forkserver may run the main script, and die of that.
     """
     is_gone = is_folder_gone()
     if is_gone:
@@ -178,6 +201,7 @@ def fresh(context: BaseContext) -> BaseContext:
         is_gone
         or (sources is not None and sources.have_changed)
         or _forkserver.user not in {None, _user()}
+        or preloaded_modules() is None
     ):
         return multiprocessing.get_context("spawn")
     return context
@@ -240,8 +264,9 @@ def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None
     with _forkserver.lock:
         preloaded = without_entries(preloaded_modules() or ())
         chosen = [] if preloaded == ["__main__"] else preloaded
-        # the forkserver's command line can pass on only text
-        is_text = all(type(path) is str for path in sys.path)
+        options: dict[str, Any] = preloading_options()
+        # the forkserver's command line can pass on only text; from Python 3.14 on it has both
+        is_text = all(type(each) is str for each in (*sys.path, *sys.argv))
         before = forkserver_pid()
         sources = Sources() if is_text and any(map(may_change, modules)) else None
         anchor = _forkserver.anchor
@@ -249,10 +274,10 @@ def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None
             _forkserver.anchor = anchor = Anchor()
         try:
             ours = entries(modules, anchor.name) if is_text else []
-            context.set_forkserver_preload([*chosen, *ours])
+            context.set_forkserver_preload([*chosen, *ours], **options)
             yield
         finally:
-            context.set_forkserver_preload(preloaded)
+            context.set_forkserver_preload(preloaded, **options)
             if forkserver_pid() != before:
                 # a new forkserver, the first or after the death of another, has imported them
                 _forkserver.sources, _forkserver.user = sources, _user()

@@ -603,6 +603,36 @@ def test_other_processes_of_the_forkserver_are_as_before(tmp_path: Path) -> None
 
 
 @_ON_LINUX
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="nothing can be chosen")
+@pytest.mark.parametrize("on_error", ["warn", "fail"])
+def test_an_application_chooses_what_an_import_that_fails_does(
+    on_error: str, tmp_path: Path
+) -> None:
+    code = f"""
+import multiprocessing
+from evproc_pool import PoolBrokenError, PoolProcessor
+from tests.support.actions import Do, act
+
+multiprocessing.set_forkserver_preload(["there_is_none"], on_error={on_error!r})
+with PoolProcessor(workers=1, mp_context="forkserver") as pool:
+    pool.register(act)
+    try:
+        print(pool.process(Do("stop", 1)))
+    except PoolBrokenError as error:
+        print(error)
+print(multiprocessing.forkserver._forkserver._preload_on_error)
+"""
+    with Script(code, tmp_path, python=["-W", "always:Failed to preload"]) as script:
+        finished = script.finish()
+    assert (finished.code, finished.left) == (0, [])
+    assert "module 'there_is_none'" in finished.err or on_error == "fail"
+    assert finished.err.count("Failed to preload") == (1 if on_error == "warn" else 0)
+    said, kept = finished.out.splitlines()
+    assert said == "1" if on_error == "warn" else "the forkserver has died" in said
+    assert kept == on_error
+
+
+@_ON_LINUX
 def test_an_application_may_preload_what_preloads_itself(tmp_path: Path) -> None:
     body = """
     if __name__ == "__main__":
@@ -663,9 +693,10 @@ def test_a_module_that_ends_the_forkserver_is_reported(tmp_path: Path) -> None:
 
 
 @_ON_LINUX
-def test_a_path_that_is_no_text_keeps_nobody_from_starting(tmp_path: Path) -> None:
-    body = """
-    sys.path.append(Path("/nowhere"))
+@pytest.mark.parametrize("change", ['sys.path.append(Path("/nowhere"))', "sys.argv.append(5)"])
+def test_what_is_no_text_keeps_nobody_from_starting(change: str, tmp_path: Path) -> None:
+    body = f"""
+    {change}
     with PoolProcessor(workers=1, mp_context="forkserver", preload=True) as pool:
         pool.register(handlers_here.answer)
         print(ask(pool)[0][1])

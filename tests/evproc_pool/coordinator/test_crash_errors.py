@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import signal
 import sys
+import traceback
+from concurrent.futures import BrokenExecutor
 
 import pytest
 
 from evproc_pool.coordinator.crash_errors import (
     Lost,
+    cannot_start,
     describe_exit,
     say_fate,
     timed_out,
     too_large,
     worker_lost,
 )
-from evproc_pool.errors import PoolError
+from evproc_pool.errors import PoolBrokenError, PoolError
+from evproc_pool.protocol import messages
 from evproc_pool.protocol.backend import Gone
 from evproc_pool.protocol.status_words import WorkerStatus
 from tests.support.actions import Do
@@ -75,6 +81,11 @@ def test_the_hint_depends_on_how_the_worker_ended(exitcode: int | None, hint: st
         ),
         (
             "act",
+            WorkerStatus(1, 0, None, None, is_over=True, is_flushing=True),
+            "died while it flushed the output of event 'do' (",
+        ),
+        (
+            "act",
             WorkerStatus(1, 0, 0, None, is_reporting=True),
             "Do('stop')), while it sent what others had left behind",
         ),
@@ -119,3 +130,17 @@ def test_the_error_says_what_becomes_of_the_event(
     say_fate(error, attempt, is_last=is_last)
     assert str(error.args[0]).endswith(fate)
     assert error.args[1:] == rest
+
+
+def test_a_pool_without_workers_has_an_error_with_a_public_name() -> None:
+    error = cannot_start(0, None, OSError("no room"))
+    (line,) = traceback.format_exception_only(error)
+    assert line == f"evproc_pool.errors.PoolBrokenError: {error}\n"
+    assert repr(error).startswith("PoolBrokenError(")
+    error.add_note("a note")
+    encoded = messages.decode_error(messages.encode_error(error, None))
+    for each in (pickle.loads(pickle.dumps(error)), copy.copy(error), encoded):
+        assert isinstance(each, PoolBrokenError)
+        assert isinstance(each, BrokenExecutor)
+        assert each.args == error.args
+        assert each.__notes__ == ["a note"]

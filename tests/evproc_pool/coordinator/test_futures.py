@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
+import signal
 import sys
 import threading
 import types
@@ -14,16 +16,20 @@ from typing import Any
 
 import pytest
 
+import evproc
 from evproc_pool import PoolClosedError, PoolProcessor, SerializationError
+from evproc_pool.testing import ManualClock, simulated_pool
 from tests.support import actions
 from tests.support.actions import Do, Unwanted
 from tests.support.helpers import (
     PATIENCE_SECONDS,
+    Arrival,
     Background,
     Gate,
     close_in_time,
     error_of,
     register_all,
+    wait_until,
     warm,
 )
 
@@ -146,6 +152,104 @@ def test_a_cancelled_event_does_not_run(
     one_worker.close()
     lines = [int(line) for line in log.read_text().split()] if log.exists() else []
     assert lines == [place for place in range(600) if place not in cancelled]
+
+
+def sent_behind(pool: PoolProcessor, gate: Gate, events: list[Do]) -> tuple[Arrival, list[Any]]:
+    """Send events to a worker that waits at a gate; return the futures of those that it has."""
+    for _ in range(2):
+        pool.process_many([Do("stop", place) for place in range(500)])  # quick ones, as it seems
+    pool.submit(Do("wait_at", gate.address))
+    arrival = gate.arrival()
+    futures = [pool.submit(ev) for ev in events]
+    wait_until(futures[0].running, "some are sent")
+    return arrival, [future for future in futures if future.running()]
+
+
+def test_what_waits_in_a_worker_can_be_cancelled(one_worker: PoolProcessor, gate: Gate) -> None:
+    _, waiting = sent_behind(one_worker, gate, [Do("wait_at", gate.address) for _ in range(50)])
+    assert waiting[-1].cancel()
+    assert waiting[-1].cancelled()
+    wait_until(lambda: not any(future.running() for future in waiting), "the others come back, too")
+    assert all(future.cancel() for future in waiting)
+    gate.close()
+    assert one_worker.submit(Do("stop", 1)).result(PATIENCE_SECONDS) == 1
+
+
+CLOCK = ManualClock()
+MAY_BEGIN = threading.Event()
+
+
+class Work(evproc.Event):
+    """Takes some time by the clock."""
+
+    name = "work"
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
+def work(proc: object, ev: Work) -> None:
+    MAY_BEGIN.wait(PATIENCE_SECONDS)
+    CLOCK.advance(ev.seconds)
+
+
+def test_what_a_worker_gives_back_can_be_cancelled() -> None:
+    with simulated_pool(1, clock=CLOCK) as pool:
+        pool.register(work)
+        MAY_BEGIN.set()
+        pool.process_many([Work(0) for _ in range(500)])
+        MAY_BEGIN.clear()
+        futures: list[Future[None]] = []
+        cancelled: list[bool] = []
+
+        def submit_together(_: object) -> None:
+            """From the thread that drives, so that they are handed in together."""
+            futures.extend(pool.submit(Work(9)) for _ in range(50))
+            futures[0].add_done_callback(cancel)
+
+        def cancel(_: object) -> None:
+            cancelled.extend(future.cancel() for future in reversed(futures[1:]))
+
+        pool.submit(Work(0)).add_done_callback(submit_together)
+        MAY_BEGIN.set()
+        wait_until(lambda: cancelled, "the first of them is over")
+    assert futures[1].cancelled()  # it was behind the first, in one batch
+    assert not futures[0].cancelled()
+    assert [future.cancelled() for future in reversed(futures[1:])] == cancelled
+
+
+def test_an_event_that_has_begun_cannot_be_cancelled(one_worker: PoolProcessor, gate: Gate) -> None:
+    events = [Do("follow", Do("stop", 5)), Do("wait_at", gate.address, "next")]
+    arrival, waiting = sent_behind(one_worker, gate, events)
+    arrival.release()
+    assert gate.arrival().text == "next"
+    assert not any(future.cancel() for future in waiting)
+    gate.close()
+    assert waiting[0].result(PATIENCE_SECONDS) == 5
+
+
+def test_what_a_dead_worker_had_cannot_be_cancelled(one_worker: PoolProcessor, gate: Gate) -> None:
+    events = [Do("wait_at", gate.address), *[Do("stop", 5)] * 20]
+    arrival, waiting = sent_behind(one_worker, gate, events)
+    os.kill(arrival.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+    gate.arrival()
+    assert not waiting[-1].cancel()
+    gate.close()
+    wait(waiting, PATIENCE_SECONDS)
+    assert not waiting[-1].cancelled()
+
+
+def test_in_a_callback_cancel_does_not_wait(one_worker: PoolProcessor, gate: Gate) -> None:
+    arrival, waiting = sent_behind(one_worker, gate, [Do("wait_at", gate.address)] * 3)
+    cancelled: list[bool] = []
+    waiting[0].add_done_callback(lambda _: cancelled.append(waiting[-1].cancel()))
+    arrival.release()
+    gate.arrival().release()
+    gate.arrival()
+    wait_until(waiting[0].done, "it is over")
+    wait_until(lambda: bool(cancelled), "its callback was called")
+    assert cancelled == [waiting[-1].cancelled()]
+    gate.close()
 
 
 def test_a_pool_with_cancelled_futures_closes(one_worker: PoolProcessor, gate: Gate) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evproc_pool.core.batches import Batch
-from evproc_pool.core.crash_attribution import CrashAttribution, LastPlace, Verdict
+from evproc_pool.core.crash_attribution import LastPlace, Verdict, examine
 from evproc_pool.core.inputs_and_effects import Opened
 from evproc_pool.core.run_state import Run
 from evproc_pool.protocol.status_words import UNPICKLING, WorkerStatus
@@ -18,13 +18,11 @@ class _RootsByPosition(Batch):
         return position
 
 
-def _examine(
-    at: WorkerStatus | None, *, was_stuck: bool, attribution: CrashAttribution | None = None
-) -> Verdict:
+def _examine(at: WorkerStatus | None, *, was_stuck: bool) -> Verdict:
     """What is found of a batch of ten, of which two are known to be over."""
     batch = _RootsByPosition(Run(Opened(1)))
     batch.size, batch.done = 10, 2
-    return (attribution or CrashAttribution()).examine(
+    return examine(
         batch,
         None if at is None else LastPlace(*at[1:]),
         is_in_batch=at is not None and at.batch == 1,
@@ -54,27 +52,14 @@ def test_none_is_charged_while_events_are_unpickled_together() -> None:
     assert _examine(at._replace(batch=0), was_stuck=False) == Verdict(2)
 
 
-def test_a_result_that_kills_a_second_worker_is_charged() -> None:
-    at = WorkerStatus(1, 6, None, 6, True, True, may_repeat=True)
-    attribution = CrashAttribution()
-    first = _examine(at, was_stuck=False, attribution=attribution)
-    assert first == Verdict(6, one_by_one=True)
-    second = _examine(at, was_stuck=False, attribution=attribution)
-    assert second == Verdict(6, 6, one_by_one=True)
+@pytest.mark.parametrize("packing", [0, 1])
+def test_the_only_event_whose_result_was_sent_is_charged(packing: int) -> None:
+    at = WorkerStatus(1, 6, None, 6, True, True, packing, 6, may_repeat=True)
+    assert _examine(at, was_stuck=False) == Verdict(6, 6, one_by_one=True)
 
 
 def test_a_last_place_has_the_fields_of_the_status_words() -> None:
     assert WorkerStatus._fields[1:] == LastPlace._fields
-
-
-def test_deaths_are_forgotten_with_their_run() -> None:
-    at = WorkerStatus(1, 6, None, 6, True, True, may_repeat=True)
-    attribution = CrashAttribution()
-    first = _examine(at, was_stuck=False, attribution=attribution)
-    attribution.forget(2)
-    assert _examine(at, was_stuck=False, attribution=attribution) != first
-    attribution.forget(1)
-    assert _examine(at, was_stuck=False, attribution=attribution) == first
 
 
 def test_a_slow_event_that_was_about_to_be_told_of_is_not_run_again() -> None:
@@ -118,3 +103,32 @@ def test_one_that_left_nothing_behind_is_over_where_no_other_did() -> None:
 def test_one_is_spared_behind_another_that_was_stuck_in_pickling() -> None:
     at = WorkerStatus(1, 6, None, 4, is_over=True, packing=1, packed=5)
     assert _examine(at, was_stuck=True) == Verdict(4, 5, spared=6, one_by_one=True)
+
+
+# --- output is flushed before results are sent ---
+
+
+@pytest.mark.parametrize("has_result", [False, True])
+def test_the_only_event_whose_output_cannot_be_flushed_is_charged(has_result: bool) -> None:
+    at = WorkerStatus(1, 2, None, None, is_over=True, is_flushing=True)
+    if has_result:
+        at = at._replace(unsent=2, is_unreported=True, may_repeat=True)
+    assert _examine(at, was_stuck=True) == Verdict(2, 2)
+
+
+def test_a_slow_event_whose_output_cannot_be_flushed_is_charged() -> None:
+    at = WorkerStatus(1, 6, 3, 6, True, True, is_flushing=True)
+    assert _examine(at, was_stuck=True) == Verdict(6, 6, 3, one_by_one=True)
+
+
+@pytest.mark.parametrize("was_stuck", [False, True])
+def test_none_is_charged_where_the_output_of_several_events_is_flushed(was_stuck: bool) -> None:
+    at = WorkerStatus(1, 6, None, 6, True, True, may_repeat=True, is_flushing=True)
+    assert _examine(at, was_stuck=was_stuck) == Verdict(6, one_by_one=True)
+    at = WorkerStatus(1, 6, None, None, is_over=True, is_flushing=True)
+    assert _examine(at, was_stuck=was_stuck) == Verdict(7)
+
+
+def test_an_event_without_a_result_is_over_if_the_worker_dies_in_the_flush() -> None:
+    at = WorkerStatus(1, 2, None, None, is_over=True, is_flushing=True)
+    assert _examine(at, was_stuck=False) == Verdict(3)

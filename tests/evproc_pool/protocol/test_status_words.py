@@ -62,6 +62,10 @@ def test_user_code_runs_in_an_event_and_while_its_results_are_packed() -> None:
     seen = words.read().activity
     words.words[status_words.PACKING] = status_words.packing(range(48, 57))
     assert words.read().activity != seen
+    words.words[status_words.PACKING] = 0
+    words.words[status_words.FLUSHING] = 1
+    assert words.read() == WorkerStatus(5, 7, None, 7, is_over=True, is_flushing=True)
+    assert words.read().runs_code
     words.close()
 
 

@@ -236,8 +236,10 @@ def test_closing_from_a_callback_is_refused_and_changes_nothing(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_a_stream_is_not_for_a_forked_process(pool: PoolProcessor) -> None:
-    stream = pool.stream(Do("stop", n) for n in range(500))
+def test_a_stream_is_not_for_a_forked_process(pool: PoolProcessor, gate: Gate) -> None:
+    events = [Do("stop", n) for n in range(500)]
+    events[5] = Do("wait_at", gate.address, "", 5)  # its outcome is not here yet
+    stream = pool.stream(events)
     values = [next(stream).value for _ in range(5)]
 
     def use() -> None:
@@ -245,7 +247,9 @@ def test_a_stream_is_not_for_a_forked_process(pool: PoolProcessor) -> None:
             list(stream)
 
     assert exit_code(fork(use)) == 0
-    assert values + [outcome.value for outcome in stream] == list(range(500))
+    with Background(lambda: [outcome.value for outcome in stream]) as rest:
+        gate.arrival().release()
+        assert values + rest.result() == list(range(500))
 
 
 _IN_A_CHILD = """

@@ -1,0 +1,105 @@
+"""`evproc bench`: from a group and a file to tables and a verdict."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TextIO
+
+from evproc import Processor
+from evproc_pool import PoolProcessor
+from evproc_pool.cli.bench_measure import measure, read_lines, take_sample
+from evproc_pool.cli.bench_verdict import Measured, Verdict, decide, duration
+from evproc_pool.cli.json_event import BadInputError, decoder
+from evproc_pool.cli.line_input import open_input
+from evproc_pool.cli.output import counted, printable, say
+from evproc_pool.cli.problems import STANDARD_INPUT, CommandError
+from evproc_pool.cli.run_loop import output_file
+from evproc_pool.cli.tables import Table, print_table
+
+
+def bench(  # noqa: PLR0917 - one for each argument of the command
+    group: str, file: str, decode: str | None, workers: int | None, most: int, seconds: float
+) -> int:
+    """Measure, and print tables and the verdict; return the exit status."""
+    make = decoder(decode)
+    processor = Processor()
+    processor.load_from(group)
+    processor.check()
+    cpus = PoolProcessor().workers
+    descriptor = open_input(file)
+    # what handlers print must not come between the tables
+    with output_file(None):
+        try:
+            sample = take_sample(
+                read_lines(descriptor), make, processor, most=most, seconds=seconds
+            )
+        except BadInputError as error:
+            raise CommandError(f"{file}: {error}") from error
+        finally:
+            if file != STANDARD_INPUT:
+                os.close(descriptor)
+        if not sample.lines:
+            raise CommandError(f"{file}: no event in it")
+        measured = measure(group, sample, workers or cpus, cpus, say)
+    show(measured, decide(measured), sys.stdout)
+    return 0
+
+
+def show(measured: Measured, verdict: Verdict, out: TextIO) -> None:
+    """Print the times and the verdict."""
+    failed = f", {measured.failed:,} of them failed" if measured.failed else ""
+    size = f", {measured.event_bytes:,.0f} bytes each" if measured.event_bytes else ""
+    print(f"Sample: {counted(measured.events, 'event')}{size}{failed}\n", file=out)
+    print_table(runs_table(measured), out)
+    print(file=out)
+    print_table(handlers_table(measured), out)
+    print(file=out)
+    for line in verdict.lines:
+        print(printable(line), file=out)
+
+
+def runs_table(measured: Measured) -> Table:
+    """Return the table of runs."""
+    runs = [("one process", measured.serial, "", "")]
+    runs += [
+        (
+            counted(number, "worker"),
+            each.seconds,
+            duration(each.sending / measured.events),
+            duration(each.start),
+        )
+        for number, each in measured.pools.items()
+    ]
+    return Table(
+        ("run", ">seconds", ">events/s", ">times as fast", ">sending an event", ">start"),
+        [
+            (
+                name,
+                f"{seconds:.3f}",
+                f"{measured.events / seconds:,.0f}",
+                f"{measured.serial / seconds:.2f}",
+                sending,
+                start,
+            )
+            for name, seconds, sending, start in runs
+        ],
+    )
+
+
+def handlers_table(measured: Measured) -> Table:
+    """Return the table of handlers, the slowest one first."""
+    total = sum(each.seconds for each in measured.handlers) or 1.0
+    return Table(
+        ("handler", ">calls", ">share", ">mean", ">longest"),
+        [
+            (
+                each.name,
+                f"{each.calls:,}",
+                f"{each.seconds / total:.0%}",
+                duration(each.seconds / each.calls) if each.calls else "-",
+                duration(each.longest) if each.calls else "-",
+            )
+            for each in sorted(measured.handlers, key=lambda each: -each.seconds)
+        ],
+    )

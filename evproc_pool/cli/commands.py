@@ -1,0 +1,337 @@
+"""The command line of `evproc`; the pure parts and the renderings are in modules of their own.
+
+Each command imports what it needs: a shell that completes a word imports this module.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import click
+
+from evproc_pool.cli.click_options import WithProjectFile, pool_options
+from evproc_pool.cli.problems import FOUND, CommandError, ReaderGoneError
+
+F = TypeVar("F", bound=Callable[..., Any])
+EXIT_STATUS: Final = """
+\b
+Exit status:
+  0    all is well
+  1    the handlers have a fault, or an event failed
+  2    the command cannot do its work: a wrong argument, an unreadable file
+  130  Ctrl-C
+"""
+
+
+def examples(*lines: str) -> str:
+    """Make the end of a help text."""
+    head = "Example:" if len(lines) == 1 else "Examples:"
+    return "\n".join(["\b", head, *(f"  {line}" for line in lines), ""])
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command; errors are exceptions.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        status = evproc.main(arguments, prog_name="evproc", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    return status if isinstance(status, int) else 0
+
+
+def complete_groups(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    """Return the installed entry-point groups that begin like this, for the completion."""
+    import importlib_metadata
+
+    groups = importlib_metadata.entry_points().groups
+    return sorted(group for group in groups if group.startswith(incomplete))
+
+
+def group_argument(command: F) -> F:
+    """Add the argument GROUP."""
+    return click.argument("group", shell_complete=complete_groups)(command)
+
+
+def traceback_option(command: F) -> F:
+    """Add `--traceback`, which `start` looks for itself."""
+    return click.option(
+        "--traceback",
+        "show_traceback",
+        is_flag=True,
+        help="Show the traceback of an error, for its author.",
+    )(command)
+
+
+class Commands(click.Group):
+    """The group of all commands."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; see `ReaderGoneError`."""
+        try:
+            status = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise ReaderGoneError from error
+        return status
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=examples(
+        "evproc handlers app.handlers",
+        "evproc explain app.handlers order.json",
+        "evproc graph app.handlers -o handlers.svg",
+        "tail -f orders.jsonl | evproc run app.handlers --workers 4",
+        "evproc bench app.handlers orders.jsonl",
+    )
+    + EXIT_STATUS,
+)
+@click.version_option(package_name="evproc-pool", prog_name="evproc")
+def evproc() -> None:
+    """Look at the handlers of a group, run events through them, and measure.
+
+    GROUP is the name of an entry-point group, such as app.handlers.
+    """
+
+
+@evproc.command(epilog=examples("evproc handlers app.handlers"))
+@group_argument
+@traceback_option
+def handlers(group: str, show_traceback: bool) -> int:  # noqa: ARG001 - `start` looks for it
+    """List the handlers of a group, and what is wrong with them.
+
+    For each: its name, distribution and version, the events that it wants, the handlers that
+    it requires, and the module and line of its function. The exit status is 1 if one of them
+    cannot be imported, if a required handler is missing, if handlers require each other in a
+    cycle, or if an event is sure to fail.
+    """
+    from evproc_pool.cli.inventory import take_inventory
+    from evproc_pool.cli.views import show_inventory
+
+    inventory = take_inventory(group)
+    show_inventory(inventory, sys.stdout)
+    return FOUND if inventory.faults else 0
+
+
+def decode_option(command: F) -> F:
+    """Add `--decode`."""
+    return click.option(
+        "--decode",
+        metavar="MODULE:FUNCTION",
+        help="A function that makes an event of a JSON object, as in app.events:from_json. By"
+        ' default {"name": "order", "total": 5} is an event of that name, and handlers read'
+        " ev.total; ev.data is the whole object.",
+    )(command)
+
+
+@evproc.command(
+    cls=WithProjectFile,
+    epilog=examples(
+        "evproc explain app.handlers order.json",
+        """echo '{"name": "order", "total": 5}' | evproc explain app.handlers -""",
+    ),
+)
+@group_argument
+@click.argument("event", metavar="EVENT.json", type=click.Path(dir_okay=False, allow_dash=True))
+@decode_option
+@traceback_option
+def explain(group: str, event: str, decode: str | None, show_traceback: bool) -> int:  # noqa: ARG001 - `start` looks for it
+    """Say which handlers an event runs, in which order and why, and which not.
+
+    The file holds the event, one JSON object; - is standard input. Filters are asked, and no
+    handler runs. The exit status is 1 if the event's handlers cannot be ordered, or if a filter
+    raises an error.
+    """
+    from evproc import Processor
+    from evproc_pool.cli.event_file import read_event
+    from evproc_pool.cli.json_event import decoder
+    from evproc_pool.cli.views import show_explanation
+
+    make = decoder(decode)
+    processor = Processor()
+    processor.load_from(group)
+    explanation = processor.explain(read_event(event, make))
+    show_explanation(explanation, sys.stdout)
+    return FOUND if explanation.error is not None else 0
+
+
+@evproc.command(
+    epilog=examples(
+        "evproc graph app.handlers",
+        "evproc graph app.handlers --event order",
+        "evproc graph app.handlers -o handlers.svg",
+        "evproc graph app.handlers --format mmd",
+    )
+)
+@group_argument
+@click.option("--event", metavar="NAME", help="Only the handlers of events of this name.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Write a file that ends in .svg (with the extra [graph]), .dot or .mmd (Mermaid).",
+)
+@click.option(
+    "--format",
+    "wanted",
+    type=click.Choice(["svg", "dot", "mmd"]),
+    help="The same to standard output, or whatever the name of the file.",
+)
+@traceback_option
+def graph(
+    group: str,
+    event: str | None,
+    output: str | None,
+    wanted: str | None,
+    show_traceback: bool,  # noqa: ARG001 - `start` looks for it
+) -> int:
+    """Show the order of the handlers, for events of each name.
+
+    A handler stands below the last one that it waits for. Its number is its place in the order
+    of calls. A handler that has a filter may decline an event. The exit status is 1 if the
+    handlers have a fault; `evproc handlers` lists the faults, too.
+    """
+    from evproc_pool.cli import graph_command
+
+    kind = graph_command.chosen_format(output, wanted)
+    return graph_command.draw(group, event, output, kind)
+
+
+@evproc.command(
+    cls=WithProjectFile,
+    epilog=examples(
+        "evproc run app.handlers orders.jsonl --workers 4 -o done.jsonl --errors failed.jsonl",
+        "tail -f orders.jsonl | evproc run app.handlers",
+        "evproc run app.handlers orders.jsonl --decode app.events:from_json | jq .value",
+    ),
+    name="run",
+)
+@group_argument
+@click.argument("file", default="-", type=click.Path(dir_okay=False, allow_dash=True))
+@decode_option
+@click.option("-o", "--output", metavar="FILE", help="Write outcomes here, not to the output.")
+@click.option(
+    "--errors",
+    "errors_file",
+    metavar="FILE",
+    help="Write failures here, with their input, and not among the outcomes.",
+)
+@click.option(
+    "--as-they-finish", "unordered", is_flag=True, help="Write outcomes in the order of their ends."
+)
+@click.option(
+    "--buffersize",
+    type=click.INT,
+    metavar="N",
+    help="The most events that are read and not yet written.",
+)
+@click.option("--every-event", is_flag=True, help="Write an outcome for each follow-up, too.")
+@pool_options
+@traceback_option
+def run_command(group: str, file: str, **given: Any) -> int:
+    """Run events through the handlers of a group, in worker processes.
+
+    FILE has one JSON object a line, {"name": ..., ...}; by default, or with -, lines come from
+    standard input. Each makes one line of output: its line number, the value of its cascade, what
+    was emitted, how many events ran and for how many seconds. A failure has an "error". What
+    handlers print goes to standard error.
+
+    Every option may stand in [tool.evproc] of a pyproject.toml in the working folder:
+    workers = 4. An option that is not given is the pool's own; see PoolProcessor.
+
+    The exit status is 1 if an event failed or a line is bad: both are told, and the rest goes on.
+    Ctrl-C finishes what has begun; twice, it stops.
+    """
+    from evproc_pool.cli.run_command import RunOptions
+    from evproc_pool.cli.run_command import run as run_lines
+
+    own = {name: given.pop(name) for name in RunOptions._fields if name in given}
+    return run_lines(RunOptions(group, file, **own), given)
+
+
+@evproc.command(
+    cls=WithProjectFile,
+    epilog=examples(
+        "evproc bench app.handlers orders.jsonl",
+        "evproc bench app.handlers orders.jsonl --workers 4 --seconds 10",
+    ),
+)
+@group_argument
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+@decode_option
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="The most workers; by default as many as the CPUs.",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    default=10_000,
+    show_default=True,
+    metavar="N",
+    help="The most events.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.0),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the sample takes in one process, at most.",
+)
+@traceback_option
+def bench(  # noqa: PLR0917 - click passes them by name
+    group: str,
+    file: str,
+    decode: str | None,
+    workers: int | None,
+    sample: int,
+    seconds: float,
+    show_traceback: bool,  # noqa: ARG001 - `start` looks for it
+) -> int:
+    """Measure which handler is slow, and whether a pool pays off.
+
+    A sample of the events runs in one process and with 1 to N workers. The verdict says how much
+    faster the pool is, the most that it can give and why, and which handler is the bottleneck.
+
+    The handlers run several times for each event: do not use it where that does harm.
+    """
+    from evproc_pool.cli.bench_command import bench as run_bench
+
+    return run_bench(group, file, decode, workers, sample, seconds)
+
+
+@evproc.command(
+    epilog=examples(
+        'eval "$(evproc completion bash)"     (in ~/.bashrc)',
+        'eval "$(evproc completion zsh)"      (in ~/.zshrc)',
+        "evproc completion fish | source      (in ~/.config/fish/config.fish)",
+    )
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@traceback_option
+def completion(shell: str, show_traceback: bool) -> int:  # noqa: ARG001 - `start` looks for it
+    """Print what a shell needs to complete commands, options and groups."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    if found is None:
+        raise CommandError(f"there is no completion for {shell}")
+    click.echo(found(evproc, {}, "evproc", "_EVPROC_COMPLETE").source())
+    return 0

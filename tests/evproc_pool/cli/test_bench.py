@@ -1,0 +1,272 @@
+"""`evproc bench`: the verdict by made figures, and the command on real handlers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evproc import Processor
+from evproc_pool.cli.bench_measure import (
+    Sample,
+    numbers_of_workers,
+    others_share,
+    take_sample,
+    time_handlers,
+)
+from evproc_pool.cli.bench_verdict import (
+    HandlerTime,
+    Measured,
+    PoolTime,
+    Verdict,
+    decide,
+    duration,
+)
+from evproc_pool.cli.json_event import BadInputError, default_decode
+from tests.evproc_pool.cli.conftest import GROUP, SECONDS, Done, Terminal, piped, wait_for_file
+
+Run = Callable[..., Done]
+DEMO = "evproc_pool.demo.handlers"
+
+
+def measured(**changes: Any) -> Measured:
+    """A sample of 1,000 events of 1 ms each, on four CPUs that nobody else uses."""
+    figures: dict[str, Any] = {
+        "events": 1000,
+        "failed": 0,
+        "serial": 1.0,
+        "serial_cpu": 1.0,
+        "longest": 0.01,
+        "handlers": (HandlerTime("a", 1000, 0.8, 0.01), HandlerTime("b", 1000, 0.2, 0.001)),
+        "pools": {1: PoolTime(1.05, 0.01), 2: PoolTime(0.55, 0.01), 4: PoolTime(0.28, 0.01)},
+        "cpus": 4,
+    }
+    return Measured(**{**figures, **changes})
+
+
+def text_of(verdict: Verdict) -> str:
+    return "\n".join(verdict.lines)
+
+
+def test_a_pool_that_pays_off() -> None:
+    verdict = decide(measured())
+    assert (verdict.pays_off, verdict.workers, verdict.limit) == (True, 4, "cpus")
+    assert verdict.speed_up == pytest.approx(1 / 0.28)
+    assert verdict.most == pytest.approx(4.0)
+    assert verdict.bottleneck == "a"
+    assert verdict.share == pytest.approx(0.8)
+    use, why, bottleneck = verdict.lines
+    assert use == "Use the pool: with 4 workers it is 3.6 times as fast as one process."
+    assert why == (
+        "The most that a pool can give here is 4.0 times: there are 4 CPUs to use. Sending an event"
+        " takes 10.0 us."
+    )
+    assert bottleneck == (
+        "The bottleneck is handler 'a': it takes 80% of the time. If it were twice as fast, all"
+        " would be 1.7 times as fast."
+    )
+
+
+def test_handlers_that_take_less_than_sending_an_event() -> None:
+    pools = {1: PoolTime(0.006, 0.004), 2: PoolTime(0.007, 0.005)}
+    verdict = decide(measured(serial=0.001, serial_cpu=0.001, longest=0.0001, pools=pools))
+    assert (verdict.pays_off, verdict.workers, verdict.limit) == (False, 1, "sending")
+    assert verdict.most == pytest.approx(0.25)
+    first, second, *rest = verdict.lines
+    assert first == (
+        "Do not use the pool: at best, with 1 worker, it is 0.17 times as fast as one process."
+    )
+    assert "an event takes 1.0 us in its handlers, and 4.0 us in the coordinator" in second
+    assert "less than they could" not in "".join(rest)
+
+
+def test_one_event_that_takes_most_of_the_time() -> None:
+    verdict = decide(measured(longest=0.9, pools={1: PoolTime(1.1, 0.01), 4: PoolTime(0.95, 0.01)}))
+    assert (verdict.pays_off, verdict.limit) == (False, "longest")
+    assert "one event takes 900.0 ms of the 1.0 s, and is never cut" in text_of(verdict)
+
+
+def test_one_cpu() -> None:
+    verdict = decide(measured(cpus=1, pools={1: PoolTime(1.1, 0.01)}))
+    assert (verdict.pays_off, verdict.limit) == (False, "cpus")
+    assert "The most that a pool can give here is 1.0 times: there is 1 CPU" in text_of(verdict)
+
+
+def test_handlers_that_wait_can_have_more_workers_than_cpus() -> None:
+    verdict = decide(measured(serial_cpu=0.01))
+    assert verdict.limit == "sending"
+    assert verdict.most == pytest.approx(100)
+    assert "The handlers wait for most of their time" in text_of(verdict)
+
+
+def test_workers_that_hold_each_other_up() -> None:
+    pools = {1: PoolTime(1.1, 0.01), 4: PoolTime(1.0, 0.01)}
+    assert "The workers give less than they could" in text_of(decide(measured(pools=pools)))
+    # with two workers no more than twice as fast was possible
+    pools = {1: PoolTime(1.1, 0.01), 2: PoolTime(0.6, 0.01)}
+    assert "less than" not in text_of(decide(measured(pools=pools)))
+
+
+def test_other_programs_are_named_before_any_other_reason() -> None:
+    pools = {1: PoolTime(1.1, 0.01), 4: PoolTime(1.0, 0.01)}
+    text = text_of(decide(measured(pools=pools, serial_cpu=0.3, others=0.6)))
+    assert "Other programs kept 60% of the CPUs busy: measure again" in text
+    assert "wait" not in text.replace("and is never", "")
+
+
+def test_a_start_that_takes_more_than_the_sample_gains() -> None:
+    pools = {2: PoolTime(0.5, 0.01, start=1.5)}
+    assert "The start of the workers takes 1.5 s" in text_of(decide(measured(pools=pools)))
+
+
+def test_fewer_workers_that_are_as_good_are_the_best() -> None:
+    pools = {1: PoolTime(1.0, 0.01), 2: PoolTime(0.51, 0.01), 4: PoolTime(0.5, 0.01)}
+    assert decide(measured(pools=pools)).workers == 2
+
+
+def test_a_single_handler_is_no_bottleneck_and_none_is_none() -> None:
+    handlers = (HandlerTime("a", 5, 1.0, 0.1), HandlerTime("b", 0, 0.0, 0.0))
+    assert "bottleneck" not in text_of(decide(measured(handlers=handlers)))
+    verdict = decide(measured(handlers=()))
+    assert (verdict.bottleneck, verdict.share) == (None, 0.0)
+
+
+def test_nothing_to_decide_by() -> None:
+    with pytest.raises(ValueError, match="nothing to decide by"):
+        decide(measured(events=0))
+    with pytest.raises(ValueError, match="nothing to decide by"):
+        decide(measured(pools={}))
+
+
+def test_durations_and_numbers_of_workers() -> None:
+    assert [duration(each) for each in (2.04, 0.0015, 0.0000012)] == ["2.0 s", "1.5 ms", "1.2 us"]
+    assert numbers_of_workers(1) == [1]
+    assert numbers_of_workers(6) == [1, 2, 3, 4, 6]
+    assert numbers_of_workers(16) == [1, 2, 3, 4, 8, 16]
+
+
+def test_the_share_of_other_programs() -> None:
+    assert others_share(10.0, 4.0, 12.0) == 0.5
+    assert others_share(3.0, 4.0, 12.0) == 0.0
+    assert others_share(99.0, 4.0, 12.0) == 1.0
+    assert others_share(1.0, 1.0, 0.0) == 0.0
+
+
+# --- the measuring ---
+
+
+def processor_of(**handlers: Callable[..., Any]) -> Processor:
+    processor = Processor()
+    for name, handler in handlers.items():
+        processor.register(handler, name)
+    return processor
+
+
+def test_a_sample_ends_with_the_input_the_number_or_the_time() -> None:
+    processor = processor_of(a=lambda proc, ev: None)
+    lines = [(number, '{"name": "x"}') for number in range(5)]
+
+    def size(most: int, seconds: float) -> int:
+        clock = itertools.count()
+        sample = take_sample(
+            lines, default_decode, processor, most=most, seconds=seconds, clock=lambda: next(clock)
+        )
+        return len(sample.events())
+
+    assert size(9, 9) == 5
+    assert size(2, 9) == 2
+    assert size(9, 3) == 3
+    with pytest.raises(BadInputError, match="line 7: the object has no"):
+        take_sample([(7, "{}")], default_decode, processor, most=1, seconds=1)
+
+
+def test_the_calls_of_handlers_are_counted_and_failures_too() -> None:
+    def fails(proc: Processor, ev: Any) -> None:
+        if ev.data["n"] == 1:
+            raise ValueError
+
+    processor = processor_of(first=lambda proc, ev: None, fails=fails)
+    sample = Sample([f'{{"name": "x", "n": {n}}}' for n in range(3)], default_decode)
+    times, longest, failed = time_handlers(processor, sample, repeats=2)
+    assert [(each.name, each.calls) for each in times] == [("first", 3), ("fails", 3)]
+    assert all(0 < each.longest <= each.seconds for each in times)
+    assert 0 < longest <= 1
+    assert failed == 1
+
+
+# --- the command ---
+
+
+def test_the_demo(tmp_path: Path, evproc: Run) -> None:
+    paths = sorted(map(str, Path(__file__).parent.glob("test_*.py")))[:3]
+    lines = [json.dumps({"name": "source-file", "path": path}) for path in paths]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    # also from the project's file
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.evproc]\ndecode = "evproc_pool.demo.events:from_json"\nevent-timeout = 60\n'
+    )
+    done = evproc(tmp_path, "bench", DEMO, "in.jsonl", "--workers", "1", "--seconds", "60")
+    assert done.code == 0
+    assert "Sample: 3 events" in done.out
+    assert "one process" in done.out
+    assert "1 worker" in done.out
+    assert "se the pool: " in done.out
+    assert "The bottleneck is handler '" in done.out
+    assert "3 events with workers=1" in done.out + done.err
+
+
+def test_handlers_that_print_and_fail(make_group: Any) -> None:
+    folder = make_group("def talk(proc, ev): print('hello'); 1 / ev.total", "talk")
+    given = '{"name": "order", "total": 0}\n'
+    done = piped(folder, "bench", GROUP, "-", "--workers", "1", given=given)
+    assert (done.code, "hello" in done.out) == (0, False)
+    assert "Sample: 1 event, " in done.out
+    assert "1 of them failed" in done.out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "error: in.jsonl: no event in it\n"),
+        ("\n{}\n", 'error: in.jsonl: line 2: the object has no "name", which is the name of'),
+    ],
+)
+def test_a_file_without_events(text: str, said: str, shop: Path, evproc: Run) -> None:
+    (shop / "in.jsonl").write_text(text)
+    done = evproc(shop, "bench", GROUP, "in.jsonl")
+    assert done.code == 2
+    assert (done.out + done.err).startswith(said)
+
+
+def test_a_group_with_a_fault(make_group: Any, evproc: Run) -> None:
+    folder = make_group("@evproc.requires('none')\ndef a(proc, ev): pass\n", "a")
+    done = evproc(folder, "bench", GROUP, "-")
+    assert done.code == 1
+    assert "error: handler 'a' requires 'none'" in done.out + done.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
+@pytest.mark.parametrize("where", ["one process", "a worker"])
+def test_ctrl_c_ends_it(where: str, make_group: Any) -> None:
+    code = (
+        "import os, pathlib, time, multiprocessing\n"
+        "def wait(proc, ev):\n"
+        "    is_worker = multiprocessing.parent_process() is not None\n"
+        f"    if is_worker == {where == 'a worker'}:\n"
+        "        pathlib.Path('begun').touch()\n"
+        f"        time.sleep({SECONDS})\n"
+    )
+    folder = make_group(code, "wait")
+    (folder / "in.jsonl").write_text('{"name": "order"}\n')
+    with Terminal(folder, "bench", GROUP, "in.jsonl", "--workers", "1") as terminal:
+        wait_for_file(folder / "begun")
+        terminal.type(b"\x03")
+        done = terminal.finish()
+    assert done.code == 130
+    assert done.out.endswith("interrupted\n")
+    assert "Traceback" not in done.out
