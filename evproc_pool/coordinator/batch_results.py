@@ -39,6 +39,7 @@ class BatchResults:
         backend: Backend,
         step: Callable[[Input], bool],
         returned: Callable[[Batch, int], None],
+        *,
         notices: Notices | None = None,
     ) -> None:
         self._codec = codec

@@ -42,6 +42,7 @@ from evproc_pool.coordinator.run_handle import RunHandle
 from evproc_pool.coordinator.single_events import SentSingle, SingleEvents
 from evproc_pool.coordinator.worker_deaths import WorkerDeaths
 from evproc_pool.coordinator.worker_record import WorkerRecord, seen_at
+from evproc_pool.core.batches import Batch
 from evproc_pool.core.event_columns import PlanLike
 from evproc_pool.core.event_limits import EventLimits
 from evproc_pool.core.inputs_and_effects import (
@@ -162,7 +163,7 @@ class Coordinator:
         self._cancelled = Cancellations()
         self._recalls = False  # whether workers give back all that they have not begun
         self._results = BatchResults(
-            self._codec, registry, backend, self._step, self._returned, self.notices
+            self._codec, registry, backend, self._step, self._returned, notices=self.notices
         )
         self._deaths = WorkerDeaths(
             self._codec,
