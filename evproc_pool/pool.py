@@ -6,7 +6,7 @@ It checks arguments and hands each call on. `calls` has the calls for a pool wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overload
 
@@ -16,6 +16,7 @@ from evproc_pool.calls import worker_calls
 from evproc_pool.calls.async_calls import AsyncCalls
 from evproc_pool.calls.engines import EngineOwner
 from evproc_pool.calls.handlers import PoolHandlers
+from evproc_pool.calls.registry_calls import RegistryCalls
 from evproc_pool.calls.worker_calls import await_value, await_within
 from evproc_pool.core.root_events import Key, plan_root
 from evproc_pool.errors import PoolError
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from multiprocessing.context import BaseContext
 
-    from evproc.annotations import HandlerFunc, OnError, Unmatched
-    from evproc.handler import Handler
-    from evproc.report import CheckReport, Explanation
+    from evproc.annotations import Unmatched
     from evproc_pool.coordinator.engine import Engine
     from evproc_pool.outcome import Outcome
 
@@ -37,7 +36,7 @@ __all__ = ["BUFFER_PER_WORKER", "Errors", "Key", "Ordering", "PoolProcessor"]
 E = TypeVar("E", bound=Event)
 
 
-class PoolProcessor(AsyncCalls):
+class PoolProcessor(RegistryCalls, AsyncCalls):
     """A `Processor` whose handlers run in worker processes.
 
     Handlers are registered as with `evproc.Processor`, and events give the same values and the
@@ -217,47 +216,6 @@ class PoolProcessor(AsyncCalls):
     def _engine(self) -> Engine | None:
         """The engine, if one is running; for `testing` and tests."""
         return self._owner.engine
-
-    # --- the registry ---
-
-    @property
-    def nodes(self) -> Mapping[str, Handler]:
-        """The registered handlers by name, in registration order; read-only."""
-        return self._handlers.processor.nodes
-
-    def register(self, proc: HandlerFunc, name: str | None = None, *, replace: bool = False) -> str:
-        """Add a handler; see `Processor.register`. Running workers are replaced.
-
-        Raises:
-            PoolBusyError: Events are in flight. Nothing has changed.
-            PoolClosedError: The pool is closed.
-        """
-        return self._owner.change(
-            "register", lambda: self._handlers.register(proc, name, replace=replace)
-        )
-
-    def unregister(self, name: str) -> None:
-        """Remove a handler; see `Processor.unregister`, and `register` for errors of the pool."""
-        self._owner.change("unregister", lambda: self._handlers.unregister(name))
-
-    def load_from(self, namespace: str, on_error: OnError = "raise") -> tuple[str, ...]:
-        """Register every entry point of a group; see `Processor.load_from`.
-
-        Workers load the same group. Running ones are replaced. A callable `on_error` is called
-        in this process only. A worker leaves out what it cannot load; if that differs from this
-        process, the comparison of the registries fails. See `register` for errors of the pool.
-        """
-        return self._owner.change(
-            "load_from", lambda: self._handlers.load_from(namespace, on_error)
-        )
-
-    def check(self) -> CheckReport:
-        """Find cycles and missing handlers; see `Processor.check`."""
-        return self._handlers.processor.check()
-
-    def explain(self, ev: Event) -> Explanation:
-        """Say which handlers match an event, and why; see `Processor.explain`."""
-        return self._handlers.processor.explain(ev)
 
     # --- events ---
 
