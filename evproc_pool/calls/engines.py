@@ -268,7 +268,8 @@ class EngineOwner:
 
         spec = self._handlers.spec(start.initializer, start.initargs, start.finalizer)
         state = current_state(start.thread_limit, sent)
-        config = make_config(spec, state, self._options.limits, PACE)
+        output = start.worker_output()
+        config = make_config(spec, state, self._options.limits, PACE, output)
         try:
             backend = self.starter.make_backend(functions)
         except OSError as error:

@@ -16,7 +16,7 @@ import select
 import selectors
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -298,26 +298,32 @@ class LocalBackend:
                         self._selector.unregister(each)
             worker.close()
 
-    def quit(self, most_seconds: float) -> None:
+    def quit(self, most_seconds: float, hear: Callable[[Arrived], object]) -> None:
         """See `Backend`."""
-        for worker in self._processes.values():
-            worker.channel.send(messages.QUIT, b"")
-        self._end(min(_QUIT_SECONDS, most_seconds))
+        deadline = time.monotonic() + min(_QUIT_SECONDS, most_seconds)
+        for number in self._processes:
+            self.send(number, messages.QUIT, b"")
+        # A worker that is still writing reads no request.
+        while self._processes and (left := deadline - time.monotonic()) > 0:
+            _tell(hear, self.poll(left))
+        self.kill(hear)
 
-    def kill(self) -> None:
+    def kill(self, hear: Callable[[Arrived], object]) -> None:
         """See `Backend`."""
-        self._end(0)
-
-    def _end(self, grace_seconds: float) -> None:
         workers = list(self._processes.values())
-        deadline = time.monotonic() + grace_seconds
         for worker in workers:
-            if not worker.wait(max(0.0, deadline - time.monotonic())):
+            if not worker.wait(0):
                 worker.kill()
         for worker in workers:
             worker.wait(inf)
-            self._forget(worker)
+            _tell(hear, self._bury(worker))
         self._selector.close()
         self._wake_selector.close()
         self._wake_read.close()
         self._wake_write.close()
+
+
+def _tell(hear: Callable[[Arrived], object], happened: Iterable[Arrived | Gone]) -> None:
+    for item in happened:
+        if isinstance(item, Arrived):
+            hear(item)
