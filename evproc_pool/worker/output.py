@@ -16,7 +16,6 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from importlib.util import find_spec
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -192,6 +191,8 @@ class _WhenImported:
         """Have others find the module, and act when it has run."""
         if name != self._name:
             return None
+        from importlib.util import find_spec  # slow to import, and many need it never
+
         sys.meta_path.remove(self)
         spec = find_spec(name)
         loader: Any = None if spec is None else spec.loader

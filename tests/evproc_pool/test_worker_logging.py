@@ -18,6 +18,7 @@ from typing import Any, Final
 import pytest
 
 from evproc_pool import PoolProcessor, SoftTimeoutError, WorkerLostError
+from evproc_pool.coordinator.coordinator import Coordinator
 from evproc_pool.testing import simulated_pool
 from tests.support import actions
 from tests.support import logging_handlers as there
@@ -298,6 +299,25 @@ def test_records_arrive_while_a_caller_waits(records: Records, gate: Gate) -> No
         arrival.release()
 
 
+def test_a_single_event_that_logs_stays_past_the_scheduler(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adopted: list[object] = []
+    adopt = Coordinator.adopt
+
+    def note(*args: Any) -> None:
+        adopted.append(args)
+        adopt(*args)
+
+    monkeypatch.setattr(Coordinator, "adopt", note)
+    with _pool() as pool:
+        warm(pool)
+        for _ in range(100):
+            pool.process(Logs("many", 0, 3))
+    assert len(records.found) == 300
+    assert len(adopted) < 50  # under load an answer may take too long
+
+
 # --- none is lost ---
 
 
@@ -495,6 +515,23 @@ def test_an_interrupt_in_a_logging_handler_leaves_the_pool_usable() -> None:
         finally:
             logging.root.removeHandler(handler)
         assert pool.process(Do("stop", 1)) == 1
+
+
+def test_interrupts_in_logging_handlers_while_workers_end_leave_nothing_behind() -> None:
+    class Interrupts(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise KeyboardInterrupt
+
+    handler = Interrupts()
+    pool = _pool(3, finalizer=_note_at_end)
+    warm(pool)
+    logging.root.addHandler(handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pool.close()
+    finally:
+        logging.root.removeHandler(handler)
+    pool.close()
 
 
 # --- what is configured in a worker ---

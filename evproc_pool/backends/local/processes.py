@@ -303,10 +303,12 @@ class LocalBackend:
         deadline = time.monotonic() + min(_QUIT_SECONDS, most_seconds)
         for number in self._processes:
             self.send(number, messages.QUIT, b"")
-        # A worker that is still writing reads no request.
-        while self._processes and (left := deadline - time.monotonic()) > 0:
-            _tell(hear, self.poll(left))
-        self.kill(hear)
+        try:
+            # A worker that is still writing reads no request.
+            while self._processes and (left := deadline - time.monotonic()) > 0:
+                _tell(hear, self.poll(left))
+        finally:
+            self.kill(hear)
 
     def kill(self, hear: Callable[[Arrived], object]) -> None:
         """See `Backend`."""
@@ -314,13 +316,15 @@ class LocalBackend:
         for worker in workers:
             if not worker.wait(0):
                 worker.kill()
+        happened: list[Arrived | Gone] = []
         for worker in workers:
             worker.wait(inf)
-            _tell(hear, self._bury(worker))
+            happened += self._bury(worker)
         self._selector.close()
         self._wake_selector.close()
         self._wake_read.close()
         self._wake_write.close()
+        _tell(hear, happened)  # last: it may raise
 
 
 def _tell(hear: Callable[[Arrived], object], happened: Iterable[Arrived | Gone]) -> None:
