@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from evproc_pool.protocol.log_records import dump_record
 from evproc_pool.protocol.worker_output import LogLevels
@@ -64,6 +64,9 @@ class _LoggerState(NamedTuple):
     level: int
 
 
+_NOTHING: Final = _LoggerState([], True, False, logging.NOTSET)
+
+
 class LogSetUp:
     """The configuration of logging in a worker: one handler, which sends.
 
@@ -75,7 +78,7 @@ class LogSetUp:
         self._found: dict[logging.Logger, _LoggerState] = {}  # before it was undone
         self._kept: dict[logging.Logger, _LoggerState] = {}
         self._disabled = self._found_disabled = logging.root.manager.disable
-        self._undo(resets_levels=True)
+        self._undo()
         logging.root.handlers[:] = [sender]
         levels.apply()
         self.keep()
@@ -91,14 +94,11 @@ class LogSetUp:
         logging.disable(self._disabled)
         self.keep()
 
-    def _undo(self, *, resets_levels: bool = False) -> None:
+    def _undo(self) -> None:
         for logger in _loggers():
             now = _state_of(logger)
-            before = self._kept.get(logger)
-            if before is None:
-                before = _LoggerState(
-                    [], True, False, logging.NOTSET if resets_levels else now.level
-                )
+            # The coordinator's levels are applied: a logger that is new has none there.
+            before = self._kept.get(logger, _NOTHING)
             if now != before:
                 self._found[logger] = now
                 _set_state(logger, before)

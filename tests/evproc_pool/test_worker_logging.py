@@ -544,6 +544,7 @@ from evproc import want
 LOG = logging.getLogger("configured")
 LOG.addHandler(logging.FileHandler({path!r}))
 LOG.propagate = False
+LOG.setLevel("ERROR")
 logging.getLogger().addHandler(logging.FileHandler({path!r}))
 logging.getLogger("off").disabled = True
 
@@ -565,6 +566,7 @@ def test_what_a_module_configures_holds_in_the_coordinator_only(
         try:
             with PoolProcessor(1, mp_context=method) as pool:
                 pool.load_from("tests.logging")
+                logging.getLogger("configured").setLevel("NOTSET")
                 pool.process(Logs())
         finally:
             logger = logging.getLogger("configured")
