@@ -15,8 +15,8 @@ from evproc_pool import options
 from evproc_pool.calls import worker_calls
 from evproc_pool.calls.async_calls import AsyncCalls
 from evproc_pool.calls.engines import EngineOwner
+from evproc_pool.calls.handler_calls import HandlerCalls
 from evproc_pool.calls.handlers import PoolHandlers
-from evproc_pool.calls.registry_calls import RegistryCalls
 from evproc_pool.calls.worker_calls import await_value, await_within
 from evproc_pool.core.root_events import Key, plan_root
 from evproc_pool.errors import PoolError
@@ -36,7 +36,7 @@ __all__ = ["BUFFER_PER_WORKER", "Errors", "Key", "Ordering", "PoolProcessor"]
 E = TypeVar("E", bound=Event)
 
 
-class PoolProcessor(RegistryCalls, AsyncCalls):
+class PoolProcessor(HandlerCalls, AsyncCalls):
     """A `Processor` whose handlers run in worker processes.
 
     Handlers are registered as with `evproc.Processor`, and events give the same values and the

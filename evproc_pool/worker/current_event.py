@@ -9,11 +9,12 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Sequence
-from types import CodeType, FrameType
+from types import CodeType
 from typing import Any, Final
 
 from evproc.event import describe_event
 from evproc.handler import Handler
+from evproc_pool.internals.cpython import frame_of
 from evproc_pool.protocol import status_words
 
 _CODES: Final = (1 << status_words.HANDLER_BITS) - 1
@@ -67,10 +68,7 @@ class CurrentEvent:
 
     def _find(self) -> object:
         """Return the event in the frame of the loop, or None."""
-        frame: FrameType | None = sys._getframe()  # noqa: SLF001 - documented
-        main = threading.main_thread().ident
-        if threading.get_ident() != main:
-            frame = sys._current_frames().get(main or 0)  # noqa: SLF001 - likewise
+        frame = frame_of(threading.main_thread().ident or 0)  # there it runs
         while frame is not None and frame.f_code is not self._loop:
             frame = frame.f_back
         if frame is None:

@@ -38,7 +38,7 @@ from typing import Any, Final
 
 from evproc.event import describe_event
 from evproc_pool.errors import SoftTimeoutError
-from evproc_pool.internals.cpython import call_spans
+from evproc_pool.internals.cpython import call_spans, frame_of
 from evproc_pool.protocol import status_words
 
 #: Sent to a worker; None: this system has no soft timeout (Windows). Programs take the numbers next
@@ -63,7 +63,7 @@ def end_shield() -> None:
     strike = _Postponed.strike
     if strike is not None and _Postponed.thread == get_ident():
         _Postponed.strike = None
-        strike(0, sys._getframe(1))  # noqa: SLF001 - documented
+        strike(0, frame_of(_Postponed.thread))
 
 
 class SoftTimeout:

@@ -315,7 +315,7 @@ def test_a_single_event_that_logs_stays_past_the_scheduler(
         for _ in range(100):
             pool.process(Logs("many", 0, 3))
     assert len(records.found) == 300
-    assert len(adopted) < 50  # under load an answer may take too long
+    assert len(adopted) < 100  # under load an answer may take too long
 
 
 # --- none is lost ---

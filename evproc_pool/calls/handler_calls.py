@@ -1,4 +1,4 @@
-"""The registry of a pool: a base class of `PoolProcessor`."""
+"""The methods of `PoolProcessor` for its handlers: a base class."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from evproc_pool.calls.handlers import PoolHandlers
 
 
-class RegistryCalls:
-    """The methods of `PoolProcessor` for its handlers."""
+class HandlerCalls:
+    """See `PoolProcessor`."""
 
     if TYPE_CHECKING:
         _handlers: PoolHandlers
