@@ -24,6 +24,7 @@ from evproc_pool.core.estimates import MOST_EVENTS
 from evproc_pool.core.retry_policy import RetryPolicy
 from evproc_pool.core.root_events import Key
 from evproc_pool.protocol.limits import Limits
+from evproc_pool.protocol.worker_output import WorkerOutput, current_levels
 
 if TYPE_CHECKING:
     from evproc.annotations import Unmatched
@@ -36,6 +37,9 @@ Ordering = Literal["cascade", "unordered"]
 
 #: Whether an error ends the cascade; see `PoolProcessor`.
 Errors = Literal["end", "continue"]
+
+#: What is done with what handlers print; see `PoolProcessor`.
+WorkerPrints = Literal["label"]
 
 #: The default of `stream`'s `buffersize` for each worker: two full batches of tiny events.
 BUFFER_PER_WORKER: Final = 2 * MOST_EVENTS
@@ -56,6 +60,13 @@ class StartOptions(NamedTuple):
     preload: bool | None
     finalizer: Callable[[], object] | None = None
     native_threads: int | None = None
+    logs: bool = True
+    output: WorkerPrints | None = None
+
+    def worker_output(self) -> WorkerOutput:
+        """What workers do with what they log and print, by the levels of this moment."""
+        levels = current_levels() if self.logs else None
+        return WorkerOutput(levels, has_labels=self.output is not None)
 
     @property
     def thread_limit(self) -> int:
@@ -117,6 +128,8 @@ def start_options(  # noqa: PLR0917 - as many as the pool has
     preload: bool | None,
     finalizer: Callable[[], object] | None,
     native_threads: int | None,
+    worker_logging: bool = True,
+    worker_output: WorkerPrints | None = None,
 ) -> StartOptions:
     """Check the group; see `PoolProcessor`."""
     size = usable_cpus() if workers is None else count("workers", workers, _OR_NONE, least=0)
@@ -142,7 +155,21 @@ def start_options(  # noqa: PLR0917 - as many as the pool has
     if preload is not None and not isinstance(preload, bool):
         raise TypeError(f"preload is True, False or None, not {preload!r}")
     threads = count_or_none("native_threads", native_threads, least=0)
-    return StartOptions(size, starts, initializer, tuple(initargs), preload, finalizer, threads)
+    if not isinstance(worker_logging, bool):
+        raise TypeError(f"worker_logging is True or False, not {worker_logging!r}")
+    if worker_output not in (None, "label"):
+        raise ValueError(f"worker_output is 'label' or None, not {worker_output!r}")
+    return StartOptions(
+        size,
+        starts,
+        initializer,
+        tuple(initargs),
+        preload,
+        finalizer,
+        threads,
+        worker_logging,
+        worker_output,
+    )
 
 
 def default_call(  # noqa: PLR0917 - as many as the pool has

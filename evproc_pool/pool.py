@@ -21,7 +21,7 @@ from evproc_pool.calls.worker_calls import await_value, await_within
 from evproc_pool.core.root_events import Key, plan_root
 from evproc_pool.errors import PoolError
 from evproc_pool.inprocess.calls import InProcessCalls
-from evproc_pool.options import BUFFER_PER_WORKER, Errors, Ordering, PoolOptions
+from evproc_pool.options import BUFFER_PER_WORKER, Errors, Ordering, PoolOptions, WorkerPrints
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -140,6 +140,15 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
             the first pool asks for. Nothing with an `initializer`, which entry points may need.
         native_threads: The most threads of OpenBLAS, MKL and OpenMP in a worker; 0: no limit.
             None: CPUs / `workers`, unless a variable such as `OMP_NUM_THREADS` is set.
+        worker_logging: *Output of workers.* Log records of workers, and warnings, go to the
+            logging and the `warnings.showwarning` of this process, before the outcome of their
+            event is there. Each record has the attributes `evproc_handler` and `evproc_event`
+            where these are known. Workers get the levels of the loggers when they start. Handlers
+            and filters of `logging` must not wait for the pool. A handler that the `initializer`
+            adds to a logger stays; those that modules add when they are imported do not. False:
+            workers keep the logging that they set up themselves. Not with `workers=0`.
+        worker_output: `"label"`: lines that handlers print begin with the worker's pid and the
+            handler; not those of processes that handlers start. None: they are left alone.
         unmatched: *Registry.* For an event that no handler wants; see `evproc.Processor`.
         listeners: *What can be seen.* Callables that get each notification of the pool; see
             `evproc_pool.observe`. They are called one at a time, mostly by the thread that waits
@@ -176,12 +185,22 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
         crash_limit: int = 1,
         preload: bool | None = None,
         native_threads: int | None = None,
+        worker_logging: bool = True,
+        worker_output: WorkerPrints | None = None,
         unmatched: Unmatched = "ignore",
         listeners: Iterable[Listener] = (),
         statistics: bool = False,
     ) -> None:
         start = options.start_options(
-            workers, mp_context, initializer, initargs, preload, finalizer, native_threads
+            workers,
+            mp_context,
+            initializer,
+            initargs,
+            preload,
+            finalizer,
+            native_threads,
+            worker_logging,
+            worker_output,
         )
         chosen = self._options = PoolOptions(
             start,

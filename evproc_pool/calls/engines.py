@@ -278,7 +278,8 @@ class EngineOwner:
         if notifier is not None:
             notifier.clock = self.clock
         pace = PACE._replace(times_handlers=notifier is not None)
-        config = make_config(spec, state, self._options.limits, pace)
+        output = start.worker_output()
+        config = make_config(spec, state, self._options.limits, pace, output)
         try:
             backend = self.starter.make_backend(functions)
         except OSError as error:

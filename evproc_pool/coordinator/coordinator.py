@@ -41,6 +41,7 @@ from evproc_pool.coordinator.crash_errors import (
 from evproc_pool.coordinator.run_handle import RunHandle
 from evproc_pool.coordinator.single_events import SentSingle, SingleEvents
 from evproc_pool.coordinator.worker_deaths import WorkerDeaths
+from evproc_pool.coordinator.worker_output import WorkerOutput
 from evproc_pool.coordinator.worker_record import WorkerRecord, seen_at
 from evproc_pool.core.batches import Batch
 from evproc_pool.core.event_columns import PlanLike
@@ -161,6 +162,7 @@ class Coordinator:
         self._look_again: float | None = None  # after how long, if nothing happens
         self._codec = Codec(registry, has_retries=policy.max_retries > 0)
         self._cancelled = Cancellations()
+        self._output = WorkerOutput()
         self._recalls = False  # whether workers give back all that they have not begun
         self._results = BatchResults(
             self._codec, registry, backend, self._step, self._returned, notices=self.notices
@@ -221,9 +223,9 @@ class Coordinator:
         """End the workers, which are killed after that many seconds; tell open runs the reason."""
         self._workers.clear()
         if most_seconds > 0:
-            self._backend.quit(most_seconds)
+            self._backend.quit(most_seconds, self._heard_at_end)
         else:
-            self._backend.kill()
+            self._backend.kill(self._heard_at_end)
         for run in list(self.runs.values()):
             run.error = reason
             run.is_finished = True
@@ -231,6 +233,11 @@ class Coordinator:
         self.runs.clear()
         if self.notices is not None:
             self.notices.ended(reason)
+
+    def _heard_at_end(self, item: Arrived) -> None:
+        """Take what a worker sends while it ends; nobody waits for results any more."""
+        if item.tag in messages.OUTPUT:
+            self._output.take(item.tag, item.payload)
 
     # --- a single event, past the scheduler ---
 
@@ -347,7 +354,7 @@ class Coordinator:
         if self._is_heavy or self._backend.is_writing:
             return 0.0
         began = self._clock()
-        seconds = self._supervisor.rest(began)
+        seconds = self._output.limit_rest(self._supervisor.rest(began), began)
         if not seconds:
             return 0.0
         self._backend.rest(seconds)
@@ -468,7 +475,10 @@ class Coordinator:
             if self.notices is not None:
                 self.notices.started(worker, self._backend.pid(worker))
 
-    def _arrived(self, item: Arrived) -> None:
+    def _arrived(self, item: Arrived) -> None:  # noqa: C901 - a case each
+        if item.tag in messages.OUTPUT:
+            self._output.take(item.tag, item.payload)
+            return
         self.single_events.forget()
         # it may have come at any time during the rest
         self._supervisor.heard(item.worker, self._listened - self._rested)

@@ -43,6 +43,10 @@ SKIPPED: Final = 21  # a batch was taken back before it began
 LEAVING: Final = 23  # the worker has used up its quota
 NEARLY: Final = 24  # the worker will soon have used up its quota
 QUIET: Final = 22  # PROGRESS of events of one plan that have no results
+LOGGED: Final = 30  # a log record; see `log_records`
+WARNED: Final = 31  # a warning; likewise
+#: Frames that say nothing of events, and may come at any time.
+OUTPUT: Final = frozenset((LOGGED, WARNED))
 
 #: Stands for the plan of an event that could not be packed. The worker skips the event.
 OMITTED: Final = -1

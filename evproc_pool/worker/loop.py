@@ -41,6 +41,7 @@ from evproc_pool.serialization.basics import gc_paused
 from evproc_pool.serialization.packing import ATOMS
 from evproc_pool.serialization.privacy import BUILT_IN, CUSTOM, is_constant, is_private
 from evproc_pool.worker.batch_job import SINGLE_EVENT, TIMED_EVENT, BatchJob, Calls, SingleEventJob
+from evproc_pool.worker.output import UnchangedOutput
 from evproc_pool.worker.quota import Quota
 from evproc_pool.worker.reporter import Reporter
 from evproc_pool.worker.result_buffer import ResultBuffer
@@ -54,16 +55,20 @@ def prepare(
     *,
     shared: Sequence[Any] = (),
     has_reporter: bool = False,
+    output: UnchangedOutput | None = None,
 ) -> Worker | None:
     """Fill a registry as the first frame says, and answer with the outcome.
 
-    `shared` is that of the `Config`, the other arguments are those of `Worker`. Returns None if
-    this failed, which the coordinator has learned.
+    `shared` is that of the `Config`, `output` that of this process; the other arguments are those
+    of `Worker`. Returns None if this failed, which the coordinator has learned.
     """
     frame = channel.receive()
+    output = output or UnchangedOutput()
     try:
-        spec, limits, pace = load_config(frame.payload, shared)
-        processor = spec.make_processor()
+        spec, limits, pace, _ = load_config(frame.payload, shared, output.begin)
+        output.modules_are_imported()
+        processor = spec.make_processor(output.is_set_up)
+        output.is_ready(processor.registry)
         limits.check_room()
         answer = pickling.dumps(fingerprint(processor.registry))
     except BaseException as error:  # an initializer may raise SystemExit
