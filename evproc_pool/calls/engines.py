@@ -275,8 +275,12 @@ class EngineOwner:
         spec = self._handlers.spec(start.initializer, start.initargs, start.finalizer)
         state = current_state(start.thread_limit, sent)
         notifier = self._options.observers.notifier
+        notices: Notices | None = None
         if notifier is not None:
+            from evproc_pool.coordinator.notices import Notices  # few pools need it
+
             notifier.clock = self.clock
+            notices = Notices(notifier, self.registry)
         pace = PACE._replace(times_handlers=notifier is not None)
         output = start.worker_output()
         config = make_config(spec, state, self._options.limits, pace, output)
@@ -294,7 +298,7 @@ class EngineOwner:
             policy=self._options.retries,
             clock=self.clock,
             rng=self.rng,
-            notifier=notifier,
+            notices=notices,
         )
         engine = Engine(coordinator, backend, Gathered)
         self._finalizer = util.Finalize(

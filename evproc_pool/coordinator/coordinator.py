@@ -38,7 +38,7 @@ from evproc_pool.coordinator.crash_errors import (
     no_registry,
     other_registry,
 )
-from evproc_pool.coordinator.run_handle import RunHandle
+from evproc_pool.coordinator.run_handle import RunHandle, deliver
 from evproc_pool.coordinator.single_events import SentSingle, SingleEvents
 from evproc_pool.coordinator.worker_deaths import WorkerDeaths
 from evproc_pool.coordinator.worker_output import WorkerOutput
@@ -96,10 +96,8 @@ from evproc_pool.serialization import pickling
 if TYPE_CHECKING:
     from evproc_pool.coordinator.notices import Notices
     from evproc_pool.observe.collector import WorkerView
-    from evproc_pool.observe.notifier import Notifier
 
-# Listen to all workers at least this often, also while single events go past the scheduler: an
-# idle worker may have died.
+# Listen so often also while single events go past the scheduler: an idle worker may have died.
 _LISTEN_SECONDS: Final = 0.25
 
 # A worker with a frame of this size may block until the coordinator reads it: no rest then.
@@ -133,7 +131,7 @@ class Coordinator:
         policy: RetryPolicy,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
-        notifier: Notifier | None = None,
+        notices: Notices | None = None,
     ) -> None:
         self.inbox: deque[Input] = deque()
         self.cancellations: deque[Cancel | Reclaim | Recall] = deque()
@@ -149,13 +147,9 @@ class Coordinator:
             EventLimits(limits.event_timeout, limits.event_soft_timeout, limits.max_memory_bytes),
             # not the module's generator, which the application may have seeded
             (rng or random.Random()).random,  # noqa: S311 - nobody gains by guessing it
-            is_observed=notifier is not None,
+            is_observed=notices is not None,
         )
-        self.notices: Notices | None = None
-        if notifier is not None:
-            from evproc_pool.coordinator.notices import Notices  # few pools need it
-
-            self.notices = Notices(notifier, registry)
+        self.notices = notices
         self._workers: dict[int, WorkerRecord] = {}
         self._start_error: OSError | None = None  # of the last start
         self._last_exit: int | None = None  # of the last worker that died in its start
@@ -212,8 +206,8 @@ class Coordinator:
         """How many events wait, how many workers have, and what these do. From any thread."""
         from evproc_pool.coordinator.worker_views import now  # few pools are asked
 
-        workers = list(self._workers.values())
-        return now(workers, self._backend, self._supervisor, self._registry, self._clock())
+        states = list(self._workers.values())
+        return now(states, self._backend, self._supervisor, self._registry, self._clock())
 
     def demand(self, run: RunHandle) -> int:
         """How many roots the run would take now. Any thread may ask."""
@@ -223,9 +217,9 @@ class Coordinator:
         """End the workers, which are killed after that many seconds; tell open runs the reason."""
         self._workers.clear()
         if most_seconds > 0:
-            self._backend.quit(most_seconds, self._heard_at_end)
+            self._backend.quit(most_seconds, self._output.hear)
         else:
-            self._backend.kill(self._heard_at_end)
+            self._backend.kill(self._output.hear)
         for run in list(self.runs.values()):
             run.error = reason
             run.is_finished = True
@@ -233,11 +227,6 @@ class Coordinator:
         self.runs.clear()
         if self.notices is not None:
             self.notices.ended(reason)
-
-    def _heard_at_end(self, item: Arrived) -> None:
-        """Take what a worker sends while it ends; nobody waits for results any more."""
-        if item.tag in messages.OUTPUT:
-            self._output.take(item.tag, item.payload)
 
     # --- a single event, past the scheduler ---
 
@@ -299,8 +288,7 @@ class Coordinator:
 
     def where(self, run: int, roots: Sequence[int] | None) -> str:
         """See `cancellation.say_where`."""
-        names = [handler.name for handler in self._registry.handlers]
-        return say_where(run, roots, self._workers, self._backend, names)
+        return say_where(run, roots, self._workers, self._backend, self._registry)
 
     def place_before(self, run: int, root: int) -> tuple[int, int] | None:
         """See `cancellation.place_before`."""
@@ -345,9 +333,8 @@ class Coordinator:
         at = record.seen = self._backend.look_at(worker)
         if at is None:
             return None
-        sent = record.sent[0]
-        is_cancelled = bool(self._cancelled) and self._cancelled.kills_at(at, sent)
-        return seen_at(sent, at, is_cancelled=is_cancelled)
+        is_cancelled = bool(self._cancelled) and self._cancelled.kills_at(at, record.sent[0])
+        return seen_at(record.sent[0], at, is_cancelled=is_cancelled)
 
     def _rest(self) -> float:
         """Let workers go on alone, if the supervisor allows it; return for how many seconds."""
@@ -413,36 +400,20 @@ class Coordinator:
                     raise cannot_start(effect.failed_starts, self._last_exit, self._start_error)
                 case Settled() | Over() | Ended() | EventEnded() | Dropped() | Finished():
                     has_news = True
-                    self._deliver(effect)
+                    if self._cancelled:
+                        self._cancelled.hear(effect)
+                    deliver(effect, self.runs)
                 case EventFailed() | EventRetried() | Unwanted():
                     pass  # for `notices` only
                 case _:
                     raise InternalError(f"unknown effect {effect!r}")
         return has_news
 
-    def _deliver(self, effect: Settled | Over | Ended | EventEnded | Dropped | Finished) -> None:
-        if self._cancelled:
-            self._cancelled.hear(effect)
-        run = self.runs[effect.run]
-        match effect:
-            case Settled():
-                run.sink.settled(effect)
-            case Over():
-                run.sink.over(effect)
-            case Ended():
-                run.sink.ended(effect.root, effect.ending)
-            case EventEnded():
-                run.sink.event_ended(effect)
-            case Finished():
-                run.is_finished = True
-                del self.runs[effect.run]
-
     # --- workers ---
 
     def _take_back(self, effect: TakeBack) -> None:
         state = self._workers[effect.worker]
-        at = state.seen
-        if at is not None and self._backend.take_back(effect.worker, at, state.batches):
+        if (at := state.seen) and self._backend.take_back(effect.worker, at, state.batches):
             kept = effect.position + 1
             self._returned(state.sent[0].batch, kept)
             while len(state.sent) > 1:
@@ -476,8 +447,7 @@ class Coordinator:
                 self.notices.started(worker, self._backend.pid(worker))
 
     def _arrived(self, item: Arrived) -> None:  # noqa: C901 - a case each
-        if item.tag in messages.OUTPUT:
-            self._output.take(item.tag, item.payload)
+        if self._output.hear(item):
             return
         self.single_events.forget()
         # it may have come at any time during the rest

@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +32,7 @@ from evproc_pool.coordinator.cancellation import Withdrawn
 from evproc_pool.coordinator.codec import Answer
 from evproc_pool.coordinator.engine import Engine
 from evproc_pool.coordinator.pool_future import PoolFuture, begin_all, settle, settle_all
+from evproc_pool.coordinator.reclaiming import reclaim
 from evproc_pool.coordinator.run_handle import OutcomeSink
 from evproc_pool.core.cascade_limits import PLAIN_ENDING, CascadeEnding
 from evproc_pool.core.inputs_and_effects import Accepted, Ending, Settled
@@ -48,13 +48,6 @@ if TYPE_CHECKING:
 # event to the thread that waits for it.
 _LINGER_SECONDS: Final = 0.5
 _HELP_SECONDS: Final = 0.001
-
-# For how long `cancel` waits for an event that a worker has not begun, if the driver does something
-# else; how often it looks where the worker is; and how often that may have moved on until then:
-# a worker with quick events begins the event soon.
-_RECLAIM_SECONDS: Final = 0.5
-_LOOK_SECONDS: Final = 0.005
-_MOST_MOVES: Final = 2
 
 # How often the thread polls for the next future before it waits for a notification.
 _MOMENTS: Final = 20
@@ -406,25 +399,7 @@ class Futures(OutcomeSink):
 
     def reclaim(self, future: PoolFuture) -> bool:
         """See `pool_future.Driver`."""
-        run, root = self._run, future.root
-        at = None if future.may_have_run else self.engine.place_before(run, root)
-        if at is None:
-            return False
-        moves = 0
-        deadline = time.monotonic() + _RECLAIM_SECONDS
-        future.is_unwanted = True
-        try:
-            self.engine.reclaim(run, root, is_wanted=True)
-            self.hurry()
-            while not future.is_over_within(_LOOK_SECONDS):
-                before, at = at, self.engine.place_before(run, root)
-                moves += at != before
-                if at is None or moves > _MOST_MOVES or time.monotonic() > deadline:
-                    break
-        finally:
-            future.is_unwanted = False
-            self.engine.reclaim(run, root, is_wanted=False)
-        return future.cancel_unsent()
+        return reclaim(self.engine, self._run, future, self.hurry)
 
     # --- for runs that no thread waits for ---
 

@@ -19,6 +19,7 @@ import warnings
 from typing import Final
 
 from evproc_pool.protocol import messages
+from evproc_pool.protocol.backend import Arrived
 from evproc_pool.protocol.frame import Data
 from evproc_pool.protocol.log_records import load_record
 from evproc_pool.protocol.shown_warnings import load_warning
@@ -40,6 +41,13 @@ class WorkerOutput:
     def __init__(self) -> None:
         self._count = 0  # since the last rest
         self._brief_until = 0.0
+
+    def hear(self, item: Arrived) -> bool:
+        """Handle what a worker sent, if it is that; return whether it is."""
+        is_output = item.tag in messages.OUTPUT
+        if is_output:
+            self.take(item.tag, item.payload)
+        return is_output
 
     def take(self, tag: int, payload: Data) -> None:
         """Handle a frame. Raises no `Exception`."""
