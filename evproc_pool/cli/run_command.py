@@ -67,6 +67,9 @@ def run(options: RunOptions, given: dict[str, Any]) -> int:
                 with suppress(OSError):
                     recorder.finish()
                 raise
+            finally:
+                if arguments.get("statistics"):
+                    say(str(pool.statistics()))
         totals = recorder.finish()
     if not totals.is_all_well:
         where = f"; {options.errors_file} has the failures" if options.errors_file else ""

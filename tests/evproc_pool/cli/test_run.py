@@ -62,6 +62,16 @@ def test_the_demo_finds_what_a_processor_finds(tmp_path: Path, evproc: Run) -> N
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
+def test_statistics_come_last(workers: str, shop: Path, evproc: Run) -> None:
+    (shop / "in.jsonl").write_text(order(500) + order(-1) + order(13))
+    done = evproc(shop, "run", GROUP, "in.jsonl", "--workers", workers, "--stats")
+    assert done.code == 1
+    *_, table = (done.out + done.err).partition("roots ")
+    assert table.split()[:6] == ["3", "accepted,", "3", "done,", "1", "failed,"]
+    assert "slowest" in table
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
 def test_outcomes_failures_and_bad_lines(workers: str, shop: Path, evproc: Run) -> None:
     (shop / "in.jsonl").write_text(
         order(500) + "\n" + '{"name": order}\n' + order(-1) + order(13) + '{"name": "other"}'
