@@ -1,7 +1,7 @@
 """The options of a `PoolProcessor` as flags, and as keys of `[tool.evproc]`.
 
-`FLAGS` is the table. A test holds that it has every option of a pool but `listeners`. A flag that is not given is
-not passed on, so the pool's own defaults hold.
+`FLAGS` is the table. A test holds that it has every option of a pool but `listeners`. A flag that
+is not given is not passed on, so the pool's own defaults hold.
 """
 
 from __future__ import annotations
