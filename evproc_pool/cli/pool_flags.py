@@ -58,7 +58,11 @@ FLAGS: Final = (
     Flag("event_soft_timeout", "seconds", "Raise SoftTimeoutError in the handler before that."),
     Flag("max_tasks_per_child", "count", "Replace a worker after so many events."),
     Flag("max_worker_memory_bytes", "bytes", "Replace a worker that has so much memory, as 2G."),
-    Flag("worker_logging", "on-off", "What handlers log is printed by this process (the default)."),
+    Flag(
+        "worker_logging",
+        "on-off",
+        "Print warnings and errors that handlers log (the default).",
+    ),
     Flag("worker_output", "label", "label: lines that handlers print say which worker it was."),
     Flag("statistics", "on-off", "Print statistics to standard error at the end.", "stats"),
     Flag("max_retries", "count", "How often an event that failed is run again."),

@@ -38,7 +38,7 @@ from evproc_pool.coordinator.crash_errors import (
     no_registry,
     other_registry,
 )
-from evproc_pool.coordinator.run_handle import RunHandle, deliver
+from evproc_pool.coordinator.run_handle import RunHandle, break_all, deliver
 from evproc_pool.coordinator.single_events import SentSingle, SingleEvents
 from evproc_pool.coordinator.worker_deaths import WorkerDeaths
 from evproc_pool.coordinator.worker_output import WorkerOutput
@@ -216,15 +216,13 @@ class Coordinator:
     def end(self, reason: PoolError, most_seconds: float) -> None:
         """End the workers, which are killed after that many seconds; tell open runs the reason."""
         self._workers.clear()
-        if most_seconds > 0:
-            self._backend.quit(most_seconds, self._output.hear)
-        else:
-            self._backend.kill(self._output.hear)
-        for run in list(self.runs.values()):
-            run.error = reason
-            run.is_finished = True
-            run.sink.broken(reason)
-        self.runs.clear()
+        try:
+            if most_seconds > 0:
+                self._backend.quit(most_seconds, self._output.hear)
+            else:
+                self._backend.kill(self._output.hear)
+        finally:
+            break_all(self.runs, reason)
         if self.notices is not None:
             self.notices.ended(reason)
 
@@ -496,5 +494,5 @@ class Coordinator:
         else:
             self._last_exit = item.exitcode
             if self.notices is not None:
-                self.notices.lost(item.worker, item.pid, item.exitcode, None, None)
+                self.notices.lost(item)
             self._step(StartLost(item.worker, is_of_group(item.exitcode)))

@@ -69,7 +69,7 @@ def ran(sent: Sent, frame: messages.ProgressFrame, names_of: NamesOf) -> Ran:
         names = names_of(sent.batch.at(begin)[1].indices)
         of_handlers = seconds if len(names) == 1 else None
         return Ran(range(begin, frame.done), seconds, Same(names, len(ends)), of_handlers)
-    skipped = _skipped(sent, begin, frame)
+    skipped = skipped_of(sent, begin, frame.done, frame.results)
     seconds = Seconds.in_a_row(frame.begun, ends)
     positions: Sequence[int] = range(begin, frame.done)
     if skipped:
@@ -97,14 +97,14 @@ def _is_plain(sent: Sent, frame: messages.ProgressFrame) -> bool:
     return not is_short and (frame.timings is None or len(frame.timings) == 1)
 
 
-def _skipped(sent: Sent, begin: int, frame: messages.ProgressFrame) -> set[int]:
+def skipped_of(
+    sent: Sent, begin: int, done: int, results: messages.BatchResults | None
+) -> set[int]:
     """The positions that a frame reports as over, and that did not run."""
     if not (sent.chains or sent.failures):
         return set()
-    done = frame.done
     skipped = set(range(begin, min(done, sent.skip_to)))
     skipped.update([position for position in sent.failures if begin <= position < done])
-    results = frame.results
     enders = [[], list(sent.failures), []] if results is None else _enders(sent, results)
     for start, stop, code in sent.chains:
         if stop <= begin or start >= done:

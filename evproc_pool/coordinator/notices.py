@@ -23,7 +23,7 @@ from evproc.registry import Registry
 from evproc_pool.coordinator import event_times
 from evproc_pool.coordinator.cancellation import Withdrawn
 from evproc_pool.coordinator.single_events import SentSingle
-from evproc_pool.coordinator.worker_record import Sent
+from evproc_pool.coordinator.worker_record import Sent, Stopped
 from evproc_pool.core import inputs_and_effects as core
 from evproc_pool.core.event_columns import PlanLike
 from evproc_pool.core.supervisor_inputs import Effect, LookAgain
@@ -33,6 +33,7 @@ from evproc_pool.observe.notifications import Notification, Same
 from evproc_pool.observe.notifier import Notifier
 from evproc_pool.observe.seconds import Seconds
 from evproc_pool.protocol import messages
+from evproc_pool.protocol.backend import Gone
 
 _Ends = core.Settled | core.Over | core.Ended | core.Dropped
 _ENDS: Final = frozenset[type](get_args(_Ends))
@@ -159,11 +160,8 @@ class Notices:
     def over(self, worker: int, sent: Sent, over: int) -> None:
         """Tell of events of a dead worker that are over, up to a position; it reported none."""
         batch = sent.batch
-        positions = [
-            position
-            for position in range(max(batch.done, sent.skip_to), over)
-            if position not in sent.failures
-        ]
+        skipped = event_times.skipped_of(sent, batch.done, over, None)
+        positions = [each for each in range(batch.done, over) if each not in skipped]
         if not positions:
             return
         names = [self._names_of(batch.at(position)[1].indices) for position in positions]
@@ -242,13 +240,16 @@ class Notices:
         """Tell that a worker is ready."""
         self._notifier.notify(observe.WorkerReady(self._notifier.clock(), worker, pid))
 
-    def lost(
-        self, worker: int, pid: int | None, exitcode: int | None, running: Any, handler: str | None
-    ) -> None:
-        """Tell that a worker died; `running`: the event that it ran, or None."""
-        event = None if running is None else describe_event(running)
-        at = self._notifier.clock()
-        self._notifier.notify(observe.WorkerLost(at, worker, pid, exitcode, event, handler))
+    def lost(self, item: Gone, at: Stopped | None = None, handler: str | None = None) -> None:
+        """Tell that a worker died, and at which event; None: it ran none."""
+        lost = observe.WorkerLost(
+            self._notifier.clock(), item.worker, item.pid, item.exitcode, None, handler
+        )
+        if at is not None:
+            event = describe_event(at.batch.at(at.position)[0])
+            path = at.batch.place_at(at.position).path
+            lost = lost._replace(event=event, path=path, seconds=at.seconds)
+        self._notifier.notify(lost)
 
     def replaced(self, worker: int, pid: int | None) -> None:
         """Tell that a worker has ended as it was asked to."""
@@ -256,9 +257,9 @@ class Notices:
 
     def ended(self, reason: PoolError) -> None:
         """Tell that all workers are ended."""
-        self._open = 0
+        dropped, self._open = self._open, 0
         text = "" if isinstance(reason, PoolClosedError) else str(reason)
-        self._notifier.notify(observe.WorkersEnded(self._notifier.clock(), text))
+        self._notifier.notify(observe.WorkersEnded(self._notifier.clock(), text, dropped))
 
 
 def _is_cancelled(error: BaseException | None, handler: str | None) -> bool:

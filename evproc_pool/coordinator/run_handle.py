@@ -119,3 +119,12 @@ def deliver(
         case Finished():
             run.is_finished = True
             del runs[effect.run]
+
+
+def break_all(runs: dict[int, RunHandle], reason: PoolError) -> None:
+    """Tell all runs why they end, and forget them."""
+    for run in list(runs.values()):
+        run.error = reason
+        run.is_finished = True
+        run.sink.broken(reason)
+    runs.clear()

@@ -18,7 +18,7 @@ from evproc_pool.coordinator.crash_errors import (
     too_large,
     worker_lost,
 )
-from evproc_pool.coordinator.worker_record import Sent, WorkerRecord, seen_at
+from evproc_pool.coordinator.worker_record import Sent, Stopped, WorkerRecord, seen_at
 from evproc_pool.core.batches import Batch
 from evproc_pool.core.crash_attribution import LastPlace, Verdict, examine
 from evproc_pool.core.error_notes import where_text
@@ -115,12 +115,13 @@ class WorkerDeaths:
         if verdict.running is None and self._supervisor.is_retired(item.worker):
             notices.replaced(item.worker, item.pid)
             return
-        running = None
+        at = None
         if state.sent:
-            notices.over(item.worker, state.sent[0], verdict.over)
+            sent = state.sent[0]
+            notices.over(item.worker, sent, verdict.over)
             if verdict.running is not None:
-                running = state.sent[0].batch.at(verdict.running)[0]
-        notices.lost(item.worker, item.pid, item.exitcode, running, handler)
+                at = Stopped(sent.batch, verdict.running, self._seconds_at(item, sent))
+        notices.lost(item, at, handler)
 
     def _examine(self, item: Gone, state: WorkerRecord, *, was_stuck: bool) -> Verdict:
         """Have `crash_attribution` find the event to charge."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from evproc_pool.core.batches import Batch
 from evproc_pool.core.supervisor_inputs import Seen
@@ -13,6 +13,14 @@ from evproc_pool.protocol import messages
 from evproc_pool.protocol.status_words import NONE, WorkerStatus
 
 _NOTHING: Final = array("d")
+
+
+class Stopped(NamedTuple):
+    """The event that a dead worker ran, and for about how many seconds."""
+
+    batch: Batch
+    position: int
+    seconds: float
 
 
 class Sent:

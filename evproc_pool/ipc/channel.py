@@ -208,6 +208,7 @@ class Channel(_End):
         self.outgoing: deque[memoryview] = deque()
         #: Whether the worker's end is closed.
         self.at_end = False
+        self._is_torn = False
 
     def fileno(self) -> int:
         """For a selector."""
@@ -265,6 +266,10 @@ class Channel(_End):
         reader = self._reader
         frames: list[Frame] = []
         budget = most_bytes
+        if self._is_torn:  # an interrupt struck in here: what was read then is lost
+            self.at_end = True
+            return []
+        self._is_torn = True
         while budget > 0 and not self.at_end:
             try:
                 if reader.large is None:
@@ -285,6 +290,7 @@ class Channel(_End):
             if count < wanted:
                 break  # nothing is left; the next call finds the end
             budget -= count
+        self._is_torn = False
         if len(frames) == 1 and frames[0].tag <= _TAGS:  # the usual case
             return frames
         return [

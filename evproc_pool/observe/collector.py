@@ -157,6 +157,16 @@ class Collector:
             for seconds, place in heapq.nlargest(_MOST_SLOW, found)
         ]
 
+    def _note_lost(self, item: WorkerLost, event: str) -> None:
+        """Note the event of a dead worker. All of its time counts as that of its last handler."""
+        self._lost += 1
+        if item.handler is not None:
+            self._histogram(item.handler).add((item.seconds,))
+        slow = SlowEvent(
+            item.seconds, shortened(event, _LONGEST_EVENT), item.handler or "", item.path
+        )
+        self._note_slow(slow)
+
     def _note_slow(self, slow: SlowEvent) -> None:
         entry = (slow.seconds, -next(self._ids), slow)
         if len(self._slow) < _MOST_SLOW:
@@ -178,7 +188,8 @@ class Collector:
             case WorkerReady() if item.worker in self._workers:
                 self._workers[item.worker].ready = item.at
             case WorkerLost():
-                self._lost += item.event is not None
+                if item.event is not None:
+                    self._note_lost(item, item.event)
                 self._leave_place(item.worker)
             case WorkerReplaced():
                 self._leave_place(item.worker)
@@ -186,6 +197,8 @@ class Collector:
                 if newest is not None and not newest.restarts and self._vacant:
                     newest.restarts = self._vacant.pop()  # it was started before
             case WorkersEnded():
+                self._done += item.dropped
+                self._dropped += item.dropped
                 self._workers.clear()
                 self._vacant.clear()
 

@@ -20,8 +20,9 @@ The life of a root event, and of its follow-ups::
     WorkerStarted --> WorkerReady --> WorkerLost or WorkerReplaced, or WorkersEnded
 
 Notifications about events come for a whole batch, never one for each event. A listener hears that
-a cascade is done before its caller does. Objects in a notification are the pool's own: a listener
-must not change them, nor keep them after it returns, except texts and numbers.
+a cascade is done before its caller does, unless another thread is in a listener at that moment.
+Objects in a notification are the pool's own: a listener must not change them, nor keep them after
+it returns, except texts and numbers.
 
 More kinds, and more fields, may be added: a listener ignores what it does not know. Select by
 class, as in ``match``, and read fields by name.
@@ -192,6 +193,8 @@ class WorkerLost(NamedTuple):
     exitcode: int | None  # as in `multiprocessing`: negative for a signal
     event: str | None  # a short `repr` of the event that was running; None: none was
     handler: str | None  # which was running
+    path: tuple[int, ...] = ()  # of the event
+    seconds: float = 0.0  # about how long the event ran
 
 
 class WorkerReplaced(NamedTuple):
@@ -211,6 +214,7 @@ class WorkersEnded(NamedTuple):
 
     at: float
     reason: str  # the error that ended them; empty: they were asked to end
+    dropped: int = 0  # how many cascades
 
 
 Notification: TypeAlias = (

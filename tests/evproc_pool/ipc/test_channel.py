@@ -207,6 +207,24 @@ def test_receiving_stops_when_nothing_has_arrived() -> None:
         assert not channel.at_end
 
 
+def test_nothing_is_read_behind_an_interrupt_that_struck_while_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(data: bytes) -> list[Frame]:
+        raise KeyboardInterrupt
+
+    with _pair() as (channel, blocking):
+        blocking.send(1, b"first")
+        with monkeypatch.context() as patch:
+            patch.setattr(channel._reader, "feed", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                _wait(channel)
+        blocking.send(1, b"second")
+        # what was read is lost, and maybe only in part
+        assert channel.receive() == []
+        assert channel.at_end
+
+
 def test_a_channel_stops_reading_so_that_others_have_their_turn() -> None:
     with _pair() as (channel, blocking):
         stop = threading.Event()

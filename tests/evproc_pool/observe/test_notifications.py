@@ -187,7 +187,9 @@ def test_workers_tell_what_their_outcomes_say() -> None:
     with _registered(PoolProcessor(2, listeners=[told])) as pool:
         _expect(pool, told, jobs() * 20)
         pids = {item.pid for item in told.of(WorkerStarted)}
-        assert pids == {item.pid for item in told.of(WorkerReady)}
+        ready = {item.pid for item in told.of(WorkerReady)}
+        assert ready
+        assert ready <= pids  # one may have done all before the other was ready
         assert None not in pids
         assert sum(item.events for item in told.of(Dispatched)) >= sum(
             len(item.seconds) for item in told.of(EventsDone)

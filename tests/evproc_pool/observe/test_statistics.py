@@ -336,6 +336,26 @@ def test_a_lost_worker_is_counted_and_its_place_is_taken() -> None:
     assert worker.restarts == 1
 
 
+def test_the_time_of_a_lost_event_counts() -> None:
+    lost = WorkerLost(1.0, 1, 1, -9, "ev", "a", (7,), 0.5)
+    found = _collected(WorkerStarted(0.0, 1, 1), lost, done([0.1], "a"))
+    (handler,) = found.handlers
+    assert (handler.calls, handler.total, handler.max) == (2, pytest.approx(0.6), 0.5)
+    assert found.slowest[0] == (0.5, "ev", "a", (7,))
+
+
+def test_what_is_not_over_when_the_workers_end_is_dropped() -> None:
+    pool = PoolProcessor(1, statistics=True)
+    pool.register(act)
+    pool.process(Do("nothing"))
+    futures = [pool.submit(Do("nothing")) for _ in range(50)]
+    pool.terminate()
+    assert all(future.exception() is not None or future.result() is None for future in futures)
+    found = pool.statistics()
+    assert (found.accepted, found.pending) == (found.done, 0)
+    assert found.dropped <= 50
+
+
 def test_numbers_go_on_over_a_change_of_the_handlers() -> None:
     pool = PoolProcessor(1, statistics=True)
     pool.register(act)
