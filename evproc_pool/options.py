@@ -8,6 +8,7 @@ what is valid.
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from math import inf
@@ -23,15 +24,22 @@ from evproc_pool.core.estimates import MOST_EVENTS
 from evproc_pool.core.retry_policy import RetryPolicy
 from evproc_pool.core.root_events import Key
 from evproc_pool.protocol.limits import Limits
+from evproc_pool.protocol.worker_output import WorkerOutput, current_levels
 
 if TYPE_CHECKING:
     from evproc.annotations import Unmatched
+    from evproc_pool.observe.collector import Collector
+    from evproc_pool.observe.notifications import Listener
+    from evproc_pool.observe.notifier import Notifier
 
 #: Whether follow-ups are independent; see `PoolProcessor`.
 Ordering = Literal["cascade", "unordered"]
 
 #: Whether an error ends the cascade; see `PoolProcessor`.
 Errors = Literal["end", "continue"]
+
+#: What is done with what handlers print; see `PoolProcessor`.
+WorkerPrints = Literal["label"]
 
 #: The default of `stream`'s `buffersize` for each worker: two full batches of tiny events.
 BUFFER_PER_WORKER: Final = 2 * MOST_EVENTS
@@ -52,6 +60,13 @@ class StartOptions(NamedTuple):
     preload: bool | None
     finalizer: Callable[[], object] | None = None
     native_threads: int | None = None
+    logs: bool = True
+    output: WorkerPrints | None = None
+
+    def worker_output(self) -> WorkerOutput:
+        """What workers do with what they log and print, by the levels of this moment."""
+        levels = current_levels() if self.logs else None
+        return WorkerOutput(levels, has_labels=self.output is not None)
 
     @property
     def thread_limit(self) -> int:
@@ -84,6 +99,16 @@ class CallOptions(NamedTuple):
     every_event: bool = False
 
 
+class Observers(NamedTuple):
+    """What listens to a pool, if anything does."""
+
+    notifier: Notifier | None
+    collector: Collector | None
+
+
+NO_OBSERVERS: Final = Observers(None, None)
+
+
 class PoolOptions(NamedTuple):
     """The options of a pool, checked; `call` has those of a call that has none of its own."""
 
@@ -92,6 +117,7 @@ class PoolOptions(NamedTuple):
     limits: Limits
     retries: RetryPolicy
     unmatched: Unmatched
+    observers: Observers = NO_OBSERVERS
 
 
 def start_options(  # noqa: PLR0917 - as many as the pool has
@@ -102,6 +128,8 @@ def start_options(  # noqa: PLR0917 - as many as the pool has
     preload: bool | None,
     finalizer: Callable[[], object] | None,
     native_threads: int | None,
+    worker_logging: bool = True,
+    worker_output: WorkerPrints | None = None,
 ) -> StartOptions:
     """Check the group; see `PoolProcessor`."""
     size = usable_cpus() if workers is None else count("workers", workers, _OR_NONE, least=0)
@@ -127,7 +155,21 @@ def start_options(  # noqa: PLR0917 - as many as the pool has
     if preload is not None and not isinstance(preload, bool):
         raise TypeError(f"preload is True, False or None, not {preload!r}")
     threads = count_or_none("native_threads", native_threads, least=0)
-    return StartOptions(size, starts, initializer, tuple(initargs), preload, finalizer, threads)
+    if not isinstance(worker_logging, bool):
+        raise TypeError(f"worker_logging is True or False, not {worker_logging!r}")
+    if worker_output not in (None, "label"):
+        raise ValueError(f"worker_output is 'label' or None, not {worker_output!r}")
+    return StartOptions(
+        size,
+        starts,
+        initializer,
+        tuple(initargs),
+        preload,
+        finalizer,
+        threads,
+        worker_logging,
+        worker_output,
+    )
 
 
 def default_call(  # noqa: PLR0917 - as many as the pool has
@@ -186,6 +228,27 @@ def retry_policy(
         seconds("retry_backoff", retry_backoff),
         seconds("retry_backoff_max", retry_backoff_max),
     )
+
+
+def observers(listeners: Iterable[Listener], *, statistics: bool) -> Observers:
+    """Check the group; see `PoolProcessor`."""
+    if isinstance(listeners, (str, bytes)) or not isinstance(listeners, Iterable):
+        raise TypeError(f"listeners is a list of callables, not {listeners!r}")
+    found = list(listeners)
+    for each in found:
+        if not callable(each):
+            raise TypeError(f"a listener is a callable that takes a notification, not {each!r}")
+    if not isinstance(statistics, bool):
+        raise TypeError(f"statistics is True or False, not {statistics!r}")
+    if not (found or statistics):
+        return NO_OBSERVERS
+    from evproc_pool.observe.collector import Collector  # few pools need them
+    from evproc_pool.observe.notifier import Notifier
+
+    collector = Collector() if statistics else None
+    if collector is not None:
+        found.insert(0, collector)
+    return Observers(Notifier(found, time.monotonic), collector)
 
 
 # --- a call's ---

@@ -6,7 +6,7 @@ It checks arguments and hands each call on. `calls` has the calls for a pool wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overload
 
@@ -15,21 +15,22 @@ from evproc_pool import options
 from evproc_pool.calls import worker_calls
 from evproc_pool.calls.async_calls import AsyncCalls
 from evproc_pool.calls.engines import EngineOwner
+from evproc_pool.calls.handler_calls import HandlerCalls
 from evproc_pool.calls.handlers import PoolHandlers
 from evproc_pool.calls.worker_calls import await_value, await_within
 from evproc_pool.core.root_events import Key, plan_root
 from evproc_pool.errors import PoolError
 from evproc_pool.inprocess.calls import InProcessCalls
-from evproc_pool.options import BUFFER_PER_WORKER, Errors, Ordering, PoolOptions
+from evproc_pool.options import BUFFER_PER_WORKER, Errors, Ordering, PoolOptions, WorkerPrints
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
     from multiprocessing.context import BaseContext
 
-    from evproc.annotations import HandlerFunc, OnError, Unmatched
-    from evproc.handler import Handler
-    from evproc.report import CheckReport, Explanation
+    from evproc.annotations import Unmatched
     from evproc_pool.coordinator.engine import Engine
+    from evproc_pool.observe import Listener
+    from evproc_pool.observe.statistics import Statistics
     from evproc_pool.outcome import Outcome
 
 __all__ = ["BUFFER_PER_WORKER", "Errors", "Key", "Ordering", "PoolProcessor"]
@@ -37,7 +38,7 @@ __all__ = ["BUFFER_PER_WORKER", "Errors", "Key", "Ordering", "PoolProcessor"]
 E = TypeVar("E", bound=Event)
 
 
-class PoolProcessor(AsyncCalls):
+class PoolProcessor(HandlerCalls, AsyncCalls):
     """A `Processor` whose handlers run in worker processes.
 
     Handlers are registered as with `evproc.Processor`, and events give the same values and the
@@ -139,7 +140,21 @@ class PoolProcessor(AsyncCalls):
             the first pool asks for. Nothing with an `initializer`, which entry points may need.
         native_threads: The most threads of OpenBLAS, MKL and OpenMP in a worker; 0: no limit.
             None: CPUs / `workers`, unless a variable such as `OMP_NUM_THREADS` is set.
+        worker_logging: *Output of workers.* Log records of workers, and warnings, go to the
+            logging and the `warnings.showwarning` of this process, before the outcome of their
+            event is there. Each record has the attributes `evproc_handler` and `evproc_event`
+            where these are known. Workers get the levels of the loggers when they start. Handlers
+            and filters of `logging` must not wait for the pool. A handler that the `initializer`
+            adds to a logger stays; those that modules add when they are imported do not. False:
+            workers keep the logging that they set up themselves. Not with `workers=0`.
+        worker_output: `"label"`: lines that handlers print begin with the worker's pid and the
+            handler; not those of processes that handlers start. None: they are left alone.
         unmatched: *Registry.* For an event that no handler wants; see `evproc.Processor`.
+        listeners: *What can be seen.* Callables that get each notification of the pool; see
+            `evproc_pool.observe`. They are called one at a time, mostly by the thread that waits
+            for the workers. One that raises is logged and left out. One that refers to the pool
+            keeps it alive until `close`.
+        statistics: Whether `statistics` has more than what happens at the moment.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -170,10 +185,22 @@ class PoolProcessor(AsyncCalls):
         crash_limit: int = 1,
         preload: bool | None = None,
         native_threads: int | None = None,
+        worker_logging: bool = True,
+        worker_output: WorkerPrints | None = None,
         unmatched: Unmatched = "ignore",
+        listeners: Iterable[Listener] = (),
+        statistics: bool = False,
     ) -> None:
         start = options.start_options(
-            workers, mp_context, initializer, initargs, preload, finalizer, native_threads
+            workers,
+            mp_context,
+            initializer,
+            initargs,
+            preload,
+            finalizer,
+            native_threads,
+            worker_logging,
+            worker_output,
         )
         chosen = self._options = PoolOptions(
             start,
@@ -187,6 +214,7 @@ class PoolProcessor(AsyncCalls):
                 max_retries, retry_exceptions, retry_backoff, retry_backoff_max, crash_limit
             ),
             unmatched,
+            options.observers(listeners, statistics=statistics),
         )
         self._handlers = PoolHandlers(unmatched)
         processor = self._handlers.processor
@@ -217,47 +245,6 @@ class PoolProcessor(AsyncCalls):
     def _engine(self) -> Engine | None:
         """The engine, if one is running; for `testing` and tests."""
         return self._owner.engine
-
-    # --- the registry ---
-
-    @property
-    def nodes(self) -> Mapping[str, Handler]:
-        """The registered handlers by name, in registration order; read-only."""
-        return self._handlers.processor.nodes
-
-    def register(self, proc: HandlerFunc, name: str | None = None, *, replace: bool = False) -> str:
-        """Add a handler; see `Processor.register`. Running workers are replaced.
-
-        Raises:
-            PoolBusyError: Events are in flight. Nothing has changed.
-            PoolClosedError: The pool is closed.
-        """
-        return self._owner.change(
-            "register", lambda: self._handlers.register(proc, name, replace=replace)
-        )
-
-    def unregister(self, name: str) -> None:
-        """Remove a handler; see `Processor.unregister`, and `register` for errors of the pool."""
-        self._owner.change("unregister", lambda: self._handlers.unregister(name))
-
-    def load_from(self, namespace: str, on_error: OnError = "raise") -> tuple[str, ...]:
-        """Register every entry point of a group; see `Processor.load_from`.
-
-        Workers load the same group. Running ones are replaced. A callable `on_error` is called
-        in this process only. A worker leaves out what it cannot load; if that differs from this
-        process, the comparison of the registries fails. See `register` for errors of the pool.
-        """
-        return self._owner.change(
-            "load_from", lambda: self._handlers.load_from(namespace, on_error)
-        )
-
-    def check(self) -> CheckReport:
-        """Find cycles and missing handlers; see `Processor.check`."""
-        return self._handlers.processor.check()
-
-    def explain(self, ev: Event) -> Explanation:
-        """Say which handlers match an event, and why; see `Processor.explain`."""
-        return self._handlers.processor.explain(ev)
 
     # --- events ---
 
@@ -297,6 +284,7 @@ class PoolProcessor(AsyncCalls):
             engine = self._running_engine()
             plan = plan_root(self._registry, ev)
             if not plan.indices:
+                engine.pass_over()
                 return None
             try:
                 run = engine.call(ev, plan, unordered=self._unordered, ending=self._ending)
@@ -453,6 +441,14 @@ class PoolProcessor(AsyncCalls):
             future = None if futures is None else futures.submit(ev, self)
             if future is not None:
                 return future
+
+    def statistics(self) -> Statistics:
+        """Return the pool's numbers: events, handlers, workers; `print` shows them as a table.
+
+        Any thread may ask at any time, also a listener. What happens at the moment is always in
+        it; for the rest see `Statistics` and the pool's option `statistics`.
+        """
+        return self._owner.statistics()
 
     # --- the end ---
 

@@ -68,7 +68,8 @@ def run(code: str, folder: Path) -> str:
 
 
 def test_every_block_is_of_a_kind_that_is_tested_here() -> None:
-    assert {block.language for block in blocks()} == {"python", "sh", "toml"}
+    # a text is what a block before it prints
+    assert {block.language for block in blocks()} == {"python", "sh", "text", "toml"}
 
 
 @pytest.mark.parametrize("place", range(len(of("python"))))

@@ -9,5 +9,5 @@ Ctrl-C in a waiting thread is caught by each call (`pool`, `worker_calls`,
 turn, `coordinator.driving` catches it.
 
 May import: itself, `options`, `inprocess`, `backends`, `coordinator`, `protocol`, `serialization`,
-`core`, `outcome`, `errors`, `log`, `evproc`. Begin with `engines`.
+`observe`, `core`, `outcome`, `errors`, `log`, `evproc`. Begin with `engines`.
 """

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from evproc_pool.coordinator.engine import Engine
     from evproc_pool.coordinator.futures import Futures
     from evproc_pool.inprocess.calls import InProcessCalls
+    from evproc_pool.observe.statistics import Statistics
     from evproc_pool.options import PoolOptions, StartOptions
     from evproc_pool.protocol.backend import Backend
 
@@ -273,7 +274,16 @@ class EngineOwner:
 
         spec = self._handlers.spec(start.initializer, start.initargs, start.finalizer)
         state = current_state(start.thread_limit, sent)
-        config = make_config(spec, state, self._options.limits, PACE)
+        notifier = self._options.observers.notifier
+        notices: Notices | None = None
+        if notifier is not None:
+            from evproc_pool.coordinator.notices import Notices  # few pools need it
+
+            notifier.clock = self.clock
+            notices = Notices(notifier, self.registry)
+        pace = PACE._replace(times_handlers=notifier is not None)
+        output = start.worker_output()
+        config = make_config(spec, state, self._options.limits, pace, output)
         try:
             backend = self.starter.make_backend(functions)
         except OSError as error:
@@ -288,6 +298,7 @@ class EngineOwner:
             policy=self._options.retries,
             clock=self.clock,
             rng=self.rng,
+            notices=notices,
         )
         engine = Engine(coordinator, backend, Gathered)
         self._finalizer = util.Finalize(
@@ -312,6 +323,14 @@ class EngineOwner:
                 return True
             futures.unretire()
         return False
+
+    def statistics(self) -> Statistics:
+        """See `PoolProcessor.statistics`."""
+        from evproc_pool.observe.collector import uncollected
+
+        engine, collector = self.engine, self._options.observers.collector
+        now = (0, 0, []) if engine is None or engine.closed is not None else engine.now()
+        return uncollected(*now) if collector is None else collector.snapshot(*now, self.clock())
 
     # --- its futures ---
 

@@ -1,7 +1,7 @@
 """The options of a `PoolProcessor` as flags, and as keys of `[tool.evproc]`.
 
-`FLAGS` is the table. A test holds that it has every option of a pool. A flag that is not given is
-not passed on, so the pool's own defaults hold.
+`FLAGS` is the table. A test holds that it has every option of a pool but `listeners`. A flag that
+is not given is not passed on, so the pool's own defaults hold.
 """
 
 from __future__ import annotations
@@ -58,6 +58,13 @@ FLAGS: Final = (
     Flag("event_soft_timeout", "seconds", "Raise SoftTimeoutError in the handler before that."),
     Flag("max_tasks_per_child", "count", "Replace a worker after so many events."),
     Flag("max_worker_memory_bytes", "bytes", "Replace a worker that has so much memory, as 2G."),
+    Flag(
+        "worker_logging",
+        "on-off",
+        "Print warnings and errors that handlers log (the default).",
+    ),
+    Flag("worker_output", "label", "label: lines that handlers print say which worker it was."),
+    Flag("statistics", "on-off", "Print statistics to standard error at the end.", "stats"),
     Flag("max_retries", "count", "How often an event that failed is run again."),
     Flag("retry_exceptions", "classes", "For which exceptions, as in app.errors:Busy,OSError."),
     Flag("retry_backoff", "seconds", "Pause before the first retry; then twice as long."),

@@ -29,7 +29,9 @@ class ReaderGoneError(Exception):
 
 
 def missing_extra(what: str, extra: str, error: ImportError) -> CommandError:
-    """Make the error for a library that is not installed."""
+    """Make the error for a library that is not installed, or cannot be imported."""
+    if not isinstance(error, ModuleNotFoundError):
+        return CommandError(f"{what} needs a library that cannot be imported: {error}")
     return CommandError(
         f"{what} needs {error.name or 'a library'}, which is not installed:"
         f" pip install 'evproc-pool[{extra}]'"

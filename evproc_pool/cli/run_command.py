@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -45,21 +46,21 @@ def run(options: RunOptions, given: dict[str, Any]) -> int:
     arguments = pool_arguments(given)
     with ExitStack() as stack:
         descriptor = stack.enter_context(_input(options.file))
-        output = run_loop.LineWriter(stack.enter_context(run_loop.output_file(options.output)))
-        errors = None
+        files = [stack.enter_context(run_loop.output_file(options.output))]
         if options.errors_file is not None:
-            errors = run_loop.LineWriter(
-                stack.enter_context(run_loop.output_file(options.errors_file))
-            )
+            files.append(stack.enter_context(run_loop.output_file(options.errors_file)))
+        _check_differ([descriptor, *[file.fileno() for file in files]])
+        output, *more = map(run_loop.LineWriter, files)
         recorder = run_loop.Recorder(
             output,
-            errors,
+            more[0] if more else None,
             with_traceback=options.show_traceback,
             with_path=options.every_event,
         )
         with _pool(arguments) as pool:
             pool.load_from(options.group)
             pool.check()
+            run_loop.empty(files)  # not before: what they had is lost
             try:
                 signalled = asyncio.run(_run(pool, descriptor, make, recorder, options))
             except Exception:
@@ -67,6 +68,9 @@ def run(options: RunOptions, given: dict[str, Any]) -> int:
                 with suppress(OSError):
                     recorder.finish()
                 raise
+            finally:
+                if arguments.get("statistics"):
+                    say(str(pool.statistics()))
         totals = recorder.finish()
     if not totals.is_all_well:
         where = f"; {options.errors_file} has the failures" if options.errors_file else ""
@@ -98,6 +102,14 @@ async def _run(
             every_event=options.every_event,
         )
     return interruption.received
+
+
+def _check_differ(descriptors: Iterable[int]) -> None:
+    """Raise a `CommandError` if two of them are the same file."""
+    found = [os.fstat(each) for each in descriptors]
+    files = [(each.st_dev, each.st_ino) for each in found if stat.S_ISREG(each.st_mode)]
+    if len(set(files)) < len(files):
+        raise CommandError("FILE, --output and --errors must be different files")
 
 
 def _pool(arguments: dict[str, Any]) -> PoolProcessor:

@@ -10,8 +10,9 @@ import asyncio
 import os
 import select
 import signal
+import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from io import FileIO
 from typing import Final, NamedTuple
@@ -235,7 +236,7 @@ class Interruption:
 
 @contextmanager
 def output_file(path: str | None) -> Iterator[FileIO]:
-    """Open the output; None is standard output, which is kept for outcomes alone.
+    """Open the output as it is; None is standard output, which is kept for outcomes alone.
 
     Whatever handlers print goes to standard error meanwhile, in workers, too.
 
@@ -243,7 +244,7 @@ def output_file(path: str | None) -> Iterator[FileIO]:
         OSError: The file cannot be opened.
     """
     if path is not None:
-        with FileIO(path, "wb") as file:
+        with FileIO(path, "ab") as file:  # `empty` comes later
             yield file
         return
     sys.stdout.flush()
@@ -256,3 +257,11 @@ def output_file(path: str | None) -> Iterator[FileIO]:
         sys.stdout.flush()
         os.dup2(kept, sys.stdout.fileno())
         os.close(kept)
+
+
+def empty(files: Iterable[FileIO]) -> None:
+    """Remove what files had before that `output_file` has opened by their paths."""
+    for file in files:
+        # not of standard output, which the shell has opened; devices and pipes keep nothing
+        if file.mode == "ab" and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.truncate(0)

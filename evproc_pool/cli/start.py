@@ -67,6 +67,10 @@ def guarded(command: Callable[[], int], *, show_traceback: bool) -> int:
 
             traceback.print_exception(error)
         say(f"error: {_sentence(error)}")
+        try:
+            sys.stdout.flush()
+        except OSError:  # Python would try again at the end, and complain
+            discard(sys.stdout)
         return _status(error)
     return status
 

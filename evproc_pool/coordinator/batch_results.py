@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evproc.event import describe_event
 from evproc.exc import add_note
@@ -21,6 +21,9 @@ from evproc_pool.protocol.backend import Backend
 from evproc_pool.protocol.path_modules import find_missing
 from evproc_pool.serialization import packing, pickling
 
+if TYPE_CHECKING:
+    from evproc_pool.coordinator.notices import Notices
+
 
 class BatchResults:
     """Takes in progress frames, in order.
@@ -36,12 +39,15 @@ class BatchResults:
         backend: Backend,
         step: Callable[[Input], bool],
         returned: Callable[[Batch, int], None],
+        *,
+        notices: Notices | None = None,
     ) -> None:
         self._codec = codec
         self._registry = registry
         self._backend = backend
         self._step = step
         self._returned = returned  # called before the step, with the position of the first event
+        self._notices = notices
 
     def take(
         self, state: WorkerRecord, frame: messages.ProgressFrame, *, is_last_chance: bool = False
@@ -121,6 +127,10 @@ class BatchResults:
             return
         sent = state.sent[0]
         begin = sent.batch.done
+        times = Times(frame.begun, memoryview(frame.ends).cast("d"))
+        if self._notices is not None and times:
+            # first: the scheduler's step ends the cascades of these events
+            self._notices.reported(state.worker, sent, frame, unpacked.follow_ups)
         ran = {
             position: 1 + sent.batch.at(position)[1].indices.index(index)
             for position, index in unpacked.last_ran.items()
@@ -136,7 +146,6 @@ class BatchResults:
             if frame.gave_back:
                 self._returned(sent.batch, frame.done)
             state.sent.popleft()
-        times = Times(frame.begun, memoryview(frame.ends).cast("d"))
         self._step(
             Progress(
                 state.worker,

@@ -14,6 +14,7 @@ from concurrent.futures import CancelledError
 from typing import Final, NamedTuple
 
 from evproc.event import describe_event
+from evproc.registry import Registry
 from evproc_pool.coordinator.run_handle import RunHandle
 from evproc_pool.coordinator.worker_record import Sent, WorkerRecord
 from evproc_pool.core.batches import Batch
@@ -190,7 +191,7 @@ def say_where(
     roots: Sequence[int] | None,
     workers: Mapping[int, WorkerRecord],
     backend: Backend,
-    handlers: Sequence[str],
+    registry: Registry,
 ) -> str:
     """Say which of these roots run now. That may change at any moment."""
     found = []
@@ -202,7 +203,9 @@ def say_where(
         batch = state.sent[0].batch
         if batch.run_id != run or (roots is not None and batch.root_at(position) not in roots):
             continue
-        where = "between handlers" if at.handler is None else f"in handler {handlers[at.handler]!r}"
+        where = "between handlers"
+        if at.handler is not None:
+            where = f"in handler {registry.handlers[at.handler].name!r}"
         if at.is_over:
             where = "over, and its output is being flushed"
             if at.packing:

@@ -121,7 +121,7 @@ class Codec:
         numbers = self._numbers_of(sent, known, new_plans)
         ends, key_ends = opened.chain_ends(has_retries=self._has_retries)
         codes = messages.chain_code(*ends), messages.chain_code(*key_ends)
-        chains = [chain for part in parts for chain in part.chains(*codes)]
+        chains = sent.chains = [chain for part in parts for chain in part.chains(*codes)]
         is_unusual = new_plans or chains or packed.one_by_one or packed.in_parts
         is_unusual = is_unusual or opened.return_events or opened.has_limits
         overdue = OVERDUE_FACTOR * max(TARGET_SECONDS, batch.seconds)

@@ -16,12 +16,12 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError
 from math import inf
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from evproc.registry import Registry
 from evproc_pool.coordinator.batch_results import BatchResults
+from evproc_pool.coordinator.batch_sender import BatchSender
 from evproc_pool.coordinator.cancellation import (
     Cancel,
     Cancellations,
@@ -38,17 +38,21 @@ from evproc_pool.coordinator.crash_errors import (
     no_registry,
     other_registry,
 )
-from evproc_pool.coordinator.run_handle import RunHandle
+from evproc_pool.coordinator.run_handle import RunHandle, break_all, deliver
 from evproc_pool.coordinator.single_events import SentSingle, SingleEvents
 from evproc_pool.coordinator.worker_deaths import WorkerDeaths
-from evproc_pool.coordinator.worker_record import Sent, WorkerRecord, seen_at
+from evproc_pool.coordinator.worker_output import WorkerOutput
+from evproc_pool.coordinator.worker_record import WorkerRecord, seen_at
 from evproc_pool.core.batches import Batch
 from evproc_pool.core.event_columns import PlanLike
 from evproc_pool.core.event_limits import EventLimits
 from evproc_pool.core.inputs_and_effects import (
+    Accepted,
     Dropped,
     Ended,
     EventEnded,
+    EventFailed,
+    EventRetried,
     Finished,
     Input,
     Opened,
@@ -56,7 +60,7 @@ from evproc_pool.core.inputs_and_effects import (
     Send,
     Settled,
     TakenBack,
-    Weighed,
+    Unwanted,
     WorkerReady,
 )
 from evproc_pool.core.retry_policy import RetryPolicy
@@ -89,8 +93,11 @@ from evproc_pool.protocol.limits import Limits
 from evproc_pool.protocol.registry_spec import Config, Fingerprint, describe_difference
 from evproc_pool.serialization import pickling
 
-# Listen to all workers at least this often, also while single events go past the scheduler: an
-# idle worker may have died.
+if TYPE_CHECKING:
+    from evproc_pool.coordinator.notices import Notices
+    from evproc_pool.observe.collector import WorkerView
+
+# Listen so often also while single events go past the scheduler: an idle worker may have died.
 _LISTEN_SECONDS: Final = 0.25
 
 # A worker with a frame of this size may block until the coordinator reads it: no rest then.
@@ -104,6 +111,7 @@ class Coordinator:
         inbox: Inputs of callers. Any thread may append.
         cancellations: What callers gave up. Any thread may append.
         runs: Runs that are not finished, by id. Any thread may add one.
+        notices: Tells the listeners; None: there are none.
 
     Args:
         config: What each worker gets to start with.
@@ -123,6 +131,7 @@ class Coordinator:
         policy: RetryPolicy,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
+        notices: Notices | None = None,
     ) -> None:
         self.inbox: deque[Input] = deque()
         self.cancellations: deque[Cancel | Reclaim | Recall] = deque()
@@ -138,15 +147,20 @@ class Coordinator:
             EventLimits(limits.event_timeout, limits.event_soft_timeout, limits.max_memory_bytes),
             # not the module's generator, which the application may have seeded
             (rng or random.Random()).random,  # noqa: S311 - nobody gains by guessing it
+            is_observed=notices is not None,
         )
+        self.notices = notices
         self._workers: dict[int, WorkerRecord] = {}
         self._start_error: OSError | None = None  # of the last start
         self._last_exit: int | None = None  # of the last worker that died in its start
         self._look_again: float | None = None  # after how long, if nothing happens
         self._codec = Codec(registry, has_retries=policy.max_retries > 0)
         self._cancelled = Cancellations()
+        self._output = WorkerOutput()
         self._recalls = False  # whether workers give back all that they have not begun
-        self._results = BatchResults(self._codec, registry, backend, self._step, self._returned)
+        self._results = BatchResults(
+            self._codec, registry, backend, self._step, self._returned, notices=self.notices
+        )
         self._deaths = WorkerDeaths(
             self._codec,
             registry,
@@ -156,12 +170,22 @@ class Coordinator:
             limits=limits,
             policy=policy,
             clock=clock,
+            notices=self.notices,
         )
         #: Sends single events past the scheduler.
         self.single_events = SingleEvents(
             self._codec, backend, self._supervisor, self._workers, self._arrived
         )
-        self._single: SentSingle | None = None  # one that the scheduler is about to send
+        self._sender = BatchSender(
+            self._codec,
+            backend,
+            self._supervisor,
+            workers=self._workers,
+            runs=self.runs,
+            cancelled=self._cancelled,
+            clock=clock,
+            step=self._step,
+        )
         self._is_heavy = False  # whether the last frames were large ones
         self._looked = 0.0  # when it last looked after the workers
         self._look_seconds = 0.0  # after how long to look again, while much is going on
@@ -178,6 +202,13 @@ class Coordinator:
         """Whether any worker has events that are not known to be over."""
         return any(each.sent for each in self._workers.values())
 
+    def now(self) -> tuple[int, int, list[WorkerView]]:
+        """How many events wait, how many workers have, and what these do. From any thread."""
+        from evproc_pool.coordinator.worker_views import now  # few pools are asked
+
+        states = list(self._workers.values())
+        return now(states, self._backend, self._supervisor, self._registry, self._clock())
+
     def demand(self, run: RunHandle) -> int:
         """How many roots the run would take now. Any thread may ask."""
         return self._supervisor.scheduler.demand(run.id)
@@ -185,15 +216,15 @@ class Coordinator:
     def end(self, reason: PoolError, most_seconds: float) -> None:
         """End the workers, which are killed after that many seconds; tell open runs the reason."""
         self._workers.clear()
-        if most_seconds > 0:
-            self._backend.quit(most_seconds)
-        else:
-            self._backend.kill()
-        for run in list(self.runs.values()):
-            run.error = reason
-            run.is_finished = True
-            run.sink.broken(reason)
-        self.runs.clear()
+        try:
+            if most_seconds > 0:
+                self._backend.quit(most_seconds, self._output.hear)
+            else:
+                self._backend.kill(self._output.hear)
+        finally:
+            break_all(self.runs, reason)
+        if self.notices is not None:
+            self.notices.ended(reason)
 
     # --- a single event, past the scheduler ---
 
@@ -211,7 +242,7 @@ class Coordinator:
 
         The inputs hand it in, and nothing else.
         """
-        self._single = single
+        self._sender.single = single
         for item in inputs:
             self._step(item)
         for frame in single.frames:
@@ -255,8 +286,7 @@ class Coordinator:
 
     def where(self, run: int, roots: Sequence[int] | None) -> str:
         """See `cancellation.say_where`."""
-        names = [handler.name for handler in self._registry.handlers]
-        return say_where(run, roots, self._workers, self._backend, names)
+        return say_where(run, roots, self._workers, self._backend, self._registry)
 
     def place_before(self, run: int, root: int) -> tuple[int, int] | None:
         """See `cancellation.place_before`."""
@@ -301,16 +331,15 @@ class Coordinator:
         at = record.seen = self._backend.look_at(worker)
         if at is None:
             return None
-        sent = record.sent[0]
-        is_cancelled = bool(self._cancelled) and self._cancelled.kills_at(at, sent)
-        return seen_at(sent, at, is_cancelled=is_cancelled)
+        is_cancelled = bool(self._cancelled) and self._cancelled.kills_at(at, record.sent[0])
+        return seen_at(record.sent[0], at, is_cancelled=is_cancelled)
 
     def _rest(self) -> float:
         """Let workers go on alone, if the supervisor allows it; return for how many seconds."""
         if self._is_heavy or self._backend.is_writing:
             return 0.0
         began = self._clock()
-        seconds = self._supervisor.rest(began)
+        seconds = self._output.limit_rest(self._supervisor.rest(began), began)
         if not seconds:
             return 0.0
         self._backend.rest(seconds)
@@ -332,15 +361,19 @@ class Coordinator:
     def _step(self, item: SupervisorInput, *, more: bool = False) -> bool:
         """Let the supervisor decide, and do it; return whether that ended anything."""
         self.single_events.forget()
+        if self.notices is not None and isinstance(item, Accepted):
+            self.notices.accepted(item)
         return self._perform(self._supervisor.step(item, self._clock(), more=more))
 
     def _perform(self, effects: Sequence[Effect]) -> bool:  # noqa: C901, PLR0912 - a case each
         """Do what was decided; return whether that ended anything."""
         has_news = False
+        if self.notices is not None and effects:
+            self.notices.performed(effects)
         for effect in effects:
             match effect:
                 case Send():
-                    self._send(effect.worker, effect.batch)
+                    self._sender.send(effect.worker, effect.batch)
                 case Start():
                     self._start_worker(effect.worker)
                 case Stop(worker):
@@ -365,34 +398,20 @@ class Coordinator:
                     raise cannot_start(effect.failed_starts, self._last_exit, self._start_error)
                 case Settled() | Over() | Ended() | EventEnded() | Dropped() | Finished():
                     has_news = True
-                    self._deliver(effect)
+                    if self._cancelled:
+                        self._cancelled.hear(effect)
+                    deliver(effect, self.runs)
+                case EventFailed() | EventRetried() | Unwanted():
+                    pass  # for `notices` only
                 case _:
                     raise InternalError(f"unknown effect {effect!r}")
         return has_news
-
-    def _deliver(self, effect: Settled | Over | Ended | EventEnded | Dropped | Finished) -> None:
-        if self._cancelled:
-            self._cancelled.hear(effect)
-        run = self.runs[effect.run]
-        match effect:
-            case Settled():
-                run.sink.settled(effect)
-            case Over():
-                run.sink.over(effect)
-            case Ended():
-                run.sink.ended(effect.root, effect.ending)
-            case EventEnded():
-                run.sink.event_ended(effect)
-            case Finished():
-                run.is_finished = True
-                del self.runs[effect.run]
 
     # --- workers ---
 
     def _take_back(self, effect: TakeBack) -> None:
         state = self._workers[effect.worker]
-        at = state.seen
-        if at is not None and self._backend.take_back(effect.worker, at, state.batches):
+        if (at := state.seen) and self._backend.take_back(effect.worker, at, state.batches):
             kept = effect.position + 1
             self._returned(state.sent[0].batch, kept)
             while len(state.sent) > 1:
@@ -422,8 +441,12 @@ class Coordinator:
             self._step(StartFailed(worker))
         else:
             self._workers[worker] = WorkerRecord(worker)
+            if self.notices is not None:
+                self.notices.started(worker, self._backend.pid(worker))
 
-    def _arrived(self, item: Arrived) -> None:
+    def _arrived(self, item: Arrived) -> None:  # noqa: C901 - a case each
+        if self._output.hear(item):
+            return
         self.single_events.forget()
         # it may have come at any time during the rest
         self._supervisor.heard(item.worker, self._listened - self._rested)
@@ -457,6 +480,8 @@ class Coordinator:
         if difference:
             raise other_registry(difference)
         self._workers[worker].is_ready = True
+        if self.notices is not None:
+            self.notices.ready(worker, self._backend.pid(worker))
         self._step(WorkerReady(worker))
 
     def _gone(self, item: Gone) -> None:
@@ -468,35 +493,6 @@ class Coordinator:
             self._deaths.gone(item, record)
         else:
             self._last_exit = item.exitcode
+            if self.notices is not None:
+                self.notices.lost(item)
             self._step(StartLost(item.worker, is_of_group(item.exitcode)))
-
-    # --- batches ---
-
-    def _send(self, worker: int, batch: Batch) -> None:
-        state = self._workers[worker]
-        single, self._single = self._single, None
-        if single is not None:
-            if single.worker != worker or batch.size != 1:
-                raise InternalError(f"worker {single.worker} has the event, and not {worker}")
-            state.sent.append(Sent(batch, single.number))
-            return
-        state.batches += 1
-        sent = Sent(batch, state.batches)
-        self._supervisor.sent(worker, self._clock(), is_first=not state.sent)
-        state.sent.append(sent)
-        run = self.runs[batch.run_id]
-        if run.can_cancel:
-            roots = batch.roots
-            refused = run.sink.refused(roots)
-            if refused:
-                positions = dict(zip(roots, batch.root_positions, strict=True))
-                sent.failures.update({positions[root]: CancelledError() for root in refused})
-        if self._cancelled:
-            self._cancelled.keep_from(sent)
-        frame, class_bytes = self._codec.encode(sent, state.plans)
-        # a root belongs to the caller, who may change it
-        if frame.buffers and not batch.root_positions:
-            sent.large = frame.buffers
-        self._backend.send(worker, *frame, may_refer=bool(sent.large))
-        size_bytes = frame.size_bytes
-        self._step(Weighed(worker, batch, size_bytes, size_bytes - class_bytes))

@@ -29,7 +29,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from evproc import Event
 from evproc.handler import Plan
@@ -44,6 +44,10 @@ from evproc_pool.core.inputs_and_effects import Accepted, Closed, Input, Opened
 from evproc_pool.errors import PoolClosedError, PoolForkedError, again
 from evproc_pool.protocol.backend import Backend
 
+if TYPE_CHECKING:
+    from evproc_pool.coordinator.notices import Notices
+    from evproc_pool.observe.collector import WorkerView
+
 
 class Source(Protocol):
     """Holds submitted events that are not handed in yet."""
@@ -51,6 +55,10 @@ class Source(Protocol):
     @property
     def outstanding(self) -> int:
         """How many submitted events are not over."""
+
+    @property
+    def waiting(self) -> int:
+        """How many submitted events are not handed in."""
 
     def hand_in(self) -> None:
         """Hand in all of them, by `accept`. Called by the driver."""
@@ -95,6 +103,24 @@ class Engine(Driving):
     def is_at_work(self) -> bool:
         """Whether workers have events that are not known to be over."""
         return self._single_caller is not None or self._coordinator.is_at_work
+
+    @property
+    def notices(self) -> Notices | None:
+        """Tells the pool's listeners; None: there are none."""
+        return self._coordinator.notices
+
+    def now(self) -> tuple[int, int, list[WorkerView]]:
+        """How many events wait, how many workers have, and what these do."""
+        pending, in_flight, views = self._coordinator.now()
+        if self._source is not None:
+            pending += self._source.waiting
+        in_flight += (self._single_caller is not None) + (self._sent is not None)
+        return pending, in_flight, views
+
+    def pass_over(self) -> None:
+        """Tell the pool's listeners of a single event that no handler wants."""
+        if self.notices is not None:
+            self.notices.unwanted(None, 0, 1)
 
     def open(
         self,
@@ -162,6 +188,8 @@ class Engine(Driving):
                 singles = self._coordinator.single_events
                 answer = singles.answer(single) if singles.wait(single) else None
                 if answer is not None:
+                    if self.notices is not None:
+                        self.notices.answered(single, None, ev, plan)
                     return answer
                 run, inputs = self._begin_one(ev, plan, unordered, ending)
                 run.is_closing = True
@@ -220,9 +248,12 @@ class Engine(Driving):
 
         def act() -> bool:
             answer = singles.answer(sent[0]) if is_there and sent is not None else None
-            if answer is None:
+            if answer is None or sent is None:
                 self._adopt_sent()
             else:
+                (ev,), (plan,) = sent[1].events, sent[1].plans
+                if self.notices is not None:
+                    self.notices.answered(sent[0], (run, root), ev, plan)
                 deliver(answer)
             self._sent = None
             return answer is not None

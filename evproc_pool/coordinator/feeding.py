@@ -56,6 +56,7 @@ class Feeder:
     ) -> None:
         self.run = run
         self._engine = engine
+        self._notices = engine.notices
         self._sink = sink
         self._events = events
         self._registry = registry
@@ -141,9 +142,14 @@ class Feeder:
                 plans = [plan] * len(events)
                 self._engine.accept(Accepted(self.run.id, first, events, plans, keys))
                 return len(events)
-            self._sink.unwanted(first, len(events))
+            self._unwanted(first, len(events))
             return 0
         return self._give_mixed(events, until_error=until_error)
+
+    def _unwanted(self, first: int, roots: int) -> None:
+        if self._notices is not None:
+            self._notices.unwanted(self.run.id, first, roots)
+        self._sink.unwanted(first, roots)
 
     def _give_mixed(self, events: list[Any], *, until_error: bool) -> int:
         taken: list[tuple[Any, ...]] = []  # index, event, plan, key
@@ -160,6 +166,8 @@ class Feeder:
                 note_place(error, (index,), has_several=self.run.has_several)
                 ran = int(isinstance(ev, Event))
                 ending = Ending(error=detached(error), events=ran, failed=1, failed_event=ev)
+                if self._notices is not None:
+                    self._notices.unplanned(self.run.id, index, ev, error)
                 self._sink.ended(index, ending)
                 if until_error:
                     break
@@ -167,7 +175,7 @@ class Feeder:
             if plan.indices:
                 taken.append((index, ev, plan, key))
             else:
-                self._sink.unwanted(index, 1)
+                self._unwanted(index, 1)
         # index less position is the same for neighbours
         for _, block in itertools.groupby(enumerate(taken), lambda item: item[1][0] - item[0]):
             indices, roots, plans, keys = map(list, zip(*(root for _, root in block), strict=True))

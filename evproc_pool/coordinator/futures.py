@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +32,7 @@ from evproc_pool.coordinator.cancellation import Withdrawn
 from evproc_pool.coordinator.codec import Answer
 from evproc_pool.coordinator.engine import Engine
 from evproc_pool.coordinator.pool_future import PoolFuture, begin_all, settle, settle_all
+from evproc_pool.coordinator.reclaiming import reclaim
 from evproc_pool.coordinator.run_handle import OutcomeSink
 from evproc_pool.core.cascade_limits import PLAIN_ENDING, CascadeEnding
 from evproc_pool.core.inputs_and_effects import Accepted, Ending, Settled
@@ -48,13 +48,6 @@ if TYPE_CHECKING:
 # event to the thread that waits for it.
 _LINGER_SECONDS: Final = 0.5
 _HELP_SECONDS: Final = 0.001
-
-# For how long `cancel` waits for an event that a worker has not begun, if the driver does something
-# else; how often it looks where the worker is; and how often that may have moved on until then:
-# a worker with quick events begins the event soon.
-_RECLAIM_SECONDS: Final = 0.5
-_LOOK_SECONDS: Final = 0.005
-_MOST_MOVES: Final = 2
 
 # How often the thread polls for the next future before it waits for a notification.
 _MOMENTS: Final = 20
@@ -126,6 +119,11 @@ class Futures(OutcomeSink):
         return len(self._waiting) + self._is_handing_in + len(self._futures)
 
     @property
+    def waiting(self) -> int:
+        """How many of these are not handed in."""
+        return len(self._waiting)
+
+    @property
     def _is_busy(self) -> bool:
         return bool(self.outstanding or self._listeners)
 
@@ -152,9 +150,11 @@ class Futures(OutcomeSink):
         except KeyboardInterrupt:
             raise
         except BaseException as error:
+            self._tell(ev, error)
             settle(self._lock, [future], error=detached(error))
             return future
         if not plan.indices:
+            self._tell(ev)
             settle(self._lock, [future])
             return future
         self._keeps = pool
@@ -174,6 +174,14 @@ class Futures(OutcomeSink):
             self._withdraw(waiting)
             raise
         return future
+
+    def _tell(self, ev: Event, error: BaseException | None = None) -> None:
+        """Tell listeners of an event that needs no worker."""
+        notices = self.engine.notices
+        if notices is not None and error is None:
+            notices.unwanted(self._run.id, 0, 1)
+        elif notices is not None and error is not None:
+            notices.unplanned(self._run.id, 0, ev, error)
 
     def _submit_alone(self, future: PoolFuture, ev: Event, plan: Plan) -> Future[Any] | None:
         """Submit an event while no other one is outstanding."""
@@ -391,25 +399,7 @@ class Futures(OutcomeSink):
 
     def reclaim(self, future: PoolFuture) -> bool:
         """See `pool_future.Driver`."""
-        run, root = self._run, future.root
-        at = None if future.may_have_run else self.engine.place_before(run, root)
-        if at is None:
-            return False
-        moves = 0
-        deadline = time.monotonic() + _RECLAIM_SECONDS
-        future.is_unwanted = True
-        try:
-            self.engine.reclaim(run, root, is_wanted=True)
-            self.hurry()
-            while not future.is_over_within(_LOOK_SECONDS):
-                before, at = at, self.engine.place_before(run, root)
-                moves += at != before
-                if at is None or moves > _MOST_MOVES or time.monotonic() > deadline:
-                    break
-        finally:
-            future.is_unwanted = False
-            self.engine.reclaim(run, root, is_wanted=False)
-        return future.cancel_unsent()
+        return reclaim(self.engine, self._run, future, self.hurry)
 
     # --- for runs that no thread waits for ---
 

@@ -6,7 +6,16 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from evproc_pool.core.inputs_and_effects import Ending, EventEnded, Opened, Over, Settled
+from evproc_pool.core.inputs_and_effects import (
+    Dropped,
+    Ended,
+    Ending,
+    EventEnded,
+    Finished,
+    Opened,
+    Over,
+    Settled,
+)
 from evproc_pool.errors import PoolError
 
 
@@ -91,3 +100,31 @@ class RunHandle:
         self.caller: int | None = None
         self.is_finished = False
         self.error: PoolError | None = None
+
+
+def deliver(
+    effect: Settled | Over | Ended | EventEnded | Dropped | Finished, runs: dict[int, RunHandle]
+) -> None:
+    """Tell the sink of a run what the scheduler has decided; forget a run that is finished."""
+    run = runs[effect.run]
+    match effect:
+        case Settled():
+            run.sink.settled(effect)
+        case Over():
+            run.sink.over(effect)
+        case Ended():
+            run.sink.ended(effect.root, effect.ending)
+        case EventEnded():
+            run.sink.event_ended(effect)
+        case Finished():
+            run.is_finished = True
+            del runs[effect.run]
+
+
+def break_all(runs: dict[int, RunHandle], reason: PoolError) -> None:
+    """Tell all runs why they end, and forget them."""
+    for run in list(runs.values()):
+        run.error = reason
+        run.is_finished = True
+        run.sink.broken(reason)
+    runs.clear()

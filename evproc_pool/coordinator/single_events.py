@@ -10,6 +10,7 @@ takes the event in before anything else is done: see `Coordinator.adopt`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any, Final
@@ -20,6 +21,7 @@ from evproc_pool.core.event_columns import PlanLike
 from evproc_pool.core.supervisor import Supervisor
 from evproc_pool.protocol.backend import Arrived, Backend, Link
 from evproc_pool.protocol.frame import Frame
+from evproc_pool.protocol.messages import OUTPUT
 
 # How long the short way waits for an answer before the scheduler takes the event in.
 _ANSWER_SECONDS: Final = 0.005
@@ -32,7 +34,7 @@ class SentSingle:
         worker: Which.
         number: Of the worker's batches.
         link: To the worker.
-        frames: What has come back and was no answer.
+        frames: What has come back.
     """
 
     __slots__ = ("frames", "link", "number", "worker")
@@ -100,10 +102,24 @@ class SingleEvents:
     def answer(self, single: SentSingle) -> Answer | None:
         """Take in what has come back; None if that is no answer: an error, or follow-ups."""
         frames = single.link.receive()
+        if frames and frames[0].tag in OUTPUT:
+            frames = self._behind_output(single, frames)
         answer = self._codec.answer(frames[0]) if frames else None
-        if answer is None:
-            single.frames = frames
-        elif len(frames) > 1:
+        single.frames = frames
+        if answer is not None and len(frames) > 1:
             for frame in frames[1:]:
                 self._arrived(Arrived(single.worker, *frame))
         return answer
+
+    def _behind_output(self, single: SentSingle, frames: list[Frame]) -> list[Frame]:
+        """Take in what handlers have logged; return what follows, for which it waits a moment."""
+        end = time.perf_counter() + _ANSWER_SECONDS
+        while True:
+            others = [frame for frame in frames if frame.tag not in OUTPUT]
+            for frame in frames:
+                if frame.tag in OUTPUT:
+                    self._arrived(Arrived(single.worker, *frame))
+            left = end - time.perf_counter()
+            if others or left <= 0 or not single.link.wait(left):
+                return others
+            frames = single.link.receive()

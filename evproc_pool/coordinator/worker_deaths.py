@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from evproc.registry import Registry
 from evproc_pool.coordinator.batch_results import BatchResults, failures_within
@@ -17,7 +18,7 @@ from evproc_pool.coordinator.crash_errors import (
     too_large,
     worker_lost,
 )
-from evproc_pool.coordinator.worker_record import Sent, WorkerRecord, seen_at
+from evproc_pool.coordinator.worker_record import Sent, Stopped, WorkerRecord, seen_at
 from evproc_pool.core.batches import Batch
 from evproc_pool.core.crash_attribution import LastPlace, Verdict, examine
 from evproc_pool.core.error_notes import where_text
@@ -32,6 +33,9 @@ from evproc_pool.protocol import status_words
 from evproc_pool.protocol.backend import Gone
 from evproc_pool.protocol.limits import Limits
 from evproc_pool.protocol.status_words import WorkerStatus
+
+if TYPE_CHECKING:
+    from evproc_pool.coordinator.notices import Notices
 
 
 class WorkerDeaths:
@@ -52,6 +56,7 @@ class WorkerDeaths:
         limits: Limits,
         policy: RetryPolicy,
         clock: Callable[[], float],
+        notices: Notices | None = None,
     ) -> None:
         self._codec = codec
         self._supervisor = supervisor
@@ -60,6 +65,7 @@ class WorkerDeaths:
         self._limits = limits
         self._policy = policy
         self._clock = clock
+        self._notices = notices
         self._registry = registry
         self.memory_bytes: dict[int, int] = {}
 
@@ -75,6 +81,8 @@ class WorkerDeaths:
         running, handler = verdict.running, None
         if verdict.handler is not None:
             handler = self._registry.handlers[verdict.handler].name
+        if self._notices is not None:
+            self._tell(self._notices, item, state, verdict, handler)
         if state.sent:
             self._report_over(state, verdict.over)
         error: BaseException | None = None
@@ -94,6 +102,26 @@ class WorkerDeaths:
             LOG.warning("worker %d (process %s) died between events, by %s", *item[:2], how)
         self.memory_bytes.pop(item.worker, None)
         self._step(WorkerGone(item.worker, running, error, handler, verdict.spared, seconds, ran))
+
+    def _tell(
+        self,
+        notices: Notices,
+        item: Gone,
+        state: WorkerRecord,
+        verdict: Verdict,
+        handler: str | None,
+    ) -> None:
+        """Tell listeners of a dead worker."""
+        if verdict.running is None and self._supervisor.is_retired(item.worker):
+            notices.replaced(item.worker, item.pid)
+            return
+        at = None
+        if state.sent:
+            sent = state.sent[0]
+            notices.over(item.worker, sent, verdict.over)
+            if verdict.running is not None:
+                at = Stopped(sent.batch, verdict.running, self._seconds_at(item, sent))
+        notices.lost(item, at, handler)
 
     def _examine(self, item: Gone, state: WorkerRecord, *, was_stuck: bool) -> Verdict:
         """Have `crash_attribution` find the event to charge."""

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from evproc_pool.core.batches import Batch
 from evproc_pool.core.supervisor_inputs import Seen
 from evproc_pool.protocol import messages
 from evproc_pool.protocol.status_words import NONE, WorkerStatus
+
+_NOTHING: Final = array("d")
+
+
+class Stopped(NamedTuple):
+    """The event that a dead worker ran, and for about how many seconds."""
+
+    batch: Batch
+    position: int
+    seconds: float
 
 
 class Sent:
@@ -20,9 +32,21 @@ class Sent:
         failures: By position, why an event is not sent.
         is_one_by_one: Whether each event is pickled by itself, to find the one that crashes.
         large: The large buffers of its events that the worker may read until they are over.
+        chains: See `messages.BatchFrame`.
+        skip_to: Events before this position do not run any more, since their chain has ended.
+        begins: When handlers began, of events that are not reported yet.
     """
 
-    __slots__ = ("batch", "failures", "is_one_by_one", "large", "number")
+    __slots__ = (
+        "batch",
+        "begins",
+        "chains",
+        "failures",
+        "is_one_by_one",
+        "large",
+        "number",
+        "skip_to",
+    )
 
     def __init__(self, batch: Batch, number: int) -> None:
         self.batch = batch
@@ -30,6 +54,9 @@ class Sent:
         self.failures: dict[int, BaseException] = {}
         self.is_one_by_one = False
         self.large: Sequence[memoryview] = ()
+        self.chains: Sequence[tuple[int, int, int]] = ()
+        self.skip_to = 0
+        self.begins: array[float] = _NOTHING
 
 
 class WorkerRecord:
@@ -56,6 +83,11 @@ class WorkerRecord:
         self.stalled: deque[messages.ProgressFrame | int] = deque()
         self.seen: WorkerStatus | None = None
         self.stack = ""
+
+    @property
+    def in_flight(self) -> int:
+        """How many events it has that are not known to be over."""
+        return sum([sent.batch.size - sent.batch.done for sent in list(self.sent)])
 
 
 def seen_at(sent: Sent, at: WorkerStatus, *, is_cancelled: bool = False) -> Seen:

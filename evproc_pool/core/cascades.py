@@ -25,8 +25,17 @@ from typing import Any
 
 from evproc_pool.core.batches import Cascade, Failure, KeyQueue
 from evproc_pool.core.error_notes import note_place
-from evproc_pool.core.event_columns import Unplannable
-from evproc_pool.core.inputs_and_effects import Dropped, Ended, Ending, EventEnded, Over, Result
+from evproc_pool.core.event_columns import Bunch, PlanLike, Unplannable
+from evproc_pool.core.inputs_and_effects import (
+    Dropped,
+    Ended,
+    Ending,
+    EventEnded,
+    EventFailed,
+    Over,
+    Result,
+    Unwanted,
+)
 from evproc_pool.core.paths import Place
 from evproc_pool.core.retries import Retries
 from evproc_pool.core.retry_policy import Again
@@ -88,6 +97,8 @@ class Cascades:
         taken = queue.take(1 if isinstance(plan, Unplannable) else queue.alike)
         cascade.events += len(taken)
         result = Result(error=plan.error) if isinstance(plan, Unplannable) else None
+        if self._state.is_observed:
+            self._note_passed_over(run, taken, plan)
         if run.opened.every_event:
             for number, event in enumerate(taken.events):
                 ending = Ending(
@@ -99,6 +110,13 @@ class Cascades:
                 self._state.effects.append(EventEnded(run.id, taken.place(number), event, ending))
         if result is not None:
             self.take_result(run, cascade, taken.events[0], taken.at, result)
+
+    def _note_passed_over(self, run: Run, taken: Bunch, plan: PlanLike) -> None:
+        if isinstance(plan, Unplannable):
+            failed = EventFailed(run.id, taken.at, taken.events[0], plan.error, None, 1)
+            self._state.effects.append(failed)
+        else:
+            self._state.effects.append(Unwanted(run.id, len(taken)))
 
     # --- keys ---
 

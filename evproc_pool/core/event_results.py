@@ -13,7 +13,7 @@ from evproc_pool.core.batches import Cascade, Part
 from evproc_pool.core.cascade_limits import broken_limit, limit_error
 from evproc_pool.core.cascades import Cascades
 from evproc_pool.core.event_columns import Planned
-from evproc_pool.core.inputs_and_effects import Ending, EventEnded, Progress, Result
+from evproc_pool.core.inputs_and_effects import Ending, EventEnded, EventFailed, Progress, Result
 from evproc_pool.core.retries import Retries
 from evproc_pool.core.retry_policy import attempt_of
 from evproc_pool.core.run_state import Run, SharedState
@@ -79,8 +79,7 @@ class EventResults:
             return
         if result is not None and run.opened.errors_continue and position in item.cut:
             self._put_rest_back(cascade, part, number + 1)
-        event, place = part.events[number], part.place(number)
-        self._cascades.take_result(run, cascade, event, place, output.result)
+        self._take_result(run, cascade, part, number, output.result)
 
     def take_fate(self, run: Run, cascade: Cascade, part: Part, number: int, fate: Fate) -> None:
         """Take in an event of a dead worker, at a place of a part."""
@@ -98,8 +97,18 @@ class EventResults:
             output = _Output(result=result if has_failed else None)
             self._report_event(run, part, number, output, ran=ran, seconds=fate.seconds)
         if has_failed:
-            event, place = part.events[number], part.place(number)
-            self._cascades.take_result(run, cascade, event, place, result)
+            self._take_result(run, cascade, part, number, result)
+
+    def _take_result(
+        self, run: Run, cascade: Cascade, part: Part, number: int, result: Result
+    ) -> None:
+        """Take in the value or the final error of an event, at a place of a part."""
+        event, place = part.events[number], part.place(number)
+        if self._state.is_observed and result.error is not None:
+            attempts = attempt_of(part.plans[number])
+            failed = EventFailed(run.id, place, event, result.error, result.handler, attempts)
+            self._state.effects.append(failed)
+        self._cascades.take_result(run, cascade, event, place, result)
 
     def _limited(
         self, run: Run, cascade: Cascade, part: Part, number: int, output: _Output

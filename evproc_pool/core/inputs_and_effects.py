@@ -315,4 +315,36 @@ class Finished(NamedTuple):
     run: int
 
 
-Effect = Send | Retry | Settled | Over | Ended | EventEnded | Dropped | Finished
+class EventFailed(NamedTuple):
+    """An event has failed and is not run again. Only if the scheduler is observed."""
+
+    run: int
+    place: Place
+    event: Any
+    error: BaseException
+    handler: str | None
+    attempts: int
+
+
+class EventRetried(NamedTuple):
+    """An event has failed and will be run again. Only if the scheduler is observed."""
+
+    run: int
+    place: Place
+    event: Any
+    error: BaseException | None
+    handler: str | None
+    attempts: int  # how many there were so far
+
+
+class Unwanted(NamedTuple):
+    """So many follow-ups that no handler wants are over. Only if the scheduler is observed."""
+
+    run: int
+    events: int
+
+
+#: Effects that tell what happened, and ask for nothing.
+Observed = EventFailed | EventRetried | Unwanted
+
+Effect = Send | Retry | Settled | Over | Ended | EventEnded | Dropped | Finished | Observed

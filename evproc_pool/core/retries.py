@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from evproc.exc import add_note
 from evproc_pool.core.batches import Cascade, Part
 from evproc_pool.core.event_columns import Bunch
-from evproc_pool.core.inputs_and_effects import Result, Retry
+from evproc_pool.core.inputs_and_effects import EventRetried, Result, Retry
 from evproc_pool.core.paths import Place
 from evproc_pool.core.retry_policy import Again, RetryPolicy, Tried, attempt_of
 from evproc_pool.core.run_state import Run, SharedState
@@ -48,6 +48,11 @@ class Retries:
         """Whether any event has to run alone."""
         return bool(self._suspects)
 
+    @property
+    def waiting(self) -> int:
+        """How many events wait for their pause to end, or to run alone."""
+        return len(self.pausing) + len(self._suspects)
+
     def try_again(
         self, run: Run, cascade: Cascade, part: Part, number: int, result: Result, *, has_died: bool
     ) -> bool:
@@ -63,6 +68,11 @@ class Retries:
             return False
         cascade.attempts = max(cascade.attempts, attempt_of(again.tried))
         event = Bunch([part.events[number]], again, part.place(number))
+        if self._state.is_observed:
+            (ev,) = event.events
+            error, handler = result.error, result.handler
+            retried = EventRetried(run.id, event.at, ev, error, handler, attempt_of(plan))
+            self._state.effects.append(retried)
         self.put_back(run, cascade, event, again)
         return True
 

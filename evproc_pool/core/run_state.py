@@ -205,7 +205,8 @@ class Run:
 class SharedState:
     """What the parts of the scheduler share; every change costs O(1)."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_observed: bool = False) -> None:
+        self.is_observed = is_observed  # whether effects tell what happens to single events
         self.runs: dict[int, Run] = {}  # those that are not finished, by id
         self.turns: deque[Run] = deque()  # those with something ready, the next one first
         self.effects: list[Effect] = []  # of the current step, in order

@@ -118,6 +118,7 @@ class Scheduler:
     Args:
         policy: Which events are run again.
         most_workers: How many workers there will be if there is work for all of them.
+        is_observed: Whether it also returns the effects that are `Observed`.
     """
 
     # the classes of the parts: a test replaces one by a subclass
@@ -130,12 +131,18 @@ class Scheduler:
     hand_back_class: type[HandBack] = HandBack
     placement_class: type[Placement] = Placement
 
-    def __init__(self, policy: RetryPolicy | None = None, most_workers: int = 1) -> None:
+    def __init__(
+        self,
+        policy: RetryPolicy | None = None,
+        most_workers: int = 1,
+        *,
+        is_observed: bool = False,
+    ) -> None:
         self.starting = 0  # how many workers are being started
         self._most_workers = most_workers
         self._keys: dict[Hashable, KeyQueue] = {}  # of the runs that share their keys
         self._closing: list[Run] = []  # closed, and not finished
-        self._state = state = SharedState()
+        self._state = state = SharedState(is_observed=is_observed)
         self._estimates = estimates = Estimates()
         self._loads = loads = self.loads_class()
         self._retries = retries = self.retries_class(state, policy or RetryPolicy())
@@ -270,6 +277,12 @@ class Scheduler:
         if (self._loads.idle or self.workers < self._most_workers) and not state.has_ready:
             keyed = max(0, state.waiting - _MOST_PASSED_OVER)
         return max(0, wanted - state.backlog - keyed)
+
+    @property
+    def pending(self) -> int:
+        """About how many known events are unsent, or wait to be run again."""
+        runs = list(self._state.runs.values())
+        return sum([run.left for run in runs]) + self._retries.waiting
 
     @property
     def pausing(self) -> Collection[int]:

@@ -108,6 +108,7 @@ class Supervisor:
         most_workers: The size of the pool.
         limits: Of each event.
         draw: Gives random numbers from 0 to 1, for the length of pauses.
+        is_observed: See `Scheduler`.
     """
 
     def __init__(
@@ -116,9 +117,11 @@ class Supervisor:
         most_workers: int,
         limits: EventLimits,
         draw: Callable[[], float],
+        *,
+        is_observed: bool = False,
     ) -> None:
         # Others may read its properties. Inputs go through `step` of this class only.
-        self.scheduler = Scheduler(policy, most_workers)
+        self.scheduler = Scheduler(policy, most_workers, is_observed=is_observed)
         self._size = most_workers
         self._pauses = Pauses(policy, draw)
         self._workers: dict[int, _Worker] = {}
@@ -160,6 +163,10 @@ class Supervisor:
     def is_retired(self, worker: int) -> bool:
         """Whether a worker is sent nothing more."""
         return self._workers[worker].is_retired
+
+    def is_ending(self, worker: int) -> bool:
+        """Whether a worker will end soon, and be replaced."""
+        return self._workers[worker].is_ending
 
     def killed(self, worker: int) -> Kill | None:
         """Why a worker was killed, if it was."""

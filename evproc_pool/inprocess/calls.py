@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 import threading
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from evproc_pool.inprocess.cascade import Rules
+    from evproc_pool.inprocess.observed import CallObserver
     from evproc_pool.options import CallOptions, PoolOptions
     from evproc_pool.outcome import Outcome
 
@@ -36,11 +38,17 @@ class InProcessCalls:
         self._finalizer: weakref.finalize[..., Any] | None = None  # once initialized
         # the calls that have begun and not ended, with the thread of each
         self.open_calls: dict[object, int] = {}
+        self._calls = itertools.count()
 
     def adopt(self) -> None:
         """Begin anew in a process that was forked: other threads and their calls are gone."""
         me = threading.get_ident()
         self._lock = threading.RLock()
+        notifier, collector = self._options.observers
+        if notifier is not None:
+            notifier.adopt()
+        if collector is not None:
+            collector.adopt()
         self.open_calls = {call: thread for call, thread in self.open_calls.items() if thread == me}
         if self._finalizer is not None:
             self._finalizer.detach()
@@ -57,8 +65,8 @@ class InProcessCalls:
         """See `PoolProcessor.process_many`."""
         from evproc_pool.inprocess.cascade import Rules, process_plainly
 
-        rules = Rules(self._options.retries, call, has_several(events))
-        with self._begun():
+        rules = Rules(self._options.retries, call, has_several(events), self._observer())
+        with self._begun(rules):
             if call.key is None and rules.are_plain:
                 return process_plainly(
                     self._processor, events, rules, return_exceptions=return_exceptions
@@ -71,8 +79,8 @@ class InProcessCalls:
         """See `PoolProcessor.stream`. If `check_usable` raises before a root, the stream ends."""
         from evproc_pool.inprocess.cascade import Rules
 
-        rules = Rules(self._options.retries, call, has_several(events))
-        with self._begun():
+        rules = Rules(self._options.retries, call, has_several(events), self._observer())
+        with self._begun(rules):
             for index, ev in enumerate(events):
                 check_usable()
                 yield from self._outcomes(ev, index, rules)
@@ -115,7 +123,17 @@ class InProcessCalls:
 
         key = rules.call.key
         failed = () if key is None else self._check_key(ev, index, key, rules)
-        return failed or Cascade(self._processor, index, rules).run(ev, index)
+        outcomes = failed or Cascade(self._processor, index, rules).run(ev, index)
+        return outcomes if rules.observer is None else rules.observer.watch(outcomes, index)
+
+    def _observer(self) -> CallObserver | None:
+        """Tells the listeners of one call; None: there are none."""
+        notifier = self._options.observers.notifier
+        if notifier is None:
+            return None
+        from evproc_pool.inprocess.observed import CallObserver
+
+        return CallObserver(notifier, next(self._calls))
 
     def _check_key(self, ev: Event, index: int, key: Key, rules: Rules) -> Iterable[Outcome]:
         """Call `key`, only for its errors: all events run one after another here.
@@ -130,11 +148,14 @@ class InProcessCalls:
         except BaseException as error:
             from evproc_pool.inprocess.cascade import failed_root
 
+            if rules.observer is not None:
+                rules.observer.path = lambda: (index,)
+                rules.observer.failed(ev, None, error, 1)
             return failed_root(ev, index, error, rules)
         return ()
 
     @contextlib.contextmanager
-    def _begun(self) -> Iterator[None]:
+    def _begun(self, rules: Rules) -> Iterator[None]:
         """Count a call while it lasts, and call the initializer before the first event."""
         call = object()
         self.open_calls[call] = threading.get_ident()
@@ -149,6 +170,8 @@ class InProcessCalls:
             yield
         finally:
             self.open_calls.pop(call, None)
+            if rules.observer is not None and not self.open_calls:
+                rules.observer.drained()
 
     def _finalize_at_end(self) -> None:
         finalizer = self._options.start.finalizer

@@ -40,6 +40,7 @@ from evproc_pool.outcome import Outcome
 from evproc_pool.serialization import pickling
 
 if TYPE_CHECKING:
+    from evproc_pool.inprocess.observed import CallObserver
     from evproc_pool.options import CallOptions
 
 
@@ -49,11 +50,13 @@ class Rules(NamedTuple):
     policy: RetryPolicy
     call: CallOptions
     has_several: bool
+    observer: CallObserver | None = None
 
     @property
     def are_plain(self) -> bool:
-        """Whether cascades end as in a `Processor`, as far as `process_many` shows it."""
-        return not self.policy.max_retries and self.call.ending == PLAIN_ENDING
+        """Whether cascades end as in a `Processor`, as far as anybody can see."""
+        is_plain = not self.policy.max_retries and self.call.ending == PLAIN_ENDING
+        return is_plain and self.observer is None
 
 
 def process_plainly(
@@ -177,11 +180,15 @@ class Cascade:
         outcome = Outcome(root, index, events=0, path=(index,))
         ev = root
         while True:
-            ran = _run_event(self._processor, ev, rules.policy)
+            if rules.observer is not None:
+                rules.observer.path = self._places.path
+            ran = _run_event(self._processor, ev, rules)
             if ran.follow_ups:
                 self._take_follow_ups(ran)
             if ran.error is not None:
                 note_place(ran.error, self._places.path(), has_several=rules.has_several)
+                if rules.observer is not None:
+                    rules.observer.failed(ev, ran.handler, ran.error, ran.attempts)
             self._add(ran, ev, outcome)
             if rules.call.every_event and self._number:
                 yield self._own_outcome(ran, ev, index)
@@ -283,7 +290,7 @@ class _Ran:
         return self.value is not _unset
 
 
-def _run_event(processor: Processor, ev: Any, policy: RetryPolicy) -> _Ran:
+def _run_event(processor: Processor, ev: Any, rules: Rules) -> _Ran:
     """Run an event until it succeeds or is given up."""
     ran = _Ran(ev)
     begin = perf_counter()
@@ -296,23 +303,26 @@ def _run_event(processor: Processor, ev: Any, policy: RetryPolicy) -> _Ran:
     except BaseException as error:
         ran.error, ran.events = error, int(isinstance(ev, Event))
     else:
-        if policy.max_retries:
-            paused = _run_with_retries(processor, plan, ran, policy)
+        if rules.observer is not None and not plan.handlers:
+            rules.observer.unmatched()
+        elif rules.policy.max_retries:
+            paused = _run_with_retries(processor, plan, ran, rules)
         else:
-            _attempt(processor, plan, ran)
+            _attempt(processor, plan, ran, rules.observer)
     ran.seconds = perf_counter() - begin - paused
     return ran
 
 
-def _run_with_retries(processor: Processor, plan: Plan, ran: _Ran, policy: RetryPolicy) -> float:
+def _run_with_retries(processor: Processor, plan: Plan, ran: _Ran, rules: Rules) -> float:
     """Run an event until it succeeds or is given up; return the seconds of its pauses."""
+    policy, observer = rules.policy, rules.observer
     pickled = None
     with contextlib.suppress(Exception):  # retries run it as the failed attempt left it
         pickled = pickling.dumps(ran.ev)
     paused = 0.0
     tried: Plan | Tried = plan
     while True:
-        _attempt(processor, plan, ran)
+        _attempt(processor, plan, ran, observer)
         if ran.error is None:
             return paused
         again = policy.again(tried, Result(error=ran.error, handler=ran.handler), has_died=False)
@@ -320,6 +330,8 @@ def _run_with_retries(processor: Processor, plan: Plan, ran: _Ran, policy: Retry
             if ran.attempts > 1:
                 add_note(ran.error, f"evproc_pool: given up after {ran.attempts} attempts")
             return paused
+        if observer is not None:
+            observer.retried(ran.ev, ran.handler, ran.error, ran.attempts)
         tried = again.tried
         seconds = policy.pause(tried.failures, _RANDOM.random())
         time.sleep(seconds)
@@ -331,10 +343,15 @@ def _run_with_retries(processor: Processor, plan: Plan, ran: _Ran, policy: Retry
                 ran.ev = pickling.loads(pickled)
 
 
-def _attempt(processor: Processor, plan: Plan, ran: _Ran) -> None:
+def _attempt(
+    processor: Processor, plan: Plan, ran: _Ran, observer: CallObserver | None = None
+) -> None:
     """Run an event's handlers once, and note in `ran` how it ended."""
     follow_ups: list[Event] = []
-    handlers = _Watched(plan.handlers, follow_ups)
+    begun, timed = 0.0, None if observer is None else observer.timed(plan.handlers)
+    if timed is not None:
+        begun = perf_counter()
+    handlers = _Watched(plan.handlers if timed is None else timed, follow_ups)
     if EMITTING:
         _take_emitted(ran.ev)  # drop the values of before
     ran.value, ran.error = _unset, None
@@ -351,6 +368,15 @@ def _attempt(processor: Processor, plan: Plan, ran: _Ran) -> None:
             ran.emitted = emitted
         if follow_ups and ran.value is _unset:
             ran.follow_ups, ran.source = follow_ups, handlers.source
+    if observer is not None and timed is not None:
+        observer.attempted(
+            ran.ev,
+            timed,
+            begun,
+            stopped=ran.stopped and ran.error is None,
+            failed=ran.error is not None,
+            follow_ups=len(ran.follow_ups),
+        )
 
 
 def _take_emitted(ev: Any) -> list[Any]:

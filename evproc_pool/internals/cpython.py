@@ -22,6 +22,9 @@ Checked with CPython 3.11, 3.13 and 3.15. A free-threaded build breaks the refer
 - ``threading._shutdown``, ``atexit._run_exitfuncs`` and ``_clear``: a worker ends as an interpreter
   does, and a process that it forks does not call the functions of its parent. From Python 3.14 on
   `multiprocessing` does the same. Fallback: functions of `atexit` are not called in workers.
+- ``sys._current_frames`` gives the frames of a thread: which event a handler logs for, and whether
+  the soft timeout has come while a record was written. Fallback: `frame_of` finds none. Records
+  name no event, and such a timeout is not raised.
 
 Not an internal, but an assumption about the interpreter lock: the status words
 (`protocol.status_words`) and `NameWatch` rely on the order in which one thread writes. The lock,
@@ -38,8 +41,17 @@ import threading
 from collections import namedtuple
 from collections.abc import Callable, Iterable
 from gc import get_referents
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, Final
+
+# --- frames ---
+
+
+def frame_of(thread: int) -> FrameType | None:
+    """The innermost frame of a thread, which may be this function's; None: unknown."""
+    frames: dict[int, FrameType] = getattr(sys, "_current_frames", dict)()
+    return frames.get(thread)
+
 
 # --- reference counts ---
 

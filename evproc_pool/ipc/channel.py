@@ -17,7 +17,7 @@ import itertools
 import socket
 import struct
 import sys
-from _thread import allocate_lock
+from _thread import RLock
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -208,6 +208,7 @@ class Channel(_End):
         self.outgoing: deque[memoryview] = deque()
         #: Whether the worker's end is closed.
         self.at_end = False
+        self._is_torn = False
 
     def fileno(self) -> int:
         """For a selector."""
@@ -265,6 +266,10 @@ class Channel(_End):
         reader = self._reader
         frames: list[Frame] = []
         budget = most_bytes
+        if self._is_torn:  # an interrupt struck in here: what was read then is lost
+            self.at_end = True
+            return []
+        self._is_torn = True
         while budget > 0 and not self.at_end:
             try:
                 if reader.large is None:
@@ -285,6 +290,7 @@ class Channel(_End):
             if count < wanted:
                 break  # nothing is left; the next call finds the end
             budget -= count
+        self._is_torn = False
         if len(frames) == 1 and frames[0].tag <= _TAGS:  # the usual case
             return frames
         return [
@@ -320,16 +326,64 @@ class BlockingChannel(_End):
         super().__init__(sock, memory, 1)
         sock.setblocking(True)
         self._frames: deque[Frame] = deque()
-        self._sending = allocate_lock()  # two threads of a worker send: see `reporter`
+        # Threads of a worker send: the loop, the reporter, and those that log.
+        self._sending = RLock()
+        self._is_sending = False
+        self._later: deque[Frame] = deque()  # from within `send`; see `send_output`
 
     def send(self, tag: int, payload: Data, buffers: Sequence[memoryview] = ()) -> None:
         """Write a frame. Thread-safe."""
         with self._sending:
-            if not buffers and len(payload) < _SMALL_BYTES:  # the usual case
-                self._sock.sendall(_HEADER.pack(tag, len(payload)) + payload)
+            self._is_sending = True
+            try:
+                if not buffers and len(payload) < _SMALL_BYTES:  # the usual case
+                    self._sock.sendall(_HEADER.pack(tag, len(payload)) + payload)
+                else:
+                    for data in _encode(Frame(tag, payload, buffers), self._sender, {}):
+                        self._sock.sendall(data)
+                if self._later:
+                    self._send_later()
+            finally:
+                self._is_sending = False
+
+    def send_output(self, tag: int, payload: bytes) -> None:
+        """Write a frame from anywhere in the worker: also where `send` was interrupted.
+
+        A signal handler or a garbage collection may log while this thread writes a frame. Then
+        the new frame follows that one. A signal handler may raise: the frame is completed first.
+        """
+        with self._sending:
+            if self._is_sending:
+                self._later.append(Frame(tag, payload))
                 return
-            for data in _encode(Frame(tag, payload, buffers), self._sender, {}):
-                self._sock.sendall(data)
+            self._is_sending = True
+            try:
+                self._later.append(Frame(tag, payload))
+                self._send_later()
+            finally:
+                self._is_sending = False
+
+    def _send_later(self) -> None:
+        while self._later:
+            frame = self._later.popleft()
+            tag, payload, _ = frame
+            if len(payload) < _SMALL_BYTES:
+                data = _HEADER.pack(tag, len(payload)) + payload
+            else:
+                data = b"".join(_encode(frame, self._sender, {}))
+            counts: list[int] = []
+            try:
+                self._send_rest(data, counts)
+            except BaseException:
+                self._send_rest(data, counts)
+                raise
+
+    def _send_rest(self, data: bytes, counts: list[int]) -> None:
+        """Write what is missing of a frame; `counts` has how much each write has taken."""
+        whole = memoryview(data)
+        while (done := sum(counts)) < len(whole):
+            # In one instruction: no signal handler runs between the write and the count.
+            counts.extend(map(self._sock.send, (whole[done:],)))
 
     def receive(self) -> Frame:
         """Wait for a frame."""

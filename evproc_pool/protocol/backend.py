@@ -16,7 +16,7 @@ These may be trivial, for example where workers are on another machine:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from evproc_pool.protocol.frame import Data, Frame
@@ -135,8 +135,11 @@ class Backend(Protocol):
     def poll(self, timeout: float | None) -> list[Arrived | Gone]:
         """Wait until something happens, and return it in order; `timeout` None: for ever."""
 
-    def quit(self, most_seconds: float) -> None:
-        """Ask idle workers to end, wait `most_seconds` at most, and close everything."""
+    def quit(self, most_seconds: float, hear: Callable[[Arrived], object]) -> None:
+        """Ask idle workers to end, wait `most_seconds` at most, and close everything.
 
-    def kill(self) -> None:
-        """Kill all workers and close everything."""
+        `hear` is called with each frame that workers have sent meanwhile.
+        """
+
+    def kill(self, hear: Callable[[Arrived], object]) -> None:
+        """Kill all workers and close everything; see `quit`."""

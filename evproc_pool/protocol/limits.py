@@ -16,13 +16,15 @@ NEARLY: Final = 0.8
 
 
 class Pace(NamedTuple):
-    """How long a worker may wait until it reports. The coordinator sets these."""
+    """When a worker reports, and whether with the times of handlers. The coordinator sets these."""
 
     target_seconds: float  # the work in a batch; results wait no longer, except as follows
     report_seconds: float  # how long results wait while a caller waits for single events
     keep_seconds: float  # how long values wait if the caller waits only for the end of the run
     overdue_seconds: float  # when a single event is late
     batches_ahead: int  # the most batches that a worker has at once
+    # whether it notes when each handler begins, in plans of several
+    times_handlers: bool = False
 
 
 class Limits(NamedTuple):

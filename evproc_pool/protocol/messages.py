@@ -43,6 +43,10 @@ SKIPPED: Final = 21  # a batch was taken back before it began
 LEAVING: Final = 23  # the worker has used up its quota
 NEARLY: Final = 24  # the worker will soon have used up its quota
 QUIET: Final = 22  # PROGRESS of events of one plan that have no results
+LOGGED: Final = 30  # a log record; see `log_records`
+WARNED: Final = 31  # a warning; likewise
+#: Frames that say nothing of events, and may come at any time.
+OUTPUT: Final = frozenset((LOGGED, WARNED))
 
 #: Stands for the plan of an event that could not be packed. The worker skips the event.
 OMITTED: Final = -1
@@ -98,6 +102,9 @@ class ProgressFrame(NamedTuple):
     results: BatchResults | None  # of these events; None: there are none
     large: Sequence[memoryview] = ()  # the large buffers of the results, beside the frame
     number: int = 0  # of the batch among those that this worker was sent, from 1
+    # when each handler began, of these events in order, and maybe of later ones, as C doubles;
+    # of a batch that has plans of several handlers, if `Pace.times_handlers`
+    begins: Data = b""
 
 
 class BatchResults(NamedTuple):
@@ -129,7 +136,7 @@ class BatchResults(NamedTuple):
 
 _EVENTS_HEAD: Final = struct.Struct("<IId?")  # plan number, events, overdue, is_prompt
 _SINGLE_HEAD: Final = struct.Struct("<I")  # plan number
-_QUIET_HEAD: Final = struct.Struct("<I?dQ")  # done, gave_back, begun, number
+_QUIET_HEAD: Final = struct.Struct("<I?dQI")  # done, gave_back, begun, number, bytes of begins
 
 
 def dump_events(
@@ -157,21 +164,24 @@ def load_single(payload: Data) -> tuple[int, memoryview]:
     return _SINGLE_HEAD.unpack_from(payload)[0], memoryview(payload)[_SINGLE_HEAD.size :]
 
 
-def dump_quiet(done: int, ends: bytes, begun: float, *, gave_back: bool, number: int = 0) -> bytes:
+def dump_quiet(
+    done: int, ends: bytes, begun: float, *, gave_back: bool, number: int = 0, begins: bytes = b""
+) -> bytes:
     """The payload of a QUIET frame; see `ProgressFrame`."""
-    return _QUIET_HEAD.pack(done, gave_back, begun, number) + ends
+    return _QUIET_HEAD.pack(done, gave_back, begun, number, len(begins)) + begins + ends
 
 
 def load_quiet(payload: Data) -> ProgressFrame:
     """Read the payload of a QUIET frame."""
-    done, gave_back, begun, number = _QUIET_HEAD.unpack_from(payload)
-    ends = payload[_QUIET_HEAD.size :]
-    return ProgressFrame(done, begun, ends, None, gave_back, None, number=number)
+    done, gave_back, begun, number, size = _QUIET_HEAD.unpack_from(payload)
+    begins_end = _QUIET_HEAD.size + size
+    begins, ends = payload[_QUIET_HEAD.size : begins_end], payload[begins_end:]
+    return ProgressFrame(done, begun, ends, None, gave_back, None, number=number, begins=begins)
 
 
 def is_quiet_end(payload: Data) -> bool:
     """Whether a QUIET frame ends a batch of one event."""
-    done, gave_back, _, _ = _QUIET_HEAD.unpack_from(payload)
+    done, gave_back, *_ = _QUIET_HEAD.unpack_from(payload)
     return done > 0 and not gave_back
 
 

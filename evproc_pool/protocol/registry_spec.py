@@ -97,10 +97,15 @@ class RegistrySpec(NamedTuple):
     unmatched: Unmatched = "ignore"  # the `Processor`'s, for handlers that call `process`
     finalizer: Callable[[], object] | None = None  # called when the worker is asked to end
 
-    def make_processor(self) -> Processor:
-        """Run the initializer and fill a new `Processor`. Raises what that or an import raises."""
+    def make_processor(self, is_set_up: Callable[[], object] | None = None) -> Processor:
+        """Run the initializer and fill a new `Processor`. Raises what that or an import raises.
+
+        `is_set_up` is called after the initializer.
+        """
         if self.initializer is not None:
             self.initializer(*self.initargs)
+        if is_set_up is not None:
+            is_set_up()
         processor = Processor(unmatched=self.unmatched)
         with loading_handlers(is_true=ThisProcess.is_worker):
             self._fill(processor)
@@ -149,12 +154,19 @@ def make_config(spec: RegistrySpec, state: ProcessState, *more: object) -> Confi
     return Config(pickling.dumps((state, data, *more)), shared)
 
 
-def load_config(frame: Data, shared: Sequence[Any]) -> tuple[Any, ...]:
-    """Give this process the state that a `Config` has, and return the spec and the rest."""
+def load_config(
+    frame: Data, shared: Sequence[Any], set_up: Callable[[Any], object] | None = None
+) -> tuple[Any, ...]:
+    """Give this process the state that a `Config` has, and return the spec and the rest.
+
+    `set_up` gets the last part before modules of handlers are imported.
+    """
     from evproc_pool.serialization import pickling
 
     state, data, *more = pickling.loads(frame)
     state.apply()
+    if set_up is not None:
+        set_up(more[-1])
     with loading_handlers(is_true=ThisProcess.is_worker):  # and no simulated one
         if not shared:
             return pickling.loads(data), *more

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from evproc_pool.protocol import messages
@@ -202,15 +202,15 @@ class FakeBackend:
                 del self._workers[worker.number]
         return happened
 
-    def quit(self, most_seconds: float) -> None:  # noqa: ARG002 - no time passes
+    def quit(self, most_seconds: float, hear: Callable[[Arrived], object]) -> None:  # noqa: ARG002 - no time passes
         """See `protocol.backend.Backend`."""
         for worker in self._workers.values():
             worker.to_read.append(Frame(messages.QUIT, b""))
             while worker.can_go_on:
                 worker.go_on()
-        self.kill()
+        self.kill(hear)
 
-    def kill(self) -> None:
+    def kill(self, hear: Callable[[Arrived], object]) -> None:  # noqa: ARG002 - they have sent results only
         """See `protocol.backend.Backend`."""
         for worker in self._workers.values():
             worker.kill()

@@ -18,6 +18,8 @@ OF_PROCESSES: Final = (
     "native_threads",
     "max_worker_memory_bytes",
     "event_soft_timeout",
+    "worker_logging",
+    "worker_output",
 )
 
 
@@ -73,7 +75,8 @@ def simulated_pool(
         clock: The clock of the pool; by default a new one.
         options: Other options of `PoolProcessor`, except those that concern processes:
             `mp_context`, `preload`, `native_threads`, `max_worker_memory_bytes`,
-            `event_soft_timeout`. The `initializer` is called in this process, for each worker.
+            `event_soft_timeout`, `worker_logging`, `worker_output`. The `initializer` is called in
+            this process, for each worker.
 
     Raises:
         TypeError: An argument of the wrong type, or an unknown one.

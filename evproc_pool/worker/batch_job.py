@@ -22,6 +22,7 @@ class BatchJob:
         stop: How many of its events this worker may run.
         report_seconds: How long results may wait until they are sent, while events are fast.
         has_chains: Whether an event of it may leave others unrun.
+        is_timed: Whether to note when each handler begins.
     """
 
     def __init__(
@@ -31,6 +32,8 @@ class BatchJob:
         overdue: float,
         stop: int,
         report_seconds: float,
+        *,
+        is_timed: bool = False,
     ) -> None:
         self.size = batch.size
         self.calls = calls
@@ -40,6 +43,7 @@ class BatchJob:
         self.is_prompt = batch.is_prompt
         self.report_seconds = report_seconds
         self.has_chains = bool(batch.chains)
+        self.is_timed = is_timed
         self._chains: dict[int, tuple[int, int]] = {}
         if batch.chains:
             for first, last, ends in batch.chains:
@@ -63,8 +67,12 @@ class SingleEventJob:
     overdue = report_seconds = inf
     has_chains = is_prompt = False
 
+    def __init__(self, *, is_timed: bool) -> None:
+        self.is_timed = is_timed
+
     def end_chain(self, position: int, how: int) -> None:
         """Do nothing: one event has no chain."""
 
 
-SINGLE_EVENT: Final = SingleEventJob()
+SINGLE_EVENT: Final = SingleEventJob(is_timed=False)
+TIMED_EVENT: Final = SingleEventJob(is_timed=True)

@@ -40,7 +40,8 @@ from evproc_pool.serialization import packing, pickling
 from evproc_pool.serialization.basics import gc_paused
 from evproc_pool.serialization.packing import ATOMS
 from evproc_pool.serialization.privacy import BUILT_IN, CUSTOM, is_constant, is_private
-from evproc_pool.worker.batch_job import SINGLE_EVENT, BatchJob, Calls, SingleEventJob
+from evproc_pool.worker.batch_job import SINGLE_EVENT, TIMED_EVENT, BatchJob, Calls, SingleEventJob
+from evproc_pool.worker.output import UnchangedOutput
 from evproc_pool.worker.quota import Quota
 from evproc_pool.worker.reporter import Reporter
 from evproc_pool.worker.result_buffer import ResultBuffer
@@ -54,16 +55,20 @@ def prepare(
     *,
     shared: Sequence[Any] = (),
     has_reporter: bool = False,
+    output: UnchangedOutput | None = None,
 ) -> Worker | None:
     """Fill a registry as the first frame says, and answer with the outcome.
 
-    `shared` is that of the `Config`, the other arguments are those of `Worker`. Returns None if
-    this failed, which the coordinator has learned.
+    `shared` is that of the `Config`, `output` that of this process; the other arguments are those
+    of `Worker`. Returns None if this failed, which the coordinator has learned.
     """
     frame = channel.receive()
+    output = output or UnchangedOutput()
     try:
-        spec, limits, pace = load_config(frame.payload, shared)
-        processor = spec.make_processor()
+        spec, limits, pace, _ = load_config(frame.payload, shared, output.begin)
+        output.modules_are_imported()
+        processor = spec.make_processor(output.is_set_up)
+        output.is_ready(processor.registry)
         limits.check_room()
         answer = pickling.dumps(fingerprint(processor.registry))
     except BaseException as error:  # an initializer may raise SystemExit
@@ -209,7 +214,8 @@ class Worker:
         del frame, pickled
         now = self._clock()
         self._results.begin(number, now)
-        self._run(SINGLE_EVENT, 0, events, (calls,), now)
+        is_timed = self._pace.times_handlers and len(calls) > 1
+        self._run(TIMED_EVENT if is_timed else SINGLE_EVENT, 0, events, (calls,), now)
         self._quota.spend(1)
 
     def _unpack(
@@ -259,7 +265,10 @@ class Worker:
         if self._reporter is not None:
             self._reporter.resume()
         report_seconds = self._prompt_seconds if batch.is_prompt else self._pace.target_seconds
-        job = BatchJob(batch, calls, now + batch.overdue, most, report_seconds)
+        is_timed = self._pace.times_handlers
+        if is_timed:  # an event with one handler takes as long as that
+            is_timed = max(map(len, calls[:1] if isinstance(batch.plans, int) else calls)) > 1
+        job = BatchJob(batch, calls, now + batch.overdue, most, report_seconds, is_timed=is_timed)
         self._results.begin(batch.plans, now, names_handlers=batch.names_handlers)
         if one_by_one:
             is_through = self._run_one_by_one(job, events)
@@ -325,7 +334,8 @@ class Worker:
         places = itertools.count(first << status_words.HANDLER_BITS, 1 << status_words.HANDLER_BITS)
         ended, unsent, followed = results.ends.append, results.unsent, results.followed
         stopped, deferring = results.stopped, results.deferring
-        returns, has_chains = job.returns, job.has_chains
+        returns, has_chains, is_timed = job.returns, job.has_chains, job.is_timed
+        begins = results.begins.append
         overdue, quota, clock, is_prompt = job.overdue, self._quota, self._clock, job.is_prompt
         at, first_unsent, bits = status_words.PLACE, status_words.UNSENT, status_words.HANDLER_BITS
         over, again, slow = status_words.OVER, status_words.AGAIN, status_words.SLOW_SECONDS
@@ -348,6 +358,8 @@ class Worker:
             try:
                 for code, handler in to_call:
                     words[at] = place | code
+                    if is_timed:
+                        begins(clock())
                     returned = handler.func(proc, ev)
                     if returned is not None:
                         if (  # the usual case, one event: does what `collect_follow_ups` does

@@ -9,6 +9,7 @@ import gc
 import signal
 import socket
 from collections.abc import Sequence
+from typing import Any
 
 from evproc_pool.internals.cpython import forget_exit_functions, run_exit_functions
 from evproc_pool.internals.stdlib_multiprocessing import release_signals
@@ -17,7 +18,8 @@ from evproc_pool.ipc.resources import WorkerResources
 from evproc_pool.protocol import status_words
 from evproc_pool.serialization import basics
 from evproc_pool.worker import reporter
-from evproc_pool.worker.loop import prepare
+from evproc_pool.worker.loop import Worker, prepare
+from evproc_pool.worker.output import Output
 from evproc_pool.worker.process import END_SIGNALS, ForkedChild, leave_signals, left_by
 
 
@@ -36,10 +38,12 @@ def main(sock: socket.socket, shares: WorkerResources, to_close: Sequence[int]) 
         forget_exit_functions()  # the coordinator's
     shares.install()
     channel = BlockingChannel(sock, shares.shared_memory)
-    child = ForkedChild(channel.close, shares.disown)
+    cells = shares.words.words if shares.words is not None else [0] * status_words.WORDS
+    output = Output(channel, cells, Worker._run.__code__)  # noqa: SLF001 - it searches its frame
+    child = ForkedChild(channel.close, shares.disown, output.end)
     error: BaseException | None = None
     try:
-        _serve(channel, shares)
+        _serve(channel, cells, shares.shared, output)
     except (EOFError, ConnectionError):
         pass  # the coordinator is gone: nothing is left to do
     except BaseException as caught:
@@ -49,13 +53,15 @@ def main(sock: socket.socket, shares: WorkerResources, to_close: Sequence[int]) 
             raise error
     finally:
         channel.close()
+        output.end()
         run_exit_functions()
 
 
-def _serve(channel: BlockingChannel, shares: WorkerResources) -> None:
-    cells = shares.words.words if shares.words is not None else [0] * status_words.WORDS
+def _serve(
+    channel: BlockingChannel, cells: memoryview | list[int], shared: Sequence[Any], output: Output
+) -> None:
     has_reporter = reporter.SIGNAL is not None
-    worker = prepare(channel, cells, shared=shares.shared, has_reporter=has_reporter)
+    worker = prepare(channel, cells, shared=shared, has_reporter=has_reporter, output=output)
     if worker is not None:
         worker.install_reporter()
         # Loaded modules stay: a full garbage collection need not visit them.

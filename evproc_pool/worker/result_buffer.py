@@ -49,6 +49,8 @@ class ResultBuffer:
 
     Attributes:
         ends: When each unreported event was over.
+        begins: When each of their handlers began, and those of the current event; only of a batch
+            in which this is noted.
         deferring: See `ResultPacker`. A result of these waits only if nobody else refers to it
             or to anything in it (`is_private`), so that another event cannot change it. Other
             results are packed at once.
@@ -66,6 +68,7 @@ class ResultBuffer:
         self._packer = ResultPacker(channel, words, is_timed=is_timed, batches_ahead=batches_ahead)
         self._lock = allocate_lock()  # held while sending
         self.ends = array("d")
+        self.begins = array("d")
         self._lists = ResultLists([], [], [], [], [], [], [])
         self._columns: Sequence[list[Any]] = self._lists
         self.unsent, self.followed = self._lists.unsent, self._lists.followed
@@ -73,6 +76,7 @@ class ResultBuffer:
         self.deferring = self._packer.deferring
         self.has_custom = False
         self._reported = 0  # how many of `ends` were sent by `report`
+        self._begins_reported = 0  # likewise of `begins`
         self.repack = self._packer.repack
         self.begin(0, 0.0)
 
@@ -83,6 +87,8 @@ class ResultBuffer:
         with self._lock:
             self._packer.begin(names_handlers=names_handlers)
             self._plans = plans
+            del self.begins[:]
+            self._begins_reported = 0
             self.sent = 0
             self.begun = now
 
@@ -187,7 +193,10 @@ class ResultBuffer:
             if self._reported:
                 self._drop_reported()
             if self.ends or gave_back:  # otherwise `report` has sent everything
-                self._send(done, self.ends, self._lists, is_last=True, gave_back=gave_back)
+                self._send(
+                    done, self.ends, self._lists, self.begins, is_last=True, gave_back=gave_back
+                )
+                del self.begins[:]
             if has_unsent:
                 self._words[status_words.PACKING] = 0
                 self._words[status_words.UNSENT] = status_words.NONE
@@ -206,9 +215,10 @@ class ResultBuffer:
             if not times:
                 return
             done = self.sent + len(times)
+            begins = self.begins[self._begins_reported :]  # maybe also some of the current event
             self._words[status_words.REPORTING] = 1
             try:
-                self._send(done, times, self._between(self.sent, done), is_last=False)
+                self._send(done, times, self._between(self.sent, done), begins, is_last=False)
             except OSError:
                 pass  # the coordinator is gone; the loop will find out
             except (
@@ -217,6 +227,7 @@ class ResultBuffer:
                 self._packer.large = []  # a handler has changed a result meanwhile: all wait
             else:
                 self._reported += len(times)
+                self._begins_reported += len(begins)
                 self._publish_unsent(done)
             finally:
                 self._words[status_words.REPORTING] = 0
@@ -237,7 +248,8 @@ class ResultBuffer:
         for entries, items in zip(self._columns, self._counts(self.sent), strict=True):
             del entries[:items]
         del self.ends[: self._reported]
-        self._reported = 0
+        del self.begins[: self._begins_reported]
+        self._reported = self._begins_reported = 0
 
     def _counts(self, position: int) -> list[int]:
         """How many items of each list belong to events before a position."""
@@ -254,6 +266,7 @@ class ResultBuffer:
         done: int,
         ends: array[float],
         lists: ResultLists,
+        begins: array[float],
         *,
         is_last: bool,
         gave_back: bool = False,
@@ -265,7 +278,14 @@ class ResultBuffer:
         times = ends.tobytes()
         number = self._words[status_words.BATCH]
         if not lists.unsent and isinstance(self._plans, int):
-            quiet = messages.dump_quiet(done, times, self.begun, gave_back=gave_back, number=number)
+            quiet = messages.dump_quiet(
+                done,
+                times,
+                self.begun,
+                gave_back=gave_back,
+                number=number,
+                begins=begins.tobytes(),
+            )
             self._channel.send(messages.QUIET, quiet)
         else:
             results = None
@@ -274,7 +294,14 @@ class ResultBuffer:
                 results = self._packer.pack(lists, is_last=is_last, is_built_in=is_built_in)
             timings = self._timings(ends)
             frame = messages.ProgressFrame(
-                done, self.begun, times, timings, gave_back, results, number=number
+                done,
+                self.begun,
+                times,
+                timings,
+                gave_back,
+                results,
+                number=number,
+                begins=begins.tobytes(),
             )
             large, self._packer.large = self._packer.large, []
             self._channel.send(messages.PROGRESS, messages.dump_progress(frame), large)

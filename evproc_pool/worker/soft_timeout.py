@@ -31,12 +31,14 @@ import os
 import signal
 import sys
 import warnings
+from _thread import get_ident
+from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any, Final
 
 from evproc.event import describe_event
 from evproc_pool.errors import SoftTimeoutError
-from evproc_pool.internals.cpython import call_spans
+from evproc_pool.internals.cpython import call_spans, frame_of
 from evproc_pool.protocol import status_words
 
 #: Sent to a worker; None: this system has no soft timeout (Windows). Programs take the numbers next
@@ -44,6 +46,24 @@ from evproc_pool.protocol import status_words
 SIGNAL: Final[int | None] = (
     signal.SIGRTMIN + 11 if hasattr(signal, "SIGRTMIN") else getattr(signal, "SIGINFO", None)
 )
+
+#: Code that handlers call and that must not be interrupted. Who calls it calls `end_shield` next.
+SHIELDED: Final[set[CodeType]] = set()
+
+
+class _Postponed:
+    """A soft timeout that has come in shielded code."""
+
+    strike: Callable[[int, FrameType | None], None] | None = None
+    thread = 0
+
+
+def end_shield() -> None:
+    """Raise a soft timeout that has come in shielded code, if the event is still running."""
+    strike = _Postponed.strike
+    if strike is not None and _Postponed.thread == get_ident():
+        _Postponed.strike = None
+        strike(0, frame_of(_Postponed.thread))
 
 
 class SoftTimeout:
@@ -107,6 +127,9 @@ class SoftTimeout:
         while frame is not None and frame.f_code is not self._loop:
             if frame.f_code is _STRIKE:
                 return None  # the signal has come twice: the first one decides
+            if frame.f_code in SHIELDED:
+                _Postponed.strike, _Postponed.thread = self._strike, get_ident()
+                return None
             frame = frame.f_back
         if frame is None:
             return None

@@ -152,6 +152,35 @@ def test_where_exit_functions_are_unknown_none_is_called(monkeypatch: pytest.Mon
     cpython.forget_exit_functions()
 
 
+# --- CPython: frames ---
+
+
+def test_the_frames_of_a_thread_lead_to_its_functions() -> None:
+    at, go_on = threading.Event(), threading.Event()
+
+    def waiting(text: str) -> None:
+        at.set()
+        go_on.wait()
+
+    thread = threading.Thread(target=waiting, args=("known",))
+    thread.start()
+    at.wait()
+    here, there = cpython.frame_of(threading.get_ident()), cpython.frame_of(thread.ident or 0)
+    while there is not None and there.f_code is not waiting.__code__:
+        there = there.f_back
+    go_on.set()
+    thread.join()
+    assert here is not None
+    assert here.f_back is sys._getframe()
+    assert there is not None
+    assert there.f_locals["text"] == "known"
+
+
+def test_without_the_frames_of_threads_none_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(sys, "_current_frames")
+    assert cpython.frame_of(threading.get_ident()) is None
+
+
 # --- CPython: reference counts ---
 
 

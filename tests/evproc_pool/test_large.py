@@ -402,8 +402,10 @@ def test_many_arrays_leave_nothing_but_what_is_kept(real_pool: PoolProcessor) ->
     assert len(worker_pids(real_pool)) == 2
     del outcome
     gc.collect()
+    sizes = []
     for worker in backend._processes.values():
         assert worker.shared_memory is not None
-        size = os.fstat(worker.shared_memory._fd).st_blocks * 512
-        assert 0 < size <= 2 * shared_memory.KEPT_BYTES + MB
+        sizes.append(os.fstat(worker.shared_memory._fd).st_blocks * 512)
         assert sum(worker.shared_memory.words[shared_memory.SLOTS : 2 * shared_memory.SLOTS]) == 0
+    # on a busy machine one worker may have had them all
+    assert 0 < max(sizes) <= 2 * shared_memory.KEPT_BYTES + MB

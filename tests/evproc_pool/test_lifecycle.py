@@ -262,9 +262,9 @@ def test_close_gives_workers_no_longer_to_end_than_its_timeout(
     waits: list[float] = []
     quit_workers = LocalBackend.quit
 
-    def note(backend: LocalBackend, most_seconds: float) -> None:
+    def note(backend: LocalBackend, most_seconds: float, hear: Callable[[Any], object]) -> None:
         waits.append(most_seconds)
-        quit_workers(backend, most_seconds)
+        quit_workers(backend, most_seconds, hear)
 
     monkeypatch.setattr(LocalBackend, "quit", note)
     pool = _new(workers=1)
@@ -920,7 +920,7 @@ def test_what_a_worker_was_to_have_is_closed_if_it_cannot_be_started(
     with pytest.raises(OSError, match="too many"):
         backend.start(1, Config(b""))
     assert set(Path("/proc/self/fd").iterdir()) == before
-    backend.kill()
+    backend.kill(print)
 
 
 # --- the death of the coordinator ---

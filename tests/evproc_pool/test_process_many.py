@@ -11,7 +11,7 @@ import pytest
 
 from evproc import Event, Processor
 from evproc_pool import PoolBusyError, PoolProcessor
-from evproc_pool.coordinator.coordinator import Coordinator
+from evproc_pool.coordinator.batch_sender import BatchSender
 from evproc_pool.core.batches import Batch
 from evproc_pool.core.estimates import BULK_SECONDS, MOST_EVENTS, Estimates
 from evproc_pool.core.worker_loads import PREFETCH
@@ -361,14 +361,14 @@ def test_a_list_is_shared_among_workers_also_where_one_batch_would_hold_it(
     events = 1000
     monkeypatch.setattr(Estimates, "seconds_of", lambda *_: BULK_SECONDS / events)
     sizes: list[int] = []
-    send = Coordinator._send
+    send = BatchSender.send
 
-    def sends(coordinator: Coordinator, worker: int, batch: Batch) -> None:
+    def sends(sender: BatchSender, worker: int, batch: Batch) -> None:
         sizes.append(batch.size)
-        send(coordinator, worker, batch)
+        send(sender, worker, batch)
 
     warm(pool)
-    monkeypatch.setattr(Coordinator, "_send", sends)
+    monkeypatch.setattr(BatchSender, "send", sends)
     pool.process_many([Do("nothing") for _ in range(events)])
     assert max(sizes) <= events // pool.workers
 

@@ -285,6 +285,8 @@ def test_an_event_is_sent_before_the_next_one_is_waited_for(gate: Gate) -> None:
 class _Engine:
     """Takes whatever it is given."""
 
+    notices = None
+
     def __init__(self) -> None:
         self.portions: list[int] = []
 

@@ -16,7 +16,7 @@ import select
 import selectors
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -302,29 +302,36 @@ class LocalBackend:
                         self._selector.unregister(each)
             worker.close()
 
-    def quit(self, most_seconds: float) -> None:
+    def quit(self, most_seconds: float, hear: Callable[[Arrived], object]) -> None:
         """See `Backend`."""
         deadline = time.monotonic() + min(_QUIT_SECONDS, most_seconds)
         for number in self._processes:
             self.send(number, messages.QUIT, b"")
-        # A worker that is still writing, a result that nobody waits for, reads no request.
-        while self._processes and (left := deadline - time.monotonic()) > 0:
-            self.poll(left)
-        self._end()
+        try:
+            # A worker that is still writing, a result that nobody waits for, reads no request.
+            while self._processes and (left := deadline - time.monotonic()) > 0:
+                _tell(hear, self.poll(left))
+        finally:
+            self.kill(hear)
 
-    def kill(self) -> None:
+    def kill(self, hear: Callable[[Arrived], object]) -> None:
         """See `Backend`."""
-        self._end()
-
-    def _end(self) -> None:
         workers = list(self._processes.values())
         for worker in workers:
             if not worker.wait(0):
                 worker.kill()
+        happened: list[Arrived | Gone] = []
         for worker in workers:
             worker.wait(inf)
-            self._forget(worker)
+            happened += self._bury(worker)
         self._selector.close()
         self._wake_selector.close()
         self._wake_read.close()
         self._wake_write.close()
+        _tell(hear, happened)  # last: it may raise
+
+
+def _tell(hear: Callable[[Arrived], object], happened: Iterable[Arrived | Gone]) -> None:
+    for item in happened:
+        if isinstance(item, Arrived):
+            hear(item)

@@ -61,6 +61,40 @@ def test_the_demo_finds_what_a_processor_finds(tmp_path: Path, evproc: Run) -> N
     assert values[0]["path"] == lines[0]["path"]  # a named tuple is an object
 
 
+@pytest.mark.parametrize("flag", ["-o", "--errors"])
+def test_a_file_keeps_what_it_has_until_the_handlers_are_known_to_be_right(
+    flag: str, shop: Path, evproc: Run
+) -> None:
+    (shop / "in.jsonl").write_text(order(1))
+    (shop / "old.jsonl").write_text("what took hours\n" * 9)
+    assert evproc(shop, "run", "shop.typo", "in.jsonl", flag, "old.jsonl").code == 2
+    assert (shop / "old.jsonl").read_text() == "what took hours\n" * 9
+    evproc(shop, "run", GROUP, "in.jsonl", flag, "old.jsonl")
+    assert "hours" not in (shop / "old.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    "files",
+    [("-o", "in.jsonl"), ("--errors", "./in.jsonl"), ("-o", "x.jsonl", "--errors", "x.jsonl")],
+)
+def test_files_must_differ(files: tuple[str, ...], shop: Path, evproc: Run) -> None:
+    (shop / "in.jsonl").write_text(order(1))
+    done = evproc(shop, "run", GROUP, "in.jsonl", *files)
+    assert done.code == 2
+    assert "must be different files" in done.out + done.err
+    assert (shop / "in.jsonl").read_text() == order(1)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_statistics_come_last(workers: str, shop: Path, evproc: Run) -> None:
+    (shop / "in.jsonl").write_text(order(500) + order(-1) + order(13))
+    done = evproc(shop, "run", GROUP, "in.jsonl", "--workers", workers, "--stats")
+    assert done.code == 1
+    *_, table = (done.out + done.err).partition("roots ")
+    assert table.split()[:6] == ["3", "accepted,", "3", "done,", "1", "failed,"]
+    assert "slowest" in table
+
+
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_outcomes_failures_and_bad_lines(workers: str, shop: Path, evproc: Run) -> None:
     (shop / "in.jsonl").write_text(

@@ -38,9 +38,7 @@ from evproc_pool.cli.run_loop import (
 
 
 def test_every_option_of_a_pool_has_a_flag() -> None:
-    options = [
-        name for name in inspect.signature(PoolProcessor.__init__).parameters if name != "self"
-    ]
+    options = inspect.signature(PoolProcessor.__init__).parameters.keys() - {"self", "listeners"}
     assert sorted(each.option for each in FLAGS) == sorted(options)
     assert len({each.flag for each in FLAGS}) == len(FLAGS)
 

@@ -9,7 +9,8 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -206,6 +207,24 @@ def test_receiving_stops_when_nothing_has_arrived() -> None:
         assert not channel.at_end
 
 
+def test_nothing_is_read_behind_an_interrupt_that_struck_while_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(data: bytes) -> list[Frame]:
+        raise KeyboardInterrupt
+
+    with _pair() as (channel, blocking):
+        blocking.send(1, b"first")
+        with monkeypatch.context() as patch:
+            patch.setattr(channel._reader, "feed", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                _wait(channel)
+        blocking.send(1, b"second")
+        # what was read is lost, and maybe only in part
+        assert channel.receive() == []
+        assert channel.at_end
+
+
 def test_a_channel_stops_reading_so_that_others_have_their_turn() -> None:
     with _pair() as (channel, blocking):
         stop = threading.Event()
@@ -361,3 +380,103 @@ def test_without_shared_memory_no_buffer_can_be_referred_to() -> None:
                 other.receive()
             channel._sock = kept
         del frame
+
+
+# --- output of workers, which may come at any moment ---
+
+
+class _Socket:
+    """Takes a few bytes at a time, and acts before each write."""
+
+    def __init__(self, most_bytes: int, act: Callable[[int], object]) -> None:
+        self._most_bytes = most_bytes
+        self._act = act
+        self.content = b""
+        self.writes = 0
+
+    def send(self, data: bytes) -> int:
+        self.writes += 1
+        self._act(self.writes)
+        self.content += bytes(data[: self._most_bytes])
+        return min(self._most_bytes, len(data))
+
+    def sendall(self, data: bytes) -> None:
+        begin = 0
+        while begin < len(data):
+            begin += self.send(data[begin:])
+
+    def setblocking(self, blocks: bool) -> None:
+        pass
+
+
+def _blocking(sock: _Socket) -> BlockingChannel:
+    made: Any = sock
+    return BlockingChannel(made)
+
+
+class _Interrupt(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("when", range(1, 5))
+@pytest.mark.parametrize("size", [0, 30, 70_000])
+def test_output_is_written_to_the_end_if_a_signal_handler_raises(when: int, size: int) -> None:
+    def strike(write: int) -> None:
+        if write == when:
+            raise _Interrupt
+
+    frames = [_frame(30, size), _frame(31, 50)]
+    sock = _Socket(10 + size // 3, strike)
+    channel = _blocking(sock)
+    for frame in frames:
+        with contextlib.suppress(_Interrupt):
+            channel.send_output(frame.tag, bytes(frame.payload))
+    assert sock.writes >= when
+    assert _read(FrameReader(), sock.content, []) == frames
+
+
+def test_an_end_that_is_closed_is_an_error_of_output() -> None:
+    ours, theirs = socket.socketpair()
+    ours.close()
+    with theirs, pytest.raises(OSError, match="pipe"):
+        BlockingChannel(theirs).send_output(30, b"text")
+
+
+@pytest.mark.parametrize("is_output", [True, False])
+def test_output_within_a_write_follows_it(is_output: bool) -> None:
+    channel: BlockingChannel
+
+    def log(write: int) -> None:
+        if write < 4:
+            channel.send_output(30, str(write).encode())
+
+    sock = _Socket(10, log)
+    channel = _blocking(sock)
+    frame = _frame(18, 50)
+    if is_output:
+        channel.send_output(frame.tag, bytes(frame.payload))
+    else:
+        channel.send(*frame)
+    found = _read(FrameReader(), sock.content, [])
+    assert found == [frame, *(Frame(30, str(each).encode()) for each in (1, 2, 3))]
+
+
+def test_output_of_several_threads_arrives_whole() -> None:
+    def write(tag: int) -> None:
+        for size in range(400):
+            send = blocking.send if size % 2 else blocking.send_output
+            send(tag, bytes(_frame(tag, size * 10).payload))
+
+    found: list[Frame] = []
+    with _pair() as (channel, blocking):
+        threads = [threading.Thread(target=write, args=(tag,)) for tag in (20, 30, 31)]
+        for thread in threads:
+            thread.start()
+        while len(found) < 3 * 400:
+            select.select([channel], [], [], PATIENCE_SECONDS)
+            found += channel.receive()
+        for thread in threads:
+            thread.join()
+    for tag in (20, 30, 31):
+        sizes = [frame for frame in found if frame.tag == tag]
+        assert sizes == [_frame(tag, size * 10) for size in range(400)]

@@ -1,9 +1,10 @@
-"""Errors as bytes."""
+"""Messages as bytes: errors, and times."""
 
 from __future__ import annotations
 
 import pickle
 import threading
+from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -257,3 +258,24 @@ def test_every_error_of_the_pool_shows_its_message(error: Exception) -> None:
     assert "text" in str(error)
     # all but the cause of other errors are caught by the base class
     assert isinstance(error, PoolError) or type(error) is RemoteTraceback
+
+
+@pytest.mark.parametrize("begins", [[], [0.5, 1.5, 2.5]])
+def test_the_begins_of_handlers_travel_beside_the_ends_of_events(begins: list[float]) -> None:
+    ends = array("d", [1.0, 2.0])
+    row = array("d", begins)
+    quiet = messages.dump_quiet(
+        2, ends.tobytes(), 0.25, gave_back=False, number=7, begins=row.tobytes()
+    )
+    progress = messages.ProgressFrame(
+        2, 0.25, ends.tobytes(), None, False, None, number=7, begins=row.tobytes()
+    )
+    for frame in (
+        messages.load_quiet(quiet),
+        messages.load_quiet(memoryview(quiet)),
+        messages.load_progress(messages.dump_progress(progress)),
+    ):
+        assert (frame.done, frame.begun, frame.number) == (2, 0.25, 7)
+        assert array("d", bytes(frame.ends)) == ends
+        assert array("d", bytes(frame.begins)) == row
+    assert messages.is_quiet_end(quiet)
