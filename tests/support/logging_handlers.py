@@ -195,19 +195,18 @@ def _raising_signals(count: int) -> int:
     caught = 0
     before = signal.signal(signal.SIGALRM, strike)
     done = 0
-    while done < count:
+    while True:
         try:
-            signal.setitimer(signal.ITIMER_REAL, 0.0007)
+            if done < count:
+                signal.setitimer(signal.ITIMER_REAL, 0.0007)
             while done < count:
                 LOG.info("%d %s", done, "x" * 1000)
                 done += 1
-        except Alarm:
-            caught += 1
-    while True:
-        try:
+            # the last one may strike until here
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, signal.SIG_IGN)
         except Alarm:
+            caught += 1
             continue
         break
     signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
