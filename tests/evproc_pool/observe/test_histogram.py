@@ -16,7 +16,8 @@ from evproc_pool.observe.seconds import Seconds
 #: More than the width of a bucket allows.
 OFF = 0.026
 
-_lists = st.lists(st.floats(1e-7, 1e5), min_size=1, max_size=700)
+# up to a day: what is longer is in one bucket
+_lists = st.lists(st.floats(1e-7, 86_000.0), min_size=1, max_size=700)
 
 
 def seconds_of(values: list[float]) -> Seconds:
