@@ -38,7 +38,7 @@ Ordering = Literal["cascade", "unordered"]
 #: Whether an error ends the cascade; see `PoolProcessor`.
 Errors = Literal["end", "continue"]
 
-#: What is done with what handlers print; see `PoolProcessor`.
+#: How the output of handlers is changed; see `PoolProcessor`.
 WorkerPrints = Literal["label"]
 
 #: The default of `stream`'s `buffersize` for each worker: two full batches of tiny events.

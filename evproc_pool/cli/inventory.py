@@ -44,8 +44,8 @@ class Inventory(NamedTuple):
     Attributes:
         group: The entry-point group.
         handlers: In registration order, without those that cannot be loaded.
-        faults: What is wrong, a sentence each.
-        notes: What is worth knowing and no fault, a sentence each.
+        faults: One sentence for each fault.
+        notes: One sentence for each thing worth knowing that is no fault.
     """
 
     group: str

@@ -26,7 +26,7 @@ _dumps: Final = json.JSONEncoder(check_circular=False, allow_nan=False).encode
 
 
 def plain(value: Any) -> Any:
-    """Return a value that JSON has, for one that a handler made.
+    """Return a JSON value that stands for a handler's value.
 
     Named tuples and dataclasses become objects, sets and arrays of NumPy become arrays, dates
     become ISO 8601 texts, and numbers that JSON lacks become null. Anything else becomes its

@@ -17,8 +17,7 @@ from evproc_pool.cli.problems import (
     missing_extra,
 )
 
-#: The option that shows tracebacks. It is looked for here, since an error may come before the
-#: command line has been parsed.
+#: The option that shows tracebacks. Errors may come before click has parsed the command line.
 TRACEBACK: Final = "--traceback"
 
 

@@ -56,6 +56,9 @@ class ResultBuffer:
             results are packed at once.
         has_custom: Whether a value or an emitted result holds anything but atoms and built-in
             containers.
+        sends_follow_ups_at_once: Whether follow-ups do not wait for others, since the last ones
+            had large buffers: those of a whole batch could exceed the shared memory. An attribute:
+            the loop reads it for each event with follow-ups.
         sent: How many events of the batch were reported as over.
         begun: When the first unreported event began.
     """
@@ -75,6 +78,7 @@ class ResultBuffer:
         self.stopped, self.emitted = self._lists.stopped, self._lists.emitted
         self.deferring = self._packer.deferring
         self.has_custom = False
+        self.sends_follow_ups_at_once = False
         self._reported = 0  # how many of `ends` were sent by `report`
         self._begins_reported = 0  # likewise of `begins`
         self.repack = self._packer.repack
@@ -161,14 +165,6 @@ class ResultBuffer:
         """Add the error of an event."""
         name = handler.name if handler is not None else None
         self._add(self._lists.errors, position, messages.encode_error(error, name))
-
-    @property
-    def sends_follow_ups_at_once(self) -> bool:
-        """Whether follow-ups must not wait for others: they probably have large buffers.
-
-        Those of a whole batch could exceed the shared memory.
-        """
-        return self._packer.had_large_follow_ups
 
     @property
     def most_events(self) -> int:
@@ -292,6 +288,7 @@ class ResultBuffer:
             if lists.unsent:
                 is_built_in = not self.has_custom
                 results = self._packer.pack(lists, is_last=is_last, is_built_in=is_built_in)
+                self.sends_follow_ups_at_once = self._packer.had_large_follow_ups
             timings = self._timings(ends)
             frame = messages.ProgressFrame(
                 done,
