@@ -18,7 +18,7 @@ TARGET_SECONDS: Final = 0.008
 
 #: How long a worker may keep the results of an event if somebody waits for single events, in
 #: seconds.
-REPORT_SECONDS: Final = 0.003
+REPORT_SECONDS: Final = 0.004
 
 #: If somebody waits for single events, none is queued behind an event of this expected length:
 #: it would wait for a stranger. To send it later costs little beside such an event.

@@ -400,10 +400,9 @@ class Supervisor:
         for worker in self._report_requests.silent(reportable, now):
             at = seen.get(worker)
             batch = self.scheduler.held_by(worker)
-            is_further: bool | None = False  # nobody can tell, and nobody can be asked
-            if at is not None and batch is not None:
-                is_further = None if at.position is None else at.position > batch.done
-            if self._report_requests.look(worker, now, is_further=is_further):
+            # at the first one: nobody can tell, and nobody can be asked
+            place = (0, 0) if at is None or batch is None else (at.position, batch.done)
+            if self._report_requests.look(worker, now, *place):
                 effects.append(AskReport(worker))
         return self._report_requests.left(reportable, now)
 
