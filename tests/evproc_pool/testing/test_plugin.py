@@ -89,6 +89,30 @@ def test_an_installed_plugin_can_be_named_and_left_out(installed: pytest.Pyteste
     done.stdout.fnmatch_lines(["*fixture 'evproc_workers' not found"])
 
 
+def test_pytest_within_a_program_that_has_imported_the_packages_does_not_warn(
+    installed: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # pytest rewrites assertions in all that the distribution of a plugin lists
+    site = installed.path / "site"
+    lines = ""
+    for package in ("evproc", "evproc_pool"):
+        (site / package).mkdir()
+        (site / package / "__init__.py").touch()
+        lines += f"{package}/__init__.py,,\n"
+    next(site.glob("*.dist-info")).joinpath("RECORD").write_text(lines, "utf-8")
+    # the empty packages are not imported
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(site)]))
+    installed.makepyfile(
+        _USES_IT,
+        program="""
+            import evproc_pool.pool, pytest, sys
+            sys.exit(pytest.main(["-W", "error", "-p", "no:cacheprovider"]))
+        """,
+    )
+    done = installed.run(sys.executable, "program.py")
+    done.assert_outcomes(passed=1)
+
+
 def test_a_project_that_does_not_use_it_imports_next_to_nothing(project: pytest.Pytester) -> None:
     project.makepyfile(
         """
