@@ -38,6 +38,7 @@ class PoolMaker:
     def __init__(self, workers: int) -> None:
         self._number = workers
         self._closing = ExitStack()
+        self._made: list[PoolProcessor] = []
 
     def __call__(
         self, set_up: SetUp = (), *, workers: int | None = None, **options: Any
@@ -45,9 +46,15 @@ class PoolMaker:
         """Make a pool and register its handlers; see `set_up` and `PoolProcessor`."""
         set_up = checked(set_up)
         pool = PoolProcessor(_workers(self._number, workers), **options)
+        self._made.append(pool)
         self._closing.callback(pool.close, timeout=_CLOSE_SECONDS)
         register_handlers(pool, set_up)
         return pool
+
+    def terminate(self) -> None:
+        """Kill the workers of all pools."""
+        for pool in self._made:
+            pool.terminate()
 
     def __enter__(self) -> Self:
         return self

@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 _SETTING = "evproc_workers"
 
 
+class _Run:
+    """This run of pytest.
+
+    Attributes:
+        is_interrupted: Whether somebody has pressed Ctrl-C.
+    """
+
+    is_interrupted = False
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option and the setting; see pytest."""
     parser.getgroup("evproc", "tests of evproc handlers").addoption(
@@ -41,6 +51,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse a bad number before the first test; see pytest."""
     _chosen_workers(config)
+    _Run.is_interrupted = False
+
+
+def pytest_keyboard_interrupt() -> None:
+    """Have pools killed instead of closed; see pytest, which ends the fixtures after that."""
+    _Run.is_interrupted = True
 
 
 def _chosen_workers(config: pytest.Config) -> int | None:
@@ -92,6 +108,8 @@ def _pool_processor(evproc_workers: int) -> Iterator[Callable[..., PoolProcessor
 
     with PoolMaker(evproc_workers) as make:
         yield make
+        if _Run.is_interrupted:
+            make.terminate()
 
 
 @pytest.fixture(name="assert_equal_outcomes")

@@ -7,14 +7,15 @@ import re
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psutil
 import pytest
 
 from evproc import StopProcessing, want
 from evproc_pool import PoolClosedError, PoolProcessor
-from evproc_pool.testing import fixtures, worker_pids
+from evproc_pool.testing import fixtures, plugin, worker_pids
 from tests.support import actions
 from tests.support.actions import Do
 from tests.support.distributions import Distribution
@@ -370,6 +371,30 @@ def test_a_handler_without_end_is_killed(monkeypatch: pytest.MonkeyPatch, gate: 
         assert other.process(Do()) in worker_pids(other)
     assert isinstance(future.exception(), PoolClosedError)
     assert not psutil.pid_exists(pid)
+
+
+def test_ctrl_c_does_not_wait_for_handlers(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        app=_APP,
+        test_app="""
+            from app import Order
+            from evproc_pool.testing import fixtures, hang
+
+            def wait(proc, ev):
+                hang(ev)
+
+            def test_it(pool_processor):
+                fixtures._CLOSE_SECONDS = 1000
+                pool_processor([wait]).submit(Order())
+                raise KeyboardInterrupt
+        """,
+    )
+    done = _run(project)
+    assert done.ret == pytest.ExitCode.INTERRUPTED
+    # and the next run of the same process has forgotten it
+    plugin._Run.is_interrupted = True
+    plugin.pytest_configure(cast("Any", SimpleNamespace(getoption=lambda *_: "1")))
+    assert not plugin._Run.is_interrupted
 
 
 def test_a_pool_whose_set_up_fails_is_closed() -> None:
