@@ -9,6 +9,9 @@ and everything of ``evproc_pool`` load when they are first used.
 Attributes:
     __version__: The version of the installed distribution ``evproc-pool``; "0+unknown" if the
         package was never installed.
+
+PYTEST_DONT_REWRITE: else a program that has imported this package, and then calls `pytest.main`,
+would get a warning, since the distribution has a plugin for pytest.
 """
 
 from __future__ import annotations

@@ -218,19 +218,43 @@ def describe_event(ev: object) -> str:
     One line of a limited length. Never raises.
     """
     cls = type(ev)
-    where = f"{cls.__module__}.{cls.__qualname__}"
+    where = class_name(cls)
     try:
         name = repr(getattr(ev, "name"))  # noqa: B009 - `ev` may be no Event at all
         name = shortened(name, _LONGEST_NAME)
     except Exception:
         name = ""
-    if cls.__repr__ is not object.__repr__:
-        room = max(_SHORTEST_REPR, _LONGEST_EVENT - len(f"{name} ({where}: )"))
-        try:  # noqa: SIM105 - `contextlib` takes long to import
+    try:
+        if cls.__repr__ is not object.__repr__:
+            room = max(_SHORTEST_REPR, _LONGEST_EVENT - len(f"{name} ({where}: )"))
             where += f": {shortened(repr(ev), room)}"
-        except Exception:  # noqa: S110 - it is named all the same
-            pass
+    except Exception:  # noqa: S110 - it is named all the same
+        pass
     return f"{name} ({where})" if name else where
+
+
+def qualname(cls: type) -> str:
+    """Return the qualified name of a class, from the class itself: its metaclass may raise."""
+    name: str = _QUALNAME(cls)
+    return name
+
+
+def module_of(cls: type) -> str:
+    """Return the name of the module of a class, likewise."""
+    try:
+        name = _MODULE(cls)
+    except AttributeError:
+        return "builtins"  # `type` makes such classes, if there is no frame
+    return name if type(name) is str else "<unknown>"
+
+
+def class_name(cls: type) -> str:
+    """Return module and qualified name of a class, likewise."""
+    return f"{module_of(cls)}.{qualname(cls)}"
+
+
+_QUALNAME = type.__dict__["__qualname__"].__get__
+_MODULE = type.__dict__["__module__"].__get__
 
 
 def shortened(text: str, most: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from types import FunctionType
 
 from evproc.decorator import Declare, default_name, describe_callable
-from evproc.event import Event, a_or_an, describe_event, shortened
+from evproc.event import Event, a_or_an, describe_event, qualname, shortened
 from evproc.exc import (
     HandlerNotRegisteredException,
     HandlerReturnException,
@@ -59,7 +59,7 @@ def class_wanted(func: object, kind: type[Event]) -> TypeError:
     name = getattr(kind, "name", None)
     own = f", @want({name!r})" if isinstance(name, str) else ""
     return TypeError(
-        f"handler {describe_callable(func)} has @want({kind.__qualname__}), a class of events:"
+        f"handler {describe_callable(func)} has @want({qualname(kind)}), a class of events:"
         f" write their name{own}, or a filter, @want(lambda ev: isinstance(ev, {kind.__name__}))"
     )
 
@@ -86,10 +86,10 @@ def misfit(func: Any) -> TypeError:
 
 def no_string(ev: Any) -> TypeError:
     """The error for an event whose name is no string."""
-    kind = "None" if ev.name is None else a_or_an(type(ev.name).__name__)
+    kind = "None" if ev.name is None else a_or_an(qualname(type(ev.name)))
     return TypeError(
         f"event {describe_event(ev)}: an event's name is a string, not {kind}: write name ="
-        f' "..." in class {type(ev).__qualname__}, or have its name property return one'
+        f' "..." in class {qualname(type(ev))}, or have its name property return one'
     )
 
 
@@ -98,6 +98,10 @@ def near_names(name: str, names: Iterable[str]) -> list[str]:
     import difflib
 
     return difflib.get_close_matches(name, sorted(names), n=3)
+
+
+def _name(cls: type) -> str:
+    return qualname(cls).rpartition(".")[2]
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -127,7 +131,7 @@ def _few(names: list[str]) -> str:
 def no_event(value: object) -> TypeError:
     """The error for an argument of `process` that is no event."""
     if isinstance(value, type) and issubclass(value, Event):
-        hint = f": make one of it, {value.__name__}(...)"
+        hint = f": make one of it, {_name(value)}(...)"
     elif isinstance(value, (list, tuple, set, frozenset)):
         hint = ": hand in one after another, or all with process_many() of a PoolProcessor"
     else:
@@ -190,10 +194,10 @@ def wrong_return(handler: Handler, ev: Event, value: Any) -> HandlerReturnExcept
 def wrong_item(handler: Handler, ev: Event, returned: Any, item: Any) -> HandlerReturnException:
     """The error for a returned iterable with an item that is no event."""
     kind = type(returned)
-    what = f"an iterable ({kind.__qualname__}) that yields {describe_value(item)}"
+    what = f"an iterable ({qualname(kind)}) that yields {describe_value(item)}"
     is_list = kind in (list, tuple)
     if isinstance(item, type) and issubclass(item, Event):
-        instead = f"make events of it, {item.__name__}(...)"
+        instead = f"make events of it, {_name(item)}(...)"
     elif item is None or isinstance(item, list) or (is_list and any(map(_is_event, returned))):
         instead = "leave it out, or put what it holds in its place"
     else:
@@ -221,7 +225,7 @@ def _returned(handler: Handler, ev: Event, what: str, instead: str) -> HandlerRe
 
 def describe_value(value: object) -> str:
     """Describe a value in a line; never raises."""
-    kind = "the class" if isinstance(value, type) else f"{a_or_an(type(value).__qualname__)},"
+    kind = "the class" if isinstance(value, type) else f"{a_or_an(qualname(type(value)))},"
     return f"{kind} {_text_of(value, _LONGEST_REPR)}"
 
 

@@ -5,6 +5,9 @@ below are the engine. ``tests/test_architecture.py`` has the table of allowed im
 
 Attributes:
     __version__: See `evproc.__version__`; both packages are of one distribution.
+
+PYTEST_DONT_REWRITE: else a program that has imported this package, and then calls `pytest.main`,
+would get a warning, since the distribution has a plugin for pytest.
 """
 
 from __future__ import annotations

@@ -272,6 +272,15 @@ _traceback_of: Final[Any] = vars(BaseException)["__traceback__"].__get__
 _exceptions_of: Final[Any] = vars(BaseExceptionGroup)["exceptions"].__get__
 
 
+def bases_of(kind: type) -> tuple[type, ...]:
+    """Return a class and its bases, from the class itself: its metaclass may raise."""
+    bases: tuple[type, ...] = _MRO(kind)
+    return bases
+
+
+_MRO: Final = type.__dict__["__mro__"].__get__
+
+
 def release_frames(error: BaseException) -> None:
     """Clear the local variables in the tracebacks of an error and of its causes.
 
@@ -284,7 +293,7 @@ def release_frames(error: BaseException) -> None:
             continue
         seen.add(id(each))
         left += [cause for cause in (_cause_of(each), _context_of(each)) if cause is not None]
-        if BaseExceptionGroup in type(each).__mro__:
+        if BaseExceptionGroup in bases_of(type(each)):
             left += _exceptions_of(each)
         trace = _traceback_of(each)
         while trace is not None:

@@ -90,7 +90,16 @@ LAYERS: dict[str, set[str]] = {
         "calls",
     },
     "executor": {"errors", "calls", "coordinator", "pool"},
-    "testing": {"errors", "core", "serialization", "protocol", "worker", "pool", "outcome"},
+    "testing": {
+        "errors",
+        "core",
+        "serialization",
+        "protocol",
+        "worker",
+        "backends",
+        "pool",
+        "outcome",
+    },
     "demo": {"__init__"},  # only what is public
     "cli": {"__init__"},  # likewise
     "__init__": {"errors", "installation", "outcome", "pool", "executor"},
@@ -389,6 +398,18 @@ NEEDED_LATER = {
         "psutil",
         "tempfile",
         "traceback",
+    ),
+    # pytest imports it in every project
+    "evproc_pool.testing.plugin": (
+        "asyncio",
+        "cloudpickle",
+        "evproc_pool.coordinator",
+        "evproc_pool.pool",
+        "evproc_pool.testing.fixtures",
+        "evproc_pool.worker",
+        "importlib_metadata",
+        "multiprocessing",
+        "psutil",
     ),
 }
 

@@ -6,7 +6,7 @@ import signal
 from concurrent.futures import BrokenExecutor
 from typing import Any, Final, NamedTuple
 
-from evproc.event import describe_event
+from evproc.event import describe_event, qualname
 from evproc.exc import add_note
 from evproc_pool.errors import (
     EventTimeoutError,
@@ -16,6 +16,7 @@ from evproc_pool.errors import (
     WorkerLostError,
 )
 from evproc_pool.protocol.backend import Gone
+from evproc_pool.serialization.basics import text_of
 
 
 def describe_exit(exitcode: int | None) -> str:
@@ -195,8 +196,8 @@ def _rebuild_no_workers(*args: Any) -> NoWorkersError:
 def no_registry(cause: BaseException) -> PoolBrokenError:
     """Say that a worker could not make its registry."""
     error = NoWorkersError(
-        f"a worker could not make its registry: {type(cause).__name__}: {cause}; the initializer"
-        " and the handlers' modules must work in a new process"
+        f"a worker could not make its registry: {qualname(type(cause))}: {text_of(cause)}; the"
+        " initializer and the handlers' modules must work in a new process"
     )
     error.__cause__ = cause
     return error

@@ -19,8 +19,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from evproc.event import qualname
 from evproc_pool.protocol.frame import Data
-from evproc_pool.serialization.basics import PROTOCOL, plain
+from evproc_pool.serialization.basics import PROTOCOL, plain, text_of
 from evproc_pool.serialization.packing import ATOMS
 
 # A larger value travels as its text.
@@ -85,14 +86,16 @@ def _message(record: logging.LogRecord) -> str:
     try:
         return plain(record.getMessage())
     except Exception as error:
-        return f"{_repr(record.msg)} {_repr(record.args)} ({type(error).__name__}: {error})"
+        return (
+            f"{_repr(record.msg)} {_repr(record.args)} ({qualname(type(error))}: {text_of(error)})"
+        )
 
 
 def _repr(value: object) -> str:
     try:
         return plain(repr(value))
     except Exception:
-        return f"<{type(value).__qualname__} without a repr>"
+        return f"<{qualname(type(value))} without a repr>"
 
 
 def _exception_text(record: logging.LogRecord) -> str | None:

@@ -11,9 +11,11 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from evproc.event import class_name, module_of, qualname
 from evproc.exc import add_note
 from evproc_pool.errors import (
     RemoteError,
+    bases_of,
     chain_remote,
     rebuild_plain,
     release_frames,
@@ -219,14 +221,18 @@ def encode_error(error: BaseException, handler: str | None) -> ErrorRecord:
     try:
         lines = traceback_text(error)
     except BaseException:
-        lines = f"{kind.__qualname__}: {text}\n"
+        lines = f"{qualname(kind)}: {text}\n"
     try:
         raw = getattr(error, "__notes__", ())
         notes = tuple(plain(note) for note in raw if isinstance(note, str))
     except BaseException:
         notes = ()
-    bases = tuple([f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__])
-    record = ErrorRecord(handler, _pickle_error(error), bases, text, lines, notes)
+    try:
+        pickled = _pickle_error(error)
+    except BaseException:  # a metaclass may run any code
+        pickled = None
+    bases = tuple(map(class_name, bases_of(kind)))
+    record = ErrorRecord(handler, pickled, bases, text, lines, notes)
     release_frames(error)
     return record
 
@@ -273,7 +279,7 @@ def _is_plain(error: BaseException) -> bool:
     """Whether an exception is one of Python's own and holds only atoms."""
     kind = type(error)
     return (
-        kind.__module__ == "builtins"
+        module_of(kind) == "builtins"
         and kind.__reduce__ is BaseException.__reduce__
         and ATOMS.issuperset(map(type, error.args))
         and all(

@@ -6,6 +6,8 @@ import pickle
 import sys
 from typing import Any, NamedTuple
 
+from evproc.event import module_of, qualname
+from evproc_pool.errors import bases_of
 from evproc_pool.protocol.frame import Data
 from evproc_pool.serialization.basics import PROTOCOL, plain
 
@@ -26,8 +28,8 @@ def dump_warning(
     try:
         text = plain(str(message))
     except Exception:
-        text = f"<{type(message).__qualname__} without a text>"
-    kinds = [(each.__module__, each.__qualname__) for each in category.__mro__]
+        text = f"<{qualname(type(message))} without a text>"
+    kinds = [(module_of(each), qualname(each)) for each in bases_of(category)]
     return pickle.dumps((text, kinds, plain(filename), int(lineno)), PROTOCOL)
 
 

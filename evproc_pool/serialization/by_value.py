@@ -22,6 +22,7 @@ from weakref import WeakSet
 
 import cloudpickle
 
+from evproc.event import class_name
 from evproc_pool.internals import cloudpickle_classes
 from evproc_pool.internals.stdlib_multiprocessing import is_shared
 from evproc_pool.serialization.basics import (
@@ -93,7 +94,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         kind = type(content)
         # cloudpickle sends the contents of a file; here it is an error, except for standard files
         if isinstance(content, io.TextIOWrapper) and content not in (sys.stdout, sys.stderr):
-            raise TypeError(f"cannot pickle '{kind.__module__}.{kind.__qualname__}' object")
+            raise TypeError(f"cannot pickle '{class_name(kind)}' object")
         # cloudpickle sends bytes
         if kind is memoryview and content.ndim == len(content.format) == 1:
             data = content.tobytes()

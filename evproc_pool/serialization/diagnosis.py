@@ -6,7 +6,8 @@ import functools
 import types
 from typing import Final
 
-from evproc_pool.errors import SerializationError
+from evproc.event import class_name, qualname
+from evproc_pool.errors import SerializationError, bases_of
 from evproc_pool.serialization.basics import detached, text_of
 from evproc_pool.serialization.pickling import dumps
 
@@ -59,11 +60,12 @@ _BY_KIND: Final = {kind: advice for advice, kinds in _ADVICE.items() for kind in
 
 def advice_on(part: object) -> str | None:
     """Return what to do instead of pickling an object of this kind; None: unknown."""
-    for kind in type(part).__mro__:
+    for kind in bases_of(type(part)):
         # database drivers name their connections alike
-        for name in (f"{kind.__module__}.{kind.__qualname__}", kind.__name__.lower()):
-            if name in _BY_KIND:
-                return _BY_KIND[name]
+        name = class_name(kind)
+        for known in (name, name.rpartition(".")[2].lower()):
+            if known in _BY_KIND:
+                return _BY_KIND[known]
     return None
 
 
@@ -78,8 +80,8 @@ def cannot_pickle(
     path, part = _find_culprit(value)
     where = f" at {path.strip()}" if path else ""
     error = SerializationError(
-        f"{what} cannot be pickled{where} ({type(part).__qualname__}):"
-        f" {type(cause).__name__}: {text_of(cause)}; {advice_on(part) or advice}{more}"
+        f"{what} cannot be pickled{where} ({qualname(type(part))}):"
+        f" {qualname(type(cause))}: {text_of(cause)}; {advice_on(part) or advice}{more}"
     )
     return _because_of(cause, error)
 
@@ -88,7 +90,7 @@ def cannot_rebuild(what: str, cause: BaseException) -> SerializationError:
     """Make the error for a pickle that cannot be unpickled on the other side."""
     error = SerializationError(
         f"{what} was pickled, but cannot be rebuilt on the other side:"
-        f" {type(cause).__name__}: {text_of(cause)}; can its class be imported there, and does its"
+        f" {qualname(type(cause))}: {text_of(cause)}; can its class be imported there, and does its"
         " __reduce__ or __setstate__ take what it gives?"
     )
     return _because_of(cause, error)
@@ -140,7 +142,7 @@ def _parts(value: object) -> list[tuple[str, object]]:
             case functools.partial():
                 return [("", value.func), *_parts(value.args), *_parts(value.keywords)]
         kind = type(value)
-        of_class = [] if isinstance(value, type) else [(f" class {kind.__qualname__}", kind)]
+        of_class = [] if isinstance(value, type) else [(f" class {qualname(kind)}", kind)]
         return [*_steps(".{}", getattr(value, "__dict__", None)), *of_class]
     except Exception:
         return []  # the error names the whole value

@@ -14,6 +14,7 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
+from evproc.event import qualname
 from evproc_pool.internals.cpython import LARGE_CONTENT, announcements
 from evproc_pool.internals.stdlib_multiprocessing import is_shared, may_have_shared
 from evproc_pool.serialization.basics import (
@@ -50,7 +51,7 @@ def dumps(
     except BaseException as error:
         if isinstance(error, ThisProcess.passed_on):
             raise
-        raise PicklingExit(f"{type(error).__name__}: {text_of(error)}") from error
+        raise PicklingExit(f"{qualname(type(error))}: {text_of(error)}") from error
 
 
 _Data = TypeVar("_Data", bytes, bytes | None)
@@ -133,7 +134,7 @@ def loads(data: bytes | bytearray | memoryview, buffers: Iterable[memoryview] = 
     except ThisProcess.passed_on:
         raise
     except BaseException as error:
-        raise PicklingExit(f"{type(error).__name__}: {text_of(error)}") from error
+        raise PicklingExit(f"{qualname(type(error))}: {text_of(error)}") from error
 
 
 def has_shared(value: object) -> bool:

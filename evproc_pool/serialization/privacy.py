@@ -166,7 +166,7 @@ class _Kinds(dict[type, int]):
         try:
             treatment = _inspect(kind)
             is_remembered = "<locals>" not in kind.__qualname__
-        except Exception:  # a class may run any code
+        except (Exception, SystemExit):  # a metaclass may run any code
             return _IS_OPAQUE
         if is_remembered:
             if len(self) >= _MOST_KINDS:

@@ -12,23 +12,25 @@ from evproc_pool.core.error_notes import path_text
 from evproc_pool.outcome import Outcome
 from evproc_pool.pool import PoolProcessor
 from evproc_pool.serialization import basics
+from evproc_pool.testing.set_up import SetUp, checked, register_handlers
 from evproc_pool.testing.simulated import OF_PROCESSES, simulated_pool
 
-# The longest repr of a value in an error.
+#: The number of workers if none is asked for.
+FEW: Final = 2
+
+# The longest ending of an event in an error, and what a longer one keeps at its beginning, and
+# before the place where the two endings differ.
 _MOST_SHOWN: Final = 300
+_AROUND_SHOWN: Final = 60
 
-# The number of simulated workers if no processes are asked for.
-_FEW: Final = 2
-
-_SetUp = Callable[[PoolProcessor], object]
 _Events = Iterable[Event] | Callable[[], Iterable[Event]]
 
 
 def assert_equal_outcomes(
-    set_up: _SetUp | str,
+    set_up: SetUp,
     events: _Events,
     *,
-    workers: int = 2,
+    workers: int = FEW,
     seeds: Iterable[int] = range(5),
     equal: Callable[[Any, Any], object] = operator.eq,
     every_event: bool = False,
@@ -43,8 +45,8 @@ def assert_equal_outcomes(
     ends it: then only the value and the error are compared.
 
     Args:
-        set_up: Called with each pool, to register the handlers; or the entry-point group to
-            load them from.
+        set_up: The handlers in a list; or the entry-point group to load them from; or a callable
+            that is called with each pool, to register them.
         events: Pools do not change them; the handlers in this process do. Or a callable that
             makes them, called once for each pool.
         workers: The number of processes and of simulated workers; 0: none, and two simulated ones.
@@ -55,47 +57,87 @@ def assert_equal_outcomes(
             the worker processes only.
 
     Raises:
-        TypeError: `set_up` is neither a callable nor a string.
-        AssertionError: Names the first event that differs, and where and how.
+        TypeError: `set_up` is nothing of this kind.
+        AssertionError: Names the first event that differs, what it gives with `Processor` and in
+            the pool, which pools differ, and how to run one of them again.
         Exception: Raised by `set_up`, by making the events, or by a pool as a whole.
     """
     __tracebackhide__ = True  # pytest shows the caller's line
-    if not (isinstance(set_up, str) or callable(set_up)):
-        raise TypeError(
-            "set_up is called with the pool, to register the handlers, or names an entry-point"
-            f" group; it is {set_up!r}"
-        )
+    compare(
+        set_up,
+        events,
+        workers,
+        workers or FEW,
+        seeds=seeds,
+        equal=equal,
+        every_event=every_event,
+        **options,
+    )
+
+
+def compare(
+    set_up: SetUp,
+    events: _Events,
+    processes: int,
+    simulated: int,
+    *,
+    seeds: Iterable[int] = range(5),
+    equal: Callable[[Any, Any], object] = operator.eq,
+    every_event: bool = False,
+    **options: Any,
+) -> None:
+    """As `assert_equal_outcomes`, with the numbers of processes and of simulated workers."""
+    __tracebackhide__ = True
+    handlers = checked(set_up)
     given = events if callable(events) else list(events)
 
     def run(pool: PoolProcessor) -> list[Outcome]:
         with pool:
-            if isinstance(set_up, str):
-                pool.load_from(set_up)
-            else:
-                set_up(pool)
+            register_handlers(pool, handlers)
             roots = given() if callable(given) else given
             return list(pool.stream(roots, every_event=every_event))
 
-    pooled = [(how, run(pool)) for how, pool in _pools(workers, seeds, options)]
+    pooled = [(how, run(pool)) for how, pool in _pools(processes, simulated, seeds, options)]
     # last, since its handlers work on the events themselves
     serial = run(PoolProcessor(0, **{**options, "retry_backoff": 0}))
-    compare = _Compare.by_options(equal, every_event, options)
-    for how, outcomes in pooled:
-        difference = _first_difference(serial, outcomes, how, compare)
-        if difference:
-            raise AssertionError(difference)
+    difference = _differences(serial, pooled, _Compare.by_options(equal, every_event, options))
+    if difference:
+        raise AssertionError(difference)
+
+
+class _How(NamedTuple):
+    """How events were run.
+
+    Attributes:
+        name: The pool, in a sentence.
+        short: The same in a list.
+        again: What runs them so again.
+        is_sure: Whether that ends in the same way.
+    """
+
+    name: str
+    short: str
+    again: str
+    is_sure: bool
 
 
 def _pools(
-    workers: int, seeds: Iterable[int], options: dict[str, Any]
-) -> Iterator[tuple[str, PoolProcessor]]:
-    """Yield the pools, each with its name in errors."""
-    if workers:
-        yield f"with {workers} worker processes", PoolProcessor(workers, **options)
-    size = workers or _FEW
-    simulated = {name: value for name, value in options.items() if name not in OF_PROCESSES}
+    processes: int, simulated: int, seeds: Iterable[int], options: dict[str, Any]
+) -> Iterator[tuple[_How, PoolProcessor]]:
+    """Yield the pools."""
+    if processes:
+        pool = PoolProcessor(processes, **options)
+        name = f"{processes} worker process{'es' if processes > 1 else ''}"
+        again = f"assert_equal_outcomes(..., workers={processes}, seeds=()), by another timing"
+        yield _How(f"with {name}", name, again, is_sure=False), pool
+    suitable = {name: value for name, value in options.items() if name not in OF_PROCESSES}
     for seed in seeds:
-        yield f"simulated_pool({size}, seed={seed})", simulated_pool(size, seed=seed, **simulated)
+        pool = simulated_pool(simulated, seed=seed, **suitable)
+        # without processes where that means as many simulated workers
+        workers = 0 if simulated == FEW else simulated
+        again = f"assert_equal_outcomes(..., workers={workers}, seeds=[{seed}])"
+        name = f"simulated_pool({simulated}, seed={seed})"
+        yield _How(f"with {name}", f"seed {seed}", again, is_sure=True), pool
 
 
 class _Compare(NamedTuple):
@@ -150,19 +192,25 @@ class _Compare(NamedTuple):
 
     def _why_emitted_else(self, expected: list[Any], actual: list[Any]) -> str | None:
         if len(expected) != len(actual):
-            return f": {len(expected)} values are emitted serially, {len(actual)} there"
+            return f": {len(expected)} values are emitted with Processor, {len(actual)} in the pool"
         for place, pair in enumerate(zip(expected, actual, strict=True)):
             remark = self._why_unequal(*pair)
             if remark is not None:
-                here, there = map(_shown, pair)
-                return f": value {place} that it emits is {here} serially, {there} there{remark}"
+                here, there = _cut(*map(_shown, pair))
+                return (
+                    f": value {place} that it emits is {here} with Processor, {there} in the pool"
+                    f"{remark}"
+                )
         return None
 
     def _why_other_numbers(self, expected: Outcome, actual: Outcome) -> str | None:
         if expected.failed != actual.failed:
-            return f": {expected.failed} events fail serially, {actual.failed} there"
+            return f": {expected.failed} events fail with Processor, {actual.failed} in the pool"
         if self.every_event and expected.handlers != actual.handlers:
-            return f": {expected.handlers} handlers are called serially, {actual.handlers} there"
+            return (
+                f": {expected.handlers} handlers are called with Processor, {actual.handlers} in"
+                " the pool"
+            )
         return None
 
     def _why_unequal(self, expected: Any, actual: Any) -> str | None:
@@ -180,8 +228,30 @@ class _Compare(NamedTuple):
         return ""
 
 
+def _differences(
+    serial: Sequence[Outcome],
+    pooled: Sequence[tuple[_How, Sequence[Outcome]]],
+    compare: _Compare,
+) -> str:
+    """Say where a pool differs, which others do, and how to run it again; empty if none does."""
+    texts = {how: _first_difference(serial, outcomes, how, compare) for how, outcomes in pooled}
+    different = [how for how, text in texts.items() if text]
+    if not different:
+        return ""
+    shown = max(different, key=lambda how: how.is_sure)
+    text = f"{texts[shown]}\n  pools that differ: {_names(different)}"
+    same = [how for how in texts if how not in different]
+    if same:
+        text += f"; that do not: {_names(same)}"
+    return f"{text}\n  to run it again: {shown.again}"
+
+
+def _names(pools: Iterable[_How]) -> str:
+    return ", ".join(how.short for how in pools)
+
+
 def _first_difference(
-    serial: Sequence[Outcome], pooled: Sequence[Outcome], how: str, compare: _Compare
+    serial: Sequence[Outcome], pooled: Sequence[Outcome], how: _How, compare: _Compare
 ) -> str:
     """Say where two runs differ, and how; empty if they do not."""
     expected_ends, actual_ends = _roots(serial), _roots(pooled)
@@ -190,7 +260,8 @@ def _first_difference(
         if why is not None:
             return _text(expected, actual, how, f" of {len(expected_ends)} ends differently{why}")
     if len(expected_ends) != len(actual_ends):
-        return f"there were {len(expected_ends)} events serially, and {len(actual_ends)} {how}"
+        here, there = len(expected_ends), len(actual_ends)
+        return f"there were {here} events with Processor, and {there} {how.name}"
     ended_early = {each.index for each in expected_ends if compare.ends_early(each)}
     return _first_follow_up_that_differs(serial, pooled, how, compare, ended_early)
 
@@ -198,7 +269,7 @@ def _first_difference(
 def _first_follow_up_that_differs(
     serial: Sequence[Outcome],
     pooled: Sequence[Outcome],
-    how: str,
+    how: _How,
     compare: _Compare,
     ended_early: set[int],
 ) -> str:
@@ -209,14 +280,14 @@ def _first_follow_up_that_differs(
         actual = there.get(path)
         if actual is None:
             if expected.index not in ended_early:
-                return f"{_named(expected)} is handled serially, and not {how}"
+                return f"{_named(expected)} is handled with Processor, and not {how.name}"
             continue
         why = compare.why_different(expected, actual)
         if why is not None:
             return _text(expected, actual, how, f" ends differently{why}")
     for path, actual in there.items():
         if path not in here and actual.index not in ended_early:
-            return f"{_named(actual)} is handled {how}, and not serially"
+            return f"{_named(actual)} is handled {how.name}, and not with Processor"
     return ""
 
 
@@ -231,12 +302,9 @@ def _named(outcome: Outcome) -> str:
     return f"follow-up {path_text(outcome.path)} ({what})"
 
 
-def _text(expected: Outcome, actual: Outcome, how: str, difference: str) -> str:
-    return (
-        f"{_named(expected)}{difference}\n"
-        f"  serially: {_ending(expected)}\n"
-        f"  {how}: {_ending(actual)}"
-    )
+def _text(expected: Outcome, actual: Outcome, how: _How, difference: str) -> str:
+    here, there = _cut(_ending(expected), _ending(actual))
+    return f"{_named(expected)}{difference}\n  with Processor: {here}\n  {how.name}: {there}"
 
 
 def _ending(outcome: Outcome) -> str:
@@ -264,4 +332,20 @@ def _shown(value: object) -> str:
         text = repr(value)
     except Exception as error:
         return f"{a_or_an(type(value).__qualname__)} whose repr raises {type(error).__qualname__}"
+    return text
+
+
+def _cut(here: str, there: str) -> tuple[str, str]:
+    """Shorten two texts, so that the place where they begin to differ stays in them."""
+    pairs = enumerate(zip(here, there, strict=False))
+    same = next((place for place, (one, other) in pairs if one != other), 0)
+    return _cut_one(here, same), _cut_one(there, same)
+
+
+def _cut_one(text: str, same: int) -> str:
+    if len(text) <= _MOST_SHOWN:
+        return text
+    begin = same - _AROUND_SHOWN
+    if begin > 2 * _AROUND_SHOWN:
+        text = f"{text[:_AROUND_SHOWN]} ... {text[begin:]}"
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."

@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 
 import evproc
-from evproc.event import Namespace, ProcessorData, describe_event
+from evproc.event import (
+    Namespace,
+    ProcessorData,
+    class_name,
+    describe_event,
+    module_of,
+    qualname,
+)
 from tests.support.processors import Named
 
 
@@ -343,6 +350,28 @@ def test_what_is_in_the_namespaces_can_be_printed() -> None:
     tests = "Namespace(value=1, text='two')"
     assert repr(ev.proc.tests) == tests
     assert repr(ev.proc) == f"ProcessorData(tests={tests}, empty=Namespace())"
+
+
+# --- names of classes ---
+
+
+class _NoNames(type):
+    def __getattribute__(cls, name: str) -> Any:
+        raise LookupError(name)
+
+
+def test_the_names_of_a_class_come_from_the_class_itself() -> None:
+    made: Any = _NoNames("Made", (dict,), {"__module__": "some"})
+    assert qualname(made) == "Made"
+    assert class_name(made) == "some.Made"
+    assert describe_event(made()) == "some.Made"
+
+
+def test_a_class_without_the_name_of_a_module_has_a_name_all_the_same() -> None:
+    space: dict[str, Any] = {}
+    exec("Made = type('Made', (), {})", space)
+    assert module_of(space["Made"]) == "builtins"
+    assert class_name(type("Made", (), {"__module__": 5})) == "<unknown>.Made"
 
 
 # --- describe_event ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -115,11 +116,13 @@ def test_the_first_event_that_differs_is_named(
 ) -> None:
     with pytest.raises(AssertionError) as caught:
         assert_equal_outcomes(_registers(unsound), _items(what), workers=workers, seeds=[5])
-    head, here, there = str(caught.value).splitlines()
+    head, here, there, which, again = str(caught.value).splitlines()
     assert head.startswith(f"event 3 ('item' ({__name__}.Item)) of 6 ends differently")
-    assert here.startswith(f"  serially: {serially}")
-    how = f"with {workers} worker processes" if workers else "simulated_pool(2, seed=5)"
-    assert there.startswith(f"  {how}: {pooled}")
+    assert here.startswith(f"  with Processor: {serially}")
+    # of two pools that differ the one that does the same again
+    assert there.startswith(f"  with simulated_pool(2, seed=5): {pooled}")
+    assert which.endswith(": 2 worker processes, seed 5" if workers else ": seed 5")
+    assert again == "  to run it again: assert_equal_outcomes(..., workers=0, seeds=[5])"
 
 
 #: What the handlers of this process share, and what those of other processes do not.
@@ -139,9 +142,25 @@ def test_handlers_that_depend_on_the_order_of_events_are_found_without_processes
         assert_equal_outcomes(_registers(remembers), _items(count=50), workers=0, seeds=range(20))
 
 
-def test_handlers_are_not_taken_for_what_registers_them() -> None:
-    with pytest.raises(TypeError, match=r"set_up is called with the pool.* it is \[<function"):
-        assert_equal_outcomes(cast("Any", [sound]), _items())
+def test_pools_that_do_not_differ_are_told_from_those_that_do() -> None:
+    with pytest.raises(AssertionError) as caught:
+        assert_equal_outcomes([differs_in_processes], _items(), seeds=[4, 5], ordering="unordered")
+    *_, there, which, again = str(caught.value).splitlines()
+    assert there.startswith("  with 2 worker processes: ")
+    assert which == "  pools that differ: 2 worker processes; that do not: seed 4, seed 5"
+    assert "assert_equal_outcomes(..., workers=2, seeds=())" in again
+
+
+def test_what_runs_a_pool_of_another_size_again_names_the_size() -> None:
+    with pytest.raises(AssertionError, match=r"again: assert_equal_out.*workers=1, seeds=\[7\]"):
+        assert_equal_outcomes([unsound], _items(), workers=1, seeds=[7])
+    with pytest.raises(AssertionError, match=r"\n  with 1 worker process: "):
+        assert_equal_outcomes([unsound], _items(), workers=1, seeds=())
+
+
+@want("item")
+def differs_in_processes(proc: Any, ev: Item) -> None:
+    raise StopProcessing(actions.in_worker())
 
 
 # --- values ---
@@ -181,6 +200,11 @@ def gives_much(proc: Any, ev: Item) -> None:
 
 
 @want("item")
+def gives_much_at_last(proc: Any, ev: Item) -> None:
+    raise StopProcessing([_is_here(), "x" * 1000])
+
+
+@want("item")
 def gives_bad_repr(proc: Any, ev: Item) -> None:
     raise StopProcessing(_Unshown())
 
@@ -193,7 +217,13 @@ class _Unshown:
 def test_values_are_shown_in_short() -> None:
     with pytest.raises(AssertionError) as caught:
         assert_equal_outcomes(_registers(gives_much), _items(), workers=0)
-    assert len(str(caught.value)) < 1000
+    text = str(caught.value)
+    assert len(text) < 1000
+    # what differs is shown, also at the end of a long value
+    assert re.search(r"with Processor: stops with \['xx+ \.\.\. x+', True\]\n", text)
+    assert re.search(r"seed=0\): stops with \['xx+ \.\.\. x+', False\]\n", text)
+    with pytest.raises(AssertionError, match=r"stops with \[True, 'x+\.\.\.\n"):
+        assert_equal_outcomes([gives_much_at_last], _items(), workers=0)
     with pytest.raises(AssertionError, match="a _Unshown whose repr raises LookupError"):
         assert_equal_outcomes(_registers(gives_bad_repr), _items(), workers=0)
 
@@ -250,8 +280,8 @@ def act_on_part(proc: Any, ev: Part) -> None:
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both pools have no workers: what is told does not depend on who runs the events."""
 
-    def pools(workers: int, seeds: object, options: dict[str, Any]) -> Any:
-        yield "there", PoolProcessor(0, **options)
+    def pools(processes: int, simulated: int, seeds: object, options: dict[str, Any]) -> Any:
+        yield comparing._How("there", "there", "again", is_sure=True), PoolProcessor(0, **options)
 
     monkeypatch.setattr(comparing, "_pools", pools)
 
@@ -260,21 +290,36 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("there", "here", "options", "text"),
     [
-        (["a"], ["a", "fail"], {"errors": "continue"}, "event 0 .*serially: fails with ValueE"),
-        (["fail"], ["fail"] * 2, {"errors": "continue"}, "2 events fail serially, 1 there"),
-        (["emit a"], ["emit b"], {}, "value 0 that it emits is 'emit b' serially, 'emit a' there"),
-        (["a"], ["emit b"], {}, "1 values are emitted serially, 0 there"),
-        (["a"], ["a", "a"], {"every_event": True}, "3 handlers are called serially, 2 there"),
+        (
+            ["a"],
+            ["a", "fail"],
+            {"errors": "continue"},
+            "event 0 .*with Processor: fails with ValueE",
+        ),
+        (
+            ["fail"],
+            ["fail"] * 2,
+            {"errors": "continue"},
+            "2 events fail with Processor, 1 in the pool",
+        ),
+        (["emit a"], ["emit b"], {}, "is 'emit b' with Processor, 'emit a' in the pool"),
+        (["a"], ["emit b"], {}, "1 values are emitted with Processor, 0 in the pool"),
+        (["a"], ["a", "a"], {"every_event": True}, "3 handlers are called with Processor, 2 in"),
         (["a", "ignored"], ["a"], {"every_event": True}, r"follow-up \(0, 1\) .* handled there"),
-        (["a"], ["a", "ignored"], {"every_event": True}, r"\(0, 1\) .* serially, and not there"),
+        (
+            ["a"],
+            ["a", "ignored"],
+            {"every_event": True},
+            r"\(0, 1\) .* with Processor, and not there",
+        ),
         (
             ["fail", "a"],
             ["a", "fail"],
             {"every_event": True, "errors": "continue"},
             r"follow-up \(0, 0\) \('part' .*\) ends differently",
         ),
-        (["stop a"], ["stop b"], {"ordering": "unordered"}, "serially: stops with 'stop b'"),
-        (["stop"], ["a"], {"ordering": "unordered"}, "serially: ends without a value"),
+        (["stop a"], ["stop b"], {"ordering": "unordered"}, "with Processor: stops with 'stop b'"),
+        (["stop"], ["a"], {"ordering": "unordered"}, "with Processor: ends without a value"),
     ],
     ids=str,
 )
@@ -336,7 +381,7 @@ def test_events_may_be_made_anew() -> None:
 
 def test_events_that_come_out_differently_are_told() -> None:
     counts = iter([6, 7])
-    with pytest.raises(AssertionError, match="7 events serially, and 6 simulated_pool"):
+    with pytest.raises(AssertionError, match="7 events with Processor, and 6 with simulated_pool"):
         assert_equal_outcomes(
             _registers(spoils), lambda: _items(count=next(counts)), workers=0, seeds=[1]
         )
@@ -350,6 +395,40 @@ def test_handlers_may_be_entry_points(tmp_path: Path) -> None:
     entries = {"compared": {"one": "compared_mod:a"}}
     with installed(tmp_path, "compared_dist", "1", {"compared_mod": code}, entries):
         assert_equal_outcomes("compared", _items(), workers=1, seeds=[1])
+
+
+def test_handlers_may_be_a_list_or_any_iterable() -> None:
+    assert_equal_outcomes([sound], _items(), workers=1, seeds=[1])
+    assert_equal_outcomes(iter([sound]), _items(), workers=0)
+    with pytest.raises(AssertionError, match="event 3"):
+        assert_equal_outcomes(iter([unsound]), _items(), workers=0, seeds=[1, 2])
+
+
+def test_a_handler_alone_belongs_into_a_list() -> None:
+    with pytest.raises(
+        TypeError, match=r"\.sound takes something else; a handler goes into a list"
+    ):
+        assert_equal_outcomes(cast("Any", sound), _items())
+    with pytest.raises(TypeError, match=r"set_up is a list of handlers.* it is 5"):
+        assert_equal_outcomes(cast("Any", 5), _items())
+
+
+class _Unreadable:
+    """A set-up of which nobody knows what it takes."""
+
+    __signature__ = 5
+
+    def __init__(self) -> None:
+        self.pools: list[PoolProcessor] = []
+
+    def __call__(self, *pools: PoolProcessor) -> None:
+        self.pools += pools
+
+
+def test_a_set_up_whose_signature_cannot_be_read_is_called() -> None:
+    set_up = _Unreadable()
+    assert_equal_outcomes(set_up, _items(), workers=0, seeds=[1])
+    assert len(set_up.pools) == 2
 
 
 def test_what_the_set_up_raises_is_raised() -> None:
