@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from evproc_pool.calls.engines import EngineOwner
     from evproc_pool.core.root_events import Key
     from evproc_pool.inprocess.calls import InProcessCalls
-    from evproc_pool.options import CallOptions, Errors, Ordering
+    from evproc_pool.options import CallOptions, Errors, Ordering, Progress
     from evproc_pool.outcome import Outcome
 
 E = TypeVar("E", bound=Event)
@@ -78,6 +78,7 @@ class AsyncCalls:
         ordering: Ordering | None = None,
         key: Key | None = None,
         errors: Errors | None = None,
+        progress: Progress = False,
         cancel_running: bool = False,
     ) -> AsyncGenerator[Outcome[E], None]: ...
 
@@ -93,6 +94,7 @@ class AsyncCalls:
         ordering: Ordering | None = None,
         key: Key | None = None,
         errors: Errors | None = None,
+        progress: Progress = False,
         cancel_running: bool = False,
     ) -> AsyncGenerator[Outcome, None]: ...
 
@@ -107,6 +109,7 @@ class AsyncCalls:
         ordering: Ordering | None = None,
         key: Key | None = None,
         errors: Errors | None = None,
+        progress: Progress = False,
         cancel_running: bool = False,
     ) -> AsyncGenerator[Outcome[Any], None]:
         """Process events lazily, for `async for`; no thread waits for them. See `stream`.
@@ -125,12 +128,22 @@ class AsyncCalls:
             ordering: See there.
             key: See there.
             errors: See there.
+            progress: See there.
             cancel_running: Whether closing and cancellation also end the handlers that are
                 running: their workers are killed, at no charge to other events.
         """
         self._owner.begin_call()
+        shown = options.call_progress(progress, events)
         call = options.call_options(
-            self._call, ordering, key, errors, buffersize, ordered, return_events, every_event
+            self._call,
+            ordering,
+            key,
+            errors,
+            buffersize,
+            ordered,
+            return_events,
+            every_event,
+            progress=shown,
         )
         from evproc_pool.coordinator import asyncio_calls
 
@@ -150,4 +163,5 @@ class AsyncCalls:
             lambda: worker_calls.open_run(owner, streamed, read, call),
             owner.futures_of,
             cancel_running=cancel_running,
+            progress=shown,
         )

@@ -7,6 +7,7 @@ import itertools
 import os
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -65,8 +66,8 @@ class InProcessCalls:
         """See `PoolProcessor.process_many`."""
         from evproc_pool.inprocess.cascade import Rules, process_plainly
 
-        rules = Rules(self._options.retries, call, has_several(events), self._observer())
-        with self._begun(rules):
+        rules = Rules(self._options.retries, call, has_several(events), self._observer(call))
+        with self._watched(call), self._begun(rules):
             if call.key is None and rules.are_plain:
                 return process_plainly(
                     self._processor, events, rules, return_exceptions=return_exceptions
@@ -79,8 +80,8 @@ class InProcessCalls:
         """See `PoolProcessor.stream`. If `check_usable` raises before a root, the stream ends."""
         from evproc_pool.inprocess.cascade import Rules
 
-        rules = Rules(self._options.retries, call, has_several(events), self._observer())
-        with self._begun(rules):
+        rules = Rules(self._options.retries, call, has_several(events), self._observer(call))
+        with self._watched(call), self._begun(rules):
             for index, ev in enumerate(events):
                 check_usable()
                 yield from self._outcomes(ev, index, rules)
@@ -126,14 +127,28 @@ class InProcessCalls:
         outcomes = failed or Cascade(self._processor, index, rules).run(ev, index)
         return outcomes if rules.observer is None else rules.observer.watch(outcomes, index)
 
-    def _observer(self) -> CallObserver | None:
-        """Tells the listeners of one call; None: there are none."""
+    def _observer(self, call: CallOptions) -> CallObserver | None:
+        """Tells the listeners of one call, and its progress; None: there are none."""
         notifier = self._options.observers.notifier
-        if notifier is None:
+        if notifier is None and call.progress is None:
             return None
         from evproc_pool.inprocess.observed import CallObserver
 
-        return CallObserver(notifier, next(self._calls))
+        return CallObserver(notifier, next(self._calls), time.monotonic, call.progress)
+
+    @contextlib.contextmanager
+    def _watched(self, call: CallOptions) -> Iterator[None]:
+        """Show the progress of a call while it lasts, if that is asked for."""
+        if call.progress is None:
+            yield
+            return
+        is_complete = False
+        call.progress.begin(time.monotonic)
+        try:
+            yield
+            is_complete = True
+        finally:
+            call.progress.end(is_complete=is_complete)
 
     def _check_key(self, ev: Event, index: int, key: Key, rules: Rules) -> Iterable[Outcome]:
         """Call `key`, only for its errors: all events run one after another here.
