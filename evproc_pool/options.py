@@ -30,9 +30,9 @@ from evproc_pool.protocol.worker_output import WorkerOutput, current_levels
 
 if TYPE_CHECKING:
     from evproc.annotations import Unmatched
+    from evproc_pool.observe.call_progress import CallProgress
     from evproc_pool.observe.collector import Collector
     from evproc_pool.observe.notifications import Listener
-    from evproc_pool.observe.call_progress import CallProgress
     from evproc_pool.observe.notifier import Notifier
     from evproc_pool.observe.progress import ProgressCounts
 

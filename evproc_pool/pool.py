@@ -13,7 +13,6 @@ from evproc import Event
 from evproc_pool import options
 from evproc_pool.calls import worker_calls
 from evproc_pool.calls.async_calls import AsyncCalls
-from evproc_pool.calls.end_calls import EndCalls
 from evproc_pool.calls.engines import EngineOwner
 from evproc_pool.calls.handler_calls import HandlerCalls
 from evproc_pool.calls.handlers import PoolHandlers
@@ -39,7 +38,7 @@ __all__ = ["BUFFER_PER_WORKER", "Errors", "Key", "Ordering", "PoolProcessor"]
 E = TypeVar("E", bound=Event)
 
 
-class PoolProcessor(HandlerCalls, AsyncCalls, EndCalls):
+class PoolProcessor(HandlerCalls, AsyncCalls):
     """A `Processor` whose handlers run in worker processes.
 
     Handlers are registered as with `evproc.Processor`, and events give the same values and the

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 from evproc import Event
 from evproc_pool import options
 from evproc_pool.calls import worker_calls
+from evproc_pool.calls.end_calls import EndCalls
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from evproc_pool.calls.engines import EngineOwner
     from evproc_pool.core.root_events import Key
     from evproc_pool.inprocess.calls import InProcessCalls
     from evproc_pool.options import CallOptions, Errors, Ordering, Progress
@@ -25,17 +25,14 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound=Event)
 
 
-class AsyncCalls:
+class AsyncCalls(EndCalls):
     """The methods of `PoolProcessor` for event loops."""
 
     if TYPE_CHECKING:
         _call: CallOptions
         _size: int
-        _owner: EngineOwner
         _in_process: InProcessCalls
         submit: Callable[[Event], Future[Any]]
-        terminate: Callable[[], None]
-        __exit__: Callable[[type[BaseException] | None], None]
 
     async def __aenter__(self) -> Self:
         self._owner.check_open()

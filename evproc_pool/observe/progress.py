@@ -35,7 +35,7 @@ class ProgressCounts(NamedTuple):
 
     roots_done: int  # root events that are over, with all of their follow-ups
     roots_total: int | None  # None: not known before the end of the input
-    events_done: int  # events that are over, roots and follow-ups; one that is run again counts once
+    events_done: int  # roots and follow-ups that are over; one that is run again counts once
     # roots, those that were not read yet included if their number is known, and follow-ups so far
     events_known: int
     failed: int  # events that have failed for good

@@ -27,7 +27,7 @@ from rich.text import Text
 
 from evproc_pool.observe.progress import ProgressCounts
 from evproc_pool.observe.progress_text import amount, duration, rate
-from evproc_pool.observe.progress_views import Counts, Ticker, is_terminal
+from evproc_pool.observe.showing import Counts, Ticker, is_terminal
 
 _SECONDS: Final = 0.2
 _WIDTH: Final = 20
@@ -86,9 +86,7 @@ class Display:
         with suppress(Exception):  # the terminal is gone
             self._live.start(refresh=True)
         after = sys.stderr, sys.stdout
-        self._streams = [
-            pair for pair in zip(before, after, strict=True) if pair[0] is not pair[1]
-        ]
+        self._streams = [pair for pair in zip(before, after, strict=True) if pair[0] is not pair[1]]
         for old, new in self._streams:
             _swap(old, new)
         self._ticker = Ticker(_SECONDS, self._live.refresh)
@@ -98,11 +96,13 @@ class Display:
         atexit.unregister(self.stop)
         for old, new in self._streams:
             _swap(new, old)
-        if self._ticker is not None:
-            self._ticker.stop()
-        if self._live is not None:
-            with suppress(Exception):  # likewise
-                self._live.stop()
+        try:
+            if self._ticker is not None:
+                self._ticker.stop()
+        finally:  # also if Ctrl-C strikes: the cursor is hidden
+            if self._live is not None:
+                with suppress(Exception):  # likewise
+                    self._live.stop()
 
     def restore(self) -> None:
         """Undo the redirection, and draw nothing."""

@@ -8,16 +8,11 @@ example because the terminal is gone, the call goes on without it.
 from __future__ import annotations
 
 import sys
-import threading
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, Protocol, TextIO
+from typing import Any, Final, Protocol
 
-from evproc_pool.observe.progress import ProgressCounts
 from evproc_pool.observe.progress_text import line
-
-#: Returns the counts of now.
-Counts = Callable[[], ProgressCounts]
+from evproc_pool.observe.showing import Counts, Ticker, is_terminal
 
 _LINE_SECONDS: Final = 10.0
 _NOTEBOOK_SECONDS: Final = 0.5
@@ -28,30 +23,6 @@ class View(Protocol):
 
     def end(self) -> None:
         """Show the final counts, and stop."""
-
-
-class Ticker:
-    """Calls a function every so many seconds, in a thread; an error ends that."""
-
-    def __init__(self, seconds: float, act: Callable[[], object]) -> None:
-        self._seconds = seconds
-        self._act = act
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="evproc progress", daemon=True)
-        with suppress(RuntimeError):  # the system has no more threads: only the end is shown
-            self._thread.start()
-
-    def _run(self) -> None:
-        with suppress(Exception):
-            while not self._is_over.wait(self._seconds):
-                self._act()
-
-    def stop(self) -> None:
-        """Stop, and wait for a call of the function that is under way."""
-        self._is_over.set()
-        # the garbage collector may end a call in any thread
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join()
 
 
 class Lines:
@@ -113,14 +84,6 @@ def begin_view(counts: Counts) -> View:
         if bar is not None:
             return bar
     return Lines(counts)
-
-
-def is_terminal(stream: TextIO | None) -> bool:
-    """Whether it writes to a terminal."""
-    try:
-        return stream is not None and stream.isatty()
-    except ValueError:  # it is closed
-        return False
 
 
 def _is_notebook() -> bool:
