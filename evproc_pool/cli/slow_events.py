@@ -22,6 +22,6 @@ def by_line(statistics: Statistics, line_of: Callable[[int], int]) -> Statistics
 def _named(slow: SlowEvent, line_of: Callable[[int], int]) -> SlowEvent:
     path = (line_of(slow.path[0]), *slow.path[1:]) if slow.path else ()
     name, found, members = slow.event.partition(_CLASS)
-    members = members.removesuffix("))").replace(f"'name': {name}, ", "", 1)
+    members = members.removesuffix("))").removesuffix(")").replace(f"'name': {name}, ", "", 1)
     event = f"{name} {members}" if found else slow.event
     return slow._replace(event=event, path=path)

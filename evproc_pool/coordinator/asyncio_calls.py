@@ -17,7 +17,7 @@ import contextlib
 import threading
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final
 
@@ -291,30 +291,32 @@ def _feed(
 
 
 def _drained(waiting: deque[Event]) -> Iterator[Event]:
-    """Yield the events that are put there, one by one."""
-    while True:
+    """Yield the events that are put there, one by one, until there is none."""
+    while waiting:
         yield waiting.popleft()
 
 
 async def stream_here(
     events: Iterator[Event] | AsyncIterable[Event],
-    run: Callable[[Iterator[Event]], Iterator[Outcome]],
+    run: Callable[[Iterator[Event]], Generator[Outcome, None, None]],
 ) -> AsyncGenerator[Outcome, None]:
     """See `PoolProcessor.stream_async`, with `workers=0`; `run` is `stream` of an iterator."""
     if not isinstance(events, AsyncIterable):
-        for outcome in run(events):
-            yield outcome
-            await asyncio.sleep(0)
+        with contextlib.closing(run(events)) as outcomes:
+            for outcome in outcomes:
+                yield outcome
+                await asyncio.sleep(0)
         return
     waiting: deque[Event] = deque()
-    outcomes = run(_drained(waiting))
-    async for ev in events:
-        waiting.append(ev)
-        for outcome in outcomes:
-            yield outcome
-            await asyncio.sleep(0)
-            if len(outcome.path) == 1:
-                break  # the root's outcome comes last
+    with contextlib.closing(run(_drained(waiting))) as outcomes:
+        async for ev in events:
+            waiting.append(ev)
+            for outcome in outcomes:
+                yield outcome
+                await asyncio.sleep(0)
+                if len(outcome.path) == 1:
+                    break  # the root's outcome comes last
+        next(outcomes, None)  # nothing waits: the stream is complete
 
 
 async def leave(close: Callable[[], None], terminate: Callable[[], None]) -> None:

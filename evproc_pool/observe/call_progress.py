@@ -59,13 +59,17 @@ class CallProgress:
         if self._function is None:
             from evproc_pool.observe.progress_views import begin_view
 
-            self._view = begin_view(self.counts)
+            try:
+                self._view = begin_view(self.counts)
+            except Exception:  # libraries of terminals and notebooks fail in their own ways
+                LOG.warning("progress cannot be shown", exc_info=True)
 
     def __call__(self, item: Notification) -> None:
         """Take in a notification of the call; from any thread."""
         with self._lock:
-            self._counter.take(item)
-        if self._function is None or item.at - self._told_at < _PAUSE_SECONDS:
+            has_changed = self._counter.take(item)
+        is_early = item.at - self._told_at < _PAUSE_SECONDS
+        if self._function is None or not has_changed or is_early:
             return
         # another thread that is in the function has told what is almost as new
         if self._telling.acquire(blocking=False):

@@ -66,9 +66,10 @@ class ProgressCounter:
         # when, and how many events and roots were over then
         self._samples: list[tuple[float, float, float]] = [(begun, 0, 0)]
         self._gap = _FIRST_GAP
+        self._changed = begun  # when the counts changed last
 
-    def take(self, item: Notification) -> None:
-        """Take in a notification of the call."""
+    def take(self, item: Notification) -> bool:
+        """Take in a notification of the call; return whether that changes the counts."""
         match item:
             case EventsDone():
                 self._succeeded += len(item.seconds) - item.errors
@@ -86,12 +87,14 @@ class ProgressCounter:
             case EventRetried():
                 self._retried += 1
             case _:
-                return
+                return False
+        self._changed = item.at
         if item.at - self._samples[-1][0] >= self._gap:
             self._samples.append((item.at, self._events_done, self._roots_done))
             if len(self._samples) > _MOST_SAMPLES:
                 del self._samples[1::2]
                 self._gap *= 2
+        return True
 
     def end(self, at: float, *, is_complete: bool) -> None:
         """Take note that the call is over; `is_complete`: all of its input was processed."""
@@ -133,6 +136,8 @@ class ProgressCounter:
     def _rates(self, at: float) -> tuple[float, float]:
         """Events and roots per second over the latter half of the time, or all of it at the end."""
         middle = -inf if self._ended is not None else (self._begun + at) / 2
+        if self._changed <= middle:
+            return 0.0, 0.0
         place = max(0, bisect_right(self._samples, (middle, inf, inf)) - 1)
         then, events, roots = self._samples[place]
         seconds = at - then

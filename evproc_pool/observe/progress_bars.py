@@ -106,6 +106,7 @@ class Display:
 
     def restore(self) -> None:
         """Undo the redirection, and draw nothing."""
+        atexit.unregister(self.stop)
         for old, new in self._streams:
             for handler in _log_handlers(new):
                 handler.stream = old
