@@ -25,13 +25,13 @@ LINES = [
     (
         BEGUN._replace(
             roots_done=99_999,
-            events_done=1_009,
+            events_done=9,
             events_known=100_012,
             retried=1,
             events_per_second=0.5,
             seconds_left=2.0,
         ),
-        "99,999 of 100,000 roots (99 %), 1,009 events of 100,012 so far, 1 retried, 0.5/s, 2.0 s left",
+        "99,999 of 100,000 roots (99 %), 9 events of 100,012 so far, 1 retried, 0.5/s, 2.0 s left",
     ),
     (
         BEGUN._replace(
