@@ -179,7 +179,7 @@ def table(rows: Sequence[ProgressCounts]) -> Table:
     """Return the rows of calls."""
     grid = Table.grid(padding=(0, 1))
     grid.add_column(max_width=_WIDTH)
-    grid.add_column(no_wrap=True, overflow="ellipsis")
+    grid.add_column(no_wrap=True, overflow="crop")
     for counts in rows:
         total = counts.roots_total
         if counts.is_over and total is None:

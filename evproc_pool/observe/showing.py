@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,8 @@ class Ticker:
         self._act = act
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="evproc progress", daemon=True)
+        # a thread that writes when the interpreter ends would crash it
+        atexit.register(self.stop)
         with suppress(RuntimeError):  # the system has no more threads: only the end is shown
             self._thread.start()
 
@@ -32,6 +35,7 @@ class Ticker:
     def stop(self) -> None:
         """Stop, and wait for a call of the function that is under way."""
         self._is_over.set()
+        atexit.unregister(self.stop)
         # the garbage collector may end a call in any thread
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
