@@ -78,7 +78,7 @@ class Feeder:
             return nullcontext()
         from evproc_pool.coordinator.watched import Watched  # few calls need it
 
-        return Watched(self._engine, self.run.id, progress, self._registry, self._clock)
+        return Watched(self._engine, self.run, progress, self._registry, self._clock)
 
     def feed(self, most: int | None = None, *, until_error: bool = False) -> bool:
         """Read as many events as the run has demand for; at the end of the input, close the run.

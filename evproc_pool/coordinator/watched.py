@@ -14,6 +14,7 @@ from evproc.registry import Registry
 
 if TYPE_CHECKING:
     from evproc_pool.coordinator.engine import Engine
+    from evproc_pool.coordinator.run_handle import RunHandle
     from evproc_pool.observe.call_progress import CallProgress
 
 
@@ -23,13 +24,13 @@ class Watched:
     def __init__(
         self,
         engine: Engine,
-        call: int,
+        run: RunHandle,
         progress: CallProgress,
         registry: Registry,
         clock: Callable[[], float],
     ) -> None:
         self._engine = engine
-        self._call = call
+        self._run = run
         self._progress = progress
         self._registry = registry
         self._clock = clock
@@ -42,11 +43,12 @@ class Watched:
             if notices is None:
                 notices = Notices(None, self._registry, self._clock)
                 self._engine.observe(notices)
-            notices.watchers[self._call] = self._progress
+            notices.watchers[self._run.id] = self._progress
         try:
             self._progress.begin(self._clock)
-        except BaseException:  # an interrupt
+        except BaseException:  # an interrupt: the call does not begin
             self._leave()
+            self._engine.close_run(self._run, drop=True)
             raise
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -59,6 +61,6 @@ class Watched:
         with self._engine.lock:
             notices = self._engine.notices
             if notices is not None:
-                notices.watchers.pop(self._call, None)
+                notices.watchers.pop(self._run.id, None)
                 if not (notices.watchers or notices.has_listeners):
                     self._engine.observe(None)
