@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 
 from evproc import Event
 from evproc_pool import Outcome, PoolProcessor, WorkerLostError
-from evproc_pool.observe import Accepted, CascadesDone, Drained, EventsDone, ProgressCounts, Seconds
+from evproc_pool.observe import (
+    Accepted,
+    CascadesDone,
+    Drained,
+    EventFailed,
+    EventRetried,
+    EventsDone,
+    ProgressCounts,
+    Seconds,
+)
 from evproc_pool.observe.progress import ProgressCounter
 from evproc_pool.testing import kill, sabotage, simulated_pool
 from tests.evproc_pool.observe.test_notifications import (
@@ -220,6 +229,19 @@ def test_the_total_grows_with_follow_ups() -> None:
     assert counter.counts(2.0)[:4] == (0, 10, 2, 15)
     counter.take(Accepted(2.0, 0, 4, 9))  # more than was said
     assert counter.counts(2.0)[:4] == (0, 13, 2, 18)
+
+
+def test_an_event_that_is_run_again_is_over_once() -> None:
+    failure = (0, (0,), "event", "handler", ValueError(), 1)
+    counter = ProgressCounter(0.0, 4)
+    counter.take(Accepted(0.0, 0, 0, 4))
+    counter.take(_ran(1.0, 4, errors=2))
+    assert counter.counts(1.0).events_done == 2
+    counter.take(EventRetried(1.0, *failure))
+    counter.take(EventFailed(1.0, *failure))
+    assert counter.counts(1.0)[2:6] == (3, 4, 1, 1)
+    counter.take(_ran(2.0, 1))
+    assert counter.counts(2.0)[2:6] == (4, 4, 1, 1)
 
 
 def test_an_incomplete_call_keeps_its_total() -> None:

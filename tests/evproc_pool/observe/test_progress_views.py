@@ -6,6 +6,7 @@ import builtins
 import io
 import os
 import re
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -19,7 +20,7 @@ from evproc_pool.observe import ProgressCounts
 from evproc_pool.observe.progress_views import Lines, begin_view
 from evproc_pool.observe.showing import Ticker, is_terminal
 from tests.evproc_pool.observe.test_notifications import Job, Plain, _registered
-from tests.support.helpers import PATIENCE_SECONDS
+from tests.support.helpers import PATIENCE_SECONDS, ROOT
 from tests.support.terminal import in_terminal
 
 rich = pytest.importorskip("rich", reason="the extra is not installed")
@@ -341,7 +342,8 @@ def test_beside_a_live_display_of_the_application_there_are_lines(tmp_path: Path
 
 
 FORKS = """
-import os, signal
+import os, warnings
+warnings.simplefilter("ignore")  # of Python, about threads
 pool = pool_of(0)
 
 @evproc.want("order")
@@ -365,13 +367,27 @@ print("after")
 @needs_terminal
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_child_that_a_handler_forks_draws_no_bar(tmp_path: Path) -> None:
-    code = (SCRIPT + FORKS).replace("import evproc\n", "import evproc, warnings\n", 1)
-    code = code.replace("pool = pool_of(0)", "warnings.simplefilter('ignore')\npool = pool_of(0)")
-    seen = in_terminal(code, tmp_path)
+    seen = in_terminal(SCRIPT + FORKS, tmp_path)
     assert seen.code == 0
     assert len([line for line in seen.lines if re.match(BAR + "2 of 2", line)]) == 1
     assert len(re.findall(r"child \d", seen.raw)) == 2
     assert seen.raw.count("WARNING:root:logged") == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_that_a_handler_forks_says_nothing(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT + FORKS)
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE_SECONDS,
+        check=True,
+    )
+    assert len(re.findall("^evproc: 2 of 2 events", done.stderr, re.MULTILINE)) == 1
+    assert done.stderr.count("evproc: ") == 1
 
 
 @needs_terminal
