@@ -46,7 +46,9 @@ class CallProgress:
     def __init__(self, roots: int | None, function: Function | None = None) -> None:
         self._roots = roots
         self._function = function
-        self._lock = threading.RLock()  # of the counter
+        # Of changes of the counter. Who draws does not take it: it holds locks of the display, and a
+        # finalizer that prints may want these in the middle of a change.
+        self._lock = threading.RLock()
         self._telling = threading.RLock()  # held while the function runs
         self._told_at = -inf
         self._view: View | None = None
@@ -81,8 +83,7 @@ class CallProgress:
 
     def counts(self) -> ProgressCounts:
         """Return the counts of now; from any thread."""
-        with self._lock:
-            return self._counter.counts(self._clock())
+        return self._counter.counts(self._clock())
 
     def end(self, *, is_complete: bool) -> None:
         """Show how it ended; `is_complete`: all of the input was processed."""

@@ -92,7 +92,7 @@ class ProgressCounter:
         if item.at - self._samples[-1][0] >= self._gap:
             self._samples.append((item.at, self._events_done, self._roots_done))
             if len(self._samples) > _MOST_SAMPLES:
-                del self._samples[1::2]
+                self._samples = self._samples[::2]  # a new list: another thread may read this one
                 self._gap *= 2
         return True
 
@@ -111,17 +111,18 @@ class ProgressCounter:
         return self._succeeded + self._unmatched + self._failed
 
     def counts(self, at: float) -> ProgressCounts:
-        """Return the counts; `at`: what time it is."""
+        """Return the counts; `at`: what time it is. From any thread, also amid a `take`."""
         at = at if self._ended is None else self._ended
+        # first: what is over was accepted before
+        roots_done, done = self._roots_done, self._events_done
         roots = max(self._expected or 0, self._accepted)
         total = None if self._expected is None else roots
-        done = self._events_done
         rate, roots_rate = self._rates(at)
         left = None
-        if self._ended is None and total is not None and (roots_rate or self._roots_done == total):
-            left = (total - self._roots_done) / (roots_rate or 1.0)
+        if self._ended is None and total is not None and (roots_rate or roots_done == total):
+            left = (total - roots_done) / (roots_rate or 1.0)
         return ProgressCounts(
-            self._roots_done,
+            roots_done,
             total,
             done,
             max(done, roots + self._follow_ups),
@@ -138,8 +139,8 @@ class ProgressCounter:
         middle = -inf if self._ended is not None else (self._begun + at) / 2
         if self._changed <= middle:
             return 0.0, 0.0
-        place = max(0, bisect_right(self._samples, (middle, inf, inf)) - 1)
-        then, events, roots = self._samples[place]
+        samples = self._samples
+        then, events, roots = samples[max(0, bisect_right(samples, (middle, inf, inf)) - 1)]
         seconds = at - then
         if seconds <= 0:
             return 0.0, 0.0

@@ -42,7 +42,7 @@ class Lines:
     def end(self) -> None:
         """See `View`."""
         self._ticker.stop()
-        with suppress(OSError, ValueError):  # it is closed, or nobody reads it
+        with suppress(Exception):  # it is closed, nobody reads it, or it is no file at all
             self.show()
 
 

@@ -45,5 +45,5 @@ def is_terminal(stream: TextIO | None) -> bool:
     """Whether it writes to a terminal."""
     try:
         return stream is not None and stream.isatty()
-    except ValueError:  # it is closed
+    except (ValueError, AttributeError):  # it is closed, or something of the application's
         return False

@@ -115,15 +115,15 @@ class Closed(io.StringIO):
         raise BrokenPipeError
 
 
-@pytest.mark.parametrize("stream", [None, Closed(), "closed"])
+@pytest.mark.parametrize("stream", [None, Closed(), "closed", object()])
 def test_without_standard_error_the_call_goes_on(
     stream: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if stream == "closed":
         stream = io.StringIO()
         stream.close()
-    monkeypatch.setattr(sys, "stderr", stream)
     assert not is_terminal(stream)
+    monkeypatch.setattr(sys, "stderr", stream)
     with _registered(PoolProcessor(0)) as pool:
         assert pool.process_many([Job("s-")], progress=True) == ["s-"]
 
