@@ -46,8 +46,8 @@ class CallProgress:
     def __init__(self, roots: int | None, function: Function | None = None) -> None:
         self._roots = roots
         self._function = function
-        # Of changes of the counter. Who draws does not take it: it holds locks of the display, and a
-        # finalizer that prints may want these in the middle of a change.
+        # Of changes of the counter. Who draws does not take it: that thread holds locks of the
+        # display, which a finalizer that prints may want in the middle of a change.
         self._lock = threading.RLock()
         self._telling = threading.RLock()  # held while the function runs
         self._told_at = -inf

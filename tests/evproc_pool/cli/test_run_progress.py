@@ -131,6 +131,25 @@ def test_ctrl_c_is_answered_above_the_bar(workers: str, make_group: Any) -> None
     assert done.out.rstrip().endswith("\x1b[?25h")  # the cursor
 
 
+@needs_terminal
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_second_ctrl_c_leaves_the_terminal_as_before(workers: str, make_group: Any) -> None:
+    folder = make_group(SLOW, "wait", "quick")
+    (folder / "in.jsonl").write_bytes(waits(1))
+    arguments = ("run", GROUP, "in.jsonl", "--workers", workers, "-o", "out.jsonl")
+    with conftest.Terminal(folder, *arguments) as terminal:
+        wait_for_file(folder / "begun-0")
+        terminal.wait_for("0 of 1 events")
+        terminal.type(b"\x03")
+        terminal.wait_for("Ctrl-C again stops it\n")
+        terminal.type(b"\x03")
+        done = terminal.finish()
+    assert done.code == 130
+    assert "\x1b[?25l" not in done.out.rpartition("\x1b[?25h")[2]  # the cursor
+    assert done.out.endswith("interrupted\n")
+    assert "Traceback" not in done.out
+
+
 # --- the number of lines ---
 
 
