@@ -271,8 +271,6 @@ def call_options(  # noqa: PLR0917 - as many as `stream` has
     ordered: bool = True,
     return_events: bool = False,
     every_event: bool = False,
-    *,
-    progress: CallProgress | None = None,
 ) -> CallOptions:
     """Check the options of a call; `default` has the pool's."""
     check_callable("key", key)
@@ -292,7 +290,6 @@ def call_options(  # noqa: PLR0917 - as many as `stream` has
         ordered,
         return_events,
         every_event,
-        progress,
     )
 
 

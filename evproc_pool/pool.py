@@ -332,7 +332,7 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
         """
         self._owner.begin_call()
         shown = options.call_progress(progress, events)
-        call = options.call_options(self._call, ordering, key, errors, progress=shown)
+        call = options.call_options(self._call, ordering, key, errors)._replace(progress=shown)
         iterator = options.events(events)
         if self._size == 0:
             return self._in_process.process_many(
@@ -418,16 +418,8 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
         self._owner.begin_call()
         shown = options.call_progress(progress, events)
         call = options.call_options(
-            self._call,
-            ordering,
-            key,
-            errors,
-            buffersize,
-            ordered,
-            return_events,
-            every_event,
-            progress=shown,
-        )
+            self._call, ordering, key, errors, buffersize, ordered, return_events, every_event
+        )._replace(progress=shown)
         iterator = options.events(events)
         if self._size == 0:
             return self._in_process.stream(iterator, call, self._owner.check_usable)

@@ -132,16 +132,8 @@ class AsyncCalls(EndCalls):
         self._owner.begin_call()
         shown = options.call_progress(progress, events)
         call = options.call_options(
-            self._call,
-            ordering,
-            key,
-            errors,
-            buffersize,
-            ordered,
-            return_events,
-            every_event,
-            progress=shown,
-        )
+            self._call, ordering, key, errors, buffersize, ordered, return_events, every_event
+        )._replace(progress=shown)
         from evproc_pool.coordinator import asyncio_calls
 
         owner = self._owner
