@@ -7,6 +7,8 @@ what is valid.
 
 from __future__ import annotations
 
+import contextlib
+import operator
 import os
 import time
 import warnings
@@ -28,9 +30,14 @@ from evproc_pool.protocol.worker_output import WorkerOutput, current_levels
 
 if TYPE_CHECKING:
     from evproc.annotations import Unmatched
+    from evproc_pool.observe.call_progress import CallProgress
     from evproc_pool.observe.collector import Collector
     from evproc_pool.observe.notifications import Listener
     from evproc_pool.observe.notifier import Notifier
+    from evproc_pool.observe.progress import ProgressCounts
+
+    #: Whether and how a call shows how far it is; see `PoolProcessor.process_many`.
+    Progress = bool | Callable[[ProgressCounts], object]
 
 #: Whether follow-ups are independent; see `PoolProcessor`.
 Ordering = Literal["cascade", "unordered"]
@@ -97,6 +104,7 @@ class CallOptions(NamedTuple):
     ordered: bool = True
     return_events: bool = False
     every_event: bool = False
+    progress: CallProgress | None = None
 
 
 class Observers(NamedTuple):
@@ -283,6 +291,31 @@ def call_options(  # noqa: PLR0917 - as many as `stream` has
         return_events,
         every_event,
     )
+
+
+def call_progress(value: Progress, events: object) -> CallProgress | None:
+    """Check how a call shows its progress; return what does, for its input."""
+    if value is False:
+        return None
+    if value is True:
+        try:
+            import rich  # noqa: F401 - an extra
+        except ImportError as error:
+            raise ImportError(
+                f"progress=True needs rich, which cannot be imported ({error}):"
+                " pip install 'evproc-pool[progress]', or pass a function that gets the counts",
+                name="rich",
+            ) from None
+    elif not callable(value):
+        raise TypeError(
+            f"progress is True, False or a callable that gets the counts, not {value!r}"
+        )
+    from evproc_pool.observe.call_progress import CallProgress  # few calls need it
+
+    roots = -1
+    with contextlib.suppress(Exception):  # the input's own `__len__`
+        roots = operator.length_hint(events, -1)
+    return CallProgress(None if roots < 0 else roots, None if value is True else value)
 
 
 # --- one argument ---

@@ -7,8 +7,7 @@ It checks arguments and hands each call on. `calls` has the calls for a pool wit
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
-from math import inf
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
 from evproc import Event
 from evproc_pool import options
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from evproc_pool.coordinator.engine import Engine
     from evproc_pool.observe import Listener
     from evproc_pool.observe.statistics import Statistics
+    from evproc_pool.options import Progress
     from evproc_pool.outcome import Outcome
 
 __all__ = ["BUFFER_PER_WORKER", "Errors", "Key", "Ordering", "PoolProcessor"]
@@ -305,6 +305,7 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
         ordering: Ordering | None = None,
         key: Key | None = None,
         errors: Errors | None = None,
+        progress: Progress = False,
     ) -> list[Any]:
         """Process events, in parallel, each with its follow-ups.
 
@@ -314,6 +315,10 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
             ordering: Instead of the pool's.
             key: Instead of the pool's. It holds within this call only.
             errors: Instead of the pool's.
+            progress: Whether to show on standard error how far the call is: a bar in a terminal
+                or a notebook, otherwise a line every ten seconds (extra `progress`). Or a callable,
+                which gets `evproc_pool.observe.ProgressCounts` as they change, ten times a second
+                at most, in the threads that wait for the workers, and once more at the end.
 
         Returns:
             The value of each event, in the order of the events.
@@ -326,7 +331,8 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
                 has been processed.
         """
         self._owner.begin_call()
-        call = options.call_options(self._call, ordering, key, errors)
+        shown = options.call_progress(progress, events)
+        call = options.call_options(self._call, ordering, key, errors)._replace(progress=shown)
         iterator = options.events(events)
         if self._size == 0:
             return self._in_process.process_many(
@@ -348,6 +354,7 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
         ordering: Ordering | None = None,
         key: Key | None = None,
         errors: Errors | None = None,
+        progress: Progress = False,
     ) -> Generator[Outcome[E], None, None]: ...
 
     @overload
@@ -362,6 +369,7 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
         ordering: Ordering | None = None,
         key: Key | None = None,
         errors: Errors | None = None,
+        progress: Progress = False,
     ) -> Generator[Outcome, None, None]: ...
 
     def stream(
@@ -375,6 +383,7 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
         ordering: Ordering | None = None,
         key: Key | None = None,
         errors: Errors | None = None,
+        progress: Progress = False,
     ) -> Generator[Outcome[Any], None, None]:
         """Process events lazily, and yield an outcome for each.
 
@@ -398,6 +407,7 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
             ordering: Instead of the pool's.
             key: Instead of the pool's. It holds within this call only.
             errors: Instead of the pool's.
+            progress: See `process_many`. It lasts until the generator ends or is closed.
 
         Raises:
             PoolError: The pool is closed, broken or forked.
@@ -406,9 +416,10 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
             Exception: Whatever reading `events` raised, after the outcomes of all that was read.
         """
         self._owner.begin_call()
+        shown = options.call_progress(progress, events)
         call = options.call_options(
             self._call, ordering, key, errors, buffersize, ordered, return_events, every_event
-        )
+        )._replace(progress=shown)
         iterator = options.events(events)
         if self._size == 0:
             return self._in_process.stream(iterator, call, self._owner.check_usable)
@@ -449,45 +460,3 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
         it; for the rest see `Statistics` and the pool's option `statistics`.
         """
         return self._owner.statistics()
-
-    # --- the end ---
-
-    def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
-        """Finish what was submitted, then end the workers. Idempotent.
-
-        In this order: no new call is accepted; what was submitted, and calls of `process_many`
-        in other threads, are finished, pauses before retries included; streams are ended;
-        workers are asked to end, and killed if they do not within five seconds; shared memory
-        is released. With `workers=0` nothing is waited for.
-
-        Args:
-            drain: False: finish nothing; as `terminate`.
-            timeout: After so many seconds the rest is ended as by `terminate`. None: wait as
-                long as it takes. Code of yours that runs in this process meanwhile, a filter or
-                a future's callback, is waited for, and so are the imports of a forkserver that
-                is starting.
-
-        Raises:
-            RuntimeError: Called from a future's callback, for which it would wait.
-        """
-        seconds = inf if timeout is None else options.seconds("timeout", timeout)
-        if drain:
-            self._owner.close(seconds)
-        else:
-            self.terminate()
-
-    def terminate(self) -> None:
-        """Kill the workers. Events in flight fail with `PoolClosedError`. Idempotent."""
-        self._owner.terminate()
-
-    def __enter__(self) -> Self:
-        self._owner.check_open()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
-            self.terminate()
-            return
-        if kind is not None:
-            self._owner.drop_unbegun(kind)
-        self.close()

@@ -101,7 +101,7 @@ LAYERS: dict[str, set[str]] = {
         "outcome",
     },
     "demo": {"__init__"},  # only what is public
-    "cli": {"__init__"},  # likewise
+    "cli": {"__init__", "observe"},  # likewise
     "__init__": {"errors", "installation", "outcome", "pool", "executor"},
 }
 

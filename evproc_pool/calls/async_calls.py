@@ -12,30 +12,27 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 from evproc import Event
 from evproc_pool import options
 from evproc_pool.calls import worker_calls
+from evproc_pool.calls.end_calls import EndCalls
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from evproc_pool.calls.engines import EngineOwner
     from evproc_pool.core.root_events import Key
     from evproc_pool.inprocess.calls import InProcessCalls
-    from evproc_pool.options import CallOptions, Errors, Ordering
+    from evproc_pool.options import CallOptions, Errors, Ordering, Progress
     from evproc_pool.outcome import Outcome
 
 E = TypeVar("E", bound=Event)
 
 
-class AsyncCalls:
+class AsyncCalls(EndCalls):
     """The methods of `PoolProcessor` for event loops."""
 
     if TYPE_CHECKING:
         _call: CallOptions
         _size: int
-        _owner: EngineOwner
         _in_process: InProcessCalls
         submit: Callable[[Event], Future[Any]]
-        terminate: Callable[[], None]
-        __exit__: Callable[[type[BaseException] | None], None]
 
     async def __aenter__(self) -> Self:
         self._owner.check_open()
@@ -78,6 +75,7 @@ class AsyncCalls:
         ordering: Ordering | None = None,
         key: Key | None = None,
         errors: Errors | None = None,
+        progress: Progress = False,
         cancel_running: bool = False,
     ) -> AsyncGenerator[Outcome[E], None]: ...
 
@@ -93,6 +91,7 @@ class AsyncCalls:
         ordering: Ordering | None = None,
         key: Key | None = None,
         errors: Errors | None = None,
+        progress: Progress = False,
         cancel_running: bool = False,
     ) -> AsyncGenerator[Outcome, None]: ...
 
@@ -107,6 +106,7 @@ class AsyncCalls:
         ordering: Ordering | None = None,
         key: Key | None = None,
         errors: Errors | None = None,
+        progress: Progress = False,
         cancel_running: bool = False,
     ) -> AsyncGenerator[Outcome[Any], None]:
         """Process events lazily, for `async for`; no thread waits for them. See `stream`.
@@ -125,13 +125,15 @@ class AsyncCalls:
             ordering: See there.
             key: See there.
             errors: See there.
+            progress: See there.
             cancel_running: Whether closing and cancellation also end the handlers that are
                 running: their workers are killed, at no charge to other events.
         """
         self._owner.begin_call()
+        shown = options.call_progress(progress, events)
         call = options.call_options(
             self._call, ordering, key, errors, buffersize, ordered, return_events, every_event
-        )
+        )._replace(progress=shown)
         from evproc_pool.coordinator import asyncio_calls
 
         owner = self._owner
@@ -150,4 +152,5 @@ class AsyncCalls:
             lambda: worker_calls.open_run(owner, streamed, read, call),
             owner.futures_of,
             cancel_running=cancel_running,
+            progress=shown,
         )

@@ -280,7 +280,7 @@ class EngineOwner:
             from evproc_pool.coordinator.notices import Notices  # few pools need it
 
             notifier.clock = self.clock
-            notices = Notices(notifier, self.registry)
+            notices = Notices(notifier, self.registry, self.clock)
         pace = PACE._replace(times_handlers=notifier is not None)
         output = start.worker_output()
         config = make_config(spec, state, self._options.limits, pace, output)

@@ -73,20 +73,21 @@ def process_many(
     until_error = not return_exceptions
     engine, feeder = open_run(owner, gathered, events, call, until_error=until_error, is_bulk=True)
     run = feeder.run
-    try:
-        engine.enter(run)
-        while True:
-            turns = engine.turns
-            may_block = feeder.feed(until_error=until_error)
-            if run.is_finished:
-                break
-            engine.wait_turn(turns, may_block=may_block)
-    except BaseException as error:
-        break_off(engine, run, error)
-        raise
-    if run.error is not None:
-        raise again(run.error)
-    return gathered.values(feeder, return_exceptions=return_exceptions)
+    with feeder.watched(call.progress):
+        try:
+            engine.enter(run)
+            while True:
+                turns = engine.turns
+                may_block = feeder.feed(until_error=until_error)
+                if run.is_finished:
+                    break
+                engine.wait_turn(turns, may_block=may_block)
+        except BaseException as error:
+            break_off(engine, run, error)
+            raise
+        if run.error is not None:
+            raise again(run.error)
+        return gathered.values(feeder, return_exceptions=return_exceptions)
 
 
 def outcome_stream(call: CallOptions) -> OutcomeStream:
@@ -105,27 +106,28 @@ def stream(
     streamed = outcome_stream(call)
     engine, feeder = open_run(owner, streamed, events, call)
     run = feeder.run
-    try:
-        while True:
-            outcome = streamed.take()
-            if outcome is not None:
-                yield outcome
-                continue
-            turns = engine.turns
-            may_block = feeder.feed(call.buffersize - streamed.outstanding)
-            if streamed.has_next:
-                continue
-            if run.is_finished:
-                break
-            engine.wait_turn(turns, may_block=may_block)
-    except KeyboardInterrupt as error:
-        engine.interrupt(error)
-        raise
-    finally:
-        engine.close_run(run, drop=True)
-    if run.error is not None:
-        raise again(run.error)
-    feeder.check()
+    with feeder.watched(call.progress):
+        try:
+            while True:
+                outcome = streamed.take()
+                if outcome is not None:
+                    yield outcome
+                    continue
+                turns = engine.turns
+                may_block = feeder.feed(call.buffersize - streamed.outstanding)
+                if streamed.has_next:
+                    continue
+                if run.is_finished:
+                    break
+                engine.wait_turn(turns, may_block=may_block)
+        except KeyboardInterrupt as error:
+            engine.interrupt(error)
+            raise
+        finally:
+            engine.close_run(run, drop=True)
+        if run.error is not None:
+            raise again(run.error)
+        feeder.check()
 
 
 def break_off(engine: Engine, run: RunHandle, error: BaseException) -> None:

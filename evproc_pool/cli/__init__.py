@@ -10,9 +10,9 @@ Each command has three parts: a pure one that computes a value (`inventory`, `gr
     evproc run:  lines --LineReader--> json objects --decode--> events --> pool
                  output <--OutcomeWriter-- outcomes <--------------------'
 
-May import: itself, and the public names of both packages.
+May import: itself, `observe`, and the public names of both packages.
 
 Exit status: 0, all is well; 1, the handlers of the group have a fault, or an event failed;
 2, the command cannot do its work (a wrong argument, a file that cannot be read, a missing extra);
-130, Ctrl-C.
+130, Ctrl-C (143, SIGTERM).
 """

@@ -21,7 +21,7 @@ Exit status:
   0    all is well
   1    the handlers have a fault, or an event failed
   2    the command cannot do its work: a wrong argument, an unreadable file
-  130  Ctrl-C
+  130  Ctrl-C (143: SIGTERM)
 """
 
 
@@ -41,8 +41,9 @@ def run(arguments: list[str]) -> int:
         status = evproc.main(arguments, prog_name="evproc", standalone_mode=False)
     except click.exceptions.Exit as error:
         return error.exit_code
-    except click.Abort:
-        raise KeyboardInterrupt from None
+    except click.Abort as error:
+        cause = error.__cause__
+        raise (cause if isinstance(cause, KeyboardInterrupt) else KeyboardInterrupt()) from None
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -240,6 +241,18 @@ def graph(
     help="The most events that are read and not yet written.",
 )
 @click.option("--every-event", is_flag=True, help="Write an outcome for each follow-up, too.")
+@click.option(
+    "--progress/--no-progress",
+    default=None,
+    help="Show how far the run is: a bar in a terminal, otherwise a line every ten seconds. By"
+    " default in a terminal, if neither events nor outcomes are in it.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+    help="Print what handlers log from this level on, with its level and its logger. By default"
+    " the texts of warnings and errors.",
+)
 @pool_options
 @traceback_option
 def run_command(group: str, file: str, **given: Any) -> int:

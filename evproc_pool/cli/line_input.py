@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import sys
+from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Self
 
@@ -14,6 +17,10 @@ from evproc_pool.cli.problems import STANDARD_INPUT, CommandError
 
 #: How much is read at a time: more than a pipe holds.
 _PORTION: Final = 1 << 18
+
+#: How much is read at a time to count lines, and how much at most: a second of the disk's time.
+_COUNTED_PORTION: Final = 1 << 20
+_MOST_COUNTED: Final = 1 << 29
 
 #: Begins a text file on Windows.
 _BOM: Final = b"\xef\xbb\xbf"
@@ -100,6 +107,7 @@ class EventSource:
         make: Makes an event of parsed JSON.
         bad: Called with the number of a line, the line, and why no event can be made of it.
         keep: Whether to remember each line until its number is taken.
+        expected: About how many events will come, if that is known; see `operator.length_hint`.
 
     Attributes:
         read: How many lines were read.
@@ -112,7 +120,9 @@ class EventSource:
         bad: Callable[[int, str, BadInputError], None],
         *,
         keep: bool,
+        expected: int | None = None,
     ) -> None:
+        self._expected = expected
         self._portions = portions
         self._make = make
         self._bad = bad
@@ -122,7 +132,18 @@ class EventSource:
         self._ended = False
         self._accepted = 0
         self._lines: dict[int, tuple[int, str | None]] = {}
+        # the places of events behind lines that made none, and how many such lines there were
+        self._after_gaps = array("Q")
+        self._gaps = array("Q")
         self.read = 0
+
+    def __length_hint__(self) -> int:
+        return NotImplemented if self._expected is None else self._expected
+
+    def line_of(self, index: int) -> int:
+        """Return the number of the line of a root event, at any time."""
+        place = bisect_right(self._after_gaps, index)
+        return index + 1 + (self._gaps[place - 1] if place else 0)
 
     def taken(self, index: int, *, is_over: bool = True) -> tuple[int, str | None]:
         """Return the number of the line of a root event, and the line if lines are kept.
@@ -168,6 +189,10 @@ class EventSource:
                 text = line.decode(errors="backslashreplace")
                 self._bad(self.read, text, BadInputError("no UTF-8 text"))
             else:
+                gap = self.read - 1 - self._accepted
+                if gap != (self._gaps[-1] if self._gaps else 0):
+                    self._after_gaps.append(self._accepted)
+                    self._gaps.append(gap)
                 self._lines[self._accepted] = self.read, text if keep else None
                 self._accepted += 1
                 yield event
@@ -185,3 +210,20 @@ def open_input(path: str) -> int:
             raise CommandError("standard input is closed")
         return sys.stdin.fileno()
     return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+
+def count_lines(descriptor: int) -> int | None:
+    """Return about how many lines are left in a file; None if that cannot be known.
+
+    A large file is not read: the length of its first lines says how many there may be.
+    """
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or not hasattr(os, "pread"):
+        return None
+    begin = os.lseek(descriptor, 0, os.SEEK_CUR)
+    lines, at, last = 0, begin, b"\n"
+    while data := os.pread(descriptor, _COUNTED_PORTION, at):
+        lines, at, last = lines + data.count(b"\n"), at + len(data), data[-1:]
+        if at - begin >= _MOST_COUNTED:
+            return round(lines / (at - begin) * (status.st_size - begin))
+    return lines + (last != b"\n")

@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from contextlib import suppress
 from typing import TextIO
+
+from evproc_pool.cli.problems import CommandError
+
+
+class ClosedOutput(io.TextIOBase):
+    """Standard output that was closed when the program began: prints nothing, as Python does."""
+
+    def write(self, text: str, /) -> int:
+        """Write nothing."""
+        return len(text)
+
+    def fileno(self) -> int:
+        """Raise a `CommandError`: who asks has something to write that must not be lost."""
+        raise CommandError("standard output is closed")
+
+
+def open_closed_streams() -> None:
+    """Have files in the place of standard output and standard error, if these are closed.
+
+    Otherwise the next file that is opened would get the number of one, and what is printed, in
+    workers, too.
+    """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            os.set_inheritable(number, True)
+            nowhere = open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - until the end
+            setattr(sys, name, ClosedOutput() if number == 1 else nowhere)
 
 
 def say(line: str) -> None:

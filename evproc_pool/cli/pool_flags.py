@@ -64,7 +64,12 @@ FLAGS: Final = (
         "Print warnings and errors that handlers log (the default).",
     ),
     Flag("worker_output", "label", "label: lines that handlers print say which worker it was."),
-    Flag("statistics", "on-off", "Print statistics to standard error at the end.", "stats"),
+    Flag(
+        "statistics",
+        "on-off",
+        "Print statistics to standard error at the end. Paths of events begin with the line.",
+        "stats",
+    ),
     Flag("max_retries", "count", "How often an event that failed is run again."),
     Flag("retry_exceptions", "classes", "For which exceptions, as in app.errors:Busy,OSError."),
     Flag("retry_backoff", "seconds", "Pause before the first retry; then twice as long."),

@@ -24,6 +24,18 @@ class CommandError(Exception):
         self.status = status
 
 
+class Stopped(KeyboardInterrupt):
+    """A second signal ends the run at once.
+
+    Attributes:
+        number: The signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
 class ReaderGoneError(Exception):
     """The reader of the output has seen enough: `BrokenPipeError`, which `click` would handle."""
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
 from evproc_pool import PoolProcessor
 from evproc_pool.cli import run_loop
 from evproc_pool.cli.json_event import decoder
-from evproc_pool.cli.line_input import EventSource, Portions, open_input
+from evproc_pool.cli.line_input import EventSource, Portions, count_lines, open_input
 from evproc_pool.cli.output import say
 from evproc_pool.cli.pool_flags import pool_arguments
 from evproc_pool.cli.problems import FOUND, STANDARD_INPUT, CommandError
+from evproc_pool.cli.slow_events import by_line
 
 
 class RunOptions(NamedTuple):
@@ -30,6 +33,8 @@ class RunOptions(NamedTuple):
     buffersize: int | None
     every_event: bool
     show_traceback: bool
+    progress: bool | None = None
+    log_level: str | None = None
 
 
 def run(options: RunOptions, given: dict[str, Any]) -> int:
@@ -44,13 +49,18 @@ def run(options: RunOptions, given: dict[str, Any]) -> int:
     """
     make = decoder(options.decode)
     arguments = pool_arguments(given)
+    _set_log_level(options.log_level)
     with ExitStack() as stack:
         descriptor = stack.enter_context(_input(options.file))
         files = [stack.enter_context(run_loop.output_file(options.output))]
         if options.errors_file is not None:
             files.append(stack.enter_context(run_loop.output_file(options.errors_file)))
         _check_differ([descriptor, *[file.fileno() for file in files]])
+        progress = _shows_progress(options.progress, descriptor, files[0].fileno())
+        options = options._replace(progress=progress)
         output, *more = map(run_loop.LineWriter, files)
+        if progress and os.isatty(files[0].fileno()):
+            output = run_loop.LineWriter(run_loop.AboveProgress())
         recorder = run_loop.Recorder(
             output,
             more[0] if more else None,
@@ -61,8 +71,15 @@ def run(options: RunOptions, given: dict[str, Any]) -> int:
             pool.load_from(options.group)
             pool.check()
             run_loop.empty(files)  # not before: what they had is lost
+            source = EventSource(
+                Portions(descriptor),
+                make,
+                recorder.bad,
+                keep=options.errors_file is not None,
+                expected=count_lines(descriptor) if options.progress else None,
+            )
             try:
-                signalled = asyncio.run(_run(pool, descriptor, make, recorder, options))
+                signalled = asyncio.run(_run(pool, source, recorder, options))
             except Exception:
                 # what has come is not lost; nobody waits for it after a second Ctrl-C
                 with suppress(OSError):
@@ -70,7 +87,7 @@ def run(options: RunOptions, given: dict[str, Any]) -> int:
                 raise
             finally:
                 if arguments.get("statistics"):
-                    say(str(pool.statistics()))
+                    say(str(by_line(pool.statistics(), source.line_of)))
         totals = recorder.finish()
     if not totals.is_all_well:
         where = f"; {options.errors_file} has the failures" if options.errors_file else ""
@@ -81,16 +98,9 @@ def run(options: RunOptions, given: dict[str, Any]) -> int:
 
 
 async def _run(
-    pool: PoolProcessor,
-    descriptor: int,
-    make: Callable[[Any], Any],
-    recorder: run_loop.Recorder,
-    options: RunOptions,
+    pool: PoolProcessor, source: EventSource, recorder: run_loop.Recorder, options: RunOptions
 ) -> int | None:
     """Run all lines; return the number of the signal that ended the input, or None."""
-    source = EventSource(
-        Portions(descriptor), make, recorder.bad, keep=options.errors_file is not None
-    )
     interruption = run_loop.Interruption(source.stop)
     with interruption.caught():
         await run_loop.stream_lines(
@@ -100,8 +110,27 @@ async def _run(
             ordered=not options.unordered,
             buffersize=options.buffersize,
             every_event=options.every_event,
+            progress=bool(options.progress),
         )
     return interruption.received
+
+
+def _shows_progress(given: bool | None, source: int, output: int) -> bool:
+    """Whether to show progress; `given` is what was asked for.
+
+    By default in a terminal, in which nobody types events, and which does not get the outcomes.
+    """
+    if given is not None:
+        return given
+    return sys.stderr.isatty() and not (os.isatty(source) or os.isatty(output))
+
+
+def _set_log_level(level: str | None) -> None:
+    """Print what is logged; workers begin with the levels of this process."""
+    if level is not None:
+        logging.basicConfig(
+            level=level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+        )
 
 
 def _check_differ(descriptors: Iterable[int]) -> None:

@@ -14,14 +14,15 @@ import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import aclosing, contextmanager
-from io import FileIO
-from typing import Final, NamedTuple
+from io import FileIO, RawIOBase
+from typing import Any, Final, NamedTuple
 
 from evproc_pool import Outcome, PoolProcessor
 from evproc_pool.cli import json_output
 from evproc_pool.cli.json_event import BadInputError
 from evproc_pool.cli.line_input import EventSource
 from evproc_pool.cli.output import counted, printable, say
+from evproc_pool.cli.problems import Stopped
 
 #: How many failures are told on standard error, if no file takes them.
 MOST_SENTENCES: Final = 10
@@ -38,7 +39,7 @@ class LineWriter:
             it is the caller's.
     """
 
-    def __init__(self, file: FileIO) -> None:
+    def __init__(self, file: RawIOBase) -> None:
         self._file = file
         self._lines: list[str] = []
         self._size = 0
@@ -79,6 +80,16 @@ class LineWriter:
             self.flush()
         except OSError:
             self._lines, self._size = lines, _FULL
+
+
+class AboveProgress(RawIOBase):
+    """A terminal that shows progress, too: lines go above the bar, which standard error draws."""
+
+    def write(self, data: Any, /) -> int:
+        """Write some lines."""
+        sys.stderr.write(bytes(data).decode())
+        sys.stderr.flush()
+        return len(data)
 
 
 class Totals(NamedTuple):
@@ -188,10 +199,15 @@ async def stream_lines(
     ordered: bool,
     buffersize: int | None,
     every_event: bool,
+    progress: bool = False,
 ) -> None:
     """Run every event of a source, and record the outcomes."""
     outcomes = pool.stream_async(
-        source, ordered=ordered, buffersize=buffersize, every_event=every_event
+        source,
+        ordered=ordered,
+        buffersize=buffersize,
+        every_event=every_event,
+        progress=progress,
     )
     record = recorder.outcome
     async with aclosing(outcomes):
@@ -215,7 +231,7 @@ class Interruption:
     def __call__(self, number: int, _frame: object = None) -> None:
         """Handle a signal, in the main thread, between any two instructions."""
         if self.received is not None:
-            raise KeyboardInterrupt
+            raise Stopped(number)
         self.received = number
         self._loop.call_soon_threadsafe(self._stop)
         self._tell("finishing what has begun; Ctrl-C again stops it")

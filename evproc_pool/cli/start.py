@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from evproc_pool.cli.output import discard, printable, say
+from evproc_pool.cli.output import discard, open_closed_streams, printable, say
 from evproc_pool.cli.problems import (
     CANNOT,
     FOUND,
     INTERRUPTED,
     CommandError,
     ReaderGoneError,
+    Stopped,
     missing_extra,
 )
 
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status; see `evproc_pool.cli`.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    open_closed_streams()
     _tolerate_any_text()
     return guarded(lambda: _command(given), show_traceback=TRACEBACK in given)
 
@@ -57,9 +59,9 @@ def guarded(command: Callable[[], int], *, show_traceback: bool) -> int:
     except (BrokenPipeError, ReaderGoneError):
         discard(sys.stdout)
         return 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         say("interrupted")
-        return INTERRUPTED
+        return 128 + error.number if isinstance(error, Stopped) else INTERRUPTED
     except Exception as error:
         if show_traceback:
             import traceback

@@ -17,7 +17,7 @@ import contextlib
 import threading
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from evproc_pool.coordinator.feeding import Feeder
     from evproc_pool.coordinator.futures import Futures
     from evproc_pool.coordinator.outcome_stream import OutcomeStream
+    from evproc_pool.observe.call_progress import CallProgress
     from evproc_pool.outcome import Outcome
 
 # The most events read from an asynchronous input, or handed in from another one, before other
@@ -234,40 +235,42 @@ async def stream(
     serve: Callable[[Engine], Futures],
     *,
     cancel_running: bool,
+    progress: CallProgress | None,
 ) -> AsyncGenerator[Outcome, None]:
     """See `PoolProcessor.stream_async`; `serve` returns the futures, which drive for the run."""
     engine, feeder = open_run()
     run = feeder.run
-    waker = Waker(engine, feeder, streamed)
-    source = AsyncInput(events, waker) if isinstance(events, AsyncIterable) else None
-    try:
-        serve(engine).listen(waker.turn_over)
-        while True:
-            outcome = streamed.take()
-            if outcome is not None:
-                yield outcome
-                continue
-            turns = engine.turns
-            is_enough, wants_demand = _feed(
-                engine, feeder, source, buffersize - streamed.outstanding
-            )
-            if run.is_finished and not streamed.has_next:
-                break
-            if is_enough:
-                await waker.wait(turns, wants_demand=wants_demand)
-            else:
-                await asyncio.sleep(0)
-    finally:
-        engine.close_run(run, drop=True)
-        if not run.is_finished:
-            engine.cancel(run, None, kill=cancel_running)
+    with feeder.watched(progress):
+        waker = Waker(engine, feeder, streamed)
+        source = AsyncInput(events, waker) if isinstance(events, AsyncIterable) else None
+        try:
+            serve(engine).listen(waker.turn_over)
+            while True:
+                outcome = streamed.take()
+                if outcome is not None:
+                    yield outcome
+                    continue
+                turns = engine.turns
+                is_enough, wants_demand = _feed(
+                    engine, feeder, source, buffersize - streamed.outstanding
+                )
+                if run.is_finished and not streamed.has_next:
+                    break
+                if is_enough:
+                    await waker.wait(turns, wants_demand=wants_demand)
+                else:
+                    await asyncio.sleep(0)
+        finally:
+            engine.close_run(run, drop=True)
+            if not run.is_finished:
+                engine.cancel(run, None, kill=cancel_running)
+            if source is not None:
+                await source.close()
+        if run.error is not None:
+            raise again(run.error)
         if source is not None:
-            await source.close()
-    if run.error is not None:
-        raise again(run.error)
-    if source is not None:
-        feeder.error, source.error = source.error, None
-    feeder.check()
+            feeder.error, source.error = source.error, None
+        feeder.check()
 
 
 def _feed(
@@ -288,30 +291,32 @@ def _feed(
 
 
 def _drained(waiting: deque[Event]) -> Iterator[Event]:
-    """Yield the events that are put there, one by one."""
-    while True:
+    """Yield the events that are put there, one by one, until there is none."""
+    while waiting:
         yield waiting.popleft()
 
 
 async def stream_here(
     events: Iterator[Event] | AsyncIterable[Event],
-    run: Callable[[Iterator[Event]], Iterator[Outcome]],
+    run: Callable[[Iterator[Event]], Generator[Outcome, None, None]],
 ) -> AsyncGenerator[Outcome, None]:
     """See `PoolProcessor.stream_async`, with `workers=0`; `run` is `stream` of an iterator."""
     if not isinstance(events, AsyncIterable):
-        for outcome in run(events):
-            yield outcome
-            await asyncio.sleep(0)
+        with contextlib.closing(run(events)) as outcomes:
+            for outcome in outcomes:
+                yield outcome
+                await asyncio.sleep(0)
         return
     waiting: deque[Event] = deque()
-    outcomes = run(_drained(waiting))
-    async for ev in events:
-        waiting.append(ev)
-        for outcome in outcomes:
-            yield outcome
-            await asyncio.sleep(0)
-            if len(outcome.path) == 1:
-                break  # the root's outcome comes last
+    with contextlib.closing(run(_drained(waiting))) as outcomes:
+        async for ev in events:
+            waiting.append(ev)
+            for outcome in outcomes:
+                yield outcome
+                await asyncio.sleep(0)
+                if len(outcome.path) == 1:
+                    break  # the root's outcome comes last
+        next(outcomes, None)  # nothing waits: the stream is complete
 
 
 async def leave(close: Callable[[], None], terminate: Callable[[], None]) -> None:

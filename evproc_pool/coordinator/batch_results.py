@@ -30,6 +30,9 @@ class BatchResults:
 
     A frame that cannot be unpacked stalls the worker's next ones until its content has come again,
     packed one by one.
+
+    Attributes:
+        notices: Tells the listeners; None: there are none.
     """
 
     def __init__(
@@ -39,15 +42,13 @@ class BatchResults:
         backend: Backend,
         step: Callable[[Input], bool],
         returned: Callable[[Batch, int], None],
-        *,
-        notices: Notices | None = None,
     ) -> None:
         self._codec = codec
         self._registry = registry
         self._backend = backend
         self._step = step
         self._returned = returned  # called before the step, with the position of the first event
-        self._notices = notices
+        self.notices: Notices | None = None
 
     def take(
         self, state: WorkerRecord, frame: messages.ProgressFrame, *, is_last_chance: bool = False
@@ -128,9 +129,9 @@ class BatchResults:
         sent = state.sent[0]
         begin = sent.batch.done
         times = Times(frame.begun, memoryview(frame.ends).cast("d"))
-        if self._notices is not None and times:
+        if (notices := self.notices) is not None and times:
             # first: the scheduler's step ends the cascades of these events
-            self._notices.reported(state.worker, sent, frame, unpacked.follow_ups)
+            notices.reported(state.worker, sent, frame, unpacked.follow_ups)
         ran = {
             position: 1 + sent.batch.at(position)[1].indices.index(index)
             for position, index in unpacked.last_ran.items()

@@ -111,7 +111,7 @@ class Coordinator:
         inbox: Inputs of callers. Any thread may append.
         cancellations: What callers gave up. Any thread may append.
         runs: Runs that are not finished, by id. Any thread may add one.
-        notices: Tells the listeners; None: there are none.
+        notices: Tells the listeners; None: there are none. See `observe`.
 
     Args:
         config: What each worker gets to start with.
@@ -147,9 +147,7 @@ class Coordinator:
             EventLimits(limits.event_timeout, limits.event_soft_timeout, limits.max_memory_bytes),
             # not the module's generator, which the application may have seeded
             (rng or random.Random()).random,  # noqa: S311 - nobody gains by guessing it
-            is_observed=notices is not None,
         )
-        self.notices = notices
         self._workers: dict[int, WorkerRecord] = {}
         self._start_error: OSError | None = None  # of the last start
         self._last_exit: int | None = None  # of the last worker that died in its start
@@ -158,9 +156,7 @@ class Coordinator:
         self._cancelled = Cancellations()
         self._output = WorkerOutput()
         self._recalls = False  # whether workers give back all that they have not begun
-        self._results = BatchResults(
-            self._codec, registry, backend, self._step, self._returned, notices=self.notices
-        )
+        self._results = BatchResults(self._codec, registry, backend, self._step, self._returned)
         self._deaths = WorkerDeaths(
             self._codec,
             registry,
@@ -170,8 +166,8 @@ class Coordinator:
             limits=limits,
             policy=policy,
             clock=clock,
-            notices=self.notices,
         )
+        self.observe(notices)
         #: Sends single events past the scheduler.
         self.single_events = SingleEvents(
             self._codec, backend, self._supervisor, self._workers, self._arrived
@@ -191,6 +187,11 @@ class Coordinator:
         self._look_seconds = 0.0  # after how long to look again, while much is going on
         self._rested = 0.0  # seconds, before it listens
         self._listened = 0.0  # when it last took in what all workers have sent
+
+    def observe(self, notices: Notices | None) -> None:
+        """Tell these from now on. From any thread, also in the middle of a turn."""
+        self.notices = self._results.notices = self._deaths.notices = notices
+        self._supervisor.scheduler.observe(is_observed=notices is not None)
 
     @property
     def has_workers(self) -> bool:
@@ -223,8 +224,8 @@ class Coordinator:
                 self._backend.kill(self._output.hear)
         finally:
             break_all(self.runs, reason)
-        if self.notices is not None:
-            self.notices.ended(reason)
+        if (notices := self.notices) is not None:
+            notices.ended(reason)
 
     # --- a single event, past the scheduler ---
 
@@ -361,15 +362,15 @@ class Coordinator:
     def _step(self, item: SupervisorInput, *, more: bool = False) -> bool:
         """Let the supervisor decide, and do it; return whether that ended anything."""
         self.single_events.forget()
-        if self.notices is not None and isinstance(item, Accepted):
-            self.notices.accepted(item)
+        if (notices := self.notices) is not None and isinstance(item, Accepted):
+            notices.accepted(item)
         return self._perform(self._supervisor.step(item, self._clock(), more=more))
 
     def _perform(self, effects: Sequence[Effect]) -> bool:  # noqa: C901, PLR0912 - a case each
         """Do what was decided; return whether that ended anything."""
         has_news = False
-        if self.notices is not None and effects:
-            self.notices.performed(effects)
+        if (notices := self.notices) is not None and effects:
+            notices.performed(effects)
         for effect in effects:
             match effect:
                 case Send():
@@ -441,8 +442,8 @@ class Coordinator:
             self._step(StartFailed(worker))
         else:
             self._workers[worker] = WorkerRecord(worker)
-            if self.notices is not None:
-                self.notices.started(worker, self._backend.pid(worker))
+            if (notices := self.notices) is not None:
+                notices.started(worker, self._backend.pid(worker))
 
     def _arrived(self, item: Arrived) -> None:  # noqa: C901 - a case each
         if self._output.hear(item):
@@ -480,8 +481,8 @@ class Coordinator:
         if difference:
             raise other_registry(difference)
         self._workers[worker].is_ready = True
-        if self.notices is not None:
-            self.notices.ready(worker, self._backend.pid(worker))
+        if (notices := self.notices) is not None:
+            notices.ready(worker, self._backend.pid(worker))
         self._step(WorkerReady(worker))
 
     def _gone(self, item: Gone) -> None:
@@ -493,6 +494,6 @@ class Coordinator:
             self._deaths.gone(item, record)
         else:
             self._last_exit = item.exitcode
-            if self.notices is not None:
-                self.notices.lost(item)
+            if (notices := self.notices) is not None:
+                notices.lost(item)
             self._step(StartLost(item.worker, is_of_group(item.exitcode)))

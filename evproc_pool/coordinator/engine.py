@@ -119,8 +119,12 @@ class Engine(Driving):
 
     def pass_over(self) -> None:
         """Tell the pool's listeners of a single event that no handler wants."""
-        if self.notices is not None:
-            self.notices.unwanted(None, 0, 1)
+        if (notices := self.notices) is not None:
+            notices.unwanted(None, 0, 1)
+
+    def observe(self, notices: Notices | None) -> None:
+        """See `Coordinator.observe`."""
+        self._coordinator.observe(notices)
 
     def open(
         self,
@@ -188,8 +192,8 @@ class Engine(Driving):
                 singles = self._coordinator.single_events
                 answer = singles.answer(single) if singles.wait(single) else None
                 if answer is not None:
-                    if self.notices is not None:
-                        self.notices.answered(single, None, ev, plan)
+                    if (notices := self.notices) is not None:
+                        notices.answered(single, None, ev, plan)
                     return answer
                 run, inputs = self._begin_one(ev, plan, unordered, ending)
                 run.is_closing = True
@@ -252,8 +256,8 @@ class Engine(Driving):
                 self._adopt_sent()
             else:
                 (ev,), (plan,) = sent[1].events, sent[1].plans
-                if self.notices is not None:
-                    self.notices.answered(sent[0], (run, root), ev, plan)
+                if (notices := self.notices) is not None:
+                    notices.answered(sent[0], (run, root), ev, plan)
                 deliver(answer)
             self._sent = None
             return answer is not None

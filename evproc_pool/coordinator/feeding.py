@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Final
 
 from evproc import Event
 from evproc.registry import Registry
@@ -20,6 +21,9 @@ from evproc_pool.core.estimates import MOST_EVENTS
 from evproc_pool.core.inputs_and_effects import Accepted, Ending, Over, Settled
 from evproc_pool.core.root_events import Key, key_of, keys_of, plan_root
 from evproc_pool.serialization.basics import detached
+
+if TYPE_CHECKING:
+    from evproc_pool.observe.call_progress import CallProgress
 
 # The most events read at a time: workers begin with the first ones while more are read.
 _MOST_READ: Final = 2 * MOST_EVENTS
@@ -56,7 +60,6 @@ class Feeder:
     ) -> None:
         self.run = run
         self._engine = engine
-        self._notices = engine.notices
         self._sink = sink
         self._events = events
         self._registry = registry
@@ -68,6 +71,14 @@ class Feeder:
         self.read = 0
         self.is_exhausted = False
         self.error: BaseException | None = None
+
+    def watched(self, progress: CallProgress | None) -> AbstractContextManager[object]:
+        """Show the progress of the call while the block runs; None: show nothing."""
+        if progress is None:
+            return nullcontext()
+        from evproc_pool.coordinator.watched import Watched  # few calls need it
+
+        return Watched(self._engine, self.run, progress, self._registry, self._clock)
 
     def feed(self, most: int | None = None, *, until_error: bool = False) -> bool:
         """Read as many events as the run has demand for; at the end of the input, close the run.
@@ -147,8 +158,8 @@ class Feeder:
         return self._give_mixed(events, until_error=until_error)
 
     def _unwanted(self, first: int, roots: int) -> None:
-        if self._notices is not None:
-            self._notices.unwanted(self.run.id, first, roots)
+        if (notices := self._engine.notices) is not None:
+            notices.unwanted(self.run.id, first, roots)
         self._sink.unwanted(first, roots)
 
     def _give_mixed(self, events: list[Any], *, until_error: bool) -> int:
@@ -166,8 +177,8 @@ class Feeder:
                 note_place(error, (index,), has_several=self.run.has_several)
                 ran = int(isinstance(ev, Event))
                 ending = Ending(error=detached(error), events=ran, failed=1, failed_event=ev)
-                if self._notices is not None:
-                    self._notices.unplanned(self.run.id, index, ev, error)
+                if (notices := self._engine.notices) is not None:
+                    notices.unplanned(self.run.id, index, ev, error)
                 self._sink.ended(index, ending)
                 if until_error:
                     break

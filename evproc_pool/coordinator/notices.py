@@ -14,9 +14,9 @@ Each method is called at one place of the coordinator, for a batch or a list of 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
-from typing import Any, Final, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from evproc.event import describe_event
 from evproc.registry import Registry
@@ -35,19 +35,50 @@ from evproc_pool.observe.seconds import Seconds
 from evproc_pool.protocol import messages
 from evproc_pool.protocol.backend import Gone
 
+if TYPE_CHECKING:
+    from evproc_pool.observe.call_progress import CallProgress
+
 _Ends = core.Settled | core.Over | core.Ended | core.Dropped
 _ENDS: Final = frozenset[type](get_args(_Ends))
 _NOT_TOLD: Final = frozenset[type]({LookAgain, core.Finished, core.EventEnded})
 
 
 class Notices:
-    """Tells the listeners of a pool what its coordinator does."""
+    """Tells the listeners of a pool what its coordinator does.
 
-    def __init__(self, notifier: Notifier, registry: Registry) -> None:
+    Args:
+        notifier: Has the listeners; None: there are none, and only calls are watched.
+        registry: Names the handlers.
+        clock: Returns monotonic seconds.
+
+    Attributes:
+        watchers: What gets the notifications of a call, by the call's number: its progress. They
+            get them at once, in the thread that makes them.
+    """
+
+    def __init__(
+        self, notifier: Notifier | None, registry: Registry, clock: Callable[[], float]
+    ) -> None:
+        self.watchers: dict[int, CallProgress] = {}
         self._notifier = notifier
+        self._clock = clock
         self._registry = registry
         self._names: dict[tuple[int, ...], tuple[str, ...]] = {}
         self._open = 0  # roots that are accepted and not over
+
+    @property
+    def has_listeners(self) -> bool:
+        """Whether there are any, beside those that watch a call."""
+        return self._notifier is not None
+
+    def _tell(self, *items: Notification) -> None:
+        if self._notifier is not None:
+            self._notifier.notify(*items)
+        if self.watchers:
+            for item in items:
+                watcher = self.watchers.get(getattr(item, "call", observe.SINGLE_CALL))
+                if watcher is not None:
+                    watcher(item)
 
     def _names_of(self, indices: tuple[int, ...]) -> tuple[str, ...]:
         names = self._names.get(indices)
@@ -61,35 +92,35 @@ class Notices:
     def accepted(self, item: core.Accepted) -> None:
         """Tell of roots that were handed in."""
         self._open += len(item.events)
-        at = self._notifier.clock()
-        self._notifier.notify(observe.Accepted(at, item.run, item.first, len(item.events)))
+        at = self._clock()
+        self._tell(observe.Accepted(at, item.run, item.first, len(item.events)))
 
     def unwanted(self, call: int | None, first: int, roots: int) -> None:
         """Tell of roots that no handler wants; `call` None: of `process`. From any thread."""
         call = observe.SINGLE_CALL if call is None else call
-        at = self._notifier.clock()
-        self._notifier.notify(
+        at = self._clock()
+        self._tell(
             observe.Accepted(at, call, first, roots),
             observe.EventsUnmatched(at, call, roots),
-            observe.CascadesDone(at, call, roots, 0, 0, 0),
+            observe.CascadesDone(at, call, roots, 0, 0, 0, roots),
         )
 
     def unplanned(self, call: int, root: int, event: Any, error: BaseException) -> None:
         """Tell of a root that failed before it had a plan. From any thread."""
-        at = self._notifier.clock()
-        self._notifier.notify(
+        at = self._clock()
+        self._tell(
             observe.Accepted(at, call, root, 1),
             observe.EventFailed(at, call, (root,), describe_event(event), None, error, 1),
-            observe.CascadesDone(at, call, 1, 1, 0, 0),
+            observe.CascadesDone(at, call, 1, 1, 0, 0, 1),
         )
 
     def performed(self, effects: Sequence[Effect]) -> None:
         """Tell what effects of the scheduler mean."""
         told: list[Notification] = []
-        over: dict[int, list[int]] = {}  # by run: cascades, failed, with values, dropped
+        over: dict[int, list[int]] = {}  # by run; see `_add_up`
         if _NOT_TOLD.issuperset(map(type, effects)):
             return
-        at = self._notifier.clock()
+        at = self._clock()
         for effect in effects:
             # no `match`, which takes five times as long: there are effects for each frame
             kind = type(effect)
@@ -97,7 +128,7 @@ class Notices:
                 continue
             if kind in _ENDS:
                 ended = cast("_Ends", effect)
-                _add_up(over.setdefault(ended.run, [0, 0, 0, 0]), ended)
+                _add_up(over.setdefault(ended.run, [0, 0, 0, 0, 0]), ended)
             elif isinstance(effect, core.Send):
                 batch = effect.batch
                 told.append(observe.Dispatched(at, batch.run_id, effect.worker, batch.size))
@@ -109,7 +140,7 @@ class Notices:
         if over and not self._open:
             told.append(observe.Drained(at))
         if told:
-            self._notifier.notify(*told)
+            self._tell(*told)
 
     def _of_event(self, effect: Effect, at: float) -> list[Notification]:
         """What an effect says about a single event."""
@@ -143,7 +174,7 @@ class Notices:
         else:
             returned = len(follow_ups)
         done = observe.EventsDone(
-            self._notifier.clock(),
+            self._clock(),
             sent.batch.run_id,
             worker,
             frame.begun,
@@ -155,7 +186,7 @@ class Notices:
             returned,
             *event_times.events_and_paths(sent.batch, ran.positions),
         )
-        self._notifier.notify(done)
+        self._tell(done)
 
     def over(self, worker: int, sent: Sent, over: int) -> None:
         """Tell of events of a dead worker that are over, up to a position; it reported none."""
@@ -167,8 +198,8 @@ class Notices:
         names = [self._names_of(batch.at(position)[1].indices) for position in positions]
         nothing = array("d", (0.0,)) * len(positions)
         columns = event_times.events_and_paths(batch, positions)
-        at = self._notifier.clock()
-        self._notifier.notify(
+        at = self._clock()
+        self._tell(
             observe.EventsDone(
                 at,
                 batch.run_id,
@@ -192,7 +223,7 @@ class Notices:
         `place` has its run and its root; None: it is of `process`.
         """
         worker, item = single.worker, single.frames[0]
-        at = self._notifier.clock()
+        at = self._clock()
         if item.tag == messages.QUIET:
             frame = messages.load_quiet(item.payload)
         else:
@@ -222,11 +253,11 @@ class Notices:
             (event,),
             ((root,),),
         )
-        self._notifier.notify(
+        self._tell(
             observe.Accepted(at, call, root, 1),
             observe.Dispatched(at, call, worker, 1),
             done,
-            observe.CascadesDone(at, call, 1, 0, values, 0),
+            observe.CascadesDone(at, call, 1, 0, values, 0, 1),
             observe.Drained(at),
         )
 
@@ -234,32 +265,32 @@ class Notices:
 
     def started(self, worker: int, pid: int | None) -> None:
         """Tell that a worker was started."""
-        self._notifier.notify(observe.WorkerStarted(self._notifier.clock(), worker, pid))
+        self._tell(observe.WorkerStarted(self._clock(), worker, pid))
 
     def ready(self, worker: int, pid: int | None) -> None:
         """Tell that a worker is ready."""
-        self._notifier.notify(observe.WorkerReady(self._notifier.clock(), worker, pid))
+        self._tell(observe.WorkerReady(self._clock(), worker, pid))
 
     def lost(self, item: Gone, at: Stopped | None = None, handler: str | None = None) -> None:
         """Tell that a worker died, and at which event; None: it ran none."""
         lost = observe.WorkerLost(
-            self._notifier.clock(), item.worker, item.pid, item.exitcode, None, handler
+            self._clock(), item.worker, item.pid, item.exitcode, None, handler
         )
         if at is not None:
             event = describe_event(at.batch.at(at.position)[0])
             path = at.batch.place_at(at.position).path
             lost = lost._replace(event=event, path=path, seconds=at.seconds)
-        self._notifier.notify(lost)
+        self._tell(lost)
 
     def replaced(self, worker: int, pid: int | None) -> None:
         """Tell that a worker has ended as it was asked to."""
-        self._notifier.notify(observe.WorkerReplaced(self._notifier.clock(), worker, pid))
+        self._tell(observe.WorkerReplaced(self._clock(), worker, pid))
 
     def ended(self, reason: PoolError) -> None:
         """Tell that all workers are ended."""
         dropped, self._open = self._open, 0
         text = "" if isinstance(reason, PoolClosedError) else str(reason)
-        self._notifier.notify(observe.WorkersEnded(self._notifier.clock(), text, dropped))
+        self._tell(observe.WorkersEnded(self._clock(), text, dropped))
 
 
 def _is_cancelled(error: BaseException | None, handler: str | None) -> bool:
@@ -278,9 +309,11 @@ def _failure(effect: core.EventFailed | core.EventRetried) -> tuple[Any, ...]:
 def _add_up(
     counts: list[int], effect: core.Settled | core.Over | core.Ended | core.Dropped
 ) -> None:
-    """Add cascades to the counts of `CascadesDone`."""
+    """Add cascades to the counts of `CascadesDone`: all, failed, with values, dropped; events."""
     if isinstance(effect, (core.Settled, core.Over)):
-        counts[0] += len(effect.times if isinstance(effect, core.Settled) else effect.roots)
+        roots = len(effect.times if isinstance(effect, core.Settled) else effect.roots)
+        counts[0] += roots
+        counts[4] += roots if isinstance(effect, core.Settled) else sum(effect.events)
         counts[2] += 0 if effect.values is None else len(effect.values.places)
     elif isinstance(effect, core.Dropped):
         counts[0] += effect.roots
@@ -292,3 +325,4 @@ def _add_up(
         counts[1] += ending.error is not None and not is_cancelled
         counts[2] += ending.stopped
         counts[3] += is_cancelled
+        counts[4] += ending.events

@@ -43,6 +43,7 @@ class WorkerDeaths:
 
     Attributes:
         memory_bytes: The resident memory of workers, when last seen.
+        notices: Tells the listeners; None: there are none.
     """
 
     def __init__(
@@ -56,7 +57,6 @@ class WorkerDeaths:
         limits: Limits,
         policy: RetryPolicy,
         clock: Callable[[], float],
-        notices: Notices | None = None,
     ) -> None:
         self._codec = codec
         self._supervisor = supervisor
@@ -65,7 +65,7 @@ class WorkerDeaths:
         self._limits = limits
         self._policy = policy
         self._clock = clock
-        self._notices = notices
+        self.notices: Notices | None = None
         self._registry = registry
         self.memory_bytes: dict[int, int] = {}
 
@@ -81,8 +81,8 @@ class WorkerDeaths:
         running, handler = verdict.running, None
         if verdict.handler is not None:
             handler = self._registry.handlers[verdict.handler].name
-        if self._notices is not None:
-            self._tell(self._notices, item, state, verdict, handler)
+        if (notices := self.notices) is not None:
+            self._tell(notices, item, state, verdict, handler)
         if state.sent:
             self._report_over(state, verdict.over)
         error: BaseException | None = None

@@ -256,6 +256,10 @@ class Scheduler:
                     slack = min(slack, REPORT_SECONDS)
         return slack
 
+    def observe(self, *, is_observed: bool) -> None:
+        """Return the effects that are `Observed` from now on, or no more."""
+        self._state.is_observed = is_observed
+
     def demand(self, run: int) -> int:
         """How many more roots it takes to keep every worker busy.
 

@@ -7,9 +7,10 @@ import itertools
 import os
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from evproc import Event, Processor
 from evproc_pool.core.error_notes import has_several
@@ -21,10 +22,14 @@ if TYPE_CHECKING:
 
     from evproc_pool.inprocess.cascade import Rules
     from evproc_pool.inprocess.observed import CallObserver
+    from evproc_pool.observe.call_progress import CallProgress
     from evproc_pool.options import CallOptions, PoolOptions
     from evproc_pool.outcome import Outcome
 
 # `cascade` is imported when it is needed: most pools have workers.
+
+# Shared: `process` makes a call of each event.
+_UNWATCHED: Final = contextlib.nullcontext()
 
 
 class InProcessCalls:
@@ -65,8 +70,8 @@ class InProcessCalls:
         """See `PoolProcessor.process_many`."""
         from evproc_pool.inprocess.cascade import Rules, process_plainly
 
-        rules = Rules(self._options.retries, call, has_several(events), self._observer())
-        with self._begun(rules):
+        rules = Rules(self._options.retries, call, has_several(events), self._observer(call))
+        with _watched(call.progress), self._begun(rules):
             if call.key is None and rules.are_plain:
                 return process_plainly(
                     self._processor, events, rules, return_exceptions=return_exceptions
@@ -79,8 +84,8 @@ class InProcessCalls:
         """See `PoolProcessor.stream`. If `check_usable` raises before a root, the stream ends."""
         from evproc_pool.inprocess.cascade import Rules
 
-        rules = Rules(self._options.retries, call, has_several(events), self._observer())
-        with self._begun(rules):
+        rules = Rules(self._options.retries, call, has_several(events), self._observer(call))
+        with _watched(call.progress), self._begun(rules):
             for index, ev in enumerate(events):
                 check_usable()
                 yield from self._outcomes(ev, index, rules)
@@ -126,14 +131,14 @@ class InProcessCalls:
         outcomes = failed or Cascade(self._processor, index, rules).run(ev, index)
         return outcomes if rules.observer is None else rules.observer.watch(outcomes, index)
 
-    def _observer(self) -> CallObserver | None:
-        """Tells the listeners of one call; None: there are none."""
+    def _observer(self, call: CallOptions) -> CallObserver | None:
+        """Tells the listeners of one call, and its progress; None: there are none."""
         notifier = self._options.observers.notifier
-        if notifier is None:
+        if notifier is None and call.progress is None:
             return None
         from evproc_pool.inprocess.observed import CallObserver
 
-        return CallObserver(notifier, next(self._calls))
+        return CallObserver(notifier, next(self._calls), time.monotonic, call.progress)
 
     def _check_key(self, ev: Event, index: int, key: Key, rules: Rules) -> Iterable[Outcome]:
         """Call `key`, only for its errors: all events run one after another here.
@@ -177,6 +182,22 @@ class InProcessCalls:
         finalizer = self._options.start.finalizer
         if finalizer is not None:
             self._finalizer = weakref.finalize(self, _finalize, finalizer, os.getpid())
+
+
+def _watched(progress: CallProgress | None) -> contextlib.AbstractContextManager[None]:
+    """Show the progress of a call while the block runs; None: show nothing."""
+    return _UNWATCHED if progress is None else _shown(progress)
+
+
+@contextlib.contextmanager
+def _shown(progress: CallProgress) -> Iterator[None]:
+    is_complete = False
+    progress.begin(time.monotonic)
+    try:
+        yield
+        is_complete = True
+    finally:
+        progress.end(is_complete=is_complete)
 
 
 def _finalize(finalizer: Callable[[], object], pid: int) -> None:

@@ -8,14 +8,18 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evproc.event import describe_event
 from evproc.handler import Handler
 from evproc_pool.observe import notifications as observe
+from evproc_pool.observe.notifications import Notification
 from evproc_pool.observe.notifier import Notifier
 from evproc_pool.observe.seconds import Seconds
 from evproc_pool.outcome import Outcome
+
+if TYPE_CHECKING:
+    from evproc_pool.observe.call_progress import CallProgress
 
 
 class Timed:
@@ -44,25 +48,40 @@ class CallObserver:
 
     path: Callable[[], tuple[int, ...]]
 
-    def __init__(self, notifier: Notifier, call: int) -> None:
+    def __init__(
+        self,
+        notifier: Notifier | None,
+        call: int,
+        clock: Callable[[], float],
+        progress: CallProgress | None = None,
+    ) -> None:
         self._notifier = notifier
         self._call = call
+        self._clock = clock
+        self._progress = progress
+
+    def _tell(self, *items: Notification) -> None:
+        if self._notifier is not None:
+            self._notifier.notify(*items)
+        if self._progress is not None:
+            for item in items:
+                self._progress(item)
 
     def watch(self, outcomes: Iterable[Outcome], root: int) -> Iterator[Outcome]:
         """Yield the outcomes of a root's cascade, and tell of its begin and its end."""
-        notify, clock = self._notifier.notify, self._notifier.clock
-        notify(observe.Accepted(clock(), self._call, root, 1))
-        failed, values, dropped = 0, 0, 1
+        tell, clock = self._tell, self._clock
+        tell(observe.Accepted(clock(), self._call, root, 1))
+        failed, values, dropped, events = 0, 0, 1, 0
         try:
             for outcome in outcomes:
                 if len(outcome.path) == 1:
                     failed = int(outcome.error is not None)
-                    values, dropped = int(outcome.stopped), 0
+                    values, dropped, events = int(outcome.stopped), 0, outcome.events
                 last = [outcome]
                 del outcome  # no frame may hold its error
                 yield last.pop()
         finally:
-            notify(observe.CascadesDone(clock(), self._call, 1, failed, values, dropped))
+            tell(observe.CascadesDone(clock(), self._call, 1, failed, values, dropped, events))
 
     def timed(self, handlers: Iterable[Handler]) -> Timed:
         """Return an iterable over handlers, for `attempted`."""
@@ -75,9 +94,9 @@ class CallObserver:
         end = perf_counter()
         begins = array("d", timed.begins)
         handler_seconds = Seconds(begins, begins[1:] + array("d", (end,) if begins else ()))
-        self._notifier.notify(
+        self._tell(
             observe.EventsDone(
-                self._notifier.clock(),
+                self._clock(),
                 self._call,
                 0,
                 begun,
@@ -94,22 +113,22 @@ class CallObserver:
 
     def unmatched(self) -> None:
         """Tell that no handler wants the current event."""
-        self._notifier.notify(observe.EventsUnmatched(self._notifier.clock(), self._call, 1))
+        self._tell(observe.EventsUnmatched(self._clock(), self._call, 1))
 
     def failed(self, ev: Any, handler: str | None, error: BaseException, attempts: int) -> None:
         """Tell that an event has failed and is not run again."""
-        self._notifier.notify(observe.EventFailed(*self._failure(ev, handler, error, attempts)))
+        self._tell(observe.EventFailed(*self._failure(ev, handler, error, attempts)))
 
     def retried(self, ev: Any, handler: str | None, error: BaseException, attempts: int) -> None:
         """Tell that an event has failed and is run again."""
-        self._notifier.notify(observe.EventRetried(*self._failure(ev, handler, error, attempts)))
+        self._tell(observe.EventRetried(*self._failure(ev, handler, error, attempts)))
 
     def _failure(
         self, ev: Any, handler: str | None, error: BaseException, attempts: int
     ) -> tuple[Any, ...]:
-        at, event = self._notifier.clock(), describe_event(ev)
+        at, event = self._clock(), describe_event(ev)
         return at, self._call, self.path(), event, handler, error, attempts
 
     def drained(self) -> None:
         """Tell that nothing is left to do."""
-        self._notifier.notify(observe.Drained(self._notifier.clock()))
+        self._tell(observe.Drained(self._clock()))

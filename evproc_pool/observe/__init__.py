@@ -2,8 +2,10 @@
 
 `notifications` has the notifications, and begins with how they follow each other. `notifier` hands
 them to listeners. `collector` is the listener that collects `Statistics`; `histogram` and `seconds`
-let it do so in bounded memory, at a small part of the cost of the events. More listeners (progress,
-traces, metrics) would stand beside it.
+let it do so in bounded memory, at a small part of the cost of the events. More listeners (traces,
+metrics) would stand beside it.
+
+`call_progress` counts one call, by `progress`; `progress_views` shows that to a person.
 
 May import: itself, `log`, `evproc`.
 """
@@ -27,6 +29,7 @@ from evproc_pool.observe.notifications import (
     WorkersEnded,
     WorkerStarted,
 )
+from evproc_pool.observe.progress import ProgressCounts
 from evproc_pool.observe.seconds import Seconds
 from evproc_pool.observe.statistics import (
     BatchStatistics,
@@ -51,6 +54,7 @@ __all__ = [
     "HandlerStatistics",
     "Listener",
     "Notification",
+    "ProgressCounts",
     "Same",
     "Seconds",
     "SlowEvent",

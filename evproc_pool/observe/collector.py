@@ -40,7 +40,7 @@ from evproc_pool.observe.statistics import (
 )
 
 _MOST_SLOW: Final = 20
-_LONGEST_EVENT: Final = 100
+_LONGEST_EVENT: Final = 120
 # Places of lost workers that were not taken.
 _MOST_VACANT: Final = 64
 

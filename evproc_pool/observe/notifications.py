@@ -160,6 +160,7 @@ class CascadesDone(NamedTuple):
     failed: int  # how many ended with an error
     values: int  # how many were ended by `StopProcessing(value)`
     dropped: int  # how many were dropped, because the call ended before
+    events: int = 0  # how many events they had that were handled, without those of dropped ones
 
 
 class Drained(NamedTuple):

@@ -35,13 +35,15 @@ def interrupt_when_begun():
 
 
 def run(cell):
-    """Run a cell; give what it printed, and its error if it has one."""
+    """Run a cell; give what it printed and displayed, and its error if it has one."""
     printed, errors = [], []
 
     def hook(message):
         content = message["content"]
         if message["msg_type"] == "stream":
             printed.append(content["text"])
+        elif message["msg_type"] in ("display_data", "update_display_data"):
+            printed.append(message["msg_type"] + " " + content["data"]["text/plain"])
         elif message["msg_type"] == "error":
             errors.append(content["ename"])
 
@@ -201,3 +203,22 @@ def test_awaiting_a_future_in_a_cell(tmp_path: Path) -> None:
         """,
     ]
     assert run_cells(cells, tmp_path) == [([], []), (["8"], [])]
+
+
+def test_progress_is_shown_below_the_cell_without_widgets(tmp_path: Path) -> None:
+    pytest.importorskip("rich", reason="the extra is not installed")
+    cells = [
+        _DEFINITIONS,
+        """
+        values = pool.process_many([Reading(number) for number in range(40)], progress=True)
+        print(len(values))
+        pool.close()
+        """,
+    ]
+    _, (printed, errors) = run_cells(cells, tmp_path)
+    assert errors == []
+    text = " ".join(printed)
+    assert text.startswith("display_data ")
+    assert "0 of 40 events (0 %)" in text.partition("update_display_data")[0]
+    assert "41 events" in text.rpartition("update_display_data")[2]
+    assert printed[-1] == "40"

@@ -431,5 +431,5 @@ def test_the_options_of_a_stream_are_passed_on(full: Full) -> None:
         return recorder.finish()
 
     assert asyncio.run(run()) == Totals(1, 0, 0)
-    assert given == {"ordered": False, "buffersize": 7, "every_event": True}
+    assert given == {"ordered": False, "buffersize": 7, "every_event": True, "progress": False}
     assert json.loads(full.taken)["line"] == 1
