@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, Final
 
 from benchmarks.model import Bar, Benchmark, Figure, Note, Row, Settings, ratio
-from benchmarks.pool import calls, keys, loads, memory, shapes, values
+from benchmarks.pool import calls, keys, loads, memory, observed, shapes, values
 from benchmarks.pool.bench import (
     FEW,
     LONGER,
@@ -375,6 +375,7 @@ _CASES: Final = (
     Case("64 workers, 2 ms of sleep", _many_workers),
     Case("50 MB events and values", _large),
     *calls.CASES,
+    *observed.CASES,
     *shapes.CASES,
 )
 

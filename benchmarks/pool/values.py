@@ -121,12 +121,14 @@ def _work(base: loads.Load, kind: str, bench: Bench, label: str) -> Iterator[Row
     figures = take_figures(
         {
             OURS: Sample(load.make, count, bench.pool.process_many),
+            STREAM: Sample(load.make, count, partial(streamed, bench.pool)),
             Control.label: ControlSample(bench.control, load.make, count),
         },
         bench.settings.repeats,
     )
-    share = efficiency_of(figures[OURS], figures[Control.label], EFFICIENCIES[base])
-    yield Row(label, (*figures.values(), share))
+    control = figures[Control.label]
+    share = efficiency_of(figures[OURS], control, EFFICIENCIES[base])
+    yield Row(label, (*figures.values(), share, efficiency_of(figures[STREAM], control)))
 
 
 # --- emitted ---
