@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in names or SCENES:
         file = FOLDER / f"{name}.svg"
         file.write_text(picture(SCENES[name]), "utf-8")
-        print(file.relative_to(ROOT))
+        print(file.name)
     return 0
 
 

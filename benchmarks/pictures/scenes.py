@@ -76,7 +76,7 @@ SCENES: Final[Mapping[str, Scene]] = {
 }
 
 #: Programs of scenes: the block of README.md that has this text.
-PROGRAMS: Final = {"divisors.py": "print(pool.statistics())", "orders.py": "%(evproc_handler)s"}
+PROGRAMS: Final = {"divisors.py": "print(pool.statistics())", "orders.py": "checked order"}
 
 _METADATA: Final = "Metadata-Version: 2.1\nName: shop\nVersion: 1.4\n"
 _HANDLERS: Final = ("check", "price", "assess", "bill", "send")

@@ -32,6 +32,7 @@ LINE: Final = 19
 MARGIN: Final = 16
 
 _ROWS: Final = 60
+_MOST_BYTES: Final = 1 << 16
 _FONTS: Final = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 _PROMPT: Final = "\x1b[32m$\x1b[0m \x1b[1m{}\x1b[0m\r\n"
 
@@ -108,7 +109,7 @@ def _run(
 
 def _read(terminal: int) -> bytes:
     try:
-        return os.read(terminal, 1 << 16)
+        return os.read(terminal, _MOST_BYTES)
     except OSError:  # how Linux says that nobody is at the other end
         return b""
 

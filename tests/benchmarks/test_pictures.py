@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import getpass
+import os
 import re
 import sys
 import xml.etree.ElementTree as ET
@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.pictures.scenes import ROOT, SCENES, Scene
+from benchmarks.pictures.scenes import ROOT, SCENES
 
 if sys.platform == "win32":
     pytest.skip("no pseudo-terminals there", allow_module_level=True)
 pytest.importorskip("pyte", reason="of the extra [test]")
 
 from benchmarks.pictures import __main__ as command
+from benchmarks.pictures import terminal
 from benchmarks.pictures.terminal import COLUMN, LINE, MARGIN, draw, show
-from evproc import Event
+from evproc import Event, Processor, want
 from evproc_pool import PoolProcessor
 from evproc_pool.cli.bench_command import handlers_table, runs_table
 from evproc_pool.cli.bench_verdict import Measured
@@ -91,27 +92,26 @@ class Number(Event):
     name = "number"
 
 
+@want("number")
+def find_divisor(proc: Processor, ev: Number) -> None: ...
+
+
 def test_statistics_have_the_words_of_today() -> None:
-    with PoolProcessor(workers=0, statistics=True) as pool:
-        pool.register(lambda proc, ev: None, "find_divisor")
+    with PoolProcessor(workers=1, statistics=True) as pool:
+        pool.register(find_divisor)
         pool.process_many([Number()])
         text = str(pool.statistics())
-    heads = [line for line in text.splitlines() if line.startswith(("handler", "slowest"))]
-    assert len(heads) == 2
-    # the heads of workers, of which there are none here, come with their fields
+    heads = re.findall(r"^(?:handler|worker|slowest) .*", text, re.MULTILINE)
+    heads += re.findall(r"^(?:roots|events|now|batches)", text, re.MULTILINE)
+    assert len(heads) == 7
     for name in ("statistics", "run"):
-        for line in (*heads, "worker pid state events working waiting starting memory"):
-            assert {*line.split(), "roots", "events", "now", "batches"} <= words(name)
+        assert {*" ".join(heads).split()} <= words(name)
 
 
 def test_bench_has_the_words_of_today() -> None:
-    names = [field.name for field in dataclasses.fields(Measured)] if False else []
-    assert names == []
-    measured = Measured(1, 0, 1.0, 1.0, 1.0, (), {}, 1, 1.0, 0.0)
-    for table in (runs_table(measured), handlers_table(measured)):
-        assert {word for head in table.columns for word in head.lstrip(">").split()} <= words(
-            "bench"
-        )
+    measured = Measured(1, 0, 1.0, 1.0, 1.0, (), {}, 1)
+    heads = (*runs_table(measured).columns, *handlers_table(measured).columns)
+    assert {*" ".join(heads).replace(">", "").split()} <= words("bench")
 
 
 # --- making them ---
@@ -120,23 +120,58 @@ def test_bench_has_the_words_of_today() -> None:
 @pytest.mark.parametrize("name", [name for name, scene in SCENES.items() if scene.is_steady])
 def test_a_picture_shows_what_is_printed_today(name: str) -> None:
     # made for real, in a pseudo-terminal
-    assert lines_of(command.picture(SCENES[name])) == lines_of(committed(name)), (
-        f"python -m benchmarks.pictures {name}"
-    )
+    made = lines_of(command.picture(SCENES[name]))
+    assert made == lines_of(committed(name)), f"python -m benchmarks.pictures {name}"
 
 
-def test_a_drawn_graph_is_a_picture(tmp_path: Path) -> None:
+def test_the_log_is_that_of_today_but_for_numbers_and_its_order() -> None:
+    def comparable(svg: str) -> list[str]:
+        return sorted(re.sub(r"\d+", "0", line) for line in lines_of(svg))
+
+    assert comparable(command.picture(SCENES["logs"])) == comparable(committed("logs"))
+
+
+def test_a_drawn_graph_is_a_picture() -> None:
     pytest.importorskip("pygraphviz", reason="has no wheels for this Python")
-    texts = set(ET.fromstring(command.picture(SCENES["graph-file"])).itertext())
+    texts = {*ET.fromstring(command.picture(SCENES["graph-file"])).itertext()}
     assert {"1 check", "2 price", "3 assess", "4 bill", "order", "mail"} <= texts
 
 
-def shown(*commands: str, folder: Path, columns: int = 20, until: str = "") -> list[str]:
-    screen = show(commands, folder, {"PATH": "/usr/bin:/bin"}, columns=columns, until=until)
-    return lines_of(draw(screen, "a title"))
+def drawn(line: str, folder: Path, *, columns: int = 12, until: str = "") -> str:
+    environment = {"PATH": os.environ["PATH"]}
+    screen = show([line], folder, environment, columns=columns, until=until)
+    return draw(screen, "a <title>")
 
 
 def test_a_picture_is_what_a_terminal_makes_of_it(tmp_path: Path) -> None:
-    assert shown("printf 'abc\\rX  d\\n'; printf '\\033[31m<&>\\033[0m'", "pwd >x; stty size", folder=tmp_path)[
-        -3:
-    ] == ["X  d", "<&>", "$"] or True
+    svg = drawn(r"printf 'abc\rX\n<&> \033[31mred\033[0m'", tmp_path, columns=80)
+    assert lines_of(svg)[1:] == ["Xbc", "<&> red"]
+    assert ET.fromstring(svg).findtext(f"{SVG}title") == "a <title>"
+    red = next(text for text in ET.fromstring(svg).iter(f"{SVG}text") if text.text == "red")
+    assert red.get("fill") == "#cf222e"
+
+
+def test_a_line_is_wrapped_at_the_width_that_programs_are_told(tmp_path: Path) -> None:
+    assert lines_of(drawn("stty size", tmp_path, columns=12))[1:] == ["60 12"]
+    lines = lines_of(drawn("echo 12345678", tmp_path, columns=12))
+    assert lines == ["$ echo 12345", "678", "12345678"]
+
+
+def test_a_picture_is_taken_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # a byte at a time, so that none is behind the one that matters
+    monkeypatch.setattr(terminal, "_MOST_BYTES", 1)
+    # what comes later is read all the same, or the command would wait for ever
+    svg = drawn("printf '50%%'; seq 5000", tmp_path, columns=80, until="(?m)^50%")
+    assert lines_of(svg)[1:] == ["50%"]
+
+
+def test_pictures_are_written_by_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "FOLDER", tmp_path)
+    assert command.main(["graph"]) == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["graph.svg"]
+    assert capsys.readouterr().out == "graph.svg\n"
+    with pytest.raises(SystemExit):
+        command.main(["grpah"])
+    assert "there is no picture 'grpah': there is handlers, explain, " in capsys.readouterr().err
