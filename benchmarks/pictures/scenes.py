@@ -50,7 +50,7 @@ SCENES: Final[Mapping[str, Scene]] = {
     "graph": Scene(
         "The order of the handlers as a tree",
         ("evproc graph app.handlers",),
-        columns=52,
+        columns=48,
         is_steady=True,
     ),
     "graph-file": Scene(
@@ -95,7 +95,8 @@ def furnish(folder: Path) -> None:
         {"name": "order", "prices": rng.sample(range(5, 500), rng.randint(1, 4))}
         for _ in range(500)
     ]
-    orders[12]["prices"] = [-5]  # this one fails
+    orders[0]["prices"] = [40, 5]  # fits into a line, however it is shown
+    orders[12]["prices"] = [-5]  # fails
     (folder / "orders.jsonl").write_text(
         "".join(f"{json.dumps(each)}\n" for each in orders), "utf-8"
     )
