@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import sys
@@ -75,8 +74,6 @@ def test_a_picture_needs_nothing_from_elsewhere(name: str) -> None:
 def test_a_picture_says_nothing_of_the_machine_where_it_was_made(name: str) -> None:
     text = "\n".join(ET.fromstring(committed(name)).itertext())
     assert not re.search(r"/(tmp|home|root|usr|var|work|Users|opt)\b", text)
-    assert str(ROOT) not in text
-    assert not re.search(rf"\b{re.escape(getpass.getuser())}\b(?!s)", text)
 
 
 @pytest.mark.parametrize("name", TERMINALS)
