@@ -58,6 +58,13 @@ def test_recipes_are_short() -> None:
         assert len(lines) <= 15, section
 
 
+def test_the_file_of_progress_has_the_counts_of_the_end(folder: Path) -> None:
+    run(recipe("Show progress elsewhere"), folder)
+    counts = json.loads((folder / "progress.json").read_text("utf-8"))
+    assert (counts["roots_done"], counts["roots_total"], counts["failed"]) == (1000, 1000, 1)
+    assert counts["is_over"]
+
+
 def test_a_line_of_the_log_names_worker_handler_event_and_its_field(folder: Path) -> None:
     run(recipe("Log to a file"), folder)
     text = (folder / "shop.log").read_text("utf-8")

@@ -65,11 +65,16 @@ SCENES: Final[Mapping[str, Scene]] = {
             "head -n 2 orders.jsonl | evproc run app.handlers",
             "evproc run app.handlers orders.jsonl -o done.jsonl --stats",
         ),
-        most_lines=27,
+        most_lines=28,
     ),
     "bench": Scene(
         "The times of handlers and pools, and a verdict",
         ("evproc bench app.handlers orders.jsonl",),
+    ),
+    "progress": Scene(
+        "A bar with roots, events, failures, rate and times, while orders run",
+        ("evproc run app.handlers orders.jsonl -o done.jsonl",),
+        until=r"\([4-7]\d %\)",
     ),
     "statistics": Scene("The statistics of a pool", ("python divisors.py",), most_lines=16),
     "logs": Scene("What handlers log in workers", ("python orders.py",), columns=80),

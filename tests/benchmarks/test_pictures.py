@@ -24,6 +24,7 @@ from evproc import Event, Processor, want
 from evproc_pool import PoolProcessor
 from evproc_pool.cli.bench_command import handlers_table, runs_table
 from evproc_pool.cli.bench_verdict import Measured
+from evproc_pool.observe import ProgressCounts, progress_text
 
 README = (ROOT / "README.md").read_text("utf-8")
 FOLDER = ROOT / "benchmarks" / "pictures"
@@ -103,6 +104,13 @@ def test_statistics_have_the_words_of_today() -> None:
     assert len(heads) == 7
     for name in ("statistics", "run"):
         assert {*" ".join(heads).split()} <= words(name)
+
+
+def test_progress_has_the_words_of_today() -> None:
+    counts = ProgressCounts(200, 500, 400, 700, 1, 0, 2.0, 200.0, 3.0, is_over=False)
+    expected = {*re.findall(r"[a-z]+", progress_text.line(counts))}
+    assert "roots" in expected
+    assert expected <= {*re.findall(r"[a-z]+", " ".join(words("progress")))}
 
 
 def test_bench_has_the_words_of_today() -> None:
