@@ -100,7 +100,7 @@ def furnish(folder: Path) -> None:
         {"name": "order", "prices": rng.sample(range(5, 500), rng.randint(1, 4))}
         for _ in range(500)
     ]
-    orders[0]["prices"] = [40, 5]  # fits into a line, however it is shown
+    orders[0]["prices"] = [45]  # fits into a line, however it is shown
     orders[12]["prices"] = [-5]  # fails
     (folder / "orders.jsonl").write_text(
         "".join(f"{json.dumps(each)}\n" for each in orders), "utf-8"
