@@ -67,17 +67,19 @@ def show(
         folder: The working folder.
         environment: All of the environment.
         columns: The width of the terminal.
-        until: A regular expression: once the screen shows it, it stays as it is.
+        until: A regular expression: once the screen shows it, nothing more is shown or begun.
     """
     screen = pyte.Screen(columns, _ROWS)
     stream = pyte.ByteStream(screen)
-    is_kept = False
+    is_complete = False
     for command in commands:
         stream.feed(_PROMPT.format(command).encode())
         for data in _run(command, folder, environment, columns):
-            if not is_kept:
+            if not is_complete:
                 stream.feed(data)
-                is_kept = bool(until and re.search(until, "\n".join(screen.display)))
+                is_complete = bool(until and re.search(until, "\n".join(screen.display)))
+        if is_complete:
+            break
     return screen
 
 

@@ -177,6 +177,12 @@ def test_a_picture_is_taken_in_the_middle(tmp_path: Path, monkeypatch: pytest.Mo
     assert lines_of(svg)[1:] == ["50%"]
 
 
+def test_nothing_begins_behind_what_the_picture_waits_for(tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"]}
+    show(["echo 50%", "touch file"], tmp_path, environment, columns=80, until="(?m)^50%")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_pictures_are_written_by_their_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
