@@ -17,5 +17,6 @@ Rules, for every benchmark here:
                   │
                   └─ timing.interleaved(samplers, repeats)
 
-A benchmark is a package of its own beside `process`, listed in `cli`.
+A benchmark is a package of its own beside `process`, listed in `cli`. `pictures` is none:
+it draws the pictures of the project's README.
 """
