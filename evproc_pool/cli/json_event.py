@@ -53,6 +53,18 @@ class JsonEvent(Event):
         return f"JsonEvent({self.data!r})"
 
 
+# What `describe_event` puts between the name of such an event and its members. It is the same for
+# each event, and longer than what a row of a table has room for.
+_CLASS: Final = f" ({JsonEvent.__module__}.{JsonEvent.__qualname__}: {JsonEvent.__qualname__}("
+
+
+def by_members(event: str) -> str:
+    """Return what `describe_event` says of an event, without the class if it is a `JsonEvent`."""
+    name, found, members = event.partition(_CLASS)
+    members = members.removesuffix("))").removesuffix(")").replace(f"'name': {name}, ", "", 1)
+    return f"{name} {members}" if found else event
+
+
 class BadInputError(Exception):
     """A line, or a file, from which no event can be made; the text says why."""
 

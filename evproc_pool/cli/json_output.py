@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from evproc.event import describe_event, shortened
 from evproc_pool import Outcome, RemoteError
+from evproc_pool.cli.json_event import by_members
 
 #: Types that JSON has; a `float` may be one that JSON lacks.
 _SCALARS: Final = frozenset({type(None), bool, int, str})
@@ -131,7 +132,7 @@ def failure_line(
         "type": type_name(raised),
         "message": _message(raised),
         "handler": outcome.handler,
-        "event": describe_event(outcome.failed_event or outcome.event),
+        "event": by_members(describe_event(outcome.failed_event or outcome.event)),
         "attempts": outcome.attempts,
         "failed": outcome.failed,
     }

@@ -48,7 +48,7 @@ def _print_rich(table: Table, out: TextIO) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    made = RichTable(box=SIMPLE_HEAD, pad_edge=False)
+    made = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for head in table.columns:
         if head.startswith(">"):
             made.add_column(head[1:], justify="right", overflow="fold")

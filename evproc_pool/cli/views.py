@@ -7,6 +7,7 @@ from typing import TextIO
 
 from evproc.report import Explanation
 from evproc_pool.cli.inventory import Inventory
+from evproc_pool.cli.json_event import by_members
 from evproc_pool.cli.output import counted, printable
 from evproc_pool.cli.tables import Table, print_table
 
@@ -59,7 +60,7 @@ def show_explanation(explanation: Explanation, out: TextIO) -> None:
     def say(line: str) -> None:
         print(printable(line), file=out)
 
-    say(f"event {explanation.event}")
+    say(f"event {by_members(explanation.event)}")
     if explanation.error is not None:
         say(f"fault: {type(explanation.error).__name__}: {explanation.error}")
     running = [entry for entry in explanation.handlers if entry.position is not None]

@@ -49,6 +49,7 @@ def test_which_filter_decides(shop: Path, evproc: Run) -> None:
         done = evproc(shop, "explain", GROUP, "event.json")
         assert done.code == 0
         assert text in words(done.out)
+        assert f"event 'order' {{'total': {total}}}" in done.out
 
 
 def test_a_required_handler_that_declines(make_group: Any, evproc: Run) -> None:

@@ -90,6 +90,7 @@ def test_the_handlers_of_the_demo(tmp_path: Path, evproc: Run) -> None:
 def test_the_places_stay_whole_in_a_terminal(tmp_path: Path) -> None:
     done = in_terminal(tmp_path, "handlers", DEMO)
     assert len(re.findall(r"evproc_pool\.demo\.handlers:\d+", done.out)) == 9
+    assert "" not in map(str.strip, done.out.splitlines())
 
 
 def test_a_table_for_pipes_has_a_line_for_each_handler(shop: Path) -> None:

@@ -277,7 +277,7 @@ def test_the_line_and_the_sentence_of_a_failure() -> None:
         "type": "KeyError",
         "message": "'a'\nb",
         "handler": "bill",
-        "event": "'note' (evproc_pool.cli.json_event.JsonEvent: JsonEvent({'name': 'note'}))",
+        "event": "'note' {'name': 'note'}",
         "attempts": 3,
         "failed": 2,
     }
