@@ -27,6 +27,9 @@ a lock, and what else is read or changed belongs to one thread, or takes one ato
 - ``spawn.os.getcwd`` raises in a deleted working directory, where no process could be started; and
   there Python 3.13.0 imports no `socket`, unless ``util._args_from_interpreter_flags`` has ``-P``.
   Fallback: no process is started.
+- ``forkserver.util.spawnv_passfds`` starts a forkserver with a line of code, and that calls
+  ``signal.set_wakeup_fd`` once it ignores Ctrl-C: until then the signal is blocked in it. Fallback:
+  Ctrl-C ends a forkserver that is starting, with a traceback, and it is started again.
 - A start of the resource tracker unblocks signals that this thread has blocked, so it is started
   before. Fallback: a signal to the process group may end a worker that is starting.
 - ``get_spawning_popen``: whether a name is pickled for a new process. Fallback: it never is; as for
@@ -49,7 +52,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing import process
 from multiprocessing.process import BaseProcess
 from types import FrameType, ModuleType
@@ -271,6 +274,52 @@ _LEAVE_MAIN_ALONE: Final = """[
 _GROUP_SIGNALS: Final = {
     int(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 }
+
+
+# Runs in a new forkserver, before `main`; it calls `set_wakeup_fd` when it has ignored Ctrl-C, but
+# for its children. Text, as above.
+_RELEASE_CTRL_C: Final = """[
+    setattr(signal, "set_wakeup_fd", lambda *args: [
+        setattr(signal, "set_wakeup_fd", inner),
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT]),
+        inner(*args),
+    ][2])
+    for signal in [__import__("signal")]
+    for inner in [signal.set_wakeup_fd]
+]
+"""
+
+
+class _UtilOfForkserver:
+    """`multiprocessing.util` for `multiprocessing.forkserver`: no Ctrl-C ends its start."""
+
+    def __init__(self, inner: ModuleType) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def spawnv_passfds(self, path: Any, words: Sequence[Any], passed: Sequence[int]) -> int:
+        """Start a process that holds Ctrl-C back until it ignores it."""
+        *options, code = words
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            if signal.SIGINT not in before and options[-1] == "-c":
+                code = _RELEASE_CTRL_C + code
+            pid: int = self._inner.spawnv_passfds(path, [*options, code], passed)
+            return pid
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def shield_forkserver() -> None:
+    """Let no Ctrl-C end a forkserver that is starting. Idempotent."""
+    from multiprocessing import forkserver
+
+    inner: Any = forkserver
+    util = getattr(inner, "util", None)
+    if isinstance(util, ModuleType) and hasattr(util, "spawnv_passfds"):
+        inner.util = _UtilOfForkserver(util)
 
 
 class _HeldBack(threading.local):

@@ -19,6 +19,8 @@ import itertools
 import multiprocessing
 import os
 import pickle
+import signal
+import subprocess
 import sys
 import threading
 import types
@@ -769,6 +771,52 @@ def test_a_name_is_text_but_for_a_process_that_starts(monkeypatch: pytest.Monkey
     finally:
         contexts.set_spawning_popen(None)
     assert pickle.loads(elsewhere) == "worker"
+
+
+@pytest.mark.skipif(not _HAS_FORKSERVER, reason="no forkserver")
+def test_a_forkserver_that_starts_holds_ctrl_c_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    from multiprocessing import forkserver
+
+    started: list[list[Any]] = []
+
+    class Util(types.ModuleType):
+        @staticmethod
+        def spawnv_passfds(path: str, words: list[Any], passed: list[int]) -> int:
+            assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+            started.append([path, words, passed])
+            return 7
+
+    monkeypatch.setattr(forkserver, "util", Util("util"))
+    for _ in range(2):
+        stdlib_multiprocessing.shield_forkserver()
+    inner: Any = forkserver
+    assert inner.util.spawnv_passfds("python", ["python", "-c", "main()"], [3]) == 7
+    (words,) = [words for _, words, _ in started]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    code = f"""
+import os, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+def main():
+    os.kill(os.getpid(), signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for _ in range(2):
+        print(signal.set_wakeup_fd(-1), signal.pthread_sigmask(signal.SIG_BLOCK, []))
+    print(before is signal.default_int_handler)
+{words[-1]}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "-1 set()\n-1 set()\nTrue\n"
+    # where Ctrl-C is held back already, and where it is another program
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        inner.util.spawnv_passfds("python", ["python", "-c", "main()"], [])
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    inner.util.spawnv_passfds("program", ["program", "main()"], [])
+    assert [words[-1] for _, words, _ in started[1:]] == ["main()", "main()"]
+    monkeypatch.delattr(forkserver, "util")
+    stdlib_multiprocessing.shield_forkserver()  # nothing is changed
+    assert not hasattr(forkserver, "util")
 
 
 def test_what_has_a_public_name_is_as_it_was() -> None:

@@ -27,6 +27,7 @@ from evproc_pool.internals.stdlib_multiprocessing import (
     is_folder_gone,
     preloaded_modules,
     preloading_options,
+    shield_forkserver,
     signals_held_back,
 )
 from evproc_pool.ipc.parent_death import Anchor
@@ -261,6 +262,7 @@ def prepared(context: BaseContext, modules: Sequence[str] = ()) -> Iterator[None
     if not is_forkserver or preloaded_modules() is None:
         yield  # another start method, or an unknown Python
         return
+    shield_forkserver()
     with _forkserver.lock:
         preloaded = without_entries(preloaded_modules() or ())
         chosen = [] if preloaded == ["__main__"] else preloaded
