@@ -90,12 +90,14 @@ class Driving:
     def check_may_wait(self) -> None:
         """Raise `RuntimeError` in a thread that would wait for itself: from within a turn.
 
-        Filters, pickling methods and callbacks of futures may hand in events, but not wait.
+        Filters, pickling methods, progress functions and callbacks of futures may hand in events,
+        but not wait.
         """
         if self.thread == threading.get_ident():
             raise RuntimeError(
                 "this thread is handling events for the pool already: a filter, a pickling"
-                " method or a future's callback must not wait for the same pool"
+                " method, a progress function or a future's callback must not wait for the same"
+                " pool"
             )
 
     def wait(self) -> None:

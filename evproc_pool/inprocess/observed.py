@@ -76,7 +76,8 @@ class CallObserver:
             for outcome in outcomes:
                 if len(outcome.path) == 1:
                     failed = int(outcome.error is not None)
-                    values, dropped, events = int(outcome.stopped), 0, outcome.events
+                    values, dropped = int(outcome.stopped), 0
+                    events = max(1, outcome.events)  # what is no event counts as one
                 last = [outcome]
                 del outcome  # no frame may hold its error
                 yield last.pop()

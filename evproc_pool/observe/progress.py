@@ -77,7 +77,7 @@ class ProgressCounter:
             case Accepted():
                 self._accepted += item.roots
             case CascadesDone():
-                self._roots_done += item.cascades
+                self._roots_done += item.cascades - item.dropped
                 self._dropped += item.dropped
                 self._handled += item.events
             case EventsUnmatched():

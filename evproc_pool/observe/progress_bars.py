@@ -37,10 +37,66 @@ class _Terminal(Console):
     """Standard error. Long lines stay whole, so that they can be copied."""
 
     def __init__(self) -> None:
-        super().__init__(file=sys.stderr, soft_wrap=True, highlight=False)
+        # what a program prints is no markup
+        super().__init__(
+            file=sys.stderr, soft_wrap=True, highlight=False, markup=False, emoji=False
+        )
 
     def on_broken_pipe(self) -> NoReturn:
         raise  # noqa: PLE0704 - within an `except` of rich, which would end the program
+
+
+class _Above(FileProxy):
+    """Stands for a standard stream: writes above the bars, and to the stream when they are gone.
+
+    The application may keep it longer than there are bars: `contextlib.redirect_stderr` that begins
+    meanwhile puts it back at its end.
+
+    Rejected: that `Live` redirects. It puts back what it found, over what the application has put
+    there meanwhile.
+    """
+
+    is_over = False
+
+    def __init__(self, name: str, console: Console) -> None:
+        self._name = name
+        self.stream: Any = getattr(sys, name)
+        if isinstance(self.stream, _Above):
+            self.stream = self.stream.stream
+        super().__init__(console, self.stream)
+
+    def write(self, text: str) -> int:
+        """Write lines; the rest of the text waits for the end of its line."""
+        return self.stream.write(text) if self.is_over else super().write(text)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self.is_over:
+            self.stream.flush()
+        else:
+            super().flush()
+
+    def begin(self) -> None:
+        """Take the place of the stream."""
+        setattr(sys, self._name, self)
+        for handler in _log_handlers(self.stream):
+            handler.setStream(self)
+
+    def end(self) -> None:
+        """Give the place back, if it is still taken."""
+        with suppress(Exception):  # the terminal is gone
+            self.flush()
+        for handler in _log_handlers(self):
+            handler.setStream(self.stream)
+        self.leave()
+
+    def leave(self) -> None:
+        """As `end`, in a process that was forked: write nothing, and take no lock."""
+        self.is_over = True
+        for handler in _log_handlers(self):
+            handler.stream = self.stream
+        if getattr(sys, self._name) is self:
+            setattr(sys, self._name, self.stream)
 
 
 class Bar:
@@ -65,7 +121,7 @@ class Display:
     def __init__(self) -> None:
         self.bars: tuple[Bar, ...] = ()
         self.console = _Terminal()
-        self._streams: list[tuple[Any, Any]] = []  # what was redirected, and to what
+        self._above: list[_Above] = []
         self._live: Live | None = None
         self._ticker: Ticker | None = None
 
@@ -74,29 +130,28 @@ class Display:
 
     def start(self) -> None:
         """Draw the rows, and go on drawing them."""
-        has_terminal = is_terminal(sys.stdout)
-        before = sys.stderr, sys.stdout
         self._live = Live(
             console=self.console,
             auto_refresh=False,  # its own thread would print the error if the terminal is gone
             get_renderable=self._table,
-            redirect_stdout=has_terminal,
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
         atexit.register(self.stop)
         with suppress(Exception):  # the terminal is gone
             self._live.start(refresh=True)
-        after = sys.stderr, sys.stdout
-        self._streams = [pair for pair in zip(before, after, strict=True) if pair[0] is not pair[1]]
-        for old, new in self._streams:
-            _swap(old, new)
+        for name in ("stderr", "stdout"):
+            if is_terminal(getattr(sys, name)):
+                self._above.append(_Above(name, self.console))
+                self._above[-1].begin()
         self._ticker = Ticker(_SECONDS, self._live.refresh)
 
     def stop(self) -> None:
         """Draw the rows for the last time."""
         atexit.unregister(self.stop)
-        for old, new in self._streams:
-            _swap(new, old)
         try:
+            for above in self._above:
+                above.end()
             if self._ticker is not None:
                 self._ticker.stop()
         finally:  # also if Ctrl-C strikes: the cursor is hidden
@@ -107,11 +162,8 @@ class Display:
     def restore(self) -> None:
         """Undo the redirection, and draw nothing."""
         atexit.unregister(self.stop)
-        for old, new in self._streams:
-            for handler in _log_handlers(new):
-                handler.stream = old
-        sys.stdout = getattr(sys.stdout, "rich_proxied_file", sys.stdout)
-        sys.stderr = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+        for above in self._above:
+            above.leave()
 
 
 class Bars:
@@ -128,7 +180,7 @@ class Bars:
             is_first = display is None
             if display is None:
                 display = Display()
-                if not display.console.is_interactive or isinstance(sys.stderr, FileProxy):
+                if not display.console.is_interactive or _is_live(sys.stderr):
                     return False  # a terminal that can do nothing, or a display of another one
                 self._display = display
             display.bars += (bar,)
@@ -170,9 +222,9 @@ def _log_handlers(stream: object) -> Iterator[logging.StreamHandler[Any]]:
                 yield handler
 
 
-def _swap(old: object, new: Any) -> None:
-    for handler in _log_handlers(old):
-        handler.setStream(new)
+def _is_live(stream: object) -> bool:
+    """Whether a live display of `rich` stands for it."""
+    return isinstance(stream, FileProxy) and not (isinstance(stream, _Above) and stream.is_over)
 
 
 def table(rows: Sequence[ProgressCounts]) -> Table:
@@ -209,4 +261,8 @@ if hasattr(os, "register_at_fork"):
 def begin_bar(counts: Counts) -> Bar | None:
     """Begin to show a call; None: standard error is no terminal of a kind that has bars."""
     bar = Bar(counts)
-    return bar if _BARS.add(bar) else None
+    try:
+        return bar if _BARS.add(bar) else None
+    except BaseException:  # an interrupt: the call does not begin
+        bar.end()
+        raise

@@ -24,8 +24,13 @@ class Ticker:
         self._thread = threading.Thread(target=self._run, name="evproc progress", daemon=True)
         # a thread that writes when the interpreter ends would crash it
         atexit.register(self.stop)
-        with suppress(RuntimeError):  # the system has no more threads: only the end is shown
+        try:
             self._thread.start()
+        except RuntimeError:
+            pass  # the system has no more threads: only the end is shown
+        except BaseException:  # an interrupt
+            self.stop()
+            raise
 
     def _run(self) -> None:
         with suppress(Exception):

@@ -58,6 +58,7 @@ def assert_equal_outcomes(
 
     Raises:
         TypeError: `set_up` is nothing of this kind.
+        ValueError: There are neither workers nor seeds.
         AssertionError: Names the first event that differs, what it gives with `Processor` and in
             the pool, which pools differ, and how to run one of them again.
         Exception: Raised by `set_up`, by making the events, or by a pool as a whole.
@@ -98,6 +99,8 @@ def compare(
             return list(pool.stream(roots, every_event=every_event))
 
     pooled = [(how, run(pool)) for how, pool in _pools(processes, simulated, seeds, options)]
+    if not pooled:
+        raise ValueError("nothing is compared: there are neither workers nor seeds")
     # last, since its handlers work on the events themselves
     serial = run(PoolProcessor(0, **{**options, "retry_backoff": 0}))
     difference = _differences(serial, pooled, _Compare.by_options(equal, every_event, options))

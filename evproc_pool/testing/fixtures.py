@@ -63,8 +63,8 @@ class PoolMaker:
         self._closing.close()
 
 
-def comparison(evproc_workers: int) -> Callable[..., None]:
-    """Return `assert_equal_outcomes` with a number of processes."""
+def comparison(evproc_workers: int, skip: Callable[[str], object]) -> Callable[..., None]:
+    """Return `assert_equal_outcomes` with a number of processes; `skip` ends a test."""
 
     def assert_equal_outcomes(
         set_up: SetUp, events: Any, *, workers: int | None = None, **others: Any
@@ -72,6 +72,10 @@ def comparison(evproc_workers: int) -> Callable[..., None]:
         __tracebackhide__ = True  # pytest shows the caller's line
         # simulated pools do not depend on the option: their seeds are for every run
         simulated = workers or FEW
+        if "seeds" in others and evproc_workers == 0:
+            others["seeds"] = list(others["seeds"])
+            if not others["seeds"]:
+                skip("nothing is compared: no workers are asked for, and there are no seeds")
         compare(set_up, events, _workers(evproc_workers, workers), simulated, **others)
 
     return assert_equal_outcomes

@@ -305,6 +305,19 @@ def test_a_function_that_raises_is_logged_once_and_left_out(
     assert "bad raised an error: it gets nothing more" in record.getMessage()
 
 
+def test_a_function_that_waits_for_the_pool_is_told_why_it_must_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with _registered(PoolProcessor(1)) as pool:
+
+        def waits(counts: ProgressCounts) -> None:
+            if not counts.is_over:
+                pool.process(Plain())
+
+        pool.process_many(_plain(3), progress=waits)
+    assert "a progress function or a future's callback must not wait" in caplog.text
+
+
 @BOTH
 def test_an_interrupt_in_the_function_reaches_the_caller(workers: int) -> None:
     def interrupted(counts: ProgressCounts) -> None:

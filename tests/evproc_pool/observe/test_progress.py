@@ -7,7 +7,7 @@ import itertools
 import random
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -152,6 +152,24 @@ def test_an_event_that_cannot_be_sent_or_planned_counts_once(workers: int) -> No
         outcomes = list(pool.stream(events, progress=counts))
     assert sum(each.error is not None for each in outcomes) == (2 if workers else 1)
     _compare(counts, outcomes, len(events))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_is_no_event_counts_as_one(workers: int) -> None:
+    counts, events = Counts(), cast("list[Event]", [Plain(), 5, None])
+    with _registered(PoolProcessor(workers)) as pool:
+        assert [each.events for each in pool.stream(events, progress=counts)] == [1, 0, 0]
+    last = counts[-1]
+    assert (last.roots_done, last.events_done, last.events_known, last.failed) == (3, 3, 3, 2)
+
+
+def test_a_root_that_is_dropped_is_not_done() -> None:
+    counter = ProgressCounter(0.0, 10)
+    counter.take(Accepted(1.0, 0, 0, 5))
+    counter.take(CascadesDone(1.0, 0, 5, 0, 0, 3, 2))
+    assert counter.counts(1.0)[:2] == (2, 10)
+    counter.end(2.0, is_complete=False)
+    assert counter.counts(2.0)[:2] == (2, 10)
 
 
 # --- the number of roots ---

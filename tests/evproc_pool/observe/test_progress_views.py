@@ -238,6 +238,101 @@ def test_what_is_printed_to_a_pipe_goes_there(tmp_path: Path) -> None:
     assert seen.lines[1] == "WARNING:app:logged 0"
 
 
+REPLACED = """
+import contextlib, io
+handler = logging.StreamHandler()
+logging.getLogger("app").addHandler(handler)
+pool = pool_of(0)
+
+stream = pool.stream(orders(3), progress=True)
+next(stream)
+kept = sys.stderr
+with contextlib.redirect_stderr(io.StringIO()) as caught:
+    assert len(list(stream)) == 2
+    print("caught", file=sys.stderr)
+assert caught.getvalue() == "caught\\n", caught.getvalue()
+assert sys.stderr is kept  # put back by the `with` statement
+sys.stderr.write("whole ")
+sys.stderr.flush()
+sys.stderr.write("line\\n")
+
+stream = pool.stream(orders(3), progress=True)
+next(stream)
+logging.getLogger("app").error("logged above")
+mine = sys.stdout = io.StringIO()
+list(stream)
+assert sys.stdout is mine
+sys.stdout = sys.__stdout__
+assert sys.stderr is sys.__stderr__
+assert handler.stream is sys.__stderr__
+logging.getLogger("app").error("logged")
+"""
+
+
+@needs_terminal
+def test_what_replaces_a_stream_meanwhile_stays_in_its_place(tmp_path: Path) -> None:
+    seen = in_terminal(SCRIPT + REPLACED, tmp_path)
+    assert seen.code == 0, seen.lines
+    lines = ["the bar" if re.match(BAR, line) else line for line in seen.lines]
+    assert lines == ["the bar", "whole line", "logged above", "the bar", "logged"]
+
+
+@needs_terminal
+def test_what_ends_no_line_is_not_lost_and_no_markup(tmp_path: Path) -> None:
+    script = """
+for outcome in pool_of(0).stream(orders(2), progress=True):
+    print("[/b] :smile: ", end="", flush=True)
+print("end")
+"""
+    seen = in_terminal(SCRIPT + script.replace(", flush=True", ""), tmp_path)
+    assert (seen.code, seen.lines[0]) == (0, "[/b] :smile: [/b] :smile:")
+    seen = in_terminal(SCRIPT + script, tmp_path)
+    assert (seen.code, seen.lines[:2]) == (0, ["[/b] :smile:"] * 2)
+    assert seen.lines[-1] == "end"
+
+
+@needs_terminal
+def test_an_interrupt_when_a_bar_begins_leaves_none(tmp_path: Path) -> None:
+    script = """
+from rich.live import Live
+
+def interrupted(self, refresh=False):
+    begin(self, refresh)
+    raise KeyboardInterrupt
+
+begin, Live.start = Live.start, interrupted
+try:
+    pool_of(W).process_many(orders(2), progress=True)
+except KeyboardInterrupt:
+    print("interrupted")
+assert sys.stderr is sys.__stderr__
+assert threading.active_count() == 1, threading.enumerate()
+Live.start = begin
+pool_of(0).process_many(orders(2), progress=True)
+"""
+    for workers in "01":
+        seen = in_terminal(SCRIPT + script.replace("W", workers), tmp_path)
+        assert (seen.code, seen.has_cursor) == (0, True), seen.lines
+        assert seen.lines[-2] == "interrupted"
+        assert re.match(BAR, seen.lines[-1])
+
+
+def test_a_ticker_whose_begin_is_interrupted_never_ticks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticked = []
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Ticker(0.0001, lambda: ticked.append(1))
+    assert not any(each.name == "evproc progress" for each in threading.enumerate())
+
+
 @needs_terminal
 @pytest.mark.parametrize("env", [{"TERM": "dumb"}, {"TTY_INTERACTIVE": "0"}])
 def test_a_terminal_that_can_do_nothing_gets_lines(env: dict[str, str], tmp_path: Path) -> None:

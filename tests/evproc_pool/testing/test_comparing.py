@@ -498,3 +498,8 @@ def _python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=120,
         check=False,
     )
+
+
+def test_nothing_to_compare_is_an_error() -> None:
+    with pytest.raises(ValueError, match="neither workers nor seeds"):
+        assert_equal_outcomes([unsound], _items(), workers=0, seeds=())

@@ -282,6 +282,18 @@ def test_the_fixtures_take_the_number_and_zero_holds_for_all(
     _run(project, f"--evproc-workers={number}").assert_outcomes(passed=4)
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_comparison_without_seeds_takes_workers(number: int, project: pytest.Pytester) -> None:
+    test = """
+        from app import Order, differ
+        def test_orders(assert_equal_outcomes):
+            assert_equal_outcomes([differ], [Order()], workers=2, seeds=iter(()))
+    """
+    project.makepyfile(app=_APP, test_app=test)
+    done = _run(project, f"--evproc-workers={number}")
+    done.assert_outcomes(failed=number, skipped=1 - number)
+
+
 def test_a_failed_comparison_says_what_differs_and_how_to_run_it_again(
     project: pytest.Pytester,
 ) -> None:
