@@ -452,7 +452,8 @@ class Worker:
                 is_time, is_slow, is_large = now > check_at, now - began >= slow, not check_at
                 if now > quota.check_at:
                     quota.check_memory(now)
-                check_at = min(overdue, quota.check_at, now + job.report_seconds)
+                since = now if is_time else results.begun  # slow ones do not put a report off
+                check_at = min(overdue, quota.check_at, since + job.report_seconds)
                 if not is_slow and words[at] & over == unreported | code:
                     words[at] = place | again
                 done = (place >> bits) + 1
@@ -469,6 +470,7 @@ class Worker:
                         results.send(done)
                         words[at] = place | over
                         now = results.begun = clock()  # the next event does not pay for sending
+                        check_at = min(overdue, quota.check_at, now + job.report_seconds)
         if now - began < slow and words[at] & over == unreported | code:
             words[at] = place | again
         if (place >> bits) + 1 == job.size:

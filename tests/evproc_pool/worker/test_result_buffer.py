@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 
 import evproc
-from evproc_pool.core.estimates import KEEP_SECONDS, TARGET_SECONDS
+from evproc_pool.coordinator.codec import PACE
+from evproc_pool.core.estimates import KEEP_SECONDS, REPORT_SECONDS, TARGET_SECONDS
 from evproc_pool.core.event_columns import Times
 from evproc_pool.protocol import messages, status_words
 from evproc_pool.protocol.frame import Frame
@@ -466,12 +468,14 @@ def test_a_report_to_a_dead_coordinator_loses_no_result() -> None:
 # --- how long it waits ---
 
 
-def _done_by_frame(give: Callable[[Any], object], *, is_prompt: bool = False) -> list[int]:
-    """How many events are over at each frame, in a batch of 200 events of 0.5 ms each."""
+def _done_by_frame(
+    give: Callable[[Any], object], *, is_prompt: bool = False, seconds: float = 0.0005
+) -> list[int]:
+    """How many events are over at each frame, in a batch of 200 events of so many seconds each."""
     clock = ManualClock()
 
     def handle(proc: Any, ev: Any) -> Any:
-        clock.advance(0.0005)
+        clock.advance(seconds)
         return give(ev)
 
     packed = packing.EventPacker().pack([Plain(number) for number in range(200)])
@@ -479,6 +483,7 @@ def _done_by_frame(give: Callable[[Any], object], *, is_prompt: bool = False) ->
     channel = FedChannel(Frame(messages.BATCH, messages.dump_batch(frame)))
     worker = make_worker(channel, words_of(), clock=clock)
     worker._processor.register(handle, "handler")
+    worker._prompt_seconds = PACE.report_seconds  # as if somebody could ask for reports
     worker.run()
     return [load_any_progress(each).done for each in channel.sent]
 
@@ -496,6 +501,17 @@ def test_values_wait_longer_than_follow_ups_if_nobody_waits_for_single_values() 
     prompt = _done_by_frame(give_value, is_prompt=True)
     assert len(prompt) > len(values)
     assert _done_by_frame(lambda ev: None) == [200]
+
+
+@pytest.mark.parametrize("milliseconds", [0.5, 0.9, 1.5, 3.0, 5.0])
+def test_events_without_results_are_reported_if_somebody_waits_for_single_ones(
+    milliseconds: float,
+) -> None:
+    seconds = milliseconds / 1000
+    done = _done_by_frame(lambda ev: None, is_prompt=True, seconds=seconds)
+    gaps = [after - before for before, after in itertools.pairwise([0, *done])]
+    assert max(gaps) * seconds <= REPORT_SECONDS + 2 * seconds
+    assert min(gaps[:-1]) * seconds >= REPORT_SECONDS - 1e-9
 
 
 @pytest.mark.parametrize("way", ["value", "emitted"])
