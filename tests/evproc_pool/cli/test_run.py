@@ -128,6 +128,16 @@ def test_outcomes_failures_and_bad_lines(workers: str, shop: Path, evproc: Run) 
     ]
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_filter_that_raises_is_named_by_its_handler(workers: str, shop: Path) -> None:
+    done = piped(shop, "run", GROUP, "--workers", workers, given='{"name": "order"}\n')
+    (failed,) = records(done.out)
+    assert (failed["error"]["handler"], failed["error"]["filter"]) == ("approve", "@want 1")
+    assert done.err.startswith(
+        "line 1: event 'order' failed in the filter of handler 'approve' (@want 1): AttributeError:"
+    )
+
+
 def test_files_for_outcomes_and_for_failures(shop: Path) -> None:
     text = "x\n" + order(-1) + order(5)
     done = piped(shop, "run", GROUP, "-o", "out.jsonl", "--errors", "errors.jsonl", given=text)

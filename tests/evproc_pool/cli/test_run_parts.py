@@ -25,6 +25,7 @@ from evproc_pool.cli.line_input import EventSource, LineSplitter, Portions
 from evproc_pool.cli.pool_flags import FLAGS, number_of_bytes, pool_arguments
 from evproc_pool.cli.problems import CommandError
 from evproc_pool.cli.project_file import defaults
+from evproc_pool.cli.raised_by import Place, place_of_error
 from evproc_pool.cli.run_loop import (
     MOST_SENTENCES,
     Interruption,
@@ -433,3 +434,19 @@ def test_the_options_of_a_stream_are_passed_on(full: Full) -> None:
     assert asyncio.run(run()) == Totals(1, 0, 0)
     assert given == {"ordered": False, "buffersize": 7, "every_event": True, "progress": False}
     assert json.loads(full.taken)["line"] == 1
+
+
+def test_the_place_of_an_error_is_that_of_its_last_note() -> None:
+    error = ValueError("bad")
+    assert place_of_error(error) is None
+    assert str(place_of_error(error, "known")) == "handler 'known'"
+    error.add_note("evproc: raised by handler 'a' (m.a) on event 'x'")
+    assert place_of_error(error) == Place("a")
+    error.add_note(
+        "evproc: raised by filter m.<lambda> at /f (@want 3) of handler \"it's\" on event 'x'"
+    )
+    error.add_note("evproc_pool: event 3 of the input")
+    assert place_of_error(error) == Place("it's", 3)
+    assert str(place_of_error(error)) == 'the filter of handler "it\'s" (@want 3)'
+    error.__notes__ = 5  # type: ignore[assignment]  # any object may stand there
+    assert place_of_error(error) is None
