@@ -306,7 +306,7 @@ def run_command(group: str, file: str, **given: Any) -> int:
     default=2.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long the sample takes in one process, at most.",
+    help="How long a run of the sample takes, at most. There are three runs of each kind.",
 )
 @traceback_option
 def bench(  # noqa: PLR0917 - click passes them by name
@@ -322,6 +322,7 @@ def bench(  # noqa: PLR0917 - click passes them by name
 
     A sample of the events runs in one process and with 1 to N workers. The verdict says how much
     faster the pool is, the most that it can give and why, and which handler is the bottleneck.
+    There is none if other programs disturb the runs. Bad lines are left out.
 
     The handlers run several times for each event: do not use it where that does harm.
     """
