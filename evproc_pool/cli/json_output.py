@@ -93,9 +93,15 @@ def dumps(value: Any) -> str:
 
 
 def outcome_line(outcome: Outcome, line: int, *, with_path: bool = False) -> str:
-    """Return the line for an outcome without an error, without its end."""
+    """Return the line for an outcome without an error, without its end.
+
+    Args:
+        outcome: The outcome.
+        line: The number of its line.
+        with_path: Whether to add the path of the event, which begins with that number.
+    """
     emitted = dumps(outcome.emitted) if outcome.emitted else "[]"
-    path = f', "path": {list(outcome.path)}' if with_path else ""
+    path = f', "path": {[line, *outcome.path[1:]]}' if with_path else ""
     return (
         f'{{"line": {line}{path}, "name": {_name(outcome.event)},'
         f' "value": {dumps(outcome.value)}, "emitted": {emitted},'

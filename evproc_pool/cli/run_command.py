@@ -89,8 +89,11 @@ def run(options: RunOptions, given: dict[str, Any]) -> int:
                 if arguments.get("statistics"):
                     say(str(by_line(pool.statistics(), source.line_of)))
         totals = recorder.finish()
-    if not totals.is_all_well:
-        where = f"; {options.errors_file} has the failures" if options.errors_file else ""
+    has_failures = options.errors_file and not totals.is_all_well
+    where = f"; {options.errors_file} has the failures" if has_failures else ""
+    if signalled is not None:
+        say(f"interrupted after line {source.read}: {totals}{where}")
+    elif not totals.is_all_well:
         say(f"{totals}{where}")
     if signalled is not None:
         return 128 + signalled

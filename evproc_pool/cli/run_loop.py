@@ -13,14 +13,14 @@ import signal
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from io import FileIO, RawIOBase
 from typing import Any, Final, NamedTuple
 
 from evproc_pool import Outcome, PoolProcessor
 from evproc_pool.cli import json_output
 from evproc_pool.cli.json_event import BadInputError
-from evproc_pool.cli.line_input import EventSource
+from evproc_pool.cli.line_input import EventSource, InputStoppedError
 from evproc_pool.cli.output import counted, printable, say
 from evproc_pool.cli.problems import Stopped
 
@@ -210,9 +210,10 @@ async def stream_lines(
         progress=progress,
     )
     record = recorder.outcome
-    async with aclosing(outcomes):
-        async for outcome in outcomes:
-            record(outcome, source)
+    with suppress(InputStoppedError):
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                record(outcome, source)
 
 
 class Interruption:
@@ -234,7 +235,8 @@ class Interruption:
             raise Stopped(number)
         self.received = number
         self._loop.call_soon_threadsafe(self._stop)
-        self._tell("finishing what has begun; Ctrl-C again stops it")
+        again = "Ctrl-C" if number == signal.SIGINT else "the same signal"
+        self._tell(f"finishing what has begun; {again} again stops it")
 
     @contextmanager
     def caught(self) -> Iterator[None]:

@@ -169,7 +169,7 @@ def test_tracebacks_on_request(shop: Path) -> None:
 def test_every_event_of_a_cascade(shop: Path) -> None:
     done = piped(shop, "run", GROUP, "--every-event", given=order(5) + order(13))
     found = [(each["line"], each["path"], each["name"]) for each in records(done.out)]
-    assert found == [(1, [0], "order"), (2, [1, 0], "note"), (2, [1], "order")]
+    assert found == [(1, [1], "order"), (2, [2, 0], "note"), (2, [2], "order")]
 
 
 def test_a_function_makes_events_and_one_that_fails_is_a_bad_line(shop: Path) -> None:
@@ -440,6 +440,7 @@ def test_ctrl_c_finishes_what_has_begun(workers: str, slow: Path) -> None:
         os.close(reading)
         os.close(writing)
     assert done.code == 130
+    assert done.out.endswith("interrupted after line 1: 1 event, 0 failed\n")
     assert [record["value"] for record in records(done.out)] == [0]
     assert "Traceback" not in done.out
 
@@ -470,9 +471,11 @@ def test_sigterm_finishes_what_has_begun(slow: Path, started: Any) -> None:
     process.stdin.flush()
     wait_for_file(slow / "begun-0")
     process.send_signal(signal.SIGTERM)
-    assert process.stderr.readline().startswith(b"finishing what has begun")
+    told = process.stderr.readline()
+    assert told == b"finishing what has begun; the same signal again stops it\n"
     (slow / "go").touch()
-    out, _ = process.communicate(timeout=SECONDS)
+    out, said = process.communicate(timeout=SECONDS)
+    assert said == b"interrupted after line 1: 1 event, 0 failed\n"
     assert process.returncode == 128 + signal.SIGTERM
     assert json.loads(out)["value"] == 0
 

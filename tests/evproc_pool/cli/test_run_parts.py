@@ -21,7 +21,7 @@ from evproc import Event
 from evproc_pool import Outcome, PoolProcessor, RemoteError
 from evproc_pool.cli.json_event import BadInputError, JsonEvent, default_decode
 from evproc_pool.cli.json_output import dumps, failure_line, failure_sentence, outcome_line
-from evproc_pool.cli.line_input import EventSource, LineSplitter, Portions
+from evproc_pool.cli.line_input import EventSource, InputStoppedError, LineSplitter, Portions
 from evproc_pool.cli.pool_flags import FLAGS, number_of_bytes, pool_arguments
 from evproc_pool.cli.problems import CommandError
 from evproc_pool.cli.project_file import defaults
@@ -152,17 +152,43 @@ def test_events_know_their_lines() -> None:
 
 
 def test_a_source_that_is_stopped_drops_what_was_read() -> None:
-    async def take_one() -> tuple[Event, list[Event]]:
+    async def take_one() -> tuple[Event, int]:
         source = EventSource(
             FakePortions(b'{"name": "a"}\n' * 3), default_decode, lambda *_: None, keep=False
         )
         first = await anext(source)
         source.stop()
-        return first, await events_of(source)
+        with pytest.raises(InputStoppedError):
+            await anext(source)
+        return first, source.read
 
-    first, rest = asyncio.run(take_one())
+    first, read = asyncio.run(take_one())
     assert first.name == "a"
-    assert rest == []
+    assert read == 1
+
+
+def test_a_source_that_is_stopped_makes_nothing_of_a_line_that_was_begun() -> None:
+    reading, writing = os.pipe()
+    bad: list[int] = []
+
+    async def stop_it() -> int:
+        source = EventSource(
+            Portions(reading), default_decode, lambda line, *_: bad.append(line), keep=False
+        )
+        os.write(writing, b'{"name": "a"}\n{"na')
+        await anext(source)
+        rest = asyncio.ensure_future(anext(source))
+        await asyncio.sleep(0)
+        source.stop()
+        with pytest.raises(InputStoppedError):
+            await rest
+        return source.read
+
+    try:
+        assert (asyncio.run(stop_it()), bad) == (1, [])
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def test_a_pipe_is_read_when_there_is_something_and_not_after_a_stop() -> None:
@@ -395,7 +421,7 @@ def test_the_first_signal_ends_the_input_and_the_second_the_run() -> None:
         return told, interruption.received
 
     told, received = asyncio.run(strike())
-    assert told == ["finishing what has begun; Ctrl-C again stops it"]
+    assert told == ["finishing what has begun; the same signal again stops it"]
     assert received == signal.SIGTERM
 
 
