@@ -13,7 +13,7 @@ from evproc_pool.cli.bench_measure import measure, most_seconds, read_lines, tak
 from evproc_pool.cli.bench_verdict import Measured, Verdict, decide, duration
 from evproc_pool.cli.json_event import BadInputError, decoder
 from evproc_pool.cli.line_input import open_input
-from evproc_pool.cli.output import counted, printable, say
+from evproc_pool.cli.output import counted, printable, say, to_standard_output
 from evproc_pool.cli.problems import STANDARD_INPUT, CommandError
 from evproc_pool.cli.run_loop import output_file
 from evproc_pool.cli.tables import Table, print_table
@@ -50,7 +50,8 @@ def bench(  # noqa: PLR0917 - one for each argument of the command
         measured = measure(
             group, sample, workers=workers or cpus, cpus=cpus, seconds=seconds, tell=say
         )
-    show(measured, decide(measured), sys.stdout, bad)
+    with to_standard_output():
+        show(measured, decide(measured), sys.stdout, bad)
     return 0
 
 

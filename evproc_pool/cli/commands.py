@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from evproc_pool.cli.click_options import WithProjectFile, pool_options
+from evproc_pool.cli.output import to_standard_output
 from evproc_pool.cli.problems import FOUND, CommandError, ReaderGoneError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -82,7 +83,8 @@ class Commands(click.Group):
         """Run a command; see `ReaderGoneError`."""
         try:
             status = super().invoke(ctx)
-            sys.stdout.flush()
+            with to_standard_output():
+                sys.stdout.flush()
         except BrokenPipeError as error:
             raise ReaderGoneError from error
         return status
@@ -123,7 +125,8 @@ def handlers(group: str, show_traceback: bool) -> int:  # noqa: ARG001 - `start`
     from evproc_pool.cli.views import show_inventory
 
     inventory = take_inventory(group)
-    show_inventory(inventory, sys.stdout)
+    with to_standard_output():
+        show_inventory(inventory, sys.stdout)
     return FOUND if inventory.faults else 0
 
 
@@ -142,19 +145,32 @@ def decode_option(command: F) -> F:
     cls=WithProjectFile,
     epilog=examples(
         "evproc explain app.handlers order.json",
-        """echo '{"name": "order", "total": 5}' | evproc explain app.handlers -""",
+        """evproc explain app.handlers '{"name": "order", "total": 5}'""",
+        "evproc explain app.handlers orders.jsonl --line 17",
     ),
 )
 @group_argument
 @click.argument("event", metavar="EVENT.json", type=click.Path(dir_okay=False, allow_dash=True))
+@click.option(
+    "--line",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="The event is the N-th line of the file.",
+)
 @decode_option
 @traceback_option
-def explain(group: str, event: str, decode: str | None, show_traceback: bool) -> int:  # noqa: ARG001 - `start` looks for it
+def explain(
+    group: str,
+    event: str,
+    line: int | None,
+    decode: str | None,
+    show_traceback: bool,  # noqa: ARG001 - `start` looks for it
+) -> int:
     """Say which handlers an event runs, in which order and why, and which not.
 
-    The file holds the event, one JSON object; - is standard input. Filters are asked, and no
-    handler runs. The exit status is 1 if the event's handlers cannot be ordered, or if a filter
-    raises an error.
+    EVENT.json is a file that holds the event, one JSON object, or a line of one (--line); or the
+    JSON object itself. - is standard input. Filters are asked, and no handler runs. The exit
+    status is 1 if the event's handlers cannot be ordered, or if a filter raises an error.
     """
     from evproc import Processor
     from evproc_pool.cli.event_file import read_event
@@ -164,8 +180,9 @@ def explain(group: str, event: str, decode: str | None, show_traceback: bool) ->
     make = decoder(decode)
     processor = Processor()
     processor.load_from(group)
-    explanation = processor.explain(read_event(event, make))
-    show_explanation(explanation, sys.stdout)
+    explanation = processor.explain(read_event(event, make, line))
+    with to_standard_output():
+        show_explanation(explanation, sys.stdout)
     return FOUND if explanation.error is not None else 0
 
 

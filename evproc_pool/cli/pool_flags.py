@@ -80,6 +80,36 @@ FLAGS: Final = (
     Flag("unmatched", "ignore|error", "What happens to an event that no handler wants."),
 )
 
+#: Options that do nothing without worker processes. A test holds that README names the same.
+FOR_WORKERS: Final = frozenset(
+    {
+        "event_timeout",
+        "event_soft_timeout",
+        "max_tasks_per_child",
+        "max_worker_memory_bytes",
+        "crash_limit",
+        "preload",
+        "native_threads",
+        "mp_context",
+        "worker_logging",
+        "worker_output",
+    }
+)
+
+
+def without_effect(given: Mapping[str, Any]) -> list[str]:
+    """Return the flags that ask for something that needs workers, if there are none."""
+    if given.get("workers") != 0:
+        return []
+    return [
+        each.flag
+        for each in FLAGS
+        if each.option in FOR_WORKERS
+        and (value := given.get(each.option)) is not None
+        and value is not False
+    ]
+
+
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 

@@ -16,7 +16,7 @@ from evproc_pool.cli import run_loop
 from evproc_pool.cli.json_event import decoder
 from evproc_pool.cli.line_input import EventSource, Portions, count_lines, open_input
 from evproc_pool.cli.output import say
-from evproc_pool.cli.pool_flags import pool_arguments
+from evproc_pool.cli.pool_flags import pool_arguments, without_effect
 from evproc_pool.cli.problems import FOUND, STANDARD_INPUT, CommandError
 from evproc_pool.cli.slow_events import by_line
 
@@ -49,6 +49,9 @@ def run(options: RunOptions, given: dict[str, Any]) -> int:
     """
     make = decoder(options.decode)
     arguments = pool_arguments(given)
+    if useless := without_effect(given):
+        verb = "has" if len(useless) == 1 else "have"
+        say(f"warning: with --workers 0, {', '.join(useless)} {verb} no effect")
     _set_log_level(options.log_level)
     with ExitStack() as stack:
         descriptor = stack.enter_context(_input(options.file))

@@ -128,6 +128,15 @@ def test_outcomes_failures_and_bad_lines(workers: str, shop: Path, evproc: Run) 
     ]
 
 
+def test_options_that_do_nothing_without_workers_are_named(shop: Path) -> None:
+    options = ("--workers", "0", "--event-timeout", "5")
+    done = piped(shop, "run", GROUP, *options, given=order(5))
+    said = "warning: with --workers 0, --event-timeout has no effect\n"
+    assert (done.code, done.err) == (0, said)
+    done = piped(shop, "run", GROUP, *options, "--crash-limit", "2", given="")
+    assert done.err == said.replace("timeout has", "timeout, --crash-limit have")
+
+
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_filter_that_raises_is_named_by_its_handler(workers: str, shop: Path) -> None:
     done = piped(shop, "run", GROUP, "--workers", workers, given='{"name": "order"}\n')

@@ -10,6 +10,7 @@ import inspect
 import io
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -22,7 +23,13 @@ from evproc_pool import Outcome, PoolProcessor, RemoteError
 from evproc_pool.cli.json_event import BadInputError, JsonEvent, default_decode
 from evproc_pool.cli.json_output import dumps, failure_line, failure_sentence, outcome_line
 from evproc_pool.cli.line_input import EventSource, InputStoppedError, LineSplitter, Portions
-from evproc_pool.cli.pool_flags import FLAGS, number_of_bytes, pool_arguments
+from evproc_pool.cli.pool_flags import (
+    FLAGS,
+    FOR_WORKERS,
+    number_of_bytes,
+    pool_arguments,
+    without_effect,
+)
 from evproc_pool.cli.problems import CommandError
 from evproc_pool.cli.project_file import defaults
 from evproc_pool.cli.raised_by import Place, place_of_error
@@ -82,6 +89,15 @@ def test_flags_become_arguments_of_a_pool() -> None:
 def test_what_a_flag_names_and_is_not_there(option: str, value: str, text: str) -> None:
     with pytest.raises(CommandError, match=text.replace("[", r"\[")):
         pool_arguments({option: value})
+
+
+def test_options_that_need_workers_are_those_that_readme_names() -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    _, _, rest = readme.partition("With `workers=0` nothing can be killed or replaced: ")
+    assert set(re.findall(r"`(\w+)`", rest.partition("have no effect")[0])) == FOR_WORKERS
+    given = {"event_timeout": 5.0, "crash_limit": 0, "key": "m:f", "preload": None}
+    assert without_effect({**given, "workers": 0}) == ["--event-timeout", "--crash-limit"]
+    assert without_effect({**given, "workers": 1}) == without_effect(given) == []
 
 
 def test_numbers_of_bytes() -> None:
@@ -289,7 +305,7 @@ def test_the_line_of_an_outcome_is_json() -> None:
     line = outcome_line(outcome(emitted=["x"]), 7)
     expected = {"line": 7, "name": "order", "value": 5, "emitted": ["x"], "events": 2}
     assert json.loads(line) == {**expected, "seconds": 0.25}
-    assert json.loads(outcome_line(outcome(path=(3, 1)), 7, with_path=True))["path"] == [3, 1]
+    assert json.loads(outcome_line(outcome(path=(3, 1)), 7, with_path=True))["path"] == [7, 1]
 
 
 def test_the_line_and_the_sentence_of_a_failure() -> None:

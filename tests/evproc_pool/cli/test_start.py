@@ -198,7 +198,26 @@ def test_a_full_disk(shop: Path) -> None:
                 check=False,
             )
         assert done.returncode == 2
-        assert done.stderr == "error: No space left on device\n"
+        assert done.stderr == "error: standard output: No space left on device\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
+@pytest.mark.parametrize("option", ["--output", "--errors"])
+def test_a_full_disk_below_a_file(option: str, shop: Path) -> None:
+    total = -5 if option == "--errors" else 5
+    done = piped(
+        shop,
+        "run",
+        GROUP,
+        option,
+        "/dev/full",
+        "--workers",
+        "0",
+        given=f'{{"name": "order", "total": {total}}}',
+    )
+    assert (done.code, done.err) == (2, "error: /dev/full: No space left on device\n")
+    done = piped(shop, "graph", GROUP, "-o", "/dev/full", "--format", "mmd")
+    assert (done.code, done.err) == (2, "error: /dev/full: No space left on device\n")
 
 
 def test_the_application_in_the_working_folder_is_found(
