@@ -174,6 +174,7 @@ def explain(
     """
     from evproc import Processor
     from evproc_pool.cli.event_file import read_event
+    from evproc_pool.cli.filter_text import described_filters
     from evproc_pool.cli.json_event import decoder
     from evproc_pool.cli.views import show_explanation
 
@@ -182,7 +183,8 @@ def explain(
     processor.load_from(group)
     explanation = processor.explain(read_event(event, make, line))
     with to_standard_output():
-        show_explanation(explanation, sys.stdout)
+        filters = described_filters(processor.nodes.values())
+        show_explanation(explanation, sys.stdout, filters)
     return FOUND if explanation.error is not None else 0
 
 
