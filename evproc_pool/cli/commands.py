@@ -166,7 +166,9 @@ def explain(
     decode: str | None,
     show_traceback: bool,  # noqa: ARG001 - `start` looks for it
 ) -> int:
-    """Say which handlers an event runs, in which order and why, and which not.
+    """Say which handlers an event runs, and why.
+
+    It says the order of the calls, and why the other handlers do not run.
 
     EVENT.json is a file that holds the event, one JSON object, or a line of one (--line); or the
     JSON object itself. - is standard input. Filters are asked, and no handler runs. The exit
@@ -257,7 +259,7 @@ def graph(
     "--buffersize",
     type=click.INT,
     metavar="N",
-    help="The most events that are read and not yet written.",
+    help="The most events that are read and not yet written.  [default: 4096 for each worker]",
 )
 @click.option("--every-event", is_flag=True, help="Write an outcome for each follow-up, too.")
 @click.option(
@@ -275,15 +277,18 @@ def graph(
 @pool_options
 @traceback_option
 def run_command(group: str, file: str, **given: Any) -> int:
-    """Run events through the handlers of a group, in worker processes.
+    """Run events, a JSON object a line, in worker processes.
 
     FILE has one JSON object a line, {"name": ..., ...}; by default, or with -, lines come from
     standard input. Each makes one line of output: its line number, the value of its cascade, what
     was emitted, how many events ran and for how many seconds. A failure has an "error". What
     handlers print goes to standard error.
 
+    A follow-up is an event that a handler returns. The event of a line and all of its follow-ups
+    are a cascade. Emitted is what handlers give to ev.emit.
+
     Every option may stand in [tool.evproc] of a pyproject.toml in the working folder:
-    workers = 4. An option that is not given is the pool's own; see PoolProcessor.
+    workers = 4.
 
     The exit status is 1 if an event failed or a line is bad: both are told, and the rest goes on.
     Ctrl-C finishes what has begun; twice, it stops.
@@ -360,7 +365,7 @@ def bench(  # noqa: PLR0917 - click passes them by name
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @traceback_option
 def completion(shell: str, show_traceback: bool) -> int:  # noqa: ARG001 - `start` looks for it
-    """Print what a shell needs to complete commands, options and groups."""
+    """Print what a shell needs to complete words."""
     from click.shell_completion import get_completion_class
 
     found = get_completion_class(shell)

@@ -158,6 +158,7 @@ def _handlers(item: Statistics) -> list[str]:
 def _workers(item: Statistics) -> list[str]:
     if not item.workers:
         return []
+    heads: tuple[str, ...]
     heads = ("worker", "pid", "state", "events", "working", "waiting", "starting", "memory")
     is_at_work = any(each.event is not None for each in item.workers)
     heads += ("restarts", "at") if is_at_work else ("restarts",)

@@ -51,6 +51,18 @@ def test_every_option_of_a_pool_has_a_flag() -> None:
     assert len({each.flag for each in FLAGS}) == len(FLAGS)
 
 
+def test_the_help_has_the_defaults_of_a_pool() -> None:
+    parameters = inspect.signature(PoolProcessor).parameters
+    for flag in FLAGS:
+        default = parameters[flag.option].default
+        if flag.kind == "on-off":
+            assert flag.default == (flag.flag.strip("-") if default else "")
+        elif isinstance(default, type):
+            assert flag.default == default.__name__
+        elif default not in {None, ()}:
+            assert flag.default == str(default)
+
+
 def test_flags_become_arguments_of_a_pool() -> None:
     given = {
         **dict.fromkeys(each.option for each in FLAGS),

@@ -82,6 +82,16 @@ def test_without_the_extra_one_sentence_names_it(missing: str, tmp_path: Path) -
     assert (done.returncode, done.stdout, done.stderr) == (2, "", text)
 
 
+def test_help_is_whole_in_80_columns_and_explains_its_words(tmp_path: Path) -> None:
+    done = piped(tmp_path, "--help", COLUMNS="80")
+    assert done.out.count("...") == 1  # of the usage
+    done = piped(tmp_path, "run", "--help", COLUMNS="80")
+    text = " ".join(done.out.split())
+    assert "this process. [default: number of CPUs]" in text
+    for word in ("A follow-up is", "are a cascade.", "Emitted is"):
+        assert word in text
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_completion_of_each_shell(shell: str, shop: Path) -> None:
     done = piped(shop, "completion", shell)
