@@ -46,7 +46,8 @@ def bench(  # noqa: PLR0917 - one for each argument of the command
             if file != STANDARD_INPUT:
                 os.close(descriptor)
         if not sample.lines:
-            raise CommandError(f"{file}: {bad[0] if bad else 'no event in it'}")
+            where = "standard input" if file == STANDARD_INPUT else file
+            raise CommandError(f"{where}: {bad[0] if bad else 'no event in it'}")
         measured = measure(
             group, sample, workers=workers or cpus, cpus=cpus, seconds=seconds, tell=say
         )

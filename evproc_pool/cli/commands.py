@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
 from evproc_pool.cli.click_options import WithProjectFile, pool_options
 from evproc_pool.cli.output import to_standard_output
-from evproc_pool.cli.problems import FOUND, CommandError, ReaderGoneError
+from evproc_pool.cli.problems import FOUND, STANDARD_INPUT, CommandError, ReaderGoneError
 
 F = TypeVar("F", bound=Callable[..., Any])
 EXIT_STATUS: Final = """
@@ -63,7 +64,27 @@ def complete_groups(
 
 def group_argument(command: F) -> F:
     """Add the argument GROUP."""
-    return click.argument("group", shell_complete=complete_groups)(command)
+    return click.argument("group", shell_complete=complete_groups, callback=_check_group)(command)
+
+
+def _check_group(context: click.Context, parameter: click.Parameter, group: str) -> str:
+    """Say so if the arguments are swapped."""
+    if Path(group).is_file() and group not in complete_groups(context, parameter, group):
+        raise click.UsageError(
+            f"{group!r} is a file, and no group: GROUP comes first, as in"
+            f" {context.command_path} app.handlers {group}",
+            context,
+        )
+    return group
+
+
+def _given_or_piped(context: click.Context, _parameter: click.Parameter, file: str | None) -> str:
+    """Take standard input in place of a file that is not given, unless somebody types there."""
+    if file is not None:
+        return file
+    if sys.stdin is None or sys.stdin.isatty():
+        raise click.UsageError("FILE is missing; - is standard input.", context)
+    return STANDARD_INPUT
 
 
 def traceback_option(command: F) -> F:
@@ -308,7 +329,12 @@ def run_command(group: str, file: str, **given: Any) -> int:
     ),
 )
 @group_argument
-@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+@click.argument(
+    "file",
+    required=False,
+    type=click.Path(dir_okay=False, allow_dash=True),
+    callback=_given_or_piped,
+)
 @decode_option
 @click.option(
     "--workers",
@@ -346,7 +372,8 @@ def bench(  # noqa: PLR0917 - click passes them by name
 
     A sample of the events runs in one process and with 1 to N workers. The verdict says how much
     faster the pool is, the most that it can give and why, and which handler is the bottleneck.
-    There is none if other programs disturb the runs. Bad lines are left out.
+    There is none if other programs disturb the runs. Bad lines are left out. Without FILE, or
+    with -, lines come from standard input.
 
     The handlers run several times for each event: do not use it where that does harm.
     """

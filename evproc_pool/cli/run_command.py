@@ -134,6 +134,7 @@ def _shows_progress(given: bool | None, source: int, output: int) -> bool:
 def _set_log_level(level: str | None) -> None:
     """Print what is logged; workers begin with the levels of this process."""
     if level is not None:
+        logging.getLogger("asyncio").setLevel("WARNING")  # it tells of the loop of this command
         logging.basicConfig(
             level=level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
         )

@@ -31,7 +31,15 @@ from evproc_pool.cli.bench_verdict import (
     duration,
 )
 from evproc_pool.cli.json_event import default_decode
-from tests.evproc_pool.cli.conftest import GROUP, SECONDS, Done, Terminal, piped, wait_for_file
+from tests.evproc_pool.cli.conftest import (
+    GROUP,
+    SECONDS,
+    Done,
+    Terminal,
+    in_terminal,
+    piped,
+    wait_for_file,
+)
 
 Run = Callable[..., Done]
 DEMO = "evproc_pool.demo.handlers"
@@ -311,6 +319,20 @@ def test_handlers_that_print_and_fail(make_group: Any) -> None:
         "1 of them failed\nThe first that failed: line 2: event 'order' failed in handler 'talk':"
         " ZeroDivisionError: division by zero\nLeft out: 2 bad lines. line 1: the object has no"
     ) in done.out
+
+
+def test_events_from_a_pipe_need_no_file(shop: Path) -> None:
+    given = '{"name": "note"}\n'
+    done = piped(shop, "bench", GROUP, "--workers", "1", given=given)
+    assert "Sample: 1 event, " in done.out
+    assert piped(shop, "bench", GROUP).err.endswith("error: standard input: no event in it\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
+def test_nobody_types_the_events(shop: Path) -> None:
+    done = in_terminal(shop, "bench", GROUP)
+    assert done.code == 2
+    assert "FILE is missing; - is standard input." in done.out
 
 
 @pytest.mark.parametrize(

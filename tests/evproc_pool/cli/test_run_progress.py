@@ -266,6 +266,7 @@ def test_what_handlers_log_is_printed_from_a_level_on(
     lines = [line for line in done.err.splitlines() if "app.log" in line or line == "a warning"]
     assert lines[: len(said)] == said
     assert bool(lines) == bool(said)
+    assert "asyncio" not in done.err
 
 
 def test_the_level_may_stand_in_the_project_file(make_group: Any) -> None:

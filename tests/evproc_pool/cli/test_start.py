@@ -245,6 +245,18 @@ def test_an_argument_that_is_missing(capsys: pytest.CaptureFixture[Any]) -> None
     assert "Missing argument 'GROUP'" in capsys.readouterr().err
 
 
+def test_swapped_arguments(shop: Path) -> None:
+    (shop / "in.jsonl").write_text("{}")
+    for name in ("run", "bench", "explain"):
+        done = piped(shop, name, "in.jsonl", GROUP)
+        assert done.code == 2
+        hint = f"GROUP comes first, as in evproc {name} app.handlers in.jsonl"
+        assert hint in " ".join(done.err.split())
+    # a group may have the name of a file
+    (shop / GROUP).write_text("")
+    assert piped(shop, "handlers", GROUP).code == 0
+
+
 def test_the_console_script_finds_handlers_in_the_working_folder(shop: Path) -> None:
     script = shop / "bin" / "evproc"
     script.parent.mkdir()
