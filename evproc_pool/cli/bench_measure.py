@@ -216,6 +216,18 @@ def others_share(busy: float, own: float, available: float) -> float:
     return min(1.0, max(0.0, busy - own) / available) if available > 0 else 0.0
 
 
+def share_of_usable(others: float, every: int, usable: int) -> float:
+    """Return which share of the CPUs that this process may use is not left to it.
+
+    Args:
+        others: The share of all CPUs that other programs had.
+        every: How many CPUs there are: those of the host, in a container.
+        usable: How many of them this process may use. Others are on the rest first.
+    """
+    every = max(every, usable)
+    return max(0.0, others * every - (every - usable)) / usable
+
+
 class _Load:
     """How busy other programs kept the CPUs during the runs."""
 
@@ -367,7 +379,7 @@ def measure(
         pools,
         cpus,
         _mean_bytes(sample.events()),
-        load.others,
+        share_of_usable(load.others, psutil.cpu_count() or cpus, cpus),
         max(runs).seconds,
         quickest.failure,
     )

@@ -19,6 +19,7 @@ from evproc_pool.cli.bench_measure import (
     numbers_of_workers,
     others_share,
     repeated,
+    share_of_usable,
     take_sample,
     time_handlers,
 )
@@ -218,6 +219,11 @@ def test_the_share_of_other_programs() -> None:
     assert others_share(3.0, 4.0, 12.0) == 0.0
     assert others_share(99.0, 4.0, 12.0) == 1.0
     assert others_share(1.0, 1.0, 0.0) == 0.0
+    assert share_of_usable(0.5, 4, 4) == share_of_usable(0.5, 1, 4) == 0.5
+    # a container that may use four of 64 CPUs
+    assert share_of_usable(0.5, 64, 4) == 0.0
+    assert share_of_usable(1.0, 64, 4) == 1.0
+    assert share_of_usable(62 / 64, 64, 4) == 0.5
 
 
 # --- the measuring ---
