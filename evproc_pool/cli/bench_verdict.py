@@ -6,7 +6,11 @@ With n workers a run takes no less time than each of these::
     sending, all events         the coordinator is: it sends events and takes outcomes, one by one
     the longest event           one worker is: an event with its follow-ups is never cut
 
-The least of `serial / each` is the most that a pool can give.
+The least of `serial / each` is the most that a pool can give. If other programs keep the CPUs busy,
+the time that a run takes is not its own, so it does not say how long handlers wait.
+
+There is no verdict if other programs disturbed the runs, or if it depends on which runs of the same
+kind are compared.
 """
 
 from __future__ import annotations
@@ -57,11 +61,13 @@ class PoolTime(NamedTuple):
         seconds: Wall-clock time, without the start of the workers.
         sending: CPU time of the coordinator, in seconds.
         start: What the start of the pool took, in seconds.
+        slowest: The slowest run with as many workers, in seconds; 0 if there was one only.
     """
 
     seconds: float
     sending: float
     start: float = 0.0
+    slowest: float = 0.0
 
 
 class Measured(NamedTuple):
@@ -78,6 +84,8 @@ class Measured(NamedTuple):
         cpus: How many CPUs there are to use.
         event_bytes: The mean size of a pickled event.
         others: The share of all CPUs that other programs kept busy meanwhile, from 0 to 1.
+        slowest: The slowest serial run, in seconds; 0 if there was one only.
+        failure: Which event failed first, and why.
     """
 
     events: int
@@ -90,14 +98,21 @@ class Measured(NamedTuple):
     cpus: int
     event_bytes: float = 0.0
     others: float = 0.0
+    slowest: float = 0.0
+    failure: str = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether handlers wait for most of their time; not known if the CPUs are busy."""
+        return self.others < _BUSY and self.serial_cpu < _WAITS * self.serial
 
 
 class Verdict(NamedTuple):
     """Whether to use a pool.
 
     Attributes:
-        pays_off: Whether to.
-        workers: The number of workers of the best run.
+        pays_off: Whether to; None: that cannot be told.
+        workers: The number of workers of the best run; 1 only if no more were tried.
         speed_up: How many times as fast that was as the serial run.
         most: The most that a pool could give on this machine.
         limit: What the most is due to.
@@ -106,7 +121,7 @@ class Verdict(NamedTuple):
         lines: The verdict in words, a sentence or two a line.
     """
 
-    pays_off: bool
+    pays_off: bool | None
     workers: int
     speed_up: float
     most: float
@@ -134,8 +149,9 @@ def decide(measured: Measured) -> Verdict:
     slowest = max(measured.handlers, key=lambda each: each.seconds, default=None)
     in_handlers = sum(each.seconds for each in measured.handlers)
     share = slowest.seconds / in_handlers if slowest is not None and in_handlers else 0.0
+    doubt = _doubt(measured, best, workers)
     verdict = Verdict(
-        speed_up >= WORTH,
+        None if doubt else speed_up >= WORTH,
         workers,
         speed_up,
         most,
@@ -144,20 +160,39 @@ def decide(measured: Measured) -> Verdict:
         share,
         (),
     )
-    return verdict._replace(lines=tuple(_lines(verdict, measured, best)))
+    return verdict._replace(lines=tuple(_lines(verdict, measured, best, doubt)))
 
 
 def _best(pools: Mapping[int, PoolTime]) -> int:
-    """Return the fewest workers that are as good as any."""
-    least = min(each.seconds for each in pools.values())
-    return min(n for n, each in pools.items() if each.seconds <= least * _AS_GOOD)
+    """Return the fewest workers that are as good as any; one worker is no gain over none."""
+    several = {number: each for number, each in pools.items() if number > 1} or pools
+    least = min(each.seconds for each in several.values())
+    return min(n for n, each in several.items() if each.seconds <= least * _AS_GOOD)
+
+
+def _doubt(measured: Measured, best: PoolTime, workers: int) -> str:
+    """Say why there can be no verdict; empty if there can."""
+    if measured.others >= _BUSY:
+        return f"other programs kept {measured.others:.0%} of the CPUs busy"
+    slowest = max(measured.serial, measured.slowest), max(best.seconds, best.slowest)
+    spread = max(slowest[0] - measured.serial, slowest[1] - best.seconds)
+    least, most = _times(measured.serial, slowest[1]), _times(slowest[0], best.seconds)
+    if spread > abs(measured.serial - best.seconds) and least < WORTH <= most:
+        return (
+            "runs of the same kind differ by more than the gain. The pool is"
+            f" {least:.2f} to {most:.2f} times as fast, by which of them are compared"
+        )
+    if workers == 1 and _times(measured.serial, best.seconds) >= WORTH:
+        return "one worker gains nothing over one process, so something disturbed the runs"
+    return ""
 
 
 def most_of(measured: Measured, sending: float) -> tuple[float, Limit]:
     """Return the greatest speed-up that is possible, and what it is due to."""
     # handlers that wait leave the CPUs to others
+    used = measured.serial_cpu if measured.waits else measured.serial
     by_limit: dict[Limit, float] = {
-        "cpus": _times(measured.serial * measured.cpus, measured.serial_cpu),
+        "cpus": _times(measured.serial * measured.cpus, used),
         "sending": _times(measured.serial, sending),
         "longest": _times(measured.serial, measured.longest),
     }
@@ -169,8 +204,14 @@ def _times(seconds: float, others: float) -> float:
     return seconds / max(others, 1e-9)
 
 
-def _lines(verdict: Verdict, measured: Measured, best: PoolTime) -> Iterator[str]:
-    if verdict.pays_off:
+def _lines(verdict: Verdict, measured: Measured, best: PoolTime, doubt: str) -> Iterator[str]:
+    if doubt:
+        yield f"Whether to use the pool cannot be told: {doubt}. Measure again when it is quiet."
+        yield (
+            f"Measured: with {counted(verdict.workers, 'worker')} it was {verdict.speed_up:.2f}"
+            " times as fast as one process."
+        )
+    elif verdict.pays_off:
         yield (
             f"Use the pool: with {counted(verdict.workers, 'worker')} it is"
             f" {verdict.speed_up:.1f} times as fast as one process."
@@ -199,6 +240,10 @@ def _why(verdict: Verdict, measured: Measured, best: PoolTime) -> str:
             " --ordering unordered."
         )
     cpus = "there is 1 CPU" if measured.cpus == 1 else f"there are {measured.cpus} CPUs"
+    if measured.waits:
+        cpus = (
+            f"handlers use a CPU for {measured.serial_cpu / measured.serial:.0%} of it, and {cpus}"
+        )
     return f"{most}: {cpus} to use. Sending an event takes {duration(sending)}."
 
 
@@ -209,14 +254,10 @@ def _remarks(verdict: Verdict, measured: Measured, best: PoolTime) -> Iterator[s
             f"The bottleneck is handler {verdict.bottleneck!r}: it takes {verdict.share:.0%} of the"
             f" time. If it were twice as fast, all would be {faster:.1f} times as fast."
         )
-    is_busy = measured.others >= _BUSY
+    if verdict.pays_off is None:
+        return
     is_held_up = verdict.speed_up < _MUCH_LESS * min(verdict.most, max(measured.pools))
-    if is_busy:
-        yield (
-            f"Other programs kept {measured.others:.0%} of the CPUs busy: measure again when it is"
-            " quiet."
-        )
-    elif measured.serial_cpu < _WAITS * measured.serial:
+    if measured.waits:
         yield (
             "The handlers wait for most of their time: more workers than CPUs may help (--workers)."
         )

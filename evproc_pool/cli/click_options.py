@@ -30,7 +30,7 @@ class Bytes(click.ParamType):  # type: ignore[type-arg]  # generic in some versi
 
 
 def _option(flag: Flag) -> Callable[[Any], Any]:
-    help_text = flag.help
+    help_text = f"{flag.help}  [default: {flag.default}]" if flag.default else flag.help
     names = (flag.flag, flag.option)
     if flag.kind == "on-off":
         both = f"{flag.flag}/--no-{flag.flag.removeprefix('--')}"

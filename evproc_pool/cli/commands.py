@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
 from evproc_pool.cli.click_options import WithProjectFile, pool_options
-from evproc_pool.cli.problems import FOUND, CommandError, ReaderGoneError
+from evproc_pool.cli.output import to_standard_output
+from evproc_pool.cli.problems import FOUND, STANDARD_INPUT, CommandError, ReaderGoneError
 
 F = TypeVar("F", bound=Callable[..., Any])
 EXIT_STATUS: Final = """
@@ -62,7 +64,27 @@ def complete_groups(
 
 def group_argument(command: F) -> F:
     """Add the argument GROUP."""
-    return click.argument("group", shell_complete=complete_groups)(command)
+    return click.argument("group", shell_complete=complete_groups, callback=_check_group)(command)
+
+
+def _check_group(context: click.Context, parameter: click.Parameter, group: str) -> str:
+    """Say so if the arguments are swapped."""
+    if Path(group).is_file() and group not in complete_groups(context, parameter, group):
+        raise click.UsageError(
+            f"{group!r} is a file, and no group: GROUP comes first, as in"
+            f" {context.command_path} app.handlers {group}",
+            context,
+        )
+    return group
+
+
+def _given_or_piped(context: click.Context, _parameter: click.Parameter, file: str | None) -> str:
+    """Take standard input in place of a file that is not given, unless somebody types there."""
+    if file is not None:
+        return file
+    if sys.stdin is None or sys.stdin.isatty():
+        raise click.UsageError("FILE is missing; - is standard input.", context)
+    return STANDARD_INPUT
 
 
 def traceback_option(command: F) -> F:
@@ -82,7 +104,8 @@ class Commands(click.Group):
         """Run a command; see `ReaderGoneError`."""
         try:
             status = super().invoke(ctx)
-            sys.stdout.flush()
+            with to_standard_output():
+                sys.stdout.flush()
         except BrokenPipeError as error:
             raise ReaderGoneError from error
         return status
@@ -123,7 +146,8 @@ def handlers(group: str, show_traceback: bool) -> int:  # noqa: ARG001 - `start`
     from evproc_pool.cli.views import show_inventory
 
     inventory = take_inventory(group)
-    show_inventory(inventory, sys.stdout)
+    with to_standard_output():
+        show_inventory(inventory, sys.stdout)
     return FOUND if inventory.faults else 0
 
 
@@ -142,30 +166,48 @@ def decode_option(command: F) -> F:
     cls=WithProjectFile,
     epilog=examples(
         "evproc explain app.handlers order.json",
-        """echo '{"name": "order", "total": 5}' | evproc explain app.handlers -""",
+        """evproc explain app.handlers '{"name": "order", "total": 5}'""",
+        "evproc explain app.handlers orders.jsonl --line 17",
     ),
 )
 @group_argument
 @click.argument("event", metavar="EVENT.json", type=click.Path(dir_okay=False, allow_dash=True))
+@click.option(
+    "--line",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="The event is the N-th line of the file.",
+)
 @decode_option
 @traceback_option
-def explain(group: str, event: str, decode: str | None, show_traceback: bool) -> int:  # noqa: ARG001 - `start` looks for it
-    """Say which handlers an event runs, in which order and why, and which not.
+def explain(
+    group: str,
+    event: str,
+    line: int | None,
+    decode: str | None,
+    show_traceback: bool,  # noqa: ARG001 - `start` looks for it
+) -> int:
+    """Say which handlers an event runs, and why.
 
-    The file holds the event, one JSON object; - is standard input. Filters are asked, and no
-    handler runs. The exit status is 1 if the event's handlers cannot be ordered, or if a filter
-    raises an error.
+    It says the order of the calls, and why the other handlers do not run.
+
+    EVENT.json is a file that holds the event, one JSON object, or a line of one (--line); or the
+    JSON object itself. - is standard input. Filters are asked, and no handler runs. The exit
+    status is 1 if the event's handlers cannot be ordered, or if a filter raises an error.
     """
     from evproc import Processor
     from evproc_pool.cli.event_file import read_event
+    from evproc_pool.cli.filter_text import described_filters
     from evproc_pool.cli.json_event import decoder
     from evproc_pool.cli.views import show_explanation
 
     make = decoder(decode)
     processor = Processor()
     processor.load_from(group)
-    explanation = processor.explain(read_event(event, make))
-    show_explanation(explanation, sys.stdout)
+    explanation = processor.explain(read_event(event, make, line))
+    with to_standard_output():
+        filters = described_filters(processor.nodes.values())
+        show_explanation(explanation, sys.stdout, filters)
     return FOUND if explanation.error is not None else 0
 
 
@@ -238,7 +280,7 @@ def graph(
     "--buffersize",
     type=click.INT,
     metavar="N",
-    help="The most events that are read and not yet written.",
+    help="The most events that are read and not yet written.  [default: 4096 for each worker]",
 )
 @click.option("--every-event", is_flag=True, help="Write an outcome for each follow-up, too.")
 @click.option(
@@ -256,15 +298,18 @@ def graph(
 @pool_options
 @traceback_option
 def run_command(group: str, file: str, **given: Any) -> int:
-    """Run events through the handlers of a group, in worker processes.
+    """Run events, a JSON object a line, in worker processes.
 
     FILE has one JSON object a line, {"name": ..., ...}; by default, or with -, lines come from
     standard input. Each makes one line of output: its line number, the value of its cascade, what
     was emitted, how many events ran and for how many seconds. A failure has an "error". What
     handlers print goes to standard error.
 
+    A follow-up is an event that a handler returns. The event of a line and all of its follow-ups
+    are a cascade. Emitted is what handlers give to ev.emit.
+
     Every option may stand in [tool.evproc] of a pyproject.toml in the working folder:
-    workers = 4. An option that is not given is the pool's own; see PoolProcessor.
+    workers = 4.
 
     The exit status is 1 if an event failed or a line is bad: both are told, and the rest goes on.
     Ctrl-C finishes what has begun; twice, it stops.
@@ -284,7 +329,12 @@ def run_command(group: str, file: str, **given: Any) -> int:
     ),
 )
 @group_argument
-@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+@click.argument(
+    "file",
+    required=False,
+    type=click.Path(dir_okay=False, allow_dash=True),
+    callback=_given_or_piped,
+)
 @decode_option
 @click.option(
     "--workers",
@@ -306,7 +356,7 @@ def run_command(group: str, file: str, **given: Any) -> int:
     default=2.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long the sample takes in one process, at most.",
+    help="How long a run of the sample takes, at most. There are three runs of each kind.",
 )
 @traceback_option
 def bench(  # noqa: PLR0917 - click passes them by name
@@ -322,6 +372,8 @@ def bench(  # noqa: PLR0917 - click passes them by name
 
     A sample of the events runs in one process and with 1 to N workers. The verdict says how much
     faster the pool is, the most that it can give and why, and which handler is the bottleneck.
+    There is none if other programs disturb the runs. Bad lines are left out. Without FILE, or
+    with -, lines come from standard input.
 
     The handlers run several times for each event: do not use it where that does harm.
     """
@@ -340,7 +392,7 @@ def bench(  # noqa: PLR0917 - click passes them by name
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @traceback_option
 def completion(shell: str, show_traceback: bool) -> int:  # noqa: ARG001 - `start` looks for it
-    """Print what a shell needs to complete commands, options and groups."""
+    """Print what a shell needs to complete words."""
     from click.shell_completion import get_completion_class
 
     found = get_completion_class(shell)

@@ -10,7 +10,7 @@ from evproc.mistakes import near_names
 from evproc_pool.cli import diagrams
 from evproc_pool.cli.graphs import Flow, flows
 from evproc_pool.cli.inventory import load_all, take_inventory
-from evproc_pool.cli.output import printable, say
+from evproc_pool.cli.output import STANDARD_OUTPUT, naming, printable, say, to_standard_output
 from evproc_pool.cli.problems import FOUND, CommandError
 
 #: Suffixes of files, and what is written into them.
@@ -57,7 +57,8 @@ def draw(group: str, event: str | None, output: str | None, kind: str) -> int:
     """Draw the flows of a group; return the exit status."""
     found = found_flows(group, event)
     if kind == "tree":
-        diagrams.print_trees(found, sys.stdout)
+        with to_standard_output():
+            diagrams.print_trees(found, sys.stdout)
     else:
         _write(_drawn(found, group, kind), output)
     faults = take_inventory(group).faults
@@ -73,8 +74,9 @@ def _drawn(found: list[Flow], group: str, kind: str) -> bytes:
 
 
 def _write(data: bytes, output: str | None) -> None:
-    if output is None:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    else:
-        Path(output).write_bytes(data)
+    with naming(output or STANDARD_OUTPUT):
+        if output is None:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        else:
+            Path(output).write_bytes(data)

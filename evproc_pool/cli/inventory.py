@@ -12,8 +12,9 @@ from evproc import (
     IncompatibleRequirementsException,
     Processor,
 )
-from evproc.decorator import Clause, describe_callable
+from evproc.decorator import Clause
 from evproc.handler import Handler
+from evproc_pool.cli.filter_text import filter_text
 
 
 class HandlerRow(NamedTuple):
@@ -124,7 +125,7 @@ def wants(clauses: tuple[Clause, ...]) -> str:
 
 def _clause(clause: Clause) -> str:
     parts = [" or ".join(sorted(clause.names))] if clause.names else []
-    parts += [f"if {describe_callable(function)}" for function in clause.filters]
+    parts += [f"if {filter_text(function)}" for function in clause.filters]
     return " ".join(parts)
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from evproc.event import describe_event, shortened
 from evproc_pool import Outcome, RemoteError
 from evproc_pool.cli.json_event import by_members
+from evproc_pool.cli.raised_by import place_of_error
 
 #: Types that JSON has; a `float` may be one that JSON lacks.
 _SCALARS: Final = frozenset({type(None), bool, int, str})
@@ -92,9 +93,15 @@ def dumps(value: Any) -> str:
 
 
 def outcome_line(outcome: Outcome, line: int, *, with_path: bool = False) -> str:
-    """Return the line for an outcome without an error, without its end."""
+    """Return the line for an outcome without an error, without its end.
+
+    Args:
+        outcome: The outcome.
+        line: The number of its line.
+        with_path: Whether to add the path of the event, which begins with that number.
+    """
     emitted = dumps(outcome.emitted) if outcome.emitted else "[]"
-    path = f', "path": {list(outcome.path)}' if with_path else ""
+    path = f', "path": {[line, *outcome.path[1:]]}' if with_path else ""
     return (
         f'{{"line": {line}{path}, "name": {_name(outcome.event)},'
         f' "value": {dumps(outcome.value)}, "emitted": {emitted},'
@@ -128,14 +135,17 @@ def failure_line(
         given: The line itself, or None to leave it out.
     """
     raised = _error_of(outcome)
+    place = place_of_error(raised, outcome.handler)
     error: dict[str, Any] = {
         "type": type_name(raised),
         "message": _message(raised),
-        "handler": outcome.handler,
+        "handler": place.handler if place else None,
         "event": by_members(describe_event(outcome.failed_event or outcome.event)),
         "attempts": outcome.attempts,
         "failed": outcome.failed,
     }
+    if place is not None and place.clause is not None:
+        error["filter"] = f"@want {place.clause}"
     if with_traceback:
         error["traceback"] = traceback_text(raised)
     text = outcome_line(outcome, line, with_path=with_path)
@@ -153,7 +163,8 @@ def failure_sentence(outcome: Outcome, line: int) -> str:
     """Say which event failed, where and why."""
     error = _error_of(outcome)
     failed = outcome.failed_event or outcome.event
-    where = f" in handler {outcome.handler!r}" if outcome.handler else ""
+    place = place_of_error(error, outcome.handler)
+    where = f" in {place}" if place else ""
     name = json.loads(_name(failed))
     text = f"line {line}: event {name!r} failed{where}: {type_name(error)}: {_message(error)}"
     return shortened(text, _LONGEST_SENTENCE)

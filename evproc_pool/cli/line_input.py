@@ -97,10 +97,14 @@ class Portions:
             loop.remove_reader(self._descriptor)
 
 
+class InputStoppedError(Exception):
+    """The input was ended by `EventSource.stop`: there may have been more."""
+
+
 class EventSource:
     """An asynchronous iterator over the events of an input, a line each.
 
-    Blank lines are passed over.
+    Blank lines are passed over. It ends with an `InputStoppedError` if it is stopped.
 
     Args:
         portions: Where the lines come from.
@@ -129,7 +133,7 @@ class EventSource:
         self._keep = keep
         self._splitter = LineSplitter()
         self._events: Iterator[Event] = iter(())
-        self._ended = False
+        self._ended = self._is_stopped = False
         self._accepted = 0
         self._lines: dict[int, tuple[int, str | None]] = {}
         # the places of events behind lines that made none, and how many such lines there were
@@ -156,23 +160,25 @@ class EventSource:
 
     def stop(self) -> None:
         """End the input: what was read and not handed in is dropped."""
-        self._ended = True
+        self._is_stopped = True
         self._portions.stop()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event:
-        while not self._ended:
+        while not (self._ended or self._is_stopped):
             for event in self._events:
                 return event
             data = await self._portions.read()
+            if self._is_stopped:
+                break  # the line that was begun is none
             self._events = self._made(self._splitter.lines(data))
             if not data:
                 self._ended = True
                 for event in self._events:
                     return event
-        raise StopAsyncIteration
+        raise InputStoppedError if self._is_stopped else StopAsyncIteration
 
     def _made(self, lines: list[bytes]) -> Iterator[Event]:
         make, keep = self._make, self._keep

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import sys
-from contextlib import suppress
-from typing import TextIO
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Final, TextIO
 
 from evproc_pool.cli.problems import CommandError
 
@@ -38,6 +39,26 @@ def open_closed_streams() -> None:
             os.set_inheritable(number, True)
             nowhere = open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - until the end
             setattr(sys, name, ClosedOutput() if number == 1 else nowhere)
+
+
+#: The name of standard output, in errors.
+STANDARD_OUTPUT: Final = "standard output"
+
+
+@contextmanager
+def naming(file: str) -> Iterator[None]:
+    """Have an error that a write to this file raises name it."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = file
+        raise
+
+
+def to_standard_output() -> AbstractContextManager[None]:
+    """Have an error name standard output."""
+    return naming(STANDARD_OUTPUT)
 
 
 def say(line: str) -> None:

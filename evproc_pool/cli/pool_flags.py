@@ -25,12 +25,14 @@ class Flag(NamedTuple):
             "on-off", or the words to choose from, with "|" between them.
         help: What it does.
         name: The flag, if it is not the option's name.
+        default: What holds if it is not given; empty: nothing, or no limit.
     """
 
     option: str
     kind: str
     help: str
     name: str = ""
+    default: str = ""
 
     @property
     def flag(self) -> str:
@@ -39,18 +41,31 @@ class Flag(NamedTuple):
 
 
 FLAGS: Final = (
-    Flag("workers", "count", "The most worker processes; 0 runs all in this process."),
-    Flag("mp_context", "spawn|forkserver|fork", "How workers are started."),
+    Flag(
+        "workers",
+        "count",
+        "The most worker processes; 0 runs all in this process.",
+        default="number of CPUs",
+    ),
+    Flag(
+        "mp_context",
+        "spawn|forkserver|fork",
+        "How workers are started.",
+        default="forkserver on Linux, spawn elsewhere",
+    ),
     Flag("initializer", "function", "Called in each worker before it loads the handlers."),
     Flag("initargs", "json", "Arguments of the initializer, as a JSON array."),
     Flag("finalizer", "function", "Called in each worker that is asked to end."),
-    Flag("ordering", "cascade|unordered", "unordered: follow-ups are independent."),
+    Flag(
+        "ordering", "cascade|unordered", "unordered: follow-ups are independent.", default="cascade"
+    ),
     Flag("key", "function", "Events with equal keys run in the order of their lines."),
     Flag(
         "errors",
         "end|continue",
         "continue: an event that fails ends only itself and its own follow-ups.",
         "cascade-errors",
+        default="end",
     ),
     Flag("max_cascade_depth", "count", "The greatest depth of follow-ups."),
     Flag("max_cascade_events", "count", "The most events of a cascade."),
@@ -61,7 +76,8 @@ FLAGS: Final = (
     Flag(
         "worker_logging",
         "on-off",
-        "Print warnings and errors that handlers log (the default).",
+        "Print warnings and errors that handlers log.",
+        default="worker-logging",
     ),
     Flag("worker_output", "label", "label: lines that handlers print say which worker it was."),
     Flag(
@@ -70,15 +86,65 @@ FLAGS: Final = (
         "Print statistics to standard error at the end. Paths of events begin with the line.",
         "stats",
     ),
-    Flag("max_retries", "count", "How often an event that failed is run again."),
-    Flag("retry_exceptions", "classes", "For which exceptions, as in app.errors:Busy,OSError."),
-    Flag("retry_backoff", "seconds", "Pause before the first retry; then twice as long."),
-    Flag("retry_backoff_max", "seconds", "The longest of these pauses."),
-    Flag("crash_limit", "count", "How many workers may die while they run one event."),
+    Flag("max_retries", "count", "How often an event that failed is run again.", default="0"),
+    Flag(
+        "retry_exceptions",
+        "classes",
+        "For which exceptions, as in app.errors:Busy,OSError.",
+        default="Exception",
+    ),
+    Flag(
+        "retry_backoff",
+        "seconds",
+        "Pause before the first retry; then twice as long.",
+        default="0.1",
+    ),
+    Flag("retry_backoff_max", "seconds", "The longest of these pauses.", default="60.0"),
+    Flag("crash_limit", "count", "How many workers may die while they run one event.", default="1"),
     Flag("preload", "on-off", "Import the handlers' modules once for all workers."),
-    Flag("native_threads", "count", "The most threads of OpenBLAS, MKL and OpenMP in a worker."),
-    Flag("unmatched", "ignore|error", "What happens to an event that no handler wants."),
+    Flag(
+        "native_threads",
+        "count",
+        "The most threads of OpenBLAS, MKL and OpenMP in a worker.",
+        default="CPUs / workers",
+    ),
+    Flag(
+        "unmatched",
+        "ignore|error",
+        "What happens to an event that no handler wants.",
+        default="ignore",
+    ),
 )
+
+#: Options that do nothing without worker processes. A test holds that README names the same.
+FOR_WORKERS: Final = frozenset(
+    {
+        "event_timeout",
+        "event_soft_timeout",
+        "max_tasks_per_child",
+        "max_worker_memory_bytes",
+        "crash_limit",
+        "preload",
+        "native_threads",
+        "mp_context",
+        "worker_logging",
+        "worker_output",
+    }
+)
+
+
+def without_effect(given: Mapping[str, Any]) -> list[str]:
+    """Return the flags that ask for something that needs workers, if there are none."""
+    if given.get("workers") != 0:
+        return []
+    return [
+        each.flag
+        for each in FLAGS
+        if each.option in FOR_WORKERS
+        and (value := given.get(each.option)) is not None
+        and value is not False
+    ]
+
 
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 

@@ -16,7 +16,7 @@ from evproc_pool.cli import run_loop
 from evproc_pool.cli.json_event import decoder
 from evproc_pool.cli.line_input import EventSource, Portions, count_lines, open_input
 from evproc_pool.cli.output import say
-from evproc_pool.cli.pool_flags import pool_arguments
+from evproc_pool.cli.pool_flags import pool_arguments, without_effect
 from evproc_pool.cli.problems import FOUND, STANDARD_INPUT, CommandError
 from evproc_pool.cli.slow_events import by_line
 
@@ -49,6 +49,9 @@ def run(options: RunOptions, given: dict[str, Any]) -> int:
     """
     make = decoder(options.decode)
     arguments = pool_arguments(given)
+    if useless := without_effect(given):
+        verb = "has" if len(useless) == 1 else "have"
+        say(f"warning: with --workers 0, {', '.join(useless)} {verb} no effect")
     _set_log_level(options.log_level)
     with ExitStack() as stack:
         descriptor = stack.enter_context(_input(options.file))
@@ -89,8 +92,11 @@ def run(options: RunOptions, given: dict[str, Any]) -> int:
                 if arguments.get("statistics"):
                     say(str(by_line(pool.statistics(), source.line_of)))
         totals = recorder.finish()
-    if not totals.is_all_well:
-        where = f"; {options.errors_file} has the failures" if options.errors_file else ""
+    has_failures = options.errors_file and not totals.is_all_well
+    where = f"; {options.errors_file} has the failures" if has_failures else ""
+    if signalled is not None:
+        say(f"interrupted after line {source.read}: {totals}{where}")
+    elif not totals.is_all_well:
         say(f"{totals}{where}")
     if signalled is not None:
         return 128 + signalled
@@ -128,6 +134,7 @@ def _shows_progress(given: bool | None, source: int, output: int) -> bool:
 def _set_log_level(level: str | None) -> None:
     """Print what is logged; workers begin with the levels of this process."""
     if level is not None:
+        logging.getLogger("asyncio").setLevel("WARNING")  # it tells of the loop of this command
         logging.basicConfig(
             level=level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
         )

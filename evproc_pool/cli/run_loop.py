@@ -13,15 +13,15 @@ import signal
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from io import FileIO, RawIOBase
 from typing import Any, Final, NamedTuple
 
 from evproc_pool import Outcome, PoolProcessor
 from evproc_pool.cli import json_output
 from evproc_pool.cli.json_event import BadInputError
-from evproc_pool.cli.line_input import EventSource
-from evproc_pool.cli.output import counted, printable, say
+from evproc_pool.cli.line_input import EventSource, InputStoppedError
+from evproc_pool.cli.output import STANDARD_OUTPUT, counted, naming, printable, say
 from evproc_pool.cli.problems import Stopped
 
 #: How many failures are told on standard error, if no file takes them.
@@ -41,6 +41,8 @@ class LineWriter:
 
     def __init__(self, file: RawIOBase) -> None:
         self._file = file
+        name = getattr(file, "name", None)
+        self._name = name if isinstance(name, str) else STANDARD_OUTPUT
         self._lines: list[str] = []
         self._size = 0
 
@@ -62,8 +64,9 @@ class LineWriter:
         if self._lines:
             lines, self._lines, self._size = self._lines, [], 0
             left = memoryview("\n".join([*lines, ""]).encode())
-            while left:
-                left = left[self._file.write(left) or self._wait() :]
+            with naming(self._name):
+                while left:
+                    left = left[self._file.write(left) or self._wait() :]
 
     def _wait(self) -> int:
         """Wait until the file takes more: somebody has made it non-blocking."""
@@ -210,9 +213,10 @@ async def stream_lines(
         progress=progress,
     )
     record = recorder.outcome
-    async with aclosing(outcomes):
-        async for outcome in outcomes:
-            record(outcome, source)
+    with suppress(InputStoppedError):
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                record(outcome, source)
 
 
 class Interruption:
@@ -234,7 +238,8 @@ class Interruption:
             raise Stopped(number)
         self.received = number
         self._loop.call_soon_threadsafe(self._stop)
-        self._tell("finishing what has begun; Ctrl-C again stops it")
+        again = "Ctrl-C" if number == signal.SIGINT else "the same signal"
+        self._tell(f"finishing what has begun; {again} again stops it")
 
     @contextmanager
     def caught(self) -> Iterator[None]:

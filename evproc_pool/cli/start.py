@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from evproc_pool.cli.output import discard, open_closed_streams, printable, say
+from evproc_pool.cli.output import discard, open_closed_streams, printable, say, to_standard_output
 from evproc_pool.cli.problems import (
     CANNOT,
     FOUND,
@@ -55,7 +55,8 @@ def guarded(command: Callable[[], int], *, show_traceback: bool) -> int:
     """Run a command; print what ends it as one sentence, and return the exit status."""
     try:
         status = command()
-        sys.stdout.flush()
+        with to_standard_output():
+            sys.stdout.flush()
     except (BrokenPipeError, ReaderGoneError):
         discard(sys.stdout)
         return 0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TextIO
 
-from evproc.report import Explanation
+from evproc.report import Explanation, HandlerExplanation
 from evproc_pool.cli.inventory import Inventory
 from evproc_pool.cli.json_event import by_members
 from evproc_pool.cli.output import counted, printable
@@ -54,8 +54,19 @@ def _remarks(inventory: Inventory) -> Iterator[str]:
         yield f"{handlers}, no fault"
 
 
-def show_explanation(explanation: Explanation, out: TextIO) -> None:
-    """Print which handlers run for an event, in order and why; then the others."""
+def show_explanation(
+    explanation: Explanation, out: TextIO, filters: Mapping[str, str] | None = None
+) -> None:
+    """Print which handlers run for an event, in order and why; then the others.
+
+    Args:
+        explanation: Says why.
+        out: Where to print.
+        filters: Shorter texts for filters, by what the explanation calls them.
+    """
+    explanation = explanation._replace(
+        handlers=tuple(_with_filters(entry, filters or {}) for entry in explanation.handlers)
+    )
 
     def say(line: str) -> None:
         print(printable(line), file=out)
@@ -78,3 +89,10 @@ def show_explanation(explanation: Explanation, out: TextIO) -> None:
     if others:
         say("These handlers do not match:")
         print_table(Table(("handler", "why not"), [(e.name, e.reason) for e in others]), out)
+
+
+def _with_filters(entry: HandlerExplanation, filters: Mapping[str, str]) -> HandlerExplanation:
+    reason = entry.reason
+    for name in sorted(filters, key=len, reverse=True):  # one may begin like another
+        reason = reason.replace(name, filters[name])
+    return entry._replace(reason=reason)

@@ -32,6 +32,11 @@ from evproc_pool.observe.showing import Counts, Ticker, is_terminal
 _SECONDS: Final = 0.2
 _WIDTH: Final = 20
 
+# Colours that a terminal of 16 colours has: there those of `rich` become one grey.
+_EMPTY: Final = "bright_black"
+_DONE: Final = "magenta"
+_FINISHED: Final = "green"
+
 
 class _Terminal(Console):
     """Standard error. Long lines stay whole, so that they can be copied."""
@@ -236,7 +241,16 @@ def table(rows: Sequence[ProgressCounts]) -> Table:
         total = counts.roots_total
         if counts.is_over and total is None:
             total = counts.roots_done
-        bar = ProgressBar(total, counts.roots_done, width=_WIDTH, pulse=total is None)
+        bar = ProgressBar(
+            total,
+            counts.roots_done,
+            width=_WIDTH,
+            pulse=total is None,
+            style=_EMPTY,
+            complete_style=_DONE,
+            finished_style=_FINISHED,
+            pulse_style=_DONE,
+        )
         grid.add_row(bar, _text(counts))
     return grid
 

@@ -6,7 +6,7 @@ numbers never are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 #: What a worker does: it loads its handlers, has nothing to do, has events, or ends soon.
@@ -112,15 +112,16 @@ def _text(item: Statistics) -> str:
     now = f"now       {item.pending:,} pending, {item.in_flight:,} in flight"
     if not item.is_collected:
         return "\n".join([now, *_workers(item), "", _NOT_COLLECTED])
+    is_at_work = item.pending or item.in_flight
     roots = [
         f"roots     {item.accepted:,} accepted, {item.done:,} done",
-        *_counts(item, ("failed", "stopped", "dropped")),
+        *_counts(item, {"failed": "failed", "stopped": "with a value", "dropped": "dropped"}),
     ]
     events = [
         f"events    {item.events:,} run",
-        *_counts(item, ("retried", "lost", "unmatched")),
+        *_counts(item, {name: name for name in ("retried", "lost", "unmatched")}),
     ]
-    lines = [", ".join(roots), ", ".join(events), now]
+    lines = [", ".join(roots), ", ".join(events), *([now] if is_at_work else ())]
     sizes = item.batches
     if sizes.batches:
         lines.append(
@@ -130,8 +131,9 @@ def _text(item: Statistics) -> str:
     return "\n".join([*lines, *_handlers(item), *_workers(item), *_slowest(item)])
 
 
-def _counts(item: Statistics, names: Iterable[str]) -> list[str]:
-    return [f"{getattr(item, name):,} {name}" for name in names if getattr(item, name)]
+def _counts(item: Statistics, names: Mapping[str, str]) -> list[str]:
+    numbers = [(getattr(item, name), text) for name, text in names.items()]
+    return [f"{number:,} {text}" for number, text in numbers if number]
 
 
 def _handlers(item: Statistics) -> list[str]:
@@ -156,7 +158,10 @@ def _handlers(item: Statistics) -> list[str]:
 def _workers(item: Statistics) -> list[str]:
     if not item.workers:
         return []
+    heads: tuple[str, ...]
     heads = ("worker", "pid", "state", "events", "working", "waiting", "starting", "memory")
+    is_at_work = any(each.event is not None for each in item.workers)
+    heads += ("restarts", "at") if is_at_work else ("restarts",)
     rows = [
         (
             str(each.worker),
@@ -166,10 +171,10 @@ def _workers(item: Statistics) -> list[str]:
             f"{each.memory_bytes / 1e6:,.0f} MB" if each.memory_bytes else "-",
             f"{each.restarts:,}" if item.is_collected else "-",
             _at(each),
-        )
+        )[: len(heads)]
         for each in item.workers
     ]
-    return ["", *_table((*heads, "restarts", "at"), rows, left=(0, 2, 9))]
+    return ["", *_table(heads, rows, left=(0, 2, 9))]
 
 
 def _collected(each: WorkerStatistics) -> tuple[str, ...]:

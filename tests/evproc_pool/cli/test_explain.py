@@ -102,6 +102,43 @@ def test_a_file_without_an_event_is_one_sentence(case: str, shop: Path, evproc: 
     assert (done.out + done.err).count("\n") == 1
 
 
+def test_a_line_of_a_file(shop: Path, evproc: Run) -> None:
+    text = '{"name": "order", "total": 5}\n\n{"name": "note"}\n{"name": \n'
+    (shop / "in.jsonl").write_text(text)
+    done = evproc(shop, "explain", GROUP, "in.jsonl", "--line", "3")
+    assert done.code == 0
+    assert "event 'note'" in done.out
+
+    def error(*arguments: str) -> str:
+        done = evproc(shop, "explain", GROUP, *arguments)
+        assert done.code == 2
+        return done.out + done.err
+
+    assert error("in.jsonl") == (
+        "error: in.jsonl: a JSON object on each of several lines, and explain takes one event:"
+        " --line N takes that of line N\n"
+    )
+    assert error("in.jsonl", "--line", "4").startswith("error: in.jsonl: line 4: no JSON at column")
+    assert error("in.jsonl", "--line", "9") == "error: in.jsonl: there is no line 9; it has 4\n"
+    (shop / "in.jsonl").write_bytes(b"{}\n\xff\n")
+    said = "error: in.jsonl: line 2 is no UTF-8 text\n"
+    assert error("in.jsonl") == error("in.jsonl", "--line", "2") == said
+
+
+def test_an_event_on_the_command_line(shop: Path, evproc: Run) -> None:
+    event = '{"name": "order", "total": 500}'
+    done = evproc(shop, "explain", GROUP, event)
+    assert done.code == 0
+    assert "approve" in done.out
+    done = evproc(shop, "explain", GROUP, event[:-1])
+    assert (done.code, done.out + done.err) == (
+        2,
+        "error: the event: no JSON at column 31: Expecting ',' delimiter\n",
+    )
+    done = evproc(shop, "explain", GROUP, event, "--line", "1")
+    assert "the argument is the event itself" in done.out + done.err
+
+
 def test_a_file_that_does_not_exist(shop: Path, evproc: Run) -> None:
     done = evproc(shop, "explain", GROUP, "nothing.json")
     assert done.code == 2

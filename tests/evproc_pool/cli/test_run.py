@@ -128,6 +128,25 @@ def test_outcomes_failures_and_bad_lines(workers: str, shop: Path, evproc: Run) 
     ]
 
 
+def test_options_that_do_nothing_without_workers_are_named(shop: Path) -> None:
+    options = ("--workers", "0", "--event-timeout", "5")
+    done = piped(shop, "run", GROUP, *options, given=order(5))
+    said = "warning: with --workers 0, --event-timeout has no effect\n"
+    assert (done.code, done.err) == (0, said)
+    done = piped(shop, "run", GROUP, *options, "--crash-limit", "2", given="")
+    assert done.err == said.replace("timeout has", "timeout, --crash-limit have")
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_filter_that_raises_is_named_by_its_handler(workers: str, shop: Path) -> None:
+    done = piped(shop, "run", GROUP, "--workers", workers, given='{"name": "order"}\n')
+    (failed,) = records(done.out)
+    assert (failed["error"]["handler"], failed["error"]["filter"]) == ("approve", "@want 1")
+    assert done.err.startswith(
+        "line 1: event 'order' failed in the filter of handler 'approve' (@want 1): AttributeError:"
+    )
+
+
 def test_files_for_outcomes_and_for_failures(shop: Path) -> None:
     text = "x\n" + order(-1) + order(5)
     done = piped(shop, "run", GROUP, "-o", "out.jsonl", "--errors", "errors.jsonl", given=text)
@@ -159,7 +178,7 @@ def test_tracebacks_on_request(shop: Path) -> None:
 def test_every_event_of_a_cascade(shop: Path) -> None:
     done = piped(shop, "run", GROUP, "--every-event", given=order(5) + order(13))
     found = [(each["line"], each["path"], each["name"]) for each in records(done.out)]
-    assert found == [(1, [0], "order"), (2, [1, 0], "note"), (2, [1], "order")]
+    assert found == [(1, [1], "order"), (2, [2, 0], "note"), (2, [2], "order")]
 
 
 def test_a_function_makes_events_and_one_that_fails_is_a_bad_line(shop: Path) -> None:
@@ -430,6 +449,7 @@ def test_ctrl_c_finishes_what_has_begun(workers: str, slow: Path) -> None:
         os.close(reading)
         os.close(writing)
     assert done.code == 130
+    assert done.out.endswith("interrupted after line 1: 1 event, 0 failed\n")
     assert [record["value"] for record in records(done.out)] == [0]
     assert "Traceback" not in done.out
 
@@ -460,9 +480,11 @@ def test_sigterm_finishes_what_has_begun(slow: Path, started: Any) -> None:
     process.stdin.flush()
     wait_for_file(slow / "begun-0")
     process.send_signal(signal.SIGTERM)
-    assert process.stderr.readline().startswith(b"finishing what has begun")
+    told = process.stderr.readline()
+    assert told == b"finishing what has begun; the same signal again stops it\n"
     (slow / "go").touch()
-    out, _ = process.communicate(timeout=SECONDS)
+    out, said = process.communicate(timeout=SECONDS)
+    assert said == b"interrupted after line 1: 1 event, 0 failed\n"
     assert process.returncode == 128 + signal.SIGTERM
     assert json.loads(out)["value"] == 0
 

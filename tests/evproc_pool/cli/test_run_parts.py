@@ -10,6 +10,7 @@ import inspect
 import io
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -21,10 +22,17 @@ from evproc import Event
 from evproc_pool import Outcome, PoolProcessor, RemoteError
 from evproc_pool.cli.json_event import BadInputError, JsonEvent, default_decode
 from evproc_pool.cli.json_output import dumps, failure_line, failure_sentence, outcome_line
-from evproc_pool.cli.line_input import EventSource, LineSplitter, Portions
-from evproc_pool.cli.pool_flags import FLAGS, number_of_bytes, pool_arguments
+from evproc_pool.cli.line_input import EventSource, InputStoppedError, LineSplitter, Portions
+from evproc_pool.cli.pool_flags import (
+    FLAGS,
+    FOR_WORKERS,
+    number_of_bytes,
+    pool_arguments,
+    without_effect,
+)
 from evproc_pool.cli.problems import CommandError
 from evproc_pool.cli.project_file import defaults
+from evproc_pool.cli.raised_by import Place, place_of_error
 from evproc_pool.cli.run_loop import (
     MOST_SENTENCES,
     Interruption,
@@ -41,6 +49,18 @@ def test_every_option_of_a_pool_has_a_flag() -> None:
     options = inspect.signature(PoolProcessor.__init__).parameters.keys() - {"self", "listeners"}
     assert sorted(each.option for each in FLAGS) == sorted(options)
     assert len({each.flag for each in FLAGS}) == len(FLAGS)
+
+
+def test_the_help_has_the_defaults_of_a_pool() -> None:
+    parameters = inspect.signature(PoolProcessor).parameters
+    for flag in FLAGS:
+        default = parameters[flag.option].default
+        if flag.kind == "on-off":
+            assert flag.default == (flag.flag.strip("-") if default else "")
+        elif isinstance(default, type):
+            assert flag.default == default.__name__
+        elif default not in {None, ()}:
+            assert flag.default == str(default)
 
 
 def test_flags_become_arguments_of_a_pool() -> None:
@@ -81,6 +101,15 @@ def test_flags_become_arguments_of_a_pool() -> None:
 def test_what_a_flag_names_and_is_not_there(option: str, value: str, text: str) -> None:
     with pytest.raises(CommandError, match=text.replace("[", r"\[")):
         pool_arguments({option: value})
+
+
+def test_options_that_need_workers_are_those_that_readme_names() -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    _, _, rest = readme.partition("With `workers=0` nothing can be killed or replaced: ")
+    assert set(re.findall(r"`(\w+)`", rest.partition("have no effect")[0])) == FOR_WORKERS
+    given = {"event_timeout": 5.0, "crash_limit": 0, "key": "m:f", "preload": None}
+    assert without_effect({**given, "workers": 0}) == ["--event-timeout", "--crash-limit"]
+    assert without_effect({**given, "workers": 1}) == without_effect(given) == []
 
 
 def test_numbers_of_bytes() -> None:
@@ -151,17 +180,43 @@ def test_events_know_their_lines() -> None:
 
 
 def test_a_source_that_is_stopped_drops_what_was_read() -> None:
-    async def take_one() -> tuple[Event, list[Event]]:
+    async def take_one() -> tuple[Event, int]:
         source = EventSource(
             FakePortions(b'{"name": "a"}\n' * 3), default_decode, lambda *_: None, keep=False
         )
         first = await anext(source)
         source.stop()
-        return first, await events_of(source)
+        with pytest.raises(InputStoppedError):
+            await anext(source)
+        return first, source.read
 
-    first, rest = asyncio.run(take_one())
+    first, read = asyncio.run(take_one())
     assert first.name == "a"
-    assert rest == []
+    assert read == 1
+
+
+def test_a_source_that_is_stopped_makes_nothing_of_a_line_that_was_begun() -> None:
+    reading, writing = os.pipe()
+    bad: list[int] = []
+
+    async def stop_it() -> int:
+        source = EventSource(
+            Portions(reading), default_decode, lambda line, *_: bad.append(line), keep=False
+        )
+        os.write(writing, b'{"name": "a"}\n{"na')
+        await anext(source)
+        rest = asyncio.ensure_future(anext(source))
+        await asyncio.sleep(0)
+        source.stop()
+        with pytest.raises(InputStoppedError):
+            await rest
+        return source.read
+
+    try:
+        assert (asyncio.run(stop_it()), bad) == (1, [])
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def test_a_pipe_is_read_when_there_is_something_and_not_after_a_stop() -> None:
@@ -262,7 +317,7 @@ def test_the_line_of_an_outcome_is_json() -> None:
     line = outcome_line(outcome(emitted=["x"]), 7)
     expected = {"line": 7, "name": "order", "value": 5, "emitted": ["x"], "events": 2}
     assert json.loads(line) == {**expected, "seconds": 0.25}
-    assert json.loads(outcome_line(outcome(path=(3, 1)), 7, with_path=True))["path"] == [3, 1]
+    assert json.loads(outcome_line(outcome(path=(3, 1)), 7, with_path=True))["path"] == [7, 1]
 
 
 def test_the_line_and_the_sentence_of_a_failure() -> None:
@@ -394,7 +449,7 @@ def test_the_first_signal_ends_the_input_and_the_second_the_run() -> None:
         return told, interruption.received
 
     told, received = asyncio.run(strike())
-    assert told == ["finishing what has begun; Ctrl-C again stops it"]
+    assert told == ["finishing what has begun; the same signal again stops it"]
     assert received == signal.SIGTERM
 
 
@@ -433,3 +488,19 @@ def test_the_options_of_a_stream_are_passed_on(full: Full) -> None:
     assert asyncio.run(run()) == Totals(1, 0, 0)
     assert given == {"ordered": False, "buffersize": 7, "every_event": True, "progress": False}
     assert json.loads(full.taken)["line"] == 1
+
+
+def test_the_place_of_an_error_is_that_of_its_last_note() -> None:
+    error = ValueError("bad")
+    assert place_of_error(error) is None
+    assert str(place_of_error(error, "known")) == "handler 'known'"
+    error.add_note("evproc: raised by handler 'a' (m.a) on event 'x'")
+    assert place_of_error(error) == Place("a")
+    error.add_note(
+        "evproc: raised by filter m.<lambda> at /f (@want 3) of handler \"it's\" on event 'x'"
+    )
+    error.add_note("evproc_pool: event 3 of the input")
+    assert place_of_error(error) == Place("it's", 3)
+    assert str(place_of_error(error)) == 'the filter of handler "it\'s" (@want 3)'
+    error.__notes__ = 5  # type: ignore[assignment]  # any object may stand there
+    assert place_of_error(error) is None

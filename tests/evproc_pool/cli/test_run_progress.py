@@ -117,18 +117,20 @@ def test_a_pipe_gets_a_line_only_on_request(shop: Path) -> None:
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_ctrl_c_is_answered_above_the_bar(workers: str, make_group: Any) -> None:
     folder = make_group(SLOW, "wait", "quick")
-    (folder / "in.jsonl").write_bytes(waits(1))
+    (folder / "in.jsonl").write_bytes(waits(9))
     arguments = ("run", GROUP, "in.jsonl", "--workers", workers, "-o", "out.jsonl")
-    with conftest.Terminal(folder, *arguments) as terminal:
+    with conftest.Terminal(folder, *arguments, "--buffersize", "1") as terminal:
         wait_for_file(folder / "begun-0")
-        terminal.wait_for("0 of 1 events")
+        terminal.wait_for("0 of 9 events")
         terminal.type(b"\x03")
         terminal.wait_for("finishing what has begun; Ctrl-C again stops it\n")
         (folder / "go").touch()
         done = terminal.finish()
     assert done.code == 130
-    assert "1 of 1 events (100 %)" in done.out
-    assert done.out.rstrip().endswith("\x1b[?25h")  # the cursor
+    assert "1 of 9 events (11 %)" in done.out
+    assert "100 %" not in done.out
+    *_, rest = done.out.rpartition("\x1b[?25h")  # the cursor
+    assert rest.strip().endswith("interrupted after line 1: 1 event, 0 failed")
 
 
 @needs_terminal
@@ -264,6 +266,7 @@ def test_what_handlers_log_is_printed_from_a_level_on(
     lines = [line for line in done.err.splitlines() if "app.log" in line or line == "a warning"]
     assert lines[: len(said)] == said
     assert bool(lines) == bool(said)
+    assert "asyncio" not in done.err
 
 
 def test_the_level_may_stand_in_the_project_file(make_group: Any) -> None:

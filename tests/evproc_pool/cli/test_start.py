@@ -82,6 +82,16 @@ def test_without_the_extra_one_sentence_names_it(missing: str, tmp_path: Path) -
     assert (done.returncode, done.stdout, done.stderr) == (2, "", text)
 
 
+def test_help_is_whole_in_80_columns_and_explains_its_words(tmp_path: Path) -> None:
+    done = piped(tmp_path, "--help", COLUMNS="80")
+    assert done.out.count("...") == 1  # of the usage
+    done = piped(tmp_path, "run", "--help", COLUMNS="80")
+    text = " ".join(done.out.split())
+    assert "this process. [default: number of CPUs]" in text
+    for word in ("A follow-up is", "are a cascade.", "Emitted is"):
+        assert word in text
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_completion_of_each_shell(shell: str, shop: Path) -> None:
     done = piped(shop, "completion", shell)
@@ -198,7 +208,26 @@ def test_a_full_disk(shop: Path) -> None:
                 check=False,
             )
         assert done.returncode == 2
-        assert done.stderr == "error: No space left on device\n"
+        assert done.stderr == "error: standard output: No space left on device\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
+@pytest.mark.parametrize("option", ["--output", "--errors"])
+def test_a_full_disk_below_a_file(option: str, shop: Path) -> None:
+    total = -5 if option == "--errors" else 5
+    done = piped(
+        shop,
+        "run",
+        GROUP,
+        option,
+        "/dev/full",
+        "--workers",
+        "0",
+        given=f'{{"name": "order", "total": {total}}}',
+    )
+    assert (done.code, done.err) == (2, "error: /dev/full: No space left on device\n")
+    done = piped(shop, "graph", GROUP, "-o", "/dev/full", "--format", "mmd")
+    assert (done.code, done.err) == (2, "error: /dev/full: No space left on device\n")
 
 
 def test_the_application_in_the_working_folder_is_found(
@@ -214,6 +243,18 @@ def test_the_application_in_the_working_folder_is_found(
 def test_an_argument_that_is_missing(capsys: pytest.CaptureFixture[Any]) -> None:
     assert start.main(["handlers"]) == 2
     assert "Missing argument 'GROUP'" in capsys.readouterr().err
+
+
+def test_swapped_arguments(shop: Path) -> None:
+    (shop / "in.jsonl").write_text("{}")
+    for name in ("run", "bench", "explain"):
+        done = piped(shop, name, "in.jsonl", GROUP)
+        assert done.code == 2
+        hint = f"GROUP comes first, as in evproc {name} app.handlers in.jsonl"
+        assert hint in " ".join(done.err.split())
+    # a group may have the name of a file
+    (shop / GROUP).write_text("")
+    assert piped(shop, "handlers", GROUP).code == 0
 
 
 def test_the_console_script_finds_handlers_in_the_working_folder(shop: Path) -> None:

@@ -583,3 +583,29 @@ def test_a_notebook_that_cannot_display_harms_nobody(
     with _registered(PoolProcessor(0)) as pool:
         assert pool.process_many([Job("s-")], progress=True) == ["s-"]
     assert "progress cannot be shown" in caplog.text
+
+
+# --- colours ---
+
+
+def test_bars_have_the_colours_of_any_terminal() -> None:
+    from rich.console import Console
+
+    from evproc_pool.observe.progress_bars import table
+
+    def drawn(done: int, total: int | None, *, is_over: bool = False) -> str:
+        out = io.StringIO()
+        console = Console(
+            file=out, force_terminal=True, color_system="standard", width=100, legacy_windows=False
+        )
+        counts = ProgressCounts(done, total, done, done, 0, 0, 1.0, 1.0, None, is_over)
+        console.print(table([counts]))
+        return out.getvalue().partition(" events")[0]
+
+    empty, half, finished = drawn(0, 4), drawn(2, 4), drawn(4, 4, is_over=True)
+    assert "\x1b[90m━" in empty
+    assert "\x1b[35m━" in half
+    assert "\x1b[90m" in half
+    assert "\x1b[32m━" in finished
+    assert "\x1b[90m" not in finished
+    assert "━" in drawn(3, None)

@@ -234,8 +234,8 @@ def test_it_prints_as_a_table() -> None:
     lines = str(_collected(*items, now=10.0, views=(_view(1, 1.5),))).splitlines()
     assert lines[0] == "roots     2,000 accepted, 3 done, 1 failed"
     assert lines[1] == "events    3 run"
-    assert lines[3] == "batches   1 sent, of 3.0 events (median 3, most 3)"
-    head, row = lines[5].split(), lines[6].split()
+    assert lines[2] == "batches   1 sent, of 3.0 events (median 3, most 3)"
+    head, row = lines[4].split(), lines[5].split()
     assert head == ["handler", "calls", "errors", "total", "share", "mean", "p50", "p95", "max"]
     assert row[:1] + row[1:3] in (["parse", "3", "1"], [row[0], "3", "0"])
     assert any("a_handler_with_..." in line for line in lines)
@@ -246,6 +246,22 @@ def test_it_prints_as_a_table() -> None:
     )
     widths = {len(line.rstrip()) for line in lines}
     assert max(widths) < 160
+
+
+def test_it_says_what_happens_now_only_if_something_does() -> None:
+    idle = _view(1, 0.0)._replace(event=None, handler=None, state="waiting")
+    items = (Accepted(0.0, 0, 0, 1), WorkerStarted(0.0, 1, 1), done([1.0], "a"))
+    over = _collected(*items, now=9.0, views=(idle,))
+    assert "\nnow " not in str(over)
+    assert not any(
+        line.startswith("worker ") and line.endswith(" at") for line in str(over).splitlines()
+    )
+    assert "with a value" in str(over._replace(stopped=2))
+    busy = over._replace(in_flight=1, workers=(over.workers[0]._replace(event="ev"),))
+    assert "\nnow       0 pending, 1 in flight\n" in str(busy)
+    assert any(
+        line.startswith("worker ") and line.endswith(" at") for line in str(busy).splitlines()
+    )
 
 
 # --- of pools ---
