@@ -264,10 +264,14 @@ class Supervisor:
             self._workers[self._newest] = _Worker()
             self.scheduler.starting += 1
             effects.append(Start(self._newest))
-        if self._refused and not self._has_said_fewer and len(self._workers) < self._size:
-            self._has_said_fewer = True
-            effects.append(FewerWorkers(len(self._workers)))
-        return effects
+        return effects + self._say_fewer()
+
+    def _say_fewer(self) -> list[Effect]:
+        """Say once that there are fewer workers, if no more can be started."""
+        if not self._refused or self._has_said_fewer or len(self._workers) >= self._size:
+            return []
+        self._has_said_fewer = True
+        return [FewerWorkers(len(self._workers))]
 
     def _ready(self, item: WorkerReady, now: float) -> list[Effect]:
         self.scheduler.starting -= 1
@@ -290,7 +294,8 @@ class Supervisor:
             self._wanted = max(1, len(self._workers))
             self._refused, self._try_again = item.worker, now + self._try_seconds
             self._try_seconds = min(2 * self._try_seconds, _TRY_AGAIN_SECONDS[1])
-            return [] if self._workers else [GiveUp(0)]
+            # at once: the run may be over before the next turn
+            return self._say_fewer() if self._workers else [GiveUp(0)]
         self._forget(item.worker)
         self.scheduler.starting -= 1
         if item.by_group_signal:

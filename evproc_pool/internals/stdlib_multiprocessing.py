@@ -301,12 +301,15 @@ class _UtilOfForkserver:
 
     def spawnv_passfds(self, path: Any, words: Sequence[Any], passed: Sequence[int]) -> int:
         """Start a process that holds Ctrl-C back until it ignores it."""
-        *options, code = words
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        words = list(words)
+        # options of the interpreter, then the code; in Python 3.15 also the words of the program
+        place = words.index("-c") + 1 if "-c" in words else 0
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        if place and signal.SIGINT not in before:
+            words[place] = _RELEASE_CTRL_C + words[place]
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            if signal.SIGINT not in before and options[-1] == "-c":
-                code = _RELEASE_CTRL_C + code
-            pid: int = self._inner.spawnv_passfds(path, [*options, code], passed)
+            pid: int = self._inner.spawnv_passfds(path, words, passed)
             return pid
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

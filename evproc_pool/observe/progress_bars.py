@@ -105,10 +105,16 @@ class _Above(FileProxy):
 
 
 class Bar:
-    """The row of one call."""
+    """The row of one call.
+
+    Attributes:
+        counts: Returns its counts of now.
+        is_above: Whether the row stands above the display for good.
+    """
 
     def __init__(self, counts: Counts) -> None:
         self.counts = counts
+        self.is_above = False
 
     def end(self) -> None:
         """See `progress_views.View`."""
@@ -131,7 +137,7 @@ class Display:
         self._ticker: Ticker | None = None
 
     def _table(self) -> Table:
-        return table([bar.counts() for bar in self.bars])
+        return table([bar.counts() for bar in self.bars if not bar.is_above])
 
     def start(self) -> None:
         """Draw the rows, and go on drawing them."""
@@ -195,20 +201,24 @@ class Bars:
 
     def remove(self, bar: Bar) -> None:
         """Show a call no longer; its row stays on the screen."""
-        with self._lock:
-            display = self._display
-            if display is None or bar not in display.bars:
-                return
-            is_last = len(display.bars) == 1
-            if is_last:
-                self._display = None
-            else:
-                display.bars = tuple(each for each in display.bars if each is not bar)
-        if is_last:
-            display.stop()
-        else:
+        display = self._display
+        if display is None or bar not in display.bars:
+            return
+        if len(display.bars) > 1:
+            # before it goes: once the last one is gone the display ends, in its thread
+            bar.is_above = True
             with suppress(Exception):  # the terminal is gone
                 display.console.print(table([bar.counts()]))
+        with self._lock:
+            display.bars = tuple(each for each in display.bars if each is not bar)
+            if display.bars:
+                return
+            self._display = None
+        if bar.is_above:
+            display.bars = ()
+        else:
+            display.bars = (bar,)  # for the last time
+        display.stop()
 
     def restore(self) -> None:
         """Begin anew in a process that was forked, where nothing is drawn."""

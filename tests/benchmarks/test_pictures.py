@@ -144,7 +144,7 @@ def test_the_log_is_that_of_today_but_for_numbers_and_its_order() -> None:
 
 
 def test_a_drawn_graph_is_a_picture() -> None:
-    pytest.importorskip("pygraphviz", reason="has no wheels for this Python")
+    pytest.importorskip("pygraphviz", reason="not for this machine", exc_type=ImportError)
     texts = {*ET.fromstring(command.picture(SCENES["graph-file"])).itertext()}
     assert {"1 check", "2 price", "3 assess", "4 bill", "order", "mail"} <= texts
 

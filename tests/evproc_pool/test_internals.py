@@ -778,11 +778,12 @@ def test_a_forkserver_that_starts_holds_ctrl_c_back(monkeypatch: pytest.MonkeyPa
     from multiprocessing import forkserver
 
     started: list[list[Any]] = []
+    blocked: list[bool] = []
 
     class Util(types.ModuleType):
         @staticmethod
         def spawnv_passfds(path: str, words: list[Any], passed: list[int]) -> int:
-            assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+            blocked.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
             started.append([path, words, passed])
             return 7
 
@@ -814,6 +815,12 @@ def main():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     inner.util.spawnv_passfds("program", ["program", "main()"], [])
     assert [words[-1] for _, words, _ in started[1:]] == ["main()", "main()"]
+    # a program of one word, and what it is called with, as Python 3.15 hands them on
+    inner.util.spawnv_passfds("python", ["python", "-I", "-c", "main()", "-c", "own"], [])
+    words = started[-1][1]
+    assert (words[:3], words[4:]) == (["python", "-I", "-c"], ["-c", "own"])
+    assert words[3].endswith("]\nmain()")
+    assert blocked == [True, True, False, True]
     monkeypatch.delattr(forkserver, "util")
     stdlib_multiprocessing.shield_forkserver()  # nothing is changed
     assert not hasattr(forkserver, "util")

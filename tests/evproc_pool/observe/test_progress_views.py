@@ -489,6 +489,9 @@ def test_a_child_that_a_handler_forks_says_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_of_any_kind_print_as_without_it(method: str, tmp_path: Path) -> None:
     code = """
+import warnings
+warnings.simplefilter("ignore")  # of Python, about a fork beside threads
+
 @evproc.want("order")
 def talk(proc, ev):
     print(f"worker {ev.number}", type(sys.stdout).__name__, flush=True)
