@@ -129,8 +129,8 @@ def test_a_project_that_does_not_use_it_imports_next_to_nothing(project: pytest.
     )
     done = _run(project, "-s")
     done.assert_outcomes(passed=1)
-    # pytest imports `pdb`, and that imports `asyncio` from Python 3.15 on
-    done.stdout.fnmatch_lines(["*others: asyncio" if sys.version_info >= (3, 15) else "*others:"])
+    # pytest imports `pdb`, and that imports `asyncio` from Python 3.14 on
+    done.stdout.fnmatch_lines(["*others: asyncio" if sys.version_info >= (3, 14) else "*others:"])
 
 
 def test_the_help_says_what_the_option_is_about(project: pytest.Pytester) -> None:
