@@ -18,7 +18,7 @@ class Scene(NamedTuple):
 
     Attributes:
         title: What it shows, in a few words.
-        commands: What is typed.
+        commands: The commands that a user types.
         columns: The width of the terminal.
         most_lines: Where the picture ends.
         until: See `terminal.show`.

@@ -1,4 +1,4 @@
-"""What the fixtures of `plugin` do; imported when a test asks for one of them."""
+"""The work of the fixtures of `plugin`. A test that asks for one of them imports this module."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The plugin for pytest. pytest loads it wherever this distribution is installed.
 
-So it is imported in every project of an environment, and imports pytest only. What the fixtures do
-stands in `fixtures`, which is imported when a test asks for one of them.
+So every project of an environment imports it, and it imports pytest only. `fixtures` does the work
+of the fixtures. A test that asks for one of them imports it.
 
 The entry point has the name of this module. pytest knows its plugins by name: so
 ``pytest_plugins = ["evproc_pool.testing.plugin"]`` in a test module is no second registration.
