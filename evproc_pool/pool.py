@@ -23,7 +23,7 @@ from evproc_pool.inprocess.calls import InProcessCalls
 from evproc_pool.options import BUFFER_PER_WORKER, Errors, Ordering, PoolOptions, WorkerPrints
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from concurrent.futures import Executor, Future
     from multiprocessing.context import BaseContext
 
     from evproc.annotations import Unmatched
@@ -71,6 +71,12 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
             that this process may use (affinity and cgroup quota), or `PYTHON_CPU_COUNT`. 0: none;
             all runs in this process, through `evproc.Processor`. In a daemonic process of
             `multiprocessing`, which must not start others, it is always 0.
+        executor: What has the workers, in place of processes that the pool starts: a
+            `concurrent.futures.Executor`, or a callable without arguments that makes one, and
+            another one when it breaks. `workers` says how many calls it runs at once; by default
+            as many as the executor says, or the CPUs. Batches of events are its calls. It cannot
+            keep all that the pool promises with processes of its own; options for what it cannot
+            keep are refused. The pool ends executors that the callable made, and no other.
         mp_context: A `multiprocessing` context or the name of a start method. By default
             `forkserver` on Linux and `spawn` elsewhere.
         initializer: Called in each worker before entry points are loaded (with `workers=0`,
@@ -165,6 +171,7 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
         self,
         workers: int | None = None,
         *,
+        executor: Executor | Callable[[], Executor] | str | Any = None,
         mp_context: BaseContext | str | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
@@ -191,6 +198,9 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
         listeners: Iterable[Listener] = (),
         statistics: bool = False,
     ) -> None:
+        limits = options.worker_limits(
+            event_timeout, event_soft_timeout, max_tasks_per_child, max_worker_memory_bytes
+        )
         start = options.start_options(
             workers,
             mp_context,
@@ -201,15 +211,15 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
             native_threads,
             worker_logging,
             worker_output,
+            executor,
+            limits,
         )
         chosen = self._options = PoolOptions(
             start,
             options.default_call(
                 start.workers, ordering, key, errors, max_cascade_depth, max_cascade_events
             ),
-            options.worker_limits(
-                event_timeout, event_soft_timeout, max_tasks_per_child, max_worker_memory_bytes
-            ),
+            limits,
             options.retry_policy(
                 max_retries, retry_exceptions, retry_backoff, retry_backoff_max, crash_limit
             ),

@@ -13,6 +13,7 @@ from evproc_pool.testing.clock import ManualClock
 
 #: Arguments that concern processes; a simulated pool has none.
 OF_PROCESSES: Final = (
+    "executor",
     "mp_context",
     "preload",
     "native_threads",
@@ -74,7 +75,7 @@ def simulated_pool(
         seed: Decides all that is left to chance.
         clock: The clock of the pool; by default a new one.
         options: Other options of `PoolProcessor`, except those that concern processes:
-            `mp_context`, `preload`, `native_threads`, `max_worker_memory_bytes`,
+            `executor`, `mp_context`, `preload`, `native_threads`, `max_worker_memory_bytes`,
             `event_soft_timeout`, `worker_logging`, `worker_output`. The `initializer` is called in
             this process, for each worker.
 
