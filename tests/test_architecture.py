@@ -62,7 +62,7 @@ LAYERS: dict[str, set[str]] = {
         "serialization",
         "protocol",
     },
-    "backends": {"errors", "log", "internals", "protocol", "ipc", "worker"},
+    "backends": {"errors", "log", "internals", "serialization", "protocol", "ipc", "worker"},
     "inprocess": {"errors", "outcome", "observe", "core", "serialization", "options"},
     "options": {"errors", "observe", "core", "protocol", "backends"},
     "calls": {

@@ -60,11 +60,14 @@ class Choice(NamedTuple):
     @property
     def workers(self) -> int | None:
         """How many workers it has; None: not known."""
-        if self.kind != INSTANCE:
-            return None
-        # not in PEP 3148, but executors of the standard library, loky and others have it
-        most = getattr(self.value, "_max_workers", None)
-        return most if type(most) is int and most > 0 else None
+        return workers_of(self.value) if self.kind == INSTANCE else None
+
+
+def workers_of(executor: object) -> int | None:
+    """How many workers an executor has; None: it does not say."""
+    # not in PEP 3148, but executors of the standard library, loky and others have it
+    most = getattr(executor, "_max_workers", None)
+    return most if type(most) is int and most > 0 else None
 
 
 def choose(value: object) -> Choice:

@@ -252,7 +252,7 @@ class EngineOwner:
         except OSError as error:
             raise cannot_start(0, None, error) from error
         coordinator = Coordinator(
-            start.workers,
+            self.starter.workers,
             backend,
             self.registry,
             config,
@@ -262,6 +262,7 @@ class EngineOwner:
             clock=self.clock,
             rng=self.rng,
             notices=notices,
+            prefetch=self.starter.prefetch,
         )
         engine = Engine(coordinator, backend, Gathered)
         self._finalizer = util.Finalize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
+from evproc_pool.backends.choice import FACTORY, INSTANCE, Choice
 from evproc_pool.errors import InternalError
 
 if TYPE_CHECKING:
@@ -16,7 +17,15 @@ if TYPE_CHECKING:
 
 
 class Starter(Protocol):
-    """Makes the backend of each new engine; `functions` are those of the handlers."""
+    """Makes the backend of each new engine; `functions` are those of the handlers.
+
+    Attributes:
+        workers: How many workers its last backend has at most.
+        prefetch: How many batches each of them holds at most; None: as many as is usual.
+    """
+
+    workers: int
+    prefetch: int | None
 
     def begin(self, functions: list[Any]) -> None:
         """Begin what takes long and can go on while this process imports the engine."""
@@ -28,7 +37,10 @@ class Starter(Protocol):
 class ProcessStarter:
     """Starts worker processes."""
 
+    prefetch: int | None = None
+
     def __init__(self, start: StartOptions) -> None:
+        self.workers = start.workers
         self._start = start
 
     def begin(self, functions: list[Any]) -> None:
@@ -52,8 +64,33 @@ class ProcessStarter:
         return chosen(functions, preload, self._start.thread_limit)
 
 
+class CallStarter:
+    """Has plain calls of an executor for workers."""
+
+    prefetch: int | None = 1
+
+    def __init__(self, start: StartOptions, choice: Choice) -> None:
+        self.workers = self._most = start.workers
+        self._choice = choice
+
+    def begin(self, functions: list[Any]) -> None:
+        """Do nothing: the executor starts its workers."""
+
+    def make_backend(self, functions: list[Any]) -> Backend:  # noqa: ARG002 - calls bring them
+        """See `Starter`."""
+        from evproc_pool.backends.executor.calls import ExecutorBackend
+        from evproc_pool.backends.executor.executors import Executors
+
+        executors = Executors(self._choice)
+        self.workers = executors.lanes(self._most)
+        return ExecutorBackend(executors)
+
+
 def starter_of(start: StartOptions) -> Starter:
     """Make what starts the workers of a pool."""
-    if start.executor is None:
+    choice = start.executor
+    if choice is None:
         return ProcessStarter(start)
-    raise InternalError(f"no starter for {start.executor.kind!r}")
+    if choice.kind in (INSTANCE, FACTORY):
+        return CallStarter(start, choice)
+    raise InternalError(f"no starter for {choice.kind!r}")

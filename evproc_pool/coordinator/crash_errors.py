@@ -63,9 +63,18 @@ def worker_lost(lost: Lost) -> WorkerLostError:
     had = ""
     if lost.memory_bytes is not None:
         had = f" (it had {_megabytes(lost.memory_bytes)} of memory when last seen)"
-    error = WorkerLostError(
+    text = (
         f"worker {item.worker} (process {item.pid}) died {_where(lost)}, by"
-        f" {describe_exit(item.exitcode)}{had}; {_hint(item.exitcode)}",
+        f" {describe_exit(item.exitcode)}{had}; {_hint(item.exitcode)}"
+    )
+    if item.cause:
+        text = (
+            f"the call of the executor that ran event {describe_event(lost.event)} came to nothing"
+            f" ({item.cause}); it ran alone, so one of its handlers, or a library that it uses,"
+            " probably ended the process"
+        )
+    error = WorkerLostError(
+        text,
         describe_event(lost.event),
         lost.handler,
         item.exitcode,

@@ -41,6 +41,7 @@ class Gone(NamedTuple):
     exitcode: int | None  # as in `multiprocessing`: negative for a signal
     progress: WorkerStatus | None  # where it was; None: unknown
     stack: str = ""  # the stacks of its threads when it crashed; mostly empty
+    cause: str = ""  # an error, if that is known in place of an exit code
 
 
 class Link(Protocol):

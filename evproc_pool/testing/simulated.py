@@ -30,7 +30,7 @@ class _SimulatedPool(PoolProcessor):
         self._seed = seed
         rng = random.Random(seed)  # noqa: S311 - it has to be predictable
         self._owner.clock, self._owner.rng = clock, rng
-        self._owner.starter = _FakeStarter(clock, rng, self._options.limits)
+        self._owner.starter = _FakeStarter(workers, clock, rng, self._options.limits)
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]} simulated seed={self._seed}>"
@@ -39,7 +39,12 @@ class _SimulatedPool(PoolProcessor):
 class _FakeStarter:
     """Makes a `FakeBackend` for each engine; see `engines.Starter`."""
 
-    def __init__(self, clock: ManualClock, rng: random.Random, limits: Limits) -> None:
+    prefetch: int | None = None
+
+    def __init__(
+        self, workers: int, clock: ManualClock, rng: random.Random, limits: Limits
+    ) -> None:
+        self.workers = workers
         self._clock = clock
         self._rng = rng
         self._limits = limits

@@ -58,7 +58,7 @@ def test_anything_else_is_refused_by_saying_what_is_allowed(value: object) -> No
 
 @pytest.mark.usefixtures("an_engine")
 def test_a_text_that_is_no_address_is_refused() -> None:
-    with pytest.raises(ValueError, match="executor is .*, and not the text 'grip://here'"):
+    with pytest.raises(ValueError, match=r"executor is .*, and not the text 'grip://here'"):
         PoolProcessor(executor="grip://here")
 
 

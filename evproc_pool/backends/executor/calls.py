@@ -1,0 +1,362 @@
+"""The backend of plain calls: a batch is a call of an executor, its future brings the frames.
+
+::
+
+    send --> lane --submit--> executor --> worker.plain_calls.run, in any process or thread
+                                                  |
+    poll <-- queue <--- done callback <-----------+
+
+A lane is a worker of the scheduler. It has one call on its way, and so one batch: a batch behind it
+could be run before it, elsewhere. There are twice as many lanes as the executor has workers, so
+that each of these finds the next call waiting.
+
+**Lost calls.** A call is lost if its future ends with an error: `plain_calls.run` raises nothing.
+Mostly the executor is broken then, and so are all calls that it had. With a factory another one
+takes its place. What was lost runs again: each event in a call of its own, with no other call on
+its way (`one_at_a_time`). An event whose call is lost then, alone, is the one that breaks it, and
+is charged for it. Nobody else is, though what was lost may have run before.
+
+Rejected: halving a lost batch instead (an event would run again and again that may have effects).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Final
+
+from evproc_pool.backends.executor.executors import Executors
+from evproc_pool.backends.executor.lanes import MOST_CANCELLED, Lane, Plans, Running, whole_frame
+from evproc_pool.errors import InternalError, PoolBrokenError
+from evproc_pool.protocol import messages, status_words
+from evproc_pool.protocol.backend import Arrived, Gone
+from evproc_pool.protocol.frame import Data
+from evproc_pool.protocol.registry_spec import Config
+from evproc_pool.protocol.status_words import WorkerStatus
+from evproc_pool.serialization import pickling
+from evproc_pool.worker import plain_calls
+from evproc_pool.worker.plain_calls import Answer, Call, Home
+
+# A config of this size goes with each call: that is cheaper than to be asked for it.
+_LITTLE_BYTES: Final = 1 << 12
+
+# How long calls may take to end by themselves at the end, in seconds; as for local workers.
+_QUIT_SECONDS: Final = 5.0
+
+_Happened = list[Arrived | Gone]
+
+
+class ExecutorBackend:
+    """See `protocol.backend.Backend`, and the module's text."""
+
+    def __init__(self, executors: Executors) -> None:
+        self._executors = executors
+        self._generation = 0  # how many executors broke
+        self._broken: PoolBrokenError | None = None  # once nothing runs any more
+        self._lanes: dict[int, Lane] = {}
+        self._alone: deque[Lane] = deque()  # whose calls were lost; the first one runs
+        self._in_flight: set[Running] = set()
+        self._plans: Plans = {}
+        self._key, self._config = b"", b""
+        self._happened: _Happened = []  # what the next `poll` returns
+        self._done: SimpleQueue[Running | None] = SimpleQueue()
+        self._woken = threading.Event()
+        self._home = Home(os.getpid(), uuid.uuid4().hex)
+        plain_calls.open_home(self._home)
+
+    @property
+    def numbers(self) -> list[int]:
+        """See `Backend`."""
+        return list(self._lanes)
+
+    def pid(self, number: int) -> int | None:  # noqa: ARG002 - as of all backends
+        """Return None: its calls may run in any process."""
+        return None
+
+    def start(self, number: int, config: Config) -> None:
+        """See `Backend`."""
+        state, data, _, pace, _ = pickling.loads(config.frame)
+        if not self._key:
+            needed = state.path_modules, state.modules_by_value, state.decimal, data, pace
+            self._config = pickling.dumps(needed)
+            # not of all that is needed: a process keeps what it has found
+            self._key = hashlib.sha256(data + repr((pace, state.decimal)).encode()).digest()
+            if config.shared:
+                plain_calls.share_at_home(self._home, config.shared)
+        self._lanes[number] = Lane(number)
+        self._pump()
+
+    def send(
+        self,
+        number: int,
+        tag: int,
+        payload: Data,
+        buffers: Sequence[memoryview] = (),
+        *,
+        may_refer: bool = False,  # noqa: ARG002 - they are copied
+    ) -> None:
+        """See `Backend`."""
+        lane = self._lanes.get(number)
+        if lane is None:
+            return
+        if tag in (messages.BATCH, messages.EVENTS):
+            lane.take(whole_frame(tag, payload, self._plans), buffers)
+        elif tag == messages.REPACKED:
+            lane.take_one_by_one(payload)
+        elif tag == messages.MODULES:
+            lane.take_modules(payload)
+        elif tag == messages.QUIT:
+            self._end(lane, exitcode=0)
+        elif tag == messages.REPACK:
+            # nobody has the results any more; see `Codec.unpack` for what becomes of them
+            self._end(lane, exitcode=None)
+        else:
+            raise InternalError(f"no worker takes a frame of kind {tag}")
+        self._pump()
+
+    def _end(
+        self, lane: Lane, exitcode: int | None, position: int | None = None, cause: str = ""
+    ) -> None:
+        """End a lane: at an event, between two, or when asked to."""
+        del self._lanes[lane.number]
+        if lane in self._alone:
+            self._alone.remove(lane)
+        at = status_words.NONE if position is None else position
+        status = WorkerStatus(lane.batches, at, None, None)
+        self._happened.append(Gone(lane.number, None, exitcode, status, cause=cause))
+
+    def link(self, number: int) -> None:
+        """Return None: all calls come back in one queue."""
+
+    def look_at(self, number: int) -> None:
+        """Return None: nobody can see into a call."""
+
+    def take_back(self, number: int, seen: WorkerStatus, newest: int) -> bool:  # noqa: ARG002 - as of all backends
+        """Return False: see `look_at`."""
+        return False
+
+    def ask_back(self, number: int, newest: int) -> None:  # noqa: ARG002 - it has one batch
+        """See `Backend`: a call that waits in the executor's queue does not begin."""
+        lane = self._lanes.get(number)
+        if lane is None or lane.frame is None or lane.is_suspect or lane.waits:
+            return
+        if lane.running is None:
+            self._give_back(lane)
+        else:
+            lane.running.is_asked_back = True
+            lane.running.is_asked_back = lane.running.future.cancel()
+
+    def _give_back(self, lane: Lane) -> None:
+        self._happened.append(Arrived(lane.number, messages.SKIPPED, pickling.dumps(lane.batches)))
+        lane.end_batch()
+
+    def ask_for_report(self, number: int) -> None:
+        """Do nothing: a call reports when it is over."""
+
+    def raise_soft_timeout(self, number: int, seen: WorkerStatus, *, is_again: bool) -> None:
+        """Do nothing: see `look_at`."""
+
+    def kill_stuck(self, number: int, seen: WorkerStatus) -> None:
+        """Return None: a call cannot be ended."""
+
+    def memory_bytes(self, number: int) -> int:  # noqa: ARG002 - as of all backends
+        """Return 0: a worker has no process of its own."""
+        return 0
+
+    def wake(self) -> None:
+        """See `Backend`."""
+        self._woken.set()
+        self._done.put(None)
+
+    def rest(self, seconds: float) -> None:
+        """See `Backend`."""
+        self._woken.wait(seconds)
+
+    @property
+    def is_writing(self) -> bool:
+        """See `Backend`."""
+        return False
+
+    # --- calls on their way ---
+
+    def _pump(self) -> None:
+        """Submit what can run now."""
+        if self._broken is not None:
+            return
+        if self._alone:
+            if not self._in_flight and self._alone[0].has_call:
+                self._submit(self._alone[0])
+            return
+        for lane in list(self._lanes.values()):
+            if lane.has_call and self._broken is None:
+                self._submit(lane)
+
+    def _submit(self, lane: Lane) -> None:
+        brings = lane.needs_config or len(self._config) <= _LITTLE_BYTES
+        call = Call(
+            self._home, self._key, self._config if brings else None, lane.expected, lane.call()
+        )
+        try:
+            future = self._executors.submit(plain_calls.run, call)
+        except Exception as error:
+            if not self._replaced(self._generation):
+                self._broken = self._executors.broken(error)
+                return
+            try:
+                future = self._executors.submit(plain_calls.run, call)
+            except Exception as again:
+                self._broken = self._executors.broken(again)
+                return
+        running = lane.running = Running(lane, future, self._generation)
+        self._in_flight.add(running)
+        if len(self._in_flight) > 1:
+            for each in self._in_flight:
+                each.has_company = True
+        future.add_done_callback(functools.partial(_note, self._done, running))
+
+    def _replaced(self, generation: int) -> bool:
+        """Replace an executor that broke, unless it was; return whether another one is there."""
+        if not self._executors.makes_others:
+            return False
+        if generation == self._generation:
+            self._generation += 1
+            self._executors.replace()
+        return True
+
+    def poll(self, timeout: float | None) -> list[Arrived | Gone]:
+        """See `Backend`.
+
+        Raises:
+            PoolBrokenError: The executor broke, and all that it had is in.
+        """
+        self._woken.clear()
+        self._take_done()
+        if not self._happened:
+            if self._broken is not None and not self._in_flight:
+                raise self._broken
+            if timeout != 0:
+                try:
+                    self._ended(self._done.get(timeout=timeout))
+                except Empty:
+                    return []
+                self._take_done()
+        happened, self._happened = self._happened, []
+        return happened
+
+    def _take_done(self) -> None:
+        """Take in the calls that are over, and submit others."""
+        while not self._done.empty():
+            self._ended(self._done.get())
+        self._pump()
+
+    def _ended(self, running: Running | None) -> None:
+        """Take in that a call is over; None: that `wake` was called."""
+        if running is None:
+            return
+        lane, future = running.lane, running.future
+        self._in_flight.discard(running)
+        lane.running = None
+        if self._lanes.get(lane.number) is not lane:
+            return
+        error = CancelledError() if future.cancelled() else future.exception()
+        if error is None:
+            self._answered(lane, future.result())
+        elif running.is_asked_back and isinstance(error, CancelledError):
+            self._give_back(lane)
+        else:
+            self._lost(running, error)
+
+    def _answered(self, lane: Lane, answer: Answer | None) -> None:
+        if answer is None:
+            lane.needs_config = True
+            return
+        lane.needs_config = False
+        if lane.expected is None:
+            ((tag, payload),) = answer
+            if tag == messages.READY:
+                lane.expected = payload
+            self._end_suspicion(lane)
+        elif lane.singles is not None:
+            answer = lane.singles.take(answer)
+            if lane.singles.is_over:
+                self._end_suspicion(lane)
+        elif messages.UNREADABLE in [tag for tag, _ in answer]:
+            lane.waits = True
+        else:
+            self._end_suspicion(lane)
+        self._happened += [Arrived(lane.number, tag, payload) for tag, payload in answer]
+
+    def _end_suspicion(self, lane: Lane) -> None:
+        if lane in self._alone:
+            self._alone.remove(lane)
+        lane.end_batch()
+
+    # --- lost calls ---
+
+    def _lost(self, running: Running, error: BaseException) -> None:
+        """Take in that a call came to nothing; see the module's text."""
+        lane = running.lane
+        if isinstance(error, CancelledError) and lane.cancelled < MOST_CANCELLED:
+            lane.cancelled += 1  # by somebody else; it never began
+            return
+        if isinstance(error, BrokenExecutor) and not self._replaced(running.generation):
+            self._broken = self._broken or self._executors.broken(error)
+            return
+        is_known = lane.frame is None or lane.singles is not None or lane.frame.size == 1
+        if not running.has_company and is_known:
+            self._charge(lane, error)
+            return
+        if lane not in self._alone:
+            self._alone.append(lane)
+        lane.needs_config = True  # another process will run it
+        if lane.suspect():
+            question = pickling.dumps((lane.batches, None))
+            self._happened.append(Arrived(lane.number, messages.UNREADABLE, question))
+
+    def _charge(self, lane: Lane, error: BaseException) -> None:
+        """Charge the event whose call was lost while no other was on its way."""
+        position = 0 if lane.singles is None else lane.singles.position
+        cause = f"{type(error).__name__}: {error}"
+        self._end(lane, exitcode=None, position=position, cause=cause)
+
+    # --- the end ---
+
+    def quit(self, most_seconds: float, hear: Callable[[Arrived], object]) -> None:
+        """See `Backend`: wait for calls that are on their way, and end what the factory made."""
+        end = monotonic() + min(_QUIT_SECONDS, most_seconds)
+        for running in self._in_flight:
+            running.future.cancel()
+        while self._in_flight and (left := end - monotonic()) > 0:
+            try:
+                self._ended(self._done.get(timeout=left))
+            except Empty:
+                break
+        self._finish(hear, in_peace=not self._in_flight)
+
+    def kill(self, hear: Callable[[Arrived], object]) -> None:
+        """See `Backend`: calls that run go on, unless a factory has made the executor."""
+        for running in self._in_flight:
+            running.future.cancel()
+        self._finish(hear, in_peace=False)
+
+    def _finish(self, hear: Callable[[Arrived], object], *, in_peace: bool) -> None:
+        self._lanes.clear()
+        self._alone.clear()
+        self._executors.end(in_peace=in_peace)
+        plain_calls.close_home(self._home, in_peace=in_peace)
+        for item in self._happened:
+            if isinstance(item, Arrived):
+                hear(item)
+
+
+def _note(done: SimpleQueue[Running | None], running: Running, _: object) -> None:
+    """Note the end of a call, in whichever thread it ends."""
+    done.put(running)
