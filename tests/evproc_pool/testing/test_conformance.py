@@ -1,0 +1,92 @@
+"""The conformance suite, over each backend."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from evproc_pool import PoolProcessor
+from evproc_pool.backends import promises
+from evproc_pool.testing import Conformance
+
+
+class TestForkserver(Conformance):
+    promises = promises.LOCAL
+
+    def make_pool(self, **options: Any) -> PoolProcessor:
+        return PoolProcessor(2, **{"mp_context": "forkserver", **options})
+
+
+class TestSpawn(Conformance):
+    promises = promises.LOCAL
+
+    def make_pool(self, **options: Any) -> PoolProcessor:
+        return PoolProcessor(2, **{"mp_context": "spawn", **options})
+
+
+class _OnExecutor(Conformance):
+    """An executor that was given: the pool must not end it."""
+
+    promises = promises.CALLS
+
+    def make_executor(self) -> Executor:
+        raise NotImplementedError
+
+    def make_pool(self, **options: Any) -> PoolProcessor:
+        executor = self.make_executor()
+        try:
+            pool = PoolProcessor(executor=executor, **options)
+        except ValueError:
+            executor.shutdown()
+            raise
+        self._executors: dict[int, Executor] = {**getattr(self, "_executors", {})}
+        self._executors[id(pool)] = executor
+        return pool
+
+    def close_pool(self, pool: PoolProcessor) -> None:
+        super().close_pool(pool)
+        self._executors.pop(id(pool)).shutdown()
+
+
+class TestThreads(_OnExecutor):
+    may_die = False
+
+    def make_executor(self) -> Executor:
+        return ThreadPoolExecutor(2)
+
+
+class TestProcesses(_OnExecutor):
+    def make_executor(self) -> Executor:
+        context = multiprocessing.get_context("forkserver")
+        return ProcessPoolExecutor(2, mp_context=context)
+
+
+class TestSpawnedProcesses(_OnExecutor):
+    def make_executor(self) -> Executor:
+        return ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
+
+
+def _processes() -> Executor:
+    return ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("forkserver"))
+
+
+class TestProcessesOfAFactory(Conformance):
+    promises = promises.CALLS_OF_FACTORY
+
+    def make_pool(self, **options: Any) -> PoolProcessor:
+        return PoolProcessor(2, executor=_processes, **options)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="Python 3.14 brings it")
+class TestInterpreters(_OnExecutor):
+    may_die = False
+
+    def make_executor(self) -> Executor:
+        from concurrent import futures
+
+        executor: Executor = getattr(futures, "InterpreterPoolExecutor")(2)  # noqa: B009
+        return executor
