@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import tempfile
 import threading
@@ -60,6 +61,20 @@ from evproc_pool.testing.conformance_handlers import (
 _PATIENCE_SECONDS: Final = 60.0
 
 
+_Check = Callable[["Conformance"], None]
+
+
+def _elsewhere(check: _Check) -> _Check:
+    """Leave a check out if handlers do not run beside the caller."""
+
+    @functools.wraps(check)
+    def checked(suite: Conformance) -> None:
+        if suite.is_elsewhere:
+            check(suite)
+
+    return checked
+
+
 class Conformance:
     """The checks; see the module's text.
 
@@ -67,10 +82,13 @@ class Conformance:
         promises: What the backend promises.
         may_die: Whether the check of a death may kill the process that a handler runs in; False if
             handlers run in this process.
+        is_elsewhere: Whether handlers run beside the caller. False for `workers=0`: nothing is
+            pickled there, a call cannot give up, and options about workers have no effect.
     """
 
     promises: Promises = Promises()
     may_die: bool = True
+    is_elsewhere: bool = True
 
     def make_pool(self, **options: Any) -> PoolProcessor:
         """Make a pool with at least two workers, and with these options of `PoolProcessor`."""
@@ -139,7 +157,9 @@ class Conformance:
 
     def test_errors_keep_their_types(self) -> None:
         """Those of Python and others, `SystemExit` and `KeyboardInterrupt` among them."""
-        kinds = (ValueError, OSError, SystemExit, KeyboardInterrupt, LookupError)
+        kinds: list[type[BaseException]] = [ValueError, OSError, SystemExit, LookupError]
+        if self.is_elsewhere:  # else it is one for the caller
+            kinds.append(KeyboardInterrupt)
         events: list[Event] = [Job("fail", kind, number) for number, kind in enumerate(kinds)]
         with self._pool() as pool:
             found = pool.process_many([*events, Job("nothing")], return_exceptions=True)
@@ -154,6 +174,7 @@ class Conformance:
             odd = _raises(NeedsArguments, lambda: pool.process(Job("fail_oddly", 7)))
             _equal((str(odd), vars(odd)["code"]), ("odd 7", 7))
 
+    @_elsewhere
     def test_what_cannot_be_pickled_fails_alone(self) -> None:
         """Events, values and follow-ups that refuse, at either end."""
         bad: list[Event] = [Stubborn("dumps"), Stubborn("loads")]
@@ -203,6 +224,7 @@ class Conformance:
         with self._pool(initializer=set_up, initargs=({"a": 1},)) as pool:
             _equal(pool.process_many([Job("give_state")] * 50), [{"a": 1}] * 50)
 
+    @_elsewhere
     def test_an_initializer_that_fails_breaks_the_pool(self) -> None:
         """With its error as the cause."""
         with self._pool(initializer=fail_to_set_up) as pool:
@@ -267,13 +289,14 @@ class Conformance:
         with self._pool() as pool:
             _equal(asyncio.run(play(pool)), (1, [2, 3]))
 
+    @_elsewhere
     def test_a_call_may_give_up(self) -> None:
         """`timeout` of `process`; the pool goes on."""
         with _folder() as folder, self._pool() as pool:
             begun, go_on = folder / "begun", folder / "go_on"
             late = Job("await_file", str(begun), str(go_on))
-            threading.Thread(target=_touch_after, args=(begun, go_on, 0.2)).start()
-            _raises(TimeoutError, lambda: pool.process(late, timeout=0.1))
+            _raises(TimeoutError, lambda: pool.process(late, timeout=0.2))
+            go_on.touch()
             _equal(pool.process(Job("give", 2)), 2)
 
     def test_the_end_waits_for_what_was_submitted(self) -> None:
@@ -285,6 +308,7 @@ class Conformance:
             _equal([each.result(timeout=0) for each in futures], list(range(50)))
             _raises(PoolClosedError, lambda: pool.process(Job("nothing")))
 
+    @_elsewhere
     def test_terminate_waits_for_nothing(self) -> None:
         """What is in flight fails."""
         with _folder() as folder, self._pool() as pool:
@@ -326,6 +350,7 @@ class Conformance:
             if self.promises.restart:
                 _equal(pool.process_many([Job("give", 1)] * 20), [1] * 20)
 
+    @_elsewhere
     def test_a_hard_timeout_ends_an_event(self) -> None:
         """`event_timeout`, or its refusal."""
         if not self.promises.hard_timeout:
@@ -337,6 +362,7 @@ class Conformance:
             _demand(isinstance(found[0], EventTimeoutError), f"{found[0]!r} is no timeout")
             _equal(found[1:], list(range(20)))
 
+    @_elsewhere
     def test_a_memory_limit_ends_an_event(self) -> None:
         """`max_worker_memory_bytes`, or its refusal."""
         most = 1 << 29
@@ -349,6 +375,7 @@ class Conformance:
             _demand(isinstance(lost, WorkerLostError), f"{lost!r} instead of a WorkerLostError")
             _equal(value, 1)
 
+    @_elsewhere
     def test_workers_are_replaced(self) -> None:
         """`max_tasks_per_child`, or its refusal."""
         if not self.promises.replaces_workers:
@@ -366,6 +393,7 @@ class Conformance:
         if self.promises.large_buffers:
             _demand(False not in values, "a large buffer did not come by shared memory")
 
+    @_elsewhere
     def test_options_about_processes_are_kept_or_refused(self) -> None:
         """Those of a pool that starts processes."""
         if self.promises.starts_processes:
@@ -400,13 +428,6 @@ def _register(pool: PoolProcessor) -> None:
 
 def _first_argument(ev: Any) -> Any:
     return ev.args[0]
-
-
-def _touch_after(begun: Path, go_on: Path, seconds: float) -> None:
-    """Make a file some time after another one is there."""
-    _wait_until(begun.exists, "a handler begins")
-    time.sleep(seconds)
-    go_on.touch()
 
 
 @contextlib.contextmanager

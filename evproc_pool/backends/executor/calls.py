@@ -11,16 +11,19 @@ could be run before it, elsewhere. There are twice as many lanes as the executor
 that each of these finds the next call waiting.
 
 **Lost calls.** A call is lost if its future ends with an error: `plain_calls.run` raises nothing.
-Mostly the executor is broken then, and so are all calls that it had. With a factory another one
-takes its place. What was lost runs again: each event in a call of its own, with no other call on
-its way (`one_at_a_time`). An event whose call is lost then, alone, is the one that breaks it, and
-is charged for it. Nobody else is, though what was lost may have run before.
+Then the executor counts as broken, whatever it says: some go on with a dead worker, which fails
+each call that it gets. With a factory another one takes its place. What was lost runs again: each
+event in a call of its own, with no other call on its way (`one_at_a_time`). An event whose call is
+lost then, alone, is the one that breaks it, and is charged for it. Nobody else is, though what was
+lost may have run before. Without a factory the pool is broken, too, once other calls have ended or
+`_BROKEN_SECONDS` have passed.
 
 Rejected: halving a lost batch instead (an event would run again and again that may have effects).
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -28,7 +31,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError
+from concurrent.futures import CancelledError
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Final
@@ -51,6 +54,9 @@ _LITTLE_BYTES: Final = 1 << 12
 # How long calls may take to end by themselves at the end, in seconds; as for local workers.
 _QUIT_SECONDS: Final = 5.0
 
+# How long calls may take to end by themselves once the executor broke, in seconds.
+_BROKEN_SECONDS: Final = 5.0
+
 _Happened = list[Arrived | Gone]
 
 
@@ -60,7 +66,8 @@ class ExecutorBackend:
     def __init__(self, executors: Executors) -> None:
         self._executors = executors
         self._generation = 0  # how many executors broke
-        self._broken: PoolBrokenError | None = None  # once nothing runs any more
+        self._broken: PoolBrokenError | None = None  # once nothing is submitted any more
+        self._broken_at = 0.0
         self._lanes: dict[int, Lane] = {}
         self._alone: deque[Lane] = deque()  # whose calls were lost; the first one runs
         self._in_flight: set[Running] = set()
@@ -208,12 +215,12 @@ class ExecutorBackend:
             future = self._executors.submit(plain_calls.run, call)
         except Exception as error:
             if not self._replaced(self._generation):
-                self._broken = self._executors.broken(error)
+                self._break(error)
                 return
             try:
                 future = self._executors.submit(plain_calls.run, call)
             except Exception as again:
-                self._broken = self._executors.broken(again)
+                self._break(again)
                 return
         running = lane.running = Running(lane, future, self._generation)
         self._in_flight.add(running)
@@ -221,6 +228,11 @@ class ExecutorBackend:
             for each in self._in_flight:
                 each.has_company = True
         future.add_done_callback(functools.partial(_note, self._done, running))
+
+    def _break(self, error: BaseException) -> None:
+        """Submit nothing any more."""
+        if self._broken is None:
+            self._broken, self._broken_at = self._executors.broken(error), monotonic()
 
     def _replaced(self, generation: int) -> bool:
         """Replace an executor that broke, unless it was; return whether another one is there."""
@@ -235,19 +247,19 @@ class ExecutorBackend:
         """See `Backend`.
 
         Raises:
-            PoolBrokenError: The executor broke, and all that it had is in.
+            PoolBrokenError: The executor broke, and what had come back was returned.
         """
         self._woken.clear()
         self._take_done()
-        if not self._happened:
-            if self._broken is not None and not self._in_flight:
+        if self._broken is not None and not self._happened:
+            left = self._broken_at + _BROKEN_SECONDS - monotonic()
+            if left <= 0 or not self._in_flight:
                 raise self._broken
-            if timeout != 0:
-                try:
-                    self._ended(self._done.get(timeout=timeout))
-                except Empty:
-                    return []
-                self._take_done()
+            timeout = left if timeout is None else min(timeout, left)
+        if timeout != 0 and not self._happened:
+            with contextlib.suppress(Empty):
+                self._ended(self._done.get(timeout=timeout))
+            self._take_done()
         happened, self._happened = self._happened, []
         return happened
 
@@ -307,8 +319,8 @@ class ExecutorBackend:
         if isinstance(error, CancelledError) and lane.cancelled < MOST_CANCELLED:
             lane.cancelled += 1  # by somebody else; it never began
             return
-        if isinstance(error, BrokenExecutor) and not self._replaced(running.generation):
-            self._broken = self._broken or self._executors.broken(error)
+        if not self._replaced(running.generation):
+            self._break(error)
             return
         is_known = lane.frame is None or lane.singles is not None or lane.frame.size == 1
         if not running.has_company and is_known:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import Executor, Future
 from typing import Any, Final
 
 from evproc_pool.backends.choice import FACTORY, Choice, workers_of
@@ -74,10 +74,10 @@ class Executors:
 
     def broken(self, error: BaseException) -> PoolBrokenError:
         """Say that the executor, which was given, runs nothing more."""
-        how = "broke" if isinstance(error, BrokenExecutor) else "takes no more calls"
         broken = PoolBrokenError(
-            f"executor={self.current!r} {how} ({type(error).__name__}: {error}); what ran there"
-            f" may have had effects, and what had come back is not lost: {_ADVICE}"
+            f"executor={self.current!r} broke, or takes no more calls ({type(error).__name__}:"
+            f" {error}); what ran there may have had effects, and what had come back is not lost:"
+            f" {_ADVICE}"
         )
         broken.__cause__ = error
         return broken
@@ -90,7 +90,8 @@ class Executors:
             if in_peace:
                 self.current.shutdown(wait=True)
                 return
-            is_killed = kill_processes(self.current)
+            known = inspect.signature(self.current.shutdown).parameters
+            is_killed = "kill_workers" in known or kill_processes(self.current)
             # of killed ones: until its threads know
             _shut_down(self.current, wait=is_killed, cancel_futures=True, kill_workers=True)
 

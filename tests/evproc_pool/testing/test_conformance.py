@@ -28,6 +28,14 @@ class TestSpawn(Conformance):
         return PoolProcessor(2, **{"mp_context": "spawn", **options})
 
 
+class TestNoWorkers(Conformance):
+    promises = promises.IN_PROCESS
+    may_die = is_elsewhere = False
+
+    def make_pool(self, **options: Any) -> PoolProcessor:
+        return PoolProcessor(0, **options)
+
+
 class _OnExecutor(Conformance):
     """An executor that was given: the pool must not end it."""
 
@@ -41,7 +49,7 @@ class _OnExecutor(Conformance):
         try:
             pool = PoolProcessor(executor=executor, **options)
         except ValueError:
-            executor.shutdown()
+            self.end_executor(executor)
             raise
         self._executors: dict[int, Executor] = {**getattr(self, "_executors", {})}
         self._executors[id(pool)] = executor
@@ -49,7 +57,10 @@ class _OnExecutor(Conformance):
 
     def close_pool(self, pool: PoolProcessor) -> None:
         super().close_pool(pool)
-        self._executors.pop(id(pool)).shutdown()
+        self.end_executor(self._executors.pop(id(pool)))
+
+    def end_executor(self, executor: Executor) -> None:
+        executor.shutdown()
 
 
 class TestThreads(_OnExecutor):
@@ -90,3 +101,40 @@ class TestInterpreters(_OnExecutor):
 
         executor: Executor = getattr(futures, "InterpreterPoolExecutor")(2)  # noqa: B009
         return executor
+
+
+@pytest.fixture(scope="module")
+def _loky_tracker() -> None:
+    """Start loky's resource tracker, which stays, so that no test is blamed for it."""
+    tracker = pytest.importorskip("loky.backend.resource_tracker")
+    tracker.ensure_running()
+
+
+@pytest.mark.usefixtures("_loky_tracker")
+class TestLoky(_OnExecutor):
+    may_die = False  # loky leaves a pipe open then; the next class has that check
+
+    def make_executor(self) -> Executor:
+        loky = pytest.importorskip("loky")
+        executor: Executor = loky.ProcessPoolExecutor(2)
+        return executor
+
+
+@pytest.mark.usefixtures("_loky_tracker")
+class TestLokyOfAFactory(Conformance):
+    promises = promises.CALLS_OF_FACTORY
+
+    def make_pool(self, **options: Any) -> PoolProcessor:
+        loky = pytest.importorskip("loky")
+        return PoolProcessor(2, executor=lambda: loky.ProcessPoolExecutor(2), **options)
+
+
+class TestExecutorlib(_OnExecutor):
+    def make_executor(self) -> Executor:
+        executorlib = pytest.importorskip("executorlib")
+        executor: Executor = executorlib.SingleNodeExecutor(max_workers=2, block_allocation=True)
+        return executor
+
+    def end_executor(self, executor: Executor) -> None:
+        # it would wait for ever for a call that was cancelled
+        executor.shutdown(wait=False, cancel_futures=True)
