@@ -68,6 +68,7 @@ LAYERS: dict[str, set[str]] = {
     "calls": {
         "errors",
         "log",
+        "internals",
         "outcome",
         "observe",
         "core",

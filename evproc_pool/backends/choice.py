@@ -113,8 +113,8 @@ def _allowed() -> str:
 
 #: Options that need a promise, and why they come to nothing without it.
 _NEED: Final[Mapping[str, tuple[str, str]]] = {
-    "event_timeout": ("hard_timeout", "it cannot end a call that hangs"),
-    "event_soft_timeout": ("hard_timeout", "it cannot interrupt a call"),
+    "event_timeout": ("hang_limit", "nothing tells how long a call runs"),
+    "event_soft_timeout": ("starts_processes", "it cannot interrupt a call"),
     "max_worker_memory_bytes": ("memory_limit", "its processes have no limit"),
     "max_tasks_per_child": ("replaces_workers", "it decides when its processes end"),
     "mp_context": ("starts_processes", "it starts its own processes"),

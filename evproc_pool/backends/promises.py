@@ -13,7 +13,9 @@ class Promises(NamedTuple):
     """What holds on a backend, besides the outcomes, which are the same on each.
 
     Attributes:
-        hard_timeout: An event that hangs is ended, and the others go on: `event_timeout`.
+        hang_limit: An event that hangs is noticed: `event_timeout`. The pool breaks then, unless
+            it promises the next.
+        hard_timeout: An event that hangs is ended, and the others go on.
         attribution: A worker's death costs the event that was running, and the error names its
             handler. Nothing else runs twice.
         isolation: A worker's death costs that event alone. Others that ran may run again.
@@ -25,6 +27,7 @@ class Promises(NamedTuple):
         starts_processes: The pool starts the worker processes: `mp_context` and the like.
     """
 
+    hang_limit: bool = False
     hard_timeout: bool = False
     attribution: bool = False
     isolation: bool = False
@@ -38,6 +41,7 @@ class Promises(NamedTuple):
 
 #: Worker processes on this machine.
 LOCAL: Final = Promises(
+    hang_limit=True,
     hard_timeout=True,
     attribution=True,
     isolation=True,
@@ -52,7 +56,7 @@ LOCAL: Final = Promises(
 IN_PROCESS: Final = Promises()
 
 #: Plain calls of an executor that was given.
-CALLS: Final = Promises()
+CALLS: Final = Promises(hang_limit=True)
 
 #: Plain calls of executors that a factory makes.
-CALLS_OF_FACTORY: Final = Promises(isolation=True, restart=True)
+CALLS_OF_FACTORY: Final = Promises(hang_limit=True, hard_timeout=True, isolation=True, restart=True)

@@ -84,7 +84,7 @@ class EngineOwner:
     def __init__(
         self, options: PoolOptions, handlers: PoolHandlers, in_process: InProcessCalls
     ) -> None:
-        self.starter = starter_of(options.start)
+        self.starter = starter_of(options.start, options.limits)
         self.clock: Callable[[], float] = time.monotonic
         self.rng: random.Random | None = None
         self.engine: Engine | None = None
@@ -265,6 +265,8 @@ class EngineOwner:
             prefetch=self.starter.prefetch,
         )
         engine = Engine(coordinator, backend, Gathered)
+        if start.executor is not None:
+            _finish_in_time(engine)
         self._finalizer = util.Finalize(
             self, finish, args=(engine, weakref.ref(self)), exitpriority=_EXIT_PRIORITY
         )
@@ -384,6 +386,30 @@ class EngineOwner:
         return engine
 
 
+# Engines with an executor, which ends before the functions of `atexit` are called.
+_with_executors: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
+
+
+def _finish_in_time(engine: Engine) -> None:
+    """Have what was submitted finished at the end of the program, before executors end."""
+    from evproc_pool.internals.stdlib_executors import call_before_executors_end
+
+    with contextlib.suppress(RuntimeError):  # the program is ending
+        call_before_executors_end(_finish_all)
+    _with_executors.add(engine)
+
+
+def _finish_all() -> None:
+    for engine in list(_with_executors):
+        if not _was_interrupted():
+            engine.finish_submitted()
+
+
+def _was_interrupted() -> bool:
+    """Whether Ctrl-C has ended the program; in an interactive session it may be long past."""
+    return not hasattr(sys, "ps1") and getattr(sys, "last_type", None) is KeyboardInterrupt
+
+
 def finish(engine: Engine, owner: weakref.ref[EngineOwner]) -> None:
     """End an engine whose pool is gone, or at the end of the program; see `_end`."""
     if owner() is not None:
@@ -416,9 +442,7 @@ def _end(engine: Engine) -> None:
     work then are killed: nobody can have their results.
     """
     try:
-        # in an interactive session the interrupt may be long past
-        is_interactive = hasattr(sys, "ps1")
-        if is_interactive or getattr(sys, "last_type", None) is not KeyboardInterrupt:
+        if not _was_interrupted():
             engine.finish_submitted()
     finally:
         engine.stop(most_seconds=0.0 if engine.is_at_work else inf)

@@ -14,6 +14,7 @@ from evproc_pool.errors import InternalError
 if TYPE_CHECKING:
     from evproc_pool.options import StartOptions
     from evproc_pool.protocol.backend import Backend
+    from evproc_pool.protocol.limits import Limits
 
 
 class Starter(Protocol):
@@ -69,9 +70,10 @@ class CallStarter:
 
     prefetch: int | None = 1
 
-    def __init__(self, start: StartOptions, choice: Choice) -> None:
+    def __init__(self, start: StartOptions, choice: Choice, limits: Limits) -> None:
         self.workers = self._most = start.workers
         self._choice = choice
+        self._limits = limits
 
     def begin(self, functions: list[Any]) -> None:
         """Do nothing: the executor starts its workers."""
@@ -83,14 +85,14 @@ class CallStarter:
 
         executors = Executors(self._choice)
         self.workers = executors.lanes(self._most)
-        return ExecutorBackend(executors)
+        return ExecutorBackend(executors, self._limits.event_timeout)
 
 
-def starter_of(start: StartOptions) -> Starter:
+def starter_of(start: StartOptions, limits: Limits) -> Starter:
     """Make what starts the workers of a pool."""
     choice = start.executor
     if choice is None:
         return ProcessStarter(start)
     if choice.kind in (INSTANCE, FACTORY):
-        return CallStarter(start, choice)
+        return CallStarter(start, choice, limits)
     raise InternalError(f"no starter for {choice.kind!r}")

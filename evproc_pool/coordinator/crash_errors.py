@@ -90,9 +90,11 @@ def worker_lost(lost: Lost) -> WorkerLostError:
 def timed_out(lost: Lost, timeout: float, stack: str) -> EventTimeoutError:
     """Say which event took too long, and where it was."""
     item = lost.gone
+    how = f"worker {item.worker} (process {item.pid}) was killed {_where(lost)}"
+    if item.has_timed_out:
+        how = "its executor was given up for another one, with its processes, if it has any"
     error = EventTimeoutError(
-        f"event {describe_event(lost.event)} took longer than event_timeout={timeout:g} s; worker"
-        f" {item.worker} (process {item.pid}) was killed {_where(lost)}",
+        f"event {describe_event(lost.event)} took longer than event_timeout={timeout:g} s; {how}",
         describe_event(lost.event),
         lost.handler,
         timeout,

@@ -1,14 +1,20 @@
-"""What ending an executor uses of `concurrent.futures`.
+"""What ending an executor, or a program that has one, uses of the standard library.
 
 Checked with CPython 3.11, 3.13. A free-threaded build breaks nothing: what is read takes one atomic
 call.
 
 - ``ProcessPoolExecutor._processes``: its processes by their ids, to kill them. Python 3.14 has a
   public method. Fallback: they end when they have run what they have.
+- ``threading._register_atexit``: executors end by it, before functions of `atexit`. What was
+  registered last is called first. Fallback: what a pool had not begun at the end of the program
+  fails, since the executor takes no more calls.
 """
 
 from __future__ import annotations
 
+import functools
+import threading
+from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
 
@@ -25,3 +31,15 @@ def kill_processes(executor: Executor) -> bool:
     for process in list(processes.values()):
         process.kill()
     return True
+
+
+@functools.cache  # once in a process: nothing takes it back
+def call_before_executors_end(function: Callable[[], object]) -> None:
+    """Have a function called at the end of the program, while executors still take calls."""
+    # they register their ends when they are imported, which must come first
+    import concurrent.futures.process
+    import concurrent.futures.thread  # noqa: F401
+
+    register: Any = getattr(threading, "_register_atexit", None)
+    if callable(register):
+        register(function)

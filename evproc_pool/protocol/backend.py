@@ -42,6 +42,7 @@ class Gone(NamedTuple):
     progress: WorkerStatus | None  # where it was; None: unknown
     stack: str = ""  # the stacks of its threads when it crashed; mostly empty
     cause: str = ""  # an error, if that is known in place of an exit code
+    has_timed_out: bool = False  # it was ended since its event took too long
 
 
 class Link(Protocol):

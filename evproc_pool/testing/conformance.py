@@ -352,15 +352,23 @@ class Conformance:
 
     @_elsewhere
     def test_a_hard_timeout_ends_an_event(self) -> None:
-        """`event_timeout`, or its refusal."""
-        if not self.promises.hard_timeout:
+        """`event_timeout`, or its refusal; or the pool breaks."""
+        if not self.promises.hang_limit:
             self._refused(event_timeout=0.5)
             return
-        with self._pool(event_timeout=0.5) as pool:
+        with _folder() as folder, self._pool(event_timeout=0.5) as pool:
+            begun, go_on = folder / "begun", folder / "go_on"
             events: list[Event] = [Job("give", number) for number in range(20)]
-            found = pool.process_many([Job("hang"), *events], return_exceptions=True)
-            _demand(isinstance(found[0], EventTimeoutError), f"{found[0]!r} is no timeout")
-            _equal(found[1:], list(range(20)))
+            events.insert(0, Job("await_file", str(begun), str(go_on)))
+            try:
+                if self.promises.hard_timeout:
+                    found = pool.process_many(events, return_exceptions=True)
+                    _demand(isinstance(found[0], EventTimeoutError), f"{found[0]!r} is no timeout")
+                    _equal(found[1:], list(range(20)))
+                else:
+                    _raises(PoolBrokenError, lambda: pool.process_many(events))
+            finally:
+                go_on.touch()  # where a handler cannot be ended
 
     @_elsewhere
     def test_a_memory_limit_ends_an_event(self) -> None:

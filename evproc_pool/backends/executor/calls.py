@@ -18,6 +18,11 @@ lost then, alone, is the one that breaks it, and is charged for it. Nobody else 
 lost may have run before. Without a factory the pool is broken, too, once other calls have ended or
 `_BROKEN_SECONDS` have passed.
 
+**Hung calls.** With `event_timeout` a call is lost, too, that runs for longer than its events may
+take. A worker gives an overdue batch back between two events, so that is the time after which it
+does so, and one event. It counts from when the future says that it runs; a process pool says so
+when one call is still before it, so it counts twice unless the call is alone.
+
 Rejected: halving a lost batch instead (an event would run again and again that may have effects).
 """
 
@@ -57,14 +62,25 @@ _QUIT_SECONDS: Final = 5.0
 # How long calls may take to end by themselves once the executor broke, in seconds.
 _BROKEN_SECONDS: Final = 5.0
 
+# How often to look whether a call hangs, in the time of `event_timeout`.
+_LOOKS_PER_TIMEOUT: Final = 8
+
 _Happened = list[Arrived | Gone]
+
+
+class _HungError(TimeoutError):
+    """A call ran for too long."""
+
+
+_HungError.__name__ = "TimeoutError"
 
 
 class ExecutorBackend:
     """See `protocol.backend.Backend`, and the module's text."""
 
-    def __init__(self, executors: Executors) -> None:
+    def __init__(self, executors: Executors, event_timeout: float | None = None) -> None:
         self._executors = executors
+        self._event_timeout = event_timeout
         self._generation = 0  # how many executors broke
         self._broken: PoolBrokenError | None = None  # once nothing is submitted any more
         self._broken_at = 0.0
@@ -130,7 +146,11 @@ class ExecutorBackend:
         self._pump()
 
     def _end(
-        self, lane: Lane, exitcode: int | None, position: int | None = None, cause: str = ""
+        self,
+        lane: Lane,
+        exitcode: int | None,
+        position: int | None = None,
+        error: BaseException | None = None,
     ) -> None:
         """End a lane: at an event, between two, or when asked to."""
         del self._lanes[lane.number]
@@ -138,7 +158,11 @@ class ExecutorBackend:
             self._alone.remove(lane)
         at = status_words.NONE if position is None else position
         status = WorkerStatus(lane.batches, at, None, None)
-        self._happened.append(Gone(lane.number, None, exitcode, status, cause=cause))
+        gone = Gone(lane.number, None, exitcode, status)
+        if error is not None:
+            cause = f"{type(error).__name__}: {error}"
+            gone = gone._replace(cause=cause, has_timed_out=isinstance(error, _HungError))
+        self._happened.append(gone)
 
     def link(self, number: int) -> None:
         """Return None: all calls come back in one queue."""
@@ -256,6 +280,9 @@ class ExecutorBackend:
             if left <= 0 or not self._in_flight:
                 raise self._broken
             timeout = left if timeout is None else min(timeout, left)
+        again = self._give_up_hung()
+        if again is not None:
+            timeout = again if timeout is None else min(timeout, again)
         if timeout != 0 and not self._happened:
             with contextlib.suppress(Empty):
                 self._ended(self._done.get(timeout=timeout))
@@ -272,6 +299,8 @@ class ExecutorBackend:
     def _ended(self, running: Running | None) -> None:
         """Take in that a call is over; None: that `wake` was called."""
         if running is None:
+            return
+        if running.is_given_up:
             return
         lane, future = running.lane, running.future
         self._in_flight.discard(running)
@@ -333,11 +362,28 @@ class ExecutorBackend:
             question = pickling.dumps((lane.batches, None))
             self._happened.append(Arrived(lane.number, messages.UNREADABLE, question))
 
+    def _give_up_hung(self) -> float | None:
+        """Give up calls that run for too long; return after how many seconds to look again."""
+        most, now = self._event_timeout, monotonic()
+        if most is None or not self._in_flight:
+            return None
+        for running in list(self._in_flight):
+            if running.since is None:
+                running.since = now if running.future.running() else None
+                continue
+            limit = (most + running.lane.overdue_seconds) * (1 + running.has_company)
+            if now - running.since > limit and self._broken is None:
+                running.is_given_up = True
+                self._in_flight.discard(running)
+                running.lane.running = None
+                self._lost(running, _HungError(f"a call did not end within {limit:g} s"))
+        self._pump()
+        return most / _LOOKS_PER_TIMEOUT
+
     def _charge(self, lane: Lane, error: BaseException) -> None:
         """Charge the event whose call was lost while no other was on its way."""
         position = 0 if lane.singles is None else lane.singles.position
-        cause = f"{type(error).__name__}: {error}"
-        self._end(lane, exitcode=None, position=position, cause=cause)
+        self._end(lane, exitcode=None, position=position, error=error)
 
     # --- the end ---
 

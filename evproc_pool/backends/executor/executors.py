@@ -62,14 +62,12 @@ class Executors:
         return self.current.submit(function, *args)
 
     def replace(self) -> None:
-        """Make another executor in the place of one that broke, and end that.
+        """Make another executor in the place of one that broke, and end that with its processes.
 
         Raises:
             PoolBrokenError: The factory does not make one.
         """
-        broken = self.current
-        with contextlib.suppress(Exception):  # it is broken
-            _shut_down(broken, wait=False, cancel_futures=True)
+        self.end(in_peace=False)
         self.current = self._made()
 
     def broken(self, error: BaseException) -> PoolBrokenError:

@@ -46,6 +46,8 @@ class Running:
         generation: Which of the executors has it.
         has_company: Whether another call was on its way at any moment since.
         is_asked_back: Whether it was cancelled since the coordinator wants its batch back.
+        is_given_up: Whether it ran for too long, so that nobody waits for it.
+        since: When it was first seen to run, in monotonic seconds; None: not yet.
     """
 
     def __init__(self, lane: Lane, future: Future[Any], generation: int) -> None:
@@ -54,6 +56,8 @@ class Running:
         self.generation = generation
         self.has_company = False
         self.is_asked_back = False
+        self.is_given_up = False
+        self.since: float | None = None
 
 
 class Lane:
@@ -128,6 +132,11 @@ class Lane:
     def _run_apart(self) -> None:
         if self.is_suspect and self.frame is not None and self._blobs is not None:
             self.singles = OneAtATime(self.batches, self.frame, self._blobs)
+
+    @property
+    def overdue_seconds(self) -> float:
+        """After how many seconds the call does not begin another event."""
+        return 0.0 if self.frame is None or self.singles is not None else self.frame.overdue
 
     def end_batch(self) -> None:
         """Forget the batch, which is over."""

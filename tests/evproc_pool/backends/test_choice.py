@@ -85,7 +85,6 @@ def test_an_engine_is_known_without_an_import(
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("event_timeout", 5),
         ("event_soft_timeout", 5),
         ("max_worker_memory_bytes", 1 << 30),
         ("max_tasks_per_child", 5),
