@@ -110,7 +110,8 @@ class Supervisor:
         limits: Of each event.
         draw: Gives random numbers from 0 to 1, for the length of pauses.
         is_observed: See `Scheduler`, as for `prefetch`.
-        prefetch: See there; None: as usual.
+        prefetch: See there; None: as usual. Otherwise workers are no processes of the pool, and
+            start at once, all of them: the first would take all of the first events.
     """
 
     def __init__(
@@ -131,7 +132,8 @@ class Supervisor:
         self._pauses = Pauses(policy, draw)
         self._workers: dict[int, _Worker] = {}
         self._stopping: set[int] = set()  # retired, and not told to end
-        self._wanted = 1  # workers for which there was work at once, so far
+        # workers for which there was work at once, so far
+        self._wanted = 1 if prefetch is None else most_workers
         self._newest = 0  # the number of the last worker
         self._failed_starts = 0
         self._struck = 0  # the last worker that was there when such a start was lost to a signal

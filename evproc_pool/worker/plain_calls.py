@@ -173,8 +173,13 @@ class _Registry:
     """
 
     def __init__(self, call: Call, config: bytes, *, is_home: bool) -> None:
-        modules, by_value, self._decimal, data, pace = pickling.loads(config)
+        modules, by_value, self._decimal, data, pace, has_shared = pickling.loads(config)
         shared = _homes.get(call.home, ()) if is_home else ()
+        if has_shared and not shared:
+            raise TypeError(
+                "initargs have a queue, a lock or a value of multiprocessing, which only a process"
+                " that is being started can get: give it to the executor's own initializer"
+            )
         if not is_home:
             take_over(modules, by_value)
         # nothing can be reported before the end of the call, or be packed again after it

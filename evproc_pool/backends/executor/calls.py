@@ -108,11 +108,12 @@ class ExecutorBackend:
         """See `Backend`."""
         state, data, _, pace, _ = pickling.loads(config.frame)
         if not self._key:
-            needed = state.path_modules, state.modules_by_value, state.decimal, data, pace
-            self._config = pickling.dumps(needed)
+            modules = state.path_modules, state.modules_by_value
+            has_shared = bool(config.shared)
+            self._config = pickling.dumps((*modules, state.decimal, data, pace, has_shared))
             # not of all that is needed: a process keeps what it has found
             self._key = hashlib.sha256(data + repr((pace, state.decimal)).encode()).digest()
-            if config.shared:
+            if has_shared:
                 plain_calls.share_at_home(self._home, config.shared)
         self._lanes[number] = Lane(number)
         self._pump()
