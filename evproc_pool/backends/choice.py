@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from evproc_pool.backends.promises import CALLS, CALLS_OF_FACTORY, Promises
+from evproc_pool.internals.stdlib_executors import workers_of
 
 #: The kinds of `Choice` that are not engines.
 INSTANCE: Final = "instance"
@@ -61,13 +62,6 @@ class Choice(NamedTuple):
     def workers(self) -> int | None:
         """How many workers it has; None: not known."""
         return workers_of(self.value) if self.kind == INSTANCE else None
-
-
-def workers_of(executor: object) -> int | None:
-    """How many workers an executor has; None: it does not say."""
-    # not in PEP 3148, but executors of the standard library, loky and others have it
-    most = getattr(executor, "_max_workers", None)
-    return most if type(most) is int and most > 0 else None
 
 
 def choose(value: object) -> Choice:

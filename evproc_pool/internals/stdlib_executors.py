@@ -1,8 +1,9 @@
-"""What ending an executor, or a program that has one, uses of the standard library.
+"""What a pool on an executor uses of `concurrent.futures` and of the end of a program.
 
 Checked with CPython 3.11, 3.13. A free-threaded build breaks nothing: what is read takes one atomic
 call.
 
+- ``_max_workers`` of executors, also of loky: how many calls they run at once. Fallback: unknown.
 - ``ProcessPoolExecutor._processes``: its processes by their ids, to kill them. Python 3.14 has a
   public method. Fallback: they end when they have run what they have.
 - ``threading._register_atexit``: executors end by it, before functions of `atexit`. What was
@@ -15,8 +16,16 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+
+def workers_of(executor: object) -> int | None:
+    """How many workers an executor has; None: it does not say."""
+    most = getattr(executor, "_max_workers", None)
+    return most if type(most) is int and most > 0 else None
 
 
 def kill_processes(executor: Executor) -> bool:

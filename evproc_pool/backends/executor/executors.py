@@ -11,9 +11,9 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, Final
 
-from evproc_pool.backends.choice import FACTORY, Choice, workers_of
+from evproc_pool.backends.choice import FACTORY, Choice
 from evproc_pool.errors import PoolBrokenError
-from evproc_pool.internals.stdlib_executors import kill_processes
+from evproc_pool.internals.stdlib_executors import kill_processes, workers_of
 
 _ADVICE: Final = (
     "give a callable that makes the executor, as in executor=lambda: ProcessPoolExecutor(4): then"
