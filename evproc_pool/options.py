@@ -201,6 +201,16 @@ def start_options(  # noqa: PLR0917 - as many as the pool has
     )
 
 
+def check_cancel(start: StartOptions, *, cancel_running: bool) -> None:
+    """Refuse `cancel_running` where no handler can be ended."""
+    choice = start.executor
+    if cancel_running and choice is not None and not choice.promises.ends_handlers:
+        raise ValueError(
+            f"cancel_running= cannot be kept with executor={choice.value!r}: it cannot end a call"
+            " that runs; leave it out"
+        )
+
+
 def default_call(  # noqa: PLR0917 - as many as the pool has
     workers: int,
     ordering: str,

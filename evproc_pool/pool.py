@@ -76,7 +76,8 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
             another one when it breaks. `workers` says how many calls it runs at once; by default
             as many as the executor says, or the CPUs. Batches of events are its calls. It cannot
             keep all that the pool promises with processes of its own; options for what it cannot
-            keep are refused. The pool ends executors that the callable made, and no other.
+            keep are refused. Log records of its processes stay there. The pool ends executors that
+            the callable made, and no other.
         mp_context: A `multiprocessing` context or the name of a start method. By default
             `forkserver` on Linux and `spawn` elsewhere.
         initializer: Called in each worker before entry points are loaded (with `workers=0`,
@@ -109,7 +110,9 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
             worker is killed, with the processes that it started. The event fails with
             `EventTimeoutError`, the others go on. It counts while a thread waits for results.
             If follow-ups of several events hang in pickling together, finding the event may
-            take some twenty times as long. Not with `workers=0`, and not on Windows.
+            take some twenty times as long. Not with `workers=0`, and not on Windows. With
+            `executor` it takes up to twice as long; an executor that was given breaks the pool
+            then, and a callable makes another one.
         event_soft_timeout: After so many seconds in one event (all of its handlers)
             `SoftTimeoutError` is raised in the handler that is running, once for each attempt.
             The handler may clean up and let it pass: then the event fails with that error, and
@@ -286,6 +289,7 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
         """
         if timeout is not None and self._size:
             seconds = options.seconds("timeout", timeout)
+            options.check_cancel(self._options.start, cancel_running=cancel_running)
             return await_within(self.submit(ev), seconds, cancel_running=cancel_running)
         if self._size == 0 or self._key is not None:
             return self.process_many([ev])[0]

@@ -231,6 +231,7 @@ _PROMISING = {
 _PROMISES = {
     "hang_limit": "`event_timeout`: an event that hangs is noticed",
     "hard_timeout": "an event that hangs fails alone",
+    "ends_handlers": "`cancel_running`: a caller can have a running handler ended",
     "isolation": "a worker's death costs one event",
     "attribution": "its error names the handler, and nothing runs twice",
     "restart": "the pool goes on after a death",

@@ -16,6 +16,7 @@ class Promises(NamedTuple):
         hang_limit: An event that hangs is noticed: `event_timeout`. The pool breaks then, unless
             it promises the next.
         hard_timeout: An event that hangs is ended, and the others go on.
+        ends_handlers: A caller can have a handler ended that runs: `cancel_running`.
         attribution: A worker's death costs the event that was running, and the error names its
             handler. Nothing else runs twice.
         isolation: A worker's death costs that event alone. Others that ran may run again.
@@ -29,6 +30,7 @@ class Promises(NamedTuple):
 
     hang_limit: bool = False
     hard_timeout: bool = False
+    ends_handlers: bool = False
     attribution: bool = False
     isolation: bool = False
     memory_limit: bool = False
@@ -43,6 +45,7 @@ class Promises(NamedTuple):
 LOCAL: Final = Promises(
     hang_limit=True,
     hard_timeout=True,
+    ends_handlers=True,
     attribution=True,
     isolation=True,
     memory_limit=True,

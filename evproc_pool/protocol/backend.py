@@ -1,7 +1,8 @@
 """The interface of a backend, which starts workers and moves frames.
 
-`backends.local.processes.LocalBackend` has processes on this machine. `testing.backend.FakeBackend`
-has threads, of which a seed lets one at a time run.
+`backends.local.processes.LocalBackend` has processes on this machine,
+`backends.executor.calls.ExecutorBackend` plain calls of an executor. `testing.backend.FakeBackend`
+has threads, of which a seed lets one at a time run. `testing.conformance` checks a backend.
 
 These may be trivial, for example where workers are on another machine:
 

@@ -371,6 +371,19 @@ class Conformance:
                 go_on.touch()  # where a handler cannot be ended
 
     @_elsewhere
+    def test_a_caller_may_have_a_handler_ended(self) -> None:
+        """`cancel_running`, or its refusal."""
+        with _folder() as folder, self._pool() as pool:
+            begun, go_on = folder / "begun", folder / "go_on"
+            late = Job("await_file", str(begun), str(go_on))
+            kind = TimeoutError if self.promises.ends_handlers else ValueError
+            try:
+                _raises(kind, lambda: pool.process(late, timeout=0.2, cancel_running=True))
+                _equal(pool.process_many([Job("give", 1)] * 20), [1] * 20)
+            finally:
+                go_on.touch()
+
+    @_elsewhere
     def test_a_memory_limit_ends_an_event(self) -> None:
         """`max_worker_memory_bytes`, or its refusal."""
         most = 1 << 29

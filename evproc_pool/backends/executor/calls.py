@@ -394,10 +394,8 @@ class ExecutorBackend:
         for running in self._in_flight:
             running.future.cancel()
         while self._in_flight and (left := end - monotonic()) > 0:
-            try:
-                self._ended(self._done.get(timeout=left))
-            except Empty:
-                break
+            with contextlib.suppress(Empty):
+                self._in_flight -= {self._done.get(timeout=left)}  # nobody waits for it
         self._finish(hear, in_peace=not self._in_flight)
 
     def kill(self, hear: Callable[[Arrived], object]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from evproc import Event
 from evproc_pool import PoolProcessor
 from evproc_pool.backends import promises
 from evproc_pool.testing import Conformance
@@ -138,3 +139,60 @@ class TestExecutorlib(_OnExecutor):
     def end_executor(self, executor: Executor) -> None:
         # it would wait for ever for a call that was cancelled
         executor.shutdown(wait=False, cancel_futures=True)
+
+
+# --- the suite itself ---
+
+
+class _Lies(TestThreads):
+    """Promises what no thread can keep."""
+
+    promises = promises.CALLS._replace(replaces_workers=True, ends_handlers=True)
+
+
+@pytest.mark.parametrize(
+    "check", ["test_workers_are_replaced", "test_a_caller_may_have_a_handler_ended"]
+)
+def test_a_promise_that_is_not_kept_is_found(check: str) -> None:
+    with pytest.raises(ValueError, match="cannot be kept with executor="):
+        getattr(_Lies(), check)()
+
+
+class _Hides(TestNoWorkers):
+    """Says that options are refused, which have no effect here."""
+
+    is_elsewhere = True
+
+
+@pytest.mark.parametrize(
+    "check",
+    ["test_workers_are_replaced", "test_options_about_processes_are_kept_or_refused"],
+)
+def test_an_option_that_is_ignored_in_silence_is_found(check: str) -> None:
+    with pytest.raises(AssertionError, match="None instead of ValueError"):
+        getattr(_Hides(), check)()
+
+
+def _forget(events: list[Event]) -> list[None]:
+    return [None for _ in events]
+
+
+class _Forgets(Conformance):
+    """A pool that leaves values out."""
+
+    may_die = is_elsewhere = False
+
+    def make_pool(self, **options: Any) -> PoolProcessor:
+        pool = PoolProcessor(0, **options)
+        pool.process_many = _forget  # type: ignore[method-assign,assignment]  # that is the point
+        return pool
+
+
+def test_a_pool_that_leaves_values_out_fails_and_the_check_is_named() -> None:
+    with pytest.raises(AssertionError, match="and not") as raised:
+        _Forgets().run_all()
+    assert any("in the check test_" in note for note in raised.value.__notes__)
+
+
+def test_all_checks_run_one_after_another() -> None:
+    TestNoWorkers().run_all()
