@@ -21,7 +21,8 @@ lost may have run before. Without a factory the pool is broken, too, once other 
 **Hung calls.** With `event_timeout` a call is lost, too, that runs for longer than its events may
 take. A worker gives an overdue batch back between two events, so that is the time after which it
 does so, and one event. It counts from when the future says that it runs; a process pool says so
-when one call is still before it, so it counts twice unless the call is alone.
+when one call is still before it, so it counts twice unless the call is alone. The start of a
+process does not count: with a new executor, each lane first makes a call that runs nothing.
 
 Rejected: halving a lost batch instead (an event would run again and again that may have effects).
 """
@@ -62,6 +63,12 @@ _QUIT_SECONDS: Final = 5.0
 # How long calls may take to end by themselves once the executor broke, in seconds.
 _BROKEN_SECONDS: Final = 5.0
 
+# How long a call may take that runs nothing, with the start of its process, in seconds.
+_START_SECONDS: Final = 60.0
+
+# The pool breaks when so many of these in a row were lost, of lanes that had made one before.
+_MOST_LOST_STARTS: Final = 3
+
 # How often to look whether a call hangs, in the time of `event_timeout`.
 _LOOKS_PER_TIMEOUT: Final = 8
 
@@ -84,6 +91,7 @@ class ExecutorBackend:
         self._generation = 0  # how many executors broke
         self._broken: PoolBrokenError | None = None  # once nothing is submitted any more
         self._broken_at = 0.0
+        self._lost_starts = 0  # in a row, of lanes that are not new
         self._lanes: dict[int, Lane] = {}
         self._alone: deque[Lane] = deque()  # whose calls were lost; the first one runs
         self._in_flight: set[Running] = set()
@@ -233,9 +241,11 @@ class ExecutorBackend:
 
     def _submit(self, lane: Lane) -> None:
         brings = lane.needs_config or len(self._config) <= _LITTLE_BYTES
-        call = Call(
-            self._home, self._key, self._config if brings else None, lane.expected, lane.call()
-        )
+        is_new = self._event_timeout is not None and lane.generation != self._generation
+        is_start = lane.expected is None or is_new
+        config = self._config if brings else None
+        batch = None if is_start else lane.call()
+        call = Call(self._home, self._key, config, lane.expected, batch)
         try:
             future = self._executors.submit(plain_calls.run, call)
         except Exception as error:
@@ -247,7 +257,7 @@ class ExecutorBackend:
             except Exception as again:
                 self._break(again)
                 return
-        running = lane.running = Running(lane, future, self._generation)
+        running = lane.running = Running(lane, future, self._generation, is_start=is_start)
         self._in_flight.add(running)
         if len(self._in_flight) > 1:
             for each in self._in_flight:
@@ -310,22 +320,20 @@ class ExecutorBackend:
             return
         error = CancelledError() if future.cancelled() else future.exception()
         if error is None:
-            self._answered(lane, future.result())
+            self._answered(running, future.result())
         elif running.is_asked_back and isinstance(error, CancelledError):
             self._give_back(lane)
         else:
             self._lost(running, error)
 
-    def _answered(self, lane: Lane, answer: Answer | None) -> None:
+    def _answered(self, running: Running, answer: Answer | None) -> None:
+        lane = running.lane
         if answer is None:
             lane.needs_config = True
             return
         lane.needs_config = False
-        if lane.expected is None:
-            ((tag, payload),) = answer
-            if tag == messages.READY:
-                lane.expected = payload
-            self._end_suspicion(lane)
+        if running.is_start:
+            answer = self._started(running, answer)
         elif lane.singles is not None:
             answer = lane.singles.take(answer)
             if lane.singles.is_over:
@@ -335,6 +343,20 @@ class ExecutorBackend:
         else:
             self._end_suspicion(lane)
         self._happened += [Arrived(lane.number, tag, payload) for tag, payload in answer]
+
+    def _started(self, running: Running, answer: Answer) -> Answer:
+        """Take in that a registry was made; return what the coordinator learns of it."""
+        lane = running.lane
+        lane.generation, self._lost_starts = running.generation, 0
+        ((tag, payload),) = answer
+        if tag != messages.READY:
+            return answer
+        if lane.expected is None:
+            lane.expected = payload
+            self._end_suspicion(lane)
+            return answer
+        is_same = pickling.loads(payload) == pickling.loads(lane.expected)
+        return [] if is_same else answer
 
     def _end_suspicion(self, lane: Lane) -> None:
         if lane in self._alone:
@@ -352,8 +374,14 @@ class ExecutorBackend:
         if not self._replaced(running.generation):
             self._break(error)
             return
+        if running.is_start and lane.expected is not None:
+            self._lost_starts += 1
+            if self._lost_starts >= _MOST_LOST_STARTS:
+                self._break(error)
+                return
         is_known = lane.frame is None or lane.singles is not None or lane.frame.size == 1
-        if not running.has_company and is_known:
+        may_charge = lane.expected is None or not running.is_start
+        if may_charge and is_known and not running.has_company:
             self._charge(lane, error)
             return
         if lane not in self._alone:
@@ -373,6 +401,8 @@ class ExecutorBackend:
                 running.since = now if running.future.running() else None
                 continue
             limit = (most + running.lane.overdue_seconds) * (1 + running.has_company)
+            if running.is_start:
+                limit = _START_SECONDS
             if now - running.since > limit and self._broken is None:
                 running.is_given_up = True
                 self._in_flight.discard(running)
@@ -391,8 +421,7 @@ class ExecutorBackend:
     def quit(self, most_seconds: float, hear: Callable[[Arrived], object]) -> None:
         """See `Backend`: wait for calls that are on their way, and end what the factory made."""
         end = monotonic() + min(_QUIT_SECONDS, most_seconds)
-        for running in self._in_flight:
-            running.future.cancel()
+        self._cancel_all()
         while self._in_flight and (left := end - monotonic()) > 0:
             with contextlib.suppress(Empty):
                 self._in_flight -= {self._done.get(timeout=left)}  # nobody waits for it
@@ -400,9 +429,17 @@ class ExecutorBackend:
 
     def kill(self, hear: Callable[[Arrived], object]) -> None:
         """See `Backend`: calls that run go on, unless a factory has made the executor."""
-        for running in self._in_flight:
-            running.future.cancel()
+        self._cancel_all()
         self._finish(hear, in_peace=False)
+
+    def _cancel_all(self) -> None:
+        """Cancel calls that wait in an executor that stays.
+
+        One that a factory made is ended; loky's thread fails then if a call is cancelled.
+        """
+        if not self._executors.makes_others:
+            for running in self._in_flight:
+                running.future.cancel()
 
     def _finish(self, hear: Callable[[Arrived], object], *, in_peace: bool) -> None:
         self._lanes.clear()

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from typing import Any, Final
 
 from evproc_pool.backends.executor.one_at_a_time import OneAtATime
+from evproc_pool.errors import InternalError
 from evproc_pool.protocol import messages
 from evproc_pool.protocol.frame import Data
 from evproc_pool.serialization import pickling
@@ -44,16 +45,18 @@ class Running:
         lane: Its lane.
         future: Its future.
         generation: Which of the executors has it.
+        is_start: Whether it only makes the registry.
         has_company: Whether another call was on its way at any moment since.
         is_asked_back: Whether it was cancelled since the coordinator wants its batch back.
         is_given_up: Whether it ran for too long, so that nobody waits for it.
         since: When it was first seen to run, in monotonic seconds; None: not yet.
     """
 
-    def __init__(self, lane: Lane, future: Future[Any], generation: int) -> None:
+    def __init__(self, lane: Lane, future: Future[Any], generation: int, *, is_start: bool) -> None:
         self.lane = lane
         self.future = future
         self.generation = generation
+        self.is_start = is_start
         self.has_company = False
         self.is_asked_back = False
         self.is_given_up = False
@@ -66,6 +69,7 @@ class Lane:
     Attributes:
         number: The worker's.
         expected: The READY frame of its first call; None: it is starting.
+        generation: Which of the executors has answered it last.
         batches: How many batches it was sent.
         frame: The batch that it has, or None.
         running: The call that is on its way, or None.
@@ -79,6 +83,7 @@ class Lane:
     def __init__(self, number: int) -> None:
         self.number = number
         self.expected: bytes | None = None
+        self.generation = -1
         self.batches = 0
         self.frame: messages.BatchFrame | None = None
         self.running: Running | None = None
@@ -144,10 +149,10 @@ class Lane:
         self._buffers = []
         self.is_suspect = False
 
-    def call(self) -> Batch | None:
-        """What the next call is to run; None: nothing, it makes the registry."""
+    def call(self) -> Batch:
+        """What the next call is to run."""
         if self.frame is None:
-            return None
+            raise InternalError(f"worker {self.number} has nothing to run")
         if self.singles is not None:
             return self.singles.call()._replace(modules=self._modules)
         payload = messages.dump_batch(self.frame)

@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -321,6 +322,16 @@ def test_a_hung_event_fails_alone_if_another_executor_can_be_made(gate: Gate) ->
         assert isinstance(values[30], EventTimeoutError)
         assert "event_timeout=0.3" in str(values[30])
         assert values[:30] + values[31:] == [1] * 30 + [2] * 30
+
+
+def test_the_start_of_a_process_does_not_count_as_an_event() -> None:
+    options: dict[str, Any] = {"initializer": time.sleep, "initargs": (0.5,)}
+    with PoolProcessor(2, executor=_processes, event_timeout=0.2, **options) as pool:
+        pool.register(actions.act)
+        events = [Do("leave", 3), *[Do("stop", number) for number in range(100)]]
+        values = pool.process_many(events, return_exceptions=True)
+        assert isinstance(values[0], WorkerLostError)
+        assert values[1:] == list(range(100))
 
 
 # --- registries ---
