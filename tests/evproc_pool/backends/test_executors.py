@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import multiprocessing
 import os
 import random
@@ -464,6 +465,31 @@ def test_an_event_that_cannot_be_rebuilt_is_found_by_asking_again() -> None:
         values = pool.process_many(events, return_exceptions=True)
     assert isinstance(values[1], SerializationError)
     assert [values[0], *values[2:]] == [1] + [2] * 20
+
+
+_LATE = """
+import evproc
+class Late(evproc.Event):
+    name = "do"
+    what, args = "stop", ("found",)
+"""
+
+
+def test_a_module_that_came_later_is_found_by_asking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "came_late.py"
+    source.write_text(_LATE, "utf-8")
+    with _processes() as executor, PoolProcessor(executor=executor) as pool:
+        pool.register(actions.act)
+        assert pool.process_many([Do("stop", 1)] * 10) == [1] * 10
+        spec = importlib.util.spec_from_file_location("came_late", source)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "came_late", module)
+        spec.loader.exec_module(module)
+        assert pool.process_many([module.Late() for _ in range(30)]) == ["found"] * 30
 
 
 # --- how many ---
