@@ -76,8 +76,8 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
             another one when it breaks. `workers` says how many calls it runs at once; by default
             as many as the executor says, or the CPUs. Batches of events are its calls. It cannot
             keep all that the pool promises with processes of its own; options for what it cannot
-            keep are refused. Log records of its processes stay there. The pool ends executors that
-            the callable made, and no other.
+            keep are refused. Warnings of its processes stay there. The pool ends executors that the
+            callable made, and no other.
         mp_context: A `multiprocessing` context or the name of a start method. By default
             `forkserver` on Linux and `spawn` elsewhere.
         initializer: Called in each worker before entry points are loaded (with `workers=0`,

@@ -10,7 +10,8 @@ needs stays behind, and each call brings what it needs::
   in a process.
 - A worker runs one call at a time, with a `Processor` of its own. Threads have one each.
 - The coordinator's own process, in which a thread executor runs, stays as it is. Any other becomes
-  a worker, but keeps its environment, which belongs to the executor.
+  a worker, but keeps its environment, which belongs to the executor. What is logged there comes
+  back with the answer (`call_logs`), unless the process was forked with the application's logging.
 - Results are packed one by one: nobody could be asked to pack them again.
 
 Rejected: a call that stays and reads frames from a socket (an executor need not reach this
@@ -35,8 +36,11 @@ from evproc_pool.protocol.frame import Data, Frame
 from evproc_pool.protocol.limits import NO_LIMITS
 from evproc_pool.protocol.path_modules import take_over
 from evproc_pool.protocol.registry_spec import RegistrySpec, fingerprint, load_spec
+from evproc_pool.protocol.worker_output import LogLevels
 from evproc_pool.serialization import pickling
 from evproc_pool.serialization.basics import become_worker
+from evproc_pool.worker.call_logs import CallLogs
+from evproc_pool.worker.current_event import CurrentEvent
 from evproc_pool.worker.loop import Worker
 from evproc_pool.worker.quota import Quota
 
@@ -153,6 +157,17 @@ class _CallWorker:
         self._worker = Worker(
             self.channel, processor, words, quota=Quota(NO_LIMITS), pace=pace, has_reporter=True
         )
+        self._current = CurrentEvent(words, Worker._run.__code__)  # noqa: SLF001 - it searches its frame
+        self._current.handlers = processor.registry.handlers
+
+    def log(self, record: bytes) -> None:
+        """Send a log record."""
+        self.channel.send(messages.LOGGED, record)
+
+    def place(self) -> dict[str, str]:
+        """What the worker is doing, as attributes of a log record."""
+        found = {"evproc_handler": self._current.handler, "evproc_event": self._current.text}
+        return {name: value for name, value in found.items() if value is not None}
 
     def run(self, batch: Batch) -> Answer:
         """Run a batch. If this raises, the worker's state is unknown."""
@@ -173,7 +188,9 @@ class _Registry:
     """
 
     def __init__(self, call: Call, config: bytes, *, is_home: bool) -> None:
-        modules, by_value, self._decimal, data, pace, has_shared = pickling.loads(config)
+        modules, by_value, self._decimal, data, pace, levels, has_shared = pickling.loads(config)
+        # at home, and in a process that was forked there, it is the application's logging
+        self._levels: LogLevels | None = None if call.home in _homes else levels
         shared = _homes.get(call.home, ()) if is_home else ()
         if has_shared and not shared:
             raise TypeError(
@@ -205,10 +222,15 @@ class _Registry:
                 worker = _CallWorker(self._spec.make_processor(), self._pace)
         if batch.modules is not None:
             take_over(*pickling.loads(batch.modules))
-        with self._context():
+        with self._context(), self._logs(worker):
             answer = worker.run(batch)
         self._idle.append(worker)  # not if it raised
         return answer
+
+    def _logs(self, worker: _CallWorker) -> contextlib.AbstractContextManager[object]:
+        if self._levels is None:
+            return contextlib.nullcontext()
+        return _this_process().logs.taken(self._levels, worker.log, worker.place)
 
     def _context(self) -> contextlib.AbstractContextManager[object]:
         if self._decimal is None:
@@ -229,13 +251,14 @@ class _Registry:
 
 
 class _Process:
-    """The registries of this process."""
+    """The registries of this process, and what is logged by calls."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.lock = threading.RLock()
         # by the key of the config; of the coordinator's process also by pool, the last used last
         self.registries: OrderedDict[tuple[bytes, Home | None], _Registry] = OrderedDict()
+        self.logs = CallLogs()
         self._is_worker = False
 
     def find(self, call: Call) -> _Registry | None:

@@ -114,13 +114,14 @@ class ExecutorBackend:
 
     def start(self, number: int, config: Config) -> None:
         """See `Backend`."""
-        state, data, _, pace, _ = pickling.loads(config.frame)
+        state, data, _, pace, output = pickling.loads(config.frame)
         if not self._key:
             modules = state.path_modules, state.modules_by_value
             has_shared = bool(config.shared)
-            self._config = pickling.dumps((*modules, state.decimal, data, pace, has_shared))
-            # not of all that is needed: a process keeps what it has found
-            self._key = hashlib.sha256(data + repr((pace, state.decimal)).encode()).digest()
+            kept = state.decimal, data, pace, output.levels
+            self._config = pickling.dumps((*modules, *kept, has_shared))
+            # not of the modules: a process keeps those that it has found
+            self._key = hashlib.sha256(repr(kept).encode()).digest()
             if has_shared:
                 plain_calls.share_at_home(self._home, config.shared)
         self._lanes[number] = Lane(number)

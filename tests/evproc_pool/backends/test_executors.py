@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import logging
 import multiprocessing
 import os
 import random
@@ -490,6 +491,45 @@ def test_a_module_that_came_later_is_found_by_asking(
         monkeypatch.setitem(sys.modules, "came_late", module)
         spec.loader.exec_module(module)
         assert pool.process_many([module.Late() for _ in range(30)]) == ["found"] * 30
+
+
+# --- log records ---
+
+
+def log_it(proc: object, ev: Do) -> None:
+    logging.getLogger("tests.executors").info("handled %s", ev.what)
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_log_records_of_processes_come_back(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(2, mp_context=context) as executor:
+        with PoolProcessor(executor=executor) as pool:
+            pool.register(log_it)
+            pool.process_many([Do(str(number)) for number in range(50)])
+        levels = executor.submit(_logging_now).result()
+    found = [each for each in caplog.records if each.name == "tests.executors"]
+    assert sorted(each.getMessage() for each in found) == sorted(f"handled {n}" for n in range(50))
+    assert {vars(each)["evproc_handler"] for each in found} == {"log_it"}
+    assert {each.process for each in found}.isdisjoint({os.getpid()})
+    assert levels == (logging.WARNING, [])  # as it was
+
+
+def _logging_now() -> tuple[int, list[str]]:
+    return logging.root.level, list(map(repr, logging.root.handlers))
+
+
+@pytest.mark.parametrize("worker_logging", [False, True])
+def test_threads_log_once_and_processes_not_if_they_shall_not(
+    worker_logging: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    executor = ThreadPoolExecutor(2) if worker_logging else _processes()
+    with executor, PoolProcessor(executor=executor, worker_logging=worker_logging) as pool:
+        pool.register(log_it)
+        pool.process_many([Do("once")] * 10)
+    assert caplog.text.count("handled once") == (10 if worker_logging else 0)
 
 
 # --- how many ---
