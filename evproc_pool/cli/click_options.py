@@ -5,6 +5,7 @@ Imports nothing that is slow: a shell that completes a word imports it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,21 @@ class Bytes(click.ParamType):  # type: ignore[type-arg]  # generic in some versi
             self.fail(str(error), param, ctx)
 
 
+class Seconds(click.FloatRange):
+    """Seconds: a number, and no NaN or infinity."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read a number."""
+        found: float = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is no number of seconds", param, ctx)
+        return found
+
+
 def _option(flag: Flag) -> Callable[[Any], Any]:
     help_text = f"{flag.help}  [default: {flag.default}]" if flag.default else flag.help
     names = (flag.flag, flag.option)
@@ -37,7 +53,7 @@ def _option(flag: Flag) -> Callable[[Any], Any]:
         return click.option(both, flag.option, default=None, help=help_text)
     kinds: dict[str, tuple[Any, str]] = {
         "count": (click.INT, "N"),
-        "seconds": (click.FLOAT, "SECONDS"),
+        "seconds": (Seconds(), "SECONDS"),
         "bytes": (Bytes(), "BYTES"),
         "function": (str, "MODULE:FUNCTION"),
         "classes": (str, "CLASSES"),

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from evproc_pool.cli.click_options import WithProjectFile, pool_options
+from evproc_pool.cli.click_options import Seconds, WithProjectFile, pool_options
 from evproc_pool.cli.output import to_standard_output
 from evproc_pool.cli.problems import FOUND, STANDARD_INPUT, CommandError, ReaderGoneError
 
@@ -352,7 +352,7 @@ def run_command(group: str, file: str, **given: Any) -> int:
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0.0),
+    type=Seconds(min=0.0),
     default=2.0,
     show_default=True,
     metavar="SECONDS",

@@ -65,7 +65,7 @@ def _part(file: IO[bytes], name: str, line: int | None) -> bytes:
     if line is None:
         return file.read()
     lines = 0
-    for lines, found in enumerate(islice(file, line), 1):
+    for lines, found in enumerate(islice(file, min(line, sys.maxsize)), 1):
         if lines == line:
             return found.removesuffix(b"\n")
     raise CommandError(f"{name}: there is no line {line}; it has {lines:,}")

@@ -316,7 +316,11 @@ class _UtilOfForkserver:
 
 
 def shield_forkserver() -> None:
-    """Let no Ctrl-C end a forkserver that is starting. Idempotent."""
+    """Let no Ctrl-C end a forkserver that is starting. Idempotent.
+
+    It holds Ctrl-C back while it imports what is preloaded, and so does a process that such a
+    module starts: no handler may stand there, since forked workers would have it.
+    """
     from multiprocessing import forkserver
 
     inner: Any = forkserver

@@ -44,7 +44,7 @@ class _Terminal(Console):
     def __init__(self) -> None:
         # what a program prints is no markup
         super().__init__(
-            file=sys.stderr, soft_wrap=True, highlight=False, markup=False, emoji=False
+            file=_own_stream("stderr"), soft_wrap=True, highlight=False, markup=False, emoji=False
         )
 
     def on_broken_pipe(self) -> NoReturn:
@@ -65,9 +65,7 @@ class _Above(FileProxy):
 
     def __init__(self, name: str, console: Console) -> None:
         self._name = name
-        self.stream: Any = getattr(sys, name)
-        if isinstance(self.stream, _Above):
-            self.stream = self.stream.stream
+        self.stream = _own_stream(name)
         super().__init__(console, self.stream)
 
     def write(self, text: str) -> int:
@@ -109,12 +107,10 @@ class Bar:
 
     Attributes:
         counts: Returns its counts of now.
-        is_above: Whether the row stands above the display for good.
     """
 
     def __init__(self, counts: Counts) -> None:
         self.counts = counts
-        self.is_above = False
 
     def end(self) -> None:
         """See `progress_views.View`."""
@@ -136,8 +132,13 @@ class Display:
         self._live: Live | None = None
         self._ticker: Ticker | None = None
 
+    @property
+    def is_started(self) -> bool:
+        """Whether it has drawn its rows."""
+        return self._live is not None
+
     def _table(self) -> Table:
-        return table([bar.counts() for bar in self.bars if not bar.is_above])
+        return table([bar.counts() for bar in self.bars])
 
     def start(self) -> None:
         """Draw the rows, and go on drawing them."""
@@ -178,11 +179,16 @@ class Display:
 
 
 class Bars:
-    """The display of this process, if there is one. No lock is held while something is drawn."""
+    """The display of this process, if there is one. No lock is held while something is drawn.
+
+    A display that begins while another one ends is started when that has ended: two of them would
+    draw over each other.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._display: Display | None = None
+        self._ending: Display | None = None  # still has the screen
 
     def add(self, bar: Bar) -> bool:
         """Show one more call; False: there is no terminal for it."""
@@ -195,30 +201,52 @@ class Bars:
                     return False  # a terminal that can do nothing, or a display of another one
                 self._display = display
             display.bars += (bar,)
-        if is_first:
+            starts = is_first and self._ending is None
+        if starts:
             display.start()
         return True
 
     def remove(self, bar: Bar) -> None:
         """Show a call no longer; its row stays on the screen."""
-        display = self._display
-        if display is None or bar not in display.bars:
-            return
-        if len(display.bars) > 1:
-            # before it goes: once the last one is gone the display ends, in its thread
-            bar.is_above = True
-            with suppress(Exception):  # the terminal is gone
-                display.console.print(table([bar.counts()]))
         with self._lock:
-            display.bars = tuple(each for each in display.bars if each is not bar)
-            if display.bars:
+            display, ending = self._display, self._ending
+            if display is None or bar not in display.bars:
                 return
-            self._display = None
-        if bar.is_above:
-            display.bars = ()
-        else:
-            display.bars = (bar,)  # for the last time
-        display.stop()
+            others = tuple(each for each in display.bars if each is not bar)
+            if others or ending is not None:
+                display.bars = others
+            if not others:
+                self._display = None
+                self._ending = ending or display
+        if others or ending is not None:
+            console = display.console if display.is_started or ending is None else ending.console
+            with suppress(Exception):  # the terminal is gone
+                console.print(table([bar.counts()]))
+            return
+        try:
+            display.stop()  # with the row
+        finally:
+            self._has_ended()
+
+    def _has_ended(self) -> None:
+        """Start the display that has begun meanwhile."""
+        with self._lock:
+            following = self._display
+            if following is None:
+                self._ending = None
+                return
+        try:
+            following.start()
+        finally:
+            with self._lock:
+                is_over = self._display is not following
+                if not is_over:
+                    self._ending = None
+            if is_over:  # all of its calls, meanwhile
+                try:
+                    following.stop()
+                finally:
+                    self._has_ended()
 
     def restore(self) -> None:
         """Begin anew in a process that was forked, where nothing is drawn."""
@@ -226,6 +254,13 @@ class Bars:
             self._display.restore()
         self._lock = threading.RLock()
         self._display = None
+        self._ending = None
+
+
+def _own_stream(name: str) -> Any:
+    """A standard stream, not what stands for it while an earlier display ends."""
+    stream = getattr(sys, name)
+    return stream.stream if isinstance(stream, _Above) else stream
 
 
 def _log_handlers(stream: object) -> Iterator[logging.StreamHandler[Any]]:
@@ -238,8 +273,8 @@ def _log_handlers(stream: object) -> Iterator[logging.StreamHandler[Any]]:
 
 
 def _is_live(stream: object) -> bool:
-    """Whether a live display of `rich` stands for it."""
-    return isinstance(stream, FileProxy) and not (isinstance(stream, _Above) and stream.is_over)
+    """Whether a live display of `rich` stands for it that is none of ours."""
+    return isinstance(stream, FileProxy) and not isinstance(stream, _Above)
 
 
 def table(rows: Sequence[ProgressCounts]) -> Table:

@@ -14,6 +14,7 @@ last, so everything before it is complete.
 from __future__ import annotations
 
 import contextlib
+import sys
 from _thread import allocate_lock
 from array import array
 from bisect import bisect_left
@@ -35,9 +36,12 @@ from evproc_pool.worker.result_packing import (
     ResultPacker,
 )
 
-# The most bytes that wait in the worker. They should fit into the CPU's caches: 1 kB values are
-# sent in two thirds of the time then. But with fewer events in it a frame is not worth its cost.
+# The most bytes of quick events that wait in the worker. They should fit into the CPU's caches:
+# 1 kB values are sent in two thirds of the time then. But with fewer events in it a frame is not
+# worth its cost; nor if these take longer, since what they do fills the caches (values of 1 kB,
+# 20 us each: 3% slower in four frames of 128 kB than in one).
 _HEAVY_BYTES: Final = 1 << 17
+_HEAVY_SECONDS: Final = 0.001
 _LEAST_EVENTS: Final = 16
 
 
@@ -79,6 +83,7 @@ class ResultBuffer:
         self.deferring = self._packer.deferring
         self.has_custom = False
         self.sends_follow_ups_at_once = False
+        self._event_seconds = 0.0  # the mean of those that were sent last
         self._reported = 0  # how many of `ends` were sent by `report`
         self._begins_reported = 0  # likewise of `begins`
         self.repack = self._packer.repack
@@ -168,10 +173,11 @@ class ResultBuffer:
 
     @property
     def most_events(self) -> int:
-        """How many events may run before their results are sent, by the size of the last ones."""
-        return max(
-            _LEAST_EVENTS, int(_HEAVY_BYTES / max(1.0, sum(self._packer.item_bytes.values())))
-        )
+        """How many events may run before their results are sent, by what the last ones were."""
+        events = int(_HEAVY_BYTES / max(1.0, sum(self._packer.item_bytes.values())))
+        if events * self._event_seconds > _HEAVY_SECONDS:
+            return sys.maxsize
+        return max(_LEAST_EVENTS, events)
 
     # --- send them ---
 
@@ -304,6 +310,7 @@ class ResultBuffer:
             self._channel.send(messages.PROGRESS, messages.dump_progress(frame), large)
         self.sent = done
         if ends:
+            self._event_seconds = (ends[-1] - self.begun) / len(ends)
             self.begun = ends[-1]
 
     def _timings(self, ends: Sequence[float]) -> list[tuple[int, int, float]]:

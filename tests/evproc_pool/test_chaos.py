@@ -18,7 +18,7 @@ import pytest
 
 from evproc import Event, StopProcessing, want
 from evproc_pool import Outcome, PoolProcessor, WorkerLostError
-from evproc_pool.testing import abort, exit_process, kill, segfault, worker_pids
+from evproc_pool.testing import abort, exit_process, kill, segfault
 from tests.support import actions
 from tests.support.helpers import Background, register_all
 from tests.support.sizes import BARS
@@ -65,30 +65,43 @@ def toil(proc: Any, ev: Any) -> list[Event] | None:
 class _Killer:
     """Kills a worker now and then: every 150 ms, or without a clock every so many outcomes.
 
-    With a clock it is for a machine with nothing else to do: where starting a worker
-    takes longer than that, none would ever be ready.
+    With a clock, too, there is an outcome between two kills: where starting a worker takes longer
+    than that, none would ever be ready.
     """
 
     def __init__(self, pool: PoolProcessor, rng: random.Random) -> None:
         self._pool = pool
         self._rng = rng
+        self._has_killed_start = False
         self.kills = 0
 
     def kill(self) -> None:
+        # the pool gives up after ten starts in a row that failed
+        workers = [
+            worker
+            for worker in self._pool.statistics().workers
+            if not (worker.state == "starting" and self._has_killed_start)
+        ]
         # one may just have died by itself
         with contextlib.suppress(ProcessLookupError, IndexError):
-            os.kill(self._rng.choice(worker_pids(self._pool)), signal.SIGKILL)
-            self.kills += 1
+            worker = self._rng.choice(workers)
+            if worker.pid is not None:
+                os.kill(worker.pid, signal.SIGKILL)
+                self._has_killed_start = worker.state == "starting"
+                self.kills += 1
 
     def collect(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
         """The outcomes, with kills meanwhile."""
         over = threading.Event()
 
         def by_the_clock() -> None:
+            known = 0
             while not over.wait(_KILL_EVERY_SECONDS):
-                self.kill()
+                if len(collected) > known:
+                    known = len(collected)
+                    self.kill()
 
-        collected = []
+        collected: list[Outcome] = []
         with Background(by_the_clock if BARS else int):
             for number, outcome in enumerate(outcomes):
                 collected.append(outcome)

@@ -382,3 +382,18 @@ def test_ctrl_c_ends_it(where: str, make_group: Any) -> None:
     assert done.code == 130
     assert done.out.endswith("interrupted\n")
     assert "Traceback" not in done.out
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "soon"])
+@pytest.mark.parametrize("command", ["bench --seconds", "run --event-timeout"])
+def test_seconds_are_a_finite_number(
+    command: str, seconds: str, tmp_path: Path, evproc: Callable[..., Done]
+) -> None:
+    (tmp_path / "in.jsonl").write_text("{}\n")
+    name, option = command.split()
+    done = evproc(tmp_path, name, DEMO, "in.jsonl", option, seconds)
+    said = done.out + done.err
+    assert done.code == 2
+    assert option in said or option.strip("-").replace("-", "_") in said
+    assert seconds in said
+    assert "internal" not in said

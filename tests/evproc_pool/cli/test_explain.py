@@ -119,7 +119,9 @@ def test_a_line_of_a_file(shop: Path, evproc: Run) -> None:
         " --line N takes that of line N\n"
     )
     assert error("in.jsonl", "--line", "4").startswith("error: in.jsonl: line 4: no JSON at column")
-    assert error("in.jsonl", "--line", "9") == "error: in.jsonl: there is no line 9; it has 4\n"
+    for line in ("9", "9" * 20):
+        expected = f"error: in.jsonl: there is no line {line}; it has 4\n"
+        assert error("in.jsonl", "--line", line) == expected
     (shop / "in.jsonl").write_bytes(b"{}\n\xff\n")
     said = "error: in.jsonl: line 2 is no UTF-8 text\n"
     assert error("in.jsonl") == error("in.jsonl", "--line", "2") == said

@@ -418,6 +418,67 @@ def test_several_calls_at_once_share_the_screen(tmp_path: Path) -> None:
     assert seen.lines[-1] == "after"
 
 
+MEANWHILE = """
+from evproc_pool.observe import progress_bars
+from evproc_pool.observe.progress import ProgressCounts
+from evproc_pool.observe.progress_bars import Bars, Display, begin_bar
+
+def begin(number):
+    return begin_bar(lambda: ProgressCounts(number, number, number, number, 0, 0, 1, 1, 0, False))
+"""
+
+# A call that begins just before the row of another one is taken away.
+BEGINS_IN_TIME = """
+class Lock:
+    def __enter__(self):
+        progress_bars._BARS._lock = lock
+        bars.append(begin(22))
+        return lock.__enter__()
+    def __exit__(self, *args):
+        lock.__exit__(*args)
+
+bars = [begin(11)]
+lock, progress_bars._BARS._lock = progress_bars._BARS._lock, Lock()
+bars[0].end()
+bars[1].end()
+"""
+
+# Calls that begin while a display draws its rows for the last time.
+BEGINS_LATE = """
+stop = Display.stop
+bars = [begin(11)]
+
+def stop_last(self):
+    Display.stop = stop
+    bars.extend(map(begin, (22, 33)))
+    LATER
+    stop(self)
+
+Display.stop = stop_last
+for bar in bars:
+    bar.end()
+"""
+
+
+@needs_terminal
+@pytest.mark.parametrize(
+    ("script", "rows"),
+    [
+        (BEGINS_IN_TIME, ["11", "22"]),
+        (BEGINS_LATE.replace("LATER", "pass"), ["11", "22", "33"]),
+        (BEGINS_LATE.replace("LATER", "bars[1].end()"), ["11", "22", "33"]),
+        (BEGINS_LATE.replace("LATER", "bars[1].end(), bars[2].end()"), ["11", "22", "33"]),
+    ],
+)
+def test_a_call_that_begins_while_another_one_ends_has_one_row(
+    script: str, rows: list[str], tmp_path: Path
+) -> None:
+    seen = in_terminal(SCRIPT + MEANWHILE + script + "print('after')\n", tmp_path)
+    assert (seen.code, seen.has_cursor) == (0, True)
+    found = [re.sub(BAR, "", line).partition(" ")[0] for line in seen.lines]
+    assert sorted(found) == [*rows, "after"]
+
+
 FOREIGN = """
 from rich.live import Live
 from rich.console import Console

@@ -515,17 +515,20 @@ def test_events_without_results_are_reported_if_somebody_waits_for_single_ones(
 
 
 @pytest.mark.parametrize("way", ["value", "emitted"])
-def test_results_of_some_size_are_sent_while_they_are_in_the_caches(way: str) -> None:
+@pytest.mark.parametrize(("seconds", "expected"), [(5e-5, [40, 16, 32, 40]), (1e-4, [40, 40])])
+def test_results_of_some_size_are_sent_while_they_are_in_the_caches(
+    way: str, seconds: float, expected: list[int]
+) -> None:
     def give(proc: Any, ev: Any, worker: Any) -> None:
+        worker._clock.advance(seconds)
         content = bytes(10_000)
         if way == "emitted":
             ev.emit(content)
         else:
             raise evproc.StopProcessing(content)
 
-    # the first frame tells how large they are
-    done = [frame.done for frame in run_batches(give, 40, 40)]
-    assert done == [40, 16, 32, 40]
+    # the first frame tells how large they are, and how long an event takes
+    assert [frame.done for frame in run_batches(give, 40, 40)] == expected
 
 
 def test_follow_ups_with_large_buffers_do_not_wait_for_others() -> None:
