@@ -114,8 +114,8 @@ class ExecutorBackend:
 
     def start(self, number: int, config: Config) -> None:
         """See `Backend`."""
-        state, data, _, pace, output = pickling.loads(config.frame)
         if not self._key:
+            state, data, _, pace, output = pickling.loads(config.frame)
             modules = state.path_modules, state.modules_by_value
             has_shared = bool(config.shared)
             kept = state.decimal, data, pace, output.levels

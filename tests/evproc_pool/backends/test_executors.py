@@ -34,6 +34,7 @@ from evproc_pool import (
 )
 from evproc_pool.backends.choice import choose
 from evproc_pool.backends.executor.executors import Executors
+from evproc_pool.coordinator.codec import Codec
 from evproc_pool.serialization import pickling
 from evproc_pool.worker import plain_calls
 from tests.support import actions, programs
@@ -491,6 +492,51 @@ def test_a_module_that_came_later_is_found_by_asking(
         monkeypatch.setitem(sys.modules, "came_late", module)
         spec.loader.exec_module(module)
         assert pool.process_many([module.Late() for _ in range(30)]) == ["found"] * 30
+
+
+class Plain(evproc.Event):
+    """Holds plain data only, so that it passes through the coordinator as it came."""
+
+    name = "plain"
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+@evproc.want("do")
+def give_plain(proc: object, ev: Do) -> list[Plain]:
+    return [Plain(ev.args[0])]
+
+
+@evproc.want("plain")
+def stop_plain(proc: object, ev: Plain) -> None:
+    raise evproc.StopProcessing(ev.number)
+
+
+def test_follow_ups_that_nobody_can_pack_again_fail_and_the_pool_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ThreadPoolExecutor(2) as executor, PoolProcessor(executor=executor) as pool:
+        pool.register(give_plain)
+        pool.register(stop_plain)
+        events = [Do("", number) for number in range(200)]
+        assert pool.process_many(events) == list(range(200))
+        with monkeypatch.context() as patch:
+            patch.setattr(Codec, "_received", _cannot_receive)
+            for value in pool.process_many(events, return_exceptions=True):
+                assert isinstance(value, SerializationError)
+        assert pool.process_many(events) == list(range(200))
+
+
+def _cannot_receive(*_: object) -> None:
+    raise ImportError("no such module here")
+
+
+def test_an_error_names_the_worker_that_has_no_process() -> None:
+    with ThreadPoolExecutor(2) as executor, PoolProcessor(1, executor=executor) as pool:
+        pool.register(actions.act)
+        error = error_of(lambda: pool.process(Do("fail", ValueError, 1)))
+    assert "evproc_pool: in worker 1" in error.__notes__
 
 
 # --- log records ---
