@@ -6,6 +6,7 @@ import functools
 import re
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from evproc_pool import PoolProcessor
 from evproc_pool.backends import choice
 from evproc_pool.backends.promises import LOCAL
+from tests.support.helpers import run_script
 
 
 class _Client:
@@ -105,3 +107,17 @@ def test_an_option_that_plain_calls_cannot_keep_is_refused(name: str, value: obj
 def test_no_workers_and_an_executor_are_a_contradiction() -> None:
     with pytest.raises(ValueError, match="workers=0 runs handlers in this process"):
         PoolProcessor(0, executor=ThreadPoolExecutor)
+
+
+def test_no_engine_is_imported_by_a_pool_on_an_executor(tmp_path: Path) -> None:
+    code = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from evproc_pool import PoolProcessor
+from tests.support.actions import Do, act
+with PoolProcessor(2, executor=ThreadPoolExecutor) as pool:
+    pool.register(act)
+    assert pool.process(Do("stop", 1)) == 1
+print(sorted({"dask", "distributed", "ray", "loky", "executorlib"} & sys.modules.keys()))
+"""
+    assert run_script(code, tmp_path) == "[]\n"
