@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 from evproc import Event
 from evproc.event import describe_event
+from evproc_pool.backends.choice import Choice, check_options, choose
 from evproc_pool.backends.local.cpu_count import usable_cpus
 from evproc_pool.core.cascade_limits import CascadeEnding
 from evproc_pool.core.estimates import MOST_EVENTS
 from evproc_pool.core.retry_policy import RetryPolicy
 from evproc_pool.core.root_events import Key
-from evproc_pool.protocol.limits import Limits
+from evproc_pool.protocol.limits import NO_LIMITS, Limits
 from evproc_pool.protocol.worker_output import WorkerOutput, current_levels
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class StartOptions(NamedTuple):
     native_threads: int | None = None
     logs: bool = True
     output: WorkerPrints | None = None
+    executor: Choice | None = None
 
     def worker_output(self) -> WorkerOutput:
         """What workers do with what they log and print, by the levels of this moment."""
@@ -138,10 +140,28 @@ def start_options(  # noqa: PLR0917 - as many as the pool has
     native_threads: int | None,
     worker_logging: bool = True,
     worker_output: WorkerPrints | None = None,
+    executor: object = None,
+    limits: Limits = NO_LIMITS,
 ) -> StartOptions:
     """Check the group; see `PoolProcessor`."""
+    chosen = None
+    if executor is not None:
+        chosen = choose(executor)
+        given = {
+            "mp_context": mp_context,
+            "preload": preload,
+            "native_threads": native_threads,
+            "worker_output": worker_output,
+            "event_timeout": limits.event_timeout,
+            "event_soft_timeout": limits.event_soft_timeout,
+            "max_tasks_per_child": limits.max_tasks,
+            "max_worker_memory_bytes": limits.max_memory_bytes,
+        }
+        check_options(chosen, workers, given)
     size = usable_cpus() if workers is None else count("workers", workers, _OR_NONE, least=0)
-    if size and current_process().daemon:
+    if workers is None and chosen is not None:
+        size = chosen.workers or size
+    if size and chosen is None and current_process().daemon:
         size = 0
         import inspect  # slow to import
 
@@ -177,7 +197,18 @@ def start_options(  # noqa: PLR0917 - as many as the pool has
         threads,
         worker_logging,
         worker_output,
+        chosen,
     )
+
+
+def check_cancel(start: StartOptions, *, cancel_running: bool) -> None:
+    """Refuse `cancel_running` where no handler can be ended."""
+    choice = start.executor
+    if cancel_running and choice is not None and not choice.promises.ends_handlers:
+        raise ValueError(
+            f"cancel_running= cannot be kept with executor={choice.value!r}: it cannot end a call"
+            " that runs; leave it out"
+        )
 
 
 def default_call(  # noqa: PLR0917 - as many as the pool has

@@ -23,7 +23,7 @@ from evproc_pool.inprocess.calls import InProcessCalls
 from evproc_pool.options import BUFFER_PER_WORKER, Errors, Ordering, PoolOptions, WorkerPrints
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from concurrent.futures import Executor, Future
     from multiprocessing.context import BaseContext
 
     from evproc.annotations import Unmatched
@@ -71,6 +71,13 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
             that this process may use (affinity and cgroup quota), or `PYTHON_CPU_COUNT`. 0: none;
             all runs in this process, through `evproc.Processor`. In a daemonic process of
             `multiprocessing`, which must not start others, it is always 0.
+        executor: What has the workers, in place of processes that the pool starts: a
+            `concurrent.futures.Executor`, or a callable without arguments that makes one, and
+            another one when it breaks. `workers` says how many calls it runs at once; by default
+            as many as the executor says, or the CPUs. Batches of events are its calls. It cannot
+            keep all that the pool promises with processes of its own; options for what it cannot
+            keep are refused. Warnings of its processes stay there. The pool ends executors that the
+            callable made, and no other.
         mp_context: A `multiprocessing` context or the name of a start method. By default
             `forkserver` on Linux and `spawn` elsewhere.
         initializer: Called in each worker before entry points are loaded (with `workers=0`,
@@ -103,7 +110,9 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
             worker is killed, with the processes that it started. The event fails with
             `EventTimeoutError`, the others go on. It counts while a thread waits for results.
             If follow-ups of several events hang in pickling together, finding the event may
-            take some twenty times as long. Not with `workers=0`, and not on Windows.
+            take some twenty times as long. Not with `workers=0`, and not on Windows. With
+            `executor` it takes up to twice as long; an executor that was given breaks the pool
+            then, and a callable makes another one.
         event_soft_timeout: After so many seconds in one event (all of its handlers)
             `SoftTimeoutError` is raised in the handler that is running, once for each attempt.
             The handler may clean up and let it pass: then the event fails with that error, and
@@ -165,6 +174,7 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
         self,
         workers: int | None = None,
         *,
+        executor: Executor | Callable[[], Executor] | str | Any = None,
         mp_context: BaseContext | str | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
@@ -191,6 +201,9 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
         listeners: Iterable[Listener] = (),
         statistics: bool = False,
     ) -> None:
+        limits = options.worker_limits(
+            event_timeout, event_soft_timeout, max_tasks_per_child, max_worker_memory_bytes
+        )
         start = options.start_options(
             workers,
             mp_context,
@@ -201,15 +214,15 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
             native_threads,
             worker_logging,
             worker_output,
+            executor,
+            limits,
         )
         chosen = self._options = PoolOptions(
             start,
             options.default_call(
                 start.workers, ordering, key, errors, max_cascade_depth, max_cascade_events
             ),
-            options.worker_limits(
-                event_timeout, event_soft_timeout, max_tasks_per_child, max_worker_memory_bytes
-            ),
+            limits,
             options.retry_policy(
                 max_retries, retry_exceptions, retry_backoff, retry_backoff_max, crash_limit
             ),
@@ -276,6 +289,7 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
         """
         if timeout is not None and self._size:
             seconds = options.seconds("timeout", timeout)
+            options.check_cancel(self._options.start, cancel_running=cancel_running)
             return await_within(self.submit(ev), seconds, cancel_running=cancel_running)
         if self._size == 0 or self._key is not None:
             return self.process_many([ev])[0]

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from evproc_pool import PoolProcessor
+from evproc_pool.backends import promises
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -218,6 +219,44 @@ def test_the_errors_to_look_up_are_those_of_the_code() -> None:
         "Can't instantiate abstract class",
         "Can't get attribute 'Result' on <module '__main__'",
     ]
+
+
+#: The columns of the table of promises, and what each of its rows begins or ends with.
+_PROMISING = {
+    "the pool's processes": promises.LOCAL,
+    "executor of a callable": promises.CALLS_OF_FACTORY,
+    "executor": promises.CALLS,
+    "`workers=0`": promises.IN_PROCESS,
+}
+_PROMISES = {
+    "hang_limit": "`event_timeout`: an event that hangs is noticed",
+    "hard_timeout": "an event that hangs fails alone",
+    "ends_handlers": "`cancel_running`: a caller can have a running handler ended",
+    "isolation": "a worker's death costs one event",
+    "attribution": "its error names the handler, and nothing runs twice",
+    "restart": "the pool goes on after a death",
+    "memory_limit": "`max_worker_memory_bytes`",
+    "large_buffers": "large buffers cross by shared memory",
+    "replaces_workers": "`max_tasks_per_child`: workers are replaced",
+    "starts_processes": (
+        "`mp_context`, `preload`, `native_threads`, `worker_output`, `event_soft_timeout`"
+    ),
+    "elasticity": "workers may come and go during a run",
+}
+
+
+def test_the_table_of_promises_is_that_of_the_code() -> None:
+    (table,) = tables(section("On another executor"))
+    heads = re.search(r"^\| promise \|(.*)\|$", section("On another executor"), re.MULTILINE)
+    assert heads is not None
+    assert [head.strip() for head in heads[1].split("|")] == list(_PROMISING)
+    assert _PROMISES.keys() == set(promises.Promises._fields)
+    written = {text: cells for text, *cells in table}
+    made = {
+        text: [("no", "yes")[getattr(each, name)] for each in _PROMISING.values()]
+        for name, text in _PROMISES.items()
+    }
+    assert written == made
 
 
 # --- form ---

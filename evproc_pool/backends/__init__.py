@@ -1,10 +1,10 @@
 """Backends start workers and move frames. Each implements `evproc_pool.protocol.backend`.
 
-Local processes are in `local`. A backend for Dask or Ray would stand beside it. It also needs a
-`calls.engines.Starter`, which makes it: `EngineOwner` has a `ProcessStarter`, and
-`testing.simulated` replaces that, since no option of `PoolProcessor` chooses one. In each worker
-it needs a `protocol.frame.WorkerChannel` for `worker.loop.prepare`. The smallest example is
-`testing.backend` with `testing.workers`.
+Local processes are in `local`, plain calls of an executor in `executor`. `choice` says what
+`executor=` stands for, `promises` what each backend promises. A new backend stands beside these. It
+needs a line in `choice.ENGINES`, a `calls.starters.Starter`, which makes it, and in each worker a
+`protocol.frame.WorkerChannel` for `worker.loop.prepare`. The smallest example is `testing.backend`
+with `testing.workers`.
 
-May import: itself, `worker`, `ipc`, `protocol`, `internals`, `errors`, `log`.
+May import: itself, `worker`, `ipc`, `protocol`, `serialization`, `internals`, `errors`, `log`.
 """

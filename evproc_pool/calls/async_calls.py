@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from evproc_pool.core.root_events import Key
     from evproc_pool.inprocess.calls import InProcessCalls
-    from evproc_pool.options import CallOptions, Errors, Ordering, Progress
+    from evproc_pool.options import CallOptions, Errors, Ordering, PoolOptions, Progress
     from evproc_pool.outcome import Outcome
 
 E = TypeVar("E", bound=Event)
@@ -29,6 +29,7 @@ class AsyncCalls(EndCalls):
     """The methods of `PoolProcessor` for event loops."""
 
     if TYPE_CHECKING:
+        _options: PoolOptions
         _call: CallOptions
         _size: int
         _in_process: InProcessCalls
@@ -59,6 +60,7 @@ class AsyncCalls(EndCalls):
                 running: its worker is killed, at no charge to other events.
         """
         seconds = None if timeout is None else options.seconds("timeout", timeout)
+        options.check_cancel(self._options.start, cancel_running=cancel_running)
         from evproc_pool.coordinator import asyncio_calls
 
         return await asyncio_calls.process(self.submit, ev, seconds, cancel_running=cancel_running)
@@ -130,6 +132,7 @@ class AsyncCalls(EndCalls):
                 running: their workers are killed, at no charge to other events.
         """
         self._owner.begin_call()
+        options.check_cancel(self._options.start, cancel_running=cancel_running)
         shown = options.call_progress(progress, events)
         call = options.call_options(
             self._call, ordering, key, errors, buffersize, ordered, return_events, every_event

@@ -28,8 +28,9 @@ import weakref
 from collections.abc import Callable, Iterator
 from math import inf
 from multiprocessing import util
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from evproc_pool.calls.starters import starter_of
 from evproc_pool.errors import (
     PoolBusyError,
     PoolClosedError,
@@ -54,8 +55,7 @@ if TYPE_CHECKING:
     from evproc_pool.coordinator.futures import Futures
     from evproc_pool.inprocess.calls import InProcessCalls
     from evproc_pool.observe.statistics import Statistics
-    from evproc_pool.options import PoolOptions, StartOptions
-    from evproc_pool.protocol.backend import Backend
+    from evproc_pool.options import PoolOptions
 
 T = TypeVar("T")
 
@@ -68,43 +68,6 @@ _EXIT_PRIORITY: Final = 100
 _COLLECTION_SECONDS: Final = 0.1
 
 _CLOSED: Final = "the pool is closed: make a new PoolProcessor"
-
-
-class Starter(Protocol):
-    """Makes the backend of each new engine; `functions` are those of the handlers."""
-
-    def begin(self, functions: list[Any]) -> None:
-        """Begin what takes long and can go on while this process imports the engine."""
-
-    def make_backend(self, functions: list[Any]) -> Backend:
-        """Make a backend that starts workers for these handlers."""
-
-
-class ProcessStarter:
-    """Starts worker processes."""
-
-    def __init__(self, start: StartOptions) -> None:
-        self._start = start
-
-    def begin(self, functions: list[Any]) -> None:
-        """See `Starter`."""
-        from evproc_pool.backends.local.start_methods import begin, check_is_no_child
-
-        check_is_no_child(sys.argv)
-        begin(self._start.context, self._modules_to_preload(functions))
-
-    def make_backend(self, functions: list[Any]) -> Backend:
-        """See `Starter`."""
-        from evproc_pool.backends.local.processes import LocalBackend
-
-        return LocalBackend(self._start.context, self._modules_to_preload(functions))
-
-    def _modules_to_preload(self, functions: list[Any]) -> list[str]:
-        from evproc_pool.backends.local.preloading import chosen
-
-        # with an initializer: entry points may need what it sets up
-        preload = False if self._start.initializer is not None else self._start.preload
-        return chosen(functions, preload, self._start.thread_limit)
 
 
 class EngineOwner:
@@ -121,7 +84,7 @@ class EngineOwner:
     def __init__(
         self, options: PoolOptions, handlers: PoolHandlers, in_process: InProcessCalls
     ) -> None:
-        self.starter: Starter = ProcessStarter(options.start)
+        self.starter = starter_of(options.start, options.limits)
         self.clock: Callable[[], float] = time.monotonic
         self.rng: random.Random | None = None
         self.engine: Engine | None = None
@@ -289,7 +252,7 @@ class EngineOwner:
         except OSError as error:
             raise cannot_start(0, None, error) from error
         coordinator = Coordinator(
-            start.workers,
+            self.starter.workers,
             backend,
             self.registry,
             config,
@@ -299,8 +262,11 @@ class EngineOwner:
             clock=self.clock,
             rng=self.rng,
             notices=notices,
+            prefetch=self.starter.prefetch,
         )
         engine = Engine(coordinator, backend, Gathered)
+        if start.executor is not None:
+            _finish_in_time(engine)
         self._finalizer = util.Finalize(
             self, finish, args=(engine, weakref.ref(self)), exitpriority=_EXIT_PRIORITY
         )
@@ -420,6 +386,30 @@ class EngineOwner:
         return engine
 
 
+# Engines with an executor, which ends before the functions of `atexit` are called.
+_with_executors: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
+
+
+def _finish_in_time(engine: Engine) -> None:
+    """Have what was submitted finished at the end of the program, before executors end."""
+    from evproc_pool.internals.stdlib_executors import call_before_executors_end
+
+    with contextlib.suppress(RuntimeError):  # the program is ending
+        call_before_executors_end(_finish_all)
+    _with_executors.add(engine)
+
+
+def _finish_all() -> None:
+    for engine in list(_with_executors):
+        if not _was_interrupted():
+            engine.finish_submitted()
+
+
+def _was_interrupted() -> bool:
+    """Whether Ctrl-C has ended the program; in an interactive session it may be long past."""
+    return not hasattr(sys, "ps1") and getattr(sys, "last_type", None) is KeyboardInterrupt
+
+
 def finish(engine: Engine, owner: weakref.ref[EngineOwner]) -> None:
     """End an engine whose pool is gone, or at the end of the program; see `_end`."""
     if owner() is not None:
@@ -452,9 +442,7 @@ def _end(engine: Engine) -> None:
     work then are killed: nobody can have their results.
     """
     try:
-        # in an interactive session the interrupt may be long past
-        is_interactive = hasattr(sys, "ps1")
-        if is_interactive or getattr(sys, "last_type", None) is not KeyboardInterrupt:
+        if not _was_interrupted():
             engine.finish_submitted()
     finally:
         engine.stop(most_seconds=0.0 if engine.is_at_work else inf)

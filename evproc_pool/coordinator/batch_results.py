@@ -64,7 +64,10 @@ class BatchResults:
         if reported is None:
             self._apply(state, frame, NO_RESULTS)
             return
-        where = f"worker {state.worker} (process {self._backend.pid(state.worker)})"
+        pid = self._backend.pid(state.worker)
+        where = (
+            f"worker {state.worker}" if pid is None else f"worker {state.worker} (process {pid})"
+        )
         try:
             unpacked = self._codec.unpack(
                 reported, where, frame.large, is_last_chance=is_last_chance

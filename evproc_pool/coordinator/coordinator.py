@@ -13,7 +13,6 @@ Nothing here is safe for threads: `engine` lets one thread drive at a time.
 from __future__ import annotations
 
 import random
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from math import inf
@@ -116,7 +115,7 @@ class Coordinator:
     Args:
         config: What each worker gets to start with.
         expected: The fingerprint that the registry of each worker must have.
-        rng: For the length of pauses.
+        rng: For the length of pauses. (`prefetch`: see `Scheduler`.)
     """
 
     def __init__(
@@ -129,9 +128,10 @@ class Coordinator:
         *,
         limits: Limits,
         policy: RetryPolicy,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
         rng: random.Random | None = None,
         notices: Notices | None = None,
+        prefetch: int | None = None,
     ) -> None:
         self.inbox: deque[Input] = deque()
         self.cancellations: deque[Cancel | Reclaim | Recall] = deque()
@@ -147,6 +147,7 @@ class Coordinator:
             EventLimits(limits.event_timeout, limits.event_soft_timeout, limits.max_memory_bytes),
             # not the module's generator, which the application may have seeded
             (rng or random.Random()).random,  # noqa: S311 - nobody gains by guessing it
+            prefetch=prefetch,
         )
         self._workers: dict[int, WorkerRecord] = {}
         self._start_error: OSError | None = None  # of the last start
@@ -494,6 +495,6 @@ class Coordinator:
             self._deaths.gone(item, record)
         else:
             self._last_exit = item.exitcode
-            if (notices := self.notices) is not None:
-                notices.lost(item)
+            if self.notices is not None:
+                self.notices.lost(item)
             self._step(StartLost(item.worker, is_of_group(item.exitcode)))

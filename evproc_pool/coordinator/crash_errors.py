@@ -63,9 +63,18 @@ def worker_lost(lost: Lost) -> WorkerLostError:
     had = ""
     if lost.memory_bytes is not None:
         had = f" (it had {_megabytes(lost.memory_bytes)} of memory when last seen)"
-    error = WorkerLostError(
+    text = (
         f"worker {item.worker} (process {item.pid}) died {_where(lost)}, by"
-        f" {describe_exit(item.exitcode)}{had}; {_hint(item.exitcode)}",
+        f" {describe_exit(item.exitcode)}{had}; {_hint(item.exitcode)}"
+    )
+    if item.cause:
+        text = (
+            f"the call of the executor that ran event {describe_event(lost.event)} came to nothing"
+            f" ({item.cause}); it ran alone, so one of its handlers, or a library that it uses,"
+            " probably ended the process"
+        )
+    error = WorkerLostError(
+        text,
         describe_event(lost.event),
         lost.handler,
         item.exitcode,
@@ -81,9 +90,11 @@ def worker_lost(lost: Lost) -> WorkerLostError:
 def timed_out(lost: Lost, timeout: float, stack: str) -> EventTimeoutError:
     """Say which event took too long, and where it was."""
     item = lost.gone
+    how = f"worker {item.worker} (process {item.pid}) was killed {_where(lost)}"
+    if item.has_timed_out:
+        how = "its executor was given up for another one, with its processes, if it has any"
     error = EventTimeoutError(
-        f"event {describe_event(lost.event)} took longer than event_timeout={timeout:g} s; worker"
-        f" {item.worker} (process {item.pid}) was killed {_where(lost)}",
+        f"event {describe_event(lost.event)} took longer than event_timeout={timeout:g} s; {how}",
         describe_event(lost.event),
         lost.handler,
         timeout,

@@ -162,7 +162,9 @@ class WorkerDeaths:
         lost = Lost(item, event, handler, attempt, memory_bytes)
         kill = self._supervisor.killed(item.worker)
         error: PoolError
-        if kill is None:
+        if item.has_timed_out:
+            error = timed_out(lost, self._limits.event_timeout or 0.0, stack)
+        elif kill is None:
             error = worker_lost(lost)
         elif kill.memory_bytes is not None:
             error = too_large(lost, kill.memory_bytes, self._limits.max_memory_bytes or 0, stack)

@@ -105,7 +105,7 @@ from evproc_pool.core.reports import Reports
 from evproc_pool.core.retries import Retries
 from evproc_pool.core.retry_policy import RetryPolicy
 from evproc_pool.core.run_state import ENDLESS, Block, Run, SharedState
-from evproc_pool.core.worker_loads import WorkerLoads
+from evproc_pool.core.worker_loads import PREFETCH, WorkerLoads
 from evproc_pool.errors import InternalError
 
 # `demand` ignores this many roots that wait for their keys when it looks for others.
@@ -119,6 +119,7 @@ class Scheduler:
         policy: Which events are run again.
         most_workers: How many workers there will be if there is work for all of them.
         is_observed: Whether it also returns the effects that are `Observed`.
+        prefetch: The most batches that a worker may hold.
     """
 
     # the classes of the parts: a test replaces one by a subclass
@@ -137,6 +138,7 @@ class Scheduler:
         most_workers: int = 1,
         *,
         is_observed: bool = False,
+        prefetch: int = PREFETCH,
     ) -> None:
         self.starting = 0  # how many workers are being started
         self._most_workers = most_workers
@@ -144,7 +146,7 @@ class Scheduler:
         self._closing: list[Run] = []  # closed, and not finished
         self._state = state = SharedState(is_observed=is_observed)
         self._estimates = estimates = Estimates()
-        self._loads = loads = self.loads_class()
+        self._loads = loads = self.loads_class(prefetch)
         self._retries = retries = self.retries_class(state, policy or RetryPolicy())
         cascades = self.cascades_class(state, retries)
         events = self.events_class(state, retries, cascades)

@@ -61,6 +61,7 @@ from evproc_pool.core.supervisor_inputs import (
     Stop,
     TakeBack,
 )
+from evproc_pool.core.worker_loads import PREFETCH
 
 # The pool gives up when so many workers in a row died before they were ready.
 _MOST_FAILED_STARTS: Final = 3
@@ -108,7 +109,9 @@ class Supervisor:
         most_workers: The size of the pool.
         limits: Of each event.
         draw: Gives random numbers from 0 to 1, for the length of pauses.
-        is_observed: See `Scheduler`.
+        is_observed: See `Scheduler`, as for `prefetch`.
+        prefetch: See there; None: as usual. Otherwise workers are no processes of the pool, and
+            start at once, all of them: the first would take all of the first events.
     """
 
     def __init__(
@@ -119,14 +122,18 @@ class Supervisor:
         draw: Callable[[], float],
         *,
         is_observed: bool = False,
+        prefetch: int | None = None,
     ) -> None:
         # Others may read its properties. Inputs go through `step` of this class only.
-        self.scheduler = Scheduler(policy, most_workers, is_observed=is_observed)
+        self.scheduler = Scheduler(
+            policy, most_workers, is_observed=is_observed, prefetch=prefetch or PREFETCH
+        )
         self._size = most_workers
         self._pauses = Pauses(policy, draw)
         self._workers: dict[int, _Worker] = {}
         self._stopping: set[int] = set()  # retired, and not told to end
-        self._wanted = 1  # workers for which there was work at once, so far
+        # workers for which there was work at once, so far
+        self._wanted = 1 if prefetch is None else most_workers
         self._newest = 0  # the number of the last worker
         self._failed_starts = 0
         self._struck = 0  # the last worker that was there when such a start was lost to a signal

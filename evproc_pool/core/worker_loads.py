@@ -16,7 +16,7 @@ from evproc_pool.core.estimates import TARGET_SECONDS
 from evproc_pool.core.run_state import Run
 from evproc_pool.errors import InternalError
 
-#: The most batches that a worker may hold: its current one and the next ones.
+#: The most batches that a worker may hold, unless it can hold fewer: its current one and the next.
 PREFETCH: Final = 6
 
 #: Work that a worker gets besides its current batch, in seconds; at least one more batch.
@@ -52,14 +52,15 @@ class _Load:
 
 
 class WorkerLoads:
-    """The workers that are ready."""
+    """The workers that are ready; each holds `prefetch` batches at most."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefetch: int = PREFETCH) -> None:
+        self._prefetch = prefetch
         self._loads: dict[int, _Load] = {}
         # workers with room, by the number of their batches; dicts keep their order
-        self._roomy: tuple[dict[int, None], ...] = tuple({} for _ in range(PREFETCH))
+        self._roomy: tuple[dict[int, None], ...] = tuple({} for _ in range(prefetch))
         # the same for workers that have no room near the end of a run
-        self._well_ahead: tuple[dict[int, None], ...] = tuple({} for _ in range(PREFETCH))
+        self._well_ahead: tuple[dict[int, None], ...] = tuple({} for _ in range(prefetch))
         self._is_draining = False  # whether busy workers get nothing more
         self.free = 0  # how many more batches they could hold
 
@@ -99,7 +100,7 @@ class WorkerLoads:
         if len(staying) < _FEWEST_TO_EVEN_OUT:
             return []
         roomy = [len(load.held) for load in self._loads.values() if load.shelf is not None]
-        least = min(roomy, default=PREFETCH)
+        least = min(roomy, default=self._prefetch)
         if least > 1:
             return []
         return [worker for worker in staying if len(self._loads[worker].held) > least + 1]
@@ -178,13 +179,13 @@ class WorkerLoads:
         if worker in self._loads:
             raise InternalError(f"worker {worker} is ready already")
         load = self._loads[worker] = _Load()
-        self.free += PREFETCH
+        self.free += self._prefetch
         self._place(worker, load)
 
     def remove(self, worker: int) -> None:
         """Remove a worker that is gone."""
         load = self._loads.pop(worker)
-        self.free -= PREFETCH - len(load.held)
+        self.free -= self._prefetch - len(load.held)
         if load.shelf is not None:
             del load.shelf[worker]
 
@@ -276,7 +277,7 @@ class WorkerLoads:
         has_room = not load.is_retired and (
             not held
             or (
-                len(held) < PREFETCH
+                len(held) < self._prefetch
                 and not (load.is_slow or held[0].is_alone or self._is_draining)
                 and load.size_bytes < WINDOW_BYTES
                 and (len(held) == 1 or load.ahead < AHEAD_SECONDS)

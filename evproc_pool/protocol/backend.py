@@ -1,7 +1,8 @@
 """The interface of a backend, which starts workers and moves frames.
 
-`backends.local.processes.LocalBackend` has processes on this machine. `testing.backend.FakeBackend`
-has threads, of which a seed lets one at a time run.
+`backends.local.processes.LocalBackend` has processes on this machine,
+`backends.executor.calls.ExecutorBackend` plain calls of an executor. `testing.backend.FakeBackend`
+has threads, of which a seed lets one at a time run. `testing.conformance` checks a backend.
 
 These may be trivial, for example where workers are on another machine:
 
@@ -41,6 +42,8 @@ class Gone(NamedTuple):
     exitcode: int | None  # as in `multiprocessing`: negative for a signal
     progress: WorkerStatus | None  # where it was; None: unknown
     stack: str = ""  # the stacks of its threads when it crashed; mostly empty
+    cause: str = ""  # an error, if that is known in place of an exit code
+    has_timed_out: bool = False  # it was ended since its event took too long
 
 
 class Link(Protocol):

@@ -47,6 +47,10 @@ class Limits(NamedTuple):
                 )
 
 
+#: The limits of a pool that was given none.
+NO_LIMITS: Final = Limits()
+
+
 def resident_bytes() -> int:
     """The resident memory of this process. Raises OSError if nobody can tell."""
     import psutil  # slow to import, and few workers need it

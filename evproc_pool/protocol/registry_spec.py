@@ -167,12 +167,22 @@ def load_config(
     state.apply()
     if set_up is not None:
         set_up(more[-1])
+    return load_spec(data, shared), *more
+
+
+def load_spec(data: bytes, shared: Sequence[Any]) -> RegistrySpec:
+    """Unpickle the spec of a `Config`, which imports the handlers' modules."""
+    from evproc_pool.serialization import pickling
+
     with loading_handlers(is_true=ThisProcess.is_worker):  # and no simulated one
+        spec: RegistrySpec
         if not shared:
-            return pickling.loads(data), *more
+            spec = pickling.loads(data)
+            return spec
         from evproc_pool.serialization import by_value
 
-        return by_value.loads(data, (), shared), *more
+        spec = by_value.loads(data, (), shared)
+        return spec
 
 
 @contextlib.contextmanager

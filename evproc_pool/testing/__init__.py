@@ -4,6 +4,7 @@
 - `simulated_pool` runs a pool in one process, with a `ManualClock`. Each seed gives another order
   of events; the same seed gives the same order again.
 - `assert_equal_outcomes` runs handlers with `evproc.Processor` and in pools, and compares.
+- `Conformance` checks a backend of your own, or an executor: a class for pytest.
 - `evproc_pool.testing.plugin` has the fixtures for pytest, which loads it by itself.
 
 Importing this package imports none of them: pytest does it in every project.
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from evproc_pool.testing.clock import ManualClock
     from evproc_pool.testing.comparing import assert_equal_outcomes
+    from evproc_pool.testing.conformance import Conformance
     from evproc_pool.testing.mishaps import (
         Mishap,
         abort,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from evproc_pool.testing.simulated import simulated_pool
 
 __all__ = [
+    "Conformance",
     "ManualClock",
     "Mishap",
     "abort",
@@ -48,6 +51,7 @@ __all__ = [
 
 # Imported at their first use.
 _MODULES = {
+    "Conformance": "conformance",
     "ManualClock": "clock",
     "assert_equal_outcomes": "comparing",
     "simulated_pool": "simulated",

@@ -108,6 +108,24 @@ def compare(
         raise AssertionError(difference)
 
 
+def difference(
+    serial: Sequence[Outcome],
+    pooled: Sequence[Outcome],
+    name: str,
+    *,
+    every_event: bool = False,
+    **options: Any,
+) -> str:
+    """Say where the outcomes of two runs differ, the first with `Processor`; empty if nowhere.
+
+    `name` is the other in words; `options` are those of both pools.
+    """
+    how = _How(name, name, "the same call", is_sure=False)
+    return _differences(
+        serial, [(how, pooled)], _Compare.by_options(operator.eq, every_event, options)
+    )
+
+
 class _How(NamedTuple):
     """How events were run.
 

@@ -13,6 +13,7 @@ from evproc_pool.testing.clock import ManualClock
 
 #: Arguments that concern processes; a simulated pool has none.
 OF_PROCESSES: Final = (
+    "executor",
     "mp_context",
     "preload",
     "native_threads",
@@ -29,7 +30,7 @@ class _SimulatedPool(PoolProcessor):
         self._seed = seed
         rng = random.Random(seed)  # noqa: S311 - it has to be predictable
         self._owner.clock, self._owner.rng = clock, rng
-        self._owner.starter = _FakeStarter(clock, rng, self._options.limits)
+        self._owner.starter = _FakeStarter(workers, clock, rng, self._options.limits)
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]} simulated seed={self._seed}>"
@@ -38,7 +39,12 @@ class _SimulatedPool(PoolProcessor):
 class _FakeStarter:
     """Makes a `FakeBackend` for each engine; see `engines.Starter`."""
 
-    def __init__(self, clock: ManualClock, rng: random.Random, limits: Limits) -> None:
+    prefetch: int | None = None
+
+    def __init__(
+        self, workers: int, clock: ManualClock, rng: random.Random, limits: Limits
+    ) -> None:
+        self.workers = workers
         self._clock = clock
         self._rng = rng
         self._limits = limits
@@ -74,7 +80,7 @@ def simulated_pool(
         seed: Decides all that is left to chance.
         clock: The clock of the pool; by default a new one.
         options: Other options of `PoolProcessor`, except those that concern processes:
-            `mp_context`, `preload`, `native_threads`, `max_worker_memory_bytes`,
+            `executor`, `mp_context`, `preload`, `native_threads`, `max_worker_memory_bytes`,
             `event_soft_timeout`, `worker_logging`, `worker_output`. The `initializer` is called in
             this process, for each worker.
 

@@ -139,6 +139,10 @@ class Worker:
         if not self._reporter.install():
             self._reporter, self._prompt_seconds = None, 0.0
 
+    def count_from(self, number: int) -> None:
+        """Give the next batch this number; see `plain_calls`."""
+        self._batches = number - 1
+
     def run(self) -> None:
         """Serve until asked to end. An EOFError or OSError says that the coordinator is gone."""
         while True:

@@ -93,6 +93,8 @@ class ResultPacker:
 
     Args:
         is_timed: Whether the coordinator must know which event is being packed.
+        batches_ahead: See `Pace`. 0: the coordinator can never ask again, so that all is packed
+            one by one that it might not be able to unpack.
 
     Attributes:
         deferring: Handlers and classes of events whose results may wait for the end of the
@@ -108,6 +110,7 @@ class ResultPacker:
         self._channel = channel
         self._words = words
         self._is_timed = is_timed
+        self._may_repack = batches_ahead > 0
         self._packer = packing.EventPacker()
         self._pass_through = PassThroughPacker(self._packer)
         self._names_handlers = False
@@ -187,7 +190,13 @@ class ResultPacker:
         first = len(self.large)
         is_packed = packing.PackedValue in set(map(type, items))
         is_small = len(items) * self.item_bytes.get(kind, 0) <= _MOST_KEPT_BYTES
-        if len(items) > 1 and not is_packed and (is_small or type(items[0]) in packing.ATOMS):
+        may_pack = self._may_repack or (is_built_in and kind is not RETURNED)
+        if (
+            len(items) > 1
+            and not is_packed
+            and may_pack
+            and (is_small or type(items[0]) in packing.ATOMS)
+        ):
             packer = self._packer if kind is RETURNED else None
             with contextlib.suppress(Exception):  # packing one by one finds out which one failed
                 column = packing.pack_column(
@@ -219,6 +228,8 @@ class ResultPacker:
             slices = self._pass_through.pack(together.follow_ups)
         if slices is not None:
             return packing.PackedEvents(False, slices, in_parts=True)
+        if not self._may_repack:
+            return packing.PackedEvents(True, self._one_by_one(together))
         try:
             if self._is_timed and is_last:
                 self._words[status_words.PACKING] = status_words.packing(together.givers)

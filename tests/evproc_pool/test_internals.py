@@ -23,9 +23,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 from concurrent.futures import _base as futures_base
 from multiprocessing import connection, reduction, util
 from multiprocessing import context as contexts
@@ -43,6 +50,7 @@ from evproc_pool.backends.local import preloading, start_methods
 from evproc_pool.internals import (
     cloudpickle_classes,
     cpython,
+    stdlib_executors,
     stdlib_futures,
     stdlib_multiprocessing,
 )
@@ -450,6 +458,38 @@ def test_a_plain_future_needs_nothing_but_public_methods() -> None:
     assert not future.begin()
     with pytest.raises(CancelledError):
         future.exception()
+
+
+def test_executors_say_how_many_workers_they_have() -> None:
+    with ThreadPoolExecutor(3) as threads, ProcessPoolExecutor(2) as processes:
+        assert list(map(stdlib_executors.workers_of, (threads, processes))) == [3, 2]
+    assert stdlib_executors.workers_of(object()) is None
+    assert stdlib_executors.workers_of(types.SimpleNamespace(_max_workers="many")) is None
+
+
+def test_the_processes_of_an_executor_are_killed() -> None:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as executor:
+        future = executor.submit(time.sleep, 600)
+        assert stdlib_executors.kill_processes(executor)
+        assert isinstance(future.exception(), BrokenExecutor)
+    with ThreadPoolExecutor(1) as threads:
+        assert not stdlib_executors.kill_processes(threads)
+
+
+def test_a_function_is_called_before_executors_end(tmp_path: Path) -> None:
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+from evproc_pool.internals.stdlib_executors import call_before_executors_end
+executor = ThreadPoolExecutor(1)
+call_before_executors_end(lambda: print(executor.submit(int, 5).result(), flush=True))
+"""
+    assert run_script(code, tmp_path) == "5\n"
+
+
+def test_without_such_a_place_nothing_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(threading, "_register_atexit")
+    stdlib_executors.call_before_executors_end.__wrapped__(pytest.fail)
 
 
 # --- multiprocessing: the forkserver ---

@@ -1,0 +1,100 @@
+"""The executor that runs a pool's calls, and the next one when it breaks.
+
+A pool ends an executor that its factory made, and no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any, Final
+
+from evproc_pool.backends.choice import FACTORY, Choice
+from evproc_pool.errors import PoolBrokenError
+from evproc_pool.internals.stdlib_executors import kill_processes, workers_of
+
+_ADVICE: Final = (
+    "give a callable that makes the executor, as in executor=lambda: ProcessPoolExecutor(4): then"
+    " the pool makes another one and goes on"
+)
+
+
+class Executors:
+    """Has one executor at a time.
+
+    Attributes:
+        current: The executor.
+        makes_others: Whether another one can take its place.
+    """
+
+    def __init__(self, choice: Choice) -> None:
+        self.makes_others = choice.kind == FACTORY
+        self._choice = choice
+        self.current: Executor = self._made() if self.makes_others else choice.value
+
+    def _made(self) -> Executor:
+        factory: Callable[[], Executor] = self._choice.value
+        try:
+            executor = factory()
+        except Exception as error:
+            raise PoolBrokenError(
+                f"executor={factory!r} raised {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(executor, Executor):
+            raise PoolBrokenError(
+                f"executor={factory!r} made {executor!r}, which is no concurrent.futures.Executor"
+            )
+        return executor
+
+    def lanes(self, most: int) -> int:
+        """How many calls to have on their way, if at most so many may run.
+
+        Twice as many as the executor has workers, so that none of these waits for the next; no more
+        than may run if it has more workers, or does not say how many.
+        """
+        workers = workers_of(self.current)
+        return most if workers is None or most < workers else 2 * workers
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Submit a call; raises what the executor raises."""
+        return self.current.submit(function, *args)
+
+    def replace(self) -> None:
+        """Make another executor in the place of one that broke, and end that with its processes.
+
+        Raises:
+            PoolBrokenError: The factory does not make one.
+        """
+        self.end(in_peace=False)
+        self.current = self._made()
+
+    def broken(self, error: BaseException) -> PoolBrokenError:
+        """Say that the executor, which was given, runs nothing more."""
+        broken = PoolBrokenError(
+            f"executor={self.current!r} broke, or takes no more calls ({type(error).__name__}:"
+            f" {error}); what ran there may have had effects, and what had come back is not lost:"
+            f" {_ADVICE}"
+        )
+        broken.__cause__ = error
+        return broken
+
+    def end(self, *, in_peace: bool) -> None:
+        """End an executor that the factory made; if not `in_peace`, with its processes."""
+        if not self.makes_others:
+            return
+        with contextlib.suppress(Exception):  # it may be broken
+            if in_peace:
+                self.current.shutdown(wait=True)
+                return
+            known = inspect.signature(self.current.shutdown).parameters
+            is_killed = "kill_workers" in known or kill_processes(self.current)
+            # of killed ones: until its threads know
+            _shut_down(self.current, wait=is_killed, cancel_futures=True, kill_workers=True)
+
+
+def _shut_down(executor: Executor, **options: bool) -> None:
+    """Call `shutdown` with those of the options that it has; loky kills its workers by one."""
+    known = inspect.signature(executor.shutdown).parameters
+    executor.shutdown(**{name: value for name, value in options.items() if name in known})
