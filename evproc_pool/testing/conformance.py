@@ -3,18 +3,22 @@
 For pytest it is a class to derive from::
 
     from evproc_pool import PoolProcessor
-    from evproc_pool.backends.promises import Promises
+    from evproc_pool.backends import promises
     from evproc_pool.testing import Conformance
 
     class TestMyExecutor(Conformance):
-        promises = Promises()  # what a pool on it promises besides the outcomes
+        promises = promises.CALLS_OF_FACTORY  # what a pool on it promises besides the outcomes
+        may_die = True  # False: its workers are threads of this process, which must not die
 
         def make_pool(self, **options):
-            return PoolProcessor(executor=MyExecutor(4), **options)
+            return PoolProcessor(executor=lambda: MyExecutor(4), **options)
 
 Elsewhere, `MyConformance().run_all()` raises the first failure. Each method is a check of its own,
-makes its own pools, and ends them. Where a promise is not made, its check demands that the option
-is refused, or that the pool says that it broke: nothing may be ignored in silence.
+makes its own pools, and ends them. An executor that is given, instead of a callable that makes it,
+has `promises.CALLS`, and `close_pool` has to end it. Where a promise is not made, its check demands
+that the option is refused, or that the pool says that it broke: nothing may be ignored in silence.
+
+Not checked is `elasticity`: each engine has its own way for workers to come and go.
 
 The checks write files into a new folder of `tempfile`, which the workers must see, too.
 """
@@ -60,6 +64,13 @@ from evproc_pool.testing.conformance_handlers import (
 # How long to wait for what must happen, in seconds.
 _PATIENCE_SECONDS: Final = 60.0
 
+
+# Without these, nothing would check the promises that rest on them.
+_RESTS_ON: Final = {
+    "hard_timeout": "hang_limit",
+    "attribution": "isolation",
+    "restart": "isolation",
+}
 
 _Check = Callable[["Conformance"], None]
 
@@ -330,6 +341,12 @@ class Conformance:
 
     # --- promises ---
 
+    def test_promises_agree(self) -> None:
+        """One that rests on another is not made without it."""
+        for promise, needed in _RESTS_ON.items():
+            made = not getattr(self.promises, promise) or getattr(self.promises, needed)
+            _demand(made, f"{promise} is promised, and {needed} is not, on which it rests")
+
     def test_a_death_costs_no_more_than_is_promised(self) -> None:
         """A handler that kills its process, among a hundred others."""
         if not self.may_die:
@@ -427,7 +444,10 @@ class Conformance:
     def _refused(self, **option: Any) -> None:
         """Demand that a pool refuses an option, and names it."""
         ((name, _),) = option.items()
-        error = _raises(ValueError, lambda: self.close_pool(self.make_pool(**option)))
+        try:
+            error = _raises(ValueError, lambda: self.close_pool(self.make_pool(**option)))
+        except AssertionError:
+            raise AssertionError(f"{name} is taken, and no promise is made for it") from None
         _demand(name in str(error), f"the error does not name {name}: {error}")
 
 

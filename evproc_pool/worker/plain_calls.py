@@ -44,7 +44,7 @@ from evproc_pool.worker.current_event import CurrentEvent
 from evproc_pool.worker.loop import Worker
 from evproc_pool.worker.quota import Quota
 
-# The most registries that a process keeps; more pools than use one executor at a time.
+# The most registries that a process of an executor keeps; more pools than use one at a time.
 _MOST_REGISTRIES: Final = 8
 
 # Finalizers run before `multiprocessing` ends what it has; it runs higher numbers first.
@@ -115,9 +115,9 @@ def close_home(home: Home, *, in_peace: bool) -> None:
     _homes.pop(home, None)
     process = _this_process()
     with process.lock:
-        keys = [key for key in process.registries if key[1] == home]
-        ended = [process.registries.pop(key) for key in keys]
-    for each in ended:
+        keys = [key for key in process.places if key[1] == home]
+        places = [process.places.pop(key) for key in keys]
+    for each in places:
         each.end(in_peace=in_peace)
 
 
@@ -207,6 +207,7 @@ class _Registry:
             self._spec: RegistrySpec = load_spec(data, shared)
             processor = self._spec.make_processor()
         self._spec = self._spec._replace(initializer=None)  # once is enough
+        self._lock = threading.Lock()  # held while another worker is made
         self._idle = [_CallWorker(processor, self._pace)]
         self.print = pickling.dumps(fingerprint(processor.registry))
         self._finalizer: Finalize | None = None
@@ -218,7 +219,7 @@ class _Registry:
         try:
             worker = self._idle.pop()
         except IndexError:
-            with _this_process().lock, self._context():
+            with self._lock, self._context():
                 worker = _CallWorker(self._spec.make_processor(), self._pace)
         if batch.modules is not None:
             take_over(*pickling.loads(batch.modules))
@@ -250,6 +251,46 @@ class _Registry:
                 sys.excepthook(*sys.exc_info())
 
 
+class _Place:
+    """Where a registry is, or is being made.
+
+    Attributes:
+        calls: How many calls use it; changed with the lock of the process.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._lock = threading.RLock()  # held while the registry is made
+        self._registry: _Registry | None = None
+        self._has_ended = False
+        self._ends_in_peace = True
+
+    def registry(self, call: Call, *, is_home: bool) -> _Registry | None:
+        """Return the registry, or make it; None: the config is needed."""
+        with self._lock:  # others wait: the initializer sets up what they need
+            if self._registry is None and call.config is not None:
+                self._registry = _Registry(call, call.config, is_home=is_home)
+            found = self._registry
+        if self._has_ended:
+            self._end_registry()
+        return found
+
+    def end(self, *, in_peace: bool) -> None:
+        """End the registry. If it is being made, who makes it ends it: nobody waits for that."""
+        self._has_ended, self._ends_in_peace = True, in_peace
+        self._end_registry()
+
+    def _end_registry(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            registry, self._registry = self._registry, None
+        finally:
+            self._lock.release()
+        if registry is not None:
+            registry.end(in_peace=self._ends_in_peace)
+
+
 class _Process:
     """The registries of this process, and what is logged by calls."""
 
@@ -257,27 +298,36 @@ class _Process:
         self.pid = os.getpid()
         self.lock = threading.RLock()
         # by the key of the config; of the coordinator's process also by pool, the last used last
-        self.registries: OrderedDict[tuple[bytes, Home | None], _Registry] = OrderedDict()
+        self.places: OrderedDict[tuple[bytes, Home | None], _Place] = OrderedDict()
         self.logs = CallLogs()
         self._is_worker = False
 
-    def find(self, call: Call) -> _Registry | None:
-        """Find or make a registry; None: the config is needed. Raises what making it raises."""
+    def run(self, call: Call) -> Answer | None:
+        """Run a call with the registry that it needs."""
         is_home = call.home.pid == self.pid and call.home in _homes
         key = call.key, call.home if is_home else None
-        with self.lock:  # others wait: the initializer may set up what they need
+        with self.lock:
             if not (is_home or self._is_worker):
                 self._is_worker = True
                 become_worker()
-            found = self.registries.get(key)
-            if found is None:
-                if call.config is None:
-                    return None
-                found = self.registries[key] = _Registry(call, call.config, is_home=is_home)
-                while len(self.registries) > _MOST_REGISTRIES:
-                    self.registries.popitem(last=False)[1].end()
-            self.registries.move_to_end(key)
-        return found
+            place = self.places.setdefault(key, _Place())
+            self.places.move_to_end(key)
+            place.calls += 1
+            gone = self._unused()
+        try:
+            for each in gone:
+                each.end(in_peace=True)
+            return _run(call, place, is_home=is_home)
+        finally:
+            with self.lock:
+                place.calls -= 1
+
+    def _unused(self) -> list[_Place]:
+        """Take out what no call uses, of more than are kept. Those of this process's pools stay."""
+        others = [key for key in self.places if key[1] is None]
+        excess = max(0, len(others) - _MOST_REGISTRIES)
+        unused = [key for key in others if not self.places[key].calls]
+        return [self.places.pop(key) for key in unused[:excess]]
 
 
 _processes: Final[list[_Process]] = []
@@ -297,8 +347,12 @@ def run(call: Call) -> Answer | None:
         The frames that a worker sends; None: this process needs the config. A registry that cannot
         be made answers with NOT_READY, one with another fingerprint with READY, and runs nothing.
     """
+    return _this_process().run(call)
+
+
+def _run(call: Call, place: _Place, *, is_home: bool) -> Answer | None:
     try:
-        registry = _this_process().find(call)
+        registry = place.registry(call, is_home=is_home)
     except BaseException as error:  # an initializer may raise SystemExit
         return [(messages.NOT_READY, pickling.dumps(messages.encode_error(error, None)))]
     if registry is None:

@@ -367,8 +367,8 @@ def test_another_registry_is_refused_before_an_event_runs(
     with ThreadPoolExecutor(1) as executor, PoolProcessor(executor=executor) as pool:
         pool.register(actions.act)
         assert pool.process(Do("stop", 1)) == 1
-        for each in plain_calls._this_process().registries.values():
-            monkeypatch.setattr(each, "print", pickling.dumps(()))
+        for each in plain_calls._this_process().places.values():
+            monkeypatch.setattr(each._registry, "print", pickling.dumps(()))
         error = error_of(lambda: pool.process(Do("log", str(log), "ran")))
         assert isinstance(error, PoolBrokenError)
         assert isinstance(error.__cause__, RegistryMismatchError)
@@ -428,17 +428,77 @@ def test_what_processes_cannot_inherit_is_said_and_threads_share_it() -> None:
             pool.process(Do("stop", 1))
 
 
-def test_a_process_keeps_few_registries() -> None:
-    with ThreadPoolExecutor(1) as executor:
-        pools = [PoolProcessor(executor=executor) for _ in range(20)]
+def _registries(_: object) -> int:
+    return len(plain_calls._this_process().places)
+
+
+def test_a_process_of_an_executor_keeps_few_registries() -> None:
+    with _processes(1) as executor:
+        pools = [
+            PoolProcessor(executor=executor, initargs=(number,), initializer=id)
+            for number in range(12)
+        ]
         for each in pools:
             each.register(actions.act)
             assert each.process(Do("stop", 1)) == 1
-        assert len(plain_calls._this_process().registries) <= plain_calls._MOST_REGISTRIES
+        assert executor.submit(_registries, None).result() == plain_calls._MOST_REGISTRIES
         for each in pools:
             assert each.process(Do("stop", 2)) == 2
             each.close()
-    assert not [home for _, home in plain_calls._this_process().registries if home is not None]
+
+
+_ENDED: list[str] = []
+
+
+def _note_end() -> None:
+    _ENDED.append("ended")
+
+
+def test_pools_of_one_process_keep_their_registries() -> None:
+    options: dict[str, Any] = {"finalizer": _note_end}
+    with ThreadPoolExecutor(1) as executor:
+        pools = [PoolProcessor(executor=executor, **options) for _ in range(12)]
+        for each in pools:
+            each.register(actions.act)
+            assert each.process(Do("stop", 1)) == 1
+        assert _ENDED == []
+        for each in pools:
+            assert each.process(Do("stop", 2)) == 2
+            each.close()
+    assert _ENDED == ["ended"] * 12
+    _ENDED.clear()
+    assert not [home for _, home in plain_calls._this_process().places if home is not None]
+
+
+_SET_UP = threading.Event()
+
+
+def _set_up_late() -> None:
+    assert _SET_UP.wait(60)
+
+
+def test_nobody_waits_for_the_initializer_of_another_pool() -> None:
+    _SET_UP.clear()
+    options: dict[str, Any] = {
+        "initializer": _set_up_late,
+        "finalizer": _note_end,
+    }
+    with ThreadPoolExecutor(2) as executor, ThreadPoolExecutor(1) as other:
+        slow = PoolProcessor(executor=executor, **options)
+        slow.register(actions.act)
+        late = slow.submit(Do("stop", 1))
+        here = plain_calls._this_process()
+        wait_until(
+            lambda: any(place._registry is None for place in here.places.values()),
+            "the initializer runs",
+        )
+        with PoolProcessor(executor=other) as pool:
+            pool.register(actions.act)
+            assert pool.process(Do("stop", 2)) == 2
+        slow.terminate()  # does not wait either
+        _SET_UP.set()
+        assert late.done()
+    assert _ENDED == []  # it was not ended in peace
 
 
 class OnlyAtHome(evproc.Event):
@@ -684,8 +744,8 @@ def test_a_forked_process_has_registries_of_its_own() -> None:
         pool.register(actions.act)
         assert pool.process(Do("stop", 1)) == 1
         here = plain_calls._this_process()
-        assert here.registries
+        assert here.places
         pid = os.fork()
         if not pid:
-            os._exit(len(plain_calls._this_process().registries))
+            os._exit(len(plain_calls._this_process().places))
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -169,8 +169,17 @@ class _Hides(TestNoWorkers):
     ["test_workers_are_replaced", "test_options_about_processes_are_kept_or_refused"],
 )
 def test_an_option_that_is_ignored_in_silence_is_found(check: str) -> None:
-    with pytest.raises(AssertionError, match="None instead of ValueError"):
+    with pytest.raises(AssertionError, match="is taken, and no promise is made for it"):
         getattr(_Hides(), check)()
+
+
+class _Contradicts(TestThreads):
+    promises = promises.CALLS._replace(restart=True)
+
+
+def test_promises_that_nothing_would_check_are_found() -> None:
+    with pytest.raises(AssertionError, match="restart is promised, and isolation is not"):
+        _Contradicts().test_promises_agree()
 
 
 def _forget(events: list[Event]) -> list[None]:
