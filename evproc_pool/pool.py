@@ -77,7 +77,9 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
             as many as the executor says, or the CPUs. Batches of events are its calls. It cannot
             keep all that the pool promises with processes of its own; options for what it cannot
             keep are refused. Warnings of its processes stay there. The pool ends executors that the
-            callable made, and no other.
+            callable made, and no other. Or a `Client` of Dask, or the address of its scheduler
+            (``tcp://host:port``): worker processes on each node, `workers` in all, by default as
+            many as threads there. They keep what processes of this machine keep.
         mp_context: A `multiprocessing` context or the name of a start method. By default
             `forkserver` on Linux and `spawn` elsewhere.
         initializer: Called in each worker before entry points are loaded (with `workers=0`,

@@ -383,7 +383,9 @@ NEEDED_LATER = {
     "evproc_pool.pool": (
         "cloudpickle",
         "concurrent.futures",
+        "dask",
         "dataclasses",
+        "distributed",
         "evproc_pool.coordinator.coordinator",
         "evproc_pool.worker.main",
         "inspect",

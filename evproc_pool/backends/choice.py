@@ -11,7 +11,7 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from evproc_pool.backends.promises import CALLS, CALLS_OF_FACTORY, Promises
+from evproc_pool.backends.promises import AGENTS, CALLS, CALLS_OF_FACTORY, Promises
 from evproc_pool.internals.stdlib_executors import workers_of
 
 #: The kinds of `Choice` that are not engines.
@@ -41,8 +41,19 @@ class Engine(NamedTuple):
     promises: Promises
 
 
+#: Dask: its client, or the address of its scheduler.
+DASK_ENGINE: Final = Engine(
+    "dask",
+    "dask",
+    "distributed",
+    frozenset(("distributed.client.Client",)),
+    ("tcp://", "tls://"),
+    "a Client of Dask, the address of its scheduler (tcp://host:port)",
+    AGENTS,
+)
+
 #: The engines that this version knows.
-ENGINES: Final[list[Engine]] = []
+ENGINES: Final[list[Engine]] = [DASK_ENGINE]
 
 
 class Choice(NamedTuple):

@@ -55,6 +55,20 @@ LOCAL: Final = Promises(
     starts_processes=True,
 )
 
+#: Worker processes of agents on other nodes.
+AGENTS: Final = Promises(
+    hang_limit=True,
+    hard_timeout=True,
+    ends_handlers=True,
+    attribution=True,
+    isolation=True,
+    memory_limit=True,
+    restart=True,
+    elasticity=True,
+    replaces_workers=True,
+    starts_processes=True,
+)
+
 #: `workers=0`.
 IN_PROCESS: Final = Promises()
 

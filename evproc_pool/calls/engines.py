@@ -84,7 +84,8 @@ class EngineOwner:
     def __init__(
         self, options: PoolOptions, handlers: PoolHandlers, in_process: InProcessCalls
     ) -> None:
-        self.starter = starter_of(options.start, options.limits)
+        registry = handlers.processor.registry
+        self.starter = starter_of(options.start, options.limits, registry)
         self.clock: Callable[[], float] = time.monotonic
         self.rng: random.Random | None = None
         self.engine: Engine | None = None
@@ -237,6 +238,8 @@ class EngineOwner:
 
         spec = self._handlers.spec(start.initializer, start.initargs, start.finalizer)
         state = current_state(start.thread_limit, sent)
+        if self.starter.is_elsewhere:
+            state = state.elsewhere()
         notifier = self._options.observers.notifier
         notices: Notices | None = None
         if notifier is not None:

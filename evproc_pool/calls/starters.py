@@ -8,10 +8,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
-from evproc_pool.backends.choice import FACTORY, INSTANCE, Choice
+from evproc_pool.backends.choice import DASK_ENGINE, FACTORY, INSTANCE, Choice
 from evproc_pool.errors import InternalError
 
 if TYPE_CHECKING:
+    from evproc.registry import Registry
     from evproc_pool.options import StartOptions
     from evproc_pool.protocol.backend import Backend
     from evproc_pool.protocol.limits import Limits
@@ -23,10 +24,12 @@ class Starter(Protocol):
     Attributes:
         workers: How many workers its last backend has at most.
         prefetch: How many batches each of them holds at most; None: as many as is usual.
+        is_elsewhere: Whether workers may be on other machines, with an environment of their own.
     """
 
     workers: int
     prefetch: int | None
+    is_elsewhere: bool
 
     def begin(self, functions: list[Any]) -> None:
         """Begin what takes long and can go on while this process imports the engine."""
@@ -39,6 +42,7 @@ class ProcessStarter:
     """Starts worker processes."""
 
     prefetch: int | None = None
+    is_elsewhere = False
 
     def __init__(self, start: StartOptions) -> None:
         self.workers = start.workers
@@ -58,17 +62,14 @@ class ProcessStarter:
         return LocalBackend(self._start.context, self._modules_to_preload(functions))
 
     def _modules_to_preload(self, functions: list[Any]) -> list[str]:
-        from evproc_pool.backends.local.preloading import chosen
-
-        # with an initializer: entry points may need what it sets up
-        preload = False if self._start.initializer is not None else self._start.preload
-        return chosen(functions, preload, self._start.thread_limit)
+        return _modules_to_preload(self._start, functions)
 
 
 class CallStarter:
     """Has plain calls of an executor for workers."""
 
     prefetch: int | None = 1
+    is_elsewhere = False
 
     def __init__(self, start: StartOptions, choice: Choice, limits: Limits) -> None:
         self.workers = self._most = start.workers
@@ -88,11 +89,56 @@ class CallStarter:
         return ExecutorBackend(executors, self._limits.event_timeout)
 
 
-def starter_of(start: StartOptions, limits: Limits) -> Starter:
+class DaskStarter:
+    """Has agents on the nodes of a Dask cluster start worker processes."""
+
+    prefetch: int | None = None
+    is_elsewhere = True
+
+    def __init__(self, start: StartOptions, choice: Choice, registry: Registry) -> None:
+        if getattr(choice.value, "asynchronous", False):
+            raise ValueError(
+                "executor= needs a synchronous Client of Dask: the pool waits in the caller's"
+                " thread, which an asynchronous client's event loop needs; Client(address)"
+            )
+        self.workers = start.workers  # until the backend says how many fit
+        self._start = start
+        self._choice = choice
+        self._registry = registry
+
+    def begin(self, functions: list[Any]) -> None:
+        """Do nothing: agents start with the backend."""
+
+    def make_backend(self, functions: list[Any]) -> Backend:
+        """See `Starter`."""
+        from evproc_pool.backends.agents.dask import make_backend
+        from evproc_pool.backends.agents.messages import Setup
+        from evproc_pool.backends.agents.versions import expected_versions
+
+        start = self._start
+        setup = Setup(
+            _modules_to_preload(start, functions),
+            expected_versions(self._registry),
+            start.context.get_start_method(),
+        )
+        return make_backend(self._choice.value, setup, start.workers if start.has_size else None)
+
+
+def _modules_to_preload(start: StartOptions, functions: list[Any]) -> list[str]:
+    from evproc_pool.backends.local.preloading import chosen
+
+    # with an initializer: entry points may need what it sets up
+    preload = False if start.initializer is not None else start.preload
+    return chosen(functions, preload, start.thread_limit)
+
+
+def starter_of(start: StartOptions, limits: Limits, registry: Registry) -> Starter:
     """Make what starts the workers of a pool."""
     choice = start.executor
     if choice is None:
         return ProcessStarter(start)
     if choice.kind in (INSTANCE, FACTORY):
         return CallStarter(start, choice, limits)
+    if choice.kind == DASK_ENGINE.kind:
+        return DaskStarter(start, choice, registry)
     raise InternalError(f"no starter for {choice.kind!r}")

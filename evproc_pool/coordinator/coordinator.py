@@ -31,12 +31,7 @@ from evproc_pool.coordinator.cancellation import (
     say_where,
 )
 from evproc_pool.coordinator.codec import Codec
-from evproc_pool.coordinator.crash_errors import (
-    cannot_start,
-    is_of_group,
-    no_registry,
-    other_registry,
-)
+from evproc_pool.coordinator.crash_errors import no_registry, other_registry
 from evproc_pool.coordinator.run_handle import RunHandle, break_all, deliver
 from evproc_pool.coordinator.single_events import SentSingle, SingleEvents
 from evproc_pool.coordinator.worker_deaths import WorkerDeaths
@@ -79,7 +74,6 @@ from evproc_pool.core.supervisor_inputs import (
     Seen,
     Start,
     StartFailed,
-    StartLost,
     Stop,
     TakeBack,
 )
@@ -87,7 +81,7 @@ from evproc_pool.core.supervisor_inputs import Input as SupervisorInput
 from evproc_pool.errors import InternalError, PoolError
 from evproc_pool.log import LOG
 from evproc_pool.protocol import messages
-from evproc_pool.protocol.backend import Arrived, Backend, Gone
+from evproc_pool.protocol.backend import Arrived, Backend, Gone, Missed, Resized
 from evproc_pool.protocol.limits import Limits
 from evproc_pool.protocol.registry_spec import Config, Fingerprint, describe_difference
 from evproc_pool.serialization import pickling
@@ -150,8 +144,6 @@ class Coordinator:
             prefetch=prefetch,
         )
         self._workers: dict[int, WorkerRecord] = {}
-        self._start_error: OSError | None = None  # of the last start
-        self._last_exit: int | None = None  # of the last worker that died in its start
         self._look_again: float | None = None  # after how long, if nothing happens
         self._codec = Codec(registry, has_retries=policy.max_retries > 0)
         self._cancelled = Cancellations()
@@ -307,6 +299,10 @@ class Coordinator:
                     self._arrived(item)
                 case Gone():
                     self._gone(item)
+                case Missed(worker):
+                    self._step(KillMissed(worker))
+                case Resized(workers):
+                    self._supervisor.resize(workers)
         return bool(happened)
 
     def _look_after_workers(self) -> float | None:
@@ -392,12 +388,13 @@ class Coordinator:
                 case Kill(worker):
                     self._kill(worker)
                 case FewerWorkers(count):
-                    LOG.warning("only %d workers could be started: %s", count, self._start_error)
+                    error = self._deaths.start_error
+                    LOG.warning("only %d workers could be started: %s", count, error)
                 case LookAgain():
                     self._look_again = effect.seconds
                     self._look_seconds = effect.busy_seconds
                 case GiveUp():
-                    raise cannot_start(effect.failed_starts, self._last_exit, self._start_error)
+                    raise self._deaths.cannot_start(effect.failed_starts)
                 case Settled() | Over() | Ended() | EventEnded() | Dropped() | Finished():
                     has_news = True
                     if self._cancelled:
@@ -439,7 +436,7 @@ class Coordinator:
         try:
             self._backend.start(worker, self._config)
         except OSError as error:
-            self._start_error = error
+            self._deaths.start_error = error
             self._step(StartFailed(worker))
         else:
             self._workers[worker] = WorkerRecord(worker)
@@ -473,14 +470,15 @@ class Coordinator:
             case messages.READY:
                 self._ready(item.worker, pickling.loads(item.payload))
             case messages.NOT_READY:
-                raise no_registry(messages.decode_error(pickling.loads(item.payload)))
+                cause = messages.decode_error(pickling.loads(item.payload))
+                raise no_registry(cause, self._backend.node(item.worker))
             case tag:
                 raise InternalError(f"worker {item.worker} sent a frame of unknown kind {tag}")
 
     def _ready(self, worker: int, actual: Fingerprint) -> None:
         difference = describe_difference(self._expected, actual)
         if difference:
-            raise other_registry(difference)
+            raise other_registry(difference, self._backend.node(worker))
         self._workers[worker].is_ready = True
         if (notices := self.notices) is not None:
             notices.ready(worker, self._backend.pid(worker))
@@ -494,7 +492,4 @@ class Coordinator:
         if record.is_ready:
             self._deaths.gone(item, record)
         else:
-            self._last_exit = item.exitcode
-            if self.notices is not None:
-                self.notices.lost(item)
-            self._step(StartLost(item.worker, is_of_group(item.exitcode)))
+            self._deaths.before_ready(item)

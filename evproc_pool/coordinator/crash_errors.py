@@ -31,6 +31,13 @@ def describe_exit(exitcode: int | None) -> str:
         return f"signal {-exitcode}"
 
 
+def describe_end(item: Gone, where: str) -> str:
+    """How a worker ended, in words; `where` it was at that moment."""
+    if item.reason:
+        return f"is lost {where}: {item.reason}"
+    return f"died {where}, by {describe_exit(item.exitcode)}"
+
+
 def is_of_group(exitcode: int | None) -> bool:
     """Whether it is that of a signal that often reaches all processes of a program at once."""
     return exitcode in _OF_GROUP
@@ -64,8 +71,8 @@ def worker_lost(lost: Lost) -> WorkerLostError:
     if lost.memory_bytes is not None:
         had = f" (it had {_megabytes(lost.memory_bytes)} of memory when last seen)"
     text = (
-        f"worker {item.worker} (process {item.pid}) died {_where(lost)}, by"
-        f" {describe_exit(item.exitcode)}{had}; {_hint(item.exitcode)}"
+        f"worker {item.worker} (process {item.pid}) {describe_end(item, _where(lost))}{had};"
+        f" {_hint(item)}"
     )
     if item.cause:
         text = (
@@ -147,6 +154,8 @@ def _megabytes(size_bytes: int) -> str:
 
 def _where(lost: Lost) -> str:
     event, at = describe_event(lost.event), lost.gone.progress
+    if lost.gone.reason and at is None:
+        return f"at about event {event}"
     if at is not None and at.is_flushing:
         return f"while it flushed the output of event {event}"
     if at is not None and at.is_over:
@@ -157,7 +166,10 @@ def _where(lost: Lost) -> str:
     return f"{where} of event {event}"
 
 
-def _hint(exitcode: int | None) -> str:
+def _hint(item: Gone) -> str:
+    exitcode = item.exitcode
+    if item.reason:
+        return "it may have had effects; look at the log of the node"
     if exitcode is not None and exitcode >= 0:
         return "a handler, or a library it uses, ended the process"
     if exitcode == -getattr(signal, "SIGKILL", 0):
@@ -204,19 +216,23 @@ def _rebuild_no_workers(*args: Any) -> NoWorkersError:
     return NoWorkersError(*args)
 
 
-def no_registry(cause: BaseException) -> PoolBrokenError:
+def no_registry(cause: BaseException, node: str = "") -> PoolBrokenError:
     """Say that a worker could not make its registry."""
     error = NoWorkersError(
-        f"a worker could not make its registry: {qualname(type(cause))}: {text_of(cause)}; the"
-        " initializer and the handlers' modules must work in a new process"
+        f"a worker{_on(node)} could not make its registry: {qualname(type(cause))}:"
+        f" {text_of(cause)}; the initializer and the handlers' modules must work in a new process"
     )
     error.__cause__ = cause
     return error
 
 
-def other_registry(difference: str) -> PoolBrokenError:
+def _on(node: str) -> str:
+    return f" on node {node}" if node else ""
+
+
+def other_registry(difference: str, node: str = "") -> PoolBrokenError:
     """Say that a worker has made another registry than the coordinator."""
-    cause = RegistryMismatchError(f"the registry of a worker differs: {difference}")
+    cause = RegistryMismatchError(f"the registry of a worker{_on(node)} differs: {difference}")
     error = NoWorkersError(
         f"{cause}; a worker must find the same distributions in the same versions as this process"
         " (sys.path, working directory, environment)"
@@ -231,6 +247,12 @@ def cannot_start(deaths: int, exitcode: int | None, cause: OSError | None) -> Po
     `deaths` in a row were before they were ready, the last with `exitcode`. 0: none could even be
     started, because of `cause`.
     """
+    if deaths and exitcode is None and cause is not None:
+        error = NoWorkersError(
+            f"{deaths} workers in a row were lost before they were ready: {cause}"
+        )
+        error.__cause__ = cause
+        return error
     if deaths:
         advice = (
             "something outside the pool sends it to workers while they start"

@@ -12,7 +12,9 @@ from evproc_pool.coordinator.cancellation import Withdrawn
 from evproc_pool.coordinator.codec import Codec
 from evproc_pool.coordinator.crash_errors import (
     Lost,
-    describe_exit,
+    cannot_start,
+    describe_end,
+    is_of_group,
     say_fate,
     timed_out,
     too_large,
@@ -26,8 +28,8 @@ from evproc_pool.core.event_columns import PlanLike
 from evproc_pool.core.inputs_and_effects import Progress, Result, Retired, WorkerGone
 from evproc_pool.core.retry_policy import RetryPolicy, attempt_of
 from evproc_pool.core.supervisor import Supervisor
-from evproc_pool.core.supervisor_inputs import Input
-from evproc_pool.errors import PoolError
+from evproc_pool.core.supervisor_inputs import Input, StartLost
+from evproc_pool.errors import PoolBrokenError, PoolError
 from evproc_pool.log import LOG
 from evproc_pool.protocol import status_words
 from evproc_pool.protocol.backend import Gone
@@ -43,6 +45,7 @@ class WorkerDeaths:
 
     Attributes:
         memory_bytes: The resident memory of workers, when last seen.
+        start_error: Of the last start of a worker that failed, or None.
         notices: Tells the listeners; None: there are none.
     """
 
@@ -68,6 +71,22 @@ class WorkerDeaths:
         self.notices: Notices | None = None
         self._registry = registry
         self.memory_bytes: dict[int, int] = {}
+        self.start_error: OSError | None = None
+        self._last_exit: int | None = None  # of the last worker that died before it was ready
+
+    def before_ready(self, item: Gone) -> None:
+        """Report a worker that died before it was ready."""
+        self._last_exit = item.exitcode
+        if item.reason:
+            self.start_error = OSError(item.reason)
+        if self.notices is not None:
+            self.notices.lost(item)
+        # all workers that start on a node are lost with it
+        self._step(StartLost(item.worker, is_of_group(item.exitcode) or bool(item.reason)))
+
+    def cannot_start(self, deaths: int) -> PoolBrokenError:
+        """Say that no worker can be started; see `crash_errors.cannot_start`."""
+        return cannot_start(deaths, self._last_exit, self.start_error)
 
     def gone(self, item: Gone, state: WorkerRecord) -> None:
         """Report a dead worker: what it finished, then the error of the event that it ran."""
@@ -91,15 +110,16 @@ class WorkerDeaths:
             batch = state.sent[0].batch
             error = Withdrawn()
             if kill is None or not kill.is_cancelled:
-                error = self._error_of(item, batch, running, handler, state.stack)
+                error = self._error_of(item, batch, running, handler, state.stack or item.stack)
                 path = batch.place_at(running).path
                 which = where_text(path, has_several=batch.run.opened.has_several)
                 LOG.warning("%s%s", error, which and f" ({which})")
             seconds = self._seconds_at(item, state.sent[0])
             ran = _handlers_begun(batch.at(running)[1], item.progress)
         elif not self._supervisor.is_retired(item.worker):
-            how = describe_exit(item.exitcode)
-            LOG.warning("worker %d (process %s) died between events, by %s", *item[:2], how)
+            LOG.warning(
+                "worker %d (process %s) %s", *item[:2], describe_end(item, "between events")
+            )
         self.memory_bytes.pop(item.worker, None)
         self._step(WorkerGone(item.worker, running, error, handler, verdict.spared, seconds, ran))
 

@@ -258,6 +258,10 @@ class Scheduler:
                     slack = min(slack, REPORT_SECONDS)
         return slack
 
+    def resize(self, most_workers: int) -> None:
+        """Change how many workers there will be."""
+        self._most_workers = most_workers
+
     def observe(self, *, is_observed: bool) -> None:
         """Return the effects that are `Observed` from now on, or no more."""
         self._state.is_observed = is_observed

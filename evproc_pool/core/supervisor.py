@@ -273,6 +273,15 @@ class Supervisor:
             effects.append(Start(self._newest))
         return effects + self._say_fewer()
 
+    def resize(self, most_workers: int) -> None:
+        """Change the size of the pool: workers were lost for good, or there is room for more.
+
+        Workers that are there stay. `begin_turn` starts more if there is work for them.
+        """
+        self._size = most_workers
+        self._wanted = min(self._wanted, most_workers)
+        self.scheduler.resize(most_workers)
+
     def _say_fewer(self) -> list[Effect]:
         """Say once that there are fewer workers, if no more can be started."""
         if not self._refused or self._has_said_fewer or len(self._workers) >= self._size:

@@ -44,6 +44,23 @@ class Gone(NamedTuple):
     stack: str = ""  # the stacks of its threads when it crashed; mostly empty
     cause: str = ""  # an error, if that is known in place of an exit code
     has_timed_out: bool = False  # it was ended since its event took too long
+    reason: str = ""  # why the backend has lost it, so that nobody knows how it ended
+
+
+class Missed(NamedTuple):
+    """A `kill_stuck` has killed nothing, which its answer did not say yet."""
+
+    worker: int
+
+
+class Resized(NamedTuple):
+    """There is room for so many workers from now on."""
+
+    workers: int
+
+
+#: What `Backend.poll` returns.
+Happened = Arrived | Gone | Missed | Resized
 
 
 class Link(Protocol):
@@ -71,6 +88,9 @@ class Backend(Protocol):
 
     def pid(self, number: int) -> int | None:
         """The process id of a worker; None if it is dead, or never had one."""
+
+    def node(self, number: int) -> str:
+        """The name of the node that a worker is on; empty: this machine."""
 
     def start(self, number: int, config: Config) -> None:
         """Start a worker. Its first frame says whether it is ready.
@@ -102,7 +122,10 @@ class Backend(Protocol):
         """Where a worker is; None: unknown."""
 
     def take_back(self, number: int, seen: WorkerStatus, newest: int) -> bool:
-        """See `status_words.StatusWords.take_back`."""
+        """See `status_words.StatusWords.take_back`.
+
+        May return False although it works, if it returns True when it is called again.
+        """
 
     def ask_back(self, number: int, newest: int) -> None:
         """See `status_words.StatusWords.ask_back`."""
@@ -119,7 +142,8 @@ class Backend(Protocol):
     def kill_stuck(self, number: int, seen: WorkerStatus) -> str | None:
         """Kill a worker that is still where it was seen, with all its descendants.
 
-        Returns its stacks, maybe empty. None: it has moved on, and lives.
+        Returns its stacks, maybe empty; `Gone` may have them, too. None: it has moved on, and
+        lives. A backend that does not know that yet returns no stack, and `Missed` later.
         """
 
     def memory_bytes(self, number: int) -> int:
@@ -135,7 +159,7 @@ class Backend(Protocol):
     def is_writing(self) -> bool:
         """Whether data waits until the workers take it."""
 
-    def poll(self, timeout: float | None) -> list[Arrived | Gone]:
+    def poll(self, timeout: float | None) -> Sequence[Happened]:
         """Wait until something happens, and return it in order; `timeout` None: for ever."""
 
     def quit(self, most_seconds: float, hear: Callable[[Arrived], object]) -> None:

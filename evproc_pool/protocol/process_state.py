@@ -58,6 +58,12 @@ class ProcessState(NamedTuple):
     numpy_errors: dict[str, str] | None
     path_modules: PathModules
     modules_by_value: dict[str, bytes]
+    is_elsewhere: bool = False  # of another machine
+
+    def elsewhere(self) -> ProcessState:
+        """What a worker on another machine takes over: no environment, but the thread limit."""
+        limits = {name: self.environment[name] for name in THREAD_VARIABLES if self.limits_threads}
+        return self._replace(environment=limits, umask=None, is_elsewhere=True)
 
     def apply(self) -> None:
         """Give it to this process, if that is a worker."""
@@ -83,8 +89,9 @@ class ProcessState(NamedTuple):
 
     def _set_environment(self) -> None:
         had = {**os.environ}
-        for name in had.keys() - self.environment.keys():
-            del os.environ[name]
+        if not self.is_elsewhere:
+            for name in had.keys() - self.environment.keys():
+                del os.environ[name]
         os.environ.update(self.environment)
         if had.get("TZ") != os.environ.get("TZ") and hasattr(time, "tzset"):
             time.tzset()

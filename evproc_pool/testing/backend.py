@@ -63,6 +63,10 @@ class FakeBackend:
         """Return None: a kill would hit this process."""
         return None
 
+    def node(self, number: int) -> str:  # noqa: ARG002 - as of all backends
+        """See `protocol.backend.Backend`."""
+        return ""
+
     def start(self, number: int, config: Config) -> None:
         """See `protocol.backend.Backend`."""
         worker = FakeWorker(

@@ -40,6 +40,7 @@ class _FakeStarter:
     """Makes a `FakeBackend` for each engine; see `engines.Starter`."""
 
     prefetch: int | None = None
+    is_elsewhere = False
 
     def __init__(
         self, workers: int, clock: ManualClock, rng: random.Random, limits: Limits

@@ -18,6 +18,7 @@ from evproc import Event, StopProcessing, want
 from evproc_pool import EventTimeoutError, PoolProcessor, WorkerLostError
 from evproc_pool.core.event_limits import DwellTimes
 from evproc_pool.core.supervisor_inputs import Seen
+from evproc_pool.ipc.resources import StackDumps
 from tests.support import actions
 from tests.support.actions import Do
 from tests.support.helpers import PATIENCE_SECONDS, register_all, still_alive
@@ -304,3 +305,19 @@ def test_it_is_told_within_twice_the_limit(is_deaf: bool) -> None:
         seconds = time.monotonic() - begin
     assert isinstance(error, EventTimeoutError)
     assert 0.5 <= seconds <= 1.0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+def test_a_worker_that_dies_of_the_request_for_its_stacks_was_stuck(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def ask(_: StackDumps, send_signal: Any) -> str:
+        send_signal(signal.SIGSEGV)  # as if it had read the stacks of a running thread
+        assert send_signal.__self__.wait(PATIENCE_SECONDS)  # the worker's process
+        return ""
+
+    monkeypatch.setattr(StackDumps, "ask", ask)
+    with pool_of(0.2, workers=1) as pool:
+        (error,) = pool.process_many([Stuck()], return_exceptions=True)
+    assert isinstance(error, EventTimeoutError)
+    assert error.handler == "get_stuck"

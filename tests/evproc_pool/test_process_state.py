@@ -93,6 +93,19 @@ def test_workers_take_over_state(
     assert offset == (time.timezone if method == "fork" else 3 * 3600)
 
 
+def test_workers_on_other_machines_keep_their_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limited = process_state.current_state(3, []).elsewhere()
+    assert limited.environment == dict.fromkeys(THREAD_VARIABLES, "3")
+    assert limited.umask is None
+    state = process_state.current_state(0, []).elsewhere()
+    assert state.environment == {}
+    monkeypatch.setenv("EVPROC_TEST_ADDED", "there")
+    state._set_environment()
+    assert os.environ["EVPROC_TEST_ADDED"] == "there"
+
+
 def _utc_offset() -> int:
     return time.timezone
 

@@ -112,6 +112,10 @@ class ExecutorBackend:
         """Return None: its calls may run in any process."""
         return None
 
+    def node(self, number: int) -> str:  # noqa: ARG002 - as of all backends
+        """See `protocol.backend.Backend`."""
+        return ""
+
     def start(self, number: int, config: Config) -> None:
         """See `Backend`."""
         if not self._key:

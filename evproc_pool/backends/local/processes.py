@@ -90,6 +90,10 @@ class LocalBackend:
         worker = self._processes.get(number)
         return None if worker is None else worker.process.pid
 
+    def node(self, number: int) -> str:  # noqa: ARG002 - as of all backends
+        """See `protocol.backend.Backend`."""
+        return ""
+
     def start(self, number: int, config: Config) -> None:
         """See `Backend`."""
         # those that are mapped later count, too; without a worker nothing is kept

@@ -151,7 +151,7 @@ class WorkerProcess:
 
     def kill_stuck(self, seen: WorkerStatus) -> str | None:
         """See `Backend`."""
-        if self.words is None:
+        if self.words is None or self.wait(0):
             return None
         stack = ""
         self.ask_for_report()  # which also flushes what other events have printed
@@ -162,7 +162,9 @@ class WorkerProcess:
         self._signal(signal.SIGSTOP)
         descendants = self._wait_until_stopped()
         now = self.words.read()
-        if now.activity != seen.activity or not now.runs_code or self.wait(0):
+        # Dead by now: of the request for its stacks, which reads those of running threads. So it
+        # was stuck all the same.
+        if now.activity != seen.activity or not now.runs_code:
             self._signal(signal.SIGCONT)
             return None
         self.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import re
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -70,6 +71,12 @@ def test_an_engine_that_is_not_installed_is_said_to_be_missing(value: object) ->
     with pytest.raises(ImportError, match=r"pip install 'evproc-pool\[grid\]'") as raised:
         PoolProcessor(executor=value)
     assert raised.value.name == "no_such_engine"
+
+
+def test_dask_is_asked_for_by_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ImportError, match=r"pip install 'evproc-pool\[dask\]'"):
+        PoolProcessor(executor="tcp://127.0.0.1:8786")
 
 
 @pytest.mark.usefixtures("an_engine")

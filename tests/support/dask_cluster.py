@@ -1,0 +1,103 @@
+"""A Dask cluster of separate processes, as a user would start it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any
+
+from tests.support.helpers import PATIENCE_SECONDS, ROOT, wait_until
+
+_TEST_MODULES = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+class DaskCluster:
+    """A scheduler and its workers, and a client.
+
+    Attributes:
+        address: The scheduler's.
+        client: Of `distributed`.
+    """
+
+    def __init__(self, folder: str, *, has_nanny: bool) -> None:
+        self._folder = folder
+        self._has_nanny = has_nanny
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._log: IO[bytes] = open(f"{folder}/log", "wb")  # noqa: SIM115, PTH123 - see `close`
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        self.address = f"tcp://127.0.0.1:{port}"
+        self._start("scheduler", "--host", "127.0.0.1", "--port", str(port))
+        self.client: Any = None
+
+    def _start(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "dask", *arguments, "--no-dashboard"]
+        process = subprocess.Popen(
+            command, cwd=self._folder, env=_TEST_MODULES, stdout=self._log, stderr=self._log
+        )
+        self._processes.append(process)
+
+    def connect(self) -> None:
+        """Make the client."""
+        from distributed import Client
+
+        self.client = Client(self.address, timeout=PATIENCE_SECONDS)
+
+    def disconnect(self) -> None:
+        """Close the client."""
+        client, self.client = self.client, None
+        if client is not None:
+            client.close()
+
+    def add_worker(self, threads: int = 1) -> None:
+        """Start another worker, and wait for it."""
+        count = len(self.client.nthreads())
+        nanny = "--nanny" if self._has_nanny else "--no-nanny"
+        self._start("worker", self.address, "--nthreads", str(threads), nanny)
+        self.client.wait_for_workers(count + 1, timeout=PATIENCE_SECONDS)
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The processes of the workers, by address."""
+        found: dict[str, int] = self.client.run(os.getpid)
+        return found
+
+    def wait_for_loss(self, address: str) -> None:
+        """Wait until the scheduler knows that a worker is gone."""
+        wait_until(lambda: address not in self.client.nthreads(), "the worker is gone")
+
+    def close(self) -> None:
+        """End all of it."""
+        with contextlib.suppress(Exception):
+            self.disconnect()
+        scheduler, *workers = self._processes
+        # A worker that loses its scheduler while a signal ends it may wait for itself for ever.
+        for process in workers:
+            process.terminate()
+        for process in [*workers, scheduler]:
+            process.terminate()
+            try:
+                process.wait(PATIENCE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._log.close()
+
+
+@contextlib.contextmanager
+def dask_cluster(workers: int = 2, *, has_nanny: bool = False) -> Iterator[DaskCluster]:
+    """Start a cluster with workers of one thread; end it, whatever happens."""
+    with tempfile.TemporaryDirectory() as folder:
+        cluster = DaskCluster(folder, has_nanny=has_nanny)
+        try:
+            cluster.connect()
+            for _ in range(workers):
+                cluster.add_worker()
+            yield cluster
+        finally:
+            cluster.close()
