@@ -1099,6 +1099,17 @@ def test_at_the_end_of_a_run_a_worker_takes_half_of_its_share() -> None:
     assert sizes == [20, 15, least, least, least, 80 - 35 - 3 * least]
 
 
+@pytest.mark.parametrize(("workers", "least"), [(4, 10), (10, 10), (100, 100)])
+def test_the_last_batches_are_longer_the_more_workers_wait_for_one_coordinator(
+    workers: int, least: int
+) -> None:
+    scheduler = opened(workers=workers, is_bulk=True)
+    taught(scheduler, PLAN, LEAST_SECONDS / 10)
+    scheduler.step(accepted(0, 5 * workers), more=True)
+    sizes = [len(events) for _, events in sent(scheduler.step(Closed(1)))]
+    assert sizes == [least] * (5 * workers // least)
+
+
 def test_roots_that_come_with_the_end_of_their_run_are_shared_like_its_end() -> None:
     wanted = MOST_EVENTS // 2
     scheduler = opened(is_bulk=True)
