@@ -19,6 +19,7 @@ from benchmarks.model import Benchmark, BenchmarkError, Note, Result, Row, Setti
 from benchmarks.pool import suite as pool
 from benchmarks.process import suite as process
 from benchmarks.report import as_json, count_verdicts, render
+from benchmarks.scale import suite as scale
 from benchmarks.scheduler import suite as scheduler
 
 #: Every benchmark by name, in the order in which they run.
@@ -27,6 +28,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     for each in (
         process.BENCHMARK,
         scheduler.BENCHMARK,
+        scale.BENCHMARK,
         pool.BENCHMARK,
         comparison.BENCHMARK,
     )

@@ -195,12 +195,20 @@ HUNDRED_MICROSECONDS: Final = Load(
     "100 us", partial(make_work, 1e-4), _per_second(1e-4), (4, 16, 64, 256), efficiency=0.96
 )
 
+ONE_MILLISECOND: Final = Load(
+    "1 ms", partial(make_work, 1e-3), _per_second(1e-3), (1, 4, 16, 64), 2, 0.975
+)
+
+TEN_MILLISECONDS: Final = Load(
+    "10 ms", partial(make_work, 1e-2), _per_second(1e-2), (1, 2, 4, 16), 2, 0.975
+)
+
 #: All others that are compared with peers and the control.
 COMPARED: Final = (
     TWENTY_MICROSECONDS,
     HUNDRED_MICROSECONDS,
-    Load("1 ms", partial(make_work, 1e-3), _per_second(1e-3), (1, 4, 16, 64), 2, 0.975),
-    Load("10 ms", partial(make_work, 1e-2), _per_second(1e-2), (1, 2, 4, 16), 2, 0.975),
+    ONE_MILLISECOND,
+    TEN_MILLISECONDS,
     Load(
         "skewed: 95% 0.1 ms, 5% 20 ms",
         partial(make_mix, shuffled=True),

@@ -39,6 +39,9 @@ from evproc_pool.core.scheduler import Scheduler
 # What an event has, in bytes: an ordinary one.
 _EVENT_BYTES: Final = 100
 
+# Likewise, the most that the engine reads at a time.
+_MOST_READ: Final = 2 * MOST_EVENTS
+
 # Batches take a little more or less than their events should: workers that are all
 # done at the same moment are too orderly.
 _JITTER: Final = 0.1
@@ -130,8 +133,8 @@ class Simulation:
         """Hand in what there is demand for; at the end, say so."""
         if not self._left:
             return
-        count = min(self._left, self._timed(lambda: self._scheduler.demand(_RUN)))
-        if count:
+        while count := min(self._left, self._timed(lambda: self._scheduler.demand(_RUN))):
+            count = min(count, _MOST_READ)
             first = self._events - self._left
             self._left -= count
             accepted = Accepted(_RUN, first, [None] * count, [self._plan] * count)
@@ -159,8 +162,7 @@ class Simulation:
                 held.append(batch)
                 if len(held) == 1:
                     self._begin(effect.worker)
-                weighed = Weighed(effect.worker, batch, batch.size * _EVENT_BYTES)
-                self._timed(lambda: self._scheduler.step(weighed))
+                self._weigh(effect)
             case Settled():
                 self._settled += len(effect.times)
             case Finished():
@@ -168,11 +170,19 @@ class Simulation:
             case _:
                 raise BenchmarkError(f"nothing should have come to {effect!r}")
 
+    def _weigh(self, effect: Send) -> None:
+        """Say how many bytes a batch has that was sent."""
+        weighed = Weighed(effect.worker, effect.batch, effect.batch.size * _EVENT_BYTES)
+        self._timed(lambda: self._scheduler.step(weighed))
+
     def _begin(self, worker: int) -> None:
         """A worker begins the first batch that it holds."""
-        batch = self._held[worker][0]
+        self._push(worker, self._now, self._held[worker][0])
+
+    def _push(self, worker: int, moment: float, batch: Batch) -> None:
+        """Note when a worker that begins a batch at a moment is done with it."""
         seconds = batch.size * self._service_seconds
         seconds *= self._random.uniform(1 - _JITTER, 1 + _JITTER)
         self._busy_seconds += seconds
         self._begun += 1
-        heappush(self._done, (self._now + seconds, self._begun, worker, seconds))
+        heappush(self._done, (moment + seconds, self._begun, worker, seconds))
