@@ -71,6 +71,7 @@ class StartOptions(NamedTuple):
     logs: bool = True
     output: WorkerPrints | None = None
     executor: Choice | None = None
+    is_limit: bool = True  # whether `workers` was given; if not, an executor may have more
 
     def worker_output(self) -> WorkerOutput:
         """What workers do with what they log and print, by the levels of this moment."""
@@ -198,6 +199,7 @@ def start_options(  # noqa: PLR0917 - as many as the pool has
         worker_logging,
         worker_output,
         chosen,
+        workers is not None,
     )
 
 

@@ -72,6 +72,7 @@ class CallStarter:
 
     def __init__(self, start: StartOptions, choice: Choice, limits: Limits) -> None:
         self.workers = self._most = start.workers
+        self._is_limit = start.is_limit
         self._choice = choice
         self._limits = limits
 
@@ -84,7 +85,7 @@ class CallStarter:
         from evproc_pool.backends.executor.executors import Executors
 
         executors = Executors(self._choice)
-        self.workers = executors.lanes(self._most)
+        self.workers = executors.lanes(self._most, is_limit=self._is_limit)
         return ExecutorBackend(executors, self._limits.event_timeout)
 
 

@@ -48,14 +48,17 @@ class Executors:
             )
         return executor
 
-    def lanes(self, most: int) -> int:
+    def lanes(self, most: int, *, is_limit: bool = True) -> int:
         """How many calls to have on their way, if at most so many may run.
 
         Twice as many as the executor has workers, so that none of these waits for the next; no more
-        than may run if it has more workers, or does not say how many.
+        than may run if it has more workers, or does not say how many. If not `is_limit`, the
+        executor decides, and `most` counts only if it does not say how many workers it has.
         """
         workers = workers_of(self.current)
-        return most if workers is None or most < workers else 2 * workers
+        if workers is None or (is_limit and most < workers):
+            return most
+        return 2 * workers
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Submit a call; raises what the executor raises."""

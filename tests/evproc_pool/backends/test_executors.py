@@ -34,7 +34,10 @@ from evproc_pool import (
 )
 from evproc_pool.backends.choice import choose
 from evproc_pool.backends.executor.executors import Executors
+from evproc_pool.calls.starters import CallStarter
 from evproc_pool.coordinator.codec import Codec
+from evproc_pool.options import start_options
+from evproc_pool.protocol.limits import NO_LIMITS
 from evproc_pool.serialization import pickling
 from evproc_pool.worker import plain_calls
 from tests.support import actions, programs
@@ -585,6 +588,19 @@ def test_threads_log_once_and_processes_not_if_they_shall_not(
 def test_no_more_calls_are_on_their_way_than_may_run(has: int, workers: int, lanes: int) -> None:
     with ThreadPoolExecutor(has) as executor:
         assert Executors(choose(executor)).lanes(workers) == lanes
+
+
+@pytest.mark.parametrize(("workers", "lanes"), [(None, 34), (17, 34), (3, 3)])
+def test_the_executor_of_a_callable_says_how_many_events_run_at_once(
+    workers: int | None, lanes: int
+) -> None:
+    start = start_options(
+        workers, None, None, (), None, None, None, executor=lambda: ThreadPoolExecutor(17)
+    )
+    assert start.executor is not None
+    starter = CallStarter(start, start.executor, NO_LIMITS)
+    starter.make_backend([]).kill(print)
+    assert starter.workers == lanes
 
 
 def test_one_worker_runs_one_event_at_a_time() -> None:
