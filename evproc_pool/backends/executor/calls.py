@@ -42,7 +42,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Final
 
-from evproc_pool.backends.executor.executors import Executors
+from evproc_pool.backends.executor.executors import Executors, within
 from evproc_pool.backends.executor.lanes import MOST_CANCELLED, Lane, Plans, Running, whole_frame
 from evproc_pool.errors import InternalError, PoolBrokenError
 from evproc_pool.protocol import messages, status_words
@@ -426,12 +426,12 @@ class ExecutorBackend:
         while self._in_flight and (left := end - monotonic()) > 0:
             with contextlib.suppress(Empty):
                 self._in_flight -= {self._done.get(timeout=left)}  # nobody waits for it
-        self._finish(hear, in_peace=not self._in_flight)
+        self._finish(hear, end - monotonic() if not self._in_flight else 0.0)
 
     def kill(self, hear: Callable[[Arrived], object]) -> None:
         """See `Backend`: calls that run go on, unless a factory has made the executor."""
         self._cancel_all()
-        self._finish(hear, in_peace=False)
+        self._finish(hear, 0.0)
 
     def _cancel_all(self) -> None:
         """Cancel calls that wait in an executor that stays.
@@ -442,11 +442,18 @@ class ExecutorBackend:
             for running in self._in_flight:
                 running.future.cancel()
 
-    def _finish(self, hear: Callable[[Arrived], object], *, in_peace: bool) -> None:
+    def _finish(self, hear: Callable[[Arrived], object], most_seconds: float) -> None:
+        """End everything; finalizers are called if they may take so many seconds."""
+        end = monotonic() + most_seconds
         self._lanes.clear()
         self._alone.clear()
-        self._executors.end(in_peace=in_peace)
-        plain_calls.close_home(self._home, in_peace=in_peace)
+        self._executors.end(most_seconds)
+        left = end - monotonic()
+        if left > 0:
+            # in a thread: the finalizer may hang
+            within(left, functools.partial(plain_calls.close_home, self._home, in_peace=True))
+        else:
+            plain_calls.close_home(self._home, in_peace=False)
         for item in self._happened:
             if isinstance(item, Arrived):
                 hear(item)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, Final
@@ -70,7 +71,7 @@ class Executors:
         Raises:
             PoolBrokenError: The factory does not make one.
         """
-        self.end(in_peace=False)
+        self.end(0.0)
         self.current = self._made()
 
     def broken(self, error: BaseException) -> PoolBrokenError:
@@ -83,18 +84,34 @@ class Executors:
         broken.__cause__ = error
         return broken
 
-    def end(self, *, in_peace: bool) -> None:
-        """End an executor that the factory made; if not `in_peace`, with its processes."""
+    def end(self, most_seconds: float) -> None:
+        """End an executor that the factory made; after that many seconds, with its processes."""
         if not self.makes_others:
             return
+        if most_seconds > 0 and within(most_seconds, self.current.shutdown):
+            return
         with contextlib.suppress(Exception):  # it may be broken
-            if in_peace:
-                self.current.shutdown(wait=True)
-                return
             known = inspect.signature(self.current.shutdown).parameters
             is_killed = "kill_workers" in known or kill_processes(self.current)
             # of killed ones: until its threads know
             _shut_down(self.current, wait=is_killed, cancel_futures=True, kill_workers=True)
+
+
+def within(seconds: float, function: Callable[[], object]) -> bool:
+    """Call a function in a thread, and return whether it ended in time; if not, it goes on."""
+
+    def call() -> None:
+        with contextlib.suppress(Exception):
+            function()
+
+    thread = threading.Thread(target=call, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # no thread starts once the program ends
+        call()
+        return True
+    thread.join(min(seconds, threading.TIMEOUT_MAX))
+    return not thread.is_alive()
 
 
 def _shut_down(executor: Executor, **options: bool) -> None:

@@ -705,3 +705,26 @@ def test_a_forked_process_has_registries_of_its_own() -> None:
         if not pid:
             os._exit(len(plain_calls._this_process().registries))
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def _wait_at_gate(address: tuple[str, int]) -> None:
+    with contextlib.suppress(evproc.StopProcessing):
+        actions.wait_at(address)
+
+
+@pytest.mark.parametrize("kind", ["threads", "threads of a callable", "processes of a callable"])
+def test_a_finalizer_that_hangs_does_not_block_close(kind: str, gate: Gate) -> None:
+    def make() -> Executor:
+        return _processes(1) if kind.startswith("processes") else ThreadPoolExecutor(1)
+
+    with contextlib.ExitStack() as stack:
+        executor = make if kind.endswith("callable") else stack.enter_context(make())
+        finalizer = functools.partial(_wait_at_gate, gate.address)
+        pool = PoolProcessor(executor=executor, finalizer=finalizer)
+        pool.register(actions.act)
+        assert pool.process(Do("stop", 1)) == 1
+        closing = threading.Thread(target=pool.close, kwargs={"timeout": 0.5}, daemon=True)
+        closing.start()
+        arrival = gate.arrival()
+        wait_until(lambda: not closing.is_alive(), "the pool is closed")
+        arrival.release()
