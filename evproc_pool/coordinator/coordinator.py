@@ -39,7 +39,7 @@ from evproc_pool.coordinator.crash_errors import (
 )
 from evproc_pool.coordinator.run_handle import RunHandle, break_all, deliver
 from evproc_pool.coordinator.single_events import SentSingle, SingleEvents
-from evproc_pool.coordinator.worker_deaths import WorkerDeaths
+from evproc_pool.coordinator.worker_deaths import WorkerDeaths, name_hung
 from evproc_pool.coordinator.worker_output import WorkerOutput
 from evproc_pool.coordinator.worker_record import WorkerRecord, seen_at
 from evproc_pool.core.batches import Batch
@@ -217,6 +217,7 @@ class Coordinator:
 
     def end(self, reason: PoolError, most_seconds: float) -> None:
         """End the workers, which are killed after that many seconds; tell open runs the reason."""
+        name_hung(reason, self._workers)
         self._workers.clear()
         try:
             if most_seconds > 0:
@@ -302,11 +303,10 @@ class Coordinator:
             self._supervisor.woke(self._listened)
         self._take_cancellations()  # before we act on what has come
         for item in happened:
-            match item:
-                case Arrived():
-                    self._arrived(item)
-                case Gone():
-                    self._gone(item)
+            if isinstance(item, Arrived):
+                self._arrived(item)
+            else:
+                self._gone(item)
         return bool(happened)
 
     def _look_after_workers(self) -> float | None:

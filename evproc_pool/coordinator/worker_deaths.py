@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from evproc.event import describe_event
 from evproc.registry import Registry
 from evproc_pool.coordinator.batch_results import BatchResults, failures_within
 from evproc_pool.coordinator.cancellation import Withdrawn
@@ -27,7 +28,7 @@ from evproc_pool.core.inputs_and_effects import Progress, Result, Retired, Worke
 from evproc_pool.core.retry_policy import RetryPolicy, attempt_of
 from evproc_pool.core.supervisor import Supervisor
 from evproc_pool.core.supervisor_inputs import Input
-from evproc_pool.errors import PoolError
+from evproc_pool.errors import PoolBrokenError, PoolError
 from evproc_pool.log import LOG
 from evproc_pool.protocol import status_words
 from evproc_pool.protocol.backend import Gone
@@ -36,6 +37,9 @@ from evproc_pool.protocol.status_words import WorkerStatus
 
 if TYPE_CHECKING:
     from evproc_pool.coordinator.notices import Notices
+
+# So many events of a batch are named at most.
+_MOST_NAMED: Final = 3
 
 
 class WorkerDeaths:
@@ -193,3 +197,15 @@ def _handlers_begun(plan: PlanLike, at: WorkerStatus | None) -> int:
     if at is None or at.handler is None or at.handler not in plan.indices:
         return 0
     return plan.indices.index(at.handler) + 1
+
+
+def name_hung(error: PoolError, workers: dict[int, WorkerRecord]) -> None:
+    """Add to a pool's error the events that workers had whose calls do not end."""
+    hung = error.hung_workers if isinstance(error, PoolBrokenError) else ()
+    batches = [sent.batch for number in hung if number in workers for sent in workers[number].sent]
+    events = [describe_event(each.at(at)[0]) for each in batches for at in range(each.size)]
+    if events:
+        more = f" and {len(events) - _MOST_NAMED} more" if len(events) > _MOST_NAMED else ""
+        which = "event" if len(events) == 1 else "one of the events"
+        named = ", ".join(events[:_MOST_NAMED])
+        error.args = (f"{error.args[0]}. It hung at {which} {named}{more}", *error.args[1:])

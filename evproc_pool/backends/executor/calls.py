@@ -265,10 +265,14 @@ class ExecutorBackend:
                 each.has_company = True
         future.add_done_callback(functools.partial(_note, self._done, running))
 
-    def _break(self, error: BaseException) -> None:
-        """Submit nothing any more."""
+    def _break(self, error: BaseException, lane: Lane | None = None) -> None:
+        """Submit nothing any more, for an error of a lane's call or of `submit`."""
         if self._broken is None:
-            self._broken, self._broken_at = self._executors.broken(error), monotonic()
+            self._broken_at = monotonic()
+            if lane is not None and isinstance(error, _HungError):
+                self._broken = self._executors.hung(error, lane.number)
+            else:
+                self._broken = self._executors.broken(error)
 
     def _replaced(self, generation: int) -> bool:
         """Replace an executor that broke, unless it was; return whether another one is there."""
@@ -373,7 +377,7 @@ class ExecutorBackend:
             lane.cancelled += 1  # by somebody else; it never began
             return
         if not self._replaced(running.generation):
-            self._break(error)
+            self._break(error, lane)
             return
         if running.is_start and lane.expected is not None:
             self._lost_starts += 1
@@ -408,7 +412,8 @@ class ExecutorBackend:
                 running.is_given_up = True
                 self._in_flight.discard(running)
                 running.lane.running = None
-                self._lost(running, _HungError(f"a call did not end within {limit:g} s"))
+                text = f"it did not end within {limit:g} s, with event_timeout={most:g} s"
+                self._lost(running, _HungError(text))
         self._pump()
         return most / _LOOKS_PER_TIMEOUT
 

@@ -10,16 +10,11 @@ import inspect
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from typing import Any, Final
+from typing import Any
 
 from evproc_pool.backends.choice import FACTORY, Choice
 from evproc_pool.errors import PoolBrokenError
 from evproc_pool.internals.stdlib_executors import kill_processes, workers_of
-
-_ADVICE: Final = (
-    "give a callable that makes the executor, as in executor=lambda: ProcessPoolExecutor(4): then"
-    " the pool makes another one and goes on"
-)
 
 
 class Executors:
@@ -75,14 +70,34 @@ class Executors:
         self.current = self._made()
 
     def broken(self, error: BaseException) -> PoolBrokenError:
-        """Say that the executor, which was given, runs nothing more."""
+        """Say that the executor runs nothing more."""
         broken = PoolBrokenError(
             f"executor={self.current!r} broke, or takes no more calls ({type(error).__name__}:"
-            f" {error}); what ran there may have had effects, and what had come back is not lost:"
-            f" {_ADVICE}"
+            f" {error}); what ran there may have had effects, and what had come back is not lost"
+            f"{self._advice()}"
         )
         broken.__cause__ = error
         return broken
+
+    def hung(self, error: BaseException, worker: int) -> PoolBrokenError:
+        """Say that a call of that worker does not end."""
+        broken = PoolBrokenError(
+            f"executor={self.current!r} runs a call that cannot be ended: {error}; it may have had"
+            " effects, and what had come back is not lost; the pool can be used again, but the"
+            f" call has its worker until it ends{self._advice()}"
+        )
+        broken.__cause__ = error
+        broken.hung_workers = (worker,)
+        return broken
+
+    def _advice(self) -> str:
+        if self.makes_others:
+            return ", but the executor that the callable made in its place is no better"
+        name = type(self.current).__name__
+        return (
+            f": give a callable that makes the executor, as in executor=lambda: {name}(4): then the"
+            " pool makes another one and goes on"
+        )
 
     def end(self, most_seconds: float) -> None:
         """End an executor that the factory made; after that many seconds, with its processes."""

@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 import evproc
+from evproc.event import describe_event
 from evproc_pool import (
     EventTimeoutError,
     PoolBrokenError,
@@ -309,15 +310,40 @@ def test_a_factory_whose_executors_all_break_ends_in_an_error() -> None:
             pool.process(Do("stop", 1))
 
 
-def test_a_future_that_never_ends_is_given_up(gate: Gate) -> None:
-    with ThreadPoolExecutor(2) as executor:
-        with PoolProcessor(executor=executor, event_timeout=0.2) as pool:
-            pool.register(actions.act)
-            assert pool.process_many([Do("stop", 1)] * 10) == [1] * 10
-            error = error_of(lambda: pool.process(Do("wait_at", gate.address)))
+@pytest.mark.parametrize("has_future", [False, True])
+def test_a_call_that_hangs_is_given_up_and_the_pool_can_be_used_again(
+    has_future: bool, gate: Gate
+) -> None:
+    with (
+        ThreadPoolExecutor(1) as executor,
+        PoolProcessor(executor=executor, event_timeout=0.2) as pool,
+    ):
+        pool.register(actions.act)
+        assert pool.process_many([Do("stop", 1)] * 10) == [1] * 10
+        process = (lambda ev: pool.submit(ev).result()) if has_future else pool.process
+        error = error_of(lambda: process(Do("wait_at", gate.address)))
         gate.arrival().release()
+        assert process(Do("stop", 2)) == 2
     assert isinstance(error, PoolBrokenError)
-    assert "TimeoutError: a call did not end within" in str(error)
+    for text in (
+        f"executor={executor!r} runs a call that cannot be ended",
+        "event_timeout=0.2 s",
+        f"It hung at event {describe_event(Do('wait_at'))}",
+        "executor=lambda: ThreadPoolExecutor(4)",
+    ):
+        assert text in str(error)
+
+
+def test_the_events_of_a_batch_that_hangs_are_named(gate: Gate) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        with PoolProcessor(1, executor=executor, event_timeout=0.2) as pool:
+            pool.register(actions.act)
+            pool.process_many([Do("stop", 1)] * 1000)
+            events = [*[Do("stop", 1)] * 9, Do("wait_at", gate.address)]
+            error = error_of(lambda: pool.process_many(events))
+        gate.arrival().release()
+    assert "It hung at one of the events 'do'" in str(error)
+    assert "Do('wait_at')" in str(error)
 
 
 def test_a_hung_event_fails_alone_if_another_executor_can_be_made(gate: Gate) -> None:
