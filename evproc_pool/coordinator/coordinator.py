@@ -151,7 +151,7 @@ class Coordinator:
         )
         self._workers: dict[int, WorkerRecord] = {}
         self._start_error: OSError | None = None  # of the last start
-        self._last_exit: int | None = None  # of the last worker that died in its start
+        self._last_gone: Gone | None = None  # the last worker that died in its start
         self._look_again: float | None = None  # after how long, if nothing happens
         self._codec = Codec(registry, has_retries=policy.max_retries > 0)
         self._cancelled = Cancellations()
@@ -397,7 +397,7 @@ class Coordinator:
                     self._look_again = effect.seconds
                     self._look_seconds = effect.busy_seconds
                 case GiveUp():
-                    raise cannot_start(effect.failed_starts, self._last_exit, self._start_error)
+                    raise cannot_start(effect.failed_starts, self._last_gone, self._start_error)
                 case Settled() | Over() | Ended() | EventEnded() | Dropped() | Finished():
                     has_news = True
                     if self._cancelled:
@@ -494,7 +494,7 @@ class Coordinator:
         if record.is_ready:
             self._deaths.gone(item, record)
         else:
-            self._last_exit = item.exitcode
+            self._last_gone = item
             if self.notices is not None:
                 self.notices.lost(item)
             self._step(StartLost(item.worker, is_of_group(item.exitcode)))

@@ -176,7 +176,7 @@ class WorkerDeaths:
             error = timed_out(lost, self._limits.event_timeout or 0.0, stack)
         result = Result(error=error, handler=handler)
         is_last = self._policy.again(plan, result, has_died=True) is None
-        say_fate(error, attempt, is_last=is_last)
+        say_fate(error, attempt, is_last=is_last, has_run_again=item.has_run_again)
         return error
 
     def _seconds_at(self, item: Gone, sent: Sent) -> float:

@@ -44,6 +44,7 @@ class Gone(NamedTuple):
     stack: str = ""  # the stacks of its threads when it crashed; mostly empty
     cause: str = ""  # an error, if that is known in place of an exit code
     has_timed_out: bool = False  # it was ended since its event took too long
+    has_run_again: bool = False  # its event was run again, alone, after a lost call had it
 
 
 class Link(Protocol):

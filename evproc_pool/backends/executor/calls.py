@@ -171,7 +171,11 @@ class ExecutorBackend:
         gone = Gone(lane.number, None, exitcode, status)
         if error is not None:
             cause = f"{type(error).__name__}: {error}"
-            gone = gone._replace(cause=cause, has_timed_out=isinstance(error, _HungError))
+            gone = gone._replace(
+                cause=cause,
+                has_timed_out=isinstance(error, _HungError),
+                has_run_again=lane.is_suspect,
+            )
         self._happened.append(gone)
 
     def link(self, number: int) -> None:

@@ -28,6 +28,7 @@ class Executors:
     def __init__(self, choice: Choice) -> None:
         self.makes_others = choice.kind == FACTORY
         self._choice = choice
+        self._has_taken = False
         self.current: Executor = self._made() if self.makes_others else choice.value
 
     def _made(self) -> Executor:
@@ -58,7 +59,9 @@ class Executors:
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Submit a call; raises what the executor raises."""
-        return self.current.submit(function, *args)
+        future = self.current.submit(function, *args)
+        self._has_taken = True
+        return future
 
     def replace(self) -> None:
         """Make another executor in the place of one that broke, and end that with its processes.
@@ -71,10 +74,12 @@ class Executors:
 
     def broken(self, error: BaseException) -> PoolBrokenError:
         """Say that the executor runs nothing more."""
+        effects = "what ran there may have had effects, and what had come back is not lost"
+        if not self._has_taken:
+            effects = "nothing has run there"
         broken = PoolBrokenError(
             f"executor={self.current!r} broke, or takes no more calls ({type(error).__name__}:"
-            f" {error}); what ran there may have had effects, and what had come back is not lost"
-            f"{self._advice()}"
+            f" {error}); {effects}{self._advice()}"
         )
         broken.__cause__ = error
         return broken

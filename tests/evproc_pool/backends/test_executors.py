@@ -154,6 +154,7 @@ def test_a_poison_event_fails_alone_and_the_rest_is_as_with_a_processor(
     assert (lost.path, lost.error.attempt) == ((poison,), 1)
     assert "<step" in str(lost.error)
     assert "BrokenProcessPool" in str(lost.error)
+    assert "it may have run twice. The event is not run a third time" in str(lost.error)
     assert _seen(each for each in found if each.path[0] != poison) == [
         each for each in expected if each[0][0] != poison
     ]
@@ -187,6 +188,7 @@ def test_a_single_event_is_charged_at_once() -> None:
         assert pool.process(Do("stop", 1)) == 1
         error = error_of(lambda: pool.process(Do("leave", 3)))
         assert isinstance(error, WorkerLostError)
+        assert "The event is not run again" in str(error)
         assert pool.process(Do("stop", 2)) == 2
 
 
@@ -300,13 +302,23 @@ def test_a_factory_that_makes_no_executor_is_named(factory: Any, text: str) -> N
             pool.process(Do("stop", 1))
 
 
+def test_nothing_had_effects_in_an_executor_that_never_took_a_call() -> None:
+    executor = ThreadPoolExecutor(2)
+    executor.shutdown()
+    with PoolProcessor(executor=executor) as pool:
+        pool.register(actions.act)
+        error = error_of(lambda: pool.process(Do("stop", 1)))
+    assert "nothing has run there" in str(error)
+    assert "effects" not in str(error)
+
+
 def test_a_factory_whose_executors_all_break_ends_in_an_error() -> None:
     def make() -> Executor:
         return _Odd(lambda _: _failed(OSError("no")))
 
     with PoolProcessor(2, executor=make) as pool:
         pool.register(actions.act)
-        with pytest.raises(PoolBrokenError, match="workers in a row died before they were ready"):
+        with pytest.raises(PoolBrokenError, match=r"3 executors .*, the last with OSError: no;"):
             pool.process(Do("stop", 1))
 
 
