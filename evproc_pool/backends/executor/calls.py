@@ -42,8 +42,16 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Final
 
+from evproc.event import qualname
 from evproc_pool.backends.executor.executors import Executors, within
-from evproc_pool.backends.executor.lanes import MOST_CANCELLED, Lane, Plans, Running, whole_frame
+from evproc_pool.backends.executor.lanes import (
+    MOST_CANCELLED,
+    Lane,
+    Plans,
+    Running,
+    is_answer,
+    whole_frame,
+)
 from evproc_pool.errors import InternalError, PoolBrokenError
 from evproc_pool.protocol import messages, status_words
 from evproc_pool.protocol.backend import Arrived, Gone
@@ -253,16 +261,18 @@ class ExecutorBackend:
         call = Call(self._home, self._key, config, lane.expected, batch)
         try:
             future = self._executors.submit(plain_calls.run, call)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if not self._replaced(self._generation):
                 self._break(error)
                 return
             try:
                 future = self._executors.submit(plain_calls.run, call)
-            except Exception as again:
+            except (Exception, SystemExit) as again:
                 self._break(again)
                 return
-        running = lane.running = Running(lane, future, self._generation, is_start=is_start)
+        running = lane.running = Running(
+            lane, future, self._generation, is_start=is_start, has_config=brings
+        )
         self._in_flight.add(running)
         if len(self._in_flight) > 1:
             for each in self._in_flight:
@@ -328,8 +338,10 @@ class ExecutorBackend:
         if self._lanes.get(lane.number) is not lane:
             return
         error = CancelledError() if future.cancelled() else future.exception()
+        if error is None and not is_answer(answer := future.result(), running):
+            error = TypeError(f"a call came back with {qualname(type(answer))}, which is no answer")
         if error is None:
-            self._answered(running, future.result())
+            self._answered(running, answer)
         elif running.is_asked_back and isinstance(error, CancelledError):
             self._give_back(lane)
         else:

@@ -10,11 +10,14 @@ import inspect
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from typing import Any
+from typing import Any, Final, cast
 
+from evproc.event import qualname
 from evproc_pool.backends.choice import FACTORY, Choice
 from evproc_pool.errors import PoolBrokenError
 from evproc_pool.internals.stdlib_executors import kill_processes, workers_of
+
+_OF_A_FUTURE: Final = ("add_done_callback", "cancel", "cancelled", "exception", "result", "running")
 
 
 class Executors:
@@ -58,10 +61,16 @@ class Executors:
         return 2 * workers
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Submit a call; raises what the executor raises."""
-        future = self.current.submit(function, *args)
+        """Submit a call; raises what the executor raises.
+
+        Raises:
+            TypeError: The executor gave no future.
+        """
+        future: Any = self.current.submit(function, *args)
         self._has_taken = True
-        return future
+        if not all(hasattr(future, name) for name in _OF_A_FUTURE):
+            raise TypeError(f"submit() returned {qualname(type(future))}, which is no future")
+        return cast("Future[Any]", future)
 
     def replace(self) -> None:
         """Make another executor in the place of one that broke, and end that with its processes.

@@ -378,6 +378,44 @@ def test_the_start_of_a_process_does_not_count_as_an_event() -> None:
         assert values[1:] == list(range(100))
 
 
+class _Rude(Executor):
+    """Does something else with all calls."""
+
+    def __init__(self, give: Callable[[], Any]) -> None:
+        self._give = give
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return self._give()
+
+
+def _gives(result: object) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(result)
+    return future
+
+
+@pytest.mark.parametrize("is_factory", [False, True])
+@pytest.mark.parametrize(
+    ("give", "text"),
+    [
+        (lambda: _gives("no answer"), "a call came back with str, which is no answer"),
+        (lambda: _gives(None), "a call came back with NoneType, which is no answer"),
+        (lambda: _gives([]), "a call came back with list, which is no answer"),
+        (lambda: _gives([5]), "a call came back with list, which is no answer"),
+        (lambda: None, r"submit\(\) returned NoneType, which is no future"),
+        (functools.partial(sys.exit, "x"), "SystemExit: x"),
+    ],
+)
+def test_an_executor_that_misbehaves_breaks_the_pool(
+    give: Callable[[], Any], text: str, is_factory: bool
+) -> None:
+    executor = _Rude(give)
+    with PoolProcessor(2, executor=(lambda: executor) if is_factory else executor) as pool:
+        pool.register(actions.act)
+        with pytest.raises(PoolBrokenError, match=text):
+            pool.process(Do("stop", 1))
+
+
 # --- registries ---
 
 
