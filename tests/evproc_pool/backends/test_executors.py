@@ -183,7 +183,7 @@ def test_the_bar_of_a_poison_event_among_five_hundred(caplog: pytest.LogCaptureF
 
 
 def test_a_single_event_is_charged_at_once() -> None:
-    with PoolProcessor(2, executor=_processes) as pool:
+    with PoolProcessor(1, executor=_processes) as pool:  # no other call is on its way
         pool.register(actions.act)
         assert pool.process(Do("stop", 1)) == 1
         error = error_of(lambda: pool.process(Do("leave", 3)))
