@@ -37,10 +37,16 @@ class PoolBusyError(PoolError, RuntimeError):
 
 
 class PoolBrokenError(PoolError, RuntimeError):
-    """No worker can be started; the cause is chained. The pool is closed.
+    """No worker can be started, or the executor broke; the cause is chained. The pool is closed.
 
-    If it has too few file descriptors to begin, it stays open: the next call tries again.
+    If it has too few file descriptors to begin, it stays open: the next call tries again. So it
+    does if a call of an executor hangs, which cannot be ended.
+
+    Attributes:
+        hung_workers: The numbers of workers whose calls hang.
     """
+
+    hung_workers: tuple[int, ...] = ()
 
 
 class PoolForkedError(PoolError, RuntimeError):

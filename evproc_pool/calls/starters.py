@@ -73,6 +73,7 @@ class CallStarter:
 
     def __init__(self, start: StartOptions, choice: Choice, limits: Limits) -> None:
         self.workers = self._most = start.workers
+        self._is_limit = start.has_size
         self._choice = choice
         self._limits = limits
 
@@ -85,7 +86,7 @@ class CallStarter:
         from evproc_pool.backends.executor.executors import Executors
 
         executors = Executors(self._choice)
-        self.workers = executors.lanes(self._most)
+        self.workers = executors.lanes(self._most, is_limit=self._is_limit)
         return ExecutorBackend(executors, self._limits.event_timeout)
 
 

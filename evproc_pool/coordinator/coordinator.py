@@ -34,7 +34,7 @@ from evproc_pool.coordinator.codec import Codec
 from evproc_pool.coordinator.crash_errors import no_registry, other_registry
 from evproc_pool.coordinator.run_handle import RunHandle, break_all, deliver
 from evproc_pool.coordinator.single_events import SentSingle, SingleEvents
-from evproc_pool.coordinator.worker_deaths import WorkerDeaths
+from evproc_pool.coordinator.worker_deaths import WorkerDeaths, name_hung
 from evproc_pool.coordinator.worker_output import WorkerOutput
 from evproc_pool.coordinator.worker_record import WorkerRecord, seen_at
 from evproc_pool.core.batches import Batch
@@ -209,6 +209,7 @@ class Coordinator:
 
     def end(self, reason: PoolError, most_seconds: float) -> None:
         """End the workers, which are killed after that many seconds; tell open runs the reason."""
+        name_hung(reason, self._workers)
         self._workers.clear()
         try:
             if most_seconds > 0:

@@ -132,12 +132,19 @@ def too_large(lost: Lost, size_bytes: int, most_bytes: int, stack: str) -> Worke
     return error
 
 
-def say_fate(error: PoolError, attempt: int, *, is_last: bool) -> None:
-    """Add to one of the above errors what becomes of the event."""
+def say_fate(error: PoolError, attempt: int, *, is_last: bool, has_run_again: bool = False) -> None:
+    """Add to one of the above errors what becomes of the event.
+
+    `has_run_again`: it was run again within this attempt, to find out which event it was.
+    """
     if not is_last:
         fate = f"This was attempt {attempt}, and the event is run again"
     elif attempt > 1:
         fate = f"The event was given up after {attempt} attempts"
+    elif has_run_again and isinstance(error, EventTimeoutError):
+        fate = "The event is not run a third time; see max_retries and retry_exceptions"
+    elif has_run_again:
+        fate = "The event is not run a third time; see crash_limit"
     elif isinstance(error, EventTimeoutError):
         fate = (
             "The event is not run again, since it may have had effects; see max_retries and"
@@ -145,6 +152,8 @@ def say_fate(error: PoolError, attempt: int, *, is_last: bool) -> None:
         )
     else:
         fate = "The event is not run again, since it may have had effects; see crash_limit"
+    if has_run_again:
+        fate = f"It was run again, alone, since a lost call had it: it may have run twice. {fate}"
     error.args = (f"{error.args[0]}. {fate}", *error.args[1:])
 
 
@@ -241,12 +250,20 @@ def other_registry(difference: str, node: str = "") -> PoolBrokenError:
     return error
 
 
-def cannot_start(deaths: int, exitcode: int | None, cause: OSError | None) -> PoolBrokenError:
+def cannot_start(deaths: int, last: Gone | None, cause: OSError | None) -> PoolBrokenError:
     """Say that no worker can be started.
 
-    `deaths` in a row were before they were ready, the last with `exitcode`. 0: none could even be
+    `deaths` in a row were before they were ready, at last that of `last`. 0: none could even be
     started, because of `cause`.
     """
+    exitcode = None if last is None else last.exitcode
+    if deaths and last is not None and last.cause:
+        return NoWorkersError(
+            f"{deaths} executors in a row broke before a worker was ready, the last with"
+            f" {last.cause}; look at what the executor's initializer and the import of the"
+            " handlers' modules do, and whether a script that makes processes has an"
+            ' if __name__ == "__main__"'
+        )
     if deaths and exitcode is None and cause is not None:
         error = NoWorkersError(
             f"{deaths} workers in a row were lost before they were ready: {cause}"

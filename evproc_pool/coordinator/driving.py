@@ -13,7 +13,13 @@ from collections.abc import Callable
 from math import inf
 from typing import TypeVar
 
-from evproc_pool.errors import PoolClosedError, PoolError, PoolInterruptedError, again
+from evproc_pool.errors import (
+    PoolBrokenError,
+    PoolClosedError,
+    PoolError,
+    PoolInterruptedError,
+    again,
+)
 
 _T = TypeVar("_T")
 
@@ -111,6 +117,8 @@ class Driving:
     def _broken_by(self, error: BaseException, *, drives: bool) -> None:
         """Close the engine for an error. Raise it, unless it is one that the runs get."""
         if isinstance(error, PoolError):
+            if isinstance(error, PoolBrokenError) and error.hung_workers:
+                self.is_replaceable = True
             self.closed, self._most_seconds = again(error), 0.0  # the runs get it
             return
         if drives:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from evproc.event import describe_event
 from evproc.registry import Registry
 from evproc_pool.coordinator.batch_results import BatchResults, failures_within
 from evproc_pool.coordinator.cancellation import Withdrawn
@@ -38,6 +39,9 @@ from evproc_pool.protocol.status_words import WorkerStatus
 
 if TYPE_CHECKING:
     from evproc_pool.coordinator.notices import Notices
+
+# So many events of a batch are named at most.
+_MOST_NAMED: Final = 3
 
 
 class WorkerDeaths:
@@ -72,11 +76,11 @@ class WorkerDeaths:
         self._registry = registry
         self.memory_bytes: dict[int, int] = {}
         self.start_error: OSError | None = None
-        self._last_exit: int | None = None  # of the last worker that died before it was ready
+        self._last_gone: Gone | None = None  # the last worker that died before it was ready
 
     def before_ready(self, item: Gone) -> None:
         """Report a worker that died before it was ready."""
-        self._last_exit = item.exitcode
+        self._last_gone = item
         if item.reason:
             self.start_error = OSError(item.reason)
         if self.notices is not None:
@@ -86,7 +90,7 @@ class WorkerDeaths:
 
     def cannot_start(self, deaths: int) -> PoolBrokenError:
         """Say that no worker can be started; see `crash_errors.cannot_start`."""
-        return cannot_start(deaths, self._last_exit, self.start_error)
+        return cannot_start(deaths, self._last_gone, self.start_error)
 
     def gone(self, item: Gone, state: WorkerRecord) -> None:
         """Report a dead worker: what it finished, then the error of the event that it ran."""
@@ -192,7 +196,7 @@ class WorkerDeaths:
             error = timed_out(lost, self._limits.event_timeout or 0.0, stack)
         result = Result(error=error, handler=handler)
         is_last = self._policy.again(plan, result, has_died=True) is None
-        say_fate(error, attempt, is_last=is_last)
+        say_fate(error, attempt, is_last=is_last, has_run_again=item.has_run_again)
         return error
 
     def _seconds_at(self, item: Gone, sent: Sent) -> float:
@@ -213,3 +217,15 @@ def _handlers_begun(plan: PlanLike, at: WorkerStatus | None) -> int:
     if at is None or at.handler is None or at.handler not in plan.indices:
         return 0
     return plan.indices.index(at.handler) + 1
+
+
+def name_hung(error: PoolError, workers: dict[int, WorkerRecord]) -> None:
+    """Add to a pool's error the events that workers had whose calls do not end."""
+    hung = error.hung_workers if isinstance(error, PoolBrokenError) else ()
+    batches = [sent.batch for number in hung if number in workers for sent in workers[number].sent]
+    events = [describe_event(each.at(at)[0]) for each in batches for at in range(each.size)]
+    if events:
+        more = f" and {len(events) - _MOST_NAMED} more" if len(events) > _MOST_NAMED else ""
+        which = "event" if len(events) == 1 else "one of the events"
+        named = ", ".join(events[:_MOST_NAMED])
+        error.args = (f"{error.args[0]}. It hung at {which} {named}{more}", *error.args[1:])

@@ -45,6 +45,7 @@ class Gone(NamedTuple):
     cause: str = ""  # an error, if that is known in place of an exit code
     has_timed_out: bool = False  # it was ended since its event took too long
     reason: str = ""  # why the backend has lost it, so that nobody knows how it ended
+    has_run_again: bool = False  # its event was run again, alone, after a lost call had it
 
 
 class Missed(NamedTuple):

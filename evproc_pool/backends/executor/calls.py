@@ -42,8 +42,16 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Final
 
-from evproc_pool.backends.executor.executors import Executors
-from evproc_pool.backends.executor.lanes import MOST_CANCELLED, Lane, Plans, Running, whole_frame
+from evproc.event import qualname
+from evproc_pool.backends.executor.executors import Executors, within
+from evproc_pool.backends.executor.lanes import (
+    MOST_CANCELLED,
+    Lane,
+    Plans,
+    Running,
+    is_answer,
+    whole_frame,
+)
 from evproc_pool.errors import InternalError, PoolBrokenError
 from evproc_pool.protocol import messages, status_words
 from evproc_pool.protocol.backend import Arrived, Gone
@@ -175,7 +183,11 @@ class ExecutorBackend:
         gone = Gone(lane.number, None, exitcode, status)
         if error is not None:
             cause = f"{type(error).__name__}: {error}"
-            gone = gone._replace(cause=cause, has_timed_out=isinstance(error, _HungError))
+            gone = gone._replace(
+                cause=cause,
+                has_timed_out=isinstance(error, _HungError),
+                has_run_again=lane.is_suspect,
+            )
         self._happened.append(gone)
 
     def link(self, number: int) -> None:
@@ -253,26 +265,32 @@ class ExecutorBackend:
         call = Call(self._home, self._key, config, lane.expected, batch)
         try:
             future = self._executors.submit(plain_calls.run, call)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if not self._replaced(self._generation):
                 self._break(error)
                 return
             try:
                 future = self._executors.submit(plain_calls.run, call)
-            except Exception as again:
+            except (Exception, SystemExit) as again:
                 self._break(again)
                 return
-        running = lane.running = Running(lane, future, self._generation, is_start=is_start)
+        running = lane.running = Running(
+            lane, future, self._generation, is_start=is_start, has_config=brings
+        )
         self._in_flight.add(running)
         if len(self._in_flight) > 1:
             for each in self._in_flight:
                 each.has_company = True
         future.add_done_callback(functools.partial(_note, self._done, running))
 
-    def _break(self, error: BaseException) -> None:
-        """Submit nothing any more."""
+    def _break(self, error: BaseException, lane: Lane | None = None) -> None:
+        """Submit nothing any more, for an error of a lane's call or of `submit`."""
         if self._broken is None:
-            self._broken, self._broken_at = self._executors.broken(error), monotonic()
+            self._broken_at = monotonic()
+            if lane is not None and isinstance(error, _HungError):
+                self._broken = self._executors.hung(error, lane.number)
+            else:
+                self._broken = self._executors.broken(error)
 
     def _replaced(self, generation: int) -> bool:
         """Replace an executor that broke, unless it was; return whether another one is there."""
@@ -324,8 +342,10 @@ class ExecutorBackend:
         if self._lanes.get(lane.number) is not lane:
             return
         error = CancelledError() if future.cancelled() else future.exception()
+        if error is None and not is_answer(answer := future.result(), running):
+            error = TypeError(f"a call came back with {qualname(type(answer))}, which is no answer")
         if error is None:
-            self._answered(running, future.result())
+            self._answered(running, answer)
         elif running.is_asked_back and isinstance(error, CancelledError):
             self._give_back(lane)
         else:
@@ -377,7 +397,7 @@ class ExecutorBackend:
             lane.cancelled += 1  # by somebody else; it never began
             return
         if not self._replaced(running.generation):
-            self._break(error)
+            self._break(error, lane)
             return
         if running.is_start and lane.expected is not None:
             self._lost_starts += 1
@@ -412,7 +432,8 @@ class ExecutorBackend:
                 running.is_given_up = True
                 self._in_flight.discard(running)
                 running.lane.running = None
-                self._lost(running, _HungError(f"a call did not end within {limit:g} s"))
+                text = f"it did not end within {limit:g} s, with event_timeout={most:g} s"
+                self._lost(running, _HungError(text))
         self._pump()
         return most / _LOOKS_PER_TIMEOUT
 
@@ -430,12 +451,12 @@ class ExecutorBackend:
         while self._in_flight and (left := end - monotonic()) > 0:
             with contextlib.suppress(Empty):
                 self._in_flight -= {self._done.get(timeout=left)}  # nobody waits for it
-        self._finish(hear, in_peace=not self._in_flight)
+        self._finish(hear, end - monotonic() if not self._in_flight else 0.0)
 
     def kill(self, hear: Callable[[Arrived], object]) -> None:
         """See `Backend`: calls that run go on, unless a factory has made the executor."""
         self._cancel_all()
-        self._finish(hear, in_peace=False)
+        self._finish(hear, 0.0)
 
     def _cancel_all(self) -> None:
         """Cancel calls that wait in an executor that stays.
@@ -446,11 +467,18 @@ class ExecutorBackend:
             for running in self._in_flight:
                 running.future.cancel()
 
-    def _finish(self, hear: Callable[[Arrived], object], *, in_peace: bool) -> None:
+    def _finish(self, hear: Callable[[Arrived], object], most_seconds: float) -> None:
+        """End everything; finalizers are called if they may take so many seconds."""
+        end = monotonic() + most_seconds
         self._lanes.clear()
         self._alone.clear()
-        self._executors.end(in_peace=in_peace)
-        plain_calls.close_home(self._home, in_peace=in_peace)
+        self._executors.end(most_seconds)
+        left = end - monotonic()
+        if left > 0:
+            # in a thread: the finalizer may hang
+            within(left, functools.partial(plain_calls.close_home, self._home, in_peace=True))
+        else:
+            plain_calls.close_home(self._home, in_peace=False)
         for item in self._happened:
             if isinstance(item, Arrived):
                 hear(item)

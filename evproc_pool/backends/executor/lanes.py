@@ -46,21 +46,46 @@ class Running:
         future: Its future.
         generation: Which of the executors has it.
         is_start: Whether it only makes the registry.
+        has_config: Whether it brings the config.
         has_company: Whether another call was on its way at any moment since.
         is_asked_back: Whether it was cancelled since the coordinator wants its batch back.
         is_given_up: Whether it ran for too long, so that nobody waits for it.
         since: When it was first seen to run, in monotonic seconds; None: not yet.
     """
 
-    def __init__(self, lane: Lane, future: Future[Any], generation: int, *, is_start: bool) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        future: Future[Any],
+        generation: int,
+        *,
+        is_start: bool,
+        has_config: bool,
+    ) -> None:
         self.lane = lane
         self.future = future
         self.generation = generation
         self.is_start = is_start
+        self.has_config = has_config
         self.has_company = False
         self.is_asked_back = False
         self.is_given_up = False
         self.since: float | None = None
+
+
+def is_answer(answer: object, running: Running) -> bool:
+    """Whether an executor gave what `plain_calls.run` returns; some give something else."""
+    if answer is None:
+        return not running.has_config
+    if not isinstance(answer, list) or (running.is_start and len(answer) != 1):
+        return False
+    return all(
+        isinstance(each, tuple)
+        and len(each) == 2
+        and isinstance(each[0], int)
+        and isinstance(each[1], bytes)
+        for each in answer
+    )
 
 
 class Lane:

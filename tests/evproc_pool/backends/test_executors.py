@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 import evproc
+from evproc.event import describe_event
 from evproc_pool import (
     EventTimeoutError,
     PoolBrokenError,
@@ -34,7 +35,10 @@ from evproc_pool import (
 )
 from evproc_pool.backends.choice import choose
 from evproc_pool.backends.executor.executors import Executors
+from evproc_pool.calls.starters import CallStarter
 from evproc_pool.coordinator.codec import Codec
+from evproc_pool.options import start_options
+from evproc_pool.protocol.limits import NO_LIMITS
 from evproc_pool.serialization import pickling
 from evproc_pool.worker import plain_calls
 from tests.support import actions, programs
@@ -150,6 +154,7 @@ def test_a_poison_event_fails_alone_and_the_rest_is_as_with_a_processor(
     assert (lost.path, lost.error.attempt) == ((poison,), 1)
     assert "<step" in str(lost.error)
     assert "BrokenProcessPool" in str(lost.error)
+    assert "it may have run twice. The event is not run a third time" in str(lost.error)
     assert _seen(each for each in found if each.path[0] != poison) == [
         each for each in expected if each[0][0] != poison
     ]
@@ -178,11 +183,12 @@ def test_the_bar_of_a_poison_event_among_five_hundred(caplog: pytest.LogCaptureF
 
 
 def test_a_single_event_is_charged_at_once() -> None:
-    with PoolProcessor(2, executor=_processes) as pool:
+    with PoolProcessor(1, executor=_processes) as pool:  # no other call is on its way
         pool.register(actions.act)
         assert pool.process(Do("stop", 1)) == 1
         error = error_of(lambda: pool.process(Do("leave", 3)))
         assert isinstance(error, WorkerLostError)
+        assert "The event is not run again" in str(error)
         assert pool.process(Do("stop", 2)) == 2
 
 
@@ -296,25 +302,60 @@ def test_a_factory_that_makes_no_executor_is_named(factory: Any, text: str) -> N
             pool.process(Do("stop", 1))
 
 
+def test_nothing_had_effects_in_an_executor_that_never_took_a_call() -> None:
+    executor = ThreadPoolExecutor(2)
+    executor.shutdown()
+    with PoolProcessor(executor=executor) as pool:
+        pool.register(actions.act)
+        error = error_of(lambda: pool.process(Do("stop", 1)))
+    assert "nothing has run there" in str(error)
+    assert "effects" not in str(error)
+
+
 def test_a_factory_whose_executors_all_break_ends_in_an_error() -> None:
     def make() -> Executor:
         return _Odd(lambda _: _failed(OSError("no")))
 
     with PoolProcessor(2, executor=make) as pool:
         pool.register(actions.act)
-        with pytest.raises(PoolBrokenError, match="workers in a row died before they were ready"):
+        with pytest.raises(PoolBrokenError, match=r"3 executors .*, the last with OSError: no;"):
             pool.process(Do("stop", 1))
 
 
-def test_a_future_that_never_ends_is_given_up(gate: Gate) -> None:
-    with ThreadPoolExecutor(2) as executor:
-        with PoolProcessor(executor=executor, event_timeout=0.2) as pool:
-            pool.register(actions.act)
-            assert pool.process_many([Do("stop", 1)] * 10) == [1] * 10
-            error = error_of(lambda: pool.process(Do("wait_at", gate.address)))
+@pytest.mark.parametrize("has_future", [False, True])
+def test_a_call_that_hangs_is_given_up_and_the_pool_can_be_used_again(
+    has_future: bool, gate: Gate
+) -> None:
+    with (
+        ThreadPoolExecutor(1) as executor,
+        PoolProcessor(executor=executor, event_timeout=0.2) as pool,
+    ):
+        pool.register(actions.act)
+        assert pool.process_many([Do("stop", 1)] * 10) == [1] * 10
+        process = (lambda ev: pool.submit(ev).result()) if has_future else pool.process
+        error = error_of(lambda: process(Do("wait_at", gate.address)))
         gate.arrival().release()
+        assert process(Do("stop", 2)) == 2
     assert isinstance(error, PoolBrokenError)
-    assert "TimeoutError: a call did not end within" in str(error)
+    for text in (
+        f"executor={executor!r} runs a call that cannot be ended",
+        "event_timeout=0.2 s",
+        f"It hung at event {describe_event(Do('wait_at'))}",
+        "executor=lambda: ThreadPoolExecutor(4)",
+    ):
+        assert text in str(error)
+
+
+def test_the_events_of_a_batch_that_hangs_are_named(gate: Gate) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        with PoolProcessor(1, executor=executor, event_timeout=0.2) as pool:
+            pool.register(actions.act)
+            pool.process_many([Do("stop", 1)] * 1000)
+            events = [*[Do("stop", 1)] * 9, Do("wait_at", gate.address)]
+            error = error_of(lambda: pool.process_many(events))
+        gate.arrival().release()
+    assert "It hung at one of the events 'do'" in str(error)
+    assert "Do('wait_at')" in str(error)
 
 
 def test_a_hung_event_fails_alone_if_another_executor_can_be_made(gate: Gate) -> None:
@@ -335,6 +376,44 @@ def test_the_start_of_a_process_does_not_count_as_an_event() -> None:
         values = pool.process_many(events, return_exceptions=True)
         assert isinstance(values[0], WorkerLostError)
         assert values[1:] == list(range(100))
+
+
+class _Rude(Executor):
+    """Does something else with all calls."""
+
+    def __init__(self, give: Callable[[], Any]) -> None:
+        self._give = give
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return self._give()
+
+
+def _gives(result: object) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(result)
+    return future
+
+
+@pytest.mark.parametrize("is_factory", [False, True])
+@pytest.mark.parametrize(
+    ("give", "text"),
+    [
+        (lambda: _gives("no answer"), "a call came back with str, which is no answer"),
+        (lambda: _gives(None), "a call came back with NoneType, which is no answer"),
+        (lambda: _gives([]), "a call came back with list, which is no answer"),
+        (lambda: _gives([5]), "a call came back with list, which is no answer"),
+        (lambda: None, r"submit\(\) returned NoneType, which is no future"),
+        (functools.partial(sys.exit, "x"), "SystemExit: x"),
+    ],
+)
+def test_an_executor_that_misbehaves_breaks_the_pool(
+    give: Callable[[], Any], text: str, is_factory: bool
+) -> None:
+    executor = _Rude(give)
+    with PoolProcessor(2, executor=(lambda: executor) if is_factory else executor) as pool:
+        pool.register(actions.act)
+        with pytest.raises(PoolBrokenError, match=text):
+            pool.process(Do("stop", 1))
 
 
 # --- registries ---
@@ -647,6 +726,19 @@ def test_no_more_calls_are_on_their_way_than_may_run(has: int, workers: int, lan
         assert Executors(choose(executor)).lanes(workers) == lanes
 
 
+@pytest.mark.parametrize(("workers", "lanes"), [(None, 34), (17, 34), (3, 3)])
+def test_the_executor_of_a_callable_says_how_many_events_run_at_once(
+    workers: int | None, lanes: int
+) -> None:
+    start = start_options(
+        workers, None, None, (), None, None, None, executor=lambda: ThreadPoolExecutor(17)
+    )
+    assert start.executor is not None
+    starter = CallStarter(start, start.executor, NO_LIMITS)
+    starter.make_backend([]).kill(print)
+    assert starter.workers == lanes
+
+
 def test_one_worker_runs_one_event_at_a_time() -> None:
     running, most = 0, 0
     lock = threading.Lock()
@@ -749,3 +841,26 @@ def test_a_forked_process_has_registries_of_its_own() -> None:
         if not pid:
             os._exit(len(plain_calls._this_process().places))
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def _wait_at_gate(address: tuple[str, int]) -> None:
+    with contextlib.suppress(evproc.StopProcessing):
+        actions.wait_at(address)
+
+
+@pytest.mark.parametrize("kind", ["threads", "threads of a callable", "processes of a callable"])
+def test_a_finalizer_that_hangs_does_not_block_close(kind: str, gate: Gate) -> None:
+    def make() -> Executor:
+        return _processes(1) if kind.startswith("processes") else ThreadPoolExecutor(1)
+
+    with contextlib.ExitStack() as stack:
+        executor = make if kind.endswith("callable") else stack.enter_context(make())
+        finalizer = functools.partial(_wait_at_gate, gate.address)
+        pool = PoolProcessor(executor=executor, finalizer=finalizer)
+        pool.register(actions.act)
+        assert pool.process(Do("stop", 1)) == 1
+        closing = threading.Thread(target=pool.close, kwargs={"timeout": 0.5}, daemon=True)
+        closing.start()
+        arrival = gate.arrival()
+        wait_until(lambda: not closing.is_alive(), "the pool is closed")
+        arrival.release()
