@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 import uuid
 from collections import deque
@@ -64,6 +65,9 @@ _CLOSE_SECONDS: Final = 10.0
 # After a failure, the next attempt for a node is made after so many seconds, doubled up to the
 # second.
 _AGAIN_SECONDS: Final = (1.0, 30.0)
+
+
+_CLOSED: Final = "the client of Dask is closed"
 
 
 class DaskLink:
@@ -185,7 +189,7 @@ class DaskCluster:
         self._nodes: dict[str, int] = {}  # those of the scheduler, when last asked
         self._said: dict[str, str] = {}  # what was said of a node that cannot be used
         self._watcher: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[str]] = set()
         self._is_closed = False
         self._loop: asyncio.AbstractEventLoop = self._client.loop.asyncio_loop
         self._thread = 0  # of the loop
@@ -198,27 +202,51 @@ class DaskCluster:
         """
         try:
             self._client.sync(self._open)
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if self.lost_why and not isinstance(error, (PoolBrokenError, KeyboardInterrupt)):
+                raise _closed() from error
             raise
 
     async def _open(self) -> None:
         self._thread = threading.get_ident()
         try:
-            await self._client.register_plugin(AgentPlugin(self._name))
+            # a frozen worker answers never, and the others have it by then
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(
+                    self._client.register_plugin(AgentPlugin(self._name)), said.FROZEN_SECONDS
+                )
         except ImportError as error:
             raise PoolBrokenError(
                 f"Dask's workers cannot import what an agent needs ({error}): pip install"
                 " 'evproc-pool[dask]' on each node"
             ) from error
         self._nodes = await self._client.scheduler.ncores()
-        found = await asyncio.gather(*[self._join(*each) for each in self._nodes.items()])
-        if differing := [each for each in found if each]:
+        if differing := await self._join_all():
             cause = RegistryMismatchError("; ".join(differing))
             raise PoolBrokenError(
                 f"{cause}: install the same versions on all nodes, and where the pool is"
             ) from cause
         self._watcher = asyncio.create_task(self._watch())
+
+    async def _join_all(self) -> list[str]:
+        """Connect to all nodes; return how those differ that have answered in time."""
+        tasks = {
+            asyncio.create_task(self._join(address, threads)): address
+            for address, threads in self._nodes.items()
+        }
+        if not tasks:
+            return []
+        done, late = await asyncio.wait(tasks, timeout=said.FROZEN_SECONDS)
+        for task in late:  # they join later, as new nodes do
+            self._tasks.add(task)
+            task.add_done_callback(functools.partial(self._has_joined, tasks[task]))
+        return [difference for task in done if (difference := task.result())]
+
+    def _has_joined(self, address: str, task: asyncio.Task[str]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (difference := task.result()):
+            self._say(address, difference)
 
     async def _watch(self) -> None:
         while True:
@@ -238,15 +266,10 @@ class DaskCluster:
         when, _ = self._again.get(address, (0.0, 0.0))
         if not is_open and self._loop.time() >= when:
             self._links[address] = None
-            task = asyncio.create_task(self._join_late(address, threads))
+            # if its versions differ, it is not used
+            task = asyncio.create_task(self._join(address, threads))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _join_late(self, address: str, threads: int) -> None:
-        """Connect to a node that has joined later. If its versions differ, it is not used."""
-        difference = await self._join(address, threads)
-        if difference:
-            self._say(address, difference)
+            task.add_done_callback(functools.partial(self._has_joined, address))
 
     async def _join(self, address: str, threads: int) -> str:
         """Connect to a node. Return how its versions differ, in words; empty: not."""
@@ -307,7 +330,7 @@ class DaskCluster:
     @property
     def lost_why(self) -> str:
         """See `remote_backend.Search`."""
-        return "" if self._loop.is_running() else "the client of Dask is closed"
+        return "" if self._loop.is_running() else _CLOSED
 
     def close(self) -> None:
         """Close all connections, and take the plug-in away. Idempotent."""
@@ -338,8 +361,18 @@ class DaskCluster:
             )
 
 
+def _closed() -> PoolBrokenError:
+    return PoolBrokenError(f"{_CLOSED}: make a client, and a pool with it")
+
+
 def make_backend(client: Any, setup: said.Setup, most_workers: int | None = None) -> RemoteBackend:
-    """Make a backend over all nodes of a cluster; see `DaskCluster`."""
+    """Make a backend over all nodes of a cluster; see `DaskCluster`.
+
+    Raises:
+        PoolBrokenError: The client is closed, or `DaskCluster.open` raises it.
+    """
+    if getattr(client, "status", "") in {"closed", "closing"}:
+        raise _closed()
     inbox = Inbox()
     cluster = DaskCluster(client, inbox, setup)
     cluster.open()

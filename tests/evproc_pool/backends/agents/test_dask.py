@@ -219,6 +219,27 @@ def test_a_worker_of_dask_that_freezes_is_given_up(
             os.kill(pid, signal.SIGCONT)
 
 
+def test_a_worker_of_dask_that_is_frozen_at_the_start_holds_up_no_other(
+    fragile: DaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "FROZEN_SECONDS", 1.5)
+    pid = next(iter(fragile.pids.values()))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with _pool(fragile) as pool:
+            assert pool.process_many([Do("stop", 1)] * 20) == [1] * 20
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_client_that_is_closed_before_the_first_event_is_said_to_be() -> None:
+    with dask_cluster(1) as cluster, _pool(cluster) as pool:
+        cluster.disconnect()
+        for _ in range(2):
+            with pytest.raises(PoolBrokenError, match="the client of Dask is closed"):
+                pool.process(Do("stop", 1))
+
+
 def test_a_pool_whose_client_is_closed_says_so() -> None:
     with dask_cluster(1) as cluster, _pool(cluster) as pool:
         assert pool.process_many([Do("stop", 1)] * 9) == [1] * 9
