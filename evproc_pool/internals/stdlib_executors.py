@@ -1,11 +1,12 @@
 """What a pool on an executor uses of `concurrent.futures` and of the end of a program.
 
-Checked with CPython 3.11, 3.13. A free-threaded build breaks nothing: what is read takes one atomic
-call.
+Checked with CPython 3.11, 3.13, 3.15. A free-threaded build breaks nothing: what is read takes one
+atomic call.
 
 - ``_max_workers`` of executors, also of loky: how many calls they run at once. Fallback: unknown.
-- ``ProcessPoolExecutor._processes``: its processes by their ids, to kill them. Python 3.14 has a
-  public method. Fallback: they end when they have run what they have.
+- ``ProcessPoolExecutor._processes``: its processes by their ids, to kill them. The public method
+  of Python 3.14 waits for a shutdown that is on its way (in 3.15.0), which may wait for them.
+  Fallback: that method; or they end when they have run what they have.
 - ``threading._register_atexit``: executors end by it, before functions of `atexit`. What was
   registered last is called first. Fallback: what a pool had not begun at the end of the program
   fails, since the executor takes no more calls.
@@ -30,16 +31,16 @@ def workers_of(executor: object) -> int | None:
 
 def kill_processes(executor: Executor) -> bool:
     """Kill the processes of a `ProcessPoolExecutor`; return whether there was a way."""
+    processes = getattr(executor, "_processes", None)
+    if isinstance(processes, dict):
+        for process in list(processes.values()):
+            process.kill()
+        return True
     kill: Any = getattr(executor, "kill_workers", None)
     if callable(kill):
         kill()
         return True
-    processes = getattr(executor, "_processes", None)
-    if not isinstance(processes, dict):
-        return False
-    for process in list(processes.values()):
-        process.kill()
-    return True
+    return False
 
 
 @functools.cache  # once in a process: nothing takes it back

@@ -57,14 +57,16 @@ def test_a_ticker_calls_until_it_is_stopped_and_not_after_that() -> None:
 
 
 def test_a_ticker_ends_with_an_error_and_can_be_stopped_within_itself() -> None:
-    stopped = threading.Event()
+    is_there, stopped = threading.Event(), threading.Event()
 
     def act() -> None:
+        assert is_there.wait(PATIENCE_SECONDS)
         ticker.stop()
         stopped.set()
         raise OSError
 
     ticker = Ticker(0.0001, act)
+    is_there.set()
     assert stopped.wait(PATIENCE_SECONDS)
     ticker.stop()
 
