@@ -64,7 +64,6 @@ from evproc_pool.testing.conformance_handlers import (
 # How long to wait for what must happen, in seconds.
 _PATIENCE_SECONDS: Final = 60.0
 
-
 # Without these, nothing would check the promises that rest on them.
 _RESTS_ON: Final = {
     "hard_timeout": "hang_limit",

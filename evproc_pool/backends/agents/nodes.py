@@ -67,7 +67,7 @@ class Nodes:
         return [*self._agents, *self._waiting]
 
     def agent_of(self, worker: int) -> int | None:
-        """The agent of a worker; None: it is gone, or waits for one."""
+        """Return the agent of a worker; None: the worker has ended, or has no agent yet."""
         return self._agents.get(worker)
 
     def name_of(self, worker: int) -> str:
@@ -109,7 +109,7 @@ class Nodes:
         return Lost(node.name, workers)
 
     def place(self, worker: int) -> int | None:
-        """Choose the agent of a new worker; None: it waits for one."""
+        """Choose the agent of a new worker; None: no agent is there, and the worker waits."""
         if worker in self._agents:
             raise InternalError(f"worker {worker} has an agent")
         agent = self._choose()

@@ -21,7 +21,7 @@ two events, its first event without a result is charged. What ran since, and who
 their way, runs again. `Resized` comes first, so that the workers of the lost node are started
 elsewhere only if there is room.
 
-If a worker is to be started and no agent is there, it waits `NODE_SECONDS` for one.
+A worker that is to be started while no agent is there waits up to `NODE_SECONDS`.
 
 Rejected: blocking questions to the agent (a frozen node would stop all others until it is given
 up); `Gone` for each worker only when the engine has noticed the death (seconds later).

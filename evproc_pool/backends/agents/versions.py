@@ -1,8 +1,8 @@
 """Whether a node has what its workers need: Python, evproc-pool, the handlers' distributions.
 
 Checked before the first event, when an agent begins: the registries of its workers are compared
-later, when each is ready. Handlers of entry points know their distribution. The others' is looked
-up by the name of their top-level module; modules of no distribution are not compared.
+later, when each is ready. Handlers of entry points know their distribution. That of other handlers
+is looked up by the name of their top-level module; modules of no distribution are not compared.
 """
 
 from __future__ import annotations
