@@ -72,12 +72,12 @@ class WorkerLostError(PoolError):
     The worker's other events go to another worker. A warning in the log `evproc_pool` says so.
 
     Some of the other events were over already. Such an event is run again only if it took less
-    than a millisecond, and its results (follow-ups, value or error), or those of an event before
+    than two milliseconds, and its results (follow-ups, value or error), or those of an event before
     it, were not sent yet. These are about 8 ms' worth of events at most, in `process_many` about
     30 ms' worth. This holds for events with a key, too. But if the worker was sending the results
     of this event only, it counts as running.
 
-    An event of a millisecond or more counts as running until its results are sent. (A quick one
+    An event of two milliseconds or more counts as running until its results are sent. (A quick one
     does for less than a microsecond, until the next one begins.) It is run again only with
     `crash_limit`, or, with `event_timeout`, if it stood behind an event whose follow-ups hung in
     pickling.

@@ -42,8 +42,9 @@ REPORTING: Final = 7  # 1 while a thread packs and sends results beside a runnin
 FLUSHING: Final = 8  # 1 while the output of what is over is flushed, which may block
 WORDS: Final = 9  # the number of words
 #: From this on an event is slow: the worker sends its result at once, and checks whether its other
-#: events were taken back.
-SLOW_SECONDS: Final = 0.001
+#: events were taken back. A report costs the coordinator some 50 us: with 1 ms here, 20 workers at
+#: events of 1 ms kept it busy. `core.supervisor.STUCK_SECONDS` is more than twice as long.
+SLOW_SECONDS: Final = 0.002
 
 #: The number of bits of `PLACE` that hold the handler; 0 there: between handlers.
 HANDLER_BITS: Final = 20

@@ -503,6 +503,15 @@ def test_values_wait_longer_than_follow_ups_if_nobody_waits_for_single_values() 
     assert _done_by_frame(lambda ev: None) == [200]
 
 
+def test_values_of_events_of_a_millisecond_go_together() -> None:
+    def give_value(ev: Any) -> None:
+        raise evproc.StopProcessing(ev.number)
+
+    gone = _done_by_frame(give_value, seconds=0.001)
+    assert len(gone) <= 200 * 0.001 / KEEP_SECONDS + 1
+    assert _done_by_frame(give_value, seconds=0.0025) == list(range(1, 201))
+
+
 @pytest.mark.parametrize("milliseconds", [0.5, 0.9, 1.5, 3.0, 5.0])
 def test_events_without_results_are_reported_if_somebody_waits_for_single_ones(
     milliseconds: float,
