@@ -60,7 +60,7 @@ def show(measured: Measured, verdict: Verdict, out: TextIO, bad: Sequence[str] =
     """Print the times and the verdict; `bad` says which lines made no event."""
     failed = f", {measured.failed:,} of them failed" if measured.failed else ""
     size = f", {measured.event_bytes:,.0f} bytes each" if measured.event_bytes else ""
-    print(f"Sample: {counted(measured.events, 'event')}{size}{failed}", file=out)
+    print(f"Sample: the first {counted(measured.events, 'event')}{size}{failed}", file=out)
     if measured.failure:
         print(f"The first that failed: {printable(measured.failure)}", file=out)
     if bad:

@@ -93,7 +93,7 @@ def traceback_option(command: F) -> F:
         "--traceback",
         "show_traceback",
         is_flag=True,
-        help="Show the traceback of an error, for its author.",
+        help="Show the traceback of each error.",
     )(command)
 
 
@@ -120,6 +120,8 @@ class Commands(click.Group):
         "evproc graph app.handlers -o handlers.svg",
         "tail -f orders.jsonl | evproc run app.handlers --workers 4",
         "evproc bench app.handlers orders.jsonl",
+        "evproc run app.handlers orders.jsonl -o done.jsonl --errors failed.jsonl --stats",
+        "    (which events fail, and which handlers and events are slow)",
     )
     + EXIT_STATUS,
 )
@@ -370,10 +372,13 @@ def bench(  # noqa: PLR0917 - click passes them by name
 ) -> int:
     """Measure which handler is slow, and whether a pool pays off.
 
-    A sample of the events runs in one process and with 1 to N workers. The verdict says how much
-    faster the pool is, the most that it can give and why, and which handler is the bottleneck.
-    There is none if other programs disturb the runs. Bad lines are left out. Without FILE, or
-    with -, lines come from standard input.
+    The first events of FILE, as many as run in --seconds, run in one process and with 1 to N
+    workers. The verdict says how much faster the pool is, the most that it can give and why, and
+    which handler is the bottleneck. If other programs disturb the runs, it says that it cannot
+    tell whether the pool pays off. Bad lines are left out. Without FILE, or with -, lines come
+    from standard input.
+
+    For the times of all events, and those that fail: evproc run GROUP FILE --stats.
 
     The handlers run several times for each event: do not use it where that does harm.
     """

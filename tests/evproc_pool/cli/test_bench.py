@@ -306,7 +306,7 @@ def test_the_demo(tmp_path: Path, evproc: Run) -> None:
     )
     done = evproc(tmp_path, "bench", DEMO, "in.jsonl", "--workers", "1", "--seconds", "60")
     assert done.code == 0
-    assert "Sample: 3 events" in done.out
+    assert "Sample: the first 3 events" in done.out
     assert "one process" in done.out
     assert "1 worker" in done.out
     assert "se the pool" in done.out
@@ -320,7 +320,7 @@ def test_handlers_that_print_and_fail(make_group: Any) -> None:
     given = '{}\n{"name": "order", "total": 0}\n[]\n'
     done = piped(folder, "bench", GROUP, "-", "--workers", "1", given=given)
     assert (done.code, "hello" in done.out) == (0, False)
-    assert "Sample: 1 event, " in done.out
+    assert "Sample: the first 1 event, " in done.out
     assert (
         "1 of them failed\nThe first that failed: line 2: event 'order' failed in handler 'talk':"
         " ZeroDivisionError: division by zero\nLeft out: 2 bad lines. line 1: the object has no"
@@ -330,7 +330,7 @@ def test_handlers_that_print_and_fail(make_group: Any) -> None:
 def test_events_from_a_pipe_need_no_file(shop: Path) -> None:
     given = '{"name": "note"}\n'
     done = piped(shop, "bench", GROUP, "--workers", "1", given=given)
-    assert "Sample: 1 event, " in done.out
+    assert "Sample: the first 1 event, " in done.out
     assert piped(shop, "bench", GROUP).err.endswith("error: standard input: no event in it\n")
 
 
