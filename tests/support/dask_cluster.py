@@ -13,8 +13,6 @@ from typing import IO, Any
 
 from tests.support.helpers import PATIENCE_SECONDS, ROOT, wait_until
 
-_TEST_MODULES = {**os.environ, "PYTHONPATH": str(ROOT)}
-
 
 class DaskCluster:
     """A scheduler and its workers, and a client.
@@ -24,8 +22,10 @@ class DaskCluster:
         client: Of `distributed`.
     """
 
-    def __init__(self, folder: str, *, has_nanny: bool) -> None:
+    def __init__(self, folder: str, *, has_nanny: bool, modules: str) -> None:
         self._folder = folder
+        path = os.pathsep.join(filter(None, [str(ROOT), modules]))
+        self._environment = {**os.environ, "PYTHONPATH": path}
         self._has_nanny = has_nanny
         self._processes: list[subprocess.Popen[bytes]] = []
         self._log: IO[bytes] = open(f"{folder}/log", "wb")  # noqa: SIM115, PTH123 - see `close`
@@ -38,7 +38,7 @@ class DaskCluster:
     def _start(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "dask", *arguments, "--no-dashboard"]
         process = subprocess.Popen(
-            command, cwd=self._folder, env=_TEST_MODULES, stdout=self._log, stderr=self._log
+            command, cwd=self._folder, env=self._environment, stdout=self._log, stderr=self._log
         )
         self._processes.append(process)
 
@@ -90,10 +90,15 @@ class DaskCluster:
 
 
 @contextlib.contextmanager
-def dask_cluster(workers: int = 2, *, has_nanny: bool = False) -> Iterator[DaskCluster]:
-    """Start a cluster with workers of one thread; end it, whatever happens."""
+def dask_cluster(
+    workers: int = 2, *, has_nanny: bool = False, modules: str = ""
+) -> Iterator[DaskCluster]:
+    """Start a cluster with workers of one thread; end it, whatever happens.
+
+    They import from the folder `modules`, too.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        cluster = DaskCluster(folder, has_nanny=has_nanny)
+        cluster = DaskCluster(folder, has_nanny=has_nanny, modules=modules)
         try:
             cluster.connect()
             for _ in range(workers):
