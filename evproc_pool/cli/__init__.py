@@ -3,7 +3,7 @@
 Each command has three parts: a pure one that computes a value (`inventory`, `graphs`,
 `bench_verdict`), one that renders it (`views`, `diagrams`), and the command line around both
 (`commands`, `run_command`). `start` is the entry point. It imports `click` and `rich` (the extra
-`[cli]`), and says so if they are missing. Workers import `json_event` only.
+`[cli]`), and says so if they are missing. Workers import `json_event` and `undisturbed` only.
 
 ::
 

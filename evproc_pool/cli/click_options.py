@@ -57,6 +57,7 @@ def _option(flag: Flag) -> Callable[[Any], Any]:
         "bytes": (Bytes(), "BYTES"),
         "function": (str, "MODULE:FUNCTION"),
         "classes": (str, "CLASSES"),
+        "executor": (str, "EXECUTOR"),
         "json": (str, "ARRAY"),
     }
     kind, metavar = kinds.get(flag.kind, (click.Choice(flag.kind.split("|")), ""))

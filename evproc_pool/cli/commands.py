@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from evproc_pool.cli.click_options import Seconds, WithProjectFile, pool_options
 from evproc_pool.cli.output import to_standard_output
@@ -85,6 +86,16 @@ def _given_or_piped(context: click.Context, _parameter: click.Parameter, file: s
     if sys.stdin is None or sys.stdin.isatty():
         raise click.UsageError("FILE is missing; - is standard input.", context)
     return STANDARD_INPUT
+
+
+def _refuse_executor(context: click.Context, parameter: click.Parameter, text: str | None) -> None:
+    """Say what `bench` measures; in the project file it is for `run`."""
+    if text is not None and context.get_parameter_source(str(parameter.name)) is not (
+        ParameterSource.DEFAULT_MAP
+    ):
+        raise click.UsageError(
+            "bench measures processes of this machine; --executor is for evproc run", context
+        )
 
 
 def traceback_option(command: F) -> F:
@@ -360,6 +371,7 @@ def run_command(group: str, file: str, **given: Any) -> int:
     metavar="SECONDS",
     help="How long a run of the sample takes, at most. There are three runs of each kind.",
 )
+@click.option("--executor", hidden=True, expose_value=False, callback=_refuse_executor)
 @traceback_option
 def bench(  # noqa: PLR0917 - click passes them by name
     group: str,

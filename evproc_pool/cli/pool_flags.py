@@ -1,7 +1,8 @@
 """The options of a `PoolProcessor` as flags, and as keys of `[tool.evproc]`.
 
 `FLAGS` is the table. A test holds that it has every option of a pool but `listeners`. A flag that
-is not given is not passed on, so the pool's own defaults hold.
+is not given is not passed on, so the pool's own defaults hold. Errors of a pool name options as
+arguments; `as_typed` names the flags instead.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class Flag(NamedTuple):
 
     Attributes:
         option: The name of the option.
-        kind: What it takes: "count", "seconds", "bytes", "function", "classes", "json",
-            "on-off", or the words to choose from, with "|" between them.
+        kind: What it takes: "count", "seconds", "bytes", "function", "classes", "executor",
+            "json", "on-off", or the words to choose from, with "|" between them.
         help: What it does.
         name: The flag, if it is not the option's name.
         default: What holds if it is not given; empty: nothing, or no limit.
@@ -46,6 +47,12 @@ FLAGS: Final = (
         "count",
         "The most worker processes; 0 runs all in this process.",
         default="number of CPUs",
+    ),
+    Flag(
+        "executor",
+        "executor",
+        "Run handlers elsewhere: tcp://host:port is the scheduler of a Dask cluster,"
+        " module:attribute an executor of concurrent.futures, or a callable that makes one.",
     ),
     Flag(
         "mp_context",
@@ -165,6 +172,14 @@ def function(where: str, flag: str) -> Any:
     return load(module, path, f"{flag} {where}")
 
 
+def executor(text: str, flag: str) -> Any:
+    """Import what `module:attribute` names; return any other text, which the pool checks."""
+    module, colon, path = text.partition(":")
+    if colon and all(name.isidentifier() for name in f"{module}.{path}".split(".")):
+        return load(module, path, f"{flag} {text}")
+    return text
+
+
 def classes(text: str, flag: str) -> tuple[Any, ...]:
     """Import several classes; built-in ones need no module."""
     found = []
@@ -192,6 +207,7 @@ def array(text: str, flag: str) -> tuple[Any, ...]:
 _FROM_TEXT: Final[dict[str, Callable[[str, str], Any]]] = {
     "function": function,
     "classes": classes,
+    "executor": executor,
     "json": array,
 }
 
@@ -213,3 +229,23 @@ def pool_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
         read = _FROM_TEXT.get(each.kind)
         arguments[each.option] = value if read is None else read(value, each.flag)
     return arguments
+
+
+def as_typed(text: str, arguments: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Return an error of a pool, with flags in the place of arguments.
+
+    Args:
+        text: The error.
+        arguments: What the pool got, by option.
+        given: The values of the flags, by option.
+    """
+    if "executor" in arguments:
+        text = text.replace(repr(arguments["executor"]), given["executor"])
+    flags = {each.option: each.flag for each in FLAGS}
+    return re.sub(r"\b([a-z_]+)=", lambda found: _flag_for(found, flags), text)
+
+
+def _flag_for(found: re.Match[str], flags: Mapping[str, str]) -> str:
+    flag = flags.get(found[1])
+    is_last = found.end() == len(found.string) or found.string[found.end()] in " ,.;:)"
+    return found[0] if flag is None else flag if is_last else f"{flag} "

@@ -16,9 +16,10 @@ from evproc_pool.cli import run_loop
 from evproc_pool.cli.json_event import decoder
 from evproc_pool.cli.line_input import EventSource, Portions, count_lines, open_input
 from evproc_pool.cli.output import say
-from evproc_pool.cli.pool_flags import pool_arguments, without_effect
+from evproc_pool.cli.pool_flags import as_typed, pool_arguments, without_effect
 from evproc_pool.cli.problems import FOUND, STANDARD_INPUT, CommandError
 from evproc_pool.cli.slow_events import by_line
+from evproc_pool.cli.undisturbed import undisturbed
 
 
 class RunOptions(NamedTuple):
@@ -70,7 +71,7 @@ def run(options: RunOptions, given: dict[str, Any]) -> int:
             with_traceback=options.show_traceback,
             with_path=options.every_event,
         )
-        with _pool(arguments) as pool:
+        with _pool(arguments, given) as pool:
             pool.load_from(options.group)
             pool.check()
             run_loop.empty(files)  # not before: what they had is lost
@@ -148,11 +149,14 @@ def _check_differ(descriptors: Iterable[int]) -> None:
         raise CommandError("FILE, --output and --errors must be different files")
 
 
-def _pool(arguments: dict[str, Any]) -> PoolProcessor:
+def _pool(arguments: dict[str, Any], given: dict[str, Any]) -> PoolProcessor:
+    executor = arguments.get("executor")
+    if executor is not None and not isinstance(executor, str):  # its processes are here
+        arguments = {**arguments, "initializer": undisturbed(arguments.get("initializer"))}
     try:
         return PoolProcessor(**arguments)
-    except (TypeError, ValueError) as error:
-        raise CommandError(str(error)) from error
+    except (TypeError, ValueError, ImportError) as error:
+        raise CommandError(as_typed(str(error), arguments, given)) from error
 
 
 @contextmanager

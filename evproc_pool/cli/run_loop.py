@@ -230,10 +230,13 @@ class Interruption:
         self._stop = stop
         self._tell = tell
         self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
         self.received: int | None = None
 
     def __call__(self, number: int, _frame: object = None) -> None:
         """Handle a signal, in the main thread, between any two instructions."""
+        if os.getpid() != self._pid:
+            return  # an executor has forked it: this process decides what becomes of its work
         if self.received is not None:
             raise Stopped(number)
         self.received = number

@@ -29,7 +29,14 @@ from evproc_pool.demo.sources import (
     largest_first,
     standard_library,
 )
-from evproc_pool.demo.survey import Run, differences, events_for, run_pool, run_serial
+from evproc_pool.demo.survey import (
+    ExecutorError,
+    Run,
+    differences,
+    events_for,
+    run_pool,
+    run_serial,
+)
 
 EQUAL: Final = 0
 DIFFERENT: Final = 1
@@ -64,6 +71,7 @@ examples:
   python -m evproc_pool.demo --all
   python -m evproc_pool.demo --limit 50
   python -m evproc_pool.demo --pool --workers 4 src tests
+  python -m evproc_pool.demo --executor tcp://127.0.0.1:8786
 """
 
 
@@ -77,7 +85,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 if the runs differ, 2 for trouble.
     """
     tolerate_any_text()
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     settings = Settings(top=options.top, complexity=options.complexity)
     try:
         listing, found = _listing(options)
@@ -85,7 +93,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # a speed-up says little where others take the CPUs
         busy_percent = 0.0 if options.serial or options.pool else cpu_percent(_LOOK_SECONDS)
         runs = _runs(options, largest_first(listing.files), settings)
-    except (SourceError, EventException, PoolError) as error:
+    except (SourceError, ExecutorError, EventException, PoolError) as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return TROUBLE
     differing = []
@@ -105,6 +113,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
         print(f"error: cannot write the findings: {error.strerror}", file=sys.stderr)
         return TROUBLE
     return DIFFERENT if differing else EQUAL
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.executor is not None:
+        if options.serial:
+            parser.error("--serial runs in this process only, and --executor elsewhere")
+        if options.workers == 0:
+            parser.error("--workers 0 runs the pool in this process, and --executor elsewhere")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -127,6 +146,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="how many worker processes; 0 runs the pool in this process"
         " (default: as many as there are CPUs to use)",
+    )
+    parser.add_argument(
+        "--executor",
+        metavar="EXECUTOR",
+        help="run the pool on a cluster, such as tcp://host:port, the scheduler of a Dask cluster;"
+        " its nodes must have the same Python files",
     )
     how_many = parser.add_mutually_exclusive_group()
     how_many.add_argument(
@@ -210,7 +235,7 @@ def _runs(options: argparse.Namespace, files: list[str], settings: Settings) -> 
     if not options.serial:
         with progress("pool", len(files), sys.stderr) as advance:
             events = counted(events_for(files, settings), advance)
-            runs.append(run_pool(files, events, options.workers))
+            runs.append(run_pool(files, events, options.workers, options.executor))
     if not options.pool:
         with progress("serial", len(files), sys.stderr) as advance:
             events = counted(events_for(files, settings), advance)

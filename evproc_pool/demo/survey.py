@@ -14,6 +14,10 @@ from evproc_pool.demo.events import BadFile, FileReport, Finding, Settings, Sour
 GROUP: Final = "evproc_pool.demo.handlers"
 
 
+class ExecutorError(Exception):
+    """No pool can be made on an executor; the text says why."""
+
+
 class Run(NamedTuple):
     """A run over all files.
 
@@ -51,14 +55,29 @@ def _attempt(processor: Processor, event: SourceFile) -> Any:
         return error
 
 
-def run_pool(files: Sequence[str], events: Iterable[SourceFile], workers: int | None) -> Run:
-    """Survey the files in worker processes."""
+def run_pool(
+    files: Sequence[str],
+    events: Iterable[SourceFile],
+    workers: int | None,
+    executor: str | None = None,
+) -> Run:
+    """Survey the files in worker processes.
+
+    Raises:
+        ExecutorError: `executor` is none, or needs an extra that is missing.
+    """
     started = time.perf_counter()
-    with PoolProcessor(workers=workers) as pool:
+    try:
+        made = PoolProcessor(workers, executor=executor)
+    except (ValueError, ImportError) as error:
+        raise ExecutorError(str(error)) from error
+    with made as pool:
         pool.load_from(GROUP)
         # one file that takes its worker down must not end the survey of the others
         values = pool.process_many(events, return_exceptions=True)
-        title = f"PoolProcessor, workers: {pool.workers}"
+        # a cluster has as many workers as its nodes bring
+        where = f", workers: {pool.workers}" if executor is None else f" on {executor}"
+        title = f"PoolProcessor{where}"
     seconds = time.perf_counter() - started
     return Run(title, _findings(files, values), seconds)
 

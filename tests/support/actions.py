@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable
 from multiprocessing import parent_process
@@ -88,6 +89,13 @@ def nothing(*_: object) -> None:
 
 @action
 def stop(value: object) -> None:
+    raise StopProcessing(value)
+
+
+@action
+def stop_after(seconds: float, value: object) -> None:
+    """Take some time, then stop."""
+    time.sleep(seconds)
     raise StopProcessing(value)
 
 

@@ -71,6 +71,11 @@ class ThreadLink:
         """Have the node leave."""
         self._inbox.put(self.key, [messages.Retiring()])
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the agent has ended."""
+        return not self._thread.is_alive()
+
     def join(self) -> None:
         """Wait for the end of the agent."""
         self.close()

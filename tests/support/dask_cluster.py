@@ -8,12 +8,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from tests.support.helpers import PATIENCE_SECONDS, ROOT, wait_until
-
-_TEST_MODULES = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 class DaskCluster:
@@ -24,21 +22,26 @@ class DaskCluster:
         client: Of `distributed`.
     """
 
-    def __init__(self, folder: str, *, has_nanny: bool) -> None:
+    def __init__(
+        self, folder: str, *, has_nanny: bool, modules: str = "", host: str = "127.0.0.1"
+    ) -> None:
         self._folder = folder
+        self._host = host
+        path = os.pathsep.join(filter(None, [str(ROOT), modules]))
+        self._environment = {**os.environ, "PYTHONPATH": path}
         self._has_nanny = has_nanny
         self._processes: list[subprocess.Popen[bytes]] = []
         self._log: IO[bytes] = open(f"{folder}/log", "wb")  # noqa: SIM115, PTH123 - see `close`
-        with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_server((host, 0)) as server:
             port = server.getsockname()[1]
-        self.address = f"tcp://127.0.0.1:{port}"
-        self._start("scheduler", "--host", "127.0.0.1", "--port", str(port))
+        self.address = f"tcp://{host}:{port}"
+        self._start("scheduler", "--host", host, "--port", str(port))
         self.client: Any = None
 
-    def _start(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "dask", *arguments, "--no-dashboard"]
+    def _start(self, *arguments: str, within: Sequence[str] = ()) -> None:
+        command = [*within, sys.executable, "-m", "dask", *arguments, "--no-dashboard"]
         process = subprocess.Popen(
-            command, cwd=self._folder, env=_TEST_MODULES, stdout=self._log, stderr=self._log
+            command, cwd=self._folder, env=self._environment, stdout=self._log, stderr=self._log
         )
         self._processes.append(process)
 
@@ -54,11 +57,20 @@ class DaskCluster:
         if client is not None:
             client.close()
 
-    def add_worker(self, threads: int = 1) -> None:
-        """Start another worker, and wait for it."""
+    def add_worker(
+        self, threads: int = 1, *, host: str | None = None, within: Sequence[str] = ()
+    ) -> None:
+        """Start another worker, and wait for it.
+
+        Args:
+            threads: How many threads it has.
+            host: Its address; by default the scheduler's.
+            within: The beginning of a command that starts it elsewhere.
+        """
         count = len(self.client.nthreads())
         nanny = "--nanny" if self._has_nanny else "--no-nanny"
-        self._start("worker", self.address, "--nthreads", str(threads), nanny)
+        options = ("--nthreads", str(threads), "--host", host or self._host, nanny)
+        self._start("worker", self.address, *options, within=within)
         self.client.wait_for_workers(count + 1, timeout=PATIENCE_SECONDS)
 
     @property
@@ -90,10 +102,15 @@ class DaskCluster:
 
 
 @contextlib.contextmanager
-def dask_cluster(workers: int = 2, *, has_nanny: bool = False) -> Iterator[DaskCluster]:
-    """Start a cluster with workers of one thread; end it, whatever happens."""
+def dask_cluster(
+    workers: int = 2, *, has_nanny: bool = False, modules: str = "", host: str = "127.0.0.1"
+) -> Iterator[DaskCluster]:
+    """Start a cluster with workers of one thread; end it, whatever happens.
+
+    They import from the folder `modules`, too. All listen at the address `host`.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        cluster = DaskCluster(folder, has_nanny=has_nanny)
+        cluster = DaskCluster(folder, has_nanny=has_nanny, modules=modules, host=host)
         try:
             cluster.connect()
             for _ in range(workers):

@@ -40,6 +40,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Final
 
 from distributed import Client
+from distributed.comm import get_address_host_port
 from distributed.core import connect
 
 from evproc_pool.backends.agents import messages as said
@@ -180,7 +181,7 @@ class DaskCluster:
 
     def __init__(self, client: Any, inbox: Inbox, setup: said.Setup) -> None:
         self._owns_client = isinstance(client, str)
-        self._client: Any = Client(client, set_as_default=False) if self._owns_client else client
+        self._client: Any = _client_of(client) if self._owns_client else client
         self._inbox = inbox
         self._setup = said.dump(setup)
         self._name = f"evproc-agent-{uuid.uuid4().hex}"
@@ -365,11 +366,29 @@ def _closed() -> PoolBrokenError:
     return PoolBrokenError(f"{_CLOSED}: make a client, and a pool with it")
 
 
+def _client_of(address: str) -> Any:
+    """Make a client; it waits as long for the scheduler as Dask is set up to."""
+    try:
+        get_address_host_port(address, strict=True)
+    except ValueError as error:  # a client that Dask makes nevertheless ends only after a minute
+        raise PoolBrokenError(
+            f"no scheduler of Dask can be at {address}: {error}; write it as in tcp://host:8786"
+        ) from error
+    try:
+        return Client(address, set_as_default=False)
+    except OSError as error:
+        raise PoolBrokenError(
+            f"no scheduler of Dask answers at {address}: start one (dask scheduler), or correct the"
+            f" address ({error})"
+        ) from error
+
+
 def make_backend(client: Any, setup: said.Setup, most_workers: int | None = None) -> RemoteBackend:
     """Make a backend over all nodes of a cluster; see `DaskCluster`.
 
     Raises:
-        PoolBrokenError: The client is closed, or `DaskCluster.open` raises it.
+        PoolBrokenError: The client is closed, no scheduler is at the address, or
+            `DaskCluster.open` raises it.
     """
     if getattr(client, "status", "") in {"closed", "closing"}:
         raise _closed()

@@ -259,7 +259,7 @@ def test_handlers_that_are_not_installed(
 def test_runs_that_differ(
     good_tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run_pool(files: Sequence[str], events: object, workers: int | None) -> Run:
+    def run_pool(files: Sequence[str], *_: object) -> Run:
         return Run("wrong", [BadFile(path, "x" * 400) for path in files], 1.0)
 
     monkeypatch.setattr(cli, "run_pool", run_pool)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +14,8 @@ import pytest
 from evproc import Event
 from evproc_pool import PoolProcessor
 from evproc_pool.backends import promises
-from evproc_pool.testing import Conformance
+from evproc_pool.testing import Conformance, conformance_promises
+from tests.support.helpers import wait_until
 
 
 class TestForkserver(Conformance):
@@ -180,6 +183,45 @@ class _Contradicts(TestThreads):
 def test_promises_that_nothing_would_check_are_found() -> None:
     with pytest.raises(AssertionError, match="restart is promised, and isolation is not"):
         _Contradicts().test_promises_agree()
+
+
+class _Elastic(TestThreads):
+    promises = promises.CALLS._replace(elasticity=True)
+
+
+def test_elasticity_is_not_promised_without_a_way_to_check_it() -> None:
+    with pytest.raises(NotImplementedError, match="elasticity is promised: have workers join"):
+        _Elastic().test_workers_come_and_go()
+
+
+class _Stiff(_Elastic):
+    """Nobody joins."""
+
+    @contextlib.contextmanager
+    def replaced_workers(self) -> Iterator[None]:
+        yield
+
+
+def test_workers_that_are_said_to_join_and_are_not_used_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(conformance_promises, "wait_until", _expect_at_once_unless_first())
+    with pytest.raises(AssertionError, match="a worker that has joined is used"):
+        _Stiff().test_workers_come_and_go()
+
+
+def _expect_at_once_unless_first() -> Callable[[Callable[[], object], str], None]:
+    """Wait for the first condition, until both threads are busy; expect the next one to hold."""
+    waited: list[str] = []
+
+    def expect(holds: Callable[[], object], what: str) -> None:
+        if not waited:
+            waited.append(what)
+            wait_until(lambda: holds() == 2, what)
+        else:
+            assert holds(), what
+
+    return expect
 
 
 def _forget(events: list[Event]) -> list[None]:

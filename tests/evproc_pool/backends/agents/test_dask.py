@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -313,13 +314,32 @@ def test_a_nanny_brings_a_new_agent_at_the_same_place() -> None:
         wait_until(is_back, "the pool works again")
 
 
-@pytest.mark.skipif(not BARS, reason="takes a minute; the same suite runs over agents in threads")
-class TestDask(Conformance):
+class _OnDask(Conformance):
     promises = AGENTS
-
-    @pytest.fixture(autouse=True)
-    def _on(self, cluster: DaskCluster) -> None:
-        self._cluster = cluster
+    cluster: DaskCluster
 
     def make_pool(self, **options: Any) -> PoolProcessor:
-        return PoolProcessor(executor=self._cluster.client, **options)
+        return PoolProcessor(executor=self.cluster.client, **options)
+
+    @contextlib.contextmanager
+    def replaced_workers(self) -> Iterator[None]:
+        old = list(self.cluster.client.nthreads())
+        for _ in old:
+            self.cluster.add_worker()
+        self.cluster.client.retire_workers(old)
+        yield
+        for each in old:
+            self.cluster.wait_for_loss(each)
+
+
+def test_workers_of_dask_come_and_go(fragile: DaskCluster) -> None:
+    suite = _OnDask()
+    suite.cluster = fragile
+    suite.test_workers_come_and_go()
+
+
+@pytest.mark.skipif(not BARS, reason="takes a minute; the same suite runs over agents in threads")
+class TestDask(_OnDask):
+    @pytest.fixture(autouse=True)
+    def _on(self, cluster: DaskCluster) -> None:
+        self.cluster = cluster
