@@ -48,8 +48,11 @@ _COLUMNS: Final = 3
 _PANEL_INCHES: Final = (4.4, 2.9)
 
 
-def check() -> None:
+def check(extra: str = EXTRA) -> None:
     """See whether anything can be drawn here.
+
+    Args:
+        extra: The one that has matplotlib for whoever asks.
 
     Raises:
         BenchmarkError: matplotlib is missing.
@@ -58,8 +61,8 @@ def check() -> None:
         import matplotlib.figure  # noqa: F401 - that is the question
     except ImportError as error:
         raise BenchmarkError(
-            f"plots need matplotlib, which the extra {EXTRA!r} has: pip install"
-            f" 'evproc-pool[{EXTRA}]'"
+            f"plots need matplotlib, which the extra {extra!r} has: pip install"
+            f" 'evproc-pool[{extra}]'"
         ) from error
 
 
