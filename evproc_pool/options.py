@@ -107,6 +107,7 @@ class CallOptions(NamedTuple):
     ordered: bool = True
     return_events: bool = False
     every_event: bool = False
+    prompt: bool = True
     progress: CallProgress | None = None
 
 
@@ -312,8 +313,7 @@ def call_options(  # noqa: PLR0917 - as many as `stream` has
         unordered = is_second("ordering", ordering, _ORDERINGS)
     if errors is not None:
         ending = ending._replace(errors_continue=is_second("errors", errors, _ERRORS))
-    if not isinstance(every_event, bool):
-        raise TypeError(f"every_event is True or False, not {every_event!r}")
+    flag("every_event", every_event)
     return CallOptions(
         unordered,
         default.key if key is None else key,
@@ -324,6 +324,17 @@ def call_options(  # noqa: PLR0917 - as many as `stream` has
         return_events,
         every_event,
     )
+
+
+def flag(name: str, value: bool) -> bool:
+    """Return an option that is true or false.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is True or False, not {value!r}")
+    return value
 
 
 def call_progress(value: Progress, events: object) -> CallProgress | None:

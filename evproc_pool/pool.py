@@ -367,6 +367,7 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
         buffersize: int | None = None,
         return_events: bool = False,
         every_event: Literal[False] = False,
+        prompt: bool = True,
         ordering: Ordering | None = None,
         key: Key | None = None,
         errors: Errors | None = None,
@@ -382,6 +383,7 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
         buffersize: int | None = None,
         return_events: bool = False,
         every_event: bool,
+        prompt: bool = True,
         ordering: Ordering | None = None,
         key: Key | None = None,
         errors: Errors | None = None,
@@ -396,6 +398,7 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
         buffersize: int | None = None,
         return_events: bool = False,
         every_event: bool = False,
+        prompt: bool = True,
         ordering: Ordering | None = None,
         key: Key | None = None,
         errors: Errors | None = None,
@@ -420,6 +423,8 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
                 handler wants included. Those of a cascade come in the order of
                 `Processor.process`; the root's own comes last, and is the cascade's. Events that
                 were dropped, because the cascade ended before, have none.
+            prompt: Yield each outcome soon. If False, nobody waits for single ones: workers get
+                batches as large as those of `process_many`.
             ordering: Instead of the pool's.
             key: Instead of the pool's. It holds within this call only.
             errors: Instead of the pool's.
@@ -435,7 +440,7 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
         shown = options.call_progress(progress, events)
         call = options.call_options(
             self._call, ordering, key, errors, buffersize, ordered, return_events, every_event
-        )._replace(progress=shown)
+        )._replace(progress=shown, prompt=options.flag("prompt", prompt))
         iterator = options.events(events)
         if self._size == 0:
             return self._in_process.stream(iterator, call, self._owner.check_usable)

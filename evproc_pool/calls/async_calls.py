@@ -74,6 +74,7 @@ class AsyncCalls(EndCalls):
         buffersize: int | None = None,
         return_events: bool = False,
         every_event: Literal[False] = False,
+        prompt: bool = True,
         ordering: Ordering | None = None,
         key: Key | None = None,
         errors: Errors | None = None,
@@ -90,6 +91,7 @@ class AsyncCalls(EndCalls):
         buffersize: int | None = None,
         return_events: bool = False,
         every_event: bool,
+        prompt: bool = True,
         ordering: Ordering | None = None,
         key: Key | None = None,
         errors: Errors | None = None,
@@ -105,6 +107,7 @@ class AsyncCalls(EndCalls):
         buffersize: int | None = None,
         return_events: bool = False,
         every_event: bool = False,
+        prompt: bool = True,
         ordering: Ordering | None = None,
         key: Key | None = None,
         errors: Errors | None = None,
@@ -124,6 +127,7 @@ class AsyncCalls(EndCalls):
             buffersize: See there.
             return_events: See there.
             every_event: See there.
+            prompt: See there.
             ordering: See there.
             key: See there.
             errors: See there.
@@ -136,7 +140,7 @@ class AsyncCalls(EndCalls):
         shown = options.call_progress(progress, events)
         call = options.call_options(
             self._call, ordering, key, errors, buffersize, ordered, return_events, every_event
-        )._replace(progress=shown)
+        )._replace(progress=shown, prompt=options.flag("prompt", prompt))
         from evproc_pool.coordinator import asyncio_calls
 
         owner = self._owner

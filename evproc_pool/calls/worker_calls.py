@@ -52,6 +52,7 @@ def open_run(
                 ending=call.ending,
                 shares_keys=call.shares_keys,
                 has_several=has_several(events),
+                is_bulk=not call.prompt,
                 **options,
             )
         except PoolError:
@@ -71,7 +72,8 @@ def process_many(
 
     gathered = Gathered()
     until_error = not return_exceptions
-    engine, feeder = open_run(owner, gathered, events, call, until_error=until_error, is_bulk=True)
+    call = call._replace(prompt=False)
+    engine, feeder = open_run(owner, gathered, events, call, until_error=until_error)
     run = feeder.run
     with feeder.watched(call.progress):
         try:

@@ -106,6 +106,7 @@ _METHODS: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str]
     ("stream", ([],), {"ordering": 5}, ValueError, "5"),
     ("stream", ([],), {"errors": 5}, ValueError, "'end' or 'continue', not 5"),
     ("stream", ([],), {"every_event": 1}, TypeError, "every_event is True or False, not 1"),
+    ("stream", ([],), {"prompt": 0}, TypeError, "prompt is True or False, not 0"),
     ("stream", ([],), {"key": "name"}, TypeError, "'name'"),
     ("stream", ([], True), {}, TypeError, "positional"),
     ("submit", (), {}, TypeError, "argument"),
