@@ -83,7 +83,8 @@ class ProcessState(NamedTuple):
             with contextlib.suppress(locale.Error):
                 locale.setlocale(locale.LC_ALL, self.locale)
         warnings.resetwarnings()  # Python's caches notice it
-        warnings.filters[:] = self.warning_filters  # type: ignore[index]  # it is a list
+        filters = [_put_back_main(each) for each in self.warning_filters]
+        warnings.filters[:] = filters  # type: ignore[index]  # it is a list
         if self.numpy_errors is not None:
             importlib.import_module("numpy").seterr(**self.numpy_errors)
 
@@ -142,7 +143,7 @@ def current_state(native_threads: int, functions: Iterable[object]) -> ProcessSt
         locale,
         context,
         # a worker would have to import the module of any other category
-        [each for each in warnings.filters if _is_built_in(each[2])],
+        [_take_out_main(each) for each in warnings.filters if _is_built_in(each[2])],
         numpy_errors,
         path_modules(),
         modules_by_value(functions),
@@ -154,6 +155,20 @@ def _is_built_in(category: object) -> bool:
     if isinstance(category, tuple):
         return all(map(_is_built_in, category))
     return getattr(category, "__module__", None) == "builtins"
+
+
+def _take_out_main(each: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Put `True` into a filter of warnings in the place of the main script's name.
+
+    One of Python's own filters has it. In a pickle it looks like a reference to the main script,
+    and the whole state would go by value: each worker would import cloudpickle.
+    """
+    return (*each[:3], True, *each[4:]) if each[3] == "__main__" else each
+
+
+def _put_back_main(each: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Undo `_take_out_main`."""
+    return (*each[:3], "__main__", *each[4:]) if each[3] is True else each
 
 
 def _umask() -> int | None:

@@ -19,6 +19,7 @@ import pytest
 from evproc_pool import PoolProcessor
 from evproc_pool.protocol import process_state
 from evproc_pool.protocol.process_state import THREAD_VARIABLES
+from evproc_pool.serialization import pickling
 from evproc_pool.testing import simulated_pool
 from tests.support import actions
 from tests.support.actions import Do
@@ -135,6 +136,22 @@ def test_a_filter_may_have_several_categories() -> None:
     categories = [each[2] for each in state.warning_filters]
     assert (UserWarning, DeprecationWarning) in categories
     assert (UserWarning, _OwnWarning) not in categories
+
+
+def _has_filter_for_main() -> bool:
+    filters: list[Any] = [*warnings.filters]
+    return ("default", None, ResourceWarning, "__main__", 0) in filters
+
+
+def test_a_filter_for_the_main_script_sends_nothing_by_value() -> None:
+    with warnings.catch_warnings():
+        # as in Python's own filters: a text, where `filterwarnings` makes a pattern
+        warnings.filters.insert(0, ("default", None, ResourceWarning, "__main__", 0))  # type: ignore[attr-defined]  # it is a list
+        state = process_state.current_state(0, [])
+        assert pickling.by_reference(state) is not None
+        assert _has_filter_for_main()
+        assert _ask([_has_filter_for_main]) == [True]
+    assert not _has_filter_for_main()
 
 
 # --- native threads ---
