@@ -284,6 +284,10 @@ class Worker:
 
     def _run_in_pieces(self, job: BatchJob, events: Iterable[Any], began: float) -> bool:
         """Run the events; send the results while they are in the CPU's caches."""
+        if type(events) is list:
+            # taken out one by one: an event's memory is used again while the caches have it
+            events.reverse()
+            events = map(list.pop, itertools.repeat(events))
         # `calls` are not copied: `end_chain` empties those of later events
         events, calls = iter(events), iter(job.calls)
         begin = 0
@@ -415,7 +419,8 @@ class Worker:
                     unsent.append(position)
                     if words[first_unsent] < 0:
                         words[first_unsent] = position
-                    stopped += position, ev, handler, value
+                    # without the event, so that it may go; see `ENTRY`
+                    stopped += position, ev if made_of == CUSTOM else None, handler, value
                 elif results.add_packed(stopped, position, ev, handler, value):
                     check_at = 0.0  # now
                 if has_chains:

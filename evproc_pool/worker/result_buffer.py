@@ -115,9 +115,10 @@ class ResultBuffer:
             if not large:
                 self.deferring.add(by)
                 item = packed
-        if type(item) is not packing.PackedValue:
+        is_packed = type(item) is packing.PackedValue
+        if not is_packed:
             self.has_custom = True
-        self._add(entries, position, ev, by, item)
+        self._add(entries, position, None if is_packed else ev, by, item)
         return bool(large)
 
     def _add(self, entries: list[Any], *entry: Any) -> None:
@@ -154,7 +155,9 @@ class ResultBuffer:
                 return self.add_packed(self.emitted, position, ev, handler, items)
             if private == CUSTOM:
                 self.has_custom = True
-        self._add(self.emitted, position, ev, handler, items)
+                self._add(self.emitted, position, ev, handler, items)
+                return False
+        self._add(self.emitted, position, None, handler, items)
         return False
 
     def references_to(self, ev: Event) -> int:

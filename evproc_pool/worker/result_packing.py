@@ -32,7 +32,8 @@ _PACKED_TOGETHER: Final = 16
 # Larger results are packed one by one: what was packed together is kept for a while.
 _MOST_KEPT_BYTES: Final = 1 << 20
 
-#: An entry of a `ResultLists` list has four items: position, event, handler, result.
+#: An entry of a `ResultLists` list has four items: position, event, handler, result. The event is
+#: None if the result cannot fail to be packed: nobody names it then.
 ENTRY: Final = 4
 
 #: The kinds of results that are packed in columns, as an error names them.
@@ -217,7 +218,8 @@ class ResultPacker:
                 if not is_last:
                     raise
                 ev, by = entries[index * ENTRY + 1 : index * ENTRY + 3]
-                what = kind.format(by=_by(by), event=describe_event(ev))
+                of = "that is gone" if ev is None else describe_event(ev)
+                what = kind.format(by=_by(by), event=of)
                 data.append(_failure(what, by, item, error))
         sizes = [packing.size_of(each) for each in data if isinstance(each, packing.PackedValue)]
         self.item_bytes[kind] = sum(sizes) / max(1, len(sizes))

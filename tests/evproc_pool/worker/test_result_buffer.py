@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -42,6 +43,26 @@ def follow_ups_of(results: messages.BatchResults) -> dict[int, int]:
     """The number of the only follow-up of each event that has one."""
     events = packing.unpack(results.follow_ups) if results.givers else []
     return dict(zip(results.givers, [ev.number for ev in events], strict=True))
+
+
+# --- what an event leaves in memory ---
+
+
+@pytest.mark.parametrize("way", ["nothing", "atom", "containers", "emitted"])
+def test_an_event_is_gone_when_the_next_but_one_begins(way: str) -> None:
+    seen: list[weakref.ref[Any]] = []
+    gone: list[bool] = []
+
+    def leave(proc: Any, ev: Any, worker: Any) -> None:
+        gone.extend([seen[-2]() is None] if len(seen) > 1 else [])
+        seen.append(weakref.ref(ev))
+        if way == "emitted":
+            ev.emit([ev.number])
+        elif way != "nothing":
+            raise evproc.StopProcessing(ev.number if way == "atom" else ([ev.number], "text"))
+
+    assert run_batches(leave, 5)[-1].done == 5
+    assert gone == [True] * 3
 
 
 # --- in one pickle ---
