@@ -79,7 +79,8 @@ class PoolProcessor(HandlerCalls, AsyncCalls):
             keep are refused. Warnings of its processes stay there. The pool ends executors that the
             callable made, and no other. Or a `Client` of Dask, or the address of its scheduler
             (``tcp://host:port``): worker processes on each node, `workers` in all, by default as
-            many as threads there. They keep what processes of this machine keep.
+            many as threads there. They keep what processes of this machine keep. Or ``"ray"``, for
+            the Ray cluster of `ray.init`, or ``"ray:"`` and its address: likewise, by its CPUs.
         mp_context: A `multiprocessing` context or the name of a start method. By default
             `forkserver` on Linux and `spawn` elsewhere.
         initializer: Called in each worker before entry points are loaded (with `workers=0`,

@@ -390,6 +390,7 @@ NEEDED_LATER = {
         "evproc_pool.worker.main",
         "inspect",
         "psutil",
+        "ray",
         "tempfile",
     ),
     "evproc_pool.worker.main": (

@@ -224,7 +224,7 @@ def test_the_errors_to_look_up_are_those_of_the_code() -> None:
 #: The columns of the table of promises, and what each of its rows begins or ends with.
 _PROMISING = {
     "the pool's processes": promises.LOCAL,
-    "agents on Dask": promises.AGENTS,
+    "agents on Dask or Ray": promises.AGENTS,
     "executor of a callable": promises.CALLS_OF_FACTORY,
     "executor": promises.CALLS,
     "`workers=0`": promises.IN_PROCESS,

@@ -28,6 +28,7 @@ class Engine(NamedTuple):
         module: What is imported for it.
         clients: Modules and qualified names of classes, instances of which are `executor=`.
         addresses: How a text begins that is `executor=`.
+        words: Texts that are `executor=`, too.
         accepts: These two in words.
         promises: What it promises.
     """
@@ -39,6 +40,7 @@ class Engine(NamedTuple):
     addresses: tuple[str, ...]
     accepts: str
     promises: Promises
+    words: tuple[str, ...] = ()
 
 
 #: Dask: its client, or the address of its scheduler.
@@ -52,8 +54,21 @@ DASK_ENGINE: Final = Engine(
     AGENTS,
 )
 
+#: Ray: the cluster that this process is connected to, or that `ray.init` finds or starts; or the
+#: address of one.
+RAY_ENGINE: Final = Engine(
+    "ray",
+    "ray",
+    "ray",
+    frozenset(),
+    ("ray:",),
+    '"ray" or the address of a Ray cluster (ray:host:port)',
+    AGENTS,
+    words=("ray",),
+)
+
 #: The engines that this version knows.
-ENGINES: Final[list[Engine]] = [DASK_ENGINE]
+ENGINES: Final[list[Engine]] = [DASK_ENGINE, RAY_ENGINE]
 
 
 class Choice(NamedTuple):
@@ -87,7 +102,7 @@ def choose(value: object) -> Choice:
 
     if isinstance(value, str):
         for engine in ENGINES:
-            if value.startswith(engine.addresses):
+            if value.startswith(engine.addresses) or value in engine.words:
                 return _engine(engine, value)
         raise ValueError(f"executor is {_allowed()}, and not the text {value!r}")
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(value).__mro__}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
-from evproc_pool.backends.choice import DASK_ENGINE, FACTORY, INSTANCE, Choice
+from evproc_pool.backends.choice import DASK_ENGINE, FACTORY, INSTANCE, RAY_ENGINE, Choice
 from evproc_pool.errors import InternalError
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ class CallStarter:
         return ExecutorBackend(executors, self._limits.event_timeout)
 
 
-class DaskStarter:
-    """Has agents on the nodes of a Dask cluster start worker processes."""
+class AgentStarter:
+    """Has agents on the nodes of a cluster start worker processes."""
 
     prefetch: int | None = None
     is_elsewhere = True
@@ -112,7 +112,6 @@ class DaskStarter:
 
     def make_backend(self, functions: list[Any]) -> Backend:
         """See `Starter`."""
-        from evproc_pool.backends.agents.dask import make_backend
         from evproc_pool.backends.agents.messages import Setup
         from evproc_pool.backends.agents.versions import expected_versions
 
@@ -122,7 +121,12 @@ class DaskStarter:
             expected_versions(self._registry),
             start.context.get_start_method(),
         )
-        return make_backend(self._choice.value, setup, start.workers if start.has_size else None)
+        most_workers = start.workers if start.has_size else None
+        if self._choice.kind == RAY_ENGINE.kind:
+            from evproc_pool.backends.agents import ray as engine
+        else:
+            from evproc_pool.backends.agents import dask as engine  # type: ignore[no-redef]  # the other one
+        return engine.make_backend(self._choice.value, setup, most_workers)
 
 
 def _modules_to_preload(start: StartOptions, functions: list[Any]) -> list[str]:
@@ -140,6 +144,6 @@ def starter_of(start: StartOptions, limits: Limits, registry: Registry) -> Start
         return ProcessStarter(start)
     if choice.kind in (INSTANCE, FACTORY):
         return CallStarter(start, choice, limits)
-    if choice.kind == DASK_ENGINE.kind:
-        return DaskStarter(start, choice, registry)
+    if choice.kind in (DASK_ENGINE.kind, RAY_ENGINE.kind):
+        return AgentStarter(start, choice, registry)
     raise InternalError(f"no starter for {choice.kind!r}")

@@ -79,6 +79,21 @@ def test_dask_is_asked_for_by_an_address(monkeypatch: pytest.MonkeyPatch) -> Non
         PoolProcessor(executor="tcp://127.0.0.1:8786")
 
 
+@pytest.mark.parametrize("value", ["ray", "ray:auto", "ray:127.0.0.1:6379", "ray://here:10001"])
+def test_ray_is_asked_for_by_its_name_or_an_address(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ImportError, match=r"pip install 'evproc-pool\[ray\]'"):
+        PoolProcessor(executor=value)
+
+
+@pytest.mark.parametrize("value", ["", "rayon", "Ray"])
+def test_a_text_that_only_looks_like_an_engine_is_refused(value: str) -> None:
+    with pytest.raises(ValueError, match="and not the text"):
+        PoolProcessor(executor=value)
+
+
 @pytest.mark.usefixtures("an_engine")
 @pytest.mark.parametrize("value", ["grid://here:8786", _Client()])
 def test_an_engine_is_known_without_an_import(

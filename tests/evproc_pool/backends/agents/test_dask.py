@@ -27,6 +27,7 @@ from evproc_pool.backends.promises import AGENTS
 from evproc_pool.testing import Conformance
 from tests.support import actions, programs
 from tests.support.actions import Do
+from tests.support.agent_pools import play, warm
 from tests.support.helpers import PATIENCE_SECONDS, Gate, register_all, wait_until
 from tests.support.sizes import BARS
 
@@ -69,43 +70,6 @@ def _pool(cluster: DaskCluster, **options: Any) -> PoolProcessor:
     return pool
 
 
-def _warm(pool: PoolProcessor) -> set[int]:
-    """Work until two workers are ready; return their processes."""
-
-    def are_ready() -> bool:
-        pool.process_many([Do()] * 20)
-        engine = pool._engine
-        return engine is not None and engine._coordinator._supervisor.scheduler.workers == 2
-
-    wait_until(are_ready, "two workers are ready")
-    assert pool._engine is not None
-    return set(pool._engine.pids())
-
-
-def _play(program: programs.Program, pool: PoolProcessor, way: str) -> list[Any]:
-    log = programs.CallLog(program["log_path"])
-    events = programs.root_events(program, evproc)
-    for handler in programs.handlers(program, evproc, log):
-        pool.register(handler)
-    with pool:
-        if way == "stream":
-            values = [each.error or each.value for each in pool.stream(events)]
-        else:
-            key = None if way == "many" else _parity
-            values = pool.process_many(events, return_exceptions=True, key=key)
-    return programs.results(map(_outcome, values), log)
-
-
-def _parity(ev: Any) -> int:
-    return int(ev.root % 2)
-
-
-def _outcome(value: Any) -> list[Any]:
-    if isinstance(value, BaseException):
-        return ["error", type(value).__name__, str(value.args)]
-    return ["value", value]
-
-
 @pytest.mark.parametrize("first", range(0, _PROGRAMS, _PER_TEST))
 def test_random_programs_come_to_the_same_as_with_a_processor(
     cluster: DaskCluster, tmp_path: Path, first: int
@@ -115,7 +79,7 @@ def test_random_programs_come_to_the_same_as_with_a_processor(
         serial = programs.play({**program, "log_path": str(tmp_path / f"{seed}.serial")}, evproc)
         program["log_path"] = str(tmp_path / f"{seed}.pool")
         way = ("many", "keyed", "stream")[seed % 3]
-        pooled = _play(program, PoolProcessor(executor=cluster.client), way)
+        pooled = play(program, PoolProcessor(executor=cluster.client), way)
         assert pooled == serial, f"seed {seed}"
 
 
@@ -124,7 +88,7 @@ def test_a_poison_event_costs_one_worker_process_and_no_worker_of_dask(
 ) -> None:
     before = cluster.pids
     with _pool(cluster) as pool:
-        workers = _warm(pool)
+        workers = warm(pool)
         events: list[Event] = [Do("stop", place) for place in range(500)]
         events[250] = Do("signalled", signal.SIGKILL)
         values = pool.process_many(events, return_exceptions=True)
@@ -133,14 +97,14 @@ def test_a_poison_event_costs_one_worker_process_and_no_worker_of_dask(
         assert isinstance(error, WorkerLostError)
         assert (error.handler, error.exitcode) == ("act", -signal.SIGKILL)
         assert "SIGKILL" in str(error)
-        assert len(workers & _warm(pool)) == 1
+        assert len(workers & warm(pool)) == 1
     assert cluster.pids == before
 
 
 def test_an_event_that_takes_too_long_fails_alone(cluster: DaskCluster) -> None:
     before = cluster.pids
     with _pool(cluster, event_timeout=0.5) as pool, Gate() as gate:
-        _warm(pool)
+        warm(pool)
         events: list[Event] = [Do("stop", place) for place in range(100)]
         events[50] = Do("wait_at", gate.address)
         values = pool.process_many(events, return_exceptions=True)
@@ -177,7 +141,7 @@ def test_a_killed_worker_of_dask_costs_what_ran_there_and_another_one_is_used(
     fragile: DaskCluster,
 ) -> None:
     with _pool(fragile) as pool, Gate() as gate:
-        _warm(pool)
+        warm(pool)
         waits: list[Event] = [Do("wait_at", gate.address), Do("wait_at", gate.address)]
         others: list[Event] = [Do("stop", place) for place in range(500)]
         futures = [pool.submit(each) for each in (*waits, *others)]
@@ -195,7 +159,7 @@ def test_a_killed_worker_of_dask_costs_what_ran_there_and_another_one_is_used(
         assert [each.result() for each in futures[2:]] == list(range(500))
         fragile.wait_for_loss(address)
         fragile.add_worker()
-        _warm(pool)
+        warm(pool)
 
 
 def test_a_worker_of_dask_that_freezes_is_given_up(
@@ -203,7 +167,7 @@ def test_a_worker_of_dask_that_freezes_is_given_up(
 ) -> None:
     monkeypatch.setattr(messages, "FROZEN_SECONDS", 1.5)
     with _pool(fragile) as pool, Gate() as gate:
-        _warm(pool)
+        warm(pool)
         futures = [pool.submit(Do("wait_at", gate.address)) for _ in range(2)]
         arrivals = [gate.arrival(), gate.arrival()]
         address, pid = next(iter(fragile.pids.items()))
@@ -287,7 +251,7 @@ def test_nodes_without_the_package_are_said_to_lack_it() -> None:
 
 def test_a_worker_of_dask_that_retires_finishes_what_runs(fragile: DaskCluster) -> None:
     with _pool(fragile) as pool, Gate() as gate:
-        _warm(pool)
+        warm(pool)
         futures = [pool.submit(Do("wait_at", gate.address)) for _ in range(2)]
         arrivals = [gate.arrival(), gate.arrival()]
         retired = fragile.client.retire_workers([next(iter(fragile.pids))], asynchronous=False)
