@@ -22,9 +22,6 @@ actor that dies, or is killed, closes its connection: known at once. What Ray sa
 later, and counts if the connection has not noticed. A node that drains gets no more work, and its
 actor ends when what runs there has ended. One that freezes, or is cut off, is given up when nothing
 has come from it for `messages.FROZEN_SECONDS`.
-
-Uses what Ray does not document: `ray._private.state.state.get_draining_nodes`. Checked with ray
-2.60.0; without it, a node that drains is used until it ends.
 """
 
 from __future__ import annotations
@@ -46,6 +43,7 @@ from evproc_pool.backends.agents.remote_backend import Inbox, RemoteBackend
 from evproc_pool.backends.agents.search import BEGIN_SECONDS, NoAgentError, Node, NodeSearch
 from evproc_pool.backends.agents.streams import StreamConnection, connect, new_secret
 from evproc_pool.errors import PoolBrokenError
+from evproc_pool.internals.ray_nodes import draining_nodes
 
 # How long actors may take to end by themselves, in seconds, before Ray kills them.
 _END_SECONDS: Final = 5.0
@@ -252,11 +250,7 @@ class RayCluster:
 def _ask_for_nodes() -> tuple[list[dict[str, Any]], Container[str]]:
     """Return Ray's table of nodes, and the ids of those that drain."""
     table: list[dict[str, Any]] = ray.nodes()
-    leaving: Container[str] = ()
-    # not there through Ray Client
-    with contextlib.suppress(Exception):
-        leaving = ray._private.state.state.get_draining_nodes()  # noqa: SLF001 - no public way
-    return table, leaving
+    return table, draining_nodes()
 
 
 def _node(entry: dict[str, Any], leaving: Container[str]) -> Node:

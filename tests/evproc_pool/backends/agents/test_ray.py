@@ -40,6 +40,7 @@ pytest.importorskip("ray", reason="needs the extra [ray]")
 
 import ray
 
+from evproc_pool.internals.ray_nodes import draining_nodes
 from tests.support.ray_cluster import ENVIRONMENT, RayCluster, agents, ray_cluster
 
 pytestmark = pytest.mark.cluster
@@ -282,6 +283,14 @@ def test_a_node_that_joins_is_used_and_one_that_drains_finishes_what_runs(
         assert pool.process_many([Do("stop", 1)] * 20) == [1] * 20
         assert still_alive(actors) == []
         wait_until(lambda: node not in cluster.node_ids(), "the node has left")
+
+
+def test_no_node_drains_if_ray_does_not_say_which(
+    cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(draining_nodes()) == 0
+    monkeypatch.setattr("ray._private.state.state", None)
+    assert draining_nodes() == ()
 
 
 def test_a_killed_node_costs_what_ran_there_and_another_one_is_used(cluster: RayCluster) -> None:
