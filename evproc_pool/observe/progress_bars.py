@@ -179,14 +179,17 @@ class Display:
 
 
 class Bars:
-    """The display of this process, if there is one. No lock is held while something is drawn.
+    """The display of this process, if there is one.
 
     A display that begins while another one ends is started when that has ended: two of them would
-    draw over each other.
+    draw over each other. While a display ends, no row is drawn above it: `rich` would erase as many
+    lines as the display has had. So rows are drawn one after the other. No call waits for that but
+    those that end.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
+        self._drawing = threading.RLock()  # held while the row of a call that has ended is drawn
         self._display: Display | None = None
         self._ending: Display | None = None  # still has the screen
 
@@ -220,11 +223,12 @@ class Bars:
                 self._ending = ending or display
         if others or ending is not None:
             console = display.console if display.is_started or ending is None else ending.console
-            with suppress(Exception):  # the terminal is gone
+            with self._drawing, suppress(Exception):  # the terminal is gone
                 console.print(table([bar.counts()]))
             return
         try:
-            display.stop()  # with the row
+            with self._drawing:
+                display.stop()  # with the row
         finally:
             self._has_ended()
 
@@ -244,7 +248,8 @@ class Bars:
                     self._ending = None
             if is_over:  # all of its calls, meanwhile
                 try:
-                    following.stop()
+                    with self._drawing:
+                        following.stop()
                 finally:
                     self._has_ended()
 
@@ -253,6 +258,7 @@ class Bars:
         if self._display is not None:
             self._display.restore()
         self._lock = threading.RLock()
+        self._drawing = threading.RLock()
         self._display = None
         self._ending = None
 
