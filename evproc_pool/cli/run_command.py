@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import stat
@@ -12,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
 from evproc_pool import PoolProcessor
-from evproc_pool.cli import run_loop
+from evproc_pool.cli import interruption, run_loop
 from evproc_pool.cli.json_event import decoder
 from evproc_pool.cli.line_input import EventSource, Portions, count_lines, open_input
 from evproc_pool.cli.output import say
@@ -83,7 +82,18 @@ def run(options: RunOptions, given: dict[str, Any]) -> int:
                 expected=count_lines(descriptor) if options.progress else None,
             )
             try:
-                signalled = asyncio.run(_run(pool, source, recorder, options))
+                signalled = interruption.run(
+                    lambda: run_loop.stream_lines(
+                        pool,
+                        source,
+                        recorder,
+                        ordered=not options.unordered,
+                        buffersize=options.buffersize,
+                        every_event=options.every_event,
+                        progress=bool(options.progress),
+                    ),
+                    source.stop,
+                )
             except Exception:
                 # what has come is not lost; nobody waits for it after a second Ctrl-C
                 with suppress(OSError):
@@ -102,24 +112,6 @@ def run(options: RunOptions, given: dict[str, Any]) -> int:
     if signalled is not None:
         return 128 + signalled
     return 0 if totals.is_all_well else FOUND
-
-
-async def _run(
-    pool: PoolProcessor, source: EventSource, recorder: run_loop.Recorder, options: RunOptions
-) -> int | None:
-    """Run all lines; return the number of the signal that ended the input, or None."""
-    interruption = run_loop.Interruption(source.stop)
-    with interruption.caught():
-        await run_loop.stream_lines(
-            pool,
-            source,
-            recorder,
-            ordered=not options.unordered,
-            buffersize=options.buffersize,
-            every_event=options.every_event,
-            progress=bool(options.progress),
-        )
-    return interruption.received
 
 
 def _shows_progress(given: bool | None, source: int, output: int) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import select
-import signal
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +21,6 @@ from evproc_pool.cli import json_output
 from evproc_pool.cli.json_event import BadInputError
 from evproc_pool.cli.line_input import EventSource, InputStoppedError
 from evproc_pool.cli.output import STANDARD_OUTPUT, counted, naming, printable, say
-from evproc_pool.cli.problems import Stopped
 
 #: How many failures are told on standard error, if no file takes them.
 MOST_SENTENCES: Final = 10
@@ -217,45 +215,6 @@ async def stream_lines(
         async with aclosing(outcomes):
             async for outcome in outcomes:
                 record(outcome, source)
-
-
-class Interruption:
-    """Ctrl-C and SIGTERM: the first one ends the input, the second one ends the run.
-
-    Attributes:
-        received: The number of the first signal, or None.
-    """
-
-    def __init__(self, stop: Callable[[], None], tell: Callable[[str], None] = say) -> None:
-        self._stop = stop
-        self._tell = tell
-        self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
-        self.received: int | None = None
-
-    def __call__(self, number: int, _frame: object = None) -> None:
-        """Handle a signal, in the main thread, between any two instructions."""
-        if os.getpid() != self._pid:
-            return  # an executor has forked it: this process decides what becomes of its work
-        if self.received is not None:
-            raise Stopped(number)
-        self.received = number
-        self._loop.call_soon_threadsafe(self._stop)
-        again = "Ctrl-C" if number == signal.SIGINT else "the same signal"
-        self._tell(f"finishing what has begun; {again} again stops it")
-
-    @contextmanager
-    def caught(self) -> Iterator[None]:
-        """Handle signals meanwhile."""
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:  # as `nohup` wants it
-                signal.signal(number, self)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 @contextmanager

@@ -223,8 +223,7 @@ class AsyncInput:
     async def close(self) -> None:
         """Stop reading, and wait until the input has ended."""
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.gather(self._task, return_exceptions=True)
 
 
 async def stream(

@@ -11,7 +11,6 @@ import io
 import json
 import os
 import re
-import signal
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -35,7 +34,6 @@ from evproc_pool.cli.project_file import defaults
 from evproc_pool.cli.raised_by import Place, place_of_error
 from evproc_pool.cli.run_loop import (
     MOST_SENTENCES,
-    Interruption,
     LineWriter,
     Recorder,
     Totals,
@@ -433,39 +431,6 @@ def test_only_so_many_sentences_are_told(full: Full) -> None:
     assert told[0] == "line 0: no\\x1b[0m JSON"
     assert len(told) == MOST_SENTENCES + 1
     assert totals == Totals(0, 0, MOST_SENTENCES + 5)
-
-
-def test_the_first_signal_ends_the_input_and_the_second_the_run() -> None:
-    async def strike() -> tuple[list[str], int | None]:
-        stopped = asyncio.Event()
-        told: list[str] = []
-        interruption = Interruption(stopped.set, told.append)
-        before = signal.getsignal(signal.SIGTERM)
-        with interruption.caught():
-            signal.raise_signal(signal.SIGTERM)
-            await stopped.wait()
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-        assert signal.getsignal(signal.SIGTERM) is before
-        return told, interruption.received
-
-    told, received = asyncio.run(strike())
-    assert told == ["finishing what has begun; the same signal again stops it"]
-    assert received == signal.SIGTERM
-
-
-def test_a_signal_that_is_ignored_stays_ignored() -> None:
-    async def strike() -> int | None:
-        interruption = Interruption(lambda: None, lambda _: None)
-        with interruption.caught():
-            signal.raise_signal(signal.SIGTERM)
-        return interruption.received
-
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        assert asyncio.run(strike()) is None
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def test_the_options_of_a_stream_are_passed_on(full: Full) -> None:

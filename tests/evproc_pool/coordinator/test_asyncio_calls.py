@@ -464,6 +464,33 @@ def test_a_stream_that_is_given_up_drops_what_was_not_begun(
     one_worker.register(actions.asks)  # nothing is in flight
 
 
+def test_a_task_is_cancelled_though_its_stream_is_closing(shared_pool: PoolProcessor) -> None:
+    async def main() -> None:
+        is_closing = asyncio.Event()
+
+        async def source() -> AsyncIterator[Event]:
+            try:
+                yield Do("stop", 1)
+                await asyncio.Event().wait()
+            finally:
+                is_closing.set()
+                await asyncio.Event().wait()  # it takes its time
+
+        async def consume() -> None:
+            stream = shared_pool.stream_async(source())
+            assert (await anext(stream)).value == 1
+            await stream.aclose()
+
+        task = asyncio.ensure_future(consume())
+        await is_closing.wait()
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main())
+
+
 @needs_words
 def test_a_stream_with_cancel_running_kills_what_runs(gate: Gate) -> None:
     with PoolProcessor(2) as pool:
