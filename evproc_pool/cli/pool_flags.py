@@ -51,8 +51,9 @@ FLAGS: Final = (
     Flag(
         "executor",
         "executor",
-        "Run handlers elsewhere: tcp://host:port is the scheduler of a Dask cluster,"
-        " module:attribute an executor of concurrent.futures, or a callable that makes one.",
+        "Run handlers elsewhere: tcp://host:port is the scheduler of a Dask cluster, ray a Ray"
+        " cluster (ray:host:port names one), module:attribute an executor of concurrent.futures,"
+        " or a callable that makes one.",
     ),
     Flag(
         "mp_context",

@@ -72,6 +72,7 @@ examples:
   python -m evproc_pool.demo --limit 50
   python -m evproc_pool.demo --pool --workers 4 src tests
   python -m evproc_pool.demo --executor tcp://127.0.0.1:8786
+  python -m evproc_pool.demo --executor ray
 """
 
 
@@ -150,8 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--executor",
         metavar="EXECUTOR",
-        help="run the pool on a cluster, such as tcp://host:port, the scheduler of a Dask cluster;"
-        " its nodes must have the same Python files",
+        help="run the pool on a cluster: tcp://host:port is the scheduler of a Dask cluster, ray a"
+        " Ray cluster (ray:host:port names one); its nodes must have the same Python files",
     )
     how_many = parser.add_mutually_exclusive_group()
     how_many.add_argument(

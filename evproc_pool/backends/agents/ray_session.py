@@ -8,6 +8,8 @@ cluster that was started for it, or without one that was only joined.
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 from typing import Any, Final
 
@@ -31,6 +33,11 @@ NO_CLIENT: Final = (
     "and a pool has to reach the nodes: run the program on one of them, by `ray job submit` for"
     " example, with executor='ray'"
 )
+
+# How long a head node may take to answer, in seconds.
+_CONNECT_SECONDS: Final = 10.0
+
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 _LOCK: Final = threading.Lock()
 
@@ -110,6 +117,7 @@ class RaySession:
 
 
 def _connect(address: str) -> None:
+    _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
     try:
         try:
             ray.init(address or None, **_FOR_A_NEW_ONE, **_OPTIONS)
@@ -117,3 +125,27 @@ def _connect(address: str) -> None:
             ray.init(address or None, **_OPTIONS)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise PoolBrokenError(f"Ray cannot be used: {error}") from error
+
+
+def _check_reachable(address: str) -> None:
+    """Raise a `PoolBrokenError` if nothing answers at host:port: Ray would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not (colon and port.isdecimal()):
+        return  # a word like "auto", or something that Ray refuses by itself
+    host = host.strip("[]")
+    # Ray takes the machine's own address in the place of a loopback address
+    hosts = [host, ray.util.get_node_ip_address()] if host in _LOOPBACK else [host]
+    errors = [_error_of_connecting(each, int(port)) for each in hosts]
+    if None not in errors:
+        raise PoolBrokenError(
+            f"no Ray cluster answers at {address}: start one (ray start --head), or correct the"
+            f" address ({errors[0]})"
+        )
+
+
+def _error_of_connecting(host: str, port: int) -> Exception | None:
+    try:
+        socket.create_connection((host, port), _CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:  # that is what a port beyond 65,535 gives
+        return error
+    return None

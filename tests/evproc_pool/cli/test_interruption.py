@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
+import operator
 import os
+import selectors
 import signal
 import sys
 import time
@@ -82,6 +85,33 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="its loops wait in another way")
+def test_a_signal_ends_the_wait_that_begins_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    strikes: list[signal.Signals] = []
+
+    class Struck(selectors.EpollSelector):
+        """Waits in the very moment of a signal, before its handler in Python can run."""
+
+        def select(self, timeout: float | None = None) -> Any:
+            if strikes:
+                strike = partial(_thread.interrupt_main, strikes.pop())
+                wait: Any = partial(self._selector.poll, -1)  # type: ignore[attr-defined]
+                list(map(operator.call, [strike, wait]))  # no instruction of Python between
+                timeout = 0
+            return super().select(timeout)
+
+    async def wait() -> None:
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.sleep(0)
+        strikes.append(signal.SIGTERM)
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(selectors, "DefaultSelector", Struck)
+    with pytest.raises(Stopped) as caught:
+        interruption.run(wait, lambda: None, lambda _: None)
+    assert caught.value.number == signal.SIGTERM
+
+
 # --- a second signal at every place ---
 
 
@@ -137,6 +167,7 @@ def test_the_second_signal_may_come_at_any_time(
 
         return main()
 
+    before = signal.getsignal(signal.SIGINT)
     with (tmp_path / "output").open("wb", buffering=0) as output:
         recorder = Recorder(LineWriter(output), None)
         stopped = number = 0
@@ -154,4 +185,5 @@ def test_the_second_signal_may_come_at_any_time(
             if not striker.has_struck:
                 break  # the run was over
     assert stopped > 10
+    assert signal.getsignal(signal.SIGINT) is before
     assert capfd.readouterr().err == ""  # no task complains

@@ -1,4 +1,4 @@
-"""`evproc run --executor`: on executors of `concurrent.futures`, and on a Dask cluster."""
+"""`evproc run --executor`: on executors of `concurrent.futures`, on a Dask and on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -304,3 +304,45 @@ class TestOnDask:
         )
         assert (done.code, done.err.count("\n")) == (2, 1)
         assert "error: no scheduler of Dask answers at tcp://127.0.0.1:1: start one" in done.err
+
+
+@pytest.fixture(scope="module")
+def on_ray() -> Iterator[tuple[str, str]]:
+    pytest.importorskip("ray", reason="needs the extra [ray]")
+    from tests.support.ray_cluster import ENVIRONMENT, ray_cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RAY_AUTH_MODE", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
+            patch.setenv(name, ENVIRONMENT[name])
+        with ray_cluster() as cluster:
+            cluster.disconnect()
+            yield "--executor", f"ray:{cluster.address}"
+
+
+@pytest.mark.cluster
+class TestOnRay:
+    """Two nodes of a CPU each. Ray adds the folder of the command to what they import from."""
+
+    def test_a_cluster_gives_the_same_outcomes(
+        self, on_ray: tuple[str, str], modules: Path, tmp_path: Path
+    ) -> None:
+        check_run(modules, tmp_path, *on_ray)
+
+    @needs_terminal
+    @pytest.mark.parametrize("again", [False, True])
+    def test_ctrl_c_on_a_cluster(
+        self, on_ray: tuple[str, str], modules: Path, tmp_path: Path, again: bool
+    ) -> None:
+        done = check_interrupt(modules, tmp_path, *on_ray, again=again)
+        if again:
+            assert done.out.endswith("interrupted\n")
+            return
+        assert done.out.endswith("interrupted after line 2: 2 events, 0 failed\n")
+        assert [each["value"] for each in records(done.out)] == [0, 1]
+
+    def test_a_cluster_that_is_not_there_is_told(self, modules: Path) -> None:
+        pytest.importorskip("ray", reason="needs the extra [ray]")
+        for address in ("127.0.0.1:1", "localhost:1", "127.0.0.1:65536"):
+            done = piped(modules, "run", GROUP, "--executor", f"ray:{address}", given=doubles(1))
+            assert (done.code, done.err.count("\n")) == (2, 1)
+            assert f"error: no Ray cluster answers at {address}: start one" in done.err

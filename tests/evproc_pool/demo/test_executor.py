@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.evproc_pool.demo.test_cli import run
@@ -19,6 +21,26 @@ def test_a_dask_cluster_finds_what_a_processor_finds() -> None:
         first, *_, last = done.stdout.splitlines()
         assert first.startswith("speed-up: ")
         assert last == "results: equal for all 60 files"
+
+
+@pytest.fixture(scope="module")
+def on_ray() -> Iterator[str]:
+    pytest.importorskip("ray", reason="needs the extra [ray]")
+    from tests.support.ray_cluster import ray_cluster
+
+    with ray_cluster() as cluster:
+        cluster.disconnect()
+        yield cluster.address
+
+
+@pytest.mark.cluster
+def test_on_ray_a_cluster_finds_what_a_processor_finds(on_ray: str) -> None:
+    from tests.support.ray_cluster import ENVIRONMENT
+
+    done = run("--limit", "60", "--executor", f"ray:{on_ray}", env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    assert f"PoolProcessor on ray:{on_ray}" in done.stdout
+    assert done.stdout.splitlines()[-1] == "results: equal for all 60 files"
 
 
 WRONG = {
