@@ -173,10 +173,15 @@ def function(where: str, flag: str) -> Any:
     return load(module, path, f"{flag} {where}")
 
 
+# What begins an address of a Ray cluster, such as ray:auto, and is no module with an executor.
+_RAY: Final = "ray"
+
+
 def executor(text: str, flag: str) -> Any:
     """Import what `module:attribute` names; return any other text, which the pool checks."""
     module, colon, path = text.partition(":")
-    if colon and all(name.isidentifier() for name in f"{module}.{path}".split(".")):
+    names = f"{module}.{path}".split(".")
+    if colon and module != _RAY and all(name.isidentifier() for name in names):
         return load(module, path, f"{flag} {text}")
     return text
 

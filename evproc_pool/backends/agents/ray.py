@@ -79,7 +79,13 @@ class _Actor:
         """Have the agent begin, and connect to it."""
         port = await self._handle.listen.remote(host)
         self._serving = asyncio.create_task(self._serve(setup))
-        self._stream = await connect(host, port, self._secret)
+        try:
+            self._stream = await connect(host, port, self._secret)
+        except OSError as error:
+            raise ConnectionError(
+                f"nothing answers at {host}:{port} ({error!r}), and the process with the pool must"
+                " reach the nodes, at any port"
+            ) from error
         hello: said.Hello = said.load(await self._stream.read())
         return hello
 
@@ -213,7 +219,9 @@ class RayCluster:
             actor.abort()
             if not isinstance(error, Exception):  # the pool ends
                 raise
-            why = repr(error) if isinstance(error, OSError) else str(error)
+            why = str(error) or repr(error)
+            if isinstance(error, TimeoutError):
+                why = f"Ray has not started it within {BEGIN_SECONDS:g} s"
             if "ModuleNotFoundError" in why or "ImportError" in why:
                 lacks = (
                     "nothing that can be imported as evproc_pool: pip install 'evproc-pool[ray]'"

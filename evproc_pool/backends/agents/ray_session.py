@@ -7,6 +7,7 @@ cluster that was started for it, or without one that was only joined.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -14,6 +15,7 @@ import threading
 from typing import Any, Final
 
 import ray
+import ray.exceptions
 import ray.util.client
 
 from evproc_pool.errors import PoolBrokenError
@@ -98,7 +100,7 @@ class RaySession:
         if is_same or address in ("", "auto", "local"):
             return
         connected = str(ray.get_runtime_context().gcs_address)
-        if address != connected:
+        if _place(address) != _place(connected):
             raise PoolBrokenError(
                 f"this process is connected to the Ray cluster at {connected}, and not to"
                 f" {address}: executor='ray' uses that one"
@@ -117,22 +119,24 @@ class RaySession:
 
 
 def _connect(address: str) -> None:
-    _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
+    known = address or os.environ.get("RAY_ADDRESS", "")
+    if known.startswith("ray://"):
+        raise PoolBrokenError(f"RAY_ADDRESS={known} is Ray Client, {NO_CLIENT}")
+    _check_reachable(known)
     try:
         try:
             ray.init(address or None, **_FOR_A_NEW_ONE, **_OPTIONS)
         except ValueError:  # there is one, and it has its size already
             ray.init(address or None, **_OPTIONS)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise PoolBrokenError(f"Ray cannot be used: {error}") from error
 
 
 def _check_reachable(address: str) -> None:
     """Raise a `PoolBrokenError` if nothing answers at host:port: Ray would try for minutes."""
-    host, colon, port = address.rpartition(":")
-    if not (colon and port.isdecimal()):
+    host, port = _host_and_port(address)
+    if not port.isdecimal():
         return  # a word like "auto", or something that Ray refuses by itself
-    host = host.strip("[]")
     # Ray takes the machine's own address in the place of a loopback address
     hosts = [host, ray.util.get_node_ip_address()] if host in _LOOPBACK else [host]
     errors = [_error_of_connecting(each, int(port)) for each in hosts]
@@ -141,6 +145,21 @@ def _check_reachable(address: str) -> None:
             f"no Ray cluster answers at {address}: start one (ray start --head), or correct the"
             f" address ({errors[0]})"
         )
+
+
+def _host_and_port(address: str) -> tuple[str, str]:
+    host, colon, port = address.rpartition(":")
+    return (host.strip("[]"), port) if colon else (address, "")
+
+
+def _place(address: str) -> tuple[str, str]:
+    """Where a head node is: the same for all names of its host."""
+    host, port = _host_and_port(address)
+    if host in _LOOPBACK:
+        host = ray.util.get_node_ip_address()
+    with contextlib.suppress(OSError, UnicodeError):
+        host = socket.gethostbyname(host)
+    return host, port
 
 
 def _error_of_connecting(host: str, port: int) -> Exception | None:

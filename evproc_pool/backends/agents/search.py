@@ -155,6 +155,9 @@ class NodeSearch:
         except NoAgentError as error:
             self._failed(key, str(error))
             return ""
+        except Exception as error:  # else it would count as being opened for ever
+            self._failed(key, f"no agent begins at {node.name}: {error!r}")
+            return ""
         if begun is None:
             self._failed(key, "")
             return ""

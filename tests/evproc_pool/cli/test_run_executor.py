@@ -206,8 +206,19 @@ def test_bench_refuses_an_executor(busy: Path) -> None:
 
 
 def test_a_text_that_names_no_attribute_is_left_to_the_pool() -> None:
-    for text in ("ray", "ray://head:10001", "tcp://a:1", "tls://[::1]:8786", "10.0.0.1:6379", ":x"):
+    for text in (
+        "ray",
+        "ray:auto",
+        "ray://head:10001",
+        "tcp://a:1",
+        "tls://[::1]:8786",
+        "10.0.0.1:6379",
+        ":x",
+    ):
         assert executor(text, "--executor") == text
+    for engine in choice.ENGINES:
+        for address in engine.addresses:
+            assert executor(f"{address}word", "--executor") == f"{address}word"
     assert executor("os.path:join", "--executor") is os.path.join
 
 

@@ -148,13 +148,15 @@ def test_the_address_of_the_cluster_is_enough_and_others_are_refused(
     processes: RayCluster,
 ) -> None:
     processes.disconnect()
+    port = processes.address.rpartition(":")[2]
     with PoolProcessor(1, executor=f"ray:{processes.address}") as pool:
         pool.register(actions.act)
         assert pool.process_many([Do("stop", place) for place in range(9)]) == list(range(9))
         assert pool._engine is not None
         assert len(pool._engine.pids()) == 1  # and `workers` is the most
         assert ray.is_initialized()
-        for same in ("ray", f"ray:{processes.address}"):  # the same connection
+        # the same connection
+        for same in ("ray", f"ray:{processes.address}", f"ray:localhost:{port}"):
             with PoolProcessor(executor=same) as other:
                 other.register(actions.act)
                 assert other.process(Do("stop", 1)) == 1
@@ -414,3 +416,22 @@ class TestRay(Conformance):
 
     def make_pool(self, **options: Any) -> PoolProcessor:
         return PoolProcessor(executor="ray", **options)
+
+    def test_workers_come_and_go(self) -> None:
+        """On a cluster of its own, whose head has no workers: it cannot leave."""
+        ray.shutdown()
+        with ray_cluster(nodes=0) as self.replaced:
+            self.replaced.add_node(cpus=0)
+            for _ in range(2):
+                self.replaced.add_node()
+            super().test_workers_come_and_go()
+
+    @contextlib.contextmanager
+    def replaced_workers(self) -> Iterator[None]:
+        old = set(self.replaced.node_ids()) - {self.replaced.head}
+        for _ in old:
+            self.replaced.add_node()
+        for node in old:
+            self.replaced.drain(node)
+        yield
+        wait_until(lambda: not old & set(self.replaced.node_ids()), "the old nodes have left")
