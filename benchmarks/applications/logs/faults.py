@@ -159,9 +159,18 @@ def checks(seen: Mapping[tuple[str, str], Seen], lines: int) -> Iterator[Check]:
             ours.ending.code == 0 and ours.lines == lines - 1 and ours.left_out == [error],
             ours.words(lines),
         )
-    for fault in (INTERRUPTED, FULL, UNWRITABLE):
+    expected = {
+        INTERRUPTED: "KeyboardInterrupt",
+        FULL: "OSError",
+        UNWRITABLE: "FileNotFoundError",
+    }
+    for fault, error in expected.items():
         ours = seen[fault, sides.OURS]
-        ended = ours.ending.code not in {0, None} and not ours.ending.orphans
+        # this very error: a program that did not even begin ends, too
+        ended = ours.error == error and ours.ending.code not in {0, None}
+        ended = ended and not ours.ending.orphans
+        if fault == INTERRUPTED:
+            ended = ended and ours.ending.interrupted is not None
         yield Check(
             f"{fault}: the program ends, with no result and no process left",
             ended and not ours.has_result and not ours.has_half,

@@ -21,7 +21,7 @@ from benchmarks.model import Bar, BenchmarkError, Figure, Note, Settings
 def test_sides_take_turns() -> None:
     turns: list[str] = []
     figures = sides.measure({"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, 3)
-    assert turns == ["a", "b"] * 3
+    assert turns == ["a", "b", "b", "a", "a", "b"]
     assert [len(figure.values) for figure in figures.values()] == [3, 3]
 
 
