@@ -90,6 +90,12 @@ def run(
     return Ending(code, end - begin, reader.output, orphans, interrupted)
 
 
+def show_if_it_hung(ending: Ending, title: str) -> None:
+    """Print what a program wrote that was killed at the limit: its stacks say why it hung."""
+    if ending.code is None:
+        print(f"{title} did not end:\n{ending.output}", file=sys.stderr)
+
+
 class _Reader(threading.Thread):
     """Reads what a program writes, until nobody is left who could; may interrupt it."""
 

@@ -175,7 +175,10 @@ def _faults(library: Path, folder: Path) -> Iterator[Part]:
         settings = folder / f"{plugin}.cfg"
         settings.write_text(faults.configuration(plugin), encoding="utf-8")
         argv = ["-m", module, f"--config={settings}", "-j2", *more, str(files)]
-        return programs.run(argv, _LIMIT_SECONDS, interrupt_at=at)
+        ending = programs.run(argv, _LIMIT_SECONDS, interrupt_at=at)
+        if module == _ON_POOL:
+            programs.show_if_it_hung(ending, f"flake8 on the pool, {plugin}")
+        return ending
 
     def findings(ending: programs.Ending) -> list[str]:
         return [line for line in ending.output.splitlines() if line.startswith(str(files))]

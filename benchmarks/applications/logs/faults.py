@@ -139,6 +139,8 @@ def _try(fault: str, side: str, log: Path, own: Path, limit_seconds: float, time
         arguments += ["--timeout", str(timeout)]
     interrupt_at = program.READY if fault == INTERRUPTED else None
     ending = programs.run(arguments, limit_seconds, interrupt_at=interrupt_at)
+    if side == sides.OURS:
+        programs.show_if_it_hung(ending, f"{side}, {fault}")
     return Seen(ending, result.exists(), half.exists())
 
 

@@ -220,5 +220,7 @@ def run(
             del os.environ["UNBLOB_FAULTS"]
         else:
             os.environ["UNBLOB_FAULTS"] = before
+    if side == "pool":
+        programs.show_if_it_hung(ending, f"unblob on the pool, {output.name}")
     text = report.read_text(encoding="utf-8") if report.exists() else ""
     return Run(ending, tree(output), text)
