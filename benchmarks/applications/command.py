@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import json
 import pkgutil
+import signal
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -77,23 +78,29 @@ def main(arguments: Sequence[str] | None = None, only: str | None = None) -> int
 
     Returns:
         The exit status: 0; 1 if a result was wrong, or `--check` was given and a bar was missed;
-        2 if something cannot be run as asked.
+        2 if an application cannot be run as asked. The others are run nevertheless.
     """
+    # a job in the background may ignore Ctrl-C; the programs that are tried must not inherit that
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = _parser(only)
     options = parser.parse_args(arguments)
     chosen = [only] if only is not None else options.names or names()
     unknown = [name for name in chosen if name not in names()]
     if unknown:
         parser.error(f"there is no application {unknown[0]!r}: there is {', '.join(names())}")
+    if len(chosen) > 1 and (options.json or options.plot):
+        parser.error("--json and --plot are for one application: name it")
     status = 0
-    try:
-        for name in chosen:
+    for name in chosen:
+        try:
             report = _measure(find(name), options)
+        except BenchmarkError as error:
+            print(f"benchmarks: {error}", file=sys.stderr)
+            status = 2
+        else:
             wrong = not report.all_holds or (options.check and report.missed)
-            status = 1 if wrong else status
-    except BenchmarkError as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return 2
+            status = max(status, 1 if wrong else 0)
     return status
 
 

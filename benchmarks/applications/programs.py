@@ -21,6 +21,9 @@ import psutil
 #: How long processes may take to be gone that know of the end of their program.
 GRACE_SECONDS: Final = 2.0
 
+#: How long a program that is ended may take to write the stacks of its threads.
+_STACKS_SECONDS: Final = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -29,7 +32,7 @@ class Ending:
     Attributes:
         code: Its exit status, negative for a signal; None if it was still running at the limit.
         seconds: How long it ran.
-        output: What it and its processes wrote to both streams.
+        output: What it and its processes wrote to both streams; at the limit, their stacks too.
         orphans: How many of its processes were there `GRACE_SECONDS` after it.
         interrupted: The seconds from Ctrl-C to the end; None without one.
     """
@@ -48,7 +51,7 @@ def run(
 
     Args:
         arguments: Those of the interpreter.
-        limit_seconds: It is killed then.
+        limit_seconds: It is killed then, after its processes have written their stacks.
         interrupt_at: When its output has this text, its process group gets SIGINT, once, as from
             Ctrl-C at a terminal.
     """
@@ -61,20 +64,36 @@ def run(
         text=True,
         errors="replace",
         start_new_session=True,
+        # for `_write_stacks`
+        env={**os.environ, "PYTHONFAULTHANDLER": "1"},
     )
     reader = _Reader(process, interrupt_at)
-    reader.start()
     code: int | None
     try:
-        code = process.wait(limit_seconds)
-    except subprocess.TimeoutExpired:
-        code = None
-    end = time.perf_counter()
-    orphans = _end_session(process.pid, GRACE_SECONDS if code is not None else 0)
-    process.wait()
-    reader.join()
+        reader.start()
+        try:
+            code = process.wait(limit_seconds)
+        except subprocess.TimeoutExpired:
+            code = None
+        end = time.perf_counter()
+        if code is None:
+            orphans = _write_stacks(process.pid)
+        else:
+            orphans = _end_session(process.pid, GRACE_SECONDS)
+    finally:
+        # also if this process is interrupted
+        _end_session(process.pid, 0)
+        process.wait()
+    # a process that has left the session may hold the pipe for ever
+    reader.join(GRACE_SECONDS)
     interrupted = None if reader.interrupted is None else end - reader.interrupted
     return Ending(code, end - begin, reader.output, orphans, interrupted)
+
+
+def show_if_it_hung(ending: Ending, title: str) -> None:
+    """Print what a program wrote that was killed at the limit: its stacks say why it hung."""
+    if ending.code is None:
+        print(f"{title} did not end:\n{ending.output}", file=sys.stderr)
 
 
 class _Reader(threading.Thread):
@@ -101,6 +120,21 @@ class _Reader(threading.Thread):
                     self.interrupted = time.perf_counter()
                     with suppress(ProcessLookupError):
                         os.killpg(self._process.pid, signal.SIGINT)
+
+
+def _write_stacks(session: int) -> int:
+    """Have the processes of a session write their stacks and end; count those beside its program.
+
+    Those that do neither are still there after `_STACKS_SECONDS`.
+    """
+    found = _members(session)
+    for process in found:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGABRT)
+    end = time.monotonic() + _STACKS_SECONDS
+    while _members(session) and time.monotonic() < end:
+        time.sleep(0.02)
+    return sum(process.pid != session for process in found)
 
 
 def _end_session(session: int, grace_seconds: float) -> int:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 
 from benchmarks.model import Bar, Figure, Row, ratio
 from benchmarks.stats import summarize
-from benchmarks.timing import interleaved
 
 #: The unit of the figures.
 SECONDS = "s"
@@ -36,8 +35,28 @@ def measure(sides: Mapping[str, Callable[[], object]], repeats: int) -> dict[str
     Returns:
         The seconds by label.
     """
-    samples = interleaved({label: clocked(run) for label, run in sides.items()}, repeats)
-    return {label: Figure(label, SECONDS, values) for label, values in samples.items()}
+    return sample({label: clocked(run) for label, run in sides.items()}, repeats)
+
+
+def sample(samples: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, Figure]:
+    """Take a sample of every side once per repeat; a different one begins each time.
+
+    So what a side leaves behind, such as warm caches, is not always for the same one.
+
+    Args:
+        samples: What returns the seconds of one run, by the label of the side.
+        repeats: How often.
+
+    Returns:
+        The seconds by label.
+    """
+    values: dict[str, list[float]] = {label: [] for label in samples}
+    labels = list(samples)
+    for _ in range(repeats):
+        for label in labels:
+            values[label].append(samples[label]())
+        labels.append(labels.pop(0))
+    return {label: Figure(label, SECONDS, tuple(each)) for label, each in values.items()}
 
 
 def best(figures: Mapping[str, Figure], labels: Iterable[str]) -> Figure:

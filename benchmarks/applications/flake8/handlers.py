@@ -19,6 +19,7 @@ What handlers leave for each other is a `FileInParts` and the plug-ins that have
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable
 
 from flake8.checker import FileChecker
@@ -119,6 +120,8 @@ def walk(proc: evproc.AnyProcessor, ev: File) -> None:
 
     logical, physical = those(all_checkers.logical_line), those(all_checkers.physical_line)
     file.run_part(file.walk, Checkers([], logical, physical))
+    # flake8 does so before it prints. pep8-naming goes through a set, so each process has an order
+    file.results.sort(key=operator.itemgetter(1, 2))
     raise evproc.StopProcessing((file.display_name, file.results, file.statistics))
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from flake8.checker import Manager
 from flake8.exceptions import PluginExecutionFailed
 from flake8.main.application import Application
+from flake8.utils import is_using_stdin
 
 from benchmarks.applications.flake8.handlers import File, register
 from benchmarks.applications.flake8.plugins import Loaded, load, use
@@ -52,8 +53,15 @@ class PoolManager(Manager):  # type: ignore[misc]
         self._run_on_pool(self.jobs)
 
     def run_serial(self) -> None:
-        """Run in this process, as for one file, standard input or ``--jobs=1``."""
-        self._run_on_pool(0)
+        """Run in this process, as for one file, standard input or ``--jobs=1``.
+
+        With a timeout it is one worker: nothing ends a plug-in that hangs in this process.
+        Standard input is read here, so no worker can check it.
+        """
+        if self.event_timeout is not None and is_using_stdin(self.options.filenames):
+            print("flake8: --event-timeout has no effect on standard input", file=sys.stderr)
+            self.event_timeout = None
+        self._run_on_pool(0 if self.event_timeout is None else 1)
 
     def _run_on_pool(self, workers: int) -> None:
         found = Loaded(self.argv, self.plugins, self.options)

@@ -175,7 +175,10 @@ def _faults(library: Path, folder: Path) -> Iterator[Part]:
         settings = folder / f"{plugin}.cfg"
         settings.write_text(faults.configuration(plugin), encoding="utf-8")
         argv = ["-m", module, f"--config={settings}", "-j2", *more, str(files)]
-        return programs.run(argv, _LIMIT_SECONDS, interrupt_at=at)
+        ending = programs.run(argv, _LIMIT_SECONDS, interrupt_at=at)
+        if module == _ON_POOL:
+            programs.show_if_it_hung(ending, f"flake8 on the pool, {plugin}")
+        return ending
 
     def findings(ending: programs.Ending) -> list[str]:
         return [line for line in ending.output.splitlines() if line.startswith(str(files))]
@@ -193,20 +196,28 @@ def _faults(library: Path, folder: Path) -> Iterator[Part]:
         others = [line for line in lines if line not in lost]
         yield Check(
             f"{text}: that file is reported, all others as before",
-            holds=len(lost) == 1 and others == without != [] and ours.orphans == 0,
+            holds=len(lost) == 1
+            and others == without != []
+            and ours.code == 1
+            and ours.orphans == 0,
             detail=lost[0].partition(" ")[2] if lost else "it is not reported",
         )
         rows.append((text, _in_words(theirs), _in_words(ours)))
     endings = [run(_FLAKE8, "raises"), run(_ON_POOL, "raises")]
     yield Check(
         "a plug-in raises on one file: output as flake8's",
-        holds=endings[0].output == endings[1].output != "",
+        holds=endings[0].output == endings[1].output != ""
+        and endings[0].code == endings[1].code == 1
+        and endings[1].orphans == 0,
     )
     rows.append(("a plug-in raises on one file", *map(_in_words, endings)))
     endings = [run(module, "hangs", at=faults.HANGING) for module in (_FLAKE8, _ON_POOL)]
     yield Check(
         "Ctrl-C while a plug-in hangs: it says so and leaves no process",
-        holds="... stopped" in endings[1].output and endings[1].orphans == 0,
+        holds="... stopped" in endings[1].output
+        and endings[1].code == 1
+        and endings[1].interrupted is not None
+        and endings[1].orphans == 0,
     )
     rows.append(("Ctrl-C while a plug-in hangs", *map(_in_words, endings)))
     yield Table("faults", ("what happens", THEIRS, OURS), tuple(rows))

@@ -139,6 +139,8 @@ def _try(fault: str, side: str, log: Path, own: Path, limit_seconds: float, time
         arguments += ["--timeout", str(timeout)]
     interrupt_at = program.READY if fault == INTERRUPTED else None
     ending = programs.run(arguments, limit_seconds, interrupt_at=interrupt_at)
+    if side == sides.OURS:
+        programs.show_if_it_hung(ending, f"{side}, {fault}")
     return Seen(ending, result.exists(), half.exists())
 
 
@@ -159,9 +161,18 @@ def checks(seen: Mapping[tuple[str, str], Seen], lines: int) -> Iterator[Check]:
             ours.ending.code == 0 and ours.lines == lines - 1 and ours.left_out == [error],
             ours.words(lines),
         )
-    for fault in (INTERRUPTED, FULL, UNWRITABLE):
+    expected = {
+        INTERRUPTED: "KeyboardInterrupt",
+        FULL: "OSError",
+        UNWRITABLE: "FileNotFoundError",
+    }
+    for fault, error in expected.items():
         ours = seen[fault, sides.OURS]
-        ended = ours.ending.code not in {0, None} and not ours.ending.orphans
+        # this very error: a program that did not even begin ends, too
+        ended = ours.error == error and ours.ending.code not in {0, None}
+        ended = ended and not ours.ending.orphans
+        if fault == INTERRUPTED:
+            ended = ended and ours.ending.interrupted is not None
         yield Check(
             f"{fault}: the program ends, with no result and no process left",
             ended and not ours.has_result and not ours.has_half,

@@ -150,7 +150,13 @@ def joblib(job: Job) -> None:
     from joblib import Parallel, delayed
     from joblib.externals.loky import get_reusable_executor
 
-    parallel = Parallel(WORKERS, batch_size=job.chunk, return_as="generator", timeout=job.timeout)
+    parallel = Parallel(
+        WORKERS,
+        batch_size=job.chunk,
+        pre_dispatch=8 * job.chunk,  # in calls: by default no batch waits behind those that run
+        return_as="generator",
+        timeout=job.timeout,
+    )
     call = delayed(job.read)
     try:
         with job.source.open(encoding="utf-8") as lines:

@@ -19,6 +19,7 @@ from benchmarks.applications import programs
 from benchmarks.applications.report import Check, Part, Table
 from benchmarks.applications.unblob import faulty_formats, inputs
 from benchmarks.applications.unblob.comparing import tree
+from benchmarks.model import Note
 
 #: Of a file or a chunk, if one hangs.
 EVENT_TIMEOUT_SECONDS: Final = 3.0
@@ -62,9 +63,9 @@ def fault_parts(folder: Path, number: int) -> Iterator[Part]:
     yield Table("When something goes wrong", ("", "on the pool", "unblob's own run"), tuple(rows))
 
 
-def _sorted_out(parts: Iterator[Check | Row], rows: list[Row]) -> Iterator[Check]:
+def _sorted_out(parts: Iterator[Check | Note | Row], rows: list[Row]) -> Iterator[Check | Note]:
     for part in parts:
-        if isinstance(part, Check):
+        if isinstance(part, Check | Note):
             yield part
         else:
             rows.append(part)
@@ -123,13 +124,17 @@ def _interrupted(folder: Path) -> Iterator[Check | Row]:
         words.append(f"{took}, {each.ending.orphans} processes left, {report}")
     yield Check(
         "Ctrl-C ends all processes, and there is a report",
-        holds=pool.ending.code not in {0, None} and pool.ending.orphans == 0 and bool(pool.report),
+        holds=pool.ending.code not in {0, None}
+        and pool.ending.interrupted is not None
+        and pool.ending.orphans == 0
+        and bool(pool.report)
+        and json.loads(pool.report) != [],
         detail=words[0],
     )
     yield "Ctrl-C", words[0], words[1]
 
 
-def _full_disk(folder: Path, number: int) -> Iterator[Check | Row]:
+def _full_disk(folder: Path, number: int) -> Iterator[Check | Note | Row]:
     files = folder / "files"
     files.mkdir(parents=True)
     inputs.make_inputs(files, number)
@@ -138,6 +143,7 @@ def _full_disk(folder: Path, number: int) -> Iterator[Check | Row]:
     for side in ("pool", "own"):
         with small_disk(folder / f"{side}-disk") as disk:
             if disk is None:
+                yield Note("a full disk was not tried: only root can mount a small one")
                 return
             found = run(side, files, disk, report=folder / f"{side}.json")
         full = found.report.count("No space left on device")
@@ -214,5 +220,7 @@ def run(
             del os.environ["UNBLOB_FAULTS"]
         else:
             os.environ["UNBLOB_FAULTS"] = before
+    if side == "pool":
+        programs.show_if_it_hung(ending, f"unblob on the pool, {output.name}")
     text = report.read_text(encoding="utf-8") if report.exists() else ""
     return Run(ending, tree(output), text)

@@ -50,8 +50,19 @@ _made: dict[type[Any], Any] = {}
 
 
 def set_up(config: processing.ExtractionConfig) -> None:
-    """Make unblob's processor, once in each worker."""
+    """Make unblob's processor, once in each worker.
+
+    Raises:
+        ValueError: It is to delete what was extracted. unblob takes an extraction that is put off
+            for one that is done, and would delete its input first.
+    """
     global _config, _processor  # noqa: PLW0603 - a worker's own state, as an initializer makes it
+    mode = config.extracted_file_deletion
+    if mode is not processing.ExtractedFileDeletionMode.NONE:
+        raise ValueError(
+            f"extracted_file_deletion={mode.name} would delete files before they are extracted:"
+            " use ExtractedFileDeletionMode.NONE, and delete them after the run"
+        )
     use_logging()
     # a worker that is forked off has it already
     if _config != config:

@@ -29,6 +29,10 @@ Members = dict[str, bytes]
 #: How many inputs are whole for each one that is damaged.
 _WHOLE: Final = 11
 
+#: One in so many inputs is not nested. (Of others some cannot be extracted to their second level:
+#: they are damaged, or a tool is missing.)
+_FLAT: Final = 40
+
 _WORDS: Final = (
     "alpha",
     "beta",
@@ -45,6 +49,11 @@ _PAGE: Final = 4096
 _ENVIRONMENT: Final = {"SOURCE_DATE_EPOCH": "1000000000", "E2FSPROGS_FAKE_TIME": "1000000000"}
 
 
+def levels_of(place: int, seed: int = 22) -> int:
+    """How many levels of archives the input of this number has; with one it is not nested."""
+    return 1 if place % _FLAT == 0 else random.Random(f"{seed} {place} levels").choice((2, 2, 3))
+
+
 def make_inputs(folder: Path, number: int, seed: int = 22) -> list[Path]:
     """Make files, each with some levels of archives in it.
 
@@ -57,7 +66,7 @@ def make_inputs(folder: Path, number: int, seed: int = 22) -> list[Path]:
     formats = available()
     for place in range(number):
         rng = random.Random(f"{seed} {place}")
-        suffix, content = _nested(rng, formats, levels=rng.choice((1, 2, 2, 3)), is_root=True)
+        suffix, content = _nested(rng, formats, levels_of(place, seed), is_root=True)
         if place % (_WHOLE + 1) == _WHOLE:
             content = _damaged(rng, content)
         found.append(folder / f"input-{place:03}.{suffix}")

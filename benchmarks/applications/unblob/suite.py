@@ -86,16 +86,19 @@ def equal_parts(folder: Path, case: str, files: Path, own: str) -> Generator[Che
     differs = comparing.difference(*trees)
     yield Check(
         f"{case}: the same files with the same contents as by unblob's own run",
-        holds=not differs,
+        holds=not differs and trees[0] != {},
         detail=differs or f"{len(trees[0])} files and folders",
     )
-    is_equal = findings[0] == findings[1]
+    is_equal = findings[0] == findings[1] != []
     yield Check(f"{case}: an equal report", holds=is_equal, detail=f"of {len(findings[0])} tasks")
     shutil.rmtree(folder)
 
 
-def run_once(side: str, files: Path, output: Path, *options: str) -> None:
+def run_once(side: str, files: Path, output: Path, *options: str) -> float:
     """Run a side in a new interpreter, as a command line does.
+
+    Returns:
+        How many seconds it ran.
 
     Raises:
         BenchmarkError: It does not end well.
@@ -105,6 +108,7 @@ def run_once(side: str, files: Path, output: Path, *options: str) -> None:
     ending = programs.run([*arguments, *options], _LIMIT_SECONDS)
     if ending.code != 0 or ending.orphans:
         raise BenchmarkError(f"unblob, {side}: {ending}")
+    return ending.seconds
 
 
 def _times(
@@ -116,7 +120,7 @@ def _times(
         label: partial(lambda side: run_once(side, files, next(outputs)), side)
         for label, side in runs.items()
     }
-    figures = sides.measure(samples, repeats)
+    figures = sides.sample(samples, repeats)
     yield sides.compare(case, figures, _POOL, [_OWN], _BAR)
     shutil.rmtree(folder)
 
@@ -124,9 +128,11 @@ def _times(
 def _remarks(made: list[Path]) -> Generator[Note, None, None]:
     size = sum(file.stat().st_size for file in made)
     damaged = len(made) // 12
+    nested = sum(inputs.levels_of(place) > 1 for place in range(len(made)))
     yield Note(
         f"unblob {importlib.metadata.version('unblob')}, 2 processes, a new interpreter for each"
-        f" run; {len(made)} files of {size / 1e6:.0f} MB in all, {damaged} of them damaged"
+        f" run; {len(made)} files of {size / 1e6:.0f} MB in all, {nested} of them nested,"
+        f" {damaged} damaged"
     )
     needed = get_dependencies(BUILTIN_HANDLERS, BUILTIN_DIR_HANDLERS)
     lacking = [each.command for each in needed if not each.is_installed]

@@ -146,11 +146,24 @@ def test_numbers_of_a_run_are_those_of_flake8(
     assert totals(1, ours=True) == totals(2, ours=True) == expected
 
 
-@pytest.mark.parametrize("argv", [["-"], ["-", "--stdin-display-name=sub/x.py", "--show-source"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["-"],
+        ["-", "--stdin-display-name=sub/x.py", "--show-source"],
+        ["-", "--event-timeout=60"],
+    ],
+)
 def test_standard_input(corpus: Path, argv: list[str]) -> None:
     endings = [
         subprocess.run(
-            [sys.executable, "-m", module, "-j2", *argv],
+            [
+                sys.executable,
+                "-m",
+                module,
+                "-j2",
+                *(each for each in argv if module == _OURS or "timeout" not in each),
+            ],
             input=_FILES["lines.py"],
             capture_output=True,
             timeout=60,
@@ -160,6 +173,8 @@ def test_standard_input(corpus: Path, argv: list[str]) -> None:
     ]
     assert endings[0].stdout == endings[1].stdout != b""
     assert endings[0].returncode == endings[1].returncode == 1
+    said = b"--event-timeout has no effect on standard input" in endings[1].stderr
+    assert said == ("--event-timeout=60" in argv)
 
 
 # --- handlers ---
@@ -256,6 +271,16 @@ def test_a_file_that_takes_its_worker_along_is_reported_and_no_other(
     assert [line for line in lines if line != culprit] == expected
     assert culprit in lines
     assert lines == sorted(lines, key=lambda line: line.split(":")[0])
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_timeout_holds_for_one_file(corpus: Path, jobs: int) -> None:
+    settings = corpus / "faulty.cfg"
+    settings.write_text(faults.configuration("hangs"))
+    argv = [f"-j{jobs}", f"--config={settings}", "--event-timeout=1.5", faults.CULPRIT]
+    ending = programs.run(["-m", _OURS, *argv], 60)
+    assert (ending.code, ending.orphans) == (1, 0)
+    assert f"{faults.CULPRIT}:0:1: E902 EventTimeoutError: longer than 1.5 s" in ending.output
 
 
 def test_a_lost_file_counts_where_its_finding_is_not_selected(corpus: Path) -> None:

@@ -129,6 +129,13 @@ def test_the_pool_keeps_its_promises_when_something_goes_wrong(tmp_path: Path) -
     assert len(faults.table(seen, _LINES).rows) == len(faults.FAULTS)
 
 
+def test_a_program_that_never_ran_keeps_no_promise() -> None:
+    ending = Ending(1, 1.0, "ModuleNotFoundError: No module named 'x'\n", 0, interrupted=1.0)
+    never = faults.Seen(ending, has_result=False, has_half=False)
+    seen = {(fault, sides.OURS): never for fault in faults.FAULTS}
+    assert [check for check in faults.checks(seen, _LINES) if check.holds] == []
+
+
 def test_what_was_seen_is_said_in_words() -> None:
     def words(code: int | None, output: str, *, has_result: bool = False, orphans: int = 0) -> str:
         return faults.Seen(Ending(code, 1.0, output, orphans), has_result, has_half=False).words(10)

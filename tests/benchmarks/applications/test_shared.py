@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Generator
 from pathlib import Path
+from typing import NoReturn
 
+import psutil
 import pytest
 
 from benchmarks.applications import command, glue, programs, sides
@@ -18,7 +21,7 @@ from benchmarks.model import Bar, BenchmarkError, Figure, Note, Settings
 def test_sides_take_turns() -> None:
     turns: list[str] = []
     figures = sides.measure({"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, 3)
-    assert turns == ["a", "b"] * 3
+    assert turns == ["a", "b", "b", "a", "a", "b"]
     assert [len(figure.values) for figure in figures.values()] == [3, 3]
 
 
@@ -42,8 +45,25 @@ def test_how_a_program_ended() -> None:
 def test_a_program_that_hangs_is_killed_with_its_processes() -> None:
     hang = "import time; time.sleep(1000)"
     both = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {hang!r}]); {hang}"
-    ending = programs.run(["-c", both], 1.0)
-    assert ending.code is None
+    ending = programs.run(["-c", both], 2.0)
+    assert (ending.code, ending.orphans) == (None, 1)
+    # both say where they were
+    assert ending.output.count("Fatal Python error: Aborted") == 2
+    assert 'File "<string>", line 1 in <module>' in ending.output
+
+
+def test_a_program_ends_with_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[str]] = []
+
+    def interrupted(process: subprocess.Popen[str], timeout: float | None = None) -> NoReturn:
+        started.append(process)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        programs.run(["-c", "import time; time.sleep(1000)"], 60)
+    assert not psutil.pid_exists(started[0].pid)
 
 
 def test_what_a_program_leaves_behind_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +80,27 @@ def test_a_program_is_interrupted_at_its_word() -> None:
     assert ending.code not in {0, None}
     assert "KeyboardInterrupt" in ending.output
     assert ending.interrupted is not None
+
+
+INTERRUPTING = """
+import signal
+from benchmarks.applications import command, programs
+from benchmarks.applications.report import Check
+
+def measure(quick, settings):
+    wait = "import time; print('go', flush=True); time.sleep(1000)"
+    ending = programs.run(["-c", wait], 20, interrupt_at="go")
+    yield Check("it is interrupted", "KeyboardInterrupt" in ending.output)
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as with nohup, or in the background
+command.names = lambda: ["x"]
+command.find = lambda name: command.Application("x", "title", measure)
+raise SystemExit(command.main([]))
+"""
+
+
+def test_a_program_is_interrupted_where_the_benchmark_ignores_ctrl_c() -> None:
+    assert "ok: it is interrupted" in run_python(["-c", INTERRUPTING])
 
 
 # --- glue ---
@@ -131,6 +172,37 @@ def test_the_status_says_what_is_wrong(
     assert "WRONG: equal: line 3" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         command.main(["unknown"])
+
+
+def test_a_file_is_for_one_application(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(monkeypatch)
+    monkeypatch.setattr(command, "names", lambda: ["x", "y"])
+    for option in ("--json", "--plot"):
+        with pytest.raises(SystemExit):
+            command.main([option, str(tmp_path / "file")])
+        assert "one application" in capsys.readouterr().err
+        assert command.main(["y", option, str(tmp_path / "file")]) == 0
+
+
+def test_one_that_cannot_be_run_does_not_stop_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(monkeypatch, Check("equal", holds=False))
+    found = command.find("x")
+
+    def find(name: str) -> command.Application:
+        if name == "absent":
+            raise BenchmarkError("absent needs something")
+        return found
+
+    monkeypatch.setattr(command, "names", lambda: ["absent", "x"])
+    monkeypatch.setattr(command, "find", find)
+    assert command.main([]) == 2
+    printed = capsys.readouterr()
+    assert "absent needs something" in printed.err
+    assert "WRONG: equal" in printed.out
 
 
 def test_a_missing_package_is_an_error_that_names_the_extra(

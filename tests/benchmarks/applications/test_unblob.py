@@ -57,10 +57,54 @@ def own(files: Path) -> Path:
     return output
 
 
-def test_inputs_are_the_same_for_a_seed(files: Path, tmp_path: Path) -> None:
-    inputs.make_inputs(tmp_path, 16)
-    assert comparing.tree(files).keys() == comparing.tree(tmp_path).keys()
+def test_inputs_are_the_same_for_a_seed(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert len({path.suffix for path in files.iterdir()}) > 5
+    # these two hold the time at which they were made
+    formats = [name for name in inputs.available() if name not in {"ext4", "lzo"}]
+    monkeypatch.setattr(inputs, "available", lambda: formats)
+    trees = []
+    for name, seed in (("a", 22), ("b", 22), ("c", 23)):
+        (tmp_path / name).mkdir()
+        inputs.make_inputs(tmp_path / name, 16, seed)
+        trees.append(comparing.tree(tmp_path / name))
+    assert len(trees[0]) == 16
+    assert trees[0] == trees[1] != trees[2]
+
+
+def test_at_least_200_of_240_inputs_are_nested() -> None:
+    assert sum(inputs.levels_of(place) > 1 for place in range(240)) >= 200
+
+
+def test_most_inputs_are_extracted_to_their_second_level(own: Path) -> None:
+    nested = {name.partition(".")[0] for name in comparing.tree(own) if name.count("_extract/") > 1}
+    # some are damaged, or need a tool that is missing
+    assert len(nested) >= 8
+
+
+def test_what_is_not_extracted_yet_is_not_to_be_deleted() -> None:
+    found = run_python(DELETING)
+    assert "use ExtractedFileDeletionMode.NONE" in found
+
+
+DELETING = """
+from pathlib import Path
+from unblob.processing import ExtractedFileDeletionMode, ExtractionConfig
+from benchmarks.applications.unblob import handlers
+for mode in ("ALL", "SELECTED"):
+    config = ExtractionConfig(
+        extract_root=Path(),
+        randomness_depth=0,
+        extracted_file_deletion=ExtractedFileDeletionMode[mode],
+    )
+    try:
+        handlers.set_up(config)
+    except ValueError as error:
+        print(error)
+    else:
+        raise SystemExit(f"{mode} is accepted")
+"""
 
 
 def test_files_and_report_are_those_of_unblobs_own_run(
