@@ -22,7 +22,7 @@ import psutil
 GRACE_SECONDS: Final = 2.0
 
 #: How long a program that is ended may take to write the stacks of its threads.
-_STACKS_SECONDS: Final = 1.0
+_STACKS_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +125,16 @@ class _Reader(threading.Thread):
 def _write_stacks(session: int) -> int:
     """Have the processes of a session write their stacks and end; count those beside its program.
 
-    Those that do neither are still there after `_STACKS_SECONDS`.
+    One after the other: they write to the same pipe, in pieces. Those that do neither are still
+    there after `_STACKS_SECONDS` each.
     """
     found = _members(session)
     for process in found:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGABRT)
-    end = time.monotonic() + _STACKS_SECONDS
-    while _members(session) and time.monotonic() < end:
-        time.sleep(0.02)
+        end = time.monotonic() + _STACKS_SECONDS
+        while process in _members(session) and time.monotonic() < end:
+            time.sleep(0.02)
     return sum(process.pid != session for process in found)
 
 

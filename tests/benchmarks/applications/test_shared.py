@@ -16,6 +16,7 @@ from benchmarks.applications import command, glue, programs, sides
 from benchmarks.applications.report import Check, Part, Report, Table
 from benchmarks.comparison.interpreters import run_python
 from benchmarks.model import Bar, BenchmarkError, Figure, Note, Settings
+from tests.support.helpers import wait_until
 
 
 def test_sides_take_turns() -> None:
@@ -42,10 +43,19 @@ def test_how_a_program_ended() -> None:
     assert (ending.code, ending.output, ending.orphans) == (3, "x\n", 0)
 
 
-def test_a_program_that_hangs_is_killed_with_its_processes() -> None:
-    hang = "import time; time.sleep(1000)"
-    both = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {hang!r}]); {hang}"
-    ending = programs.run(["-c", both], 2.0)
+def test_a_program_that_hangs_is_killed_with_its_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at_the_limit(process: subprocess.Popen[str], timeout: float | None = None) -> NoReturn:
+        monkeypatch.undo()
+        wait_until((tmp_path / "begun").exists, "the child runs")
+        raise subprocess.TimeoutExpired(process.args, timeout or 0.0)
+
+    child = "import pathlib, time; pathlib.Path('begun').touch(); time.sleep(1000)"
+    both = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess.Popen, "wait", at_the_limit)
+    ending = programs.run(["-c", both], 1.0)
     assert (ending.code, ending.orphans) == (None, 1)
     # both say where they were
     assert ending.output.count("Fatal Python error: Aborted") == 2
