@@ -9,7 +9,8 @@ atomic call.
   Fallback: that method; or they end when they have run what they have.
 - ``threading._register_atexit``: executors end by it, before functions of `atexit`. What was
   registered last is called first. Fallback: what a pool had not begun at the end of the program
-  fails, since the executor takes no more calls.
+  fails, since the executor takes no more calls. So it does on CPython 3.12.0 to 3.12.2, where
+  nothing starts a thread there (gh-113964, mended in 3.12.3).
 """
 
 from __future__ import annotations

@@ -147,6 +147,10 @@ def map_regions(pool: PoolProcessor) -> None:
             assert worker.shared_memory.can_be_used
 
 
+#: Nothing starts a thread at the end of a program on CPython 3.12.0 to 3.12.2: gh-113964.
+STARTS_THREADS_AT_THE_END = sys.version_info[:2] != (3, 12) or sys.version_info >= (3, 12, 3)
+
+
 def wait_until(holds: Callable[[], object], what: str) -> None:
     """Wait until a condition holds, or fail and say what did not happen."""
     end = time.monotonic() + PATIENCE_SECONDS
